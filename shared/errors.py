@@ -1,0 +1,172 @@
+"""The error family. Each class says what the caller may do next.
+
+Messages are the wire contract's words. `code` crosses process boundaries (see `shared.rpc`); the map from
+these classes to HTTP statuses and wire names stands in `frontend.errors` alone.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PolychromeError(Exception):
+    """Base of everything this project raises on purpose."""
+
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidArgument(PolychromeError):
+    """The request is wrong; sending it again changes nothing."""
+
+    code = "invalid_argument"
+
+
+class MalformedBody(InvalidArgument):
+    """The request body is not JSON."""
+
+    code = "malformed_body"
+
+
+class WrongShape(PolychromeError):
+    """The body is JSON, but not of the route's shape."""
+
+    code = "wrong_shape"
+
+
+class UnsupportedMediaType(PolychromeError):
+    """The body is declared to be something other than JSON."""
+
+    code = "unsupported_media_type"
+
+
+class BodyTooLarge(PolychromeError):
+    """The body is over the configured limit; send less."""
+
+    code = "body_too_large"
+
+
+class NotFound(PolychromeError):
+    """What the request names does not exist (any more)."""
+
+    code = "not_found"
+
+
+class AlreadyExists(PolychromeError):
+    """The name is taken."""
+
+    code = "already_exists"
+
+
+class Forbidden(PolychromeError):
+    """Not allowed by configuration or to this caller."""
+
+    code = "forbidden"
+
+
+class StaleRead(PolychromeError):
+    """The snapshot that was asked for can no longer be served; begin again."""
+
+    code = "stale_read"
+
+
+class ConditionalWriteConflict(PolychromeError):
+    """Something that was read has been written since; begin again."""
+
+    code = "conditional_write_conflict"
+
+
+class Backoff(PolychromeError):
+    """The log's backlog is full. Nothing was written; try again after `retry_after_s`."""
+
+    code = "backoff"
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class QuotaExceeded(PolychromeError):
+    """A quota refuses the request; nothing was done."""
+
+    code = "quota_exceeded"
+
+
+class Unimplemented(PolychromeError):
+    """This build does not do that."""
+
+    code = "unimplemented"
+
+
+class TransactionsNotSupported(Unimplemented):
+    """Conditional reads and commits are not available."""
+
+    code = "transactions_not_supported"
+
+
+class Unavailable(PolychromeError):
+    """Something the request needs is away and the request was *not applied*; try again later."""
+
+    code = "unavailable"
+
+
+class UnknownOutcome(Unavailable):
+    """The connection broke after a write was sent: it may or may not have been applied.
+
+    Retry only under the same request id.
+    """
+
+    code = "unknown_outcome"
+
+
+class DeadlineExceeded(PolychromeError):
+    """The deadline passed first."""
+
+    code = "deadline_exceeded"
+
+
+class WrongWorker(PolychromeError):
+    """The process is draining or cannot serve the shard; ask the next one in rank."""
+
+    code = "wrong_worker"
+
+
+class Corrupt(PolychromeError):
+    """Stored bytes fail their checksum or break their format; never served, always reported."""
+
+    code = "corrupt"
+
+
+class Gone(PolychromeError):
+    """The collection was deleted (found by a script or a worker, whatever a cache said)."""
+
+    code = "gone"
+
+
+class StaleGeneration(PolychromeError):
+    """The caller acted on an outdated catalog row; read it again and repeat."""
+
+    code = "stale_generation"
+
+
+class DimensionMismatch(PolychromeError):
+    """The collection has another dimension, found by the append script. `expected` is the collection's."""
+
+    code = "dimension_mismatch"
+
+    def __init__(self, message: str, expected: int = 0) -> None:
+        super().__init__(message)
+        self.expected = expected
+
+
+def _family(root: type[PolychromeError]) -> dict[str, type[PolychromeError]]:
+    found = {root.code: root}
+    for child in root.__subclasses__():
+        found.update(_family(child))
+    return found
+
+
+BY_CODE = _family(PolychromeError)

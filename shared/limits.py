@@ -1,0 +1,32 @@
+"""Every fixed limit of the project in one place, with the relations between them checked on import."""
+
+from __future__ import annotations
+
+from typing import Final
+
+BODY_BYTES_MAX: Final = 40 * 1024 * 1024
+"""Default limit of a request body; configurable."""
+
+BATCH_SIZE_ADVICE: Final = 5461
+"""`max_batch_size` of pre-flight-checks: advice to clients, never enforced."""
+
+ENTRY_BYTES_TARGET: Final = 4 * 1024 * 1024
+"""A batch whose payload is larger is cut into several log entries of about this size."""
+
+GRAPH_ROWS_MIN: Final = 2048
+"""A segment with fewer rows carries no graph: scanning it exactly is as fast and finds everything."""
+
+BACKLOG_OPS_MAX: Final = 2_000_000
+"""Default limit of operations in one collection's log before writes are answered with Backoff; configurable."""
+
+BACKLOG_BYTES_MAX: Final = 2 * 1024 * 1024 * 1024
+"""Default limit of bytes in one collection's log; configurable."""
+
+REQUEST_ID_TTL_S: Final = 600
+"""How long the append script remembers a request id."""
+
+SHARDS_MAX: Final = 256
+
+U32_MAX: Final = 2**32 - 1
+
+assert ENTRY_BYTES_TARGET * 4 <= BODY_BYTES_MAX

@@ -1,0 +1,111 @@
+"""What a frontend asks of a query worker, one shard at a time, and what it gets back.
+
+Encoded as msgpack by msgspec. Arrays of numbers travel as the bytes of little-endian numpy arrays: `float32` for
+vectors and distances, `int64` for positions. `position` in an answer is the exclusive upper bound of what was read.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from shared.model import ReadLevel
+from shared.where import Where
+
+
+class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which records are meant: the intersection of what is given. `ids=None` is no restriction, `[]` nothing."""
+
+    ids: list[str] | None = None
+    where: Where | None = None
+
+
+class Columns(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Records as parallel columns; a column that was not asked for is None.
+
+    `metadatas` holds JSON text as stored (hidden keys included), `embeddings` is float32 [n, dimension].
+    """
+
+    ids: list[str]
+    documents: list[str | None] | None = None
+    metadatas: list[str | None] | None = None
+    uris: list[str | None] | None = None
+    embeddings: bytes | None = None
+    dimension: int = 0
+
+
+class Shard(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The shard that is read, and how. `as_of` asks for the state at that position (exclusive), or StaleRead."""
+
+    collection: str
+    shard: int = 0
+    read_level: ReadLevel = ReadLevel.INDEX_AND_WAL
+    as_of: int | None = None
+
+
+class CountRequest(msgspec.Struct, frozen=True):
+    """How many records match."""
+
+    shard: Shard
+    selection: Selection = Selection()
+
+
+class CountResponse(msgspec.Struct, frozen=True):
+    count: int
+    position: int
+
+
+class GetRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Matching records in insertion order, `offset` skipped, at most `limit` of them.
+
+    `documents` .. `embeddings` choose the columns; ids and `inserted` always come. With `inserted` given (int64), exactly
+    the records inserted at those positions are meant and selection, offset and limit are ignored: the second phase of a
+    read over several shards.
+    """
+
+    shard: Shard
+    selection: Selection = Selection()
+    offset: int = 0
+    limit: int | None = None
+    documents: bool = False
+    metadatas: bool = False
+    uris: bool = False
+    embeddings: bool = False
+    ids: bool = True
+    inserted: bytes | None = None
+
+
+class GetResponse(msgspec.Struct, frozen=True):
+    """`inserted` (int64) is parallel to the columns and ascending."""
+
+    inserted: bytes
+    columns: Columns
+    position: int
+
+
+class QueryRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The `k` nearest matching records of each query vector (float32 [n_queries, dimension])."""
+
+    shard: Shard
+    embeddings: bytes
+    n_queries: int
+    dimension: int
+    k: int
+    ef_search: int
+    selection: Selection = Selection()
+    documents: bool = False
+    metadatas: bool = False
+    uris: bool = False
+    include_embeddings: bool = False
+
+
+class QueryResponse(msgspec.Struct, frozen=True):
+    """Hits of all queries end to end, `counts[i]` of them for query i, nearest first.
+
+    `distances` (float32) and `inserted` (int64, breaks ties) are parallel to the columns.
+    """
+
+    counts: list[int]
+    distances: bytes
+    inserted: bytes
+    columns: Columns
+    position: int
