@@ -1,0 +1,27 @@
+"""Every recorded exchange with a real Chroma server, replayed.
+
+Not replayed: what only a single-node server does (`local_only`, `local_quirks`), what it refuses because it
+cannot embed (`no_server_embedding`), and the one case that needs reset switched off.
+"""
+
+import httpx
+import pytest
+
+from tests.contract.recorded import REASON_ABSENT, Case, cases, explain, load_run_case
+from tests.outside.paths import CONTRACT
+
+pytestmark = pytest.mark.skipif(not CONTRACT.exists(), reason=REASON_ABSENT)
+
+SKIPPED_AREAS = frozenset({"local_only", "local_quirks", "no_server_embedding", "reset_disabled"})
+
+
+@pytest.mark.parametrize("case", cases("cases.jsonl", SKIPPED_AREAS))
+def test_answers_as_chroma_did(server_client: httpx.Client, case: Case) -> None:
+    differences = load_run_case()(server_client, case)
+    assert not differences, explain(case, differences)
+
+
+@pytest.mark.parametrize("case", cases("cases_options.jsonl"))
+def test_answers_as_chroma_did_with_reset_and_cors_switched_on(server_client: httpx.Client, case: Case) -> None:
+    differences = load_run_case()(server_client, case)
+    assert not differences, explain(case, differences)

@@ -1,0 +1,9 @@
+"""Where the material lies that comes beside a checkout, not inside it. Tests that need it skip where it is absent."""
+
+from pathlib import Path
+from typing import Final
+
+CHECKOUT: Final = Path(__file__).resolve().parents[2]
+SHARED: Final = CHECKOUT.parent / "shared"
+CONTRACT: Final = SHARED / "contract"
+DATA: Final = SHARED / "data"
