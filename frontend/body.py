@@ -1,0 +1,168 @@
+"""Request bodies: from bytes on the wire to a checked JSON tree.
+
+The order of the checks is the contract's: content type (415), size (413), syntax (400), members that are repeated in one
+object (422), shape (422).
+
+orjson parses and keeps the last of repeated members without a word, so they are looked for afterwards. Every member
+leaves one `":` in the text, and so does nothing else but an escaped quote before a colon inside a string. When there are
+as many as the tree has members, none was repeated: two linear passes in C instead of a parse by Python code. When the numbers differ, or the
+count cannot be trusted, the exact and slow parse decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, Final, TypeVar
+
+import aiohttp
+import msgspec
+import orjson
+from aiohttp import web
+
+from frontend.errors import BodyTimeout, BrokenBody
+from shared.errors import BodyTooLarge, MalformedBody, UnsupportedMediaType, WrongShape
+
+T = TypeVar("T")
+
+DEPTH_MAX: Final = 127
+"""Containers inside containers; more is a syntax error, as in the contract's own parser."""
+
+PARSE_IN_THREAD_BYTES: Final = 256 * 1024
+"""Bodies from this size on are parsed off the event loop."""
+
+BODY_BYTES_MAX: Final = web.AppKey("body_bytes_max", int)
+BODY_TIMEOUT_S: Final = web.AppKey("body_timeout_s", float)
+
+_MALFORMED: Final = "Failed to parse the request body as JSON: "
+_WRONG_SHAPE: Final = "Failed to deserialize the JSON body into the target type: "
+_JSON_TYPE: Final = re.compile(r"application/(?:json|[^;/\s]+\+json)\s*(?:;.*)?", re.ASCII | re.IGNORECASE | re.DOTALL)
+_BLANK_BEFORE_COLON: Final = re.compile(rb'"[ \t\r\n]+:')
+
+
+async def read_json(request: web.Request) -> Any:
+    """The body as a tree of dicts, lists, strings, numbers, booleans and None.
+
+    Integers beyond 64 bits arrive as floats. Raises UnsupportedMediaType, BodyTooLarge, BodyTimeout, BrokenBody,
+    MalformedBody, and WrongShape for a repeated member.
+    """
+    check_content_type(request)
+    data = await read_bytes(request)
+    if len(data) >= PARSE_IN_THREAD_BYTES:
+        return await asyncio.to_thread(parse, data)
+    return parse(data)
+
+
+def check_content_type(request: web.Request) -> None:
+    """None at all counts as JSON."""
+    declared = request.headers.get("Content-Type")
+    if declared is not None and not _JSON_TYPE.fullmatch(declared.strip()):
+        raise UnsupportedMediaType("Expected request with `Content-Type: application/json`")
+
+
+async def read_bytes(request: web.Request) -> bytes:
+    """The body as sent: chunks joined, nothing decompressed. Stops reading at the limit."""
+    bytes_max = request.app[BODY_BYTES_MAX]
+    if request.content_length is not None and request.content_length > bytes_max:
+        raise _too_large()
+    if not request.body_exists:
+        return b""
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(request.app[BODY_TIMEOUT_S]):
+            async for chunk in request.content.iter_any():
+                size += len(chunk)
+                if size > bytes_max:
+                    raise _too_large()
+                chunks.append(chunk)
+    except TimeoutError:
+        raise BodyTimeout("The request body took too long to arrive") from None
+    except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, web.RequestPayloadError) as error:
+        raise BrokenBody("Failed to buffer the request body: the connection or its framing broke") from error
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _too_large() -> BodyTooLarge:
+    return BodyTooLarge("Failed to buffer the request body: length limit exceeded")
+
+
+def parse(data: bytes) -> Any:
+    """The JSON text as a tree; see the module's text for what else is checked."""
+    try:
+        tree = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise MalformedBody(f"{_MALFORMED}{error.msg} at line {error.lineno} column {error.colno}") from None
+    if not _surely_unrepeated(tree, data):
+        _find_repeated(data)
+    return tree
+
+
+def _surely_unrepeated(tree: Any, data: bytes) -> bool:
+    """False means «don't know». Raises MalformedBody for a tree that is too deep."""
+    members = _count_members(tree)
+    if rb"\\" rb'":' in data or _BLANK_BEFORE_COLON.search(data):
+        return False  # a name ending in a backslash, or a blank before a colon: the count below would be wrong
+    return data.count(b'":') - data.count(rb"\":") == members
+
+
+def _count_members(tree: Any) -> int:
+    """Members of all objects, level by level. A list that begins with a number or a string is not looked into: vectors
+    cost nothing, and objects hidden in such a list only make the count too small, which leads to the exact parse.
+    """
+    members = 0
+    level: list[Any] = [tree]
+    for _ in range(DEPTH_MAX + 1):
+        objects = [node for node in level if type(node) is dict]
+        lists = [node for node in level if type(node) is list and node and type(node[0]) not in (float, int, str)]
+        if not objects and not lists:
+            return members
+        members += sum(map(len, objects))
+        level = [child for node in objects for child in node.values() if type(child) in (dict, list)]
+        level += [child for node in lists for child in node if type(child) in (dict, list)]
+    raise MalformedBody(f"{_MALFORMED}recursion limit exceeded")
+
+
+def _find_repeated(data: bytes) -> None:
+    """Parses once more, looking at every object's members as written. Raises WrongShape at the first repeated one."""
+    try:
+        json.loads(data, object_pairs_hook=_refuse_repeated, parse_float=_number, parse_int=_number)
+    except RecursionError:
+        raise MalformedBody(f"{_MALFORMED}recursion limit exceeded") from None
+
+
+def _number(_: str) -> None:
+    """Only the names matter here."""
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise wrong_shape(f"duplicate field `{name}`")
+        seen.add(name)
+
+
+def wrong_shape(reason: str) -> WrongShape:
+    """The 422 of a body that is JSON of the wrong shape."""
+    return WrongShape(_WRONG_SHAPE + reason)
+
+
+def shaped(tree: Any, shape: type[T]) -> T:
+    """`tree` as a msgspec type, strictly: no number from text, no integer from `1.0`. Raises WrongShape."""
+    try:
+        return msgspec.convert(tree, shape, strict=True)
+    except msgspec.ValidationError as error:
+        raise wrong_shape(str(error)) from None
+
+
+def require_object(tree: Any, fields: Iterable[str] = ()) -> dict[str, Any]:
+    """`tree` if it is an object with those members. Raises WrongShape."""
+    if type(tree) is not dict:
+        raise wrong_shape(f"invalid type: expected an object, got {type(tree).__name__}")
+    for field in fields:
+        if field not in tree:
+            raise wrong_shape(f"missing field `{field}`")
+    return tree

@@ -1,0 +1,99 @@
+"""The one map from the error family to HTTP: status, wire name and headers.
+
+The contract names five statuses by a class of their own; everything else is `ChromaError`. The official
+clients pick their exception by that name, so the name matters as much as the status.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import orjson
+from aiohttp import web
+
+from shared import errors
+
+UNIFORM: Final = "ChromaError"
+JSON_TYPE: Final = "application/json"
+PLAIN_TOO_LARGE: Final = b"Payload too large"
+PLAIN_ROUTES: Final = frozenset({"add", "update", "upsert", "query", "search"})
+"""Last path segments of the routes whose 413 is plain text without a content type."""
+
+
+class BodyTimeout(errors.PolychromeError):
+    """The client took too long to send its body; the connection closes."""
+
+    code = "body_timeout"
+
+
+class BrokenBody(errors.PolychromeError):
+    """The body's framing is broken or the client hung up in the middle; the connection closes."""
+
+    code = "broken_body"
+
+
+class Wire(NamedTuple):
+    """How one class of errors looks to a client. `closes`: the connection cannot be used any more."""
+
+    status: int
+    name: str = UNIFORM
+    closes: bool = False
+
+
+WIRE: Final[dict[type[errors.PolychromeError], Wire]] = {
+    errors.PolychromeError: Wire(500, "InternalError"),
+    errors.InvalidArgument: Wire(400, "InvalidArgumentError"),
+    errors.MalformedBody: Wire(400, "InvalidArgumentError"),
+    errors.DimensionMismatch: Wire(400, "InvalidArgumentError"),
+    BrokenBody: Wire(400, "InvalidArgumentError", closes=True),
+    errors.Forbidden: Wire(403),
+    errors.NotFound: Wire(404, "NotFoundError"),
+    errors.Gone: Wire(404, "NotFoundError"),
+    BodyTimeout: Wire(408, closes=True),
+    errors.AlreadyExists: Wire(409),
+    errors.ConditionalWriteConflict: Wire(409, "ConditionalWriteConflictError"),
+    errors.StaleRead: Wire(412, "StaleReadError"),
+    errors.BodyTooLarge: Wire(413, closes=True),
+    errors.UnsupportedMediaType: Wire(415),
+    errors.WrongShape: Wire(422),
+    errors.QuotaExceeded: Wire(422),
+    errors.Backoff: Wire(429, "Backoff"),
+    errors.Corrupt: Wire(500, "InternalError"),
+    errors.Unimplemented: Wire(501),
+    errors.TransactionsNotSupported: Wire(501, "TransactionsNotSupported"),
+    errors.Unavailable: Wire(503),
+    errors.UnknownOutcome: Wire(503),
+    errors.WrongWorker: Wire(503),
+    errors.StaleGeneration: Wire(503),
+    errors.DeadlineExceeded: Wire(504),
+}
+
+
+def wire_of(error: errors.PolychromeError) -> Wire:
+    """The entry of the nearest class of `error` in the map."""
+    return next(WIRE[kind] for kind in type(error).__mro__ if kind in WIRE)
+
+
+def body_of(name: str, message: str) -> bytes:
+    """Both members always: the Python client breaks on an error without a message."""
+    return orjson.dumps({"error": name, "message": message.encode("utf-8", "replace").decode()})
+
+
+def answer_of(error: errors.PolychromeError, path: str) -> web.Response:
+    """The response for `error` on `path`. Server faults keep their details to themselves: those belong in the log."""
+    wire = wire_of(error)
+    if isinstance(error, errors.BodyTooLarge) and path.rpartition("/")[2] in PLAIN_ROUTES:
+        response = web.Response(body=PLAIN_TOO_LARGE, status=wire.status)
+    else:
+        message = "Internal error" if wire.status == 500 else error.message
+        response = web.Response(body=body_of(wire.name, message), status=wire.status, content_type=JSON_TYPE)
+    if isinstance(error, errors.Backoff):
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    if wire.closes:
+        response.force_close()
+    return response
+
+
+def internal_error() -> web.Response:
+    """The answer to an exception nobody foresaw."""
+    return web.Response(body=body_of("InternalError", "Internal error"), status=500, content_type=JSON_TYPE)

@@ -1,0 +1,37 @@
+"""What every handler works with, opened once by `frontend.service` and kept in the application."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from frontend.config import FrontendConfig
+    from frontend.rows import RowCache
+    from frontend.workers import Workers
+    from shared.catalog import Catalog
+    from shared.clock import Clock
+    from shared.log.jobs import Jobs
+    from shared.log.log import Log
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """The frontend's edges. Nothing here holds state that matters: `rows` is a cache."""
+
+    config: FrontendConfig
+    clock: Clock
+    catalog: Catalog
+    log: Log
+    jobs: Jobs
+    workers: Workers
+    rows: RowCache
+
+
+SHELL: Final = web.AppKey("shell", Shell)
+
+
+def shell_of(request: web.Request) -> Shell:
+    return request.app[SHELL]
