@@ -20,8 +20,6 @@ _HEX: Final = r"[0-9a-fA-F]"
 _DASHED: Final = rf"{_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}}"
 _UUID: Final = re.compile(rf"{_HEX}{{32}}|{_DASHED}|\{{{_DASHED}\}}|urn:uuid:{_DASHED}", re.ASCII)
 
-_Key = tuple[str, str, str]
-
 
 def canonical_uuid(text: str) -> str | None:
     """The usual spelling of a UUID of any version and spelling, None when `text` is not one."""
@@ -56,7 +54,7 @@ class RowCache:
         self._clock = clock
         self._rows_max = rows_max
         self._age_max_s = age_max_s
-        self._rows: OrderedDict[_Key, tuple[Collection, float]] = OrderedDict()
+        self._rows: OrderedDict[str, tuple[Collection, float]] = OrderedDict()
 
     async def resolve(self, tenant: str, database: str, collection_id_text: str) -> Collection:
         """Checks 2 to 4 of the contract's order: the database's name, the id's form, the collection's existence
@@ -64,34 +62,35 @@ class RowCache:
         """
         check_database_name(database)
         collection_id = check_collection_id(collection_id_text)
-        key = (tenant, database, collection_id)
-        known = self._rows.get(key)
-        if known is not None and self._clock.monotonic() - known[1] <= self._age_max_s:
-            self._rows.move_to_end(key)
-            return known[0]
-        return await self._fetch(key)
+        known = self._rows.get(collection_id)
+        if known is not None:
+            row, fetched_s = known
+            fresh = self._clock.monotonic() - fetched_s <= self._age_max_s
+            if fresh and row.tenant == tenant and row.database == database:
+                self._rows.move_to_end(collection_id)
+                return row
+        return await self._fetch(tenant, database, collection_id)
 
     async def refresh(self, collection: Collection) -> Collection:
         """The row as it is now, whatever the cache holds. Raises NotFound when the collection is gone."""
-        return await self._fetch((collection.tenant, collection.database, collection.id))
+        self.forget(collection.id)
+        return await self._fetch(collection.tenant, collection.database, collection.id)
 
     def forget(self, collection_id: str) -> None:
         """Drops the row: the caller has changed or deleted the collection, or has heard that it is gone."""
-        for key in [key for key in self._rows if key[2] == collection_id]:
-            del self._rows[key]
+        self._rows.pop(collection_id, None)
 
     def clear(self) -> None:
         self._rows.clear()
 
-    async def _fetch(self, key: _Key) -> Collection:
-        tenant, database_name, collection_id = key
-        started = self._clock.monotonic()
-        self._rows.pop(key, None)
+    async def _fetch(self, tenant: str, database_name: str, collection_id: str) -> Collection:
+        started_s = self._clock.monotonic()
         database = await self._catalog.get_database(tenant, database_name)
         row = None if database is None else await self._catalog.get_collection_by_id(database, collection_id)
         if row is None:
             raise missing(collection_id)
-        self._rows[key] = (row, started)
+        self._rows[collection_id] = (row, started_s)
+        self._rows.move_to_end(collection_id)
         while len(self._rows) > self._rows_max:
             self._rows.popitem(last=False)
         return row
