@@ -85,17 +85,18 @@ def batch_schema(dimension: int | None) -> pa.Schema:
 def record_schema(dimension: int) -> pa.Schema:
     """Columns of a table of records. `inserted` is the position of the operation that created the record (it
     survives updates and gives the order of `get`); `written` that of the last operation that changed it;
-    `digest` is the 16-byte hash of `shared.digest`.
+    `digest` is the 16-byte hash of `shared.digest`. Text is `large_string` (64-bit offsets), so that a segment is one
+    record batch however large its documents are.
     """
     return pa.schema(
         [
-            pa.field("id", pa.string(), nullable=False),
+            pa.field("id", pa.large_string(), nullable=False),
             pa.field("inserted", pa.int64(), nullable=False),
             pa.field("written", pa.int64(), nullable=False),
             pa.field("digest", pa.binary(16), nullable=False),
             pa.field("embedding", embedding_type(dimension), nullable=False),
-            pa.field("document", pa.string()),
-            pa.field("metadata", pa.string()),
-            pa.field("uri", pa.string()),
+            pa.field("document", pa.large_string()),
+            pa.field("metadata", pa.large_string()),
+            pa.field("uri", pa.large_string()),
         ]
     )

@@ -1,0 +1,189 @@
+"""Distances between vectors: one exact definition, and an exact scan that is nearly as fast as BLAS.
+
+    l2      sum((x - y)**2)            squared, as the API shows it
+    cosine  1 - x.y / (|x| |y|)        1 when either is zero
+    ip      1 - x.y                    may be negative
+
+`distances` computes in float64, row by row in the same order of additions whatever else is in the batch, and rounds
+once to float32. So the same two vectors have the same distance in a segment, in the tail and on any worker, and parts
+merge exactly. What exceeds float32 becomes infinite.
+
+`nearest` computes all products by BLAS in float32, whose error depends on shapes and threads, keeps every row that
+could be among the k nearest given the worst case of that error, and lets `distances` decide among those.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.model import Space
+
+Vectors = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+RowNumbers = npt.NDArray[np.int64]
+
+_CHUNK_FLOATS: Final = 1 << 20
+_UNIT: Final = 2.0**-24
+"""Half the distance from 1 to the next float32: the relative error of one rounding."""
+_TINY: Final = 2.0**-120
+"""Below this a float32 sum of squares has lost bits to underflow, and its relative error bound means nothing."""
+
+
+class Nearest(NamedTuple):
+    """`rows` int64 and `distances` float32, parallel, nearest first, ties by row."""
+
+    rows: RowNumbers
+    distances: npt.NDArray[np.float32]
+
+
+def distances(space: Space, query: Vectors, vectors: Vectors) -> npt.NDArray[np.float32]:
+    """Exact distances, float32 [n], of `vectors` [n, d] to `query` [d]."""
+    found = np.empty(len(vectors), dtype=np.float32)
+    wide = query.astype(np.float64)
+    step = max(1, _CHUNK_FLOATS // max(1, vectors.shape[1]))
+    with np.errstate(over="ignore"):
+        for at in range(0, len(vectors), step):
+            found[at : at + step] = _wide_distances(space, wide, vectors[at : at + step].astype(np.float64))
+    return found
+
+
+def _wide_distances(space: Space, query: Floats, vectors: Floats) -> Floats:
+    # einsum adds along each row in one fixed order; BLAS would choose by shape.
+    if space is Space.L2:
+        gap = vectors - query
+        squares: Floats = np.einsum("ij,ij->i", gap, gap)
+        return squares
+    products: Floats = np.einsum("ij,ij->i", vectors, np.broadcast_to(query, vectors.shape))
+    if space is Space.COSINE:
+        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors)) * np.sqrt(np.einsum("i,i->", query, query))
+        products = np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+    return 1.0 - products
+
+
+def squared_norms(vectors: Vectors) -> npt.NDArray[np.float32]:
+    """float32 [n]; what `nearest` needs of every vector, worth keeping by who scans the same ones again."""
+    with np.errstate(over="ignore"):
+        norms: npt.NDArray[np.float32] = np.einsum("ij,ij->i", vectors, vectors)
+    return norms
+
+
+def nearest(
+    space: Space,
+    query: Vectors,
+    vectors: Vectors,
+    k: int,
+    *,
+    rows: RowNumbers | None = None,
+    norms: npt.NDArray[np.float32] | None = None,
+) -> Nearest:
+    """The k nearest of `vectors` [n, d], or of those at `rows` (ascending), by exact distance; all of them when fewer.
+
+    `norms` are `squared_norms(vectors)` when the caller has them.
+    """
+    return nearest_many(space, query[None, :], vectors, k, rows=rows, norms=norms)[0]
+
+
+def nearest_many(
+    space: Space,
+    queries: Vectors,
+    vectors: Vectors,
+    k: int,
+    *,
+    rows: RowNumbers | None = None,
+    norms: npt.NDArray[np.float32] | None = None,
+) -> list[Nearest]:
+    """`nearest` for each of `queries` [q, d], sharing the passes over memory."""
+    count = len(vectors) if rows is None else len(rows)
+    if k <= 0 or count == 0:
+        return [Nearest(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries]
+    if k >= count:
+        return [_decide(space, query, vectors, count, np.arange(count), rows) for query in queries]
+    if norms is None:
+        norms = _chosen_norms(vectors, rows)
+    elif rows is not None:
+        norms = norms[rows]
+    found: list[Nearest] = []
+    block = max(1, 8 * _CHUNK_FLOATS // count)
+    for at in range(0, len(queries), block):
+        part = queries[at : at + block]
+        products = _products(part, vectors, rows)
+        for query, product in zip(part, products, strict=True):
+            places = _shortlist(space, query, product, norms, k)
+            found.append(_decide(space, query, vectors, k, places, rows))
+    return found
+
+
+def _chosen_norms(vectors: Vectors, rows: RowNumbers | None) -> npt.NDArray[np.float32]:
+    if rows is None:
+        return squared_norms(vectors)
+    step = max(1, _CHUNK_FLOATS // vectors.shape[1])
+    parts = [squared_norms(vectors[rows[at : at + step]]) for at in range(0, len(rows), step)]
+    return np.concatenate(parts)
+
+
+def _products(queries: Vectors, vectors: Vectors, rows: RowNumbers | None) -> Vectors:
+    """float32 [q, n] by BLAS. Chosen rows are gathered a cache-sized piece at a time; when most rows are chosen,
+    computing all of them costs less than gathering.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        if rows is None:
+            return queries @ vectors.T
+        if 2 * len(rows) > len(vectors):
+            return (queries @ vectors.T)[:, rows]
+        found = np.empty((len(queries), len(rows)), dtype=np.float32)
+        step = max(1, _CHUNK_FLOATS // vectors.shape[1])
+        for at in range(0, len(rows), step):
+            np.matmul(queries, vectors[rows[at : at + step]].T, out=found[:, at : at + step])
+        return found
+
+
+def _shortlist(space: Space, query: Vectors, product: Vectors, norms: npt.NDArray[np.float32], k: int) -> RowNumbers:
+    """Places that may be among the k nearest: whose least possible distance is not above the k-th greatest
+    possible one.
+    """
+    about, error = _bounds(space, query, product.astype(np.float64), norms.astype(np.float64))
+    # What overflowed or lost its bits can be anywhere: it stays, and excludes nothing.
+    unknown = ~np.isfinite(about) | ~np.isfinite(error)
+    about[unknown] = 0.0
+    error[unknown] = np.inf
+    limit = np.partition(about + error, k - 1)[k - 1]
+    return np.flatnonzero(about - error <= limit)
+
+
+def _bounds(space: Space, query: Vectors, product: Floats, norms: Floats) -> tuple[Floats, Floats]:
+    """Distance from the float32 products, and how far it may be from what `distances` says.
+
+    A float32 sum of d products, in whatever order, is off by at most d * 2**-24 (a little more) of the sum of their
+    magnitudes, which is at most |x| |y|; one more rounding makes the final float32. The 1.01 and the 4 cover
+    second-order terms, the error of the norms and that rounding.
+    """
+    share = 1.01 * (len(query) + 4) * _UNIT
+    wide = query.astype(np.float64)
+    own = float(wide @ wide)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        both = np.sqrt(norms * (1 + share)) * np.sqrt(own)
+        if space is Space.L2:
+            about = norms - 2.0 * product + own
+            error = share * (norms + 2.0 * both) + 4 * _UNIT * (norms + 2.0 * both + own)
+        elif space is Space.IP:
+            about = 1.0 - product
+            error = share * both + 4 * _UNIT * (1.0 + both)
+        else:
+            about = 1.0 - product / np.sqrt(norms * own)
+            error = np.full(len(norms), 4.0 * share + 8 * _UNIT)
+            error[norms < _TINY] = np.inf
+            if own < _TINY:
+                error[:] = np.inf
+    return about, error + len(query) * _TINY
+
+
+def _decide(
+    space: Space, query: Vectors, vectors: Vectors, k: int, places: RowNumbers, rows: RowNumbers | None
+) -> Nearest:
+    chosen = places if rows is None else rows[places]
+    exact = distances(space, query, vectors[chosen])
+    order = np.lexsort((chosen, exact))[:k]
+    return Nearest(chosen[order], exact[order])

@@ -1,0 +1,200 @@
+"""One column of the metadata index: the values of one kind at one key, sorted, with the row of each.
+
+```
+kind                  arrays, in this order
+int      int[]        values <i8 [n] ascending     rows <i4 [n]
+float    float[]      values <f8 [n] ascending     rows <i4 [n]
+bool     bool[]       values  u1 [n] ascending     rows <i4 [n]
+str      str[]        text    u1 [b]  the distinct values' UTF-8 end to end, ascending by bytes
+                      ends   <i8 [u+1]  value i is text[ends[i]:ends[i+1]]
+                      starts <i8 [u+1]  its rows are rows[starts[i]:starts[i+1]]
+                      rows   <i4 [n]
+```
+
+Rows of equal values ascend. A kind with `[]` holds the elements of arrays, each element once per row. So equality,
+a range and membership are each one slice of `rows`, found by binary search that touches a few pages of the mapped file.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shared.where import Compare
+
+Rows = npt.NDArray[np.int32]
+Side = Literal["left", "right"]
+
+_INT64_MIN: Final = -(2**63)
+_INT64_MAX: Final = 2**63 - 1
+
+
+class Kind(enum.StrEnum):
+    """The type of a value, or of an array's elements; the values are stored."""
+
+    INT = "int"
+    FLOAT = "float"
+    BOOL = "bool"
+    STR = "str"
+    INTS = "int[]"
+    FLOATS = "float[]"
+    BOOLS = "bool[]"
+    STRS = "str[]"
+
+
+_NUMBER_TYPES: Final[dict[Kind, str]] = {
+    Kind.INT: "<i8",
+    Kind.FLOAT: "<f8",
+    Kind.BOOL: "u1",
+    Kind.INTS: "<i8",
+    Kind.FLOATS: "<f8",
+    Kind.BOOLS: "u1",
+}
+
+
+class ColumnInfo(msgspec.Struct, frozen=True, array_like=True):
+    """One entry of the directory: where each array of the column begins and how many elements it has."""
+
+    key: str
+    kind: Kind
+    arrays: list[tuple[int, int]]
+
+
+class Directory(msgspec.Struct, frozen=True):
+    """The last part of `metadata.index`."""
+
+    columns: list[ColumnInfo]
+
+
+def array_types(kind: Kind) -> tuple[str, ...]:
+    number = _NUMBER_TYPES.get(kind)
+    return (number, "<i4") if number else ("u1", "<i8", "<i8", "<i4")
+
+
+@dataclass(frozen=True, slots=True)
+class NumberColumn:
+    """Integers, floats or booleans."""
+
+    values: npt.NDArray[Any]
+    rows: Rows
+
+    def arrays(self) -> tuple[npt.NDArray[Any], ...]:
+        return self.values, self.rows
+
+    def place(self, value: float, side: Side) -> int:
+        """How many values are less than `value` (left) or not greater (right), compared exactly.
+
+        An int64 against a float64 is never compared through a rounded conversion: beyond 2**53 that would call
+        different numbers equal.
+        """
+        if self.values.dtype.kind == "f":
+            return self._place_in_floats(value, side)
+        if math.isinf(value):
+            return len(self.values) if value > 0 else 0
+        whole = math.floor(value)
+        if whole > _INT64_MAX:
+            return len(self.values)
+        if whole < _INT64_MIN:
+            return 0
+        # No integer lies strictly between floor(value) and value.
+        return int(np.searchsorted(self.values, whole, side if whole == value else "right"))
+
+    def _place_in_floats(self, value: float, side: Side) -> int:
+        try:
+            near = float(value)
+        except OverflowError:
+            return len(self.values) if value > 0 else 0
+        # `near` is the float64 next to an integer `value`: no other float lies between the two.
+        if near > value:
+            side = "left"
+        elif near < value:
+            side = "right"
+        return int(np.searchsorted(self.values, near, side))
+
+    def select(self, op: Compare, value: float) -> Rows:
+        """Rows whose value stands in relation `op` to `value` (any but `NE`), ascending by value."""
+        match op:
+            case Compare.EQ:
+                return self.rows[self.place(value, "left") : self.place(value, "right")]
+            case Compare.GT:
+                return self.rows[self.place(value, "right") :]
+            case Compare.GTE:
+                return self.rows[self.place(value, "left") :]
+            case Compare.LT:
+                return self.rows[: self.place(value, "left")]
+            case Compare.LTE:
+                return self.rows[: self.place(value, "right")]
+            case Compare.NE:
+                raise ValueError("a complement is taken of the whole, not of one column")
+
+
+@dataclass(frozen=True, slots=True)
+class TextColumn:
+    """Strings."""
+
+    text: npt.NDArray[np.uint8]
+    ends: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+    rows: Rows
+
+    def arrays(self) -> tuple[npt.NDArray[Any], ...]:
+        return self.text, self.ends, self.starts, self.rows
+
+    def _value(self, index: int) -> bytes:
+        return self.text[self.ends[index] : self.ends[index + 1]].tobytes()
+
+    def equal(self, value: str) -> Rows:
+        wanted = value.encode()
+        count = len(self.ends) - 1
+        place = bisect_left(range(count), wanted, key=self._value)
+        if place == count or self._value(place) != wanted:
+            return self.rows[:0]
+        return self.rows[self.starts[place] : self.starts[place + 1]]
+
+
+Column = NumberColumn | TextColumn
+
+
+def number_column(kind: Kind, values: Sequence[float], rows: Sequence[int]) -> NumberColumn:
+    """`rows` ascending, parallel to `values`."""
+    numbers = np.array(values, dtype=_NUMBER_TYPES[kind])
+    order = np.argsort(numbers, kind="stable")
+    return NumberColumn(numbers[order], np.array(rows, dtype="<i4")[order])
+
+
+def text_column(values: Sequence[str], rows: Sequence[int]) -> TextColumn:
+    """`rows` ascending, parallel to `values`."""
+    encoded = pa.array(values, pa.large_string()).dictionary_encode()
+    order = pc.sort_indices(encoded.dictionary)
+    distinct = encoded.dictionary.take(order)
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order.to_numpy()] = np.arange(len(order))
+    ranks = rank[encoded.indices.to_numpy()]
+    starts = np.zeros(len(order) + 1, dtype="<i8")
+    np.cumsum(np.bincount(ranks, minlength=len(order)), out=starts[1:])
+    sorted_rows = np.array(rows, dtype="<i4")[np.argsort(ranks, kind="stable")]
+    ends = np.zeros(len(order) + 1, dtype="<i8")
+    np.cumsum(pc.binary_length(distinct).to_numpy(), out=ends[1:])
+    # `distinct` is fresh from `take`: its offsets begin at 0, so its data buffer is the text.
+    data = distinct.buffers()[2]
+    text = np.frombuffer(data, dtype=np.uint8, count=int(ends[-1])) if ends[-1] else np.empty(0, np.uint8)
+    return TextColumn(text, ends, starts, sorted_rows)
+
+
+def column_of(kind: Kind, arrays: Sequence[npt.NDArray[Any]]) -> Column:
+    """The column whose `arrays()` these are."""
+    return NumberColumn(*arrays) if kind in _NUMBER_TYPES else TextColumn(*arrays)
+
+
+def build_column(kind: Kind, values: Sequence[Any], rows: Sequence[int]) -> Column:
+    return number_column(kind, values, rows) if kind in _NUMBER_TYPES else text_column(values, rows)

@@ -1,0 +1,124 @@
+"""The files of a segment, byte by byte, and the proof that they are whole.
+
+A segment is a directory of immutable files. All integers are little-endian; rows are numbered from 0 in insertion
+order, the same in all four files.
+
+```
+records.arrow     Arrow IPC file of `shared.model.record_schema`, uncompressed, exactly ONE record batch. One batch
+                  makes every column one buffer: `embedding` is a float32 matrix [rows, dimension] in place, and
+                  mapping the file is reading it. Text columns are large_string (64-bit offsets), so documents may
+                  exceed 2 GiB. Arrow pads buffers to 8 bytes. Schema metadata: `polychrome.segment` = the format's
+                  number in decimal.
+
+ids.index         0   8  magic "PCIDS" 0 0 1 (the last byte is the format's number)
+                  8   8  u64  rows n
+                 16   8  u64  seed of the hash (differs per segment: nobody can prepare colliding ids)
+                 24   8  zero
+                 32  8n  u64  xxh3-64 of each id's UTF-8 bytes, ascending
+              32+8n  4n  u32  the row of each; rows of equal hashes ascending
+                         The id column decides: a hash only says which rows to look at.
+
+metadata.index    0   8  magic "PCMETA" 0 1
+                  8   8  u64  rows
+                 16   8  u64  where the directory begins
+                 24   8  u64  bytes of the directory
+                 32   .  arrays, each begins at a multiple of 8, in any order
+                  .   .  directory: msgpack (`shared.segment.columns.Directory`)
+                         Per (key, kind) one column: the values in ascending order and the row of each. Kinds and arrays
+                         are drawn in `shared.segment.columns`.
+
+graph.hnsw        hnswlib 0.8.0's own format, label = row. Only with `limits.GRAPH_ROWS_MIN` rows or more. It guides the
+                  search and decides no distance: those come from `records.arrow`. What vectors it holds stands in
+                  `shared.segment.graph`.
+```
+
+The manifest holds name, length and xxh3-128 of every file. `verify` reads everything and is called after a fetch;
+opening a segment checks lengths and headers only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import xxhash
+
+from shared.errors import Corrupt
+from shared.model import Space
+
+FORMAT: Final = 1
+FORMAT_KEY: Final = b"polychrome.segment"
+
+RECORDS: Final = "records.arrow"
+IDS: Final = "ids.index"
+METADATA: Final = "metadata.index"
+GRAPH: Final = "graph.hnsw"
+
+IDS_MAGIC: Final = b"PCIDS\x00\x00" + bytes([FORMAT])
+METADATA_MAGIC: Final = b"PCMETA\x00" + bytes([FORMAT])
+HEADER_BYTES: Final = 32
+
+_CHUNK_BYTES: Final = 4 * 1024 * 1024
+
+
+class FileInfo(msgspec.Struct, frozen=True):
+    """One file: its plain name, its length and its xxh3-128 in hex."""
+
+    name: str
+    bytes: int
+    checksum: str
+
+
+class SegmentInfo(msgspec.Struct, frozen=True):
+    """All that a manifest says about a segment's files. `path` is the key prefix in the bucket; `id_min` and
+    `id_max` are the least and greatest id by UTF-8 bytes.
+    """
+
+    id: str
+    path: str
+    rows: int
+    dimension: int
+    space: Space
+    graph: bool
+    files: list[FileInfo]
+    id_min: str
+    id_max: str
+
+    def names(self) -> tuple[str, ...]:
+        """The file names that a segment of this shape has."""
+        return (RECORDS, IDS, METADATA, GRAPH) if self.graph else (RECORDS, IDS, METADATA)
+
+
+def checksum(path: Path) -> str:
+    """xxh3-128 of a file in hex."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def describe(path: Path) -> FileInfo:
+    return FileInfo(name=path.name, bytes=path.stat().st_size, checksum=checksum(path))
+
+
+def check_lengths(directory: Path, info: SegmentInfo) -> None:
+    """Whether the files that belong to the segment are there and as long as they should be; else Corrupt."""
+    if sorted(file.name for file in info.files) != sorted(info.names()):
+        raise Corrupt(f"segment {info.id} lists other files than a segment has")
+    for file in info.files:
+        try:
+            found = (directory / file.name).stat().st_size
+        except FileNotFoundError:
+            raise Corrupt(f"segment {info.id}: {file.name} is missing") from None
+        if found != file.bytes:
+            raise Corrupt(f"segment {info.id}: {file.name} has {found} bytes, not {file.bytes}")
+
+
+def verify(directory: Path, info: SegmentInfo) -> None:
+    """Reads every byte of the segment's files; Corrupt when one is missing, cut or changed."""
+    check_lengths(directory, info)
+    for file in info.files:
+        if checksum(directory / file.name) != file.checksum:
+            raise Corrupt(f"segment {info.id}: {file.name} fails its checksum")

@@ -1,0 +1,117 @@
+"""The neighbour graph of a segment: hnswlib, built once, never changed while it is searched.
+
+What hnswlib must never meet, because it takes it silently and breaks its order: NaN, and products that overflow
+float32. So the graph holds *guides*, not the vectors: for cosine each vector scaled to length 1 in float64 (a zero
+vector stays zero: distance 1, as the contract says) and searched by inner product; for the others the vector
+itself, scaled down to `_NORM_MAX` when longer. Guides decide only which rows are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import hnswlib
+import numpy as np
+import numpy.typing as npt
+
+from shared.errors import Corrupt
+from shared.model import Space
+
+Vectors = npt.NDArray[np.float32]
+
+_NORM_MAX: Final = 1e18
+_CHUNK_ROWS: Final = 8192
+_SEED: Final = 100
+_NEIGHBORS: Final = (2, 256)
+"""Bounds of `max_neighbors`: hnswlib divides by log(M), and a link costs 8 bytes a row."""
+_EF_CONSTRUCTION: Final = (1, 4096)
+
+
+@dataclass(frozen=True, slots=True)
+class GraphParams:
+    """How a graph is built. `threads` adds rows at once; more make the graph depend on timing, not its recall."""
+
+    space: Space
+    ef_construction: int
+    max_neighbors: int
+    threads: int
+
+
+def guides(space: Space, vectors: Vectors) -> Vectors:
+    """What the graph holds for these vectors; float32 [n, d], finite, no product of two of them overflows."""
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    if space is Space.COSINE:
+        scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+    else:
+        scale = np.minimum(1.0, _NORM_MAX / np.maximum(norms, _NORM_MAX))
+        if (scale == 1.0).all():
+            return vectors
+    scaled: Vectors = (vectors * scale[:, None]).astype(np.float32)
+    return scaled
+
+
+def _index(space: Space, dimension: int) -> hnswlib.Index:
+    return hnswlib.Index(space="l2" if space is Space.L2 else "ip", dim=dimension)
+
+
+def _chunks(vectors: Vectors, begin: int) -> Iterator[tuple[int, Vectors]]:
+    for at in range(begin, len(vectors), _CHUNK_ROWS):
+        yield at, vectors[at : at + _CHUNK_ROWS]
+
+
+def build_graph(path: Path, vectors: Vectors, params: GraphParams, base: Path | None = None) -> None:
+    """Writes the graph of `vectors`. With `base`, the graph of their first m rows is loaded and the others are
+    added.
+    """
+    index = _index(params.space, vectors.shape[1])
+    begin = 0
+    if base is None:
+        index.init_index(
+            max_elements=len(vectors),
+            M=int(np.clip(params.max_neighbors, *_NEIGHBORS)),
+            ef_construction=int(np.clip(params.ef_construction, *_EF_CONSTRUCTION)),
+            random_seed=_SEED,
+        )
+    else:
+        index.load_index(str(base), max_elements=len(vectors))
+        begin = index.get_current_count()
+        if begin > len(vectors):
+            raise ValueError(f"the base graph has {begin} rows, the segment {len(vectors)}")
+    for at, chunk in _chunks(vectors, begin):
+        index.add_items(guides(params.space, chunk), np.arange(at, at + len(chunk)), num_threads=params.threads)
+    index.save_index(str(path))
+
+
+class Graph:
+    """A loaded graph. Safe for any number of searching threads: nothing in it changes after opening.
+
+    hnswlib's beam is max(ef, k), so whoever wants a wider one asks for more rows instead of changing ef under others.
+    """
+
+    def __init__(self, path: Path, space: Space, dimension: int, rows: int, ef_search: int) -> None:
+        self._space = space
+        self._rows = rows
+        self._index = _index(space, dimension)
+        try:
+            self._index.load_index(str(path), max_elements=rows)
+        except RuntimeError as error:
+            raise Corrupt(f"{path.name}: {error}") from error
+        if self._index.get_current_count() != rows:
+            raise Corrupt(f"{path.name} has {self._index.get_current_count()} rows, not {rows}")
+        self._index.set_ef(max(1, min(ef_search, rows)))
+
+    def search(self, queries: Vectors, k: int, threads: int = 1) -> npt.NDArray[np.int64] | None:
+        """Rows int64 [q, min(k, rows)], nearest first by the guides; None when the graph does not reach that many from
+        its entry (only hnswlib's refusal tells), and the caller has to scan.
+        """
+        try:
+            labels, _ = self._index.knn_query(
+                guides(self._space, queries), k=min(k, self._rows), num_threads=max(1, threads)
+            )
+        except RuntimeError:
+            return None
+        rows: npt.NDArray[np.int64] = labels.astype(np.int64)
+        return rows

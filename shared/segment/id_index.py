@@ -1,0 +1,70 @@
+"""From ids to rows: sorted hashes beside their rows (drawn in `format`), proved against the id column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xxhash
+
+from shared.errors import Corrupt
+from shared.segment.format import HEADER_BYTES, IDS_MAGIC
+from shared.segment.mapping import map_bytes
+
+
+def _hashes(ids: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
+    return np.fromiter((xxhash.xxh3_64_intdigest(i.encode(), seed) for i in ids), dtype=np.uint64, count=len(ids))
+
+
+def write_id_index(path: Path, ids: Sequence[str], segment_id: str) -> None:
+    """Writes the index of `ids`, in row order; the segment's id seeds the hash."""
+    seed = xxhash.xxh3_64_intdigest(segment_id.encode())
+    hashes = _hashes(ids, seed)
+    order = np.argsort(hashes, kind="stable")
+    with path.open("wb") as file:
+        file.write(IDS_MAGIC + len(ids).to_bytes(8, "little") + seed.to_bytes(8, "little") + bytes(8))
+        file.write(hashes[order].astype("<u8").data)
+        file.write(order.astype("<u4").data)
+
+
+class IdIndex:
+    """The mapped file. `column` is the id column of the same segment."""
+
+    def __init__(self, path: Path, column: pa.Array) -> None:
+        mapped = map_bytes(path, HEADER_BYTES)
+        rows = len(column)
+        header = mapped[:HEADER_BYTES].tobytes()
+        if header[:8] != IDS_MAGIC or int.from_bytes(header[8:16], "little") != rows:
+            raise Corrupt(f"{path.name} is no index of {rows} ids")
+        if len(mapped) != HEADER_BYTES + 12 * rows:
+            raise Corrupt(f"{path.name} has {len(mapped)} bytes")
+        self._seed = int.from_bytes(header[16:24], "little")
+        self._hashes = mapped[HEADER_BYTES : HEADER_BYTES + 8 * rows].view("<u8")
+        self._rows = mapped[HEADER_BYTES + 8 * rows :].view("<u4")
+        self._column = column
+
+    def find(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """The row of each id, -1 where it is missing.
+
+        A segment whose graph was extended keeps dead rows, so an id can stand in it twice. The greatest row is
+        meant: new rows are appended, hence an older row of the same id was dead already when the segment was written.
+        """
+        found = np.full(len(ids), -1, dtype=np.int64)
+        wanted = _hashes(ids, self._seed)
+        place = np.searchsorted(self._hashes, wanted, side="right").astype(np.int64) - 1
+        asked = np.arange(len(ids))
+        # One round for nearly every id; another only where a different id has the same hash.
+        while True:
+            hit = place >= 0
+            hit[hit] = self._hashes[place[hit]] == wanted[hit]
+            asked, place, wanted = asked[hit], place[hit], wanted[hit]
+            if not len(asked):
+                return found
+            rows = self._rows[place].astype(np.int64)
+            stored = self._column.take(pa.array(rows)).to_pylist()
+            same = np.array([ids[i] == text for i, text in zip(asked.tolist(), stored, strict=True)], dtype=bool)
+            found[asked[same]] = rows[same]
+            asked, place, wanted = asked[~same], place[~same] - 1, wanted[~same]

@@ -1,0 +1,17 @@
+"""A file as read-only bytes in memory, without reading it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.errors import Corrupt
+
+
+def map_bytes(path: Path, header_bytes: int) -> npt.NDArray[np.uint8]:
+    """The mapped file; Corrupt when it is shorter than its header. The mapping lives as long as a view of it."""
+    if path.stat().st_size < header_bytes:
+        raise Corrupt(f"{path.name} is cut")
+    return np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)

@@ -1,0 +1,182 @@
+"""Metadata turned around: from (key, type, value) to rows.
+
+Built from the JSON text column, in memory for the tail or written beside a segment and mapped. What a question
+costs does not depend on keys that it does not name: a column is a few array views made when it is asked for.
+
+Scalars and elements of arrays are kept apart: `equals` and `compare` never look into arrays, `contains` never
+looks at scalars.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from shared.errors import Corrupt
+from shared.segment.columns import (
+    Column,
+    ColumnInfo,
+    Directory,
+    Kind,
+    NumberColumn,
+    Rows,
+    TextColumn,
+    array_types,
+    build_column,
+    column_of,
+)
+from shared.segment.format import HEADER_BYTES, METADATA_MAGIC
+from shared.segment.mapping import map_bytes
+from shared.where import Compare, Scalar
+
+_Name = tuple[str, Kind]
+
+_SCALAR_KINDS: Final[dict[type, Kind]] = {int: Kind.INT, float: Kind.FLOAT, bool: Kind.BOOL, str: Kind.STR}
+_ELEMENT_KINDS: Final[dict[type, Kind]] = {int: Kind.INTS, float: Kind.FLOATS, bool: Kind.BOOLS, str: Kind.STRS}
+_NO_ROWS: Final[Rows] = np.empty(0, dtype="<i4")
+
+
+class MetadataIndex:
+    """Questions answer with row numbers, each row once, in no particular order."""
+
+    def __init__(self, rows: int, columns: Mapping[_Name, Column]) -> None:
+        self.rows = rows
+        self._columns = columns
+
+    @classmethod
+    def from_json(cls, rows: Sequence[str | None]) -> Self:
+        """The index of these metadata objects (JSON text, None for none)."""
+        gathered: dict[_Name, tuple[list[int], list[Any]]] = {}
+        for row, text in enumerate(rows):
+            if text is None:
+                continue
+            for key, value in orjson.loads(text).items():
+                for kind, values in _kinds(value):
+                    into = gathered.setdefault((key, kind), ([], []))
+                    into[0].extend([row] * len(values))
+                    into[1].extend(values)
+        return cls(len(rows), {name: build_column(name[1], into[1], into[0]) for name, into in gathered.items()})
+
+    def write(self, path: Path) -> None:
+        """Writes the file drawn in `format`."""
+        infos: list[ColumnInfo] = []
+        with path.open("wb") as file:
+            file.write(bytes(HEADER_BYTES))
+            for (key, kind), column in self._columns.items():
+                places: list[tuple[int, int]] = []
+                for array in column.arrays():
+                    file.write(bytes(-file.tell() % 8))
+                    places.append((file.tell(), len(array)))
+                    file.write(np.ascontiguousarray(array).data)
+                infos.append(ColumnInfo(key, kind, places))
+            begin = file.tell()
+            directory = msgspec.msgpack.encode(Directory(infos))
+            file.write(directory)
+            file.seek(0)
+            file.write(METADATA_MAGIC)
+            for number in (self.rows, begin, len(directory)):
+                file.write(number.to_bytes(8, "little"))
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Maps a written index; Corrupt when it is not one."""
+        mapped = map_bytes(path, HEADER_BYTES)
+        header = mapped[:HEADER_BYTES].tobytes()
+        rows, begin, length = (int.from_bytes(header[at : at + 8], "little") for at in (8, 16, 24))
+        if header[:8] != METADATA_MAGIC or begin + length != len(mapped):
+            raise Corrupt(f"{path.name} is no metadata index")
+        try:
+            directory = msgspec.msgpack.decode(mapped[begin:].data, type=Directory)
+        except msgspec.MsgspecError as error:
+            raise Corrupt(f"{path.name}: {error}") from error
+        return cls(rows, _MappedColumns(mapped, directory))
+
+    def names(self) -> Iterable[tuple[str, Kind]]:
+        """Every (key, kind) that some row has."""
+        return self._columns.keys()
+
+    def equals(self, key: str, value: Scalar) -> Rows:
+        """Rows whose scalar at `key` equals `value`. Integers and floats compare as numbers; other types never mix."""
+        if type(value) is bool:
+            return self._select((key, Kind.BOOL), Compare.EQ, value)
+        if isinstance(value, str):
+            column = self._columns.get((key, Kind.STR))
+            return column.equal(value) if isinstance(column, TextColumn) else _NO_ROWS
+        return self.compare(key, Compare.EQ, value)
+
+    def compare(self, key: str, op: Compare, value: float) -> Rows:
+        """Rows whose number at `key` stands in relation `op` (any but `NE`) to `value`, exactly, whatever mix of
+        types.
+        """
+        found = [self._select((key, kind), op, value) for kind in (Kind.INT, Kind.FLOAT)]
+        filled = [rows for rows in found if len(rows)]
+        return filled[0] if len(filled) == 1 else np.concatenate(found)
+
+    def contains(self, key: str, value: Scalar) -> Rows:
+        """Rows whose array at `key` has the element `value`, of the very same type."""
+        kind = _ELEMENT_KINDS[type(value)]
+        if isinstance(value, str):
+            column = self._columns.get((key, kind))
+            return column.equal(value) if isinstance(column, TextColumn) else _NO_ROWS
+        return self._select((key, kind), Compare.EQ, value)
+
+    def exists(self, key: str) -> Rows:
+        """Rows that have anything at `key`."""
+        columns = (self._columns.get((key, kind)) for kind in Kind)
+        parts = [column.rows for column in columns if column is not None]
+        return np.unique(np.concatenate(parts)) if parts else _NO_ROWS
+
+    def _select(self, name: _Name, op: Compare, value: float) -> Rows:
+        column = self._columns.get(name)
+        if not isinstance(column, NumberColumn) or math.isnan(value):
+            return _NO_ROWS
+        return column.select(op, value)
+
+
+class _MappedColumns(Mapping[_Name, Column]):
+    """Columns as views of the mapped file, made on demand."""
+
+    def __init__(self, mapped: npt.NDArray[np.uint8], directory: Directory) -> None:
+        self._mapped = mapped
+        self._infos = {(info.key, info.kind): info for info in directory.columns}
+
+    def __getitem__(self, name: _Name) -> Column:
+        info = self._infos[name]
+        arrays = [
+            self._mapped[begin : begin + count * np.dtype(of).itemsize].view(of)
+            for (begin, count), of in zip(info.arrays, array_types(info.kind), strict=True)
+        ]
+        return column_of(info.kind, arrays)
+
+    def __iter__(self) -> Iterator[_Name]:
+        return iter(self._infos)
+
+    def __len__(self) -> int:
+        return len(self._infos)
+
+
+def _kinds(value: object) -> Iterable[tuple[Kind, Sequence[Any]]]:
+    """The columns a value belongs to. Null and objects (sparse vectors have an index of their own) belong to none."""
+    if isinstance(value, list):
+        by_kind: dict[Kind, dict[Any, None]] = {}
+        for element in value:
+            kind = _kind(element, _ELEMENT_KINDS)
+            if kind is not None:
+                by_kind.setdefault(kind, {})[element] = None
+        return [(kind, list(elements)) for kind, elements in by_kind.items()]
+    kind = _kind(value, _SCALAR_KINDS)
+    return () if kind is None else ((kind, (value,)),)
+
+
+def _kind(value: object, kinds: Mapping[type, Kind]) -> Kind | None:
+    # An integer outside int64 counts as the float that it reads back as.
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        return kinds[float]
+    return kinds.get(type(value))

@@ -1,0 +1,77 @@
+"""An open segment: everything mapped, nothing copied, nothing ever changed; any number of threads may use it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from shared.distance import nearest_many, squared_norms
+from shared.segment.format import GRAPH, IDS, METADATA, RECORDS, SegmentInfo, check_lengths
+from shared.segment.graph import Graph
+from shared.segment.id_index import IdIndex
+from shared.segment.metadata_index import MetadataIndex
+from shared.segment.records import embedding_matrix, open_records
+
+DEFAULT_EF_SEARCH = 100
+
+
+def open_segment(directory: Path, info: SegmentInfo, ef_search: int = DEFAULT_EF_SEARCH) -> Segment:
+    """Opens a segment whose files were verified when they were fetched; Corrupt when lengths or headers are wrong."""
+    check_lengths(directory, info)
+    batch = open_records(directory / RECORDS, info)
+    graph = Graph(directory / GRAPH, info.space, info.dimension, info.rows, ef_search) if info.graph else None
+    return Segment(
+        info, batch, IdIndex(directory / IDS, batch.column("id")), MetadataIndex.open(directory / METADATA), graph
+    )
+
+
+class Segment:
+    """Columns by row number. Arrays that it handed out stay valid after `close`: the mapping lives as long as they
+    do.
+    """
+
+    def __init__(
+        self, info: SegmentInfo, batch: pa.RecordBatch, ids: IdIndex, metadata: MetadataIndex, graph: Graph | None
+    ) -> None:
+        self.info = info
+        self.rows = info.rows
+        self.metadata = metadata
+        self.vectors: npt.NDArray[np.float32] = embedding_matrix(batch.column("embedding"))
+        self.inserted: npt.NDArray[np.int64] = batch.column("inserted").to_numpy(zero_copy_only=True)
+        self.ids: pa.LargeStringArray = batch.column("id")
+        self.documents: pa.LargeStringArray = batch.column("document")
+        self.records = pa.Table.from_batches([batch])
+        self._index = ids
+        self._graph: Graph | None = graph
+
+    @cached_property
+    def norms(self) -> npt.NDArray[np.float32]:
+        """`squared_norms` of the vectors, for exact scans."""
+        return squared_norms(self.vectors)
+
+    def find(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """The row of each id, -1 where it is missing. Knows nothing of tombstones: see `SegmentStack`."""
+        return self._index.find(ids)
+
+    def search(self, queries: npt.NDArray[np.float32], k: int, threads: int = 1) -> list[npt.NDArray[np.int64]]:
+        """min(k, rows) rows for each of `queries` [q, d], nearest first: approximately by the graph, exactly
+        without one.
+
+        The beam is max(ef_search of the opening, k).
+        """
+        if k <= 0 or not len(queries):
+            return [np.empty(0, np.int64) for _ in queries]
+        found = self._graph.search(queries, k, threads) if self._graph is not None else None
+        if found is not None:
+            return list(found)
+        scanned = nearest_many(self.info.space, queries, self.vectors, k, norms=self.norms)
+        return [hits.rows for hits in scanned]
+
+    def close(self) -> None:
+        """Gives the graph's memory back; searching afterwards scans. Mappings go with the last array over them."""
+        self._graph = None

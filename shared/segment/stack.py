@@ -1,0 +1,66 @@
+"""The segments of one manifest with their tombstones, as one set of records.
+
+Invariant: an id is live in at most one segment, at one row. `find` relies on it and looks at the newest segment first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from pyroaring import BitMap
+
+from shared.materialize import Record
+from shared.segment.reader import Segment
+
+
+class RowRef(NamedTuple):
+    """A row: number of the segment in its stack, row in the segment."""
+
+    segment: int
+    row: int
+
+
+class SegmentStack:
+    """Immutable; `tombstones[i]` are the dead rows of `segments[i]`."""
+
+    def __init__(self, segments: Sequence[Segment], tombstones: Sequence[BitMap]) -> None:
+        if len(segments) != len(tombstones):
+            raise ValueError(f"{len(segments)} segments, {len(tombstones)} bitmaps")
+        self.segments = tuple(segments)
+        self.tombstones = tuple(tombstones)
+        self.live_rows: int = sum(segment.rows - len(dead) for segment, dead in zip(segments, tombstones, strict=True))
+
+    def find(self, ids: Sequence[str]) -> list[RowRef | None]:
+        """Where each id lives, None where it does not."""
+        found: list[RowRef | None] = [None] * len(ids)
+        missing = list(range(len(ids)))
+        for number in reversed(range(len(self.segments))):
+            if not missing:
+                break
+            rows = self.segments[number].find([ids[i] for i in missing]).tolist()
+            dead = self.tombstones[number]
+            for i, row in zip(missing, rows, strict=True):
+                if row >= 0 and row not in dead:
+                    found[i] = RowRef(number, row)
+            missing = [i for i in missing if found[i] is None]
+        return found
+
+    def record(self, ref: RowRef) -> Record:
+        """The whole record at a row; its embedding is a view of the segment's matrix."""
+        segment = self.segments[ref.segment]
+        columns = segment.records
+
+        def cell(name: str) -> str | None:
+            value: str | None = columns.column(name)[ref.row].as_py()
+            return value
+
+        return Record(
+            embedding=np.asarray(segment.vectors[ref.row]),
+            document=cell("document"),
+            metadata=cell("metadata"),
+            uri=cell("uri"),
+            inserted=int(segment.inserted[ref.row]),
+            written=int(columns.column("written")[ref.row].as_py()),
+        )

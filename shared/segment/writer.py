@@ -1,0 +1,86 @@
+"""Writes the files of a segment. The caller owns the directory; nothing here is visible to anyone before a
+manifest names it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shared.limits import GRAPH_ROWS_MIN
+from shared.model import record_schema
+from shared.segment.format import (
+    FORMAT,
+    FORMAT_KEY,
+    GRAPH,
+    IDS,
+    METADATA,
+    RECORDS,
+    SegmentInfo,
+    describe,
+)
+from shared.segment.graph import GraphParams, build_graph
+from shared.segment.id_index import write_id_index
+from shared.segment.metadata_index import MetadataIndex
+from shared.segment.records import embedding_matrix
+
+__all__ = ["GraphParams", "write_segment"]
+
+
+def write_segment(
+    directory: Path,
+    segment_id: str,
+    path: str,
+    records: pa.Table,
+    params: GraphParams,
+    base_graph: Path | None = None,
+) -> SegmentInfo:
+    """Writes `records` (columns of `record_schema`, in insertion order, one or more) as a segment into `directory`.
+
+    `path` is where the files will stand in the bucket. `base_graph` is the graph of a segment whose rows are
+    exactly the first rows of `records`, dead ones included: it is extended on a copy instead of building anew.
+    """
+    batch = _one_batch(records)
+    vectors = embedding_matrix(batch.column("embedding"))
+    directory.mkdir(parents=True, exist_ok=True)
+    ids = batch.column("id")
+    _write_records(directory / RECORDS, batch)
+    write_id_index(directory / IDS, ids.to_pylist(), segment_id)
+    MetadataIndex.from_json(batch.column("metadata").to_pylist()).write(directory / METADATA)
+    graph = batch.num_rows >= GRAPH_ROWS_MIN
+    if graph:
+        build_graph(directory / GRAPH, vectors, params, base_graph)
+    bounds = pc.min_max(ids).as_py()
+    info = SegmentInfo(
+        id=segment_id,
+        path=path,
+        rows=batch.num_rows,
+        dimension=vectors.shape[1],
+        space=params.space,
+        graph=graph,
+        files=[],
+        id_min=bounds["min"],
+        id_max=bounds["max"],
+    )
+    info.files.extend(describe(directory / name) for name in info.names())
+    return info
+
+
+def _one_batch(records: pa.Table) -> pa.RecordBatch:
+    if records.num_rows == 0:
+        raise ValueError("a segment has at least one row")
+    dimension = records.schema.field("embedding").type.list_size
+    schema = record_schema(dimension)
+    table = records.select(schema.names).cast(schema)
+    for field in schema:
+        if not field.nullable and table.column(field.name).null_count:
+            raise ValueError(f"column {field.name} has nulls")
+    return table.combine_chunks().to_batches()[0]
+
+
+def _write_records(path: Path, batch: pa.RecordBatch) -> None:
+    batch = batch.replace_schema_metadata({FORMAT_KEY: str(FORMAT).encode()})
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
