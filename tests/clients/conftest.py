@@ -1,8 +1,4 @@
-import json
-import subprocess
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import chromadb
@@ -16,7 +12,7 @@ from tests.outside.fixtures import server_client, server_url
 __all__ = ["server_client", "server_url"]
 
 
-def _address(server_url: str) -> tuple[str, int]:
+def address(server_url: str) -> tuple[str, int]:
     parts = urlsplit(server_url)
     assert parts.hostname is not None
     assert parts.port is not None
@@ -25,13 +21,13 @@ def _address(server_url: str) -> tuple[str, int]:
 
 @pytest.fixture
 def client(server_url: str) -> ClientAPI:
-    host, port = _address(server_url)
+    host, port = address(server_url)
     return chromadb.HttpClient(host=host, port=port, settings=Settings(anonymized_telemetry=False))
 
 
 @pytest.fixture
 async def async_client(server_url: str) -> AsyncClientAPI:
-    host, port = _address(server_url)
+    host, port = address(server_url)
     return await chromadb.AsyncHttpClient(host=host, port=port, settings=Settings(anonymized_telemetry=False))
 
 

@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import pytest
@@ -26,16 +26,15 @@ def load_run_case() -> RunCase:
     return run_case
 
 
-def cases(file_name: str, skipped_areas: frozenset[str] = frozenset()) -> Iterator[Any]:
+def cases(file_name: str, skipped_areas: frozenset[str] = frozenset()) -> list[Any]:
     """One pytest parameter per case, `area/name`; none at all where the recordings are absent."""
     path = CONTRACT / file_name
     if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.strip():
-            case = json.loads(line)
-            if case["area"] not in skipped_areas:
-                yield pytest.param(case, id=f"{case['area']}/{case['case']}")
+        return []
+    read = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [
+        pytest.param(case, id=f"{case['area']}/{case['case']}") for case in read if case["area"] not in skipped_areas
+    ]
 
 
 def explain(case: Case, differences: Sequence[tuple[int, str]]) -> str:

@@ -1,0 +1,33 @@
+"""The official JavaScript client: installs what package.json pins, runs its tests with node, shows their report."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent / "js"
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.skip("node and npm are not installed")
+    if not (PACKAGE / "node_modules" / "chromadb").is_dir():
+        installed = subprocess.run([npm, "install", "--no-audit", "--no-fund"], cwd=PACKAGE, capture_output=True, text=True, timeout=100)
+        assert installed.returncode == 0, installed.stdout + installed.stderr
+    return node
+
+
+def test_the_javascript_client_works_unchanged(node: str, server_url: str) -> None:
+    ran = subprocess.run(
+        [node, "--test", "client.test.mjs"],
+        cwd=PACKAGE,
+        env={**os.environ, "SERVER_URL": server_url},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
