@@ -16,6 +16,13 @@ ENTRY_BYTES_TARGET: Final = 4 * 1024 * 1024
 GRAPH_ROWS_MIN: Final = 2048
 """A segment with fewer rows carries no graph: scanning it exactly is as fast and finds everything."""
 
+GRAPH_NEIGHBORS_MIN: Final = 2
+GRAPH_NEIGHBORS_MAX: Final = 256
+"""Graphs are built with a number of neighbours within these, whatever a client asks for."""
+
+GRAPH_EF_MAX: Final = 10_000
+"""Beam widths of building and searching are cut to this, whatever a client asks for."""
+
 BACKLOG_OPS_MAX: Final = 2_000_000
 """Default limit of operations in one collection's log before writes are answered with Backoff; configurable."""
 
@@ -27,6 +34,15 @@ REQUEST_ID_TTL_S: Final = 600
 
 SHARDS_MAX: Final = 256
 
+RPC_FRAME_BYTES_MAX: Final = 1024 * 1024 * 1024
+"""Longest frame between processes. A reader holds only what has arrived, so a false claim costs nothing."""
+
+RPC_HEADER_BYTES_MAX: Final = 64 * 1024
+
+RPC_CALLS_MAX: Final = 512
+"""Calls in flight on one connection before its server stops reading from it."""
+
 U32_MAX: Final = 2**32 - 1
 
 assert ENTRY_BYTES_TARGET * 4 <= BODY_BYTES_MAX
+assert BODY_BYTES_MAX + RPC_HEADER_BYTES_MAX < RPC_FRAME_BYTES_MAX < U32_MAX
