@@ -1,0 +1,73 @@
+"""The command line: `polychrome up` and `polychrome status`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from polychrome.datadir import DataDirInUseError
+from polychrome.plan import ClusterOptions
+from polychrome.redis_server import NoRedisServerError
+from polychrome.status import status
+from polychrome.supervisor import BadConfigurationError
+from polychrome.up import up
+from shared.config import parse_names, parse_port, parse_positive
+from shared.limits import SHARDS_MAX
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    arguments = _parser().parse_args()
+    try:
+        code = arguments.run(arguments)
+    except (DataDirInUseError, NoRedisServerError, BadConfigurationError) as error:
+        sys.exit(f"polychrome: {error}")
+    sys.exit(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="polychrome", description="A vector database that speaks the Chroma v2 API.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    _add_up(commands.add_parser("up", help="run a whole cluster on this machine, in the foreground"))
+    show = commands.add_parser("status", help="show the processes of a running cluster")
+    show.add_argument("--data-dir", type=Path, default=ClusterOptions().data_dir, help="default: %(default)s")
+    show.set_defaults(run=lambda arguments: status(arguments.data_dir, print))
+    return parser
+
+
+def _add_up(parser: argparse.ArgumentParser) -> None:
+    default = ClusterOptions()
+    add = parser.add_argument
+    add("--host", default=default.host, help="address of the HTTP API (default: %(default)s)")
+    add("--port", type=parse_port, default=default.port, help="its port (default: %(default)s)")
+    add("--data-dir", type=Path, default=default.data_dir, help="where everything is kept (default: ./%(default)s)")
+    for option, attribute, what in (
+        ("--frontends", "frontends", "frontends, all on the one port"),
+        ("--log-services", "log_services", "log services, one of them active"),
+        ("--compactors", "compactors", "compactors"),
+        ("--query-workers", "query_workers", "query workers"),
+    ):
+        add(option, type=parse_positive, default=getattr(default, attribute), metavar="N", help=f"number of {what}")
+    add("--shards-default", type=_shards, metavar="N", help="shards of a new collection (default: 1)")
+    add("--allow-reset", action="store_true", help="let clients delete everything by POST /reset")
+    add("--cors-allow-origins", type=parse_names, default=(), metavar="ORIGINS", help="separated by commas; * for any")
+    add("--in-memory", action="store_true", help="keep nothing: a temporary directory, no durability")
+    parser.set_defaults(run=_up)
+
+
+def _shards(text: str) -> int:
+    value = parse_positive(text)
+    if value > SHARDS_MAX:
+        raise ValueError(f"at most {SHARDS_MAX}")
+    return value
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    options = {name: value for name, value in vars(arguments).items() if name != "run"}
+    up(ClusterOptions(**options), lambda line: print(line, flush=True))
+    return 0
+
+
+if __name__ == "__main__":
+    main()

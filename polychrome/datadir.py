@@ -1,0 +1,116 @@
+"""The data directory of a local cluster, and the lock that keeps it to one cluster.
+
+lock            held (flock) by the supervisor and, inherited, by every process of the cluster
+cluster.json    how to reach the running cluster: read by `polychrome status`
+redis/          the server's append-only file and configuration
+objects/        the object store
+scratch/        what compactors and query workers may lose
+logs/           one file per process
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+
+class DataDirInUseError(Exception):
+    """Another cluster has the directory."""
+
+
+class ProcessEntry(msgspec.Struct, frozen=True):
+    """One line of the register; `admin` is host:port, or None for the Redis server."""
+
+    name: str
+    role: str
+    pid: int
+    admin: str | None
+
+
+class Register(msgspec.Struct, frozen=True):
+    """The running cluster. Readable by its owner alone: the URL holds a password."""
+
+    url: str
+    redis_url: str
+    redis_prefix: str
+    processes: list[ProcessEntry]
+
+
+class DataDir:
+    """Paths below one directory, and the descriptor of its lock."""
+
+    def __init__(self, root: Path, lock_fd: int) -> None:
+        self.root = root
+        self.lock_fd = lock_fd
+
+    @property
+    def redis(self) -> Path:
+        return self.root / "redis"
+
+    @property
+    def objects(self) -> Path:
+        return self.root / "objects"
+
+    @property
+    def scratch(self) -> Path:
+        return self.root / "scratch"
+
+    def log(self, process: str) -> Path:
+        return self.root / "logs" / f"{process}.log"
+
+    def register(self, register: Register) -> None:
+        path = _register_path(self.root)
+        draft = path.with_suffix(".new")
+        draft.touch(mode=0o600)
+        draft.write_bytes(msgspec.json.format(msgspec.json.encode(register)))
+        draft.replace(path)
+
+    def unregister(self) -> None:
+        _register_path(self.root).unlink(missing_ok=True)
+
+
+def read_register(root: Path) -> Register | None:
+    """None when no cluster was left running there."""
+    try:
+        return msgspec.json.decode(_register_path(root).read_bytes(), type=Register)
+    except FileNotFoundError:
+        return None
+
+
+@contextmanager
+def open_data_dir(root: Path) -> Iterator[DataDir]:
+    """Create what is missing and lock it. Raises DataDirInUseError."""
+    root = root.resolve()
+    for folder in ("redis", "objects", "scratch", "logs"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    lock_fd = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataDirInUseError(f"{root} is in use by another cluster (or by a process it left)") from error
+        yield DataDir(root, lock_fd)
+    finally:
+        os.close(lock_fd)
+
+
+@contextmanager
+def temporary_data_dir() -> Iterator[DataDir]:
+    """A directory that is gone afterwards."""
+    root = Path(tempfile.mkdtemp(prefix="polychrome-"))
+    try:
+        with open_data_dir(root) as data_dir:
+            yield data_dir
+    finally:
+        shutil.rmtree(root)
+
+
+def _register_path(root: Path) -> Path:
+    return root / "cluster.json"

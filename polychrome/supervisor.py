@@ -1,0 +1,161 @@
+"""Keeps the processes of a local cluster running, and stops them in order.
+
+Dead processes are started again after a delay that doubles with every death and is forgotten after a minute of
+life. Exit code 2 means a wrong configuration: trying again would change nothing, so all stops.
+
+The first SIGINT or SIGTERM drains and stops: frontends first (no new requests), then query workers (nobody asks
+any more), compactors, the log service, and Redis last, because all others still write to it while they drain. A second
+signal kills all at once; nothing acknowledged is lost by that.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import FrameType
+from typing import Final
+
+from polychrome.plan import STOP_ORDER
+from polychrome.process import Process, rotate
+
+BAD_CONFIGURATION: Final = 2
+RESTART_DELAY_FIRST_S: Final = 0.5
+RESTART_DELAY_MAX_S: Final = 30.0
+STEADY_AFTER_S: Final = 60.0
+STOP_GRACE_S: Final = 30.0
+_POLL_S: Final = 0.1
+_ROTATE_EVERY_S: Final = 30.0
+
+
+def restart_delay_s(deaths: int) -> float:
+    """Delay before the next start after this many deaths in a row."""
+    return float(min(RESTART_DELAY_FIRST_S * 2 ** (deaths - 1), RESTART_DELAY_MAX_S))
+
+
+class BadConfigurationError(Exception):
+    """A process refused its configuration; the message is what it said."""
+
+
+@dataclass(slots=True)
+class _Child:
+    process: Process
+    deaths: int = 0
+    started_s: float = 0.0
+    restart_at_s: float | None = None
+    announced: bool = False
+
+
+class Supervisor:
+    """`ready` tells whether a process is up; `say` prints one line; `changed` is called when pids have changed."""
+
+    def __init__(
+        self,
+        processes: Sequence[Process],
+        ready: Callable[[Process], bool],
+        say: Callable[[str], None],
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._children = [_Child(process) for process in processes]
+        self._ready = ready
+        self._say = say
+        self._changed = changed
+        self._wake = threading.Event()
+        self._signals = 0
+        self._rotated_s = time.monotonic()
+
+    def install_signal_handlers(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._signalled)
+
+    def run(self, on_all_ready: Callable[[], None]) -> None:
+        """Start all, call `on_all_ready` once they are, and keep them running until a signal comes."""
+        try:
+            for child in self._children:
+                if self._signals:
+                    return
+                self._start(child)
+                if child.process.spec.role == "redis":  # the others would only wait for it, and log that they do
+                    self._until(partial(self._check, child))
+            self._until(self._check_all)
+            if not self._signals:
+                on_all_ready()
+            self._until(self._watch)
+        finally:
+            self._stop_all()
+
+    def _signalled(self, _number: int, _frame: FrameType | None) -> None:
+        self._signals += 1
+        self._wake.set()
+
+    def _until(self, done: Callable[[], bool]) -> None:
+        while not self._signals and not done():
+            self._wake.wait(_POLL_S)
+
+    def _start(self, child: _Child) -> None:
+        child.started_s = time.monotonic()
+        child.restart_at_s = None
+        child.process.start()
+        self._changed()
+
+    def _watch(self) -> bool:
+        """One round of looking after everything; never done."""
+        self._check_all()
+        now = time.monotonic()
+        if now - self._rotated_s > _ROTATE_EVERY_S:
+            self._rotated_s = now
+            for child in self._children:
+                rotate(child.process.log_path)
+        return False
+
+    def _check_all(self) -> bool:
+        up = [self._check(child) for child in self._children]
+        return all(up)
+
+    def _check(self, child: _Child) -> bool:
+        """Look after one process; True when it is up."""
+        process, now = child.process, time.monotonic()
+        if child.restart_at_s is not None:
+            if now >= child.restart_at_s:
+                self._start(child)
+        elif (code := process.exit_code()) is not None:
+            self._died(child, code, now)
+        elif not child.announced and self._ready(process):
+            child.announced = True
+            self._say(f"{process.spec.name:<16} ready   pid {process.pid}")
+        elif now - child.started_s > STEADY_AFTER_S:
+            child.deaths = 0
+        return child.announced
+
+    def _died(self, child: _Child, code: int, now: float) -> None:
+        process = child.process
+        child.announced = False
+        if code == BAD_CONFIGURATION and process.spec.role != "redis":
+            raise BadConfigurationError(process.log_tail())
+        child.deaths += 1
+        delay_s = restart_delay_s(child.deaths)
+        child.restart_at_s = now + delay_s
+        how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+        self._say(f"{process.spec.name:<16} died ({how}); starting it again in {delay_s:g} s; see {process.log_path}")
+
+    def _stop_all(self) -> None:
+        for role in STOP_ORDER:
+            group = [child.process for child in self._children if child.process.spec.role == role]
+            alive = [process for process in group if process.running()]
+            for process in alive:
+                process.send(signal.SIGTERM)
+            for process in alive:
+                self._say(f"{process.spec.name:<16} {self._await_end(process)}")
+
+    def _await_end(self, process: Process) -> str:
+        deadline_s = time.monotonic() + STOP_GRACE_S
+        while self._signals < 2 and time.monotonic() < deadline_s:
+            if process.wait(_POLL_S):
+                return "stopped"
+        if not process.running():
+            return "stopped"
+        process.kill()
+        return "killed"

@@ -1,0 +1,56 @@
+"""`polychrome up`: a whole cluster on this machine, in the foreground."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+
+from polychrome.datadir import DataDir, ProcessEntry, Register, open_data_dir, temporary_data_dir
+from polychrome.plan import ClusterOptions, Stores, process_specs
+from polychrome.process import Process, ProcessSpec
+from polychrome.redis_server import answers, redis_server
+from polychrome.supervisor import Supervisor
+
+
+def up(options: ClusterOptions, say: Callable[[str], None]) -> None:
+    """Run until a signal; returns when all is stopped.
+
+    REDIS_URL and POLYCHROME_BUCKET_URL in the environment name outside services, which are then used and not started.
+    """
+    with ExitStack() as stack:
+        data_dir = stack.enter_context(temporary_data_dir() if options.in_memory else open_data_dir(options.data_dir))
+        stores, specs = _specs(options, data_dir)
+        processes = [Process(spec, data_dir.log(spec.name), (data_dir.lock_fd,)) for spec in specs]
+        register = partial(_register, data_dir, options, stores, processes)
+        supervisor = Supervisor(processes, partial(_ready, stores), say, register)
+        supervisor.install_signal_handlers()
+        stack.callback(data_dir.unregister)
+        supervisor.run(lambda: say(f"Polychrome is ready: {options.url}"))
+
+
+def _specs(options: ClusterOptions, data_dir: DataDir) -> tuple[Stores, list[ProcessSpec]]:
+    specs: list[ProcessSpec] = []
+    redis_url = os.environ.get("REDIS_URL")
+    if not redis_url:
+        server = redis_server(data_dir.redis, durable=not options.in_memory)
+        redis_url = server.url
+        specs.append(server.prepare())
+    bucket_url = os.environ.get("POLYCHROME_BUCKET_URL") or data_dir.objects.as_uri()
+    stores = Stores(redis_url, bucket_url, data_dir.scratch)
+    return stores, specs + process_specs(options, stores)
+
+
+def _ready(stores: Stores, process: Process) -> bool:
+    return answers(stores.redis_url) if process.spec.role == "redis" else process.ready()
+
+
+def _register(data_dir: DataDir, options: ClusterOptions, stores: Stores, processes: list[Process]) -> None:
+    entries = [
+        ProcessEntry(process.spec.name, process.spec.role, process.pid, process.admin_address)
+        for process in processes
+        if process.pid is not None
+    ]
+    prefix = os.environ.get("POLYCHROME_REDIS_PREFIX", "pc")
+    data_dir.register(Register(options.url, stores.redis_url, prefix, entries))

@@ -1,0 +1,52 @@
+"""The Redis-protocol server that a local cluster starts."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+
+from polychrome.process import Process
+from polychrome.redis_server import RedisServer, answers, redis_server
+
+
+@contextmanager
+def running(server: RedisServer, log: Path) -> Iterator[Process]:
+    process = Process(server.prepare(), log)
+    process.start()
+    try:
+        deadline = time.monotonic() + 20
+        while not answers(server.url):
+            assert process.running(), process.log_tail()
+            assert time.monotonic() < deadline, process.log_tail()
+            time.sleep(0.02)
+        yield process
+    finally:
+        process.kill()
+
+
+def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
+    server = redis_server(tmp_path / "redis")
+    with running(server, tmp_path / "log"), redis.Redis.from_url(server.url) as client:
+        client.set("k", "v")
+    with running(server, tmp_path / "log"), redis.Redis.from_url(server.url) as client:
+        assert client.get("k") == b"v"
+
+
+def test_it_is_durable_forgets_nothing_and_lets_nobody_in_without_the_password(tmp_path: Path) -> None:
+    server = redis_server(tmp_path / "redis")
+    with running(server, tmp_path / "log"), redis.Redis.from_url(server.url) as client:
+        wanted = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction", "save": ""}
+        assert {name: client.config_get(name)[name] for name in wanted} == wanted
+        assert not answers(f"redis://127.0.0.1:{server.port}/0")
+    assert (tmp_path / "redis" / "redis.conf").stat().st_mode & 0o777 == 0o600
+    assert server.password not in repr(server)
+
+
+def test_in_memory_keeps_nothing(tmp_path: Path) -> None:
+    server = redis_server(tmp_path / "redis", durable=False)
+    with running(server, tmp_path / "log"), redis.Redis.from_url(server.url) as client:
+        client.set("k", "v")
+    with running(server, tmp_path / "log"), redis.Redis.from_url(server.url) as client:
+        assert client.get("k") is None
