@@ -1,12 +1,12 @@
 """Request bodies: from bytes on the wire to a checked JSON tree.
 
-The order of the checks is the contract's: content type (415), size (413), syntax (400), members that are repeated in one
-object (422), shape (422).
+The order of the checks is the contract's: content type (415), size (413), syntax (400), members that are repeated
+in one object (422), shape (422).
 
-orjson parses and keeps the last of repeated members without a word, so they are looked for afterwards. Every member
-leaves one `":` in the text, and so does nothing else but an escaped quote before a colon inside a string. When there are
-as many as the tree has members, none was repeated: two linear passes in C instead of a parse by Python code. When the numbers differ, or the
-count cannot be trusted, the exact and slow parse decides.
+orjson parses and keeps the last of repeated members without a word, so they are looked for afterwards. Every
+member leaves one `":` in the text, and so does nothing else but an escaped quote before a colon inside a string. When
+there are as many as the tree has members, none was repeated: two linear passes in C instead of a parse by Python
+code. When the numbers differ, or the count cannot be trusted, the exact and slow parse decides.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def parse(data: bytes) -> Any:
 def _surely_unrepeated(tree: Any, data: bytes) -> bool:
     """False means «don't know». Raises MalformedBody for a tree that is too deep."""
     members = _count_members(tree)
-    if rb"\\" rb'":' in data or _BLANK_BEFORE_COLON.search(data):
+    if b'\\\\":' in data or _BLANK_BEFORE_COLON.search(data):
         return False  # a name ending in a backslash, or a blank before a colon: the count below would be wrong
     return data.count(b'":') - data.count(rb"\":") == members
 

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 if TYPE_CHECKING:
-    from frontend.config import FrontendConfig
-    from frontend.rows import RowCache
-    from frontend.workers import Workers
     from shared.catalog import Catalog
-    from shared.clock import Clock
     from shared.log.jobs import Jobs
     from shared.log.log import Log
+
+    from frontend.config import FrontendConfig
+    from frontend.dirty import DirtyShards
+    from frontend.rows import RowCache
+    from frontend.workers import Workers
+    from shared.clock import Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Shell:
     catalog: Catalog
     log: Log
     jobs: Jobs
+    dirty: DirtyShards
     workers: Workers
     rows: RowCache
 

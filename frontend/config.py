@@ -1,0 +1,100 @@
+"""What a frontend is told by its environment."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from shared import limits
+from shared.config import ProcessConfig, parse_names, parse_port, parse_positive, parse_seconds, setting
+
+
+class AccessLog(enum.StrEnum):
+    """Which requests leave a line in the log."""
+
+    ALL = "all"
+    FAILED = "failed"
+    OFF = "off"
+
+
+def parse_shards(text: str) -> int:
+    shards = parse_positive(text)
+    if shards > limits.SHARDS_MAX:
+        raise ValueError(f"expected at most {limits.SHARDS_MAX}")
+    return shards
+
+
+@dataclass(frozen=True)
+class FrontendConfig(ProcessConfig):
+    """Settings of the frontend process."""
+
+    host: str = setting("POLYCHROME_FRONTEND_HOST", "Address of the HTTP API.", default="127.0.0.1")
+    port: int = setting(
+        "POLYCHROME_FRONTEND_PORT", "Port of the HTTP API; 0: any free one.", default=8000, parse=parse_port
+    )
+    reuse_port: bool = setting(
+        "POLYCHROME_FRONTEND_REUSE_PORT", "Share the port with other frontends on this machine.", default=False
+    )
+    allow_reset: bool = setting(
+        "POLYCHROME_FRONTEND_ALLOW_RESET", "Whether POST /reset may delete everything.", default=False
+    )
+    cors_allow_origins: tuple[str, ...] = setting(
+        "POLYCHROME_FRONTEND_CORS_ALLOW_ORIGINS",
+        "Origins whose pages may call the API, separated by commas; * for any, empty for none.",
+        default=(),
+        parse=parse_names,
+    )
+    shards_default: int = setting(
+        "POLYCHROME_FRONTEND_SHARDS_DEFAULT", "Shards of a new collection.", default=1, parse=parse_shards
+    )
+    body_bytes_max: int = setting(
+        "POLYCHROME_FRONTEND_BODY_BYTES_MAX",
+        "Longest request body; larger ones are answered with 413.",
+        default=limits.BODY_BYTES_MAX,
+        parse=parse_positive,
+    )
+    body_timeout_s: float = setting(
+        "POLYCHROME_FRONTEND_BODY_TIMEOUT_S",
+        "How long a client may take to send a request body.",
+        default=120.0,
+        parse=parse_seconds,
+    )
+    first_request_timeout_s: float = setting(
+        "POLYCHROME_FRONTEND_FIRST_REQUEST_TIMEOUT_S",
+        "How long a new connection may wait with its first request.",
+        default=30.0,
+        parse=parse_seconds,
+    )
+    keepalive_timeout_s: float = setting(
+        "POLYCHROME_FRONTEND_KEEPALIVE_TIMEOUT_S",
+        "How long a connection may idle between requests.",
+        default=75.0,
+        parse=parse_seconds,
+    )
+    backlog_ops_max: int = setting(
+        "POLYCHROME_FRONTEND_BACKLOG_OPS_MAX",
+        "Operations of one collection waiting for compaction before its writes are answered with 429.",
+        default=limits.BACKLOG_OPS_MAX,
+        parse=parse_positive,
+    )
+    backlog_bytes_max: int = setting(
+        "POLYCHROME_FRONTEND_BACKLOG_BYTES_MAX",
+        "Bytes of one collection waiting for compaction before its writes are answered with 429.",
+        default=limits.BACKLOG_BYTES_MAX,
+        parse=parse_positive,
+    )
+    rows_max: int = setting(
+        "POLYCHROME_FRONTEND_ROWS_MAX", "Collections whose catalog row is cached.", default=10_000, parse=parse_positive
+    )
+    rows_age_max_s: float = setting(
+        "POLYCHROME_FRONTEND_ROWS_AGE_MAX_S",
+        "Age at which a cached catalog row is read again.",
+        default=10.0,
+        parse=parse_seconds,
+    )
+    access_log: AccessLog = setting(
+        "POLYCHROME_FRONTEND_ACCESS_LOG",
+        "Requests that leave a line in the log: all, failed (status 500 and above) or off.",
+        default=AccessLog.ALL,
+        parse=AccessLog,
+    )
