@@ -1,0 +1,70 @@
+"""The v2 API as the state machine uses it: one method per request, answers parsed, refusals as (status, error)."""
+
+from typing import Any
+
+import httpx
+
+from tests.model.reference import Row
+
+
+class Refused(Exception):
+    """The server answered with an error."""
+
+    def __init__(self, status: int, error: str, message: str) -> None:
+        super().__init__(f"{status} {error}: {message}")
+        self.status = status
+
+
+class Api:
+    def __init__(self, client: httpx.Client, database: str) -> None:
+        self._client = client
+        self._base = f"/api/v2/tenants/default_tenant/databases/{database}"
+        self._call("POST", "/api/v2/tenants/default_tenant/databases", {"name": database})
+
+    def create(
+        self, name: str, space: str, metadata: dict[str, Any] | None, get_or_create: bool = False
+    ) -> dict[str, Any]:
+        body = {"name": name, "metadata": metadata, "get_or_create": get_or_create}
+        return self._call("POST", f"{self._base}/collections", {**body, "configuration": {"hnsw": {"space": space}}})
+
+    def collection(self, name: str) -> dict[str, Any]:
+        return self._call("GET", f"{self._base}/collections/{name}")
+
+    def collections(self) -> list[dict[str, Any]]:
+        return self._call("GET", f"{self._base}/collections")
+
+    def collections_count(self) -> int:
+        return self._call("GET", f"{self._base}/collections_count")
+
+    def drop(self, name: str) -> None:
+        self._call("DELETE", f"{self._base}/collections/{name}")
+
+    def modify(self, collection_id: str, **changes: Any) -> None:
+        self._call("PUT", f"{self._base}/collections/{collection_id}", changes)
+
+    def write(self, collection_id: str, operation: str, rows: list[Row]) -> None:
+        body: dict[str, Any] = {"ids": [row.id for row in rows]}
+        for column, values in (
+            ("embeddings", [row.embedding for row in rows]),
+            ("documents", [row.document for row in rows]),
+            ("uris", [row.uri for row in rows]),
+            ("metadatas", [row.metadata for row in rows]),
+        ):
+            if column == "embeddings" or any(value is not None for value in values):
+                body[column] = values
+        if operation == "update" and all(row.embedding is None for row in rows):
+            del body["embeddings"]
+        self.records(collection_id, operation, body)
+
+    def records(self, collection_id: str, action: str, body: dict[str, Any]) -> Any:
+        return self._call("POST", f"{self._base}/collections/{collection_id}/{action}", body)
+
+    def count(self, collection_id: str) -> int:
+        return self._call("GET", f"{self._base}/collections/{collection_id}/count")
+
+    def _call(self, method: str, path: str, body: Any = None) -> Any:
+        response = self._client.request(method, path, json=body)
+        if response.is_success:
+            return response.json()
+        error = response.json()
+        raise Refused(response.status_code, error["error"], error["message"])

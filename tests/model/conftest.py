@@ -1,0 +1,3 @@
+from tests.outside.fixtures import server_client, server_url
+
+__all__ = ["server_client", "server_url"]
