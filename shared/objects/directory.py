@@ -1,0 +1,213 @@
+"""The object store as a directory of one machine (or of a file system with working `link` and `rename`).
+
+An object is a file at its key's path. Both writes follow the same steps, so that a crash at any point leaves either
+nothing under the key or all of it:
+
+1. write a temporary file under `.temporary/` (a key has no part that begins with a dot), fsync it;
+2. `create`: link it to its name, which the kernel refuses when the name exists; `put`: rename it over its name;
+3. fsync the folder and those above it up to the root, so that the name itself survives (another writer may have made a
+   folder and not come so far yet);
+4. remove the temporary name.
+
+Folders that became empty are removed with the last object; a writer that finds its folder gone makes it again.
+Temporary files of dead writers are removed by whoever opens the directory after `TEMPORARY_AGE_MAX_S`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
+from pathlib import Path
+from typing import Final, TypeVar
+
+from shared.errors import Unavailable
+from shared.objects.port import ObjectInfo, ObjectNotFound, check_key, check_range
+
+TEMPORARY_AGE_MAX_S: Final = 24 * 3600.0
+THREADS: Final = 8
+_FOLDER_ATTEMPTS: Final = 20
+_COPY_BYTES: Final = 1 << 20
+
+T = TypeVar("T")
+
+
+class DirectoryStore:
+    """Objects under `root`. All file work runs in the store's own threads."""
+
+    def __init__(self, root: Path, threads: ThreadPoolExecutor) -> None:
+        self._root = root
+        self._temporary = root / ".temporary"
+        self._threads = threads
+
+    async def get(self, key: str) -> bytes:
+        return await self._run(key, self._path(key).read_bytes)
+
+    async def get_range(self, key: str, start: int, end: int) -> bytes:
+        check_range(start, end)
+        return await self._run(key, lambda: _read_range(self._path(key), start, end))
+
+    async def download(self, key: str, path: Path) -> None:
+        await self._run(key, lambda: _copy_whole(self._path(key), path))
+
+    async def put(self, key: str, data: bytes | Path) -> None:
+        await self._run(key, lambda: self._write(self._path(key), data, exclusive=False))
+
+    async def create(self, key: str, data: bytes) -> bool:
+        return await self._run(key, lambda: self._write(self._path(key), data, exclusive=True))
+
+    async def delete(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            path = self._path(key)
+            await self._run(key, lambda path=path: self._remove(path))  # type: ignore[misc]
+
+    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        for info in await self._run(prefix, lambda: sorted(self._scan(prefix), key=attrgetter("key"))):
+            yield info
+
+    async def _run(self, key: str, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            if not self._temporary.is_dir():
+                raise Unavailable(f"object storage: {self._root} is away") from None
+            raise ObjectNotFound(key) from None
+        except OSError as error:
+            raise Unavailable(f"object storage: {error}") from error
+
+    def _path(self, key: str) -> Path:
+        return self._root / check_key(key)
+
+    def _write(self, path: Path, data: bytes | Path, *, exclusive: bool) -> bool:
+        temporary = self._temporary / uuid.uuid4().hex
+        try:
+            _write_durably(temporary, data)
+            return self._publish(temporary, path, exclusive=exclusive)
+        except FileNotFoundError as error:  # `data`'s file, or the directory itself is away
+            raise OSError(f"cannot write {path}: {error}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _publish(self, temporary: Path, path: Path, *, exclusive: bool) -> bool:
+        """Gives the file its name. Repeats when a deleter removed the empty folder in between."""
+        for attempt in range(_FOLDER_ATTEMPTS):
+            with contextlib.suppress(FileExistsError):  # made and removed by others while it is looked at
+                path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                if exclusive:
+                    os.link(temporary, path)
+                else:
+                    temporary.replace(path)
+            except FileExistsError:
+                return False
+            except FileNotFoundError:
+                if attempt + 1 == _FOLDER_ATTEMPTS:
+                    raise
+            else:
+                break
+        for folder in path.parents:
+            with contextlib.suppress(FileNotFoundError):  # somebody saw the object and deleted it already
+                _sync_folder(folder)
+            if folder == self._root:
+                break
+        return True
+
+    def _remove(self, path: Path) -> None:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
+            _sync_folder(path.parent)
+        for folder in path.parents:
+            if folder == self._root:
+                return
+            try:
+                folder.rmdir()
+            except OSError:  # not empty, or gone already
+                return
+
+    def _scan(self, prefix: str) -> Iterator[ObjectInfo]:
+        if not self._temporary.is_dir():
+            raise OSError(f"{self._root} is away")
+        base, _, _ = prefix.rpartition("/")
+        for folder, names, files in os.walk(self._root / base, onerror=_unless_gone):
+            names[:] = [name for name in names if not name.startswith(".")]
+            for file in files:
+                path = Path(folder, file)
+                key = path.relative_to(self._root).as_posix()
+                if not key.startswith(prefix):
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                    found = path.stat()
+                    yield ObjectInfo(key, found.st_size, found.st_mtime)
+
+
+@contextlib.asynccontextmanager
+async def open_directory(root: Path) -> AsyncIterator[DirectoryStore]:
+    """The store under `root`, which is made when it is not there. Raises Unavailable when that cannot be."""
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="directory-store") as threads:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(threads, _prepare, root)
+        except OSError as error:
+            raise Unavailable(f"object storage: {error}") from error
+        yield DirectoryStore(root, threads)
+
+
+def _prepare(root: Path) -> None:
+    temporary = root / ".temporary"
+    temporary.mkdir(parents=True, exist_ok=True)
+    _sync_folder(root)
+    _sync_folder(root.parent)
+    for file in temporary.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # its writer finished, or another opener was first
+            if time.time() - file.stat().st_mtime > TEMPORARY_AGE_MAX_S:
+                file.unlink()
+
+
+def _read_range(path: Path, start: int, end: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(end - start)
+
+
+def _write_durably(path: Path, data: bytes | Path) -> None:
+    with path.open("xb") as file:
+        if isinstance(data, Path):
+            with data.open("rb") as source:
+                shutil.copyfileobj(source, file, _COPY_BYTES)
+        else:
+            file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _copy_whole(source: Path, path: Path) -> None:
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with source.open("rb") as reading:
+        try:
+            with part.open("xb") as writing:
+                shutil.copyfileobj(reading, writing, _COPY_BYTES)
+            part.replace(path)
+        except FileNotFoundError as error:  # the folder to write to, not the object
+            raise OSError(f"cannot write {path}: {error}") from error
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _unless_gone(error: OSError) -> None:
+    """A folder may be deleted while the tree is walked; any other error ends the walk."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
