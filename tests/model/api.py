@@ -43,17 +43,15 @@ class Api:
         self._call("PUT", f"{self._base}/collections/{collection_id}", changes)
 
     def write(self, collection_id: str, operation: str, rows: list[Row]) -> None:
-        body: dict[str, Any] = {"ids": [row.id for row in rows]}
-        for column, values in (
-            ("embeddings", [row.embedding for row in rows]),
-            ("documents", [row.document for row in rows]),
-            ("uris", [row.uri for row in rows]),
-            ("metadatas", [row.metadata for row in rows]),
-        ):
-            if column == "embeddings" or any(value is not None for value in values):
-                body[column] = values
-        if operation == "update" and all(row.embedding is None for row in rows):
-            del body["embeddings"]
+        columns = {
+            "embeddings": [row.embedding for row in rows],
+            "documents": [row.document for row in rows],
+            "uris": [row.uri for row in rows],
+            "metadatas": [row.metadata for row in rows],
+        }
+        needed = () if operation == "update" else ("embeddings",)
+        body: dict[str, Any] = {name: values for name, values in columns.items() if name in needed or any(values)}
+        body["ids"] = [row.id for row in rows]
         self.records(collection_id, operation, body)
 
     def records(self, collection_id: str, action: str, body: dict[str, Any]) -> Any:
