@@ -1,0 +1,71 @@
+# One command each; whatever is missing is installed first (see deploy/prepare.sh).
+#
+#   make run            the whole cluster on this machine: http://127.0.0.1:8000  (options: make run ARGS="--port 9000")
+#   make test           the tests                       make lint           the linters and the type checker
+#   make bench          against a real Chroma server    make soak           faults, for long
+#   make test-clients   the official clients alone      make test-ceph      the topology on Debian's radosgw
+#   make test-compose   compose.yaml with a real container engine (root; installs one)
+
+VENV := .venv
+PY := $(VENV)/bin/python
+RUN_STAMP := $(VENV)/.ready-run
+TEST_STAMP := $(VENV)/.ready-test
+JS := tests/clients/js
+CODE := frontend logservice compactor queryworker polychrome shared tests bench examples
+# What building hnswlib and ourselves needs; pip freeze does not see it.
+BUILD_PINS := hatchling==1.33.0 trove-classifiers==2026.9.21.13 setuptools==84.2.1 wheel==0.48.0 pybind11==3.1.0
+ARGS ?=
+
+.PHONY: run test lint format bench soak test-clients test-ceph test-compose constraints clean
+
+run: $(RUN_STAMP)
+	@exec $(VENV)/bin/polychrome up $(ARGS)
+
+test: $(TEST_STAMP) $(JS)/node_modules/.ready
+	@$(PY) -m pytest $(ARGS)
+
+test-clients: $(TEST_STAMP) $(JS)/node_modules/.ready
+	@$(PY) -m pytest tests/clients $(ARGS)
+
+test-ceph: $(TEST_STAMP)
+	@POLYCHROME_TEST_S3=ceph $(PY) -m pytest tests/cluster $(ARGS)
+
+test-compose: $(TEST_STAMP)
+	@$(PY) -m tests.compose.real $(ARGS)
+
+lint: $(TEST_STAMP)
+	@$(VENV)/bin/ruff check --quiet $(CODE)
+	@$(VENV)/bin/ruff format --quiet --check $(CODE)
+	@$(VENV)/bin/mypy
+
+format: $(TEST_STAMP)
+	@$(VENV)/bin/ruff check --fix $(CODE)
+	@$(VENV)/bin/ruff format $(CODE)
+
+bench: $(TEST_STAMP)
+	@$(PY) -m bench $(ARGS)
+
+soak: $(TEST_STAMP)
+	@$(PY) -m tests.faults.soak $(ARGS)
+
+$(RUN_STAMP): pyproject.toml constraints.txt deploy/prepare.sh
+	@deploy/prepare.sh $(VENV) local
+	@touch $@
+
+$(TEST_STAMP): pyproject.toml constraints.txt deploy/prepare.sh
+	@deploy/prepare.sh $(VENV) local,test
+	@touch $(RUN_STAMP) $@
+
+# Without npm the tests of the JavaScript client skip (and fail in CI).
+$(JS)/node_modules/.ready: $(JS)/package.json
+	@if command -v npm >/dev/null; then \
+	    cd $(JS) && npm install --no-package-lock --no-audit --no-fund --loglevel=error && touch node_modules/.ready; \
+	fi
+
+constraints: $(TEST_STAMP)
+	@{ echo "# The versions that are installed and tested. Written by make constraints."; \
+	   $(PY) -m pip freeze --exclude-editable; printf '%s\n' $(BUILD_PINS); } > constraints.new
+	@mv constraints.new constraints.txt
+
+clean:
+	rm -rf $(VENV) $(JS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
