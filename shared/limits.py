@@ -23,8 +23,21 @@ GRAPH_NEIGHBORS_MAX: Final = 256
 GRAPH_EF_MAX: Final = 10_000
 """Beam widths of building and searching are cut to this, whatever a client asks for."""
 
+GRAPH_NEIGHBORS_MAX: Final = 256
+"""`max_neighbors` counts up to here: a link costs 8 bytes a row."""
+
+GRAPH_EF_CONSTRUCTION_MAX: Final = 4096
+"""`ef_construction` counts up to here: one row's insertion visits about as many others."""
+
+REGEX_BYTES_MAX: Final = 16 * 1024
+"""A longer pattern is refused before it is parsed."""
+
 BACKLOG_OPS_MAX: Final = 2_000_000
 """Default limit of operations in one collection's log before writes are answered with Backoff; configurable."""
+
+BACKLOG_OPS_CEILING: Final = 1 << 24
+"""No limit of operations may be set higher. The positions handed out beyond the newest manifests are at most this many, so
+a collection restored without its log goes on this far beyond them, and no position is handed out twice."""
 
 BACKLOG_BYTES_MAX: Final = 2 * 1024 * 1024 * 1024
 """Default limit of bytes in one collection's log; configurable."""
@@ -44,5 +57,6 @@ RPC_CALLS_MAX: Final = 512
 
 U32_MAX: Final = 2**32 - 1
 
+assert BACKLOG_OPS_MAX <= BACKLOG_OPS_CEILING
 assert ENTRY_BYTES_TARGET * 4 <= BODY_BYTES_MAX
 assert BODY_BYTES_MAX + RPC_HEADER_BYTES_MAX < RPC_FRAME_BYTES_MAX < U32_MAX

@@ -1,0 +1,132 @@
+"""Batches of operations: built from columns, split by shard, encoded as the payload of log entries.
+
+A payload is one Arrow IPC stream: the schema message, one record batch, the end mark. Buffers are 8-byte aligned in it,
+so that decoding copies nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from shared import limits
+from shared.errors import Corrupt
+from shared.model import Op, batch_schema, embedding_type
+from shared.placement import shard_of
+
+ROW_OVERHEAD_BYTES = 32
+"""Operation, offset, string offsets and validity of one row, about."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedEntry:
+    """The payload of one log entry: `count` operations, the first of them at `offset` in its append."""
+
+    offset: int
+    count: int
+    payload: bytes
+
+
+def build_batch(
+    ops: Op | npt.NDArray[np.uint8],
+    ids: Sequence[str],
+    embeddings: npt.NDArray[np.float32] | None = None,
+    embedding_rows: npt.NDArray[np.int64] | None = None,
+    documents: Sequence[str | None] | None = None,
+    metadatas: Sequence[str | bytes | None] | None = None,
+    uris: Sequence[str | None] | None = None,
+) -> pa.RecordBatch:
+    """A batch of `shared.model.batch_schema`, offsets 0 to n - 1.
+
+    `embeddings` is float32 [m, d]; `embedding_rows` says which rows they belong to, ascending (None: all, m = n).
+    Metadata is JSON text. A column that is None is null everywhere.
+    """
+    count = len(ids)
+    codes = np.full(count, int(ops), dtype=np.uint8) if isinstance(ops, Op) else ops.astype(np.uint8, copy=False)
+    columns: list[Any] = [
+        pa.array(codes),
+        pa.array(np.arange(count, dtype=np.uint32)),
+        pa.array(ids, type=pa.string()),
+        _strings(documents, count),
+        _strings(metadatas, count),
+        _strings(uris, count),
+    ]
+    if embeddings is None or len(embeddings) == 0:
+        return pa.RecordBatch.from_arrays(columns, schema=batch_schema(None))
+    columns.append(_vectors(embeddings, embedding_rows, count))
+    return pa.RecordBatch.from_arrays(columns, schema=batch_schema(embeddings.shape[1]))
+
+
+def _strings(values: Sequence[str | bytes | None] | None, count: int) -> pa.Array:
+    return pa.nulls(count, pa.string()) if values is None else pa.array(values, type=pa.string())
+
+
+def _vectors(embeddings: npt.NDArray[np.float32], rows: npt.NDArray[np.int64] | None, count: int) -> pa.Array:
+    """A fixed-size list per row; rows that have none are null."""
+    dimension = embeddings.shape[1]
+    if rows is None or len(rows) == count:
+        values = np.ascontiguousarray(embeddings, dtype=np.float32)
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), type=embedding_type(dimension))
+    values = np.zeros((count, dimension), dtype=np.float32)
+    values[rows] = embeddings
+    absent = np.ones(count, dtype=bool)
+    absent[rows] = False
+    return pa.FixedSizeListArray.from_arrays(
+        pa.array(values.reshape(-1)), type=embedding_type(dimension), mask=pa.array(absent)
+    )
+
+
+def split_batch(batch: pa.RecordBatch, shards: int) -> dict[int, list[EncodedEntry]]:
+    """The batch's rows by shard, each shard's cut into entries of about `limits.ENTRY_BYTES_TARGET`, in order."""
+    if shards == 1:
+        return {0: _encode_cut(batch)} if batch.num_rows else {}
+    homes = shard_of(batch.column("id").to_pylist(), shards)
+    return {int(shard): _encode_cut(batch.take(pa.array(np.flatnonzero(homes == shard)))) for shard in np.unique(homes)}
+
+
+def _encode_cut(batch: pa.RecordBatch) -> list[EncodedEntry]:
+    if batch.nbytes <= limits.ENTRY_BYTES_TARGET:
+        return [_encode(batch)]
+    ends = np.cumsum(_row_bytes(batch))
+    entries = []
+    start = 0
+    while start < batch.num_rows:
+        begun = int(ends[start - 1]) if start else 0
+        # At least one row, however large: a row is never divided.
+        stop = max(start + 1, int(np.searchsorted(ends, begun + limits.ENTRY_BYTES_TARGET, side="right")))
+        entries.append(_encode(batch.slice(start, stop - start)))
+        start = stop
+    return entries
+
+
+def _row_bytes(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
+    """Approximate bytes of each row."""
+    total = np.full(batch.num_rows, ROW_OVERHEAD_BYTES, dtype=np.int64)
+    for name in ("id", "document", "metadata", "uri"):
+        column = batch.column(name)
+        offsets = np.frombuffer(column.buffers()[1], dtype=np.int32)[column.offset : column.offset + len(column) + 1]
+        total += np.diff(offsets)
+    if "embedding" in batch.schema.names:
+        total += 4 * batch.schema.field("embedding").type.list_size
+    return total
+
+
+def _encode(batch: pa.RecordBatch) -> EncodedEntry:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return EncodedEntry(batch.column("offset")[0].as_py(), batch.num_rows, sink.getvalue().to_pybytes())
+
+
+def decode_batch(payload: bytes | memoryview) -> pa.RecordBatch:
+    """The batch in a payload, as views of its bytes. Raises Corrupt."""
+    try:
+        with pa.ipc.open_stream(pa.py_buffer(payload)) as reader:
+            return reader.read_next_batch()
+    except (pa.ArrowInvalid, OSError, StopIteration) as error:
+        raise Corrupt(f"a log entry does not decode: {error}") from error

@@ -1,0 +1,85 @@
+"""Which shards were written, and which of them somebody should compact now.
+
+Both are hints: a lost one is found again by the log service's sweep of all collections, a doubled one costs a look.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+
+from shared.redis.client import command, persist
+from shared.redis.keys import Keys
+from shared.redis.scripts import Argument, Script
+
+JOBS = Script("shared.log", "jobs")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Compact this shard."""
+
+    collection_id: str
+    shard: int
+
+    @property
+    def name(self) -> str:
+        return _name(self.collection_id, self.shard)
+
+
+class Jobs:
+    """The dirty set and the queue."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+
+    async def mark_dirty(self, shards: Iterable[tuple[str, int]]) -> None:
+        """Says that these shards were written. The oldest mark of a shard stays."""
+        marks = {_name(*shard): int(time.time() * 1000) for shard in shards}
+        if marks:
+            await persist(lambda: self._redis.zadd(self._keys.dirty, marks, nx=True), writes=True)
+
+    async def take_dirty(self, n: int) -> list[tuple[str, int]]:
+        """Takes up to n marks away, oldest first."""
+        marks = await persist(lambda: command(self._redis, "ZPOPMIN", self._keys.dirty, n), writes=True)
+        return [_shard(name) for name, _ in marks]
+
+    async def put(self, collection_id: str, shard: int, priority: float) -> bool:
+        """Queues the job, or changes its priority (higher goes first); False while a compactor holds it."""
+        return bool(await self._run("put", _name(collection_id, shard), repr(float(priority))))
+
+    async def claim(self, holder: str, lease_s: float) -> Job | None:
+        """The most urgent job, leased to the holder; None when there is nothing to do."""
+        name = await self._run("claim", holder, int(lease_s * 1000))
+        return None if name is None else Job(*_shard(name))
+
+    async def renew(self, job: Job, holder: str, lease_s: float) -> bool:
+        """Prolongs the lease; False when it was lost, and then somebody else may be at the job."""
+        return bool(await self._run("renew", job.name, holder, int(lease_s * 1000)))
+
+    async def finish(self, job: Job, holder: str) -> bool:
+        """Gives the lease back, whatever became of the job; what is left to do is queued anew by the log service."""
+        return bool(await self._run("finish", job.name, holder))
+
+    async def counts(self) -> tuple[int, int]:
+        """Jobs queued and jobs leased."""
+        queued = await persist(lambda: command(self._redis, "ZCARD", self._keys.jobs), writes=False)
+        leased = await persist(lambda: command(self._redis, "HLEN", self._keys.job_leases), writes=False)
+        return queued, leased
+
+    async def _run(self, verb: str, *args: Argument) -> Any:
+        return await JOBS.run(self._redis, [self._keys.jobs, self._keys.job_leases], [verb, *args])
+
+
+def _name(collection_id: str, shard: int) -> str:
+    return f"{collection_id}:{shard}"
+
+
+def _shard(name: bytes) -> tuple[str, int]:
+    collection_id, _, shard = name.decode().rpartition(":")
+    return collection_id, int(shard)

@@ -1,0 +1,224 @@
+"""The log: appending to it, reading it, moving the pointer of what is compacted, trimming.
+
+Each operation is one script in the collection's own slot, atomic there, and written so that running it twice has the
+effect of once: an append carries a request id that the server remembers, the rest compares before it sets. So a lost
+connection is answered by trying again, within a deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+import orjson
+from prometheus_client import Counter, Histogram
+from redis.asyncio import Redis
+
+from shared import limits
+from shared.errors import Backoff, Corrupt, DimensionMismatch, Gone, StaleGeneration, Unavailable
+from shared.log.batch import EncodedEntry
+from shared.log.state import (
+    FIRST_ID,
+    Entry,
+    Pointer,
+    ShardRead,
+    ShardState,
+    parse_entry,
+    parse_state,
+    state_fields,
+)
+from shared.redis.client import WRITE_DEADLINE_S, persist
+from shared.redis.keys import Keys
+from shared.redis.scripts import PIPELINE_MAX, Argument, Script
+
+__all__ = ["Appended", "Entry", "Log", "Pointer", "ShardRead", "ShardState"]
+
+APPEND = Script("shared.log", "append")
+READ = Script("shared.log", "read")
+COMMIT = Script("shared.log", "commit")
+TRIM = Script("shared.log", "trim")
+DIMENSION = Script("shared.log", "dimension")
+
+APPENDED_OPS: Final = Counter("polychrome_log_appended_ops", "Operations appended to the log.")
+APPENDED_BYTES: Final = Counter("polychrome_log_appended_bytes", "Payload bytes appended to the log.")
+APPEND_SECONDS: Final = Histogram(
+    "polychrome_log_append_seconds",
+    "Time of one append, retries included.",
+    buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Positions [first, head) were handed out to the append; a row's is `first` plus its offset in the batch."""
+
+    first: int
+    head: int
+
+
+class Log:
+    """The log of every collection. The limits bound what one collection's streams may hold before it is compacted."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        keys: Keys,
+        *,
+        backlog_ops_max: int = limits.BACKLOG_OPS_MAX,
+        backlog_bytes_max: int = limits.BACKLOG_BYTES_MAX,
+        append_deadline_s: float = WRITE_DEADLINE_S,
+    ) -> None:
+        if not 0 < backlog_ops_max <= limits.BACKLOG_OPS_CEILING:
+            raise ValueError(f"the backlog's limit is 1 to {limits.BACKLOG_OPS_CEILING} operations")
+        self._redis = redis
+        self._keys = keys
+        self._backlog_ops_max = backlog_ops_max
+        self._backlog_bytes_max = backlog_bytes_max
+        self._append_deadline_s = append_deadline_s
+
+    async def append(
+        self,
+        collection_id: str,
+        request_id: str,
+        parts: Mapping[int, Sequence[EncodedEntry]],
+        count: int,
+        *,
+        dimension: int | None,
+        generation: int | None,
+        new_keys: Sequence[tuple[str, str]] = (),
+    ) -> Appended:
+        """Appends all parts, or none: `count` operations, whose offsets in the parts are 0 to count - 1.
+
+        A request id that was used on this collection in the last `limits.REQUEST_ID_TTL_S` answers as it did then and
+        appends nothing: it must be new for every request. Raises Gone, StaleGeneration, DimensionMismatch, Backoff, Unavailable
+        (nothing was appended) or UnknownOutcome (the same request id may be tried again).
+        """
+        if count < 1 or not parts:
+            raise ValueError("an append has at least one operation")
+        keys, args = self._append_call(collection_id, request_id, parts, count, dimension, generation, new_keys)
+        with APPEND_SECONDS.time():
+            outcome, *details = await APPEND.run(self._redis, keys, args, deadline_s=self._append_deadline_s)
+        match outcome:
+            case b"OK":
+                APPENDED_OPS.inc(count)
+                APPENDED_BYTES.inc(sum(len(entry.payload) for part in parts.values() for entry in part))
+                return Appended(*details)
+            case b"STALE":
+                raise StaleGeneration(f"collection {collection_id} has changed")
+            case b"DIMENSION":
+                raise DimensionMismatch(
+                    f"Collection expecting embedding with dimension of {details[0]}, got {dimension}", details[0]
+                )
+            case b"FULL":
+                raise Backoff("The collection's log is full; its compaction has to catch up first")
+        raise await self.missing(collection_id)
+
+    def _append_call(
+        self,
+        collection_id: str,
+        request_id: str,
+        parts: Mapping[int, Sequence[EncodedEntry]],
+        count: int,
+        dimension: int | None,
+        generation: int | None,
+        new_keys: Sequence[tuple[str, str]],
+    ) -> tuple[list[str], list[Argument]]:
+        """KEYS and ARGV as append.lua's header says."""
+        name = self._keys
+        keys = [
+            name.state(collection_id),
+            name.request(collection_id, request_id),
+            name.metadata_keys(collection_id),
+            *(name.log(collection_id, shard) for shard in parts),
+        ]
+        args: list[Argument] = [
+            limits.REQUEST_ID_TTL_S,
+            count,
+            "" if dimension is None else dimension,
+            "" if generation is None else generation,
+            self._backlog_ops_max,
+            self._backlog_bytes_max,
+            len(new_keys),
+            *(orjson.dumps(pair) for pair in new_keys),
+        ]
+        for shard, entries in parts.items():
+            args += [shard, len(entries)]
+            for entry in entries:
+                args += [entry.offset, entry.count, entry.payload]
+        return keys, args
+
+    async def missing(self, collection_id: str) -> Gone | Unavailable:
+        """What a missing state means: a deleted collection, or a server that lost everything and is being restored."""
+        if await persist(lambda: self._redis.exists(self._keys.cluster), writes=False):
+            return Gone(f"collection {collection_id} was deleted")
+        return Unavailable("The log is being restored")
+
+    async def fix_dimension(self, collection_id: str, dimension: int) -> int:
+        """The collection's dimension, which is `dimension` now if it had none. Raises Gone."""
+        fixed: int = await DIMENSION.run(self._redis, [self._keys.state(collection_id)], [dimension])
+        if not fixed:
+            raise await self.missing(collection_id)
+        return fixed
+
+    async def read(
+        self, collection_id: str, shard: int, after: str = FIRST_ID, bytes_max: int | None = None
+    ) -> ShardRead:
+        """The shard's state and the entries after the id `after`, as of one moment, in one round trip.
+
+        With `bytes_max`, stops after the entry that reaches it. Entries are chained (each names the one before);
+        whether the first one follows what the caller has, the caller checks by `previous`. Raises Gone, and Corrupt when
+        the chain is broken between entries of the answer.
+        """
+        keys = [self._keys.state(collection_id), self._keys.log(collection_id, shard)]
+        limit: Argument = "" if bytes_max is None else bytes_max
+        answer = await READ.run(self._redis, keys, [after, limit, *state_fields(shard)], writes=False)
+        if answer is None:
+            raise await self.missing(collection_id)
+        values, raw, complete = answer
+        entries = [parse_entry(entry) for entry in raw]
+        for before, entry in pairwise(entries):
+            if entry.previous != before.id:
+                raise Corrupt(f"{keys[1]}: entry {entry.id} follows {entry.previous}, not {before.id}")
+        return ShardRead(parse_state(values), entries, bool(complete))
+
+    async def states(self, shards: Sequence[tuple[str, int]]) -> list[ShardState | None]:
+        """The states of many shards, pipelined; None where the collection is gone."""
+        found: list[ShardState | None] = []
+        for start in range(0, len(shards), PIPELINE_MAX):
+            some = shards[start : start + PIPELINE_MAX]
+            rows = await persist(lambda some=some: self._state_rows(some), writes=False)  # type: ignore[misc]
+            found.extend(None if row[0] is None else parse_state(row) for row in rows)
+        return found
+
+    async def _state_rows(self, shards: Iterable[tuple[str, int]]) -> list[list[bytes | None]]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for collection_id, shard in shards:
+                pipeline.hmget(self._keys.state(collection_id), state_fields(shard))
+            rows: list[list[bytes | None]] = await pipeline.execute()
+            return rows
+
+    async def commit(self, collection_id: str, shard: int, expected: Pointer | None, new: Pointer) -> bool:
+        """Moves the shard's pointer from `expected` to `new`; whether it now is `new`. Raises Gone, and Corrupt
+        when `new` covers positions that were never handed out.
+        """
+        if expected is not None and (new.version <= expected.version or new.covers < expected.covers):
+            raise ValueError(f"{new} does not come after {expected}")
+        args: list[Argument] = [f"m:{shard}", expected.encode() if expected else "", new.encode(), new.covers]
+        outcome = await COMMIT.run(self._redis, [self._keys.state(collection_id)], args)
+        if outcome == b"GONE":
+            raise await self.missing(collection_id)
+        if outcome == b"AHEAD":
+            raise Corrupt(f"manifest {new.version} of {collection_id}/{shard} covers positions nobody was given")
+        return bool(outcome == b"OK")
+
+    async def trim(self, collection_id: str, shard: int, pointer: Pointer) -> int:
+        """Drops the entries that `pointer` covers and returns how many; none when it is not the committed pointer or
+        an ancestor of it. Raises Corrupt when it covers half an append.
+        """
+        keys = [self._keys.state(collection_id), self._keys.log(collection_id, shard)]
+        dropped: int = await TRIM.run(self._redis, keys, [shard, pointer.version, pointer.hash, pointer.covers])
+        if dropped < 0:
+            raise Corrupt(f"manifest {pointer.version} of {collection_id}/{shard} covers half an append")
+        return dropped

@@ -1,0 +1,28 @@
+#!lua flags=no-writes,allow-oom
+-- Reads a shard's state and the entries of its stream after an id, as of one moment.
+--
+-- KEYS   1 state hash   2 stream
+-- ARGV   1 id after which to read   2 bytes of payload after which to stop, or ''   3.. fields of the state to read
+--
+-- nil                            the state does not exist
+-- {fields, entries, complete}    entries as XRANGE gives them; complete is 0 when the limit ended the reading
+
+if redis.call('EXISTS', KEYS[1]) == 0 then return false end
+local fields = redis.call('HMGET', KEYS[1], unpack(ARGV, 3))
+local limit = tonumber(ARGV[2])
+local after, entries, size = ARGV[1], {}, 0
+while true do
+  local some = redis.call('XRANGE', KEYS[2], '(' .. after, '+', 'COUNT', 100)
+  for i = 1, #some do
+    local values = some[i][2]
+    size = size + #values[#values]
+    entries[#entries + 1] = some[i]
+    -- At least one entry always goes out, so that a reader with a small limit gets on.
+    if limit and size >= limit then
+      local more = redis.call('XRANGE', KEYS[2], '(' .. some[i][1], '+', 'COUNT', 1)
+      return {fields, entries, #more == 0 and 1 or 0}
+    end
+  end
+  if #some < 100 then return {fields, entries, 1} end
+  after = some[#some][1]
+end

@@ -1,0 +1,135 @@
+"""What is known of a shard, and what one entry of its stream holds, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from shared.errors import Corrupt
+
+FIRST_ID: Final = "0-0"
+"""What `previous` of a stream's first entry says, and where a reader begins that has no manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """A committed manifest: its version, the hash of its bytes, the position it covers (exclusive)."""
+
+    version: int
+    hash: str
+    covers: int
+
+    def encode(self) -> bytes:
+        """The stored form. Two pointers are equal exactly when these bytes are: compare-and-set compares them."""
+        return orjson.dumps({"version": self.version, "hash": self.hash, "covers": self.covers})
+
+    @classmethod
+    def decode(cls, data: bytes) -> Pointer:
+        fields = orjson.loads(data)
+        return cls(fields["version"], fields["hash"], fields["covers"])
+
+
+@dataclass(frozen=True, slots=True)
+class ShardState:
+    """One shard's part of the state hash, as of the moment of the read.
+
+    `head` is the collection's next position. `tail` is the id of the newest entry that the stream ever had.
+    `generation` grows with every change of the catalog row. The backlogs count what the stream still holds.
+    """
+
+    head: int
+    tail: str
+    dimension: int | None
+    generation: int
+    deleted: bool
+    pointer: Pointer | None
+    fixed: dict[str, Any]
+    ops_backlog: int
+    bytes_backlog: int
+    trimmed: int
+    """Position below which the stream was trimmed."""
+
+    @property
+    def uncompacted(self) -> bool:
+        """Whether the stream has entries that no committed manifest covers."""
+        return position_of(self.tail) >= (self.pointer.covers if self.pointer else 1)
+
+    @property
+    def trimmable(self) -> bool:
+        """Whether a manifest was committed since the last trim."""
+        return self.pointer is not None and self.pointer.covers > self.trimmed
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a shard's stream. `first` and `end` are the half-open range of the whole append; a row's position
+    is `first` plus its `offset`. `last` marks the append's last entry in this stream: apply an append only with it.
+    """
+
+    id: str
+    previous: str
+    first: int
+    end: int
+    last: bool
+    count: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRead:
+    """State and entries of one moment. Not `complete`: a limit ended the read, more entries follow."""
+
+    state: ShardState
+    entries: list[Entry]
+    complete: bool
+
+
+def position_of(entry_id: str) -> int:
+    """Position of an entry's first operation; 0 for FIRST_ID."""
+    return int(entry_id.partition("-")[0])
+
+
+def after_position(covers: int) -> str:
+    """Where to read on after a manifest that covers everything below `covers`."""
+    return f"{covers - 1}-0"
+
+
+def state_fields(shard: int) -> list[str]:
+    """Fields of the state hash that `parse_state` needs, in its order."""
+    of_shard = ("tail", "m", "ops", "bytes", "trimmed_ops", "trimmed_bytes", "trimmed")
+    return ["head", "dim", "gen", "deleted", "config", *(f"{name}:{shard}" for name in of_shard)]
+
+
+def parse_state(values: Sequence[bytes | None]) -> ShardState:
+    """From the values of `state_fields`. Raises Corrupt when the state has no head."""
+    head, dimension, generation, deleted, config, tail, pointer, *counters = values
+    if head is None or generation is None or config is None:
+        raise Corrupt("the state of a collection has no head")
+    ops, size, trimmed_ops, trimmed_size, trimmed = (int(counter or 0) for counter in counters)
+    return ShardState(
+        head=int(head),
+        tail=FIRST_ID if tail is None else tail.decode(),
+        dimension=None if dimension is None else int(dimension),
+        generation=int(generation),
+        deleted=deleted is not None,
+        pointer=None if pointer is None else Pointer.decode(pointer),
+        fixed=orjson.loads(config),
+        ops_backlog=ops - trimmed_ops,
+        bytes_backlog=size - trimmed_size,
+        trimmed=trimmed,
+    )
+
+
+def parse_entry(raw: tuple[bytes, list[bytes]]) -> Entry:
+    """From an entry as XRANGE gives it; fields stand in the order in which append.lua writes them."""
+    entry_id, fields = raw
+    if fields[0::2] != _FIELDS:
+        raise Corrupt(f"entry {entry_id.decode()} has other fields than an append writes")
+    previous, first, end, last, count, _, payload = fields[1::2]
+    return Entry(entry_id.decode(), previous.decode(), int(first), int(end), last == b"1", int(count), payload)
+
+
+_FIELDS: Final = [b"p", b"f", b"e", b"l", b"n", b"c", b"d"]

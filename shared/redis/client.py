@@ -1,0 +1,141 @@
+"""Connections to Redis, and what their failures mean for the caller.
+
+redis-py repeats a command by itself after a lost connection, which can turn one append into two. Here nothing is
+repeated below `persist`, which is given only what may be applied twice with the effect of once, and which owns the
+deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final, TypeVar
+
+import redis.exceptions as failures
+from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from shared.errors import Backoff, PolychromeError, Unavailable, UnknownOutcome
+
+SOCKET_TIMEOUT_S: Final = 5.0
+CONNECT_TIMEOUT_S: Final = 2.0
+CONNECTIONS_MAX: Final = 64
+WRITE_DEADLINE_S: Final = 5.0
+READ_DEADLINE_S: Final = 2.0
+PAUSE_FIRST_S: Final = 0.02
+PAUSE_MAX_S: Final = 0.5
+
+T = TypeVar("T")
+
+
+class NotConnected(failures.ConnectionError):
+    """No connection could be made, so nothing was sent."""
+
+
+class _Telling:
+    """Mixed into a connection class: failing to connect is told apart from losing a connection."""
+
+    async def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            await super().connect_check_health(*args, **kwargs)  # type: ignore[misc]  # the mixed-in class has it
+        except (failures.ConnectionError, failures.TimeoutError) as error:
+            raise NotConnected(str(error)) from error
+
+
+class _PlainConnection(_Telling, Connection):
+    pass
+
+
+class _TlsConnection(_Telling, SSLConnection):
+    pass
+
+
+@asynccontextmanager
+async def open_redis(url: str) -> AsyncIterator[Redis]:
+    """A client for `redis://` or `rediss://`, binary answers, no retries. Unavailable while the server is away."""
+    options: dict[str, Any] = dict(parse_url(url))
+    secure = options.pop("connection_class", None) is not None
+    pool = BlockingConnectionPool(
+        connection_class=_TlsConnection if secure else _PlainConnection,
+        max_connections=CONNECTIONS_MAX,
+        timeout=None,
+        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+        **options,
+    )
+    client = Redis(connection_pool=pool)
+    try:
+        with guarded():
+            await command(client, "PING")
+        yield client
+    finally:
+        await client.aclose()
+        await pool.aclose()
+
+
+async def command(redis: Redis, *args: Any) -> Any:
+    """Sends one command."""
+    execute: Any = redis.execute_command
+    return await execute(*args)
+
+
+@contextmanager
+def guarded(*, writes: bool = False) -> Iterator[None]:
+    """Turns redis errors into the project's. A write whose answer was lost is an UnknownOutcome."""
+    try:
+        yield
+    except _REDIS_FAILURES as error:
+        raise translated(error, writes=writes) from error
+
+
+_REDIS_FAILURES: Final = (failures.RedisError, OSError)
+_REFUSALS: Final = ("MISCONF", "NOREPLICAS", "BUSY", "UNKILLABLE", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "LOADING")
+
+
+def translated(error: Exception, *, writes: bool) -> Exception:
+    """The project's error for one of redis-py's; a mistake of ours (a broken script, a wrong type) stays what it is."""
+    match error:
+        case failures.OutOfMemoryError():
+            return Backoff("The log is out of memory", retry_after_s=2)
+        case NotConnected() | failures.BusyLoadingError() | failures.ReadOnlyError():
+            return Unavailable(f"The log is unavailable: {error}")
+        case failures.ConnectionError() | failures.TimeoutError() | OSError():
+            kind = UnknownOutcome if writes else Unavailable
+            return kind(f"The connection to the log was lost: {error}")
+        case failures.ResponseError() if str(error).startswith(_REFUSALS):
+            return Unavailable(f"The log is unavailable: {error}")
+    return error
+
+
+async def persist(attempt: Callable[[], Awaitable[T]], *, writes: bool, deadline_s: float | None = None) -> T:
+    """Repeats `attempt` over lost and refused connections until its deadline. It must be idempotent.
+
+    Raises UnknownOutcome when it writes and some try may have reached the server, Unavailable when none did, Backoff
+    when the server is out of memory.
+    """
+    unknown = False
+    last: PolychromeError = Unavailable("The log did not answer in time")
+    pause_s = PAUSE_FIRST_S
+    try:
+        async with asyncio.timeout(deadline_s or (WRITE_DEADLINE_S if writes else READ_DEADLINE_S)):
+            while True:
+                unknown, before = writes, unknown
+                try:
+                    return await attempt()
+                except _REDIS_FAILURES as error:
+                    meant = translated(error, writes=writes)
+                    if not isinstance(meant, Unavailable):
+                        raise meant from error
+                    unknown = before or isinstance(meant, UnknownOutcome)
+                    last = meant
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, PAUSE_MAX_S)
+    except TimeoutError:
+        kind = UnknownOutcome if unknown else Unavailable
+        raise kind(last.message) from last

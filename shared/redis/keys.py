@@ -1,0 +1,92 @@
+"""The name of every key in Redis, in one place. What each holds is the table in docs/architecture.md.
+
+The part in braces is the hash slot: one script touches keys of one slot only, so a cluster of Redis servers can hold
+them. Names that clients choose are percent-encoded, so that a brace in a tenant's name cannot move a key.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+
+class Keys:
+    """Names under one prefix; two clusters with different prefixes can share a server."""
+
+    def __init__(self, prefix: str = "pc") -> None:
+        self.prefix = prefix
+        self.cluster = f"{prefix}:{{catalog}}:cluster"
+        self.report = f"{prefix}:{{catalog}}:report"
+        self.tenants = f"{prefix}:{{catalog}}:tenants"
+        self.resources = f"{prefix}:{{catalog}}:resources"
+        self.tenant_trash = f"{prefix}:{{catalog}}:trash"
+        self.cleared_tenants = f"{prefix}:{{catalog}}:cleared"
+        self.dirty = f"{prefix}:{{dirty}}"
+        self.jobs = f"{prefix}:{{jobs}}"
+        self.job_leases = f"{prefix}:{{jobs}}:leases"
+
+    def databases(self, tenant: str) -> str:
+        return f"{self._tenant(tenant)}:databases"
+
+    def database_order(self, tenant: str) -> str:
+        return f"{self._tenant(tenant)}:order"
+
+    def database_trash(self, tenant: str) -> str:
+        return f"{self._tenant(tenant)}:trash"
+
+    def names(self, database: str) -> str:
+        return f"{self._database(database)}:names"
+
+    def rows(self, database: str) -> str:
+        return f"{self._database(database)}:rows"
+
+    def order(self, database: str) -> str:
+        return f"{self._database(database)}:order"
+
+    def closed(self, database: str) -> str:
+        return f"{self._database(database)}:closed"
+
+    def trash(self, database: str) -> str:
+        return f"{self._database(database)}:trash"
+
+    def state(self, collection_id: str) -> str:
+        return f"{self._collection(collection_id)}:state"
+
+    def metadata_keys(self, collection_id: str) -> str:
+        return f"{self._collection(collection_id)}:keys"
+
+    def log(self, collection_id: str, shard: int) -> str:
+        return f"{self._collection(collection_id)}:log:{shard}"
+
+    def request(self, collection_id: str, request_id: str) -> str:
+        return f"{self._collection(collection_id)}:req:{request_id}"
+
+    def lease(self, name: str) -> str:
+        return f"{self.prefix}:{{lease}}:{name}"
+
+    def members(self, role: str) -> str:
+        return f"{self.prefix}:{{members}}:{role}"
+
+    def heartbeats(self, role: str) -> str:
+        return f"{self.prefix}:{{members}}:{role}:heartbeats"
+
+    @property
+    def every_state(self) -> str:
+        """Pattern for SCAN that finds the state of every collection, orphans included."""
+        return f"{_escaped(self.prefix)}:{{*}}:state"
+
+    def collection_of_state(self, key: str) -> str:
+        """The collection id inside a key found by `every_state`."""
+        return key[len(self.prefix) + 2 : -len("}:state")]
+
+    def _tenant(self, name: str) -> str:
+        return f"{self.prefix}:{{tenant:{quote(name, safe='')}}}"
+
+    def _database(self, key: str) -> str:
+        return f"{self.prefix}:{{db:{key}}}"
+
+    def _collection(self, collection_id: str) -> str:
+        return f"{self.prefix}:{{{collection_id}}}"
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"\\{character}" if character in "*?[]\\" else character for character in text)

@@ -1,0 +1,64 @@
+"""Server-side scripts: each stands in a .lua file beside the module that runs it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+from shared.redis.client import command, persist
+
+PIPELINE_MAX: Final = 500
+"""Commands sent in one go: enough to hide the round trip, few enough not to hold up other clients."""
+
+Argument = str | bytes | int | memoryview
+
+
+class Script:
+    """One script, known to the server by its hash once it has run there."""
+
+    def __init__(self, package: str, name: str) -> None:
+        self.text = (resources.files(package) / f"{name}.lua").read_text("utf-8")
+        self.sha = hashlib.sha1(self.text.encode()).hexdigest()  # noqa: S324  # the server's own name for it
+
+    async def run(
+        self,
+        redis: Redis,
+        keys: Sequence[str],
+        args: Sequence[Argument] = (),
+        *,
+        writes: bool = True,
+        deadline_s: float | None = None,
+    ) -> Any:
+        """Runs it until it was answered (see `persist`): every script is written so that a second run does no harm."""
+
+        async def attempt() -> Any:
+            try:
+                return await command(redis, "EVALSHA", self.sha, len(keys), *keys, *args)
+            except NoScriptError:  # a server that restarted has forgotten it; EVAL teaches it again
+                return await command(redis, "EVAL", self.text, len(keys), *keys, *args)
+
+        return await persist(attempt, writes=writes, deadline_s=deadline_s)
+
+    async def run_many(self, redis: Redis, calls: Iterable[tuple[Sequence[str], Sequence[Argument]]]) -> list[Any]:
+        """Runs it once per (keys, args), pipelined. Answers in the order of the calls."""
+        answers: list[Any] = []
+        pending = list(calls)
+        for start in range(0, len(pending), PIPELINE_MAX):
+            answers.extend(await self._run_some(redis, pending[start : start + PIPELINE_MAX]))
+        return answers
+
+    async def _run_some(self, redis: Redis, calls: list[tuple[Sequence[str], Sequence[Argument]]]) -> list[Any]:
+        async def attempt() -> list[Any]:
+            async with redis.pipeline(transaction=False) as pipeline:
+                pipeline.execute_command("SCRIPT LOAD", self.text)
+                for keys, args in calls:
+                    pipeline.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
+                answers: list[Any] = await pipeline.execute()
+                return answers[1:]
+
+        return await persist(attempt, writes=True)
