@@ -23,12 +23,6 @@ GRAPH_NEIGHBORS_MAX: Final = 256
 GRAPH_EF_MAX: Final = 10_000
 """Beam widths of building and searching are cut to this, whatever a client asks for."""
 
-GRAPH_NEIGHBORS_MAX: Final = 256
-"""`max_neighbors` counts up to here: a link costs 8 bytes a row."""
-
-GRAPH_EF_CONSTRUCTION_MAX: Final = 4096
-"""`ef_construction` counts up to here: one row's insertion visits about as many others."""
-
 REGEX_BYTES_MAX: Final = 16 * 1024
 """A longer pattern is refused before it is parsed."""
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.errors import Corrupt
+from shared.limits import GRAPH_EF_MAX, GRAPH_NEIGHBORS_MAX, GRAPH_NEIGHBORS_MIN
 from shared.model import Space
 
 Vectors = npt.NDArray[np.float32]
@@ -25,9 +26,6 @@ Vectors = npt.NDArray[np.float32]
 _NORM_MAX: Final = 1e18
 _CHUNK_ROWS: Final = 8192
 _SEED: Final = 100
-_NEIGHBORS: Final = (2, 256)
-"""Bounds of `max_neighbors`: hnswlib divides by log(M), and a link costs 8 bytes a row."""
-_EF_CONSTRUCTION: Final = (1, 4096)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +69,8 @@ def build_graph(path: Path, vectors: Vectors, params: GraphParams, base: Path | 
     if base is None:
         index.init_index(
             max_elements=len(vectors),
-            M=int(np.clip(params.max_neighbors, *_NEIGHBORS)),
-            ef_construction=int(np.clip(params.ef_construction, *_EF_CONSTRUCTION)),
+            M=min(max(params.max_neighbors, GRAPH_NEIGHBORS_MIN), GRAPH_NEIGHBORS_MAX),
+            ef_construction=min(max(params.ef_construction, 1), GRAPH_EF_MAX),
             random_seed=_SEED,
         )
     else:
