@@ -50,6 +50,8 @@ class CountRequest(msgspec.Struct, frozen=True):
 
 
 class CountResponse(msgspec.Struct, frozen=True):
+    """How many did."""
+
     count: int
     position: int
 
@@ -57,9 +59,9 @@ class CountResponse(msgspec.Struct, frozen=True):
 class GetRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """Matching records in insertion order, `offset` skipped, at most `limit` of them.
 
-    `documents` .. `embeddings` choose the columns; ids and `inserted` always come. With `inserted` given (int64), exactly
-    the records inserted at those positions are meant and selection, offset and limit are ignored: the second phase of a
-    read over several shards.
+    `documents` .. `embeddings` choose the columns; ids and `inserted` always come. With `inserted` given (int64),
+    exactly the records inserted at those positions are meant and selection, offset and limit are ignored: the second
+    phase of a read over several shards.
     """
 
     shard: Shard

@@ -1,0 +1,34 @@
+"""Where things live: which shard holds a record, which workers serve a shard.
+
+Both are pure hashes. The first is part of the stored format (a shard's segments hold exactly the ids that hash to it);
+the second is advice only: any worker can serve any shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+
+def shard_of(ids: Sequence[str], shards: int) -> npt.NDArray[np.int64]:
+    """The shard of each id: xxh3-64 of its UTF-8 bytes, modulo `shards`. Never changes for a collection."""
+    if shards == 1:
+        return np.zeros(len(ids), dtype=np.int64)
+    hashes = np.fromiter((xxhash.xxh3_64_intdigest(i.encode()) for i in ids), dtype=np.uint64, count=len(ids))
+    return (hashes % np.uint64(shards)).astype(np.int64)
+
+
+def rank(shard_key: str, workers: Sequence[str]) -> list[str]:
+    """`workers`, the best one for `shard_key` first (rendezvous hashing: highest random weight).
+
+    The order depends on the names alone, so every frontend agrees; a worker that joins or leaves moves only the
+    shards it takes or had.
+    """
+
+    def weight(worker: str) -> tuple[int, str]:
+        return xxhash.xxh3_64_intdigest(f"{worker}\0{shard_key}".encode()), worker
+
+    return sorted(workers, key=weight, reverse=True)
