@@ -195,9 +195,9 @@ def check_where(schema: Schema, where: Where) -> None:
             for clause in clauses:
                 check_where(schema, clause)
         case MetadataCompare(key=key, value=value) | ArrayContains(key=key, value=value):
-            _check_key(schema, key, value_type(value))
+            check_key(schema, key, value_type(value))
         case MetadataIn(key=key, values=values):
-            _check_key(schema, key, value_type(values[0]))
+            check_key(schema, key, value_type(values[0]))
         case DocumentContains() | DocumentRegex():
             if not _is_enabled(schema, DOCUMENT_KEY, "string", "fts_index"):
                 raise InvalidArgument("Cannot filter using full-text search because FTS indexing is disabled")
@@ -214,7 +214,8 @@ def value_type(value: Scalar) -> str:
     return "float" if isinstance(value, float) else "string"
 
 
-def _check_key(schema: Schema, key: str, kind: str) -> None:
+def check_key(schema: Schema, key: str, kind: str) -> None:
+    """Raises InvalidArgument when `key` has no index for values of type `kind`."""
     if not _is_enabled(schema, key, kind, SCALAR_INDEXES[kind]):
         raise InvalidArgument(
             f"Cannot filter using metadata key '{key}' with type '{_SHOWN_TYPES[kind]}' because indexing is disabled"

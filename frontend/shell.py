@@ -9,14 +9,14 @@ from aiohttp import web
 
 if TYPE_CHECKING:
     from shared.catalog import Catalog
-    from shared.log.jobs import Jobs
-    from shared.log.log import Log
 
     from frontend.config import FrontendConfig
     from frontend.dirty import DirtyShards
     from frontend.rows import RowCache
     from frontend.workers import Workers
     from shared.clock import Clock
+    from shared.log.jobs import Jobs
+    from shared.log.log import Log
 
 
 @dataclass(frozen=True, slots=True)

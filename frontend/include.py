@@ -1,0 +1,29 @@
+"""The columns a client asks for."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from shared.model import Include
+
+GET_DEFAULT: Final = (Include.DOCUMENTS, Include.METADATAS)
+QUERY_DEFAULT: Final = (Include.DOCUMENTS, Include.METADATAS, Include.DISTANCES)
+
+
+class Wanted:
+    """Columns of an answer. `given` is echoed as sent, order and repeats included."""
+
+    __slots__ = ("distances", "documents", "embeddings", "given", "metadatas", "uris")
+
+    def __init__(self, given: tuple[Include, ...] | list[Include]) -> None:
+        self.given = [column.value for column in given]
+        self.distances = Include.DISTANCES in given
+        self.documents = Include.DOCUMENTS in given
+        self.embeddings = Include.EMBEDDINGS in given
+        self.metadatas = Include.METADATAS in given
+        self.uris = Include.URIS in given
+
+    @property
+    def uris_or_metadatas(self) -> bool:
+        """Metadata cannot be shown without knowing whether there is a uri (`{}` or null)."""
+        return self.uris or self.metadatas

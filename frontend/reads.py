@@ -1,0 +1,176 @@
+"""Reads of one collection: every shard is asked at once, the answers are merged.
+
+A page of a get over several shards is read in two phases, so that no shard sends rows that are not on the page:
+
+1. every shard names the insertion positions of its first `offset + limit` matches, and the log position it read up to;
+2. the shards that have rows on the page send exactly those, as of the log position of phase 1.
+
+When a shard can no longer read as of that position (StaleRead: it was compacted in between), the page is read anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
+import numpy as np
+
+from frontend.embeddings import Floats
+from frontend.include import Wanted
+from frontend.merge import Hits, merge_get, merge_query, page_of, positions
+from shared.errors import StaleRead, Unavailable
+from shared.model import ReadLevel
+from shared.rpc.messages import Columns, CountRequest, GetRequest, QueryRequest, Selection, Shard
+
+if TYPE_CHECKING:
+    from shared.catalog import Collection
+
+    from frontend.workers import Workers
+
+Answer = TypeVar("Answer")
+
+STALE_READS_MAX: Final = 5
+"""How often a page is begun anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """`offset` of the matching records are skipped, at most `limit` follow (None: all)."""
+
+    offset: int = 0
+    limit: int | None = None
+
+
+async def count(workers: Workers, collection: Collection, read_level: ReadLevel) -> int:
+    """Live records."""
+    answers = await _all_shards(
+        collection, lambda shard: workers.count(CountRequest(msgspec.structs.replace(shard, read_level=read_level)))
+    )
+    return sum(answer.count for answer in answers)
+
+
+async def get(workers: Workers, collection: Collection, selection: Selection, page: Page, wanted: Wanted) -> Columns:
+    """The matching records of the page, in insertion order."""
+    whole = GetRequest(
+        Shard(collection.id),
+        selection,
+        documents=wanted.documents,
+        metadatas=wanted.metadatas,
+        uris=wanted.uris_or_metadatas,
+        embeddings=wanted.embeddings,
+    )
+    has_columns = wanted.documents or wanted.uris_or_metadatas or wanted.embeddings
+    if collection.shards > 1 and page.limit is not None and has_columns:
+        return await _get_page(workers, collection, whole, page)
+    return await _get_in_one_phase(workers, collection, whole, page)
+
+
+async def matching_ids(workers: Workers, collection: Collection, selection: Selection, limit: int | None) -> list[str]:
+    """Ids of the first `limit` matching records in insertion order."""
+    request = GetRequest(Shard(collection.id), selection)
+    return (await _get_in_one_phase(workers, collection, request, Page(limit=limit))).ids
+
+
+async def query(
+    workers: Workers,
+    collection: Collection,
+    selection: Selection,
+    vectors: Floats,
+    k: int,
+    ef_search: int,
+    wanted: Wanted,
+) -> Hits:
+    """The `k` nearest matching records of each of `vectors` [n, d]."""
+    request = QueryRequest(
+        Shard(collection.id),
+        embeddings=vectors.astype("<f4", copy=False).tobytes(),
+        n_queries=len(vectors),
+        dimension=vectors.shape[1],
+        k=k,
+        ef_search=ef_search,
+        selection=selection,
+        documents=wanted.documents,
+        metadatas=wanted.metadatas,
+        uris=wanted.uris_or_metadatas,
+        include_embeddings=wanted.embeddings,
+    )
+    answers = await _all_shards(collection, lambda shard: workers.query(msgspec.structs.replace(request, shard=shard)))
+    return merge_query(answers, k)
+
+
+async def _get_in_one_phase(workers: Workers, collection: Collection, request: GetRequest, page: Page) -> Columns:
+    if collection.shards == 1:
+        answer = await workers.get(msgspec.structs.replace(request, offset=page.offset, limit=page.limit))
+        return answer.columns
+    enough = None if page.limit is None else page.offset + page.limit
+    answers = await _all_shards(
+        collection, lambda shard: workers.get(msgspec.structs.replace(request, shard=shard, limit=enough))
+    )
+    return merge_get(answers, page.offset, page.limit)
+
+
+async def _get_page(workers: Workers, collection: Collection, request: GetRequest, page: Page) -> Columns:
+    for _ in range(STALE_READS_MAX):
+        try:
+            return await _get_in_two_phases(workers, collection, request, page)
+        except StaleRead:
+            continue
+    raise Unavailable("The collection changed too fast for a consistent read; try again")
+
+
+async def _get_in_two_phases(workers: Workers, collection: Collection, request: GetRequest, page: Page) -> Columns:
+    enough = None if page.limit is None else page.offset + page.limit
+    found = await _all_shards(
+        collection,
+        lambda shard: workers.get(GetRequest(shard, request.selection, limit=enough, ids=False)),
+    )
+    chosen = page_of([positions(answer.inserted) for answer in found], page.offset, page.limit)
+    rows = [
+        msgspec.structs.replace(
+            request,
+            shard=Shard(collection.id, number, as_of=answer.position),
+            selection=Selection(),
+            inserted=inserted.astype("<i8", copy=False).tobytes(),
+        )
+        for number, (answer, inserted) in enumerate(zip(found, chosen, strict=True))
+        if len(inserted)
+    ]
+    if not rows:
+        return no_columns(request)
+    return merge_get(await together([workers.get(part) for part in rows]))
+
+
+def no_columns(request: GetRequest) -> Columns:
+    """An answer without rows that has the columns asked for."""
+    return Columns(
+        ids=[],
+        documents=[] if request.documents else None,
+        metadatas=[] if request.metadatas else None,
+        uris=[] if request.uris else None,
+        embeddings=b"" if request.embeddings else None,
+    )
+
+
+def no_hits(n_queries: int) -> Hits:
+    """The answer of a collection without records."""
+    nothing = Columns(ids=[], documents=[], metadatas=[], uris=[], embeddings=b"")
+    return Hits([0] * n_queries, np.empty(0, dtype=np.float32), nothing)
+
+
+async def _all_shards(collection: Collection, ask: Callable[[Shard], Awaitable[Answer]]) -> list[Answer]:
+    return await together([ask(Shard(collection.id, number)) for number in range(collection.shards)])
+
+
+async def together(calls: Sequence[Awaitable[Answer]]) -> list[Answer]:
+    """All answers, or the first failure; nothing is left running."""
+    if len(calls) == 1:
+        return [await calls[0]]
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,86 @@
+"""Answers of get and query, encoded.
+
+Metadata goes from the segment to the client as the text that is stored; it is parsed only to hide keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from frontend.include import Wanted
+from frontend.merge import Hits
+from shared.model import HIDDEN_METADATA_PREFIX
+from shared.rpc.messages import Columns
+
+EMPTY: Final = orjson.Fragment(b"{}")
+_HIDDEN_KEY: Final = f'"{HIDDEN_METADATA_PREFIX}'
+
+
+def encode_get(columns: Columns, wanted: Wanted) -> bytes:
+    """The body of a get's answer. All six members always; a column that is not wanted is null."""
+    return _encode(
+        {
+            "ids": columns.ids,
+            "embeddings": _matrix(columns) if wanted.embeddings else None,
+            "documents": columns.documents if wanted.documents else None,
+            "uris": columns.uris if wanted.uris else None,
+            "metadatas": shown_metadatas(columns) if wanted.metadatas else None,
+            "include": wanted.given,
+        }
+    )
+
+
+def encode_query(hits: Hits, wanted: Wanted) -> bytes:
+    """The body of a query's answer: as of a get, with one inner list per query, and distances."""
+    columns = hits.columns
+    bounds = list(pairwise(accumulate(hits.counts, initial=0)))
+
+    def per_query(values: Any, is_wanted: bool) -> list[Any] | None:
+        return [values[start:end] for start, end in bounds] if is_wanted else None
+
+    return _encode(
+        {
+            "ids": per_query(columns.ids, True),
+            "embeddings": per_query(_matrix(columns) if wanted.embeddings else None, wanted.embeddings),
+            "documents": per_query(columns.documents, wanted.documents),
+            "uris": per_query(columns.uris, wanted.uris),
+            "metadatas": per_query(shown_metadatas(columns) if wanted.metadatas else None, wanted.metadatas),
+            "distances": per_query(hits.distances, wanted.distances),
+            "include": wanted.given,
+        }
+    )
+
+
+def shown_metadatas(columns: Columns) -> list[orjson.Fragment | None]:
+    """Metadata as a client sees it. A record without any shows null, but `{}` when it has a uri or hidden keys only:
+    that is how the reference's way of storing these comes through, and clients show either as it is.
+    """
+    texts = columns.metadatas or []
+    uris: Sequence[str | None] = columns.uris or [None] * len(texts)
+    return [
+        (EMPTY if uri is not None else None)
+        if text is None
+        else orjson.Fragment(_without_hidden(text) if _HIDDEN_KEY in text else text)
+        for text, uri in zip(texts, uris, strict=True)
+    ]
+
+
+def _without_hidden(text: str) -> bytes:
+    members = orjson.loads(text)
+    return orjson.dumps({key: value for key, value in members.items() if not key.startswith(HIDDEN_METADATA_PREFIX)})
+
+
+def _matrix(columns: Columns) -> npt.NDArray[np.float32] | list[Any]:
+    if not columns.ids:
+        return []
+    return np.frombuffer(columns.embeddings or b"", dtype="<f4").reshape(len(columns.ids), -1)
+
+
+def _encode(answer: dict[str, Any]) -> bytes:
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)

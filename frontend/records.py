@@ -1,0 +1,239 @@
+"""Routes of records: add, update, upsert, delete, count, get, query, search.
+
+Each handler keeps the contract's order of checks (section 2): the body's shape, then database name, collection id and
+collection, then the values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+from aiohttp import web
+from shared.catalog import Collection
+
+from frontend import reads
+from frontend.answers import answer, answer_bytes, nothing_to_say
+from frontend.body import read_json, require_object, shaped, wrong_shape
+from frontend.configuration import effective_ef_search
+from frontend.embeddings import RawEmbeddings, decode, read_embeddings
+from frontend.include import GET_DEFAULT, QUERY_DEFAULT, Wanted
+from frontend.merge import Hits
+from frontend.offload import off_loop
+from frontend.params import query_read_level
+from frontend.record_answers import encode_get, encode_query
+from frontend.rows import missing
+from frontend.schema import check_filterable, check_key
+from frontend.search_validation import SearchPayload, check_search, read_search
+from frontend.shell import Shell, shell_of
+from frontend.sparse import SparseVector
+from frontend.where_parser import parse_filters
+from frontend.write_validation import check_width, read_write, refuse_fields
+from frontend.writes import append_delete, append_write
+from shared.errors import Gone, Unimplemented
+from shared.limits import U32_MAX
+from shared.model import Include, Op
+from shared.rpc.messages import Columns, Selection
+
+U32 = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]
+
+Body = TypeVar("Body")
+
+N_RESULTS_DEFAULT: Final = 10
+
+
+class _Selectors(msgspec.Struct):
+    ids: list[str] | None = None
+    where: Any = None
+    where_document: Any = None
+
+    def selection(self) -> Selection:
+        """Raises InvalidArgument."""
+        return Selection(self.ids, parse_filters(self.where, self.where_document))
+
+
+class _Delete(_Selectors):
+    limit: U32 | None = None
+
+
+class _Get(_Selectors):
+    limit: U32 | None = None
+    offset: U32 | None = None
+    include: list[Include] = msgspec.field(default_factory=lambda: list(GET_DEFAULT))
+
+
+class _Query(_Selectors):
+    n_results: U32 | None = None
+    include: list[Include] = msgspec.field(default_factory=lambda: list(QUERY_DEFAULT))
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """The collection that a request names, found."""
+
+    shell: Shell
+    collection: Collection
+
+
+def routes() -> list[web.RouteDef]:
+    base = "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection_id}"
+    return [
+        web.post(f"{base}/add", add),
+        web.post(f"{base}/update", update),
+        web.post(f"{base}/upsert", upsert),
+        web.post(f"{base}/delete", delete),
+        web.get(f"{base}/count", count),
+        web.post(f"{base}/get", get),
+        web.post(f"{base}/query", query),
+        web.post(f"{base}/search", search),
+    ]
+
+
+async def add(request: web.Request) -> web.Response:
+    await _write(request, Op.ADD)
+    return nothing_to_say(201)
+
+
+async def update(request: web.Request) -> web.Response:
+    await _write(request, Op.UPDATE)
+    return nothing_to_say()
+
+
+async def upsert(request: web.Request) -> web.Response:
+    await _write(request, Op.UPSERT)
+    return nothing_to_say()
+
+
+async def delete(request: web.Request) -> web.Response:
+    body = await _read_body(request, lambda tree: shaped(tree, _Delete))
+    async with _target(request) as target:
+        selection = body.selection()
+        _check_delete(body, selection)
+        check_filterable(target.collection, selection.where)
+        return answer({"deleted": await _delete(target, selection, body.limit)})
+
+
+async def count(request: web.Request) -> web.Response:
+    read_level = query_read_level(request)
+    async with _target(request) as target:
+        return answer(await reads.count(target.shell.workers, target.collection, read_level))
+
+
+async def get(request: web.Request) -> web.Response:
+    body = await _read_body(request, lambda tree: shaped(tree, _Get))
+    wanted = Wanted(body.include)
+    async with _target(request) as target:
+        selection = body.selection()
+        check_filterable(target.collection, selection.where)
+        page = reads.Page(body.offset or 0, body.limit)
+        columns = await reads.get(target.shell.workers, target.collection, selection, page, wanted)
+    return answer_bytes(await off_loop(_size(columns), encode_get, columns, wanted))
+
+
+async def query(request: web.Request) -> web.Response:
+    body, vectors = await _read_body(request, _read_query)
+    wanted = Wanted(body.include)
+    async with _target(request) as target:
+        hits = await _query(target, body, vectors, wanted)
+    return answer_bytes(await off_loop(_size(hits.columns), encode_query, hits, wanted))
+
+
+async def search(request: web.Request) -> web.Response:
+    searches = await _read_body(request, read_search)
+    async with _target(request) as target:
+        check_search(searches)
+        _check_search_indexes(target.collection, searches)
+    raise Unimplemented("Error executing plan: Not implemented: Search operation is not implemented for local executor")
+
+
+@asynccontextmanager
+async def _target(request: web.Request) -> AsyncIterator[_Target]:
+    """The collection in the path. When it turns out to be deleted, that is the same 404 as one never found."""
+    shell = shell_of(request)
+    path = request.match_info
+    collection = await shell.rows.resolve(path["tenant"], path["database"], path["collection_id"])
+    try:
+        yield _Target(shell, collection)
+    except Gone:
+        shell.rows.forget(collection.id)
+        raise missing(collection.id) from None
+
+
+async def _read_body(request: web.Request, read: Callable[[Any], Body]) -> Body:
+    return await off_loop(request.content_length, read, require_object(await read_json(request)))
+
+
+async def _write(request: web.Request, op: Op) -> None:
+    write = await _read_body(request, lambda tree: read_write(op, tree))
+    async with _target(request) as target:
+        await append_write(target.shell, target.collection, write, request.content_length)
+
+
+def _check_delete(body: _Delete, selection: Selection) -> None:
+    """Raises InvalidArgument for selectors that cannot stand together."""
+    if selection.where is not None:
+        return
+    if body.ids == []:
+        refuse_fields({"ids, where": "Either ids or where must be specified"})
+    if body.limit is not None:
+        refuse_fields({"limit, where": "limit can only be specified when a where clause is provided"})
+
+
+async def _delete(target: _Target, selection: Selection, limit: int | None) -> int:
+    """How many records are said to be deleted: with a filter those that matched, without one as many as were named."""
+    ids = selection.ids or []
+    if selection.where is not None:
+        ids = await reads.matching_ids(target.shell.workers, target.collection, selection, limit)
+    await append_delete(target.shell, target.collection, ids)
+    return len(ids)
+
+
+def _read_query(tree: Any) -> tuple[_Query, RawEmbeddings]:
+    if "query_embeddings" not in tree:
+        raise wrong_shape("missing field `query_embeddings`")
+    return shaped(tree, _Query), read_embeddings(tree["query_embeddings"], encoded_allowed=False)
+
+
+async def _query(target: _Target, body: _Query, raw: RawEmbeddings, wanted: Wanted) -> Hits:
+    selection = body.selection()
+    embeddings = decode(raw)
+    collection = target.collection
+    if collection.dimension is None:  # a cached row may be older than the first write
+        collection = await target.shell.rows.refresh(collection)
+    if collection.dimension is not None and embeddings.widths:
+        check_width(embeddings, collection.dimension)
+        refuse_fields({"query_embeddings": embeddings.problem()})
+    check_filterable(collection, selection.where)
+    if collection.dimension is None or not raw.count:
+        return reads.no_hits(raw.count)
+    return await reads.query(
+        target.shell.workers,
+        collection,
+        selection,
+        embeddings.matrix,
+        N_RESULTS_DEFAULT if body.n_results is None else body.n_results,
+        effective_ef_search(collection.configuration),
+        wanted,
+    )
+
+
+def _check_search_indexes(collection: Collection, searches: tuple[SearchPayload, ...]) -> None:
+    """Raises InvalidArgument for a filter or a sparse query that needs an index that is off."""
+    for payload in searches:
+        check_filterable(collection, payload.where)
+        for knn in payload.knn:
+            if isinstance(knn.query, SparseVector):
+                check_key(collection.schema, knn.key, "sparse_vector")
+
+
+def _size(columns: Columns) -> int:
+    """Roughly the bytes of the columns once encoded."""
+    texts = (columns.documents, columns.metadatas)
+    return len(columns.ids) * 40 + 3 * len(columns.embeddings or b"") + sum(map(_text_size, texts))
+
+
+def _text_size(column: list[str | None] | None) -> int:
+    return sum(map(len, filter(None, column))) if column else 0

@@ -1,0 +1,179 @@
+"""Calls to the query workers, one shard at a time, past workers that are dead, draining or slow.
+
+1. Live workers are ranked per shard by rendezvous hashing, so that a shard's reads find a warm cache.
+2. The first in rank is asked. When it fails, the next is asked at once; when it is merely slow, the next is asked
+   as well and the first answer wins.
+3. When nobody answered, membership is read again and all are tried again, until the failover time is over.
+
+Which worker answers never decides what is true: any worker can serve any shard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+import structlog
+from prometheus_client import Counter
+
+from shared.errors import DeadlineExceeded, PolychromeError, Unavailable, WrongWorker
+from shared.placement import rank
+from shared.rpc.messages import (
+    CountRequest,
+    CountResponse,
+    GetRequest,
+    GetResponse,
+    QueryRequest,
+    QueryResponse,
+    Shard,
+)
+
+if TYPE_CHECKING:
+    from shared.membership import Member, Membership
+
+    from shared.clock import Clock
+    from shared.rpc.client import RpcClient
+
+Response = TypeVar("Response")
+
+ANOTHER_MAY_ANSWER: Final = (Unavailable, WrongWorker, DeadlineExceeded)
+"""Failures of one worker that say nothing about what another would answer."""
+
+FAILOVERS = Counter("polychrome_frontend_worker_failovers_total", "Calls that went on to another query worker", ["why"])
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long each kind of waiting may take, in seconds.
+
+    `failover_s` bounds the search for a worker that answers at all, `call_s` one call, `hedge_after_s` is when a
+    second worker is asked as well, `suspect_s` how long a worker that failed is ranked last, `poll_s` the age of
+    membership, `retry_s` the pause after everybody failed.
+    """
+
+    failover_s: float = 10.0
+    call_s: float = 60.0
+    hedge_after_s: float = 2.0
+    suspect_s: float = 1.0
+    poll_s: float = 0.5
+    retry_s: float = 0.05
+
+
+class Workers:
+    """The query workers as one thing that answers."""
+
+    def __init__(self, membership: Membership, rpc: RpcClient, clock: Clock, patience: Patience | None = None) -> None:
+        self._membership = membership
+        self._rpc = rpc
+        self._clock = clock
+        self._patience = patience or Patience()
+        self._members: dict[str, Member] = {}
+        self._read_at: float | None = None
+        self._reading = asyncio.Lock()
+        self._suspect_until: dict[str, float] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether some worker is known that takes requests."""
+        return bool(self._members)
+
+    @property
+    def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
+        return (self._poll,)
+
+    async def count(self, request: CountRequest) -> CountResponse:
+        return await self._ask("count", request.shard, request, CountResponse)
+
+    async def get(self, request: GetRequest) -> GetResponse:
+        return await self._ask("get", request.shard, request, GetResponse)
+
+    async def query(self, request: QueryRequest) -> QueryResponse:
+        return await self._ask("query", request.shard, request, QueryResponse)
+
+    async def _ask(self, method: str, shard: Shard, request: msgspec.Struct, answer: type[Response]) -> Response:
+        payload = msgspec.msgpack.encode(request)
+        return msgspec.msgpack.decode(await self._call(method, shard, payload), type=answer)
+
+    async def _call(self, method: str, shard: Shard, payload: bytes) -> memoryview:
+        """The answer of whichever worker gives one; Unavailable or DeadlineExceeded when none does in time."""
+        key = f"{shard.collection}/{shard.shard}"
+        deadline = self._clock.monotonic() + self._patience.failover_s
+        failure: PolychromeError = Unavailable("No query worker is available")
+        while True:
+            try:
+                return await self._try_in_rank(self._ranked(key), method, payload)
+            except ANOTHER_MAY_ANSWER as error:
+                failure = error
+            except _NobodyThereError:
+                pass
+            if self._clock.monotonic() + self._patience.retry_s >= deadline:
+                raise failure if not isinstance(failure, WrongWorker) else Unavailable(failure.message)
+            await self._read_members(max_age_s=self._patience.retry_s)
+            await self._clock.sleep(self._patience.retry_s)
+
+    async def _try_in_rank(self, workers: Sequence[Member], method: str, payload: bytes) -> memoryview:
+        """Ask one after the other, and a second beside a slow first. Raises the last failure when all failed."""
+        waiting = list(workers)
+        running: dict[asyncio.Task[memoryview], Member] = {}
+        failure: PolychromeError | _NobodyThereError = _NobodyThereError()
+        try:
+            while waiting or running:
+                if waiting and len(running) < 2:
+                    worker = waiting.pop(0)
+                    call = self._rpc.call(worker.address, method, payload, timeout_s=self._patience.call_s)
+                    running[asyncio.ensure_future(call)] = worker
+                hedge = self._patience.hedge_after_s if waiting and len(running) < 2 else None
+                done, _ = await asyncio.wait(running, timeout=hedge, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    FAILOVERS.labels("slow").inc()
+                for task in done:
+                    worker = running.pop(task)
+                    try:
+                        return task.result()
+                    except ANOTHER_MAY_ANSWER as error:
+                        failure = error
+                        self._distrust(worker, error)
+        finally:
+            for task in running:
+                task.cancel()
+        raise failure
+
+    def _ranked(self, key: str) -> list[Member]:
+        """Workers for this shard, best first, the recently failed ones behind all others."""
+        now = self._clock.monotonic()
+        order = [self._members[worker] for worker in rank(key, list(self._members))]
+        return sorted(order, key=lambda worker: self._suspect_until.get(worker.id, 0.0) > now)
+
+    def _distrust(self, worker: Member, error: PolychromeError) -> None:
+        FAILOVERS.labels(error.code).inc()
+        log.info("worker_failed", worker=worker.id, address=worker.address, error=error.code, message=error.message)
+        self._suspect_until[worker.id] = self._clock.monotonic() + self._patience.suspect_s
+
+    async def _poll(self) -> None:
+        while True:
+            try:
+                await self._read_members(max_age_s=0.0)
+            except Unavailable as error:
+                log.warning("membership_unavailable", message=error.message)
+            await self._clock.sleep(self._patience.poll_s)
+
+    async def _read_members(self, max_age_s: float) -> None:
+        """Read membership unless somebody else has just done so. Unavailable when Redis is away."""
+        async with self._reading:
+            if self._read_at is not None and self._clock.monotonic() - self._read_at < max_age_s:
+                return
+            found = await self._membership.members()
+            self._members = {member.id: member for member in found if not member.draining}
+            self._suspect_until = {
+                worker: until for worker, until in self._suspect_until.items() if worker in self._members
+            }
+            self._read_at = self._clock.monotonic()
+
+
+class _NobodyThereError(Exception):
+    """There was no worker to ask."""
