@@ -115,6 +115,8 @@ class FrameReader:
     def _length(self, view: memoryview, at: int) -> int:
         """Length of the frame that begins at `at`, or of its head while that is not there."""
         if len(view) - at < HEAD_BYTES:
+            if not MAGIC.startswith(bytes(view[at : at + len(MAGIC)])):  # no need to wait for a whole head of garbage
+                raise BadFrame("not a frame")
             return HEAD_BYTES
         magic, version, kind, header_bytes, payload_bytes, _ = _HEAD.unpack_from(view, at)
         if magic != MAGIC or version != VERSION or kind not in _KINDS:
