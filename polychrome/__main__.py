@@ -1,11 +1,13 @@
-"""The command line: `polychrome up` and `polychrome status`."""
+"""The command line: `polychrome up`, `polychrome status`, `polychrome create-bucket`."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
+from polychrome.bucket import BucketError, create_bucket
 from polychrome.datadir import DataDirInUseError
 from polychrome.plan import ClusterOptions
 from polychrome.redis_server import NoRedisServerError
@@ -21,7 +23,7 @@ def main() -> None:
     arguments = _parser().parse_args()
     try:
         code = arguments.run(arguments)
-    except (DataDirInUseError, NoRedisServerError, BadConfigurationError) as error:
+    except (DataDirInUseError, NoRedisServerError, BadConfigurationError, BucketError) as error:
         sys.exit(f"polychrome: {error}")
     sys.exit(code)
 
@@ -32,8 +34,20 @@ def _parser() -> argparse.ArgumentParser:
     _add_up(commands.add_parser("up", help="run a whole cluster on this machine, in the foreground"))
     show = commands.add_parser("status", help="show the processes of a running cluster")
     show.add_argument("--data-dir", type=Path, default=ClusterOptions().data_dir, help="default: %(default)s")
-    show.set_defaults(run=lambda arguments: status(arguments.data_dir, print))
+    show.set_defaults(run=lambda arguments: status(arguments.data_dir, _say))
+    bucket = commands.add_parser("create-bucket", help="create the bucket of POLYCHROME_BUCKET_URL if it is missing")
+    bucket.add_argument("url", nargs="?", default=os.environ.get("POLYCHROME_BUCKET_URL", ""), metavar="URL")
+    bucket.set_defaults(run=_create_bucket)
     return parser
+
+
+def _create_bucket(arguments: argparse.Namespace) -> int:
+    create_bucket(arguments.url, _say)
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _add_up(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +79,7 @@ def _shards(text: str) -> int:
 
 def _up(arguments: argparse.Namespace) -> int:
     options = {name: value for name, value in vars(arguments).items() if name != "run"}
-    up(ClusterOptions(**options), lambda line: print(line, flush=True))
+    up(ClusterOptions(**options), _say)
     return 0
 
 

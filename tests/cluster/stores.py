@@ -1,0 +1,134 @@
+"""What a test cluster keeps its state in: real servers on free ports, each stopped by its own handle."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from polychrome.process import Process, ProcessSpec, free_port
+from polychrome.redis_server import answers, find_program, redis_server
+from tests.cluster.waiting import wait_until
+from tests.objects.ministack import running_ministack
+
+
+def require(available: bool, what: str) -> None:
+    """A missing service skips at home and fails in CI."""
+    if not available:
+        if os.environ.get("CI"):
+            pytest.fail(f"{what} is missing")
+        pytest.skip(f"{what} is missing")
+
+
+class RedisNode:
+    """A Redis server that keeps its port and data through `kill` and `start`."""
+
+    def __init__(self, spec: ProcessSpec, url: str, log_path: Path) -> None:
+        self.url = url
+        self.process = Process(spec, log_path)
+
+    def start(self) -> None:
+        self.process.start()
+        wait_until(self._up, "an answering Redis server")
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def _up(self) -> bool:
+        if not self.process.running():
+            raise RuntimeError(f"the Redis server ended: {self.process.log_tail()}")
+        return answers(self.url)
+
+
+@contextmanager
+def own_redis(directory: Path) -> Iterator[RedisNode]:
+    """The server that `polychrome up` starts."""
+    server = redis_server(directory / "redis")
+    with _running(RedisNode(server.prepare(), server.url, directory / "redis.log")) as node:
+        yield node
+
+
+@contextmanager
+def redis_by_command(directory: Path, command: tuple[str, ...]) -> Iterator[RedisNode]:
+    """A server by its own command line (`valkey-server --appendonly yes ...`), on a free port."""
+    port = free_port()
+    data = directory / "redis"
+    data.mkdir(parents=True)
+    here = ("--bind", "127.0.0.1", "--port", str(port), "--dir", str(data))
+    spec = ProcessSpec("redis", "redis", (str(find_program()), *command[1:], *here))
+    with _running(RedisNode(spec, f"redis://127.0.0.1:{port}/0", directory / "redis.log")) as node:
+        yield node
+
+
+@contextmanager
+def _running(node: RedisNode) -> Iterator[RedisNode]:
+    node.start()
+    try:
+        yield node
+    finally:
+        node.kill()
+
+
+@dataclass(frozen=True)
+class S3Endpoint:
+    """An S3-compatible server over HTTP."""
+
+    url: str
+    access_key: str = "polychrome"
+    secret_key: str = "polychrome-secret"
+
+    @property
+    def address(self) -> str:
+        return self.url.removeprefix("http://")
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        return {
+            "AWS_ENDPOINT_URL_S3": self.url,
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+        }
+
+
+@dataclass
+class ObjectStorage:
+    """A bucket, and the variables with which a process reaches it. A server of ours can be stopped and started."""
+
+    url: str
+    endpoint: S3Endpoint | None = None
+    directory: Path | None = None
+    _server: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        return self.endpoint.environ if self.endpoint else {}
+
+    def stop(self) -> None:
+        self._server.close()
+
+    def start(self) -> None:
+        assert self.endpoint is not None
+        assert self.directory is not None
+        port = int(self.endpoint.address.rpartition(":")[2])
+        self._server.enter_context(running_ministack(self.directory, port))
+
+
+@contextmanager
+def directory_storage(directory: Path) -> Iterator[ObjectStorage]:
+    directory.mkdir(parents=True, exist_ok=True)
+    yield ObjectStorage(directory.resolve().as_uri())
+
+
+@contextmanager
+def ministack_storage(directory: Path) -> Iterator[ObjectStorage]:
+    """A server whose objects survive its being killed. The bucket is not there yet."""
+    endpoint = S3Endpoint(f"http://127.0.0.1:{free_port()}")
+    storage = ObjectStorage("s3://polychrome", endpoint, directory / "ministack")
+    storage.start()
+    try:
+        yield storage
+    finally:
+        storage.stop()
