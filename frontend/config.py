@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
+from typing import Final
 
 from shared import limits
 from shared.config import ProcessConfig, parse_names, parse_port, parse_positive, parse_seconds, setting
 
+ACCESS_LOGS: Final = ("all", "failed", "off")
 
-class AccessLog(enum.StrEnum):
-    """Which requests leave a line in the log."""
 
-    ALL = "all"
-    FAILED = "failed"
-    OFF = "off"
+def parse_access_log(text: str) -> str:
+    if text not in ACCESS_LOGS:
+        raise ValueError(f"expected one of {', '.join(ACCESS_LOGS)}")
+    return text
 
 
 def parse_shards(text: str) -> int:
@@ -92,9 +92,9 @@ class FrontendConfig(ProcessConfig):
         default=10.0,
         parse=parse_seconds,
     )
-    access_log: AccessLog = setting(
+    access_log: str = setting(
         "POLYCHROME_FRONTEND_ACCESS_LOG",
         "Requests that leave a line in the log: all, failed (status 500 and above) or off.",
-        default=AccessLog.ALL,
-        parse=AccessLog,
+        default="all",
+        parse=parse_access_log,
     )

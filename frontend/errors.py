@@ -97,3 +97,8 @@ def answer_of(error: errors.PolychromeError, path: str) -> web.Response:
 def internal_error() -> web.Response:
     """The answer to an exception nobody foresaw."""
     return web.Response(body=body_of("InternalError", "Internal error"), status=500, content_type=JSON_TYPE)
+
+
+def gone(message: str) -> web.Response:
+    """410: an API that is no more."""
+    return web.Response(body=body_of("Unimplemented", message), status=410, content_type=JSON_TYPE)

@@ -14,8 +14,8 @@ Metadata = dict[str, Any]
 
 
 def stored_metadata(given: Mapping[str, Any], *, null_removes: bool = False) -> Metadata:
-    """The metadata as it is stored and shown. With `null_removes` members that are null are left out; otherwise they are
-    of the wrong shape. Raises WrongShape.
+    """The metadata as it is stored and shown. With `null_removes` members that are null are left out; otherwise they
+    are of the wrong shape. Raises WrongShape.
     """
     row = read_metadatas([dict(given)], patch=null_removes).rows[0] or {}
     return {key: _shown(value) for key, value in row.items() if value is not None}

@@ -215,6 +215,7 @@ def value_type(value: Scalar) -> str:
 
 
 def check_key(schema: Schema, key: str, kind: str) -> None:
+    """Raises InvalidArgument when values of type `kind` at `key` are not indexed."""
     """Raises InvalidArgument when `key` has no index for values of type `kind`."""
     if not _is_enabled(schema, key, kind, SCALAR_INDEXES[kind]):
         raise InvalidArgument(

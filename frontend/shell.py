@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 if TYPE_CHECKING:
-    from shared.catalog import Catalog
-
     from frontend.config import FrontendConfig
     from frontend.dirty import DirtyShards
     from frontend.rows import RowCache
     from frontend.workers import Workers
+    from shared.catalog import Catalog
     from shared.clock import Clock
     from shared.log.jobs import Jobs
     from shared.log.log import Log

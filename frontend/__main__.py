@@ -1,0 +1,7 @@
+"""python -m frontend"""
+
+from frontend.config import FrontendConfig
+from frontend.service import open_service
+from shared.service import main
+
+main("frontend", FrontendConfig, open_service)

@@ -1,0 +1,121 @@
+"""Bodies of the collection routes, checked and turned into what the catalog stores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from frontend.body import shaped
+from frontend.configuration import (
+    ConfigurationChange,
+    GivenConfiguration,
+    VectorSettings,
+    changed_settings,
+    check_change,
+    fixed_settings,
+    settings_from_request,
+    shown_configuration,
+)
+from frontend.metadata_rules import Metadata, metadata_problem, stored_metadata
+from frontend.names import name_problem
+from frontend.schema import Schema, reconciled, settings_of, with_settings
+from frontend.schema_rules import schema_problem
+from frontend.schema_shape import GivenSchema, given_schema
+from shared.catalog import Collection, NewCollection
+from shared.errors import InvalidArgument
+
+
+class CollectionCreate(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of POST .../collections. The schema is shaped by itself, because it has an older spelling."""
+
+    name: str
+    metadata: dict[str, Any] | None = None
+    configuration: GivenConfiguration | None = None
+    schema: Any = None
+    get_or_create: bool = False
+
+
+class CollectionUpdate(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of PUT .../collections/{collection_id}."""
+
+    new_name: str | None = None
+    new_metadata: dict[str, Any] | None = None
+    new_configuration: ConfigurationChange | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """A create request of the right shape."""
+
+    body: CollectionCreate
+    metadata: Metadata | None
+    schema: GivenSchema | None
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """An update request that some collection would take. `has_metadata` tells «make it null» from «keep it»."""
+
+    new_name: str | None
+    has_metadata: bool
+    metadata: Metadata | None
+    configuration: ConfigurationChange | None
+
+
+def read_creation(tree: Any) -> Creation:
+    """Shape alone. Raises WrongShape."""
+    body = shaped(tree, CollectionCreate)
+    metadata = None if body.metadata is None else stored_metadata(body.metadata)
+    return Creation(body, metadata or None, given_schema(body.schema))
+
+
+def new_collection(creation: Creation, shards: int) -> NewCollection:
+    """What the catalog shall store. Raises InvalidArgument, the contract's first reason first."""
+    body = creation.body
+    _refuse(
+        {
+            "name": name_problem(body.name),
+            "metadata": None if body.metadata is None else metadata_problem(body.metadata),
+            "schema": None if creation.schema is None else schema_problem(creation.schema),
+        }
+    )
+    settings = settings_from_request(body.configuration, creation.metadata)
+    schema, settings = reconciled(creation.schema, settings)
+    return NewCollection(
+        name=body.name,
+        metadata=creation.metadata,
+        configuration=shown_configuration(settings),
+        schema=schema,
+        shards=shards,
+        fixed=fixed_settings(settings, shards),
+    )
+
+
+def read_update(tree: Any) -> Update:
+    """Raises WrongShape, InvalidArgument."""
+    body = shaped(tree, CollectionUpdate)
+    given = body.new_metadata
+    metadata = None if given is None else stored_metadata(given, null_removes=True)
+    if body.new_configuration is not None:
+        check_change(body.new_configuration)
+    _refuse(
+        {
+            "new_name": None if body.new_name is None else name_problem(body.new_name),
+            "new_metadata": None if given is None else metadata_problem(given),
+        }
+    )
+    return Update(body.new_name, given is not None, metadata or None, body.new_configuration)
+
+
+def changed_vectors(collection: Collection, change: ConfigurationChange) -> tuple[dict[str, Any], Schema]:
+    """The collection's configuration and base schema after the change."""
+    settings: VectorSettings = changed_settings(settings_of(collection.schema), change)
+    return shown_configuration(settings), with_settings(collection.schema, settings)
+
+
+def _refuse(problems: dict[str, str | None]) -> None:
+    found = [f"Validation error: {field}: {problem}" for field, problem in problems.items() if problem]
+    if found:
+        raise InvalidArgument("\n".join(found))

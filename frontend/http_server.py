@@ -1,0 +1,115 @@
+"""The listening side: a socket, its connections, their timeouts, the orderly end.
+
+aiohttp times out idle connections between requests, but not one that never finishes its first request's headers; a
+loop here does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import http_exceptions, web
+
+from frontend.config import FrontendConfig
+from frontend.edge import IN_FLIGHT_KEY
+
+if TYPE_CHECKING:
+    from aiohttp.web_protocol import RequestHandler
+
+URL_BYTES_MAX: Final = 64 * 1024
+HEADER_BYTES_MAX: Final = 64 * 1024
+LISTEN_BACKLOG: Final = 1024
+SWEEP_S: Final = 1.0
+CLOSE_TIMEOUT_S: Final = 1.0
+
+
+def _not_the_clients_fault(record: logging.LogRecord) -> bool:
+    """Keeps requests that are not HTTP out of the log: they are answered with 400, and anyone can send them."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, http_exceptions.HttpProcessingError)
+
+
+class HttpServer:
+    """Serves one application."""
+
+    def __init__(self, app: web.Application, config: FrontendConfig) -> None:
+        self._app = app
+        self._config = config
+        logger = logging.getLogger("frontend.http")
+        logger.addFilter(_not_the_clients_fault)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            logger=logger,
+            auto_decompress=False,
+            keepalive_timeout=config.keepalive_timeout_s,
+            max_line_size=URL_BYTES_MAX,
+            max_field_size=HEADER_BYTES_MAX,
+            shutdown_timeout=CLOSE_TIMEOUT_S,
+        )
+        self._site: web.TCPSite | None = None
+        self._silent_since_s: dict[RequestHandler, float] = {}
+
+    @property
+    def address(self) -> str:
+        """host:port that is listened on."""
+        bound = self._runner.addresses[0]
+        return f"{bound[0]}:{bound[1]}"
+
+    async def start(self) -> None:
+        await self._runner.setup()
+        self._site = web.TCPSite(
+            self._runner,
+            self._config.host,
+            self._config.port,
+            backlog=LISTEN_BACKLOG,
+            reuse_address=True,
+            reuse_port=self._config.reuse_port and hasattr(socket, "SO_REUSEPORT"),
+        )
+        await self._site.start()
+
+    async def drain(self) -> None:
+        """Stop listening, finish what has begun; idle connections are closed at once, busy ones after their answer."""
+        self._app[IN_FLIGHT_KEY].draining = True
+        if self._site is not None:
+            await self._site.stop()
+            self._site = None
+        await self._app[IN_FLIGHT_KEY].idle.wait()
+
+    async def close(self) -> None:
+        await self._runner.cleanup()
+
+    async def close_silent_connections(self) -> None:
+        """A loop: closes connections that have not sent a first request in time."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(min(SWEEP_S, self._config.first_request_timeout_s))
+            self._sweep(loop.time())
+
+    def _sweep(self, now_s: float) -> None:
+        server = self._runner.server
+        if server is None:
+            return
+        spoken = self._app[IN_FLIGHT_KEY].spoken
+        connections = set(server.connections)
+        spoken &= connections
+        silent = connections - spoken
+        self._silent_since_s = {connection: self._silent_since_s.get(connection, now_s) for connection in silent}
+        for connection, since_s in self._silent_since_s.items():
+            if now_s - since_s > self._config.first_request_timeout_s:
+                connection.force_close()
+
+
+@asynccontextmanager
+async def open_http_server(app: web.Application, config: FrontendConfig) -> AsyncIterator[HttpServer]:
+    server = HttpServer(app, config)
+    try:
+        await server.start()
+        yield server
+    finally:
+        await server.close()

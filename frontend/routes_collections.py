@@ -1,0 +1,199 @@
+"""Collections of a database. Routes for names say `does not exist`, routes for ids end it with a full stop."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from aiohttp import web
+
+from frontend.answers import answer, nothing_to_say
+from frontend.body import read_json
+from frontend.collection_requests import Update, changed_vectors, new_collection, read_creation, read_update
+from frontend.params import query_u32
+from frontend.rows import canonical_uuid, check_collection_id, check_database_name, missing
+from frontend.schema import shown_schema
+from frontend.shell import Shell, shell_of
+from shared.catalog import Collection, Database
+from shared.errors import InvalidArgument, NotFound, StaleGeneration
+
+COLLECTIONS: Final = "/api/v2/tenants/{tenant}/databases/{database}/collections"
+UPDATE_TRIES: Final = 16
+"""How often an update that loses against others reads the row again before it gives up."""
+
+
+def shown_collection(collection: Collection) -> dict[str, Any]:
+    return {
+        "id": collection.id,
+        "name": collection.name,
+        "configuration_json": collection.configuration,
+        "schema": shown_schema(collection.schema, collection.keys),
+        "metadata": collection.metadata,
+        "dimension": collection.dimension,
+        "tenant": collection.tenant,
+        "database": collection.database,
+        "log_position": collection.log_position,
+        "version": collection.version,
+    }
+
+
+def _missing_name(name: str) -> NotFound:
+    return NotFound(f"Collection [{name}] does not exist")
+
+
+async def _database(request: web.Request) -> Database | None:
+    name = request.match_info["database"]
+    check_database_name(name)
+    return await shell_of(request).catalog.get_database(request.match_info["tenant"], name)
+
+
+async def create(request: web.Request) -> web.Response:
+    """The name is taken: 409, or with `get_or_create` the collection that has it, unchanged."""
+    creation = read_creation(await read_json(request))
+    shell, database_name = shell_of(request), request.match_info["database"]
+    check_database_name(database_name)
+    new = new_collection(creation, shell.config.shards_default)
+    database = await _database(request)
+    if database is None:
+        raise _no_database(database_name)
+    try:
+        collection, _ = await shell.catalog.create_collection(database, new, creation.body.get_or_create)
+    except NotFound:
+        raise _no_database(database_name) from None
+    return answer(shown_collection(collection))
+
+
+def _no_database(name: str) -> InvalidArgument:
+    return InvalidArgument(f"Database [{name}] does not exist")
+
+
+async def list_all(request: web.Request) -> web.Response:
+    """In the order of their creation; of a database that is not there, none."""
+    limit, offset = query_u32(request, "limit"), query_u32(request, "offset") or 0
+    database = await _database(request)
+    if database is None:
+        return answer([])
+    found = await shell_of(request).catalog.list_collections(database, limit, offset)
+    return answer([shown_collection(collection) for collection in found])
+
+
+async def count_all(request: web.Request) -> web.Response:
+    database = await _database(request)
+    return answer(0 if database is None else await shell_of(request).catalog.count_collections(database))
+
+
+async def get(request: web.Request) -> web.Response:
+    name = request.match_info["name"]
+    database = await _database(request)
+    collection = None if database is None else await shell_of(request).catalog.get_collection(database, name)
+    if collection is None:
+        raise _missing_name(name)
+    return answer(shown_collection(collection))
+
+
+async def get_by_id(request: web.Request) -> web.Response:
+    check_database_name(request.match_info["database"])
+    collection_id = canonical_uuid(request.match_info["collection_id"])
+    if collection_id is None:
+        raise InvalidArgument("Validation error: collection_id: Invalid collection ID format, expected UUID")
+    database = await _database(request)
+    catalog = shell_of(request).catalog
+    collection = None if database is None else await catalog.get_collection_by_id(database, collection_id)
+    if collection is None:
+        raise _missing_name(collection_id)
+    return answer(shown_collection(collection))
+
+
+async def get_by_crn(request: web.Request) -> web.Response:
+    """`<tenant_resource_name>:<database_name>:<collection_name>`"""
+    crn = request.match_info["crn"]
+    parts = crn.split(":")
+    if len(parts) != 3 or not all(parts):
+        raise InvalidArgument(
+            "Validation error: crn: CRN must be in the format "
+            "<tenant_resource_name>:<database_name>:<collection_name> with non-empty parts"
+        )
+    catalog = shell_of(request).catalog
+    tenant = await catalog.find_tenant_by_resource_name(parts[0])
+    database = None if tenant is None else await catalog.get_database(tenant.name, parts[1])
+    collection = None if database is None else await catalog.get_collection(database, parts[2])
+    if collection is None:
+        raise _missing_name(crn)
+    return answer(shown_collection(collection))
+
+
+async def delete(request: web.Request) -> web.Response:
+    name = request.match_info["name"]
+    database = await _database(request)
+    if database is None or not await shell_of(request).catalog.delete_collection(database, name):
+        raise _missing_name(name)
+    return nothing_to_say()
+
+
+async def update(request: web.Request) -> web.Response:
+    """Name, metadata and configuration together, or nothing of it."""
+    tree = await read_json(request)
+    check_database_name(request.match_info["database"])
+    collection_id = check_collection_id(request.match_info["name"])
+    wanted = read_update(tree)
+    database = await _database(request)
+    if database is None:
+        raise missing(collection_id)
+    await _apply(shell_of(request), database, collection_id, wanted)
+    return nothing_to_say()
+
+
+async def _apply(shell: Shell, database: Database, collection_id: str, wanted: Update) -> None:
+    for _ in range(UPDATE_TRIES):
+        collection = await shell.catalog.get_collection_by_id(database, collection_id)
+        if collection is None:
+            raise missing(collection_id)
+        changes = _changes(collection, wanted)
+        if not changes or await shell.catalog.update_collection(database, collection, **changes):
+            shell.rows.forget(collection_id)
+            return
+    raise StaleGeneration("The collection is being changed by others; try again")
+
+
+def _changes(collection: Collection, wanted: Update) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    if wanted.new_name is not None and wanted.new_name != collection.name:
+        changes["name"] = wanted.new_name
+    if wanted.has_metadata:
+        changes["metadata"] = wanted.metadata
+    if wanted.configuration is not None:
+        changes["configuration"], changes["schema"] = changed_vectors(collection, wanted.configuration)
+    return changes
+
+
+async def indexing_status(request: web.Request) -> web.Response:
+    """An operation is one record of one write or delete. What is compacted is counted up to the last position below
+    which no shard has anything left to do.
+    """
+    place = request.match_info
+    shell = shell_of(request)
+    row = await shell.rows.resolve(place["tenant"], place["database"], place["collection_id"])
+    collection = await shell.rows.refresh(row)
+    total = collection.head - 1
+    indexed = min(collection.log_position, total)
+    return answer(
+        {
+            "op_indexing_progress": indexed / total if total else 1.0,
+            "num_unindexed_ops": total - indexed,
+            "num_indexed_ops": indexed,
+            "total_ops": total,
+        }
+    )
+
+
+def routes() -> list[web.RouteDef]:
+    return [
+        web.post(COLLECTIONS, create),
+        web.get(COLLECTIONS, list_all),
+        web.get("/api/v2/tenants/{tenant}/databases/{database}/collections_count", count_all),
+        web.get(COLLECTIONS + "/by-id/{collection_id}", get_by_id),
+        web.get(COLLECTIONS + "/{collection_id}/indexing_status", indexing_status),
+        web.get(COLLECTIONS + "/{name}", get),
+        web.delete(COLLECTIONS + "/{name}", delete),
+        web.put(COLLECTIONS + "/{name}", update),
+        web.get("/api/v2/collections/{crn}", get_by_crn),
+    ]

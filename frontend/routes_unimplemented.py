@@ -1,0 +1,111 @@
+"""Routes whose features this build does not have. They check what the contract checks first, then say so."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from frontend.body import read_json, require_object, shaped
+from frontend.names import is_multi_region
+from frontend.routes_collections import COLLECTIONS
+from frontend.rows import check_database_name
+from frontend.shell import shell_of
+from shared.errors import InvalidArgument, TransactionsNotSupported, Unimplemented
+
+COLLECTION: Final = COLLECTIONS + "/{collection_id}"
+NO_FUNCTIONS: Final = "Attached functions are unsupported"
+NO_TRANSACTIONS: Final = "Conditional transactions are unsupported"
+
+
+class Fork(msgspec.Struct, frozen=True):
+    """Body of POST .../fork."""
+
+    new_name: str
+
+
+class Attach(msgspec.Struct, frozen=True):
+    """Body of POST .../functions/attach."""
+
+    name: str
+    function_id: str
+    output_collection: str
+    params: dict[str, Any] | None = None
+
+
+class Detach(msgspec.Struct, frozen=True):
+    """Body of POST .../attached_functions/{name}/detach."""
+
+    delete_output: bool = False
+
+
+class AddInput(msgspec.Struct, frozen=True):
+    """Body of POST .../attached_functions/{name}/add_input."""
+
+    input_collection_id: uuid.UUID
+
+
+class ConditionalCommit(msgspec.Struct, frozen=True, kw_only=True):
+    """Outline of the body of POST .../conditional/commit."""
+
+    operations: list[dict[str, Any]]
+    read_token: int | None = None
+    read_ids: list[str] = []
+
+
+async def _check_place(request: web.Request, multi_region: str | None = None) -> None:
+    """The checks before the feature itself: database name, collection id, the collection's existence."""
+    place = request.match_info
+    check_database_name(place["database"])
+    if multi_region is not None and is_multi_region(place["database"]):
+        raise InvalidArgument(f"multi-region databases do not support {multi_region}")
+    await shell_of(request).rows.resolve(place["tenant"], place["database"], place["collection_id"])
+
+
+async def fork(request: web.Request) -> web.Response:
+    shaped(await read_json(request), Fork)
+    await _check_place(request, "forking")
+    raise Unimplemented("Collection forking is unsupported for local chroma")
+
+
+async def fork_count(request: web.Request) -> web.Response:
+    await _check_place(request)
+    raise Unimplemented("Count forks is unsupported for local chroma")
+
+
+def _function_route(shape: type[msgspec.Struct] | None) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handler(request: web.Request) -> web.Response:
+        if shape is not None:
+            shaped(await read_json(request), shape)
+        await _check_place(request, "attached functions")
+        raise Unimplemented(NO_FUNCTIONS)
+
+    return handler
+
+
+async def conditional_get(request: web.Request) -> web.Response:
+    require_object(await read_json(request))
+    await _check_place(request)
+    raise TransactionsNotSupported(NO_TRANSACTIONS)
+
+
+async def conditional_commit(request: web.Request) -> web.Response:
+    shaped(await read_json(request), ConditionalCommit)
+    await _check_place(request)
+    raise TransactionsNotSupported(NO_TRANSACTIONS)
+
+
+def routes() -> list[web.RouteDef]:
+    return [
+        web.post(COLLECTION + "/fork", fork),
+        web.get(COLLECTION + "/fork_count", fork_count),
+        web.post(COLLECTION + "/functions/attach", _function_route(Attach)),
+        web.get(COLLECTION + "/functions/{name}", _function_route(None)),
+        web.post(COLLECTION + "/attached_functions/{name}/detach", _function_route(Detach)),
+        web.post(COLLECTION + "/attached_functions/{name}/add_input", _function_route(AddInput)),
+        web.post(COLLECTION + "/conditional/get", conditional_get),
+        web.post(COLLECTION + "/conditional/commit", conditional_commit),
+    ]

@@ -1,0 +1,83 @@
+"""A frontend process: what it opens, in order, and what it runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis.asyncio import Redis
+
+from frontend.app import build_app
+from frontend.config import FrontendConfig
+from frontend.dirty import DirtyShards
+from frontend.http_server import HttpServer, open_http_server
+from frontend.rows import RowCache
+from frontend.shell import Shell
+from frontend.workers import Workers
+from shared.catalog import Catalog
+from shared.clock import SystemClock
+from shared.log.jobs import Jobs
+from shared.log.log import Log
+from shared.membership import Membership
+from shared.redis.client import open_redis
+from shared.redis.keys import Keys
+from shared.rpc.client import RpcClient
+
+
+class Frontend:
+    """The running frontend."""
+
+    def __init__(self, server: HttpServer, shell: Shell) -> None:
+        self._server = server
+        self._shell = shell
+        self._draining = False
+
+    @property
+    def address(self) -> str:
+        """Where the API is."""
+        return self._server.address
+
+    @property
+    def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
+        return (*self._shell.workers.loops, self._server.close_silent_connections)
+
+    def ready(self) -> bool:
+        return not self._draining and self._shell.workers.ready
+
+    async def drain(self) -> None:
+        """Finish the requests in hand, then tell the log service about the last writes."""
+        self._draining = True
+        await self._server.drain()
+        await self._shell.dirty.flush()
+
+
+def build_shell(config: FrontendConfig, redis: Redis, rpc: RpcClient) -> Shell:
+    keys = Keys(config.redis_prefix)
+    clock = SystemClock()
+    catalog = Catalog(redis, keys)
+    jobs = Jobs(redis, keys)
+    log = Log(redis, keys, backlog_ops_max=config.backlog_ops_max, backlog_bytes_max=config.backlog_bytes_max)
+    return Shell(
+        config=config,
+        clock=clock,
+        catalog=catalog,
+        log=log,
+        jobs=jobs,
+        dirty=DirtyShards(jobs),
+        workers=Workers(Membership(redis, keys, "queryworker"), rpc, clock),
+        rows=RowCache(catalog, clock, rows_max=config.rows_max, age_max_s=config.rows_age_max_s),
+    )
+
+
+@asynccontextmanager
+async def open_service(config: FrontendConfig) -> AsyncIterator[Frontend]:
+    async with open_redis(config.redis_url) as redis:
+        rpc = RpcClient()
+        try:
+            shell = build_shell(config, redis, rpc)
+            await shell.catalog.bootstrap()
+            async with open_http_server(build_app(shell), config) as server:
+                yield Frontend(server, shell)
+        finally:
+            await rpc.close()
