@@ -5,7 +5,6 @@ Both are hints: a lost one is found again by the log service's sweep of all coll
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from shared.redis.client import command, persist
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 
+DIRTY = Script("shared.log", "dirty")
 JOBS = Script("shared.log", "jobs")
 
 
@@ -40,9 +40,9 @@ class Jobs:
 
     async def mark_dirty(self, shards: Iterable[tuple[str, int]]) -> None:
         """Says that these shards were written. The oldest mark of a shard stays."""
-        marks = {_name(*shard): int(time.time() * 1000) for shard in shards}
-        if marks:
-            await persist(lambda: self._redis.zadd(self._keys.dirty, marks, nx=True), writes=True)
+        names = [_name(*shard) for shard in shards]
+        if names:
+            await DIRTY.run(self._redis, [self._keys.dirty], names)
 
     async def take_dirty(self, n: int) -> list[tuple[str, int]]:
         """Takes up to n marks away, oldest first."""

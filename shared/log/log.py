@@ -92,8 +92,8 @@ class Log:
         """Appends all parts, or none: `count` operations, whose offsets in the parts are 0 to count - 1.
 
         A request id that was used on this collection in the last `limits.REQUEST_ID_TTL_S` answers as it did then and
-        appends nothing: it must be new for every request. Raises Gone, StaleGeneration, DimensionMismatch, Backoff, Unavailable
-        (nothing was appended) or UnknownOutcome (the same request id may be tried again).
+        appends nothing: it must be new for every request. Raises Gone, StaleGeneration, DimensionMismatch, Backoff,
+        Unavailable (nothing was appended) or UnknownOutcome (the same request id may be tried again).
         """
         if count < 1 or not parts:
             raise ValueError("an append has at least one operation")
@@ -168,8 +168,8 @@ class Log:
         """The shard's state and the entries after the id `after`, as of one moment, in one round trip.
 
         With `bytes_max`, stops after the entry that reaches it. Entries are chained (each names the one before);
-        whether the first one follows what the caller has, the caller checks by `previous`. Raises Gone, and Corrupt when
-        the chain is broken between entries of the answer.
+        whether the first one follows what the caller has, the caller checks by `previous`. Raises Gone, and Corrupt
+        when the chain is broken between entries of the answer.
         """
         keys = [self._keys.state(collection_id), self._keys.log(collection_id, shard)]
         limit: Argument = "" if bytes_max is None else bytes_max

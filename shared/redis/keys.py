@@ -16,6 +16,7 @@ class Keys:
         self.prefix = prefix
         self.cluster = f"{prefix}:{{catalog}}:cluster"
         self.report = f"{prefix}:{{catalog}}:report"
+        self.changes = f"{prefix}:{{catalog}}:changes"
         self.tenants = f"{prefix}:{{catalog}}:tenants"
         self.resources = f"{prefix}:{{catalog}}:resources"
         self.tenant_trash = f"{prefix}:{{catalog}}:trash"

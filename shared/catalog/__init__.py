@@ -1,0 +1,31 @@
+"""The catalog: tenants, databases, collections."""
+
+from shared.catalog.catalog import Catalog
+from shared.catalog.founding import Cluster
+from shared.catalog.model import (
+    DEFAULT_DATABASE,
+    DEFAULT_DATABASE_ID,
+    DEFAULT_TENANT,
+    UNSET,
+    Collection,
+    Database,
+    NewCollection,
+    Tenant,
+    Unset,
+)
+from shared.log.state import Pointer
+
+__all__ = [
+    "DEFAULT_DATABASE",
+    "DEFAULT_DATABASE_ID",
+    "DEFAULT_TENANT",
+    "UNSET",
+    "Catalog",
+    "Cluster",
+    "Collection",
+    "Database",
+    "NewCollection",
+    "Pointer",
+    "Tenant",
+    "Unset",
+]

@@ -1,0 +1,103 @@
+"""Collects what died half-way: deletions that were committed and not finished, states that never got a row, rows whose
+state is behind or gone.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, Final
+
+import orjson
+from redis.asyncio import Redis
+
+from shared.catalog.catalog import Catalog
+from shared.catalog.removal import Removal
+from shared.catalog.slots import Slots
+from shared.log.lifecycle import Lifecycle
+from shared.redis.client import command, guarded, persist
+from shared.redis.keys import Keys
+from shared.redis.scripts import PIPELINE_MAX
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
+
+ORPHAN_AGE_S: Final = 600.0
+"""A state without a row is younger than this while its creator may be alive. Being wrong costs the creator one more
+try.
+"""
+
+
+class Collector:
+    """One round at a time; run by the log service."""
+
+    def __init__(self, redis: Redis, keys: Keys, catalog: Catalog, orphan_age_s: float = ORPHAN_AGE_S) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._catalog = catalog
+        self._removal = Removal(redis, keys)
+        self._slots = Slots(redis, keys)
+        self._lifecycle = Lifecycle(redis, keys)
+        self._orphan_age_s = orphan_age_s
+
+    async def collect_deleted(self) -> int:
+        """Finishes and collects every committed deletion; returns how many collections that was."""
+        deleted = await self._removal.collect([tenant.name for tenant in await self._catalog.tenants()])
+        async for database in self._catalog.databases():
+            deleted += await self._removal.collect_database(database.key)
+        return deleted
+
+    async def collect_orphans(self) -> int:
+        """Collects states that have no row and are old enough; returns how many."""
+        collected = 0
+        async for collection_id, database_key, age_s in self._lifecycle.owners():
+            if age_s < self._orphan_age_s:
+                continue
+            # The id goes to the trash first, in the slot where a row would be committed: from here on it can't be.
+            _, abandoned = await self._slots.collections(database_key, "abandon", collection_id)
+            if abandoned:
+                await self._lifecycle.mark_deleted([collection_id])
+                await self._lifecycle.collect(collection_id)
+                await self._slots.collections(database_key, "collected", collection_id)
+                collected += 1
+        return collected
+
+    async def repair_rows(self) -> int:
+        """Brings states up to their rows' generation where the process that changed the row died before that, and
+        removes rows whose state is gone: nothing could be read or written there. Returns how many rows it touched.
+        """
+        touched = 0
+        async for database in self._catalog.databases():
+            for start in itertools.count(0, PIPELINE_MAX):
+                some = await self._rows(database.key, start)
+                if not some:
+                    break
+                for collection_id, row, generation in some:
+                    touched += await self._repair(database.key, collection_id, orjson.loads(row), generation)
+        return touched
+
+    async def _rows(self, database_key: str, start: int) -> list[tuple[str, bytes, bytes | None]]:
+        """(id, row, the state's generation) of the next collections in order of creation."""
+        page = ("ZRANGE", self._keys.order(database_key), start, start + PIPELINE_MAX - 1)
+        ids = await persist(lambda: command(self._redis, *page), writes=False)
+        if not ids:
+            return []
+        with guarded():
+            rows = await command(self._redis, "HMGET", self._keys.rows(database_key), *ids)
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for collection_id in ids:
+                    pipeline.hget(self._keys.state(collection_id.decode()), "gen")
+                generations = await pipeline.execute()
+        return [
+            (collection_id.decode(), row, generation)
+            for collection_id, row, generation in zip(ids, rows, generations, strict=True)
+            if row is not None
+        ]
+
+    async def _repair(self, database_key: str, collection_id: str, row: dict[str, Any], state: bytes | None) -> bool:
+        if state is None:
+            await self._slots.collections(database_key, "delete", row["name"], collection_id)
+            log.warning("row_without_state", collection=collection_id, name=row["name"])
+            return True
+        if int(state) < row["generation"]:
+            return await self._lifecycle.raise_generation(collection_id, row["generation"])
+        return False

@@ -1,0 +1,96 @@
+"""What the catalog holds, as values."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any, Final
+
+from shared.log.state import Pointer
+
+DEFAULT_TENANT: Final = "default_tenant"
+DEFAULT_DATABASE: Final = "default_database"
+DEFAULT_DATABASE_ID: Final = "00000000-0000-0000-0000-000000000000"
+
+
+class Unset(enum.Enum):
+    """The type of UNSET, which says «leave as it is» where None is a value."""
+
+    UNSET = "unset"
+
+
+UNSET: Final = Unset.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """`resource_name` is set once, and the first part of a collection's resource name."""
+
+    name: str
+    resource_name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """`key` is unique for ever; `id` is what clients see (the default database's is always zero)."""
+
+    id: str
+    key: str
+    name: str
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A catalog row together with the collection's state, read one after the other: `generation` is the row's.
+
+    `schema` is the base schema as created; `keys` are the (metadata key, value type) pairs written since. `fixed` never
+    changes (space, shards, ef_construction, max_neighbors). `head` is the next position. `written` has the position of
+    each shard's newest log entry, 0 where there is none.
+    """
+
+    id: str
+    name: str
+    tenant: str
+    database: str
+    database_key: str
+    metadata: dict[str, Any] | None
+    configuration: dict[str, Any]
+    schema: dict[str, Any]
+    shards: int
+    generation: int
+    dimension: int | None
+    head: int
+    keys: frozenset[tuple[str, str]]
+    pointers: tuple[Pointer | None, ...]
+    fixed: dict[str, Any]
+    written: tuple[int, ...]
+
+    @property
+    def log_position(self) -> int:
+        """The last position such that everything up to it is compacted. A shard with nothing left to compact holds
+        nothing back.
+        """
+        covered = self.head - 1
+        for pointer, written in zip(self.pointers, self.written, strict=True):
+            covers = pointer.covers if pointer else 1
+            if written >= covers:
+                covered = min(covered, covers - 1)
+        return covered
+
+    @property
+    def version(self) -> int:
+        """Grows with every compaction of any shard."""
+        return sum(pointer.version for pointer in self.pointers if pointer)
+
+
+@dataclass(frozen=True)
+class NewCollection:
+    """What a creator gives."""
+
+    name: str
+    metadata: dict[str, Any] | None
+    configuration: dict[str, Any]
+    schema: dict[str, Any]
+    shards: int
+    fixed: dict[str, Any]

