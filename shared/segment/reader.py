@@ -20,13 +20,20 @@ from shared.segment.records import embedding_matrix, open_records
 DEFAULT_EF_SEARCH = 100
 
 
-def open_segment(directory: Path, info: SegmentInfo, ef_search: int = DEFAULT_EF_SEARCH) -> Segment:
-    """Opens a segment whose files were verified when they were fetched; Corrupt when lengths or headers are wrong."""
+def open_segment(
+    directory: Path, info: SegmentInfo, ef_search: int = DEFAULT_EF_SEARCH, *, graph: bool = True
+) -> Segment:
+    """Opens a segment whose files were verified when they were fetched; Corrupt when lengths or headers are wrong.
+
+    Without `graph` it is not loaded: for those who want the records and do not search.
+    """
     check_lengths(directory, info)
     batch = open_records(directory / RECORDS, info)
-    graph = Graph(directory / GRAPH, info.space, info.dimension, info.rows, ef_search) if info.graph else None
+    loaded = (
+        Graph(directory / GRAPH, info.space, info.dimension, info.rows, ef_search) if info.graph and graph else None
+    )
     return Segment(
-        info, batch, IdIndex(directory / IDS, batch.column("id")), MetadataIndex.open(directory / METADATA), graph
+        info, batch, IdIndex(directory / IDS, batch.column("id")), MetadataIndex.open(directory / METADATA), loaded
     )
 
 

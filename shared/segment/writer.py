@@ -4,6 +4,7 @@ manifest names it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -36,11 +37,13 @@ def write_segment(
     records: pa.Table,
     params: GraphParams,
     base_graph: Path | None = None,
+    check: Callable[[], None] | None = None,
 ) -> SegmentInfo:
     """Writes `records` (columns of `record_schema`, in insertion order, one or more) as a segment into `directory`.
 
     `path` is where the files will stand in the bucket. `base_graph` is the graph of a segment whose rows are
     exactly the first rows of `records`, dead ones included: it is extended on a copy instead of building anew.
+    `check` is called now and then; what it raises ends the work.
     """
     batch = _one_batch(records)
     vectors = embedding_matrix(batch.column("embedding"))
@@ -51,7 +54,7 @@ def write_segment(
     MetadataIndex.from_json(batch.column("metadata").to_pylist()).write(directory / METADATA)
     graph = batch.num_rows >= GRAPH_ROWS_MIN
     if graph:
-        build_graph(directory / GRAPH, vectors, params, base_graph)
+        build_graph(directory / GRAPH, vectors, params, base_graph, check)
     bounds = pc.min_max(ids).as_py()
     info = SegmentInfo(
         id=segment_id,

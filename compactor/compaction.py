@@ -1,0 +1,333 @@
+"""One compaction of one shard, from the log to a committed manifest.
+
+    step        what is done                                              after a crash behind it
+    claimed     a job is leased                                           the lease expires, the job is found again
+    read        the newest manifest and its segments are here             nothing happened
+    folded      the log after it is folded over them                      nothing happened
+    built       the new segment is written and proven, in scratch         scratch is emptied at the next start
+    uploaded    its files are in the bucket, under a name of its own      garbage, collected after the grace period
+    created     the manifest exists                                       whoever finds it completes it, or loses to it
+    committed   the pointer in Redis names it                             everything happened
+
+Publishing takes two conditional writes, and a manifest counts only when both succeeded: creating the object, which one
+of any number of racing writers does, and moving the pointer from exactly the manifest that the work started from. So no
+lock is needed, a lease only saves double work, and a slow compactor that believes it still has one can harm nobody.
+
+A manifest that exists and is not pointed to is completed before new work starts (its author died between the two
+writes) and again when creating fails (its author may be alive; both then set the same pointer, which is the same
+commit).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import enum
+import shutil
+import threading
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import Counter, Histogram
+from pyroaring import BitMap
+
+from compactor.build import Built, Source, build
+from compactor.checkpoints import Checkpoints, Step
+from compactor.fold import Fold, Superseded, fold
+from compactor.policy import Part, plan
+from compactor.proof import prove
+from shared.clock import Clock
+from shared.errors import Corrupt, Gone, PolychromeError
+from shared.log.log import Log
+from shared.log.state import ShardState
+from shared.manifest import Manifest, ManifestStore, ParentRef, SegmentRef, complete, segment_path
+from shared.model import Space
+from shared.objects.port import ObjectStore
+from shared.segment.cache import SegmentCache
+from shared.segment.reader import open_segment
+from shared.segment.stack import SegmentStack
+from shared.segment.writer import GraphParams
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
+
+COMPACTIONS: Final = Counter("polychrome_compactor_compactions", "Compactions by what came of them.", ["outcome"])
+OPERATIONS: Final = Counter("polychrome_compactor_operations", "Operations of the log that were compacted.")
+GRAPH_INSERTIONS: Final = Counter("polychrome_compactor_graph_insertions", "Rows added to graphs.")
+UNPROVEN: Final = Counter("polychrome_compactor_unproven", "Compactions refused because their digest did not prove.")
+STEP_SECONDS: Final = Histogram(
+    "polychrome_compactor_step_seconds",
+    "Time to reach a step from the one before.",
+    ["step"],
+    buckets=(0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300),
+)
+
+
+class Outcome(enum.StrEnum):
+    """What came of one compaction."""
+
+    NOTHING = "nothing"
+    """The log has nothing after the newest manifest."""
+    PUBLISHED = "published"
+    """A manifest was published that covers the whole log as it was."""
+    PARTIAL = "partial"
+    """A manifest was published; the log had more than one compaction takes."""
+    COMPLETED = "completed"
+    """Somebody's unfinished manifest was published; the log after it is still to do."""
+    LOST = "lost"
+    """Somebody else published first."""
+
+
+class Abandoned(PolychromeError):
+    """The job is given up: its lease was lost, or the process stops."""
+
+    code = "abandoned"
+
+
+class Abandon:
+    """Set from the event loop, looked at by the threads that work."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    def check(self) -> None:
+        if self._event.is_set():
+            raise Abandoned("the job was given up")
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What a compaction may use: threads to build a graph, bytes of the log to take at once."""
+
+    threads: int
+    fold_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Old:
+    """Where a compaction starts from."""
+
+    state: ShardState
+    manifest: Manifest | None
+    sources: list[Source]
+
+    def stack(self) -> SegmentStack:
+        return SegmentStack([source.segment for source in self.sources], [source.dead for source in self.sources])
+
+    def after(self, killed: dict[int, BitMap]) -> list[Source]:
+        """The sources with the rows that die now."""
+        return [
+            dataclasses.replace(source, dead=source.dead | killed[number]) if number in killed else source
+            for number, source in enumerate(self.sources)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Product:
+    """What a compaction made, proven and yet to be published. `segments` is the manifest's list."""
+
+    built: Built | None
+    segments: list[SegmentRef]
+    rows: int
+    digest: str
+
+
+class Compactor:
+    """Compacts shards. `written_by` names the process in manifests; `building` is a folder of scratch space on the
+    file system of the cache.
+    """
+
+    def __init__(
+        self,
+        shard_log: Log,
+        objects: ObjectStore,
+        cache: SegmentCache,
+        building: Path,
+        checkpoints: Checkpoints,
+        clock: Clock,
+        effort: Effort,
+        written_by: str,
+    ) -> None:
+        self._log = shard_log
+        self._objects = objects
+        self._manifests = ManifestStore(objects)
+        self._cache = cache
+        self._building = building
+        self._checkpoints = checkpoints
+        self._clock = clock
+        self._effort = effort
+        self._written_by = written_by
+
+    async def compact(self, collection: str, shard: int, abandon: Abandon | None = None) -> Outcome:
+        """One compaction. Raises Gone (deleted), Corrupt (nothing was published), Unavailable (try later),
+        Abandoned.
+        """
+        abandon = abandon or Abandon()
+        try:
+            outcome = await self._compact(_Progress(self._checkpoints, self._clock, abandon, collection, shard))
+        except Superseded as error:
+            log.info("superseded", collection=collection, shard=shard, reason=error.message)
+            outcome = Outcome.LOST
+        except asyncio.CancelledError:
+            abandon.set()  # the thread that works for it ends at its next look
+            raise
+        COMPACTIONS.labels(outcome).inc()
+        return outcome
+
+    async def _compact(self, progress: _Progress) -> Outcome:
+        collection, shard = progress.collection, progress.shard
+        [state] = await self._log.states([(collection, shard)])
+        if state is None or state.deleted:
+            raise Gone(f"collection {collection} was deleted")
+        if not state.uncompacted:
+            return Outcome.NOTHING
+        if await complete(self._objects, self._log.commit, collection, shard, state.pointer):
+            log.info("completed the manifest of another compactor", collection=collection, shard=shard)
+            return Outcome.COMPLETED
+        async with self._opened(collection, shard, state) as old, self._folder() as folder:
+            await progress.reached(Step.READ)
+            folded = await fold(
+                self._log, collection, shard, state.pointer, old.stack(), state.dimension,
+                self._effort.fold_bytes, progress.check,
+            )  # fmt: skip
+            if folded is None:
+                return Outcome.NOTHING
+            await progress.reached(Step.FOLDED)
+            product = await asyncio.to_thread(self._make, progress, old, folded, folder)
+            await progress.reached(Step.BUILT)
+            await self._upload(product.built)
+            await progress.reached(Step.UPLOADED)
+            return await self._publish(progress, old, folded, product)
+
+    @contextlib.asynccontextmanager
+    async def _opened(self, collection: str, shard: int, state: ShardState) -> AsyncIterator[_Old]:
+        """The committed manifest and its segments, fetched and verified, held until the end."""
+        async with contextlib.AsyncExitStack() as stack:
+            manifest = await self._manifests.load(collection, shard, state.pointer) if state.pointer else None
+            refs = manifest.segments if manifest else []
+            folders = [await stack.enter_async_context(self._cache.hold(ref.info)) for ref in refs]
+            sources = await asyncio.to_thread(_open_sources, refs, folders)
+            yield _Old(state, manifest, sources)
+
+    @contextlib.asynccontextmanager
+    async def _folder(self) -> AsyncIterator[Path]:
+        """A new folder to build in, gone afterwards unless the cache has taken it over."""
+        folder = self._building / uuid.uuid4().hex
+        try:
+            yield folder
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    def _make(self, progress: _Progress, old: _Old, folded: Fold, folder: Path) -> _Product:
+        """Plans, builds and proves. Takes long: for a thread."""
+        sources = old.after(folded.killed)
+        planned = plan([_part(source) for source in sources], folded.tail.num_rows)
+        segment_id = f"{_version(old.manifest) + 1:08d}-{uuid.uuid4().hex}"
+        path = segment_path(progress.collection, progress.shard, segment_id)
+        params = _graph_params(old.state, self._effort.threads)
+        built = build(folder, segment_id, path, sources, planned, folded.tail, params, progress.check)
+        try:
+            rows, digest = prove(old.manifest, folded, sources, planned, built)
+        except Corrupt:
+            UNPROVEN.inc()
+            raise
+        refs = [SegmentRef.of(sources[number].segment.info, sources[number].dead) for number in planned.kept]
+        if built is not None:
+            refs.append(SegmentRef.of(built.info, built.dead))
+            GRAPH_INSERTIONS.inc(built.inserted_into_graph)
+        return _Product(built, refs, rows, digest)
+
+    async def _upload(self, built: Built | None) -> None:
+        if built is None:
+            return
+        uploads = [
+            self._objects.put(f"{built.info.path}/{file.name}", built.directory / file.name)
+            for file in built.info.files
+        ]
+        for ended in await asyncio.gather(*uploads, return_exceptions=True):
+            if ended is not None:
+                raise ended
+
+    async def _publish(self, progress: _Progress, old: _Old, folded: Fold, product: _Product) -> Outcome:
+        """The two conditional writes. What was uploaded is garbage unless both succeed."""
+        collection, shard, expected = progress.collection, progress.shard, old.state.pointer
+        manifest = Manifest(
+            collection=collection,
+            shard=shard,
+            version=_version(old.manifest) + 1,
+            parent=ParentRef(expected.version, expected.hash) if expected else None,
+            covers=folded.covers,
+            dimension=folded.dimension or 0,
+            segments=product.segments,
+            rows=product.rows,
+            digest=product.digest,
+            written_by=f"{self._written_by} {uuid.uuid4().hex}",
+            created_s=self._clock.now(),
+        )
+        pointer = await self._manifests.create(manifest)
+        if pointer is None:
+            completed = await complete(self._objects, self._log.commit, collection, shard, expected)
+            return Outcome.COMPLETED if completed else Outcome.LOST
+        await progress.reached(Step.CREATED)
+        if not await self._log.commit(collection, shard, expected, pointer):
+            return Outcome.LOST
+        await progress.reached(Step.COMMITTED)
+        if product.built is not None:
+            await self._cache.adopt(product.built.info, product.built.directory)
+        OPERATIONS.inc(folded.operations)
+        log.info(
+            "published", collection=collection, shard=shard, version=manifest.version, covers=manifest.covers,
+            rows=manifest.rows, segments=len(manifest.segments), operations=folded.operations,
+        )  # fmt: skip
+        return Outcome.PUBLISHED if folded.complete else Outcome.PARTIAL
+
+
+class _Progress:
+    """The steps of one compaction: timed, told to the checkpoints, and each a chance to give up."""
+
+    def __init__(self, checkpoints: Checkpoints, clock: Clock, abandon: Abandon, collection: str, shard: int) -> None:
+        self.collection = collection
+        self.shard = shard
+        self.check = abandon.check
+        self._checkpoints = checkpoints
+        self._clock = clock
+        self._since = clock.monotonic()
+
+    async def reached(self, step: Step) -> None:
+        STEP_SECONDS.labels(step).observe(self._clock.monotonic() - self._since)
+        await self._checkpoints.reached(step, self.collection, self.shard)
+        self._since = self._clock.monotonic()
+        if step not in (Step.CREATED, Step.COMMITTED):  # behind these, finishing is quicker than having it finished
+            self.check()
+
+
+def _version(manifest: Manifest | None) -> int:
+    return manifest.version if manifest else 0
+
+
+def _open_sources(refs: Sequence[SegmentRef], folders: Sequence[Path]) -> list[Source]:
+    return [
+        Source(folder, open_segment(folder, ref.info, graph=False), ref.bitmap())
+        for ref, folder in zip(refs, folders, strict=True)
+    ]
+
+
+def _part(source: Source) -> Part:
+    info = source.segment.info
+    return Part(info.rows, len(source.dead), sum(file.bytes for file in info.files), info.graph)
+
+
+def _graph_params(state: ShardState, threads: int) -> GraphParams:
+    return GraphParams(
+        space=Space(state.fixed["space"]),
+        ef_construction=int(state.fixed["ef_construction"]),
+        max_neighbors=int(state.fixed["max_neighbors"]),
+        threads=threads,
+    )

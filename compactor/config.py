@@ -1,0 +1,66 @@
+"""What a compactor is told. See `docs/operations.md`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from compactor.checkpoints import Pause, parse_pause
+from shared.config import ProcessConfig, parse_positive, parse_seconds, setting
+
+
+def _parse_lease(text: str) -> float:
+    value = parse_seconds(text)
+    if value < 1:
+        raise ValueError("expected at least 1 second")
+    return value
+
+
+@dataclass(frozen=True)
+class CompactorConfig(ProcessConfig):
+    """One compactor."""
+
+    scratch_dir: Path = setting(
+        "POLYCHROME_COMPACTOR_SCRATCH_DIR",
+        "Folder of this process alone: segments being built, and a cache of others. May be lost at any time.",
+        default=Path(tempfile.gettempdir()) / "polychrome-compactor",
+    )
+    cache_bytes: int = setting(
+        "POLYCHROME_COMPACTOR_CACHE_BYTES",
+        "How much the cached segments may take in the scratch folder.",
+        default=16 * 1024**3,
+        parse=parse_positive,
+    )
+    threads: int = setting(
+        "POLYCHROME_COMPACTOR_THREADS",
+        "Threads that build the graph of one job.",
+        default=max(1, os.cpu_count() or 1),
+        parse=parse_positive,
+    )
+    concurrency: int = setting("POLYCHROME_COMPACTOR_CONCURRENCY", "Jobs at once.", default=1, parse=parse_positive)
+    lease_s: float = setting(
+        "POLYCHROME_COMPACTOR_LEASE_S",
+        "How long a job stays with a compactor that says nothing; another one takes it after that.",
+        default=15.0,
+        parse=_parse_lease,
+    )
+    poll_s: float = setting(
+        "POLYCHROME_COMPACTOR_POLL_S",
+        "Pause before asking again when there is no job.",
+        default=0.25,
+        parse=parse_seconds,
+    )
+    fold_bytes: int = setting(
+        "POLYCHROME_COMPACTOR_FOLD_BYTES",
+        "Bytes of the log that one compaction takes at most; the rest is the next one's.",
+        default=1024**3,
+        parse=parse_positive,
+    )
+    pause_at: Pause | None = setting(
+        "POLYCHROME_COMPACTOR_PAUSE_AT",
+        "For fault tests: `<step>:<seconds>`, a pause at a step of every job, to be killed there.",
+        default=None,
+        parse=parse_pause,
+    )

@@ -1,0 +1,151 @@
+"""The first half of a compaction: the log after a manifest, folded over its segments.
+
+1. Read the shard's stream page by page, after the position that the manifest covers. Every page comes with the state of
+   the same moment: when the pointer is no longer the one that the fold started from, the work is somebody else's
+   (Superseded).
+2. Prove that nothing is missing: every entry names the one before it; the first one names an entry that the manifest
+   covers; the last one is the stream's newest. A gap is Corrupt: an acknowledged write would be lost by going on.
+3. Apply an append only when its last entry is here.
+4. Stop at the end of the log, or behind the append that reaches the limit of bytes.
+
+At the end of the log everything below the collection's head is covered, because the state is of the same moment as the
+last page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import pyarrow as pa
+from pyroaring import BitMap
+
+from shared.digest import record_digests
+from shared.errors import Corrupt, Gone, PolychromeError
+from shared.log.batch import decode_batch
+from shared.log.state import Entry, Pointer, ShardRead, ShardState, after_position, position_of
+from shared.memtable import Base, Memtable
+from shared.model import FIRST_POSITION, record_schema
+
+PAGE_BYTES: Final = 16 * 1024 * 1024
+
+
+class Superseded(PolychromeError):
+    """Another compactor has published a manifest of the shard meanwhile; what this one did is void."""
+
+    code = "superseded"
+
+
+class Reader(Protocol):
+    """`shared.log.Log`, as far as a fold needs it."""
+
+    async def read(
+        self, collection_id: str, shard: int, after: str = ..., bytes_max: int | None = None
+    ) -> ShardRead: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """The log before `covers` (exclusive) and not before the manifest's, as a difference to the manifest's segments.
+
+    `tail` has the live records that the log touched (`record_schema`, digests included), ascending by `inserted`;
+    `killed` the rows of each segment, by its number, that died. `complete`: the log had no more.
+    """
+
+    covers: int
+    complete: bool
+    operations: int
+    dimension: int | None
+    tail: pa.Table
+    killed: dict[int, BitMap]
+
+
+async def fold(
+    log: Reader,
+    collection: str,
+    shard: int,
+    pointer: Pointer | None,
+    base: Base,
+    dimension: int | None,
+    bytes_max: int,
+    check: Callable[[], None],
+) -> Fold | None:
+    """Folds the log after `pointer`; None when there is nothing after it. Raises Superseded, Gone, Corrupt,
+    Unavailable.
+    """
+    covered = pointer.covers if pointer else FIRST_POSITION
+    memtable = Memtable(base, dimension)
+    after, waiting = after_position(covered), list[Entry]()
+    covers, operations, taken, complete = covered, 0, 0, False
+    first_page = True
+    while not complete and (taken < bytes_max or waiting):
+        check()
+        page = await log.read(collection, shard, after, PAGE_BYTES)
+        _check_state(page.state, collection, pointer)
+        _check_chain(page, after, covered if first_page else None)
+        first_page = False
+        ready, waiting = _whole_appends([*waiting, *page.entries])
+        await asyncio.to_thread(_apply, memtable, ready)
+        operations += sum(entry.count for entry in ready)
+        taken += sum(len(entry.payload) for entry in page.entries)
+        complete = page.complete
+        if ready:
+            covers = ready[-1].end
+        if page.entries:
+            after = page.entries[-1].id
+        if complete:
+            if waiting:
+                raise Corrupt(f"the append at {waiting[0].first} of {collection}/{shard} has no end")
+            covers = page.state.head
+    if not operations:
+        return None
+    tail = await asyncio.to_thread(_live_table, memtable)
+    killed = {segment: BitMap(rows) for segment, rows in memtable.killed().items() if len(rows)}
+    return Fold(covers, complete, operations, memtable.dimension, tail, killed)
+
+
+def _check_state(state: ShardState, collection: str, pointer: Pointer | None) -> None:
+    if state.deleted:
+        raise Gone(f"collection {collection} was deleted")
+    if state.pointer != pointer:
+        raise Superseded(f"the newest manifest is {state.pointer}, not {pointer}")
+
+
+def _check_chain(page: ShardRead, after: str, covered: int | None) -> None:
+    """That the page continues what was read (on the first page: what the manifest covers) and ends where the stream
+    does.
+
+    The entries of one page are chained among themselves already.
+    """
+    newest = page.entries[-1].id if page.entries else after
+    if page.entries:
+        previous = page.entries[0].previous
+        joined = previous == after if covered is None else position_of(previous) < covered
+        if not joined:
+            raise Corrupt(f"the log has a gap: {page.entries[0].id} follows {previous}, read until {after}")
+    if page.complete:
+        nothing_new = covered is not None and not page.entries and position_of(page.state.tail) < covered
+        if newest != page.state.tail and not nothing_new:
+            raise Corrupt(f"the log has a gap: it ends at {newest}, but {page.state.tail} was written")
+
+
+def _whole_appends(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """The entries up to the last end of an append, and those after it."""
+    for place in range(len(entries), 0, -1):
+        if entries[place - 1].last:
+            return list(entries[:place]), list(entries[place:])
+    return [], list(entries)
+
+
+def _apply(memtable: Memtable, entries: Sequence[Entry]) -> None:
+    for entry in entries:
+        memtable.apply(decode_batch(entry.payload), entry.first, entry.end)
+
+
+def _live_table(memtable: Memtable) -> pa.Table:
+    """The live records with their digests, in the columns of `record_schema`."""
+    table = memtable.live_table()
+    schema = record_schema(table.schema.field("embedding").type.list_size)
+    return table.append_column(schema.field("digest"), record_digests(table)).select(schema.names).cast(schema)

@@ -1,0 +1,91 @@
+"""Which segments a compaction merges: a pure function of their sizes.
+
+What is weighed
+  * Reading: every segment of a shard is searched by every query, so there should be few, one of them with most rows.
+  * Building: adding a row to a graph costs about 0.3 ms of CPU; a row that is merged t times is added t times.
+  * Copying: a graph is extended on a copy, so extending a segment writes, uploads and sends to the query workers all of
+    its rows again, at 5 (local disk) to 40 us (object storage) a row.
+
+The rule: order the segments by live rows, the smallest first, and let a *run* begin with the tail. A segment joins the
+run when it has at most `patience` times the rows of the run with all segments smaller than itself; so do all smaller
+ones. What joined becomes one new segment; the others stay as they are.
+
+    patience of 8     for the largest segment once it has 64 MiB: a copy of it is made for at least an eighth of its
+                      rows, so loading writes it about 1 + 8 times over, and a handful of rows never costs a copy
+    patience of 32    for all others: the second segment soaks up the tails until it has an eighth of the largest
+
+What follows (and `tests/compactor/test_policy.py` measures)
+  * After a compaction every segment has more than `patience` times the rows of all smaller ones together: of a million
+    rows there are at most five or six segments, the small ones without a graph (`limits.GRAPH_ROWS_MIN`).
+  * Extending a graph adds only the rows that joined. In a bulk load a row is added once to the segment that soaks up
+    the tails and once to the largest: two insertions a row at most, on average fewer, because tails of an eighth go
+    straight into the largest.
+
+Tombstones cost memory and search effort. A segment with more than a quarter of its rows dead joins in any case, and is
+then rewritten from its live rows instead of extended (so a deletion costs at most three insertions in the long run). A
+segment without live rows is dropped without reading it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+DEAD_SHARE_MAX: Final = 0.25
+PATIENCE: Final = 32
+PATIENCE_LARGEST: Final = 8
+LARGE_BYTES: Final = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A segment as the policy sees it; `dead` counts the rows that die in this compaction, too."""
+
+    rows: int
+    dead: int
+    bytes: int
+    graph: bool
+
+    @property
+    def live(self) -> int:
+        return self.rows - self.dead
+
+    @property
+    def worn(self) -> bool:
+        """Whether too many rows are dead to go on with this segment."""
+        return self.dead > DEAD_SHARE_MAX * self.rows
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Numbers of parts. The new segment has all rows of `base` (dead ones included, its graph extended), then the live
+    rows of `merged`, then the tail; there is none when all of these are empty. `dropped` are gone, `kept` stay.
+    """
+
+    base: int | None
+    merged: tuple[int, ...]
+    kept: tuple[int, ...]
+    dropped: tuple[int, ...]
+
+
+def plan(parts: Sequence[Part], tail_rows: int) -> Plan:
+    """The plan for these segments and a tail of so many live rows."""
+    dropped = tuple(number for number, part in enumerate(parts) if part.live == 0)
+    ascending = sorted((number for number in range(len(parts)) if parts[number].live), key=lambda n: parts[n].live)
+    joined = 0
+    smaller = tail_rows
+    for place, number in enumerate(ascending):
+        part = parts[number]
+        patience = _patience(part, largest=place + 1 == len(ascending))
+        if part.worn or part.live <= patience * smaller:
+            joined = place + 1
+        smaller += part.live
+    run, kept = ascending[:joined], ascending[joined:]
+    extendable = [number for number in run if parts[number].graph and not parts[number].worn]
+    base = max(extendable, key=lambda number: parts[number].live, default=None)
+    return Plan(base, tuple(sorted(set(run) - {base})), tuple(sorted(kept)), dropped)
+
+
+def _patience(part: Part, *, largest: bool) -> int:
+    return PATIENCE_LARGEST if largest and part.bytes >= LARGE_BYTES else PATIENCE

@@ -1,0 +1,180 @@
+"""The compactor's process: claims jobs, keeps their leases, compacts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from prometheus_client import Counter, Gauge
+
+from compactor.checkpoints import Checkpoints, Step
+from compactor.compaction import Abandon, Abandoned, Compactor, Effort, Outcome
+from compactor.config import CompactorConfig
+from shared.clock import Clock, SystemClock
+from shared.errors import Corrupt, Gone, Unavailable
+from shared.log.jobs import Job, Jobs
+from shared.log.log import Log
+from shared.objects.open import open_store, verify_conditional_create
+from shared.redis.client import open_redis
+from shared.redis.keys import Keys
+from shared.segment.cache import SegmentCache
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
+
+FAILURES: Final = Counter("polychrome_compactor_failures", "Jobs that ended in an error, by its class.", ["error"])
+RUNNING: Final = Gauge("polychrome_compactor_running", "Jobs at work now.")
+
+PAUSE_AFTER_FAILURE_S: Final = 1.0
+RENEWALS_PER_LEASE: Final = 3
+
+
+class Service:
+    """Loops that take jobs. `drain` lets them finish the one they have."""
+
+    def __init__(
+        self, jobs: Jobs, compactor: Compactor, checkpoints: Checkpoints, clock: Clock, config: CompactorConfig
+    ) -> None:
+        self._jobs = jobs
+        self._compactor = compactor
+        self._checkpoints = checkpoints
+        self._clock = clock
+        self._config = config
+        self._stopping = False
+        self._idle = asyncio.Condition()
+        self._running = 0
+
+    @property
+    def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
+        return [self._work] * self._config.concurrency
+
+    def ready(self) -> bool:
+        return not self._stopping
+
+    async def drain(self) -> None:
+        """No new jobs; returns when none is left."""
+        self._stopping = True
+        async with self._idle:
+            await self._idle.wait_for(lambda: not self._running)
+
+    async def _work(self) -> None:
+        holder = f"{self._config.process_id}/{uuid.uuid4().hex[:8]}"
+        while True:
+            pause_s = self._config.poll_s
+            if not self._stopping:
+                try:
+                    if await self.run_once(holder):
+                        continue
+                except Unavailable as error:
+                    log.warning("waiting for the log", error=error.message)
+                    pause_s = PAUSE_AFTER_FAILURE_S
+            await self._clock.sleep(pause_s)
+
+    async def run_once(self, holder: str) -> bool:
+        """Claims a job and does it; False when there was none. Raises Unavailable when the queue is away."""
+        self._running += 1
+        RUNNING.inc()
+        try:
+            job = await self._jobs.claim(holder, self._config.lease_s)
+            if job is None:
+                return False
+            await self._do(job, holder)
+            await self._jobs.finish(job, holder)
+            return True
+        finally:
+            RUNNING.dec()
+            async with self._idle:
+                self._running -= 1
+                self._idle.notify_all()
+
+    async def _do(self, job: Job, holder: str) -> None:
+        """Compacts until nothing is left of the log as it was. Errors end the job, not the process: what is still to
+        do is queued again by the log service, and one broken shard must not stop the others.
+        """
+        abandon = Abandon()
+        renewal = asyncio.create_task(self._keep(job, holder, abandon))
+        where = {"collection": job.collection_id, "shard": job.shard}
+        try:
+            await self._checkpoints.reached(Step.CLAIMED, job.collection_id, job.shard)
+            outcome = Outcome.PARTIAL
+            while outcome in (Outcome.PARTIAL, Outcome.COMPLETED):
+                outcome = await self._compactor.compact(job.collection_id, job.shard, abandon)
+        except Gone:
+            log.info("the collection was deleted", **where)
+        except Abandoned:
+            log.warning("the lease was lost", **where)
+        except Unavailable as error:
+            await self._failed("unavailable", error, where)
+        except Corrupt as error:
+            await self._failed("CORRUPT, nothing was published", error, where)
+        except Exception as error:  # a defect of ours: reported whole, counted, and kept to its shard
+            await self._failed("failed", error, where)
+        finally:
+            renewal.cancel()
+            await asyncio.gather(renewal, return_exceptions=True)
+
+    async def _failed(self, event: str, error: Exception, where: dict[str, Any]) -> None:
+        FAILURES.labels(type(error).__name__).inc()
+        if isinstance(error, Unavailable):
+            log.warning(event, error=error.message, **where)
+        else:
+            log.error(event, exc_info=error, **where)
+        await self._clock.sleep(PAUSE_AFTER_FAILURE_S)
+
+    async def _keep(self, job: Job, holder: str, abandon: Abandon) -> None:
+        """Renews the lease until cancelled. A lost lease only means that somebody else may be at the job: give up."""
+        while True:
+            await self._clock.sleep(self._config.lease_s / RENEWALS_PER_LEASE)
+            try:
+                kept = await self._jobs.renew(job, holder, self._config.lease_s)
+            except Unavailable as error:
+                log.warning("the lease could not be renewed", job=job.name, error=error.message)
+                continue
+            if not kept:
+                abandon.set()
+                return
+
+
+@contextlib.asynccontextmanager
+async def open_service(config: CompactorConfig) -> AsyncIterator[Service]:
+    """Opens scratch space, object storage and the log. Raises Unavailable while one of them is away."""
+    clock = SystemClock()
+    with _scratch(config.scratch_dir) as (building, cached):
+        async with open_store(config.bucket_url) as objects, open_redis(config.redis_url) as redis:
+            await verify_conditional_create(objects)
+            cache = SegmentCache(objects, cached, config.cache_bytes)
+            await cache.open()
+            keys = Keys(config.redis_prefix)
+            checkpoints = Checkpoints(clock, config.pause_at)
+            compactor = Compactor(
+                Log(redis, keys),
+                objects,
+                cache,
+                building,
+                checkpoints,
+                clock,
+                Effort(config.threads, config.fold_bytes),
+                config.process_id,
+            )
+            yield Service(Jobs(redis, keys), compactor, checkpoints, clock, config)
+
+
+@contextlib.contextmanager
+def _scratch(root: Path) -> Iterator[tuple[Path, Path]]:
+    """The folders for building and for the cache, this process's alone: what an earlier one was building is removed."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "lock").open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Unavailable(f"another process works in {root}") from None
+        building, cached = root / "building", root / "segments"
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir()
+        yield building, cached
