@@ -174,9 +174,8 @@ def _bounds(space: Space, query: Vectors, product: Floats, norms: Floats) -> tup
         else:
             about = 1.0 - product / np.sqrt(norms * own)
             error = np.full(len(norms), 4.0 * share + 8 * _UNIT)
-            error[norms < _TINY] = np.inf
-            if own < _TINY:
-                error[:] = np.inf
+            lost = (norms < _TINY) | ~np.isfinite(norms) | (own < _TINY)
+            error[lost] = np.inf
     return about, error + len(query) * _TINY
 
 

@@ -8,7 +8,7 @@ itself, scaled down to `_NORM_MAX` when longer. Guides decide only which rows ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -37,6 +37,12 @@ class GraphParams:
     max_neighbors: int
     threads: int
 
+    def __post_init__(self) -> None:
+        if not GRAPH_NEIGHBORS_MIN <= self.max_neighbors <= GRAPH_NEIGHBORS_MAX:
+            raise ValueError(f"{self.max_neighbors} neighbours: hnswlib divides by log(M), and every link takes room")
+        if not 1 <= self.ef_construction <= GRAPH_EF_MAX:
+            raise ValueError(f"ef_construction {self.ef_construction} is out of bounds")
+
 
 def guides(space: Space, vectors: Vectors) -> Vectors:
     """What the graph holds for these vectors; float32 [n, d], finite, no product of two of them overflows."""
@@ -60,17 +66,23 @@ def _chunks(vectors: Vectors, begin: int) -> Iterator[tuple[int, Vectors]]:
         yield at, vectors[at : at + _CHUNK_ROWS]
 
 
-def build_graph(path: Path, vectors: Vectors, params: GraphParams, base: Path | None = None) -> None:
+def build_graph(
+    path: Path,
+    vectors: Vectors,
+    params: GraphParams,
+    base: Path | None = None,
+    check: Callable[[], None] | None = None,
+) -> None:
     """Writes the graph of `vectors`. With `base`, the graph of their first m rows is loaded and the others are
-    added.
+    added. `check` is called every few seconds; what it raises ends the work.
     """
     index = _index(params.space, vectors.shape[1])
     begin = 0
     if base is None:
         index.init_index(
             max_elements=len(vectors),
-            M=min(max(params.max_neighbors, GRAPH_NEIGHBORS_MIN), GRAPH_NEIGHBORS_MAX),
-            ef_construction=min(max(params.ef_construction, 1), GRAPH_EF_MAX),
+            M=params.max_neighbors,
+            ef_construction=params.ef_construction,
             random_seed=_SEED,
         )
     else:
@@ -79,6 +91,8 @@ def build_graph(path: Path, vectors: Vectors, params: GraphParams, base: Path | 
         if begin > len(vectors):
             raise ValueError(f"the base graph has {begin} rows, the segment {len(vectors)}")
     for at, chunk in _chunks(vectors, begin):
+        if check is not None:
+            check()
         index.add_items(guides(params.space, chunk), np.arange(at, at + len(chunk)), num_threads=params.threads)
     index.save_index(str(path))
 
@@ -99,7 +113,8 @@ class Graph:
             raise Corrupt(f"{path.name}: {error}") from error
         if self._index.get_current_count() != rows:
             raise Corrupt(f"{path.name} has {self._index.get_current_count()} rows, not {rows}")
-        self._index.set_ef(max(1, min(ef_search, rows)))
+        self.ef_search = max(1, min(ef_search, rows))
+        self._index.set_ef(self.ef_search)
 
     def search(self, queries: Vectors, k: int, threads: int = 1) -> npt.NDArray[np.int64] | None:
         """Rows int64 [q, min(k, rows)], nearest first by the guides; None when the graph does not reach that many from

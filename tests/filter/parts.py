@@ -1,0 +1,34 @@
+"""Rows as a part that filters are evaluated on: in memory as the tail is, or written and mapped as a segment is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import pyarrow as pa
+
+from shared.segment.metadata_index import MetadataIndex
+from tests.filter.scalar import Row
+
+
+@dataclass(frozen=True)
+class RowsPart:
+    rows: int
+    ids: pa.Array
+    documents: pa.Array
+    metadata: MetadataIndex
+
+
+def part_of(rows: Sequence[Row], directory: Path | None = None) -> RowsPart:
+    """With a directory the metadata index makes the way through its file, and text is as wide as in a segment."""
+    texts = [None if row.metadata is None else orjson.dumps(row.metadata).decode() for row in rows]
+    metadata = MetadataIndex.from_json(texts)
+    text = pa.string()
+    if directory is not None:
+        metadata.write(directory / "metadata.index")
+        metadata = MetadataIndex.open(directory / "metadata.index")
+        text = pa.large_string()
+    ids = pa.array([row.id for row in rows], text)
+    return RowsPart(len(rows), ids, pa.array([row.document for row in rows], text), metadata)

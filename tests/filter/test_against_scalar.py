@@ -1,0 +1,116 @@
+"""Set algebra over columns says the same as the contract read record by record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from queryworker.filter import evaluate
+from shared.where import (
+    All,
+    AnyOf,
+    ArrayContains,
+    Compare,
+    DocumentContains,
+    DocumentRegex,
+    IdIn,
+    MetadataCompare,
+    MetadataIn,
+    Where,
+)
+from tests.filter.parts import part_of
+from tests.filter.scalar import Row, matches
+
+BIG = 2**53
+_ints = st.sampled_from([-(2**63), -BIG - 1, -1, 0, 1, 2, BIG - 1, BIG, BIG + 1, 2**63 - 1]) | st.integers(-3, 3)
+_floats = st.sampled_from([-1e300, -1.0, -0.0, 0.0, 0.5, 1.0, 1.5, 2.0, float(BIG), float(BIG + 2), 2.0**63, 1e300])
+_strings = st.sampled_from(["", "1", "a", "A", "é", "true", "a\x00", "\U0001f600"]) | st.text("ab", max_size=3)
+_bools = st.booleans()
+_scalars = _ints | _floats | _strings | _bools
+_arrays = st.one_of([st.lists(of, min_size=1, max_size=4) for of in (_ints, _floats, _strings, _bools)])
+_keys = st.sampled_from(["k", "m", "chroma:h", ""])
+_metadata = st.none() | st.dictionaries(_keys, _scalars | _arrays, max_size=4)
+_documents = st.none() | st.text("abAB1é \n", max_size=8)
+_ids = st.text("abc", min_size=1, max_size=2)
+_rows = st.lists(st.builds(Row, _ids, _documents, _metadata), max_size=12)
+
+_patterns = [
+    "",
+    "a",
+    "ab|b",
+    "^a",
+    "b$",
+    "(?m)b$",
+    "a.b",
+    "(?s)a.b",
+    "(?i)é",
+    r"\d\b",
+    r"\w+ ",
+    "[^a]",
+    r"\p{Lu}",
+    "(a+)+$",
+]
+_ordered = st.sampled_from([Compare.GT, Compare.GTE, Compare.LT, Compare.LTE])
+_leaves: st.SearchStrategy[Where] = st.one_of(
+    st.builds(MetadataCompare, _keys, st.sampled_from([Compare.EQ, Compare.NE]), _scalars),
+    st.builds(MetadataCompare, _keys, _ordered, _ints | _floats),
+    st.builds(MetadataIn, _keys, st.lists(_scalars, min_size=1, max_size=4), _bools),
+    st.builds(ArrayContains, _keys, _scalars, _bools),
+    st.builds(DocumentContains, st.text("abé1\n", max_size=3), _bools),
+    st.builds(DocumentRegex, st.sampled_from(_patterns), _bools),
+    st.builds(IdIn, st.lists(_ids, max_size=3), _bools),
+)
+
+
+def _joined(clauses: st.SearchStrategy[Any]) -> st.SearchStrategy[Where]:
+    return st.builds(All, st.lists(clauses, max_size=3)) | st.builds(AnyOf, st.lists(clauses, max_size=3))
+
+
+_wheres: st.SearchStrategy[Where] = st.recursive(_leaves, _joined, max_leaves=6)
+
+
+@settings(max_examples=400)
+@given(rows=_rows, wheres=st.lists(_wheres, min_size=1, max_size=5), data=st.data())
+def test_evaluate_says_what_the_contract_says(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Row], wheres: list[Where], data: st.DataObject
+) -> None:
+    within = np.array(data.draw(st.lists(_bools, min_size=len(rows), max_size=len(rows))), dtype=bool)
+    parts = [part_of(rows), part_of(rows, tmp_path_factory.mktemp("part"))]
+    for where in wheres:
+        sent = msgspec.msgpack.decode(msgspec.msgpack.encode(where), type=Where)
+        expected = [matches(where, row) for row in rows]
+        for part in parts:
+            found = evaluate(sent, part)
+            assert found.dtype == np.bool_
+            assert found.tolist() == expected
+            assert evaluate(sent, part, within).tolist() == (np.array(expected, dtype=bool) & within).tolist()
+
+
+def test_documents_are_searched_only_where_the_cheap_clauses_left_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [Row(f"i{i}", f"text {i}", {"n": i}) for i in range(100)]
+    part = part_of(rows, tmp_path)
+    seen: list[int] = []
+
+    def counting(documents: Any, text: str) -> np.ndarray:
+        seen.append(len(documents))
+        return np.ones(len(documents), dtype=bool)
+
+    monkeypatch.setattr("queryworker.filter.containing", counting)
+    few = MetadataCompare("n", Compare.LT, 3)
+    assert evaluate(All([DocumentContains("text"), few]), part).sum() == 3
+    assert evaluate(All([DocumentContains("text"), MetadataCompare("n", Compare.LT, 0)]), part).sum() == 0
+    assert evaluate(AnyOf([DocumentContains("text"), MetadataCompare("n", Compare.GTE, 3)]), part).sum() == 100
+    assert seen == [3, 3]
+
+
+def test_an_order_operator_on_a_string_is_a_programming_error(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="takes a number"):
+        evaluate(MetadataCompare("k", Compare.GT, "a"), part_of([], tmp_path))
