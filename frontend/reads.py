@@ -26,9 +26,8 @@ from shared.model import ReadLevel
 from shared.rpc.messages import Columns, CountRequest, GetRequest, QueryRequest, Selection, Shard
 
 if TYPE_CHECKING:
-    from shared.catalog import Collection
-
     from frontend.workers import Workers
+    from shared.catalog import Collection
 
 Answer = TypeVar("Answer")
 

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from aiohttp import web
-from shared.catalog import Collection
 
 from frontend import reads
 from frontend.answers import answer, answer_bytes, nothing_to_say
@@ -33,6 +32,7 @@ from frontend.sparse import SparseVector
 from frontend.where_parser import parse_filters
 from frontend.write_validation import check_width, read_write, refuse_fields
 from frontend.writes import append_delete, append_write
+from shared.catalog import Collection
 from shared.errors import Gone, Unimplemented
 from shared.limits import U32_MAX
 from shared.model import Include, Op
@@ -50,9 +50,11 @@ class _Selectors(msgspec.Struct):
     where: Any = None
     where_document: Any = None
 
-    def selection(self) -> Selection:
-        """Raises InvalidArgument."""
-        return Selection(self.ids, parse_filters(self.where, self.where_document))
+    async def selection(self, size: int | None) -> Selection:
+        """`size`: bytes of the body. Raises InvalidArgument."""
+        if "regex" in f"{self.where}{self.where_document}":
+            size = None  # a pattern of a few bytes may take long to compile
+        return Selection(self.ids, await off_loop(size, parse_filters, self.where, self.where_document))
 
 
 class _Delete(_Selectors):
@@ -110,7 +112,7 @@ async def upsert(request: web.Request) -> web.Response:
 async def delete(request: web.Request) -> web.Response:
     body = await _read_body(request, lambda tree: shaped(tree, _Delete))
     async with _target(request) as target:
-        selection = body.selection()
+        selection = await body.selection(request.content_length)
         _check_delete(body, selection)
         check_filterable(target.collection, selection.where)
         return answer({"deleted": await _delete(target, selection, body.limit)})
@@ -126,7 +128,7 @@ async def get(request: web.Request) -> web.Response:
     body = await _read_body(request, lambda tree: shaped(tree, _Get))
     wanted = Wanted(body.include)
     async with _target(request) as target:
-        selection = body.selection()
+        selection = await body.selection(request.content_length)
         check_filterable(target.collection, selection.where)
         page = reads.Page(body.offset or 0, body.limit)
         columns = await reads.get(target.shell.workers, target.collection, selection, page, wanted)
@@ -137,7 +139,7 @@ async def query(request: web.Request) -> web.Response:
     body, vectors = await _read_body(request, _read_query)
     wanted = Wanted(body.include)
     async with _target(request) as target:
-        hits = await _query(target, body, vectors, wanted)
+        hits = await _query(target, body, vectors, wanted, request.content_length)
     return answer_bytes(await off_loop(_size(hits.columns), encode_query, hits, wanted))
 
 
@@ -197,9 +199,9 @@ def _read_query(tree: Any) -> tuple[_Query, RawEmbeddings]:
     return shaped(tree, _Query), read_embeddings(tree["query_embeddings"], encoded_allowed=False)
 
 
-async def _query(target: _Target, body: _Query, raw: RawEmbeddings, wanted: Wanted) -> Hits:
-    selection = body.selection()
-    embeddings = decode(raw)
+async def _query(target: _Target, body: _Query, raw: RawEmbeddings, wanted: Wanted, size: int | None) -> Hits:
+    selection = await body.selection(size)
+    embeddings = await off_loop(size, decode, raw)
     collection = target.collection
     if collection.dimension is None:  # a cached row may be older than the first write
         collection = await target.shell.rows.refresh(collection)

@@ -35,6 +35,7 @@ _ID: Final = "#id"
 _ORDERED: Final = {op.value: op for op in (Compare.GT, Compare.GTE, Compare.LT, Compare.LTE)}
 _EQUAL: Final = {op.value: op for op in (Compare.EQ, Compare.NE)}
 _JOINS: Final[dict[str, type[All] | type[AnyOf]]] = {"$and": All, "$or": AnyOf}
+_TEXT_OPERATORS: Final = frozenset({"$contains", "$not_contains", "$regex", "$not_regex"})
 _SCALARS: Final = frozenset({str, bool, int, float})
 
 
@@ -64,8 +65,8 @@ def parse_where(clause: Any, depth: int = 0) -> Where:
         return _JOINS[key](_clauses(operand, parse_where, depth, _bad_where))
     if key.startswith("$"):
         raise _bad_where()
-    if key == _DOCUMENT and isinstance(operand, dict) and len(operand) == 1:
-        node = _document_operator(*next(iter(operand.items())))
+    if key == _DOCUMENT and isinstance(operand, dict):
+        node = _document_operator(*_only_member(operand, _bad_where), _bad_where)
         if node is not None:
             return node
     if key == _ID:
@@ -80,7 +81,7 @@ def parse_where_document(clause: Any, depth: int = 0) -> Where:
     key, operand = _only_member(clause, _bad_where_document)
     if key in _JOINS:
         return _JOINS[key](_clauses(operand, parse_where_document, depth, _bad_where_document))
-    node = _document_operator(key, operand)
+    node = _document_operator(key, operand, _bad_where_document)
     if node is None:
         raise _bad_where_document()
     return node
@@ -101,16 +102,16 @@ def _metadata_clause(key: str, operator: str, operand: Any) -> Where:
     raise _bad_where()
 
 
-def _document_operator(operator: str, operand: Any) -> Where | None:
-    """A text operator, or None when it is another operator or its operand no text."""
-    if not isinstance(operand, str):
+def _document_operator(operator: str, operand: Any, bad: Callable[[], WhereError]) -> Where | None:
+    """The node for a text operator, None when it is another operator."""
+    if operator not in _TEXT_OPERATORS:
         return None
+    if not isinstance(operand, str):
+        raise bad()
     if operator in ("$contains", "$not_contains"):
         return DocumentContains(operand, negated=operator == "$not_contains")
-    if operator in ("$regex", "$not_regex"):
-        compile_regex(operand)
-        return DocumentRegex(operand, negated=operator == "$not_regex")
-    return None
+    compile_regex(operand)
+    return DocumentRegex(operand, negated=operator == "$not_regex")
 
 
 def _id_clause(operand: Any) -> Where:

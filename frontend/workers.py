@@ -32,9 +32,8 @@ from shared.rpc.messages import (
 )
 
 if TYPE_CHECKING:
-    from shared.membership import Member, Membership
-
     from shared.clock import Clock
+    from shared.membership import Member, Membership
     from shared.rpc.client import RpcClient
 
 Response = TypeVar("Response")

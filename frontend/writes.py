@@ -27,9 +27,8 @@ from shared.log.batch import EncodedEntry, build_batch, split_batch
 from shared.model import Op
 
 if TYPE_CHECKING:
-    from shared.catalog import Collection
-
     from frontend.shell import Shell
+    from shared.catalog import Collection
 
 STALE_ROWS_MAX: Final = 3
 """How often a row that turns out to be outdated is fetched again within one write."""

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+
+from frontend import reads
+from frontend.include import GET_DEFAULT, Wanted
+from frontend.reads import Page
+from shared.errors import Gone, StaleRead, Unavailable
+from shared.model import Include, ReadLevel
+from shared.rpc.messages import Selection
+from tests.frontend_records.fakes import FakeWorkers, Row, new_collection
+
+ALL = Selection()
+COLUMNS = Wanted(GET_DEFAULT)
+
+
+def three_shards() -> FakeWorkers:
+    """Rows 1 to 9 over three shards."""
+    return FakeWorkers([[Row(i, (i, 0)) for i in range(1, 10) if i % 3 == shard] for shard in range(3)])
+
+
+async def ids_of(workers: Any, page: Page, wanted: Wanted = COLUMNS) -> list[str]:
+    return (await reads.get(workers, new_collection(shards=3), ALL, page, wanted)).ids
+
+
+async def test_counts_of_all_shards_are_added() -> None:
+    workers = three_shards()
+    assert await reads.count(workers, new_collection(shards=3), ReadLevel.INDEX_ONLY) == 9  # type: ignore[arg-type]
+    assert {request.shard.read_level for request in workers.asked} == {ReadLevel.INDEX_ONLY}
+    assert [request.shard.shard for request in workers.asked] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("page", [Page(0, 4), Page(2, 3), Page(8, 5), Page(9, 5), Page(0, 0), Page(3), Page()])
+@pytest.mark.parametrize("wanted", [COLUMNS, Wanted(())])
+async def test_a_page_over_shards_is_the_same_as_over_one(page: Page, wanted: Wanted) -> None:
+    expected = [f"id{i}" for i in range(1, 10)][page.offset :]
+    assert await ids_of(three_shards(), page, wanted) == (expected if page.limit is None else expected[: page.limit])
+
+
+async def test_the_second_phase_asks_for_exactly_the_page_as_of_the_first() -> None:
+    workers = three_shards()
+    columns = await reads.get(workers, new_collection(shards=3), ALL, Page(1, 2), COLUMNS)  # type: ignore[arg-type]
+    assert columns.documents == ["d2", "d3"]
+    first, second = workers.asked[:3], workers.asked[3:]
+    assert all(not request.ids and not request.documents and request.limit == 3 for request in first)
+    assert [(request.shard.shard, request.shard.as_of) for request in second] == [(0, 100), (2, 100)]
+    assert [np.frombuffer(request.inserted, dtype="<i8").tolist() for request in second] == [[3], [2]]
+
+
+async def test_a_page_whose_snapshot_is_gone_is_read_anew() -> None:
+    workers = three_shards()
+    workers.failures = [StaleRead("compacted")]
+    assert await ids_of(workers, Page(0, 3)) == ["id1", "id2", "id3"]
+
+
+async def test_a_page_is_not_begun_anew_for_ever() -> None:
+    workers = three_shards()
+    workers.failures = [StaleRead("compacted") for _ in range(100)]
+    with pytest.raises(Unavailable):
+        await ids_of(workers, Page(0, 3))
+
+
+async def test_a_single_shard_is_asked_once_for_exactly_the_page() -> None:
+    workers = FakeWorkers([[Row(i, (i, 0)) for i in range(1, 10)]])
+    columns = await reads.get(workers, new_collection(), ALL, Page(2, 3), COLUMNS)  # type: ignore[arg-type]
+    assert columns.ids == ["id3", "id4", "id5"]
+    assert [(request.offset, request.limit) for request in workers.asked] == [(2, 3)]
+
+
+async def test_metadata_is_never_asked_for_without_the_uri() -> None:
+    workers = three_shards()
+    await reads.get(workers, new_collection(shards=3), ALL, Page(), Wanted([Include.METADATAS]))  # type: ignore[arg-type]
+    assert all(request.uris and not request.documents for request in workers.asked)
+
+
+async def test_matching_ids_are_the_first_in_insertion_order() -> None:
+    workers: Any = three_shards()
+    selection = Selection(ids=["id9", "id2", "id4", "nope"])
+    assert await reads.matching_ids(workers, new_collection(shards=3), selection, 2) == ["id2", "id4"]
+    assert await reads.matching_ids(workers, new_collection(shards=3), selection, None) == ["id2", "id4", "id9"]
+
+
+async def test_the_nearest_of_all_shards_are_found_for_every_query() -> None:
+    workers: Any = three_shards()
+    vectors = np.array([[1, 0], [8, 0]], dtype=np.float32)
+    hits = await reads.query(workers, new_collection(shards=3, dimension=2), ALL, vectors, 3, 100, COLUMNS)
+    assert hits.counts == [3, 3]
+    assert hits.columns.ids == ["id1", "id2", "id3", "id8", "id7", "id9"]
+    assert hits.distances.tolist() == [0, 1, 4, 0, 1, 1]
+
+
+async def test_one_failing_shard_fails_the_read_and_stops_the_others() -> None:
+    stopped = asyncio.Event()
+
+    async def slow() -> int:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            stopped.set()
+            raise
+        return 0
+
+    async def failing() -> int:
+        await asyncio.sleep(0)
+        raise Gone("deleted")
+
+    with pytest.raises(Gone):
+        await reads.together([slow(), failing()])
+    await asyncio.wait_for(stopped.wait(), 1)
