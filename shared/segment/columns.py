@@ -99,7 +99,7 @@ class NumberColumn:
         """
         if self.values.dtype.kind == "f":
             return self._place_in_floats(value, side)
-        if math.isinf(value):
+        if isinstance(value, float) and math.isinf(value):
             return len(self.values) if value > 0 else 0
         whole = math.floor(value)
         if whole > _INT64_MAX:

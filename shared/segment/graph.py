@@ -113,8 +113,7 @@ class Graph:
             raise Corrupt(f"{path.name}: {error}") from error
         if self._index.get_current_count() != rows:
             raise Corrupt(f"{path.name} has {self._index.get_current_count()} rows, not {rows}")
-        self.ef_search = max(1, min(ef_search, rows))
-        self._index.set_ef(self.ef_search)
+        self._index.set_ef(max(1, min(ef_search, rows)))
 
     def search(self, queries: Vectors, k: int, threads: int = 1) -> npt.NDArray[np.int64] | None:
         """Rows int64 [q, min(k, rows)], nearest first by the guides; None when the graph does not reach that many from

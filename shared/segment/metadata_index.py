@@ -135,7 +135,7 @@ class MetadataIndex:
 
     def _select(self, name: _Name, op: Compare, value: float) -> Rows:
         column = self._columns.get(name)
-        if not isinstance(column, NumberColumn) or math.isnan(value):
+        if not isinstance(column, NumberColumn) or (isinstance(value, float) and math.isnan(value)):
             return _NO_ROWS
         return column.select(op, value)
 

@@ -20,10 +20,6 @@ from shared.segment.records import embedding_matrix, open_records
 
 DEFAULT_EF_SEARCH: Final = 100
 
-SCAN_SHARE: Final = 25
-"""A beam of more than one row in so many costs as much as scanning all rows, which finds everything (measured from
-10,000 to 60,000 rows of 384 dimensions)."""
-
 
 def open_segment(
     directory: Path, info: SegmentInfo, ef_search: int = DEFAULT_EF_SEARCH, *, graph: bool = True
@@ -72,15 +68,13 @@ class Segment:
 
     def search(self, queries: npt.NDArray[np.float32], k: int, threads: int = 1) -> list[npt.NDArray[np.int64]]:
         """min(k, rows) rows for each of `queries` [q, d], nearest first: by the graph with a beam of max(ef_search of
-        the opening, k), or exactly when there is none, when it came back short, or when so wide a beam costs more.
+        the opening, k), or exactly when there is none or it came back short.
         """
         if k <= 0 or not len(queries):
             return [np.empty(0, np.int64) for _ in queries]
-        graph = self._graph
-        if graph is not None and SCAN_SHARE * max(k, graph.ef_search) <= self.rows:
-            found = graph.search(queries, k, threads)
-            if found is not None:
-                return list(found)
+        found = self._graph.search(queries, k, threads) if self._graph is not None else None
+        if found is not None:
+            return list(found)
         scanned = nearest_many(self.info.space, queries, self.vectors, k, norms=self.norms)
         return [hits.rows for hits in scanned]
 
