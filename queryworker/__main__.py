@@ -1,0 +1,7 @@
+"""python -m queryworker"""
+
+from queryworker.config import QueryWorkerConfig
+from queryworker.service import open_service
+from shared.service import main
+
+main("queryworker", QueryWorkerConfig, open_service)

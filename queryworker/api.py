@@ -1,0 +1,70 @@
+"""The methods that frontends call (`shared.rpc.messages`): make the shard current, then work in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, Protocol, TypeVar
+
+import msgspec
+
+from queryworker import execute
+from queryworker.shards import Shards
+from queryworker.view import Snapshot
+from shared.errors import InvalidArgument
+from shared.rpc.messages import CountRequest, GetRequest, QueryRequest, Shard
+from shared.rpc.server import Handler
+
+DECODED_ON_LOOP_MAX: Final = 64 * 1024
+"""Longer requests are decoded in a thread."""
+
+
+class _OfShard(Protocol):
+    @property
+    def shard(self) -> Shard: ...
+
+
+Request = TypeVar("Request", bound=_OfShard)
+Result = TypeVar("Result")
+
+
+class Api:
+    """Handlers for `RpcServer`."""
+
+    def __init__(self, shards: Shards, threads: ThreadPoolExecutor) -> None:
+        self._shards = shards
+        self._threads = threads
+
+    def handlers(self) -> Mapping[str, Handler]:
+        return {
+            "count": self._handler(CountRequest, execute.count),
+            "get": self._handler(GetRequest, execute.get),
+            "query": self._handler(QueryRequest, execute.query),
+        }
+
+    def _handler(self, of: type[Request], run: Callable[[Snapshot, Request], msgspec.Struct]) -> Handler:
+        decoder = msgspec.msgpack.Decoder(of)
+
+        def decode(payload: memoryview) -> Request:
+            try:
+                return decoder.decode(payload)
+            except msgspec.MsgspecError as error:
+                raise InvalidArgument(f"not a {of.__name__}: {error}") from error
+
+        def answer(snapshot: Snapshot, request: Request) -> bytes:
+            return msgspec.msgpack.encode(run(snapshot, request))
+
+        async def handle(payload: memoryview) -> bytes:
+            if len(payload) <= DECODED_ON_LOOP_MAX:
+                request = decode(payload)
+            else:
+                request = await self._in_thread(decode, payload)
+            snapshot = await self._shards.snapshot(request.shard)
+            return await self._in_thread(answer, snapshot, request)
+
+        return handle
+
+    async def _in_thread(self, work: Callable[..., Result], *args: Any) -> Result:
+        # What is cancelled before a thread takes it up is never begun.
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)

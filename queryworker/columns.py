@@ -1,0 +1,75 @@
+"""From rows of a snapshot to the columns of an answer, column by column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from queryworker.parts import Part, Rows
+from queryworker.view import Snapshot
+from shared.rpc.messages import Columns
+
+
+class Wanted(NamedTuple):
+    """Which columns to fill."""
+
+    ids: bool
+    documents: bool
+    metadatas: bool
+    uris: bool
+    embeddings: bool
+
+
+class _Share(NamedTuple):
+    """The rows of an answer that come from one part, and their places in it."""
+
+    part: Part
+    rows: Rows
+    places: npt.NDArray[np.intp]
+
+
+def assemble(snapshot: Snapshot, parts: npt.NDArray[np.intp], rows: Rows, wanted: Wanted) -> tuple[Rows, Columns]:
+    """Positions of insertion and columns of the rows `rows` of the parts `parts` (parallel), in that order."""
+    count = len(rows)
+    shares = [
+        _Share(snapshot.parts[number], rows[places], places)
+        for number in np.unique(parts).tolist()
+        for places in [np.flatnonzero(parts == number)]
+    ]
+
+    def text(column: str) -> list[Any]:
+        return _texts(shares, count, lambda share: share.part.texts(column, share.rows))
+
+    dimension = snapshot.dimension or 0
+    inserted = np.empty(count, np.int64)
+    for share in shares:
+        inserted[share.places] = share.part.inserted[share.rows]
+    columns = Columns(
+        ids=text("id") if wanted.ids else [],
+        documents=text("document") if wanted.documents else None,
+        metadatas=text("metadata") if wanted.metadatas else None,
+        uris=text("uri") if wanted.uris else None,
+        embeddings=_vectors(shares, count, dimension) if wanted.embeddings else None,
+        dimension=dimension,
+    )
+    return inserted, columns
+
+
+def _texts(shares: list[_Share], count: int, read: Callable[[_Share], list[str | None]]) -> list[str | None]:
+    if len(shares) == 1:
+        return read(shares[0])
+    found = np.empty(count, object)
+    for share in shares:
+        found[share.places] = read(share)
+    texts: list[str | None] = found.tolist()
+    return texts
+
+
+def _vectors(shares: list[_Share], count: int, dimension: int) -> bytes:
+    found = np.empty((count, dimension), "<f4")
+    for share in shares:
+        found[share.places] = share.part.vectors[share.rows]
+    return found.tobytes()

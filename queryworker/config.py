@@ -1,0 +1,65 @@
+"""What a query worker is told by its environment."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from shared.config import ProcessConfig, parse_port, parse_positive, parse_seconds, setting
+
+MIB: Final = 1024 * 1024
+DEFAULT_CACHE: Final = Path(tempfile.gettempdir()) / "polychrome-queryworker"
+
+
+@dataclass(frozen=True)
+class QueryWorkerConfig(ProcessConfig):
+    """Settings of the query worker process."""
+
+    host: str = setting("POLYCHROME_QUERYWORKER_HOST", "Address to listen on for frontends.", default="127.0.0.1")
+    port: int = setting(
+        "POLYCHROME_QUERYWORKER_PORT", "Port to listen on for frontends; 0: any free one.", default=0, parse=parse_port
+    )
+    advertise_host: str = setting(
+        "POLYCHROME_QUERYWORKER_ADVERTISE_HOST",
+        "Host under which frontends reach this worker; empty: the address it listens on, or, where that is a wildcard, "
+        "the one that it reaches Redis from.",
+        default="",
+    )
+    cache_dir: Path = setting(
+        "POLYCHROME_QUERYWORKER_CACHE_DIR",
+        "Directory for segment files; what is in it may be lost at any time.",
+        default=DEFAULT_CACHE,
+    )
+    cache_mib: int = setting(
+        "POLYCHROME_QUERYWORKER_CACHE_MIB",
+        "Segment files that nobody uses are kept up to this many MiB.",
+        default=16 * 1024,
+        parse=parse_positive,
+    )
+    memory_mib: int = setting(
+        "POLYCHROME_QUERYWORKER_MEMORY_MIB",
+        "Shards are dropped from memory, the longest unused first, while they hold more MiB than this.",
+        default=2 * 1024,
+        parse=parse_positive,
+    )
+    idle_s: float = setting(
+        "POLYCHROME_QUERYWORKER_IDLE_S",
+        "A shard that was not read for this long is dropped from memory.",
+        default=3600.0,
+        parse=parse_seconds,
+    )
+    threads: int = setting(
+        "POLYCHROME_QUERYWORKER_THREADS",
+        "Threads that execute reads.",
+        default=max(2, os.cpu_count() or 1),
+        parse=parse_positive,
+    )
+    heartbeat_s: float = setting(
+        "POLYCHROME_QUERYWORKER_HEARTBEAT_S",
+        "How often the worker announces itself; it counts as dead after three missed times.",
+        default=1.0,
+        parse=parse_seconds,
+    )

@@ -1,0 +1,222 @@
+"""Reads of one snapshot: count, get, query. Pure functions of it; they run in threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from prometheus_client import Counter
+
+from queryworker.columns import Wanted, assemble
+from queryworker.parts import Mask, Part, Rows, Vectors
+from queryworker.planner import GraphSearch, plan
+from queryworker.view import Snapshot
+from shared.distance import Nearest, distances, nearest_many
+from shared.errors import InvalidArgument
+from shared.model import Space
+from shared.rpc.messages import (
+    CountRequest,
+    CountResponse,
+    GetRequest,
+    GetResponse,
+    QueryRequest,
+    QueryResponse,
+    Selection,
+)
+
+PLANS: Final = Counter("polychrome_queryworker_plans", "Searches of one vector in one part, by plan.", ["plan"])
+_SCANS = PLANS.labels("scan")
+_GRAPHS = PLANS.labels("graph")
+_SHORT = PLANS.labels("graph_then_scan")
+
+
+class Matches(NamedTuple):
+    """The rows of a part that a selection means. `mask` None: all of them."""
+
+    part: Part
+    mask: Mask | None
+    matching: int
+
+    def rows(self) -> Rows:
+        """Ascending."""
+        if self.mask is None:
+            return np.arange(self.part.rows)
+        return np.flatnonzero(self.mask)
+
+
+class Found(NamedTuple):
+    """Rows of a snapshot in the order of an answer: number of the part and row in it, parallel."""
+
+    parts: npt.NDArray[np.intp]
+    rows: Rows
+
+
+def select(snapshot: Snapshot, selection: Selection) -> list[Matches]:
+    """What the selection means in each part."""
+    if selection.ids is not None:
+        return _select_ids(snapshot, selection.ids, selection)
+    if selection.where is None:
+        return [Matches(part, part.alive, part.living) for part in snapshot.parts]
+    return [_matches(part, part.match(selection.where, None)) for part in snapshot.parts]
+
+
+def _select_ids(snapshot: Snapshot, ids: Sequence[str], selection: Selection) -> list[Matches]:
+    found: list[Matches] = []
+    for part, rows in zip(snapshot.parts, snapshot.find(ids), strict=True):
+        mask = np.zeros(part.rows, np.bool_)
+        mask[rows] = True
+        if selection.where is not None and len(rows):
+            mask = part.match(selection.where, mask)
+        found.append(_matches(part, mask))
+    return found
+
+
+def _matches(part: Part, mask: Mask) -> Matches:
+    return Matches(part, mask, int(np.count_nonzero(mask)))
+
+
+# ---- count
+
+
+def count(snapshot: Snapshot, request: CountRequest) -> CountResponse:
+    return CountResponse(sum(part.matching for part in select(snapshot, request.selection)), snapshot.position)
+
+
+# ---- get
+
+
+def get(snapshot: Snapshot, request: GetRequest) -> GetResponse:
+    if request.inserted is not None:
+        found = _inserted_at(snapshot, np.frombuffer(request.inserted, "<i8"))
+    else:
+        limit = None if request.limit is None else request.offset + request.limit
+        found = _slice(_in_order(select(snapshot, request.selection)), request.offset, limit)
+    wanted = Wanted(request.ids, request.documents, request.metadatas, request.uris, request.embeddings)
+    inserted, columns = assemble(snapshot, found.parts, found.rows, wanted)
+    return GetResponse(inserted.astype("<i8", copy=False).tobytes(), columns, snapshot.position)
+
+
+def _slice(found: Found, begin: int, end: int | None) -> Found:
+    return Found(found.parts[begin:end], found.rows[begin:end])
+
+
+def _in_order(matches: Sequence[Matches]) -> Found:
+    """All matching rows by insertion."""
+    filled = [(number, part) for number, part in enumerate(matches) if part.matching]
+    if not filled:
+        return Found(np.empty(0, np.intp), np.empty(0, np.int64))
+    rows = [part.rows() for _, part in filled]
+    parts = np.repeat([number for number, _ in filled], [len(some) for some in rows])
+    together = np.concatenate(rows)
+    if len(filled) == 1 and filled[0][1].part.ordered:
+        return Found(parts, together)
+    inserted = np.concatenate([part.part.inserted[some] for (_, part), some in zip(filled, rows, strict=True)])
+    order = np.argsort(inserted, kind="stable")  # made of ascending runs: merged, not sorted
+    return Found(parts[order], together[order])
+
+
+def _inserted_at(snapshot: Snapshot, positions: npt.NDArray[np.int64]) -> Found:
+    """The living rows that were inserted at these positions, in order; those that are gone are left out."""
+    matches = [
+        _matches(
+            part,
+            np.isin(part.inserted, positions) if part.alive is None else np.isin(part.inserted, positions) & part.alive,
+        )
+        for part in snapshot.parts
+    ]
+    return _in_order(matches)
+
+
+# ---- query
+
+
+class _Hits(NamedTuple):
+    """Candidates of one query from one part."""
+
+    part: int
+    rows: Rows
+    distances: npt.NDArray[np.float32]
+
+
+def query(snapshot: Snapshot, request: QueryRequest) -> QueryResponse:
+    queries = np.frombuffer(request.embeddings, "<f4").reshape(request.n_queries, request.dimension)
+    matches = select(snapshot, request.selection)
+    if not any(part.matching for part in matches):
+        matches = []
+    elif request.dimension != snapshot.dimension:
+        raise InvalidArgument(
+            f"Collection expecting embedding with dimension of {snapshot.dimension}, got {request.dimension}"
+        )
+    hits: list[list[_Hits]] = [[] for _ in queries]
+    for number, part in enumerate(matches):
+        if part.matching and request.k:
+            nearest = _nearest(snapshot.space, queries, part, request.k, request.ef_search)
+            for of_query, found in zip(hits, nearest, strict=True):
+                of_query.append(_Hits(number, found.rows, found.distances))
+    return _answer(snapshot, request, [_merge(snapshot, of_query, request.k) for of_query in hits])
+
+
+def _nearest(space: Space, queries: Vectors, matches: Matches, k: int, ef_search: int) -> list[Nearest]:
+    """The min(k, matching) nearest matching rows of one part to each query; distances are exact."""
+    part, wanted = matches.part, min(k, matches.matching)
+    chosen = plan(
+        rows=part.rows, matching=matches.matching, wanted=wanted, ef_search=ef_search, graph=part.graph is not None
+    )
+    if part.graph is None or not isinstance(chosen, GraphSearch):
+        _SCANS.inc(len(queries))
+        return _scan(space, queries, matches, wanted)
+    _GRAPHS.inc(len(queries))
+    found: list[Nearest] = []
+    for vector, rows in zip(queries, part.graph.search(queries, chosen.beam), strict=True):
+        matching = rows if matches.mask is None else rows[matches.mask[rows]]
+        if len(matching) < wanted:
+            _SHORT.inc()
+            found.extend(_scan(space, vector[None, :], matches, wanted))
+        else:
+            best = matching[:wanted]
+            found.append(Nearest(best, distances(space, vector, part.vectors[best])))
+    return found
+
+
+def _scan(space: Space, queries: Vectors, matches: Matches, wanted: int) -> list[Nearest]:
+    part = matches.part
+    rows = None if matches.matching == part.rows else matches.rows()
+    # Norms of all rows are worth making only when many of them are compared.
+    norms = part.norms() if 4 * matches.matching > part.rows else None
+    return nearest_many(space, queries, part.vectors, wanted, rows=rows, norms=norms)
+
+
+class _Ranked(NamedTuple):
+    """The final hits of one query."""
+
+    found: Found
+    distances: npt.NDArray[np.float32]
+
+
+def _merge(snapshot: Snapshot, hits: Sequence[_Hits], k: int) -> _Ranked:
+    """The k nearest of all parts; equal distances by insertion."""
+    if not hits:
+        return _Ranked(Found(np.empty(0, np.intp), np.empty(0, np.int64)), np.empty(0, np.float32))
+    parts = np.repeat([part.part for part in hits], [len(part.rows) for part in hits])
+    rows = np.concatenate([part.rows for part in hits])
+    measured = np.concatenate([part.distances for part in hits])
+    inserted = np.concatenate([snapshot.parts[part.part].inserted[part.rows] for part in hits])
+    order = np.lexsort((inserted, measured))[:k]
+    return _Ranked(Found(parts[order], rows[order]), measured[order])
+
+
+def _answer(snapshot: Snapshot, request: QueryRequest, ranked: Sequence[_Ranked]) -> QueryResponse:
+    parts = np.concatenate([np.empty(0, np.intp), *(one.found.parts for one in ranked)])
+    rows = np.concatenate([np.empty(0, np.int64), *(one.found.rows for one in ranked)])
+    measured = np.concatenate([np.empty(0, np.float32), *(one.distances for one in ranked)])
+    wanted = Wanted(True, request.documents, request.metadatas, request.uris, request.include_embeddings)
+    inserted, columns = assemble(snapshot, parts, rows, wanted)
+    return QueryResponse(
+        counts=[len(one.distances) for one in ranked],
+        distances=measured.astype("<f4", copy=False).tobytes(),
+        inserted=inserted.astype("<i8", copy=False).tobytes(),
+        columns=columns,
+        position=snapshot.position,
+    )

@@ -1,0 +1,154 @@
+"""A query worker process: what it opens, in order, and what it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from queryworker.api import Api
+from queryworker.cache import SegmentCache, own_slot
+from queryworker.config import MIB, QueryWorkerConfig
+from queryworker.loader import Loader
+from queryworker.segments import SegmentPool
+from queryworker.shard import Shard
+from queryworker.shards import CACHED_BYTES, JANITOR_S, Shards
+from shared import telemetry
+from shared.clock import SystemClock
+from shared.errors import Unavailable
+from shared.log.log import Log
+from shared.manifest import ManifestStore
+from shared.membership import Member, Membership
+from shared.objects.open import open_store
+from shared.redis.client import open_redis
+from shared.redis.keys import Keys
+from shared.rpc.frames import join_address, split_address
+from shared.rpc.server import RpcServer
+
+MISSED_HEARTBEATS_MAX: Final = 3
+
+log = telemetry.get_logger(__name__)
+
+
+class QueryWorker:
+    """The running worker."""
+
+    def __init__(
+        self,
+        config: QueryWorkerConfig,
+        address: str,
+        membership: Membership,
+        server: RpcServer,
+        shards: Shards,
+        pool: SegmentPool,
+    ) -> None:
+        self.address = address
+        self._config = config
+        self._membership = membership
+        self._server = server
+        self._shards = shards
+        self._pool = pool
+        self._draining = False
+
+    @property
+    def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
+        return (self._heartbeat, self._janitor)
+
+    def ready(self) -> bool:
+        return not self._draining
+
+    async def announce(self) -> None:
+        member = Member(self._config.process_id, self.address, draining=self._draining)
+        await self._membership.announce(member, MISSED_HEARTBEATS_MAX * self._config.heartbeat_s)
+
+    async def drain(self) -> None:
+        """Tell everybody, refuse new calls, finish those in flight, leave."""
+        self._draining = True
+        try:
+            await self.announce()
+        except Unavailable as error:  # they find out by being refused
+            log.warning("could not announce the leaving", error=error.message)
+        await self._server.drain(self._config.drain_timeout_s)
+        try:
+            await self._membership.leave(self._config.process_id)
+        except Unavailable as error:  # the entry expires by itself
+            log.warning("could not leave", error=error.message)
+
+    async def _heartbeat(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.heartbeat_s)
+            if self._draining:
+                continue  # `drain` has said so; a late heartbeat must not bring the worker back after it left
+            try:
+                await self.announce()
+            except Unavailable as error:
+                log.warning("heartbeat failed", error=error.message)
+
+    async def _janitor(self) -> None:
+        while True:
+            await asyncio.sleep(JANITOR_S)
+            await self._shards.tidy()
+            try:
+                CACHED_BYTES.set(await self._pool.trim())
+            except OSError as error:
+                log.warning("could not tidy the cache", error=str(error))
+
+
+@asynccontextmanager
+async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
+    """Redis, object storage, a slot for segment files, the threads, the listener; announced when all are there."""
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(open_redis(config.redis_url))
+        objects = await stack.enter_async_context(open_store(config.bucket_url))
+        slot = stack.enter_context(own_slot(config.cache_dir))
+        threads = stack.enter_context(ThreadPoolExecutor(config.threads, "read"))
+        keys, clock = Keys(config.redis_prefix), SystemClock()
+        pool = SegmentPool(SegmentCache(slot, objects, config.cache_mib * MIB))
+        stack.push_async_callback(pool.close)
+        loader = Loader(ManifestStore(objects), pool)
+        stack.push_async_callback(loader.close)
+        reader = Log(redis, keys)
+        shards = Shards(
+            lambda collection, shard: Shard(collection, shard, reader, loader, clock),
+            clock,
+            config.memory_mib * MIB,
+            config.idle_s,
+        )
+        stack.push_async_callback(shards.close)
+        server = RpcServer(Api(shards, threads).handlers())
+        stack.push_async_callback(server.close)
+        bound = await server.start(config.host, config.port)
+        address = join_address(_advertised_host(config), split_address(bound)[1])
+        worker = QueryWorker(config, address, Membership(redis, keys, "queryworker"), server, shards, pool)
+        await worker.announce()
+        yield worker
+
+
+def _advertised_host(config: QueryWorkerConfig) -> str:
+    if config.advertise_host:
+        return config.advertise_host
+    return _address_towards(config.redis_url) if _is_wildcard(config.host) else config.host
+
+
+def _is_wildcard(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return host == ""
+
+
+def _address_towards(url: str) -> str:
+    """Our address as a peer of the server in `url` sees it. Nothing is sent: a datagram socket only looks
+    up the route.
+    """
+    parts = urlsplit(url)
+    found = socket.getaddrinfo(parts.hostname, parts.port or 6379, type=socket.SOCK_DGRAM)
+    family, kind, protocol, _, peer = found[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.connect(peer)
+        return str(probe.getsockname()[0])

@@ -1,0 +1,275 @@
+"""One shard on this worker: its view, kept current, and replaced when a newer manifest appears.
+
+Currency. A read must see every write acknowledged before it began. So it needs one read of the log that *begins* after
+the request arrived; all requests that wait share it: who comes while a read is in flight joins the next one.
+
+    request   1    2 3                 4
+    log read  [---1---][----2, 3----]  [---4---]
+
+Replacement. The state that every log read brings names the committed manifest. When it is not the view's, the new
+manifest is loaded beside the view: segments opened, a new memtable filled from the log after `covers`, brought up to
+the old view's position, then swapped in. Readers keep the old view until then; they wait only when it cannot be kept
+current any more, because entries were trimmed that it never saw. The view that was replaced is kept for a while, for
+reads as of a position that the new one does not reach back to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Protocol
+
+from prometheus_client import Counter, Histogram
+
+from queryworker.tailing import TailGap, nothing_left_over, prove, whole_appends
+from queryworker.view import Base, ShardView, Snapshot
+from shared import telemetry
+from shared.clock import Clock
+from shared.errors import Corrupt, Gone
+from shared.log.state import Entry, ShardRead, ShardState
+
+READ_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Payload of one log read; a longer tail takes several."""
+
+RETIRED_VIEW_S: Final = 30.0
+"""How long a replaced view serves reads as of older positions."""
+
+LOAD_RETRY_S: Final = 1.0
+"""Pause after loading a manifest failed, while the old view still serves."""
+
+_BEHIND_EVERYTHING: Final = f"{2**63 - 1}-0"
+
+CHECKS: Final = Counter("polychrome_queryworker_currency_checks", "Log reads made to keep views current.")
+ENTRIES: Final = Counter("polychrome_queryworker_entries_applied", "Log entries applied to views.")
+LOADS: Final = Counter("polychrome_queryworker_loads", "Manifests loaded, by outcome.", ["outcome"])
+LOAD_SECONDS: Final = Histogram(
+    "polychrome_queryworker_load_seconds",
+    "Time to load a manifest and replay the log after it.",
+    buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100),
+)
+
+log = telemetry.get_logger(__name__)
+
+
+class LogReader(Protocol):
+    """The part of `shared.log.Log` that is used here."""
+
+    async def read(
+        self, collection_id: str, shard: int, after: str = ..., bytes_max: int | None = None
+    ) -> ShardRead: ...
+
+
+class BaseLoader(Protocol):
+    """Opens manifests (`queryworker.loader`)."""
+
+    async def load(self, collection: str, shard: int, state: ShardState) -> Base:
+        """The committed manifest that the state names, opened. Raises Corrupt, Unavailable."""
+        ...
+
+    def replaced(self, old: Base, new: Base | None) -> None:
+        """`old` will not be loaded again; None when nothing takes its place (the collection is gone)."""
+        ...
+
+
+class Shard:
+    """See the module. Everything but `ShardView.apply` runs on the event loop."""
+
+    def __init__(self, collection: str, number: int, log_: LogReader, loader: BaseLoader, clock: Clock) -> None:
+        self.collection = collection
+        self.number = number
+        self.used_s = clock.monotonic()
+        self._log = log_
+        self._loader = loader
+        self._clock = clock
+        self._view: ShardView | None = None
+        self._retired: tuple[ShardView, float] | None = None
+        self._running: asyncio.Task[ShardView] | None = None
+        self._next: asyncio.Task[ShardView] | None = None
+        self._loading: asyncio.Task[ShardView] | None = None
+        self._load_after_s = 0.0
+
+    # ---- what requests use
+
+    async def current(self) -> ShardView:
+        """A view that has every write acknowledged before this call. Raises Gone, Corrupt, Unavailable."""
+        return await asyncio.shield(self._next_check())
+
+    async def snapshot(self, as_of: int | None, *, fresh: bool) -> Snapshot:
+        """The shard as of a position (None: now). Not `fresh`: as of whatever this worker has, which is brought up to
+        date behind the answer's back. Raises StaleRead too.
+        """
+        self.used_s = self._clock.monotonic()
+        view = self._view
+        if as_of is not None and view is not None and as_of <= view.position:
+            return self._at(view, as_of)
+        if view is None or fresh:
+            view = await self.current()
+        else:
+            self._next_check()
+        return view.at() if as_of is None else self._at(view, as_of)
+
+    @property
+    def bytes(self) -> int:
+        """About what the shard holds in memory."""
+        views = [self._view, self._retired[0] if self._retired else None]
+        return sum(view.bytes for view in views if view is not None)
+
+    @property
+    def tail_slots(self) -> int:
+        return 0 if self._view is None else self._view.memtable.slots
+
+    def drop_retired(self) -> None:
+        """Let go of a replaced view whose time is over."""
+        if self._retired is not None and self._clock.monotonic() >= self._retired[1]:
+            self._retired = None
+
+    async def close(self) -> None:
+        """Stop the work in the background and let go of everything."""
+        tasks = [task for task in (self._running, self._next, self._loading) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._view = self._retired = None
+
+    def _at(self, view: ShardView, as_of: int) -> Snapshot:
+        if as_of < view.base.covers and self._retired is not None:
+            retired = self._retired[0]
+            if retired.base.covers <= as_of <= retired.position:
+                return retired.at(as_of)
+        return view.at(as_of)
+
+    # ---- currency
+
+    def _next_check(self) -> asyncio.Task[ShardView]:
+        """The check that begins next; a request that arrives now may share it."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._check_after(self._running))
+            self._next.add_done_callback(_retrieve)
+        return self._next
+
+    async def _check_after(self, running: asyncio.Task[ShardView] | None) -> ShardView:
+        if running is not None:
+            await asyncio.wait([running])
+        # From here on newcomers need the read after this one.
+        self._running, self._next = self._next, None
+        try:
+            return await self._check()
+        except Gone:
+            if self._view is not None:
+                self._loader.replaced(self._view.base, None)
+            self._view = self._retired = None
+            raise
+        finally:
+            self._running = None
+
+    async def _check(self) -> ShardView:
+        """Bring the view up to the log's end, whatever it takes."""
+        view = self._view
+        if view is None:
+            state = await self._state()
+            view = await self._load_now(state)
+        while True:
+            try:
+                state = await self._catch_up(view)
+            except TailGap as gap:
+                if gap.state.pointer == view.base.pointer:
+                    raise self._lost(gap) from gap
+                view = await self._load_now(gap.state)
+                continue
+            if state.pointer != view.base.pointer:
+                self._load_beside(state)
+            return view
+
+    async def _state(self) -> ShardState:
+        return _alive(await self._log.read(self.collection, self.number, _BEHIND_EVERYTHING)).state
+
+    async def _catch_up(self, view: ShardView) -> ShardState:
+        """Apply what the log has after the view; the state as of that moment. Raises TailGap."""
+        pending: list[Entry] = []
+        while True:
+            last = pending[-1].id if pending else view.last
+            CHECKS.inc()
+            read = _alive(await self._log.read(self.collection, self.number, last, READ_BYTES_MAX))
+            prove(read, last, view.base.covers)
+            pending += read.entries
+            ready = whole_appends(pending)
+            if ready:
+                await asyncio.to_thread(view.apply, pending[:ready])
+                ENTRIES.inc(ready)
+                view.last, view.position = pending[ready - 1].id, pending[ready - 1].end
+                del pending[:ready]
+            if read.complete:
+                nothing_left_over(read, pending)
+                view.position = read.state.head
+                return read.state
+
+    def _lost(self, gap: TailGap) -> Corrupt:
+        covers = gap.state.pointer.covers if gap.state.pointer else 0
+        error = Corrupt(
+            f"the log of {self.collection}/{self.number} lost entries after {gap.last}, and no manifest covers them"
+        )
+        log.error("log has a gap", collection=self.collection, shard=self.number, after=gap.last, covers=covers)
+        return error
+
+    # ---- replacement
+
+    async def _load_now(self, state: ShardState) -> ShardView:
+        """The view of the manifest that the state names, once it is loaded; joins a loading in progress."""
+        if self._loading is None:
+            self._begin_loading(state)
+        assert self._loading is not None
+        return await asyncio.shield(self._loading)
+
+    def _load_beside(self, state: ShardState) -> None:
+        if self._loading is None and self._clock.monotonic() >= self._load_after_s:
+            self._begin_loading(state)
+
+    def _begin_loading(self, state: ShardState) -> None:
+        self._loading = asyncio.create_task(self._load(state))
+        self._loading.add_done_callback(self._loaded)
+
+    async def _load(self, state: ShardState) -> ShardView:
+        begun = self._clock.monotonic()
+        view = ShardView(await self._loader.load(self.collection, self.number, state))
+        old = self._view
+        try:
+            await self._catch_up(view)
+            # Nobody may see the shard go back in time, not even who reads without a currency check.
+            while old is not None and view.position < old.position:
+                await self._catch_up(view)
+        except TailGap as gap:
+            # A newer manifest was committed and the log trimmed meanwhile. Who waits for this view meets the same gap
+            # and loads that one; who does not wait finds out at the next check.
+            if gap.state.pointer == view.base.pointer:
+                raise self._lost(gap) from gap
+            return view
+        self._swap(view)
+        LOAD_SECONDS.observe(self._clock.monotonic() - begun)
+        return view
+
+    def _swap(self, view: ShardView) -> None:
+        old, self._view = self._view, view
+        if old is not None:
+            self._retired = (old, self._clock.monotonic() + RETIRED_VIEW_S)
+            self._loader.replaced(old.base, view.base)
+
+    def _loaded(self, task: asyncio.Task[ShardView]) -> None:
+        self._loading = None
+        if task.cancelled():
+            return
+        error = task.exception()
+        LOADS.labels("ok" if error is None else getattr(error, "code", "internal")).inc()
+        if error is not None:
+            self._load_after_s = self._clock.monotonic() + LOAD_RETRY_S
+            log.warning("loading failed", collection=self.collection, shard=self.number, error=str(error))
+
+
+def _alive(read: ShardRead) -> ShardRead:
+    if read.state.deleted:
+        raise Gone("the collection was deleted")
+    return read
+
+
+def _retrieve(task: asyncio.Task[ShardView]) -> None:
+    """Everybody who waited may have gone; the failure is theirs all the same, and the next one meets it again."""
+    if not task.cancelled():
+        task.exception()

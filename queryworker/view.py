@@ -1,0 +1,130 @@
+"""What a worker holds of one shard: the segments of one manifest, and the log's tail folded over them.
+
+    base      manifest with its segments and tombstones: everything below `covers`
+    memtable  every operation in [covers, position)
+    last      id of the newest stream entry applied; before the first one, the place in the stream where the manifest
+    ends
+
+A view only moves forward, and keeps every version since `covers`: a read as of any position in [covers, position] is a
+mask (see `shared.memtable`). A later manifest means another view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from queryworker.parts import Part, SegmentPart, TailPart
+from queryworker.runs import TailIndex
+from shared.errors import StaleRead
+from shared.log.batch import decode_batch
+from shared.log.state import Entry, Pointer, after_position
+from shared.memtable import Memtable, Tail
+from shared.model import FIRST_POSITION, Space
+from shared.segment.stack import SegmentStack
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """One manifest, opened; `pointer` is None for a shard that was never compacted."""
+
+    pointer: Pointer | None
+    stack: SegmentStack
+    dimension: int | None
+    space: Space
+    bytes: int
+
+    @property
+    def covers(self) -> int:
+        return self.pointer.covers if self.pointer else FIRST_POSITION
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A shard as of one position, ready to be searched; the tail is the last part."""
+
+    position: int
+    space: Space
+    dimension: int | None
+    parts: tuple[Part, ...]
+    view: ShardView
+    tail: Tail
+
+    def find(self, ids: Sequence[str]) -> list[npt.NDArray[np.int64]]:
+        """Rows of the live records with these ids, per part, ascending."""
+        wanted = list(dict.fromkeys(ids))
+        rows: list[list[int]] = [[] for _ in self.parts]
+        for ref in self.view.base.stack.find(wanted):
+            if ref is not None and self.parts[ref.segment].lives(ref.row):
+                rows[ref.segment].append(ref.row)
+        slots = self.view.memtable.find(wanted, self.tail)
+        return [*(np.sort(np.array(part, np.int64)) for part in rows[:-1]), np.sort(slots[slots >= 0])]
+
+
+class ShardView:
+    """See the module. `apply` is called by one thread at a time; `at` by any."""
+
+    def __init__(self, base: Base) -> None:
+        self.base = base
+        self.memtable = Memtable(base.stack, base.dimension)
+        self.position = base.covers
+        """Every operation below is in the view. Moved by the event loop alone, after the operations are applied."""
+        self.last = after_position(base.covers)
+        self.index = TailIndex()
+        self._tombstones = [_alive(rows, dead) for rows, dead in _shapes(base.stack)]
+        self._alive: dict[int, tuple[int, Mask]] = {}
+
+    @property
+    def bytes(self) -> int:
+        """About what the view holds, mapped files included."""
+        return self.base.bytes + self.memtable.bytes
+
+    def apply(self, entries: Sequence[Entry]) -> None:
+        """Fold in entries of whole appends, in log order. Readers notice nothing until `position` moves."""
+        for entry in entries:
+            self.memtable.apply(decode_batch(entry.payload), entry.first, entry.end)
+
+    def at(self, as_of: int | None = None) -> Snapshot:
+        """The shard as of a position, by default the newest; StaleRead where the view does not reach."""
+        position = self.position if as_of is None else as_of
+        if not self.base.covers <= position <= self.position:
+            raise StaleRead(f"position {position} is not in [{self.base.covers}, {self.position}]; read again")
+        tail = self.memtable.at(position)
+        segments: list[Part] = [
+            SegmentPart(segment, self._alive_rows(number, position))
+            for number, segment in enumerate(self.base.stack.segments)
+        ]
+        parts = (*segments, TailPart(tail, self.index))
+        return Snapshot(position, self.base.space, self.memtable.dimension, parts, self, tail)
+
+    def _alive_rows(self, number: int, position: int) -> Mask | None:
+        """The rows of a segment that are alive; None when all are. The newest mask is kept: kills only grow."""
+        killed = self.memtable.killed_rows(number, position)
+        if not len(killed):
+            return self._tombstones[number]
+        count, mask = self._alive.get(number, (0, None))
+        if mask is None or count != len(killed):
+            tombstones = self._tombstones[number]
+            rows = self.base.stack.segments[number].rows
+            mask = np.ones(rows, np.bool_) if tombstones is None else tombstones.copy()
+            mask[killed] = False
+            self._alive[number] = (len(killed), mask)
+        return mask
+
+
+def _shapes(stack: SegmentStack) -> list[tuple[int, npt.NDArray[np.uint32]]]:
+    pairs = zip(stack.segments, stack.tombstones, strict=True)
+    return [(segment.rows, np.asarray(dead.to_array(), np.uint32)) for segment, dead in pairs]
+
+
+def _alive(rows: int, dead: npt.NDArray[np.uint32]) -> Mask | None:
+    if not len(dead):
+        return None
+    mask = np.ones(rows, np.bool_)
+    mask[dead] = False
+    return mask
