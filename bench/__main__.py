@@ -12,8 +12,7 @@ from bench.report import machine, table
 from bench.servers import chroma, polychrome
 from bench.suite import Effort, Suite
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-DATA = CHECKOUT.parent / "shared" / "data"
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 QUICK = Effort(runs=1, seconds=1.0, ingest_rows=4000, upserts=100)
 FULL = Effort(runs=3, seconds=3.0, ingest_rows=10_000, upserts=500)
 QUICK_ROWS = 5000
@@ -48,7 +47,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--data", type=Path, default=DATA, help="folder of the Debian catalogue; synthetic rows without it"
     )
-    parser.add_argument("--chroma", type=Path, default=CHECKOUT / ".venv-chroma" / "bin" / "chroma", help="the program")
+    parser.add_argument("--chroma", type=Path, default=Path(sys.executable).with_name("chroma"), help="the program")
     parser.add_argument(
         "--directory", type=Path, default=None, help="where the servers keep their data (default: /tmp)"
     )
