@@ -50,6 +50,9 @@ def merge_get(answers: Sequence[GetResponse], offset: int = 0, limit: int | None
 
 def merge_query(answers: Sequence[QueryResponse], k: int) -> Hits:
     """The `k` nearest of all answers, per query."""
+    if len(answers) == 1:
+        (only,) = answers
+        return Hits(only.counts, np.frombuffer(only.distances, dtype="<f4"), only.columns)
     query = np.concatenate([np.repeat(np.arange(len(answer.counts)), answer.counts) for answer in answers])
     distances = np.concatenate([np.frombuffer(answer.distances, dtype="<f4") for answer in answers])
     inserted = np.concatenate([positions(answer.inserted) for answer in answers])

@@ -21,9 +21,19 @@ import numpy as np
 from frontend.embeddings import Floats
 from frontend.include import Wanted
 from frontend.merge import Hits, merge_get, merge_query, page_of, positions
+from frontend.offload import off_loop
 from shared.errors import StaleRead, Unavailable
 from shared.model import ReadLevel
-from shared.rpc.messages import Columns, CountRequest, GetRequest, QueryRequest, Selection, Shard
+from shared.rpc.messages import (
+    Columns,
+    CountRequest,
+    GetRequest,
+    GetResponse,
+    QueryRequest,
+    QueryResponse,
+    Selection,
+    Shard,
+)
 
 if TYPE_CHECKING:
     from frontend.workers import Workers
@@ -97,7 +107,7 @@ async def query(
         include_embeddings=wanted.embeddings,
     )
     answers = await _all_shards(collection, lambda shard: workers.query(msgspec.structs.replace(request, shard=shard)))
-    return merge_query(answers, k)
+    return await off_loop(_size(answers), merge_query, answers, k)
 
 
 async def _get_in_one_phase(workers: Workers, collection: Collection, request: GetRequest, page: Page) -> Columns:
@@ -108,7 +118,7 @@ async def _get_in_one_phase(workers: Workers, collection: Collection, request: G
     answers = await _all_shards(
         collection, lambda shard: workers.get(msgspec.structs.replace(request, shard=shard, limit=enough))
     )
-    return merge_get(answers, page.offset, page.limit)
+    return await off_loop(_size(answers), merge_get, answers, page.offset, page.limit)
 
 
 async def _get_page(workers: Workers, collection: Collection, request: GetRequest, page: Page) -> Columns:
@@ -139,7 +149,8 @@ async def _get_in_two_phases(workers: Workers, collection: Collection, request: 
     ]
     if not rows:
         return no_columns(request)
-    return merge_get(await together([workers.get(part) for part in rows]))
+    answers = await together([workers.get(part) for part in rows])
+    return await off_loop(_size(answers), merge_get, answers)
 
 
 def no_columns(request: GetRequest) -> Columns:
@@ -157,6 +168,13 @@ def no_hits(n_queries: int) -> Hits:
     """The answer of a collection without records."""
     nothing = Columns(ids=[], documents=[], metadatas=[], uris=[], embeddings=b"")
     return Hits([0] * n_queries, np.empty(0, dtype=np.float32), nothing)
+
+
+def _size(answers: Sequence[GetResponse] | Sequence[QueryResponse]) -> int:
+    """Bytes to merge, roughly, when there are several answers."""
+    if len(answers) == 1:
+        return 0
+    return sum(len(answer.inserted) * 8 + len(answer.columns.embeddings or b"") for answer in answers)
 
 
 async def _all_shards(collection: Collection, ask: Callable[[Shard], Awaitable[Answer]]) -> list[Answer]:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
-import structlog
 from prometheus_client import Counter
 
+from frontend.offload import off_loop
 from shared.errors import DeadlineExceeded, PolychromeError, Unavailable, WrongWorker
 from shared.placement import rank
 from shared.rpc.messages import (
@@ -30,6 +30,7 @@ from shared.rpc.messages import (
     QueryResponse,
     Shard,
 )
+from shared.telemetry import get_logger
 
 if TYPE_CHECKING:
     from shared.clock import Clock
@@ -43,7 +44,7 @@ ANOTHER_MAY_ANSWER: Final = (Unavailable, WrongWorker, DeadlineExceeded)
 
 FAILOVERS = Counter("polychrome_frontend_worker_failovers_total", "Calls that went on to another query worker", ["why"])
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,8 @@ class Workers:
 
     async def _ask(self, method: str, shard: Shard, request: msgspec.Struct, answer: type[Response]) -> Response:
         payload = msgspec.msgpack.encode(request)
-        return msgspec.msgpack.decode(await self._call(method, shard, payload), type=answer)
+        data = await self._call(method, shard, payload)
+        return await off_loop(len(data), msgspec.msgpack.decode, data, type=answer)
 
     async def _call(self, method: str, shard: Shard, payload: bytes) -> memoryview:
         """The answer of whichever worker gives one; Unavailable or DeadlineExceeded when none does in time."""

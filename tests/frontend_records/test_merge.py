@@ -79,7 +79,8 @@ def test_hits_are_merged_by_distance_then_by_insertion(shards: int, queries: int
         per_query = []
         for _ in range(queries):
             positions_of = data.draw(st.lists(st.integers(0, 9), unique=True, max_size=4))
-            per_query.append(sorted((data.draw(_distances), position * shards + shard) for position in positions_of))
+            hits = sorted((data.draw(_distances), position * shards + shard) for position in positions_of)
+            per_query.append(hits[:k])
         found.append(per_query)
 
     merged = merge_query([query_answer(shard) for shard in found], k)
