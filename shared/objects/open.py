@@ -19,6 +19,9 @@ from shared.objects.s3 import open_s3
 
 PROBE_WRITERS: Final = 4
 
+PROBES: Final = "probes/"
+"""Where the objects of the start-up check stand."""
+
 
 @contextlib.asynccontextmanager
 async def open_store(url: str) -> AsyncIterator[ObjectStore]:
@@ -43,7 +46,7 @@ async def verify_conditional_create(store: ObjectStore) -> None:
     """Races writers for one new object; UnfitStore unless exactly one wins and the object is that writer's and stays
     so.
     """
-    key = f"probes/{uuid.uuid4().hex}"
+    key = f"{PROBES}{uuid.uuid4().hex}"
     offers = [f"writer {number} of {key}".encode() for number in range(PROBE_WRITERS)]
     try:
         won = await asyncio.gather(*(store.create(key, offer) for offer in offers))

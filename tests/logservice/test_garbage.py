@@ -1,0 +1,269 @@
+"""What the collector deletes, and above all what it does not."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from pyroaring import BitMap
+
+from logservice.garbage import Collected, Garbage, Periods
+from shared.errors import Corrupt
+from shared.manifest import Manifest, ManifestStore, ParentRef, SegmentRef, segment_path
+from shared.model import Space
+from shared.objects.memory import MemoryStore
+from shared.segment.format import FileInfo, SegmentInfo
+
+GRACE_S = 100.0
+RETENTION_S = 1000.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = 1_000_000.0
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+class World:
+    """A bucket with a clock, and shards that publish."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.objects = MemoryStore(self.clock.now)
+        self.manifests = ManifestStore(self.objects)
+        self.garbage = Garbage(self.objects, self.clock, Periods(GRACE_S, RETENTION_S))
+        self.pointers = {}
+        self.segments = {}
+
+    def collection(self):
+        collection = str(uuid.uuid4())
+        self.pointers[collection, 0] = None
+        return collection
+
+    async def upload(self, collection, name):
+        path = segment_path(collection, 0, name)
+        await self.objects.put(f"{path}/records.arrow", b"x" * 10)
+        await self.objects.put(f"{path}/ids.index", b"x")
+        files = [FileInfo("records.arrow", 10, ""), FileInfo("ids.index", 1, "")]
+        info = SegmentInfo(name, path, 1, 2, Space.L2, False, files, "a", "b")
+        self.segments[name] = info
+        return info
+
+    async def create(self, collection, *names):
+        """A manifest that names these segments, new ones uploaded; not yet pointed to."""
+        for name in names:
+            if name not in self.segments:
+                await self.upload(collection, name)
+        before = self.pointers.get((collection, 0))
+        version = before.version + 1 if before else 1
+        return await self.manifests.create(
+            Manifest(
+                collection=collection, shard=0, version=version,
+                parent=ParentRef(before.version, before.hash) if before else None,
+                covers=version, dimension=2, segments=[SegmentRef.of(self.segments[name], BitMap()) for name in names],
+                rows=len(names), digest="0" * 32, written_by="test", created_s=0.0,
+            )
+        )  # fmt: skip
+
+    async def publish(self, collection, *names):
+        self.pointers[collection, 0] = await self.create(collection, *names)
+
+    async def collect(self):
+        return await self.garbage.collect(dict(self.pointers))
+
+    async def left(self, collection):
+        """Versions and names of segments that stand in the bucket below the collection."""
+        keys = [info.key async for info in self.objects.list(f"{collection}/")]
+        versions = sorted(int(key.split("/")[-1][:20]) for key in keys if "/manifests/" in key)
+        return versions, sorted({key.split("/")[3] for key in keys if "/segments/" in key})
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_the_committed_manifest_and_its_segments_stay_for_ever(world):
+    a = world.collection()
+    await world.publish(a, "s1", "s2")
+    world.clock.time += 10 * RETENTION_S
+    assert await world.collect() == Collected(0, 0, 0)
+    assert await world.left(a) == ([1], ["s1", "s2"])
+
+
+async def test_replaced_manifests_stay_for_the_retention_after_they_were_replaced(world):
+    a = world.collection()
+    await world.publish(a, "s1")
+    world.clock.time += 10 * RETENTION_S
+    await world.publish(a, "s2")
+    world.clock.time += RETENTION_S - 1
+    await world.collect()
+    assert await world.left(a) == ([1, 2], ["s1", "s2"])
+    world.clock.time += 2
+    collected = await world.collect()
+    assert (collected.manifests, collected.others) == (1, 2)
+    assert collected.bytes > 11
+    assert await world.left(a) == ([2], ["s2"])
+
+
+async def test_a_segment_stays_as_long_as_any_kept_manifest_names_it(world):
+    a = world.collection()
+    await world.publish(a, "s1")
+    await world.publish(a, "s1", "s2")
+    await world.publish(a, "s1", "s3")
+    world.clock.time += 2 * RETENTION_S
+    await world.collect()
+    assert await world.left(a) == ([3], ["s1", "s3"])
+
+
+async def test_files_of_a_compaction_under_way_are_younger_than_the_grace(world):
+    a = world.collection()
+    await world.publish(a, "s1")
+    await world.upload(a, "building")
+    world.clock.time += GRACE_S - 1
+    await world.collect()
+    assert await world.left(a) == ([1], ["building", "s1"])
+    await world.objects.put(f"{segment_path(a, 0, 'building')}/graph.hnsw", b"")
+    world.clock.time += GRACE_S - 1
+    await world.collect()
+    assert await world.left(a) == ([1], ["building", "s1"])
+    world.clock.time += 2
+    await world.collect()
+    assert await world.left(a) == ([1], ["s1"])
+
+
+async def test_a_manifest_that_waits_to_be_completed_is_kept_with_its_segments(world):
+    a = world.collection()
+    await world.publish(a, "s1")
+    await world.create(a, "s1", "s2")
+    world.clock.time += 10 * RETENTION_S
+    await world.collect()
+    assert await world.left(a) == ([1, 2], ["s1", "s2"])
+
+
+async def test_a_first_manifest_that_waits_to_be_completed_is_kept(world):
+    a = world.collection()
+    await world.create(a, "s1")
+    world.clock.time += 10 * RETENTION_S
+    await world.collect()
+    assert await world.left(a) == ([1], ["s1"])
+
+
+async def test_a_dead_collection_goes_after_the_grace_and_no_other_does(world):
+    a, b = world.collection(), world.collection()
+    await world.publish(a, "s1")
+    await world.publish(b, "s2")
+    world.clock.time += 10 * RETENTION_S
+    del world.pointers[a, 0]
+    await world.collect()
+    assert await world.left(a) == ([1], ["s1"])
+    world.clock.time += GRACE_S - 1
+    await world.collect()
+    assert await world.left(a) == ([1], ["s1"])
+    world.clock.time += 2
+    await world.collect()
+    assert await world.left(a) == ([], [])
+    assert await world.left(b) == ([1], ["s2"])
+
+
+async def test_a_collection_that_comes_back_is_not_dead(world):
+    a = world.collection()
+    await world.publish(a, "s1")
+    pointer = world.pointers.pop((a, 0))
+    await world.collect()
+    world.clock.time += 10 * GRACE_S
+    world.pointers[a, 0] = pointer
+    await world.collect()
+    del world.pointers[a, 0]
+    await world.collect()
+    assert await world.left(a) == ([1], ["s1"])
+
+
+async def test_a_dead_collection_that_is_still_written_to_waits(world):
+    a = world.collection()
+    await world.publish(a, "s1")
+    del world.pointers[a, 0]
+    await world.collect()
+    world.clock.time += GRACE_S - 1
+    await world.upload(a, "late")
+    world.clock.time += 2
+    await world.collect()
+    assert await world.left(a) == ([1], ["late", "s1"])
+
+
+async def test_a_segment_that_another_collection_names_outlives_its_own_collection(world):
+    parent, fork = world.collection(), world.collection()
+    await world.publish(parent, "s1", "s2")
+    await world.publish(fork, "s1", "s3")
+    del world.pointers[parent, 0]
+    await world.collect()
+    world.clock.time += 10 * RETENTION_S
+    await world.collect()
+    assert await world.left(parent) == ([], ["s1"])
+    assert await world.left(fork) == ([1], ["s3"])
+
+
+async def test_a_segment_that_a_fork_names_outlives_the_manifests_of_its_parent(world):
+    parent, fork = world.collection(), world.collection()
+    await world.publish(parent, "s1")
+    await world.publish(fork, "s1")
+    await world.publish(parent, "s2")
+    world.clock.time += 10 * RETENTION_S
+    await world.collect()
+    assert await world.left(parent) == ([2], ["s1", "s2"])
+
+
+async def test_nothing_is_deleted_from_a_bucket_that_does_not_belong_to_the_log(world):
+    a, b = world.collection(), world.collection()
+    await world.publish(a, "s1")
+    await world.publish(b, "s2")
+    await world.upload(a, "old")
+    await world.objects.delete([f"{a}/0/manifests/{1:020d}.json"])
+    world.clock.time += 10 * RETENTION_S
+    with pytest.raises(Corrupt, match="not in the bucket"):
+        await world.collect()
+    assert await world.left(a) == ([], ["old", "s1"])
+
+
+async def test_a_manifest_that_cannot_be_read_stops_the_collection(world):
+    a = world.collection()
+    await world.publish(a, "s1")
+    await world.upload(a, "old")
+    await world.objects.put(f"{a}/0/manifests/{1:020d}.json", b"{}")
+    world.clock.time += 10 * RETENTION_S
+    with pytest.raises(Corrupt):
+        await world.collect()
+    assert await world.left(a) == ([1], ["old", "s1"])
+
+
+async def test_objects_of_other_kinds_are_left_alone_and_old_probes_are_not(world):
+    await world.objects.put("catalog/snapshot.json", b"")
+    await world.objects.put("probes/abc", b"")
+    world.clock.time += 10 * RETENTION_S
+    await world.objects.put("probes/new", b"")
+    await world.collect()
+    assert [info.key async for info in world.objects.list("")] == ["catalog/snapshot.json", "probes/new"]
+
+
+async def test_manifests_are_read_once(world):
+    reads = []
+    real = world.objects.get
+
+    async def counted(key):
+        reads.append(key)
+        return await real(key)
+
+    world.objects.get = counted
+    a = world.collection()
+    await world.publish(a, "s1")
+    await world.collect()
+    await world.collect()
+    assert len(reads) == 1
