@@ -80,7 +80,12 @@ async def read_bytes(request: web.Request) -> bytes:
                 chunks.append(chunk)
     except TimeoutError:
         raise BodyTimeout("The request body took too long to arrive") from None
-    except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, web.RequestPayloadError) as error:
+    except (
+        aiohttp.ClientError,
+        aiohttp.http_exceptions.HttpProcessingError,
+        web.RequestPayloadError,
+        OSError,
+    ) as error:
         raise BrokenBody("Failed to buffer the request body: the connection or its framing broke") from error
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 

@@ -19,7 +19,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from frontend import errors
 from frontend.cors import Cors
 from frontend.shell import shell_of
-from shared.errors import InvalidArgument, PolychromeError
+from shared.errors import PolychromeError
 from shared.telemetry import get_logger, request_id
 
 NO_TRACE: Final = "0" * 32
@@ -104,27 +104,15 @@ async def _answer(request: web.Request, handler: Handler, cors: Cors) -> web.Str
     if cors.enabled and request.method == "OPTIONS":
         return cors.preflight()
     try:
-        _refuse_undecodable(request)
         return await handler(request)
     except PolychromeError as error:
         _log_fault(error)
         return errors.answer_of(error, request.path)
     except web.HTTPException as refused:
         return router_answer(refused)
-    except ConnectionError:
-        raise  # the client is gone: there is nobody to answer
     except Exception:
         log.exception("unforeseen")
         return errors.internal_error()
-
-
-def _refuse_undecodable(request: web.Request) -> None:
-    """Bytes in the path that are no text would fail somewhere behind."""
-    if not request.raw_path.isascii():
-        try:
-            request.raw_path.encode()
-        except UnicodeEncodeError:
-            raise InvalidArgument("Invalid URL: the path is not UTF-8") from None
 
 
 def _log_fault(error: PolychromeError) -> None:

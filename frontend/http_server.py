@@ -26,6 +26,8 @@ HEADER_BYTES_MAX: Final = 64 * 1024
 LISTEN_BACKLOG: Final = 1024
 SWEEP_S: Final = 1.0
 CLOSE_TIMEOUT_S: Final = 1.0
+LINGER_S: Final = 5.0
+"""How long the rest of a refused body is read and dropped, so that the client gets to read why."""
 
 
 def _not_the_clients_fault(record: logging.LogRecord) -> bool:
@@ -50,6 +52,7 @@ class HttpServer:
             keepalive_timeout=config.keepalive_timeout_s,
             max_line_size=URL_BYTES_MAX,
             max_field_size=HEADER_BYTES_MAX,
+            lingering_time=LINGER_S,
             shutdown_timeout=CLOSE_TIMEOUT_S,
         )
         self._site: web.TCPSite | None = None

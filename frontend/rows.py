@@ -13,7 +13,6 @@ from collections import OrderedDict
 from typing import Final
 
 from shared.catalog import Catalog, Collection
-
 from shared.clock import Clock
 from shared.errors import InvalidArgument, NotFound
 

@@ -1,0 +1,62 @@
+"""A frontend's HTTP side on a free port, over the catalog in memory: no Redis, no workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+
+from frontend.app import build_app
+from frontend.config import FrontendConfig
+from frontend.http_server import HttpServer, open_http_server
+from frontend.rows import RowCache
+from frontend.shell import Shell
+from shared.clock import SystemClock
+from tests.frontend.memory_catalog import MemoryCatalog
+
+DATABASES = "/api/v2/tenants/default_tenant/databases"
+COLLECTIONS = f"{DATABASES}/default_database/collections"
+
+
+@dataclass
+class Running:
+    server: HttpServer
+    shell: Shell
+    catalog: MemoryCatalog
+    client: httpx.AsyncClient
+
+    async def raw(self, text: bytes, *, whole: bool = True) -> bytes:
+        """Sends bytes as they are and reads until the server closes the connection, or only the first lines."""
+        host, _, port = self.server.address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(text)
+        try:
+            return await asyncio.wait_for(reader.read() if whole else reader.readuntil(b"\r\n\r\n"), 10)
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def running(**settings: Any) -> AsyncIterator[Running]:
+    config = FrontendConfig(redis_url="redis://nowhere", bucket_url="memory://", port=0, access_log="off", **settings)
+    catalog, clock = MemoryCatalog(), SystemClock()
+    shell: Any = Shell(
+        config=config,
+        clock=clock,
+        catalog=catalog,  # type: ignore[arg-type]  # the same interface over dictionaries
+        log=None,  # type: ignore[arg-type]
+        jobs=None,  # type: ignore[arg-type]
+        dirty=None,  # type: ignore[arg-type]
+        workers=SimpleNamespace(ready=True),  # type: ignore[arg-type]
+        rows=RowCache(catalog, clock),  # type: ignore[arg-type]
+    )
+    async with (
+        open_http_server(build_app(shell), config) as server,
+        httpx.AsyncClient(base_url=f"http://{server.address}", timeout=10) as client,
+    ):
+        yield Running(server, shell, catalog, client)
