@@ -10,7 +10,6 @@ from typing import Final
 
 from shared.config import ProcessConfig, parse_port, parse_positive, parse_seconds, setting
 
-MIB: Final = 1024 * 1024
 DEFAULT_CACHE: Final = Path(tempfile.gettempdir()) / "polychrome-queryworker"
 
 
@@ -33,16 +32,16 @@ class QueryWorkerConfig(ProcessConfig):
         "Directory for segment files; what is in it may be lost at any time.",
         default=DEFAULT_CACHE,
     )
-    cache_mib: int = setting(
-        "POLYCHROME_QUERYWORKER_CACHE_MIB",
-        "Segment files that nobody uses are kept up to this many MiB.",
-        default=16 * 1024,
+    cache_bytes: int = setting(
+        "POLYCHROME_QUERYWORKER_CACHE_BYTES",
+        "Segment files that no loaded shard uses are deleted, the longest unused first, over this size.",
+        default=4 * 1024**3,
         parse=parse_positive,
     )
-    memory_mib: int = setting(
-        "POLYCHROME_QUERYWORKER_MEMORY_MIB",
-        "Shards are dropped from memory, the longest unused first, while they hold more MiB than this.",
-        default=2 * 1024,
+    memory_bytes: int = setting(
+        "POLYCHROME_QUERYWORKER_MEMORY_BYTES",
+        "Shards are dropped from memory, the longest unused first, while they hold more than this.",
+        default=2 * 1024**3,
         parse=parse_positive,
     )
     idle_s: float = setting(

@@ -43,7 +43,9 @@ class Part(Protocol):
     """Position of insertion, by row."""
 
     ordered: bool
-    """Whether `inserted` ascends."""
+    """Whether `inserted` ascends. A segment that was made by extending another one need not: records that were updated
+    stand behind.
+    """
 
     def lives(self, row: int) -> bool: ...
 
@@ -63,14 +65,14 @@ class Part(Protocol):
 class SegmentPart:
     """A segment of the manifest."""
 
-    def __init__(self, segment: Segment, alive: Mask | None) -> None:
+    def __init__(self, segment: Segment, alive: Mask | None, *, ordered: bool) -> None:
         self.rows = segment.rows
         self.graph: Graph | None = segment if segment.info.graph else None
         self.alive = alive
         self.living = segment.rows if alive is None else int(np.count_nonzero(alive))
         self.vectors = segment.vectors
         self.inserted = segment.inserted
-        self.ordered = True
+        self.ordered = ordered
         self._segment = segment
 
     def lives(self, row: int) -> bool:

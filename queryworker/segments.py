@@ -1,28 +1,26 @@
 """Open segments, shared by all views that use them: an old view and the one that replaces it have most in common.
 
-The pool holds them weakly: a segment lives as long as some view does, and its memory goes with the last one.
+The pool holds them weakly: a segment lives as long as some view does. Its memory goes with the last one, and its files
+are then no longer held in the cache.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import weakref
 from typing import Final
-from weakref import WeakValueDictionary
 
-from prometheus_client import Counter
+from prometheus_client import Gauge
 
-from queryworker.cache import SegmentCache
-from shared import telemetry
-from shared.errors import Corrupt
+from shared.segment.cache import SegmentCache
 from shared.segment.format import SegmentInfo
 from shared.segment.reader import Segment, open_segment
 
 EF_SEARCH: Final = 1
 """The graph's own least beam: searches choose theirs by how many rows they ask for."""
 
-CORRUPT: Final = Counter("polychrome_queryworker_corrupt_segments", "Segments that failed their check.")
-
-log = telemetry.get_logger(__name__)
+OPEN: Final = Gauge("polychrome_queryworker_open_segments", "Segments in memory.")
 
 
 class SegmentPool:
@@ -30,8 +28,9 @@ class SegmentPool:
 
     def __init__(self, cache: SegmentCache) -> None:
         self._cache = cache
-        self._open: WeakValueDictionary[str, Segment] = WeakValueDictionary()
+        self._open: weakref.WeakValueDictionary[str, Segment] = weakref.WeakValueDictionary()
         self._opening: dict[str, asyncio.Task[Segment]] = {}
+        self._releasing: set[asyncio.Task[None]] = set()
 
     async def open(self, info: SegmentInfo) -> Segment:
         """The segment, fetched and verified if need be. Raises Corrupt, Unavailable."""
@@ -41,50 +40,39 @@ class SegmentPool:
         opening = self._opening.get(info.id)
         if opening is None:
             # A task of its own: who waits for it may give up, others may still want it.
-            opening = asyncio.create_task(self._fetch_and_open(info))
+            opening = asyncio.create_task(self._hold_and_open(info))
             self._opening[info.id] = opening
             opening.add_done_callback(lambda task: self._opened(info.id, task))
         return await asyncio.shield(opening)
 
-    def in_use(self) -> frozenset[str]:
-        return frozenset(self._open) | frozenset(self._opening)
-
-    async def forget_files(self, segments: frozenset[str]) -> None:
-        """Delete the files of segments that no newer manifest names."""
-        for segment in segments - frozenset(self._opening):
-            await self._cache.remove(segment)
-
-    async def trim(self) -> int:
-        return await self._cache.trim(self.in_use())
-
     async def close(self) -> None:
-        for task in self._opening.values():
+        tasks = [*self._opening.values(), *self._releasing]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._opening.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _hold_and_open(self, info: SegmentInfo) -> Segment:
+        async with contextlib.AsyncExitStack() as holding:
+            folder = await holding.enter_async_context(self._cache.hold(info))
+            segment = await asyncio.to_thread(open_segment, folder, info, EF_SEARCH)
+            loop = asyncio.get_running_loop()
+            # The last reference may go in any thread; the cache belongs to the event loop.
+            finalizer = weakref.finalize(segment, self._let_go, loop, holding.pop_all())
+            finalizer.atexit = False
+        return segment
 
     def _opened(self, segment: str, task: asyncio.Task[Segment]) -> None:
         del self._opening[segment]
         if not task.cancelled() and task.exception() is None:
             self._open[segment] = task.result()
+            OPEN.set(len(self._open))
 
-    async def _fetch_and_open(self, info: SegmentInfo) -> Segment:
-        try:
-            return await self._attempt(info)
-        except Corrupt as error:
-            # The copy may be at fault; the original gets one more chance. `fetch` has removed the copy.
-            CORRUPT.inc()
-            log.warning("segment is damaged, fetching it again", segment=info.id, error=error.message)
-        try:
-            return await self._attempt(info)
-        except Corrupt as error:
-            CORRUPT.inc()
-            log.error("segment is damaged in object storage", segment=info.id, path=info.path, error=error.message)  # noqa: TRY400 (the message says it all)
-            raise
+    def _let_go(self, loop: asyncio.AbstractEventLoop, holding: contextlib.AsyncExitStack) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and the cache with it
+            loop.call_soon_threadsafe(self._release, holding)
 
-    async def _attempt(self, info: SegmentInfo) -> Segment:
-        folder = await self._cache.fetch(info)
-        try:
-            return await asyncio.to_thread(open_segment, folder, info, EF_SEARCH)
-        except Corrupt:
-            await self._cache.remove(info.id)
-            raise
+    def _release(self, holding: contextlib.AsyncExitStack) -> None:
+        OPEN.set(len(self._open))
+        task = asyncio.get_running_loop().create_task(holding.aclose())
+        self._releasing.add(task)  # the loop holds tasks weakly
+        task.add_done_callback(self._releasing.discard)

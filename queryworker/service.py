@@ -12,12 +12,12 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from queryworker.api import Api
-from queryworker.cache import SegmentCache, own_slot
-from queryworker.config import MIB, QueryWorkerConfig
+from queryworker.config import QueryWorkerConfig
 from queryworker.loader import Loader
 from queryworker.segments import SegmentPool
 from queryworker.shard import Shard
-from queryworker.shards import CACHED_BYTES, JANITOR_S, Shards
+from queryworker.shards import JANITOR_S, Shards
+from queryworker.slot import own_slot
 from shared import telemetry
 from shared.clock import SystemClock
 from shared.errors import Unavailable
@@ -29,6 +29,7 @@ from shared.redis.client import open_redis
 from shared.redis.keys import Keys
 from shared.rpc.frames import join_address, split_address
 from shared.rpc.server import RpcServer
+from shared.segment.cache import SegmentCache
 
 MISSED_HEARTBEATS_MAX: Final = 3
 
@@ -45,14 +46,12 @@ class QueryWorker:
         membership: Membership,
         server: RpcServer,
         shards: Shards,
-        pool: SegmentPool,
     ) -> None:
         self.address = address
         self._config = config
         self._membership = membership
         self._server = server
         self._shards = shards
-        self._pool = pool
         self._draining = False
 
     @property
@@ -93,10 +92,6 @@ class QueryWorker:
         while True:
             await asyncio.sleep(JANITOR_S)
             await self._shards.tidy()
-            try:
-                CACHED_BYTES.set(await self._pool.trim())
-            except OSError as error:
-                log.warning("could not tidy the cache", error=str(error))
 
 
 @asynccontextmanager
@@ -108,15 +103,16 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         slot = stack.enter_context(own_slot(config.cache_dir))
         threads = stack.enter_context(ThreadPoolExecutor(config.threads, "read"))
         keys, clock = Keys(config.redis_prefix), SystemClock()
-        pool = SegmentPool(SegmentCache(slot, objects, config.cache_mib * MIB))
+        cache = SegmentCache(objects, slot / "segments", config.cache_bytes)
+        await cache.open()
+        pool = SegmentPool(cache)
         stack.push_async_callback(pool.close)
         loader = Loader(ManifestStore(objects), pool)
-        stack.push_async_callback(loader.close)
         reader = Log(redis, keys)
         shards = Shards(
             lambda collection, shard: Shard(collection, shard, reader, loader, clock),
             clock,
-            config.memory_mib * MIB,
+            config.memory_bytes,
             config.idle_s,
         )
         stack.push_async_callback(shards.close)
@@ -124,7 +120,7 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         stack.push_async_callback(server.close)
         bound = await server.start(config.host, config.port)
         address = join_address(_advertised_host(config), split_address(bound)[1])
-        worker = QueryWorker(config, address, Membership(redis, keys, "queryworker"), server, shards, pool)
+        worker = QueryWorker(config, address, Membership(redis, keys, "queryworker"), server, shards)
         await worker.announce()
         yield worker
 

@@ -65,10 +65,6 @@ class BaseLoader(Protocol):
         """The committed manifest that the state names, opened. Raises Corrupt, Unavailable."""
         ...
 
-    def replaced(self, old: Base, new: Base | None) -> None:
-        """`old` will not be loaded again; None when nothing takes its place (the collection is gone)."""
-        ...
-
 
 class Shard:
     """See the module. Everything but `ShardView.apply` runs on the event loop."""
@@ -154,8 +150,6 @@ class Shard:
         try:
             return await self._check()
         except Gone:
-            if self._view is not None:
-                self._loader.replaced(self._view.base, None)
             self._view = self._retired = None
             raise
         finally:
@@ -229,7 +223,7 @@ class Shard:
 
     async def _load(self, state: ShardState) -> ShardView:
         begun = self._clock.monotonic()
-        view = ShardView(await self._loader.load(self.collection, self.number, state))
+        view = await asyncio.to_thread(ShardView, await self._loader.load(self.collection, self.number, state))
         old = self._view
         try:
             await self._catch_up(view)
@@ -250,7 +244,6 @@ class Shard:
         old, self._view = self._view, view
         if old is not None:
             self._retired = (old, self._clock.monotonic() + RETIRED_VIEW_S)
-            self._loader.replaced(old.base, view.base)
 
     def _loaded(self, task: asyncio.Task[ShardView]) -> None:
         self._loading = None

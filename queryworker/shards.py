@@ -18,7 +18,6 @@ from shared.rpc import messages
 SHARDS: Final = Gauge("polychrome_queryworker_shards", "Shards in memory.")
 SHARD_BYTES: Final = Gauge("polychrome_queryworker_shard_bytes", "What they hold, mapped files included.")
 TAIL_SLOTS: Final = Gauge("polychrome_queryworker_tail_slots", "Record versions in the tails of all shards.")
-CACHED_BYTES: Final = Gauge("polychrome_queryworker_cached_bytes", "Segment files on the worker's disk.")
 
 JANITOR_S: Final = 5.0
 

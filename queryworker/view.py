@@ -77,6 +77,7 @@ class ShardView:
         self.last = after_position(base.covers)
         self.index = TailIndex()
         self._tombstones = [_alive(rows, dead) for rows, dead in _shapes(base.stack)]
+        self._ordered = [bool((np.diff(segment.inserted) > 0).all()) for segment in base.stack.segments]
         self._alive: dict[int, tuple[int, Mask]] = {}
 
     @property
@@ -96,7 +97,7 @@ class ShardView:
             raise StaleRead(f"position {position} is not in [{self.base.covers}, {self.position}]; read again")
         tail = self.memtable.at(position)
         segments: list[Part] = [
-            SegmentPart(segment, self._alive_rows(number, position))
+            SegmentPart(segment, self._alive_rows(number, position), ordered=self._ordered[number])
             for number, segment in enumerate(self.base.stack.segments)
         ]
         parts = (*segments, TailPart(tail, self.index))
