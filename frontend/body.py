@@ -36,6 +36,9 @@ PARSE_IN_THREAD_BYTES: Final = 256 * 1024
 BODY_BYTES_MAX: Final = web.AppKey("body_bytes_max", int)
 BODY_TIMEOUT_S: Final = web.AppKey("body_timeout_s", float)
 
+BROKEN: Final = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, web.RequestPayloadError, OSError)
+"""What reading raises when the client hangs up or sends chunks that are none."""
+
 _MALFORMED: Final = "Failed to parse the request body as JSON: "
 _WRONG_SHAPE: Final = "Failed to deserialize the JSON body into the target type: "
 _JSON_TYPE: Final = re.compile(r"application/(?:json|[^;/\s]+\+json)\s*(?:;.*)?", re.ASCII | re.IGNORECASE | re.DOTALL)
