@@ -28,10 +28,10 @@ test-clients: $(TEST_STAMP) $(JS)/node_modules/.ready
 	@$(PY) -m pytest tests/clients $(ARGS)
 
 test-ceph: $(TEST_STAMP)
-	@POLYCHROME_TEST_S3=ceph $(PY) -m pytest tests/cluster $(ARGS)
+	@TEST_S3=ceph $(PY) -m pytest tests/cluster $(ARGS)
 
 test-compose: $(TEST_STAMP)
-	@$(PY) -m tests.compose.real $(ARGS)
+	@$(PY) -m pytest tests/compose/real.py $(ARGS)
 
 lint: $(TEST_STAMP)
 	@$(VENV)/bin/ruff check --quiet $(CODE)

@@ -1,0 +1,184 @@
+"""The house style as a test: who may import whom, how long things may be, what the pages must name."""
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from shared.config import ProcessConfig, settings
+from tests import settings_table
+from tests.outside.paths import CHECKOUT
+
+PROCESSES = ("frontend", "logservice", "compactor", "queryworker")
+PACKAGES = (*PROCESSES, "polychrome", "shared")
+FUNCTION_LINES_MAX = 70
+FILE_LINES_MAX = 450
+
+# Lower never imports higher; modules of one layer may import each other.
+LAYERS = (
+    {"errors", "limits", "model", "clock"},
+    {"config", "telemetry", "where", "rank", "regex", "distance", "placement", "digest", "retry"},
+    {"redis", "rpc", "objects"},
+    {"catalog", "lease", "membership", "log", "manifest", "segment", "materialize", "memtable"},
+    {"service"},
+)
+# The edges: but for them and the module that opens a process's resources, nobody sees these libraries.
+EDGES = {
+    "aiohttp": ("frontend/", "shared/service.py"),
+    "redis": (
+        "shared/redis/",
+        "shared/catalog",
+        "shared/lease.py",
+        "shared/membership.py",
+        "shared/log/",
+        "polychrome/",
+    ),
+    "boto3": ("shared/objects/", "polychrome/bucket.py"),
+}
+
+
+@cache
+def sources(*packages: str) -> list[Path]:
+    return [path for package in packages for path in sorted((CHECKOUT / package).rglob("*.py"))]
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def name(path: Path) -> str:
+    return path.relative_to(CHECKOUT).as_posix()
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name(path)}: imports are absolute"
+            # `from shared import limits` means the module `shared.limits`
+            whole = node.module in PACKAGES
+            yield from ((f"{node.module}.{alias.name}" if whole else str(node.module)) for alias in node.names)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_shared_and_itself_alone(package: str) -> None:
+    allowed = {package, "shared"}
+    wrong = [
+        f"{name(path)} imports {imported}"
+        for path in sources(package)
+        for imported in imports(path)
+        if imported.partition(".")[0] in set(PACKAGES) - allowed
+    ]
+    assert not wrong
+
+
+def test_in_shared_lower_layers_never_import_higher_ones() -> None:
+    level = {module: number for number, modules in enumerate(LAYERS) for module in modules}
+    wrong = []
+    for path in sources("shared"):
+        own = path.relative_to(CHECKOUT / "shared").parts[0].removesuffix(".py")
+        if own == "__init__":
+            continue
+        assert own in level, f"shared.{own} has no layer"
+        for imported in imports(path):
+            first, _, rest = imported.partition(".")
+            other = rest.partition(".")[0]
+            if first == "shared" and level[other] > level[own]:
+                wrong.append(f"{name(path)} imports {imported}")
+    assert not wrong
+
+
+@pytest.mark.parametrize("library", EDGES)
+def test_libraries_of_the_edge_stay_there(library: str) -> None:
+    wrong = [
+        name(path)
+        for path in sources(*PACKAGES)
+        if library in {imported.partition(".")[0] for imported in imports(path)}
+        and not name(path).startswith(EDGES[library])
+        and path.name != "service.py"
+    ]
+    assert not wrong
+
+
+def test_functions_fit_a_screen() -> None:
+    long = [
+        f"{name(path)}:{node.lineno} {node.name}: {lines} lines"
+        for path in sources(*PACKAGES, "tests", "bench", "examples")
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or 0) - node.lineno + 1) > FUNCTION_LINES_MAX
+    ]
+    assert not long
+
+
+def test_files_stay_readable() -> None:
+    long = [
+        f"{name(path)}: {lines} lines"
+        for path in sources(*PACKAGES, "tests", "bench", "examples")
+        if (lines := len(path.read_text().splitlines())) > FILE_LINES_MAX
+    ]
+    assert not long
+
+
+def test_no_two_classes_share_a_name() -> None:
+    """Within a process, that is: what it has itself and what it may import."""
+    clashes: dict[str, set[str]] = {}
+    for package in PACKAGES:
+        homes = defaultdict(set)
+        for path in sources(*{package, "shared"}):
+            for node in tree(path).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    homes[node.name].add(name(path))
+        clashes |= {class_name: where for class_name, where in homes.items() if len(where) > 1}
+    assert not clashes
+
+
+def test_every_setting_is_in_the_operations_page() -> None:
+    assert settings_table.written() == settings_table.tables().strip(), "run: python -m tests.settings_table"
+
+
+def test_a_role_names_its_settings_by_its_prefix() -> None:
+    common = {described.env for described in settings(ProcessConfig)}
+    for role, config_type in settings_table.config_types().items():
+        own = {described.env for described in settings(config_type)} - common
+        assert all(env.startswith(f"POLYCHROME_{role.upper()}_") for env in own), role
+
+
+def test_every_variable_of_compose_is_in_the_operations_page() -> None:
+    page = settings_table.PAGE.read_text()
+    variables = set(re.findall(r"\$\{([A-Z0-9_]+)", (CHECKOUT / "compose.yaml").read_text()))
+    assert not {variable for variable in variables if f"`{variable}`" not in page}
+
+
+def test_metrics_that_the_operations_page_names_exist() -> None:
+    code = "".join(path.read_text() for path in sources(*PACKAGES))
+    named = set(re.findall(r"`(polychrome_[a-z_]+)`", settings_table.PAGE.read_text()))
+    known = {metric for metric in named if re.sub(r"_(total|bucket|sum|count)$", "", metric) in code}
+    assert not named - known
+
+
+def test_committed_pins_name_no_host() -> None:
+    lines = (CHECKOUT / "constraints.txt").read_text().splitlines()
+    assert all(re.fullmatch(r"#.*|[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line) for line in lines)
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]
+    broken = [
+        f"{name(page)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+        if not (page.parent / target).exists()
+    ]
+    assert not broken
+
+
+def test_the_console_script_needs_nothing_of_the_tests() -> None:
+    third_party = {imported.partition(".")[0] for path in sources(*PACKAGES) for imported in imports(path)}
+    assert not third_party & {"pytest", "hypothesis", "httpx", "ministack", "chromadb", "tests", "bench"}
