@@ -67,6 +67,14 @@ class Catalog:
         """None while this Redis holds no cluster, or one whose restoration has not ended."""
         return await self._founding.cluster()
 
+    async def server_run(self) -> tuple[str, bool]:
+        """The Redis server's present run, and whether `mark_verified` was called in it."""
+        return await self._founding.server_run()
+
+    async def mark_verified(self, run: str) -> None:
+        """Says that what this run of the server holds was compared with the bucket."""
+        await self._founding.mark_verified(run)
+
     async def bootstrap(self) -> None:
         """Makes the default tenant and database. Raises Unavailable until the log service has opened the cluster."""
         await self._founding.require()
@@ -297,21 +305,14 @@ class Catalog:
                 yield database
 
     async def collections(self) -> AsyncIterator[Collection]:
-        """Every collection."""
+        """Every collection. Raises Unavailable rather than end early on a server that has lost everything."""
+        await self._founding.require()
         async for database in self.databases():
             ids = await self._page(self._keys.order(database.key), None, 0)
             for start in range(0, len(ids), PIPELINE_MAX):
                 for collection in await self._collections(database, ids[start : start + PIPELINE_MAX]):
                     yield collection
-
-    async def collection_ids(self) -> set[str]:
-        """The id of every collection that has a row. Raises Unavailable rather than miss some."""
         await self._founding.require()
-        found: set[str] = set()
-        async for database in self.databases():
-            found.update(await self._page(self._keys.order(database.key), None, 0))
-        await self._founding.require()
-        return found
 
     # Reading
 

@@ -22,6 +22,10 @@ class Cluster:
     id: str
     epoch: int
 
+    @staticmethod
+    def new() -> Cluster:
+        return Cluster(str(uuid.uuid4()), 0)
+
 
 class Founding:
     """The cluster's mark. Only the log service sets it, once it knows that nothing is missing or has restored it."""
@@ -47,7 +51,17 @@ class Founding:
 
     async def found(self, cluster: Cluster | None = None) -> Cluster:
         """Sets the mark, of a new cluster or of the one that was restored."""
-        founded = cluster or Cluster(str(uuid.uuid4()), 0)
+        founded = cluster or Cluster.new()
         fields: list[Any] = ["id", founded.id, "epoch", founded.epoch, "format", FORMAT]
         await persist(lambda: command(self._redis, "HSET", self._keys.cluster, *fields), writes=True)
         return founded
+
+    async def server_run(self) -> tuple[str, bool]:
+        """The server's present run (a restart or a failover begins another one), and whether it was verified."""
+        info: dict[str, Any] = await persist(lambda: command(self._redis, "INFO", "server"), writes=False)
+        verified = await persist(lambda: command(self._redis, "HGET", self._keys.cluster, "verified"), writes=False)
+        run = str(info["run_id"])
+        return run, verified is not None and verified.decode() == run
+
+    async def mark_verified(self, run: str) -> None:
+        await persist(lambda: command(self._redis, "HSET", self._keys.cluster, "verified", run), writes=True)

@@ -55,6 +55,10 @@ class Lifecycle:
         restored: int = await STATE.run(self._redis, [self._keys.state(collection_id)], args)
         return restored
 
+    async def raise_head(self, collection_id: str, head: int) -> int:
+        """Makes the head at least this; returns it, 0 when there is no such collection."""
+        return int(await STATE.run(self._redis, [self._keys.state(collection_id)], ["head", head]))
+
     async def raise_generation(self, collection_id: str, generation: int) -> bool:
         return bool(await STATE.run(self._redis, [self._keys.state(collection_id)], ["generation", generation]))
 

@@ -4,6 +4,7 @@
 -- KEYS   1 state hash
 -- ARGV   'create' field value ..       1; the same fields again do no harm, for an id is used by one creator only
 --        'restore' head field value .. creates it where it is missing, then raises `head` to at least this: the head now
+--        'head' n                      raises `head` to at least n: the head now, or 0 when there is no such collection
 --        'generation' n                raises the generation to at least n; 1, or 0 when there is no such collection
 --        'delete'                      marks it deleted; 1, or 0 when there is no such collection
 
@@ -18,7 +19,10 @@ elseif verb == 'restore' then
   return tonumber(redis.call('HGET', KEYS[1], 'head'))
 end
 if not head then return 0 end
-if verb == 'generation' then
+if verb == 'head' then
+  if tonumber(head) < tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], 'head', ARGV[2]) end
+  return tonumber(redis.call('HGET', KEYS[1], 'head'))
+elseif verb == 'generation' then
   if tonumber(redis.call('HGET', KEYS[1], 'gen')) < tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], 'gen', ARGV[2]) end
   return 1
 elseif verb == 'delete' then

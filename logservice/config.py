@@ -1,0 +1,103 @@
+"""What a log service is told. See `docs/operations.md`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from logservice.garbage import Periods
+from logservice.policy import Policy
+from shared.config import ProcessConfig, parse_positive, parse_seconds, setting
+
+
+def _parse_lease(text: str) -> float:
+    value = parse_seconds(text)
+    if value < 1:
+        raise ValueError("expected at least 1 second")
+    return value
+
+
+@dataclass(frozen=True)
+class LogserviceConfig(ProcessConfig):
+    """One log service; of several, one works and the others stand by."""
+
+    lease_s: float = setting(
+        "POLYCHROME_LOGSERVICE_LEASE_S",
+        "How long a dead log service keeps its lease; a standby takes over after that.",
+        default=5.0,
+        parse=_parse_lease,
+    )
+    tick_s: float = setting(
+        "POLYCHROME_LOGSERVICE_TICK_S",
+        "Pause between two looks at the shards that were written.",
+        default=0.2,
+        parse=parse_seconds,
+    )
+    compact_ops: int = setting(
+        "POLYCHROME_LOGSERVICE_COMPACT_OPS",
+        "Operations in a shard's log that make it due for compaction at once.",
+        default=8192,
+        parse=parse_positive,
+    )
+    compact_bytes: int = setting(
+        "POLYCHROME_LOGSERVICE_COMPACT_BYTES",
+        "Bytes in a shard's log that make it due for compaction at once.",
+        default=64 * 1024**2,
+        parse=parse_positive,
+    )
+    compact_quiet_s: float = setting(
+        "POLYCHROME_LOGSERVICE_COMPACT_QUIET_S",
+        "A shard that was written and then left alone for so long is due for compaction.",
+        default=0.6,
+        parse=parse_seconds,
+    )
+    compact_age_s: float = setting(
+        "POLYCHROME_LOGSERVICE_COMPACT_AGE_S",
+        "A shard whose oldest uncompacted write is so old is due for compaction, quiet or not.",
+        default=10.0,
+        parse=parse_seconds,
+    )
+    sweep_s: float = setting(
+        "POLYCHROME_LOGSERVICE_SWEEP_S",
+        "Pause between two looks at all collections, for writes and deletions whose process died.",
+        default=30.0,
+        parse=parse_seconds,
+    )
+    snapshot_s: float = setting(
+        "POLYCHROME_LOGSERVICE_SNAPSHOT_S",
+        "Pause between looks whether the catalog has changed and needs a new snapshot in the bucket.",
+        default=1.0,
+        parse=parse_seconds,
+    )
+    snapshots_kept: int = setting(
+        "POLYCHROME_LOGSERVICE_SNAPSHOTS_KEPT",
+        "Catalog snapshots that stay in the bucket.",
+        default=10,
+        parse=parse_positive,
+    )
+
+    garbage_s: float = setting(
+        "POLYCHROME_LOGSERVICE_GARBAGE_S",
+        "Pause between two rounds of collecting garbage in the bucket.",
+        default=300.0,
+        parse=parse_seconds,
+    )
+    grace_s: float = setting(
+        "POLYCHROME_LOGSERVICE_GRACE_S",
+        "Files in the bucket that nothing names are kept for so long; must be longer than the longest compaction.",
+        default=6 * 3600.0,
+        parse=parse_seconds,
+    )
+    retention_s: float = setting(
+        "POLYCHROME_LOGSERVICE_RETENTION_S",
+        "A manifest and its segments are kept for so long after a newer one replaced it.",
+        default=900.0,
+        parse=parse_seconds,
+    )
+
+    @property
+    def periods(self) -> Periods:
+        return Periods(self.grace_s, self.retention_s)
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(self.compact_ops, self.compact_bytes, self.compact_quiet_s, self.compact_age_s)

@@ -1,0 +1,246 @@
+"""Makes Redis and the bucket agree when a log service begins to lead, or when Redis has restarted.
+
+Redis has no mark of a cluster (it is new, or has lost everything):
+    no snapshot in the bucket    a new cluster: an empty snapshot, the mark, the default tenant and database
+    a snapshot                   1. the newest manifest of every shard
+                                 2. every collection's head goes beyond every position that may have been handed out
+                                 3. a snapshot with these heads, so that a second loss begins from them
+                                 4. states, rows, and last the mark; until then every append and read is refused
+Redis has the mark:
+    its catalog is older than the snapshot, or a shard's pointer is more than one manifest behind the bucket (a Redis
+    that came back from an older copy of itself): missing rows and pointers are restored, heads raised as above
+    a pointer is one manifest behind: a compactor died between the two halves of its commit; completed
+
+Why the heads are safe: an append is refused when more than `limits.BACKLOG_OPS_CEILING` operations are not trimmed, and
+only what a manifest covers is trimmed. Positions are dense but for the gaps that restorations leave, and a snapshot has
+the head as it was after the last of them. So the head was at most max(newest manifest's covers, snapshot's head) + the
+ceiling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Final, TypeVar
+
+import msgspec
+
+from logservice.garbage import collection_of
+from logservice.snapshots import Snapshots
+from shared import limits
+from shared.catalog import Catalog, Cluster
+from shared.catalog.image import CatalogImage, CollectionImage, Images
+from shared.clock import Clock
+from shared.errors import Corrupt
+from shared.log.log import Log
+from shared.log.state import Pointer, ShardState
+from shared.manifest import Manifest, ManifestStore, complete
+from shared.model import FIRST_POSITION
+from shared.objects.port import ObjectStore
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
+
+CONCURRENCY: Final = 16
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class MissingRange:
+    """What a collection may have lost: the operations from `covered[shard]` on of each shard, up to `head` (exclusive),
+    the first position that will be handed out now. Positions below `seen` were surely handed out.
+    """
+
+    collection: str
+    name: str
+    covered: list[int]
+    seen: int
+    head: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A collection of the snapshot with what the bucket has of it."""
+
+    image: CollectionImage
+    manifests: list[tuple[Manifest, Pointer] | None]
+
+    @property
+    def pointers(self) -> list[Pointer | None]:
+        return [found[1] if found else None for found in self.manifests]
+
+    @property
+    def covered(self) -> list[int]:
+        return [pointer.covers if pointer else FIRST_POSITION for pointer in self.pointers]
+
+    def restored(self, known_head: int) -> CollectionImage:
+        """The image with a head that nobody has passed, and the dimension if a manifest knows it."""
+        head = max(*self.covered, self.image.head, known_head) + limits.BACKLOG_OPS_CEILING
+        dimensions = [found[0].dimension for found in self.manifests if found and found[0].dimension]
+        dimension = self.image.dimension or (dimensions[0] if dimensions else None)
+        return msgspec.structs.replace(self.image, head=head, dimension=dimension)
+
+    def missing(self, head: int) -> MissingRange:
+        return MissingRange(self.image.id, self.image.name, self.covered, self.image.head, head)
+
+
+class Reconciler:
+    """See the module's text."""
+
+    def __init__(
+        self, catalog: Catalog, images: Images, log_: Log, objects: ObjectStore, snapshots: Snapshots, clock: Clock
+    ) -> None:
+        self._catalog = catalog
+        self._images = images
+        self._log = log_
+        self._objects = objects
+        self._manifests = ManifestStore(objects)
+        self._snapshots = snapshots
+        self._clock = clock
+
+    async def run(self) -> Cluster:
+        """The cluster, open. Raises Unavailable, and Corrupt when bucket and Redis do not belong together or a manifest
+        that must be restored cannot be read.
+        """
+        run, verified = await self._catalog.server_run()
+        cluster = await self._catalog.cluster()
+        image = await self._snapshots.newest()
+        if cluster is None:
+            cluster = await (self._restore(image) if image else self._found())
+        elif image is not None and image.cluster != cluster.id:
+            raise Corrupt(f"Redis holds cluster {cluster.id}, the bucket holds cluster {image.cluster}")
+        elif not verified:
+            await self._verify(cluster, image)
+        await self._catalog.mark_verified(run)
+        return cluster
+
+    # A new cluster, or one whose Redis is lost
+
+    async def _found(self) -> Cluster:
+        strangers = await self._collections_in_bucket()
+        if strangers:
+            raise Corrupt(f"the bucket holds {len(strangers)} collections and no snapshot of the catalog they are in")
+        image = await self._images.take(Cluster.new())
+        await self._snapshots.write(image)
+        cluster = await self._catalog.found(Cluster(image.cluster, image.epoch))
+        await self._catalog.bootstrap()
+        log.info("cluster_founded", cluster=cluster.id)
+        return cluster
+
+    async def _restore(self, image: CatalogImage) -> Cluster:
+        cluster = Cluster(image.cluster, image.epoch + 1)
+        log.warning("redis_is_empty", cluster=cluster.id, collections=len(image.collections), snapshot_s=image.taken_s)
+        found = await self._find(image.collections)
+        restored = [one.restored(0) for one in found]
+        await self._snapshots.write(
+            msgspec.structs.replace(image, epoch=cluster.epoch, collections=restored, taken_s=self._clock.now())
+        )
+        heads = await self._restore_states(found, restored)
+        await self._images.restore_rows(image)
+        await self._report(cluster, [one.missing(head) for one, head in zip(found, heads, strict=True)], image)
+        return await self._catalog.found(cluster)
+
+    async def _find(self, collections: Iterable[CollectionImage]) -> list[_Found]:
+        async def one(image: CollectionImage) -> _Found:
+            return _Found(image, [await self._manifests.newest(image.id, shard) for shard in range(image.shards)])
+
+        return await _each(collections, one)
+
+    async def _restore_states(self, found: list[_Found], restored: list[CollectionImage]) -> list[int]:
+        async def one(pair: tuple[_Found, CollectionImage]) -> int:
+            old, image = pair
+            return await self._images.restore_state(image, image.head, old.pointers)
+
+        return await _each(zip(found, restored, strict=True), one)
+
+    # A Redis that is there, and may have gone back in time
+
+    async def _verify(self, cluster: Cluster, image: CatalogImage | None) -> None:
+        missing: list[MissingRange] = []
+        if image is not None and image.changes > await self._catalog.changes():
+            log.warning("catalog_went_back", snapshot=image.changes, redis=await self._catalog.changes())
+            missing += await self._restore_lost_rows(image)
+        known = {one.id: one for one in image.collections} if image else {}
+        shards = [
+            (collection.id, shard, known.get(collection.id))
+            async for collection in self._catalog.collections()
+            for shard in range(collection.shards)
+        ]
+        for lost in await _each(shards, self._verify_shard):
+            missing += [lost] if lost else []
+        if missing:
+            await self._report(cluster, missing, image)
+
+    async def _restore_lost_rows(self, image: CatalogImage) -> list[MissingRange]:
+        present = {collection.id async for collection in self._catalog.collections()}
+        found = await self._find(one for one in image.collections if one.id not in present)
+        heads = await self._restore_states(found, [one.restored(0) for one in found])
+        await self._images.restore_rows(image)
+        return [one.missing(head) for one, head in zip(found, heads, strict=True)]
+
+    async def _verify_shard(self, which: tuple[str, int, CollectionImage | None]) -> MissingRange | None:
+        """The bucket is read before Redis: a healthy pointer is then at most one manifest behind, however busy."""
+        collection_id, shard, image = which
+        (before,) = await self._log.states([(collection_id, shard)])
+        if before is None or not await self._manifests.find(collection_id, shard, _version(before.pointer) + 1):
+            return None
+        newest = await self._manifests.newest(collection_id, shard)
+        (state,) = await self._log.states([(collection_id, shard)])
+        if state is None or newest is None or newest[1].version <= _version(state.pointer):
+            return None
+        if newest[1].version == _version(state.pointer) + 1 and newest[1].covers <= state.head:
+            done = await complete(self._objects, self._log.commit, collection_id, shard, state.pointer)
+            log.info("commit_completed", collection=collection_id, shard=shard, done=done is not None)
+            return None
+        return await self._advance(collection_id, shard, image, state, newest[1])
+
+    async def _advance(
+        self, collection_id: str, shard: int, image: CollectionImage | None, state: ShardState, newest: Pointer
+    ) -> MissingRange:
+        """Redis went back: the bucket's manifest counts, and no position that it may have seen is handed out again."""
+        seen = max(state.head, image.head if image else 0)
+        head = max(seen, newest.covers) + limits.BACKLOG_OPS_CEILING
+        head = await self._images.raise_head(collection_id, head)
+        await self._log.commit(collection_id, shard, state.pointer, newest)
+        name = image.name if image else ""
+        return MissingRange(collection_id, name, [newest.covers], seen, head)
+
+    async def _report(self, cluster: Cluster, missing: list[MissingRange], image: CatalogImage | None) -> None:
+        known = {one.id for one in image.collections} if image else set()
+        known |= {one.collection for one in missing}
+        unlisted = sorted(await self._collections_in_bucket() - known)
+        for one in missing:
+            log.warning("log_range_missing", **asdict(one))
+        if unlisted:
+            log.error("collections_without_a_row", collections=unlisted)
+        await self._images.write_report(
+            {
+                "cluster": cluster.id,
+                "epoch": cluster.epoch,
+                "at_s": self._clock.now(),
+                "snapshot_s": image.taken_s if image else None,
+                "missing": [asdict(one) for one in missing],
+                "unlisted": unlisted,
+            }
+        )
+
+    async def _collections_in_bucket(self) -> set[str]:
+        keys = [info.key async for info in self._objects.list("")]
+        return {collection for key in keys if (collection := collection_of(key)) is not None}
+
+
+def _version(pointer: Pointer | None) -> int:
+    return pointer.version if pointer else 0
+
+
+async def _each(items: Iterable[S], work: Callable[[S], Awaitable[T]]) -> list[T]:
+    """`work` on every item, some at once; results in order."""
+    limit = asyncio.Semaphore(CONCURRENCY)
+
+    async def one(item: S) -> T:
+        async with limit:
+            return await work(item)
+
+    return list(await asyncio.gather(*(one(item) for item in items)))

@@ -1,0 +1,120 @@
+"""Watches the shards that were written: queues those that are due, hands on those that can be trimmed.
+
+What it knows lives in memory and is found again by `sweep`: a new leader begins with an empty watch list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import Counter, Gauge
+
+from logservice.policy import Policy, Waiting, priority
+from shared.catalog import Catalog
+from shared.clock import Clock
+from shared.log.jobs import Jobs
+from shared.log.log import Log
+from shared.log.state import Pointer, ShardState
+
+DIRTY_PER_TAKE: Final = 1000
+
+WATCHED: Final = Gauge("polychrome_logservice_watched_shards", "Shards with something to compact or to trim.")
+BACKLOG_OPS: Final = Gauge("polychrome_logservice_backlog_ops", "Operations in the logs of the watched shards.")
+BACKLOG_BYTES: Final = Gauge("polychrome_logservice_backlog_bytes", "Bytes in the logs of the watched shards.")
+OLDEST_S: Final = Gauge("polychrome_logservice_oldest_write_seconds", "Age of the oldest uncompacted write.")
+QUEUED: Final = Gauge("polychrome_logservice_jobs_queued", "Compaction jobs that wait.")
+LEASED: Final = Gauge("polychrome_logservice_jobs_leased", "Compaction jobs that a compactor holds.")
+PUT: Final = Counter("polychrome_logservice_jobs_put", "Times that a due shard was queued.")
+
+Shard = tuple[str, int]
+Trimmable = Callable[[Shard, Pointer], None]
+"""Takes a shard whose committed manifest covers more than was trimmed."""
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Since when the shard has uncompacted writes, and when its tail or pointer was last seen to move (monotonic)."""
+
+    since_s: float
+    moved_s: float
+    tail: str = ""
+    version: int = -1
+
+
+class Scheduler:
+    """One per leader."""
+
+    def __init__(
+        self, catalog: Catalog, log: Log, jobs: Jobs, policy: Policy, clock: Clock, trimmable: Trimmable
+    ) -> None:
+        self._catalog = catalog
+        self._log = log
+        self._jobs = jobs
+        self._policy = policy
+        self._clock = clock
+        self._trimmable = trimmable
+        self._watched: dict[Shard, _Watch] = {}
+
+    async def sweep(self) -> None:
+        """Watches every shard that has something to do, whether its writer said so or died before."""
+        async for collection in self._catalog.collections():
+            self._watch((collection.id, shard) for shard, written in enumerate(collection.written) if written)
+
+    async def tick(self) -> None:
+        """Takes the new marks, looks at every watched shard, queues what is due."""
+        while True:
+            marks = await self._jobs.take_dirty(DIRTY_PER_TAKE)
+            self._watch(marks)
+            if len(marks) < DIRTY_PER_TAKE:
+                break
+        shards = list(self._watched)
+        states = await self._log.states(shards)
+        now = self._clock.monotonic()
+        for shard, state in zip(shards, states, strict=True):
+            await self._look(shard, state, now)
+        await self._measure(states, now)
+
+    def _watch(self, shards: Iterable[Shard]) -> None:
+        now = self._clock.monotonic()
+        for shard in shards:
+            self._watched.setdefault(shard, _Watch(now, now))
+
+    async def _look(self, shard: Shard, state: ShardState | None, now: float) -> None:
+        if state is None or state.deleted or not (state.uncompacted or state.trimmable):
+            del self._watched[shard]
+            return
+        watch = self._watched[shard]
+        version = state.pointer.version if state.pointer else 0
+        if watch.version != version:
+            # A compaction took the older writes along; what is left came about then.
+            watch.since_s = now if watch.version >= 0 else watch.since_s
+            watch.version = version
+        if watch.tail != state.tail:
+            watch.tail, watch.moved_s = state.tail, now
+        if state.pointer is not None and state.trimmable:
+            self._trimmable(shard, state.pointer)
+        if not state.uncompacted:
+            return
+        urgency = priority(
+            Waiting(
+                ops=state.ops_backlog,
+                bytes=state.bytes_backlog,
+                exact=not state.trimmable,
+                age_s=now - watch.since_s,
+                quiet_s=now - watch.moved_s,
+            ),
+            self._policy,
+        )
+        if urgency is not None and await self._jobs.put(*shard, urgency):
+            PUT.inc()
+
+    async def _measure(self, states: list[ShardState | None], now: float) -> None:
+        WATCHED.set(len(self._watched))
+        BACKLOG_OPS.set(sum(state.ops_backlog for state in states if state))
+        BACKLOG_BYTES.set(sum(state.bytes_backlog for state in states if state))
+        OLDEST_S.set(now - min((watch.since_s for watch in self._watched.values()), default=now))
+        queued, leased = await self._jobs.counts()
+        QUEUED.set(queued)
+        LEASED.set(leased)

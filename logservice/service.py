@@ -1,0 +1,159 @@
+"""The log service's process: one of several leads, by a lease; the others stand by."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from prometheus_client import Gauge
+
+from logservice.config import LogserviceConfig
+from logservice.leader import Leader, Tools
+from shared.catalog import Catalog
+from shared.catalog.collector import Collector
+from shared.catalog.image import Images
+from shared.clock import Clock, SystemClock
+from shared.errors import Unavailable
+from shared.lease import Lease
+from shared.log.jobs import Jobs
+from shared.log.log import Log
+from shared.membership import Member, Membership
+from shared.objects.open import open_store, verify_conditional_create
+from shared.redis.client import open_redis
+from shared.redis.keys import Keys
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
+
+LEASE_NAME: Final = "logservice"
+RENEWALS_PER_LEASE: Final = 3
+MEMBER_TTL_S: Final = 15.0
+
+LEADING: Final = Gauge("polychrome_logservice_leading", "1 while this process leads.")
+
+
+class LogService:
+    """Leads while it has the lease. Ready when it leads an open cluster, or when another one leads."""
+
+    def __init__(
+        self, leader: Leader, lease: Lease, membership: Membership, clock: Clock, config: LogserviceConfig
+    ) -> None:
+        self._leader = leader
+        self._lease = lease
+        self._membership = membership
+        self._clock = clock
+        self._config = config
+        self._renew_s = config.lease_s / RENEWALS_PER_LEASE
+        self._leading = False
+        self._standing_by = False
+        self._stopping = asyncio.Event()
+        self._resigned = asyncio.Event()
+
+    @property
+    def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
+        return [self._serve, self._announce]
+
+    def ready(self) -> bool:
+        return not self._stopping.is_set() and (self._standing_by or (self._leading and self._leader.reconciled))
+
+    async def drain(self) -> None:
+        """Gives the lease back, so that a standby takes over at once."""
+        self._stopping.set()
+        await self._resigned.wait()
+        await self._membership.leave(self._config.process_id)
+
+    async def _serve(self) -> None:
+        while not self._stopping.is_set():
+            if await self._acquire():
+                await self._lead()
+            else:
+                await self._pause()
+        self._resigned.set()
+        await asyncio.get_running_loop().create_future()  # a loop never returns: it is cancelled when all have drained
+
+    async def _acquire(self) -> bool:
+        try:
+            acquired = await self._lease.acquire()
+        except Unavailable as error:
+            log.warning("lease_unavailable", message=error.message)
+            return False
+        self._standing_by = not acquired
+        return acquired
+
+    async def _pause(self) -> None:
+        """Until the next try for the lease, or the stop."""
+        waiting = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait([waiting], timeout=self._renew_s)
+        waiting.cancel()
+
+    async def _lead(self) -> None:
+        """Works until the lease is lost or the process stops. A defect in the work takes the process down."""
+        log.info("leading")
+        self._leading = True
+        LEADING.set(1)
+        work = asyncio.create_task(self._leader.run())
+        ends = [work, asyncio.create_task(self._keep_lease()), asyncio.create_task(self._stopping.wait())]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
+        finally:
+            for task in ends:
+                task.cancel()
+            await asyncio.gather(*ends, return_exceptions=True)
+            self._leading = False
+            LEADING.set(0)
+        log.info("not leading any more")
+        try:
+            await self._lease.release()
+        except Unavailable as error:
+            log.warning("lease_not_released", message=error.message)
+
+    async def _keep_lease(self) -> None:
+        """Returns when the lease is lost, or can't have survived."""
+        renewed_s = self._clock.monotonic()
+        while True:
+            await self._clock.sleep(self._renew_s)
+            try:
+                if not await self._lease.renew():
+                    log.warning("lease_lost")
+                    return
+                renewed_s = self._clock.monotonic()
+            except Unavailable as error:
+                log.warning("lease_not_renewed", message=error.message)
+                if self._clock.monotonic() - renewed_s > self._config.lease_s:
+                    return
+
+    async def _announce(self) -> None:
+        member = Member(self._config.process_id, socket.gethostname())
+        while True:
+            if not self._stopping.is_set():
+                try:
+                    await self._membership.announce(member, MEMBER_TTL_S)
+                except Unavailable as error:
+                    log.warning("not_announced", message=error.message)
+            await self._clock.sleep(MEMBER_TTL_S / RENEWALS_PER_LEASE)
+
+
+@asynccontextmanager
+async def open_service(config: LogserviceConfig) -> AsyncIterator[LogService]:
+    """Opens object storage and Redis. Raises Unavailable while one of them is away."""
+    clock = SystemClock()
+    async with open_store(config.bucket_url) as objects, open_redis(config.redis_url) as redis:
+        await verify_conditional_create(objects)
+        keys = Keys(config.redis_prefix)
+        catalog = Catalog(redis, keys)
+        tools = Tools(
+            catalog=catalog,
+            images=Images(redis, keys, catalog),
+            collector=Collector(redis, keys, catalog),
+            log=Log(redis, keys),
+            jobs=Jobs(redis, keys),
+            objects=objects,
+            clock=clock,
+        )
+        lease = Lease(redis, keys, LEASE_NAME, config.process_id, config.lease_s)
+        yield LogService(Leader(tools, config), lease, Membership(redis, keys, "logservice"), clock, config)

@@ -1,0 +1,106 @@
+"""Snapshots of the catalog in the bucket: `catalog/<number, 20 digits>.json.gz`, created once each, the newest
+counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import re
+from typing import Final
+
+from prometheus_client import Counter, Gauge
+
+from shared.catalog import Cluster
+from shared.catalog.image import CatalogImage, Images, decode_image
+from shared.clock import Clock
+from shared.errors import Corrupt
+from shared.objects.port import ObjectStore
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
+
+PREFIX: Final = "catalog/"
+_KEY: Final = re.compile(r"catalog/(\d{20})\.json\.gz", re.ASCII)
+
+REST_RATIO: Final = 10
+"""After a snapshot that took t seconds, the next one waits 10 t: a large catalog that changes all the time costs a
+tenth of a core."""
+REFRESH_S: Final = 60.0
+"""Heads and metadata keys move without counting as changes of the catalog; they are caught up so often."""
+
+SNAPSHOTS: Final = Counter("polychrome_logservice_snapshots", "Catalog snapshots written to the bucket.")
+SNAPSHOT_BYTES: Final = Gauge("polychrome_logservice_snapshot_bytes", "Size of the newest catalog snapshot.")
+
+
+def snapshot_key(number: int) -> str:
+    return f"{PREFIX}{number:020d}.json.gz"
+
+
+class Snapshots:
+    """The snapshots in one bucket. Only the leader writes, but two writers at once do no harm: numbers are taken
+    once.
+    """
+
+    def __init__(self, objects: ObjectStore, keep: int) -> None:
+        self._objects = objects
+        self._keep = keep
+
+    async def newest(self) -> CatalogImage | None:
+        """None when the bucket has none. Raises Corrupt: an older one would bring deleted collections back."""
+        numbers = await self._numbers()
+        if not numbers:
+            return None
+        key = snapshot_key(numbers[-1])
+        data = await self._objects.get(key)
+        try:
+            text = await asyncio.to_thread(gzip.decompress, data)
+        except (OSError, EOFError) as error:
+            raise Corrupt(f"{key} does not unpack: {error}") from error
+        return decode_image(text)
+
+    async def write(self, image: CatalogImage) -> int:
+        """Writes it under the next number, which it returns, and deletes the oldest."""
+        data = await asyncio.to_thread(lambda: gzip.compress(image.encode(), compresslevel=3, mtime=int(image.taken_s)))
+        numbers = await self._numbers()
+        number = numbers[-1] + 1 if numbers else 1
+        while not await self._objects.create(snapshot_key(number), data):
+            number += 1
+        SNAPSHOTS.inc()
+        SNAPSHOT_BYTES.set(len(data))
+        await self._objects.delete([snapshot_key(old) for old in numbers[: max(0, len(numbers) + 1 - self._keep)]])
+        log.info("catalog_snapshot", number=number, bytes=len(data), collections=len(image.collections))
+        return number
+
+    async def _numbers(self) -> list[int]:
+        found = [_KEY.fullmatch(info.key) async for info in self._objects.list(PREFIX)]
+        return sorted(int(match[1]) for match in found if match)
+
+
+class Snapshotter:
+    """Writes a snapshot soon after the catalog has changed."""
+
+    def __init__(self, images: Images, snapshots: Snapshots, cluster: Cluster, clock: Clock) -> None:
+        self._images = images
+        self._snapshots = snapshots
+        self._cluster = cluster
+        self._clock = clock
+        self._written: CatalogImage | None = None
+        self._rest_until_s = 0.0
+        self._refresh_at_s = 0.0
+
+    async def step(self, changes: int) -> bool:
+        """Looks whether one is due (`changes` is the catalog's present number) and writes it; whether it did."""
+        now = self._clock.monotonic()
+        changed = self._written is None or self._written.changes != changes
+        if now < self._rest_until_s or not (changed or now >= self._refresh_at_s):
+            return False
+        image = await self._images.take(self._cluster)
+        wrote = not image.same_content(self._written)
+        if wrote:
+            await self._snapshots.write(image)
+            self._written = image
+        took_s = self._clock.monotonic() - now
+        self._rest_until_s = now + (REST_RATIO + 1) * took_s
+        self._refresh_at_s = now + max(REFRESH_S, REST_RATIO * took_s)
+        return wrote

@@ -1,0 +1,199 @@
+"""The whole catalog as one value: what a snapshot in the bucket holds, and what a lost Redis is restored from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import orjson
+from redis.asyncio import Redis
+
+from shared.catalog.catalog import Catalog
+from shared.catalog.founding import Cluster
+from shared.catalog.model import Database
+from shared.catalog.slots import Slots
+from shared.errors import Corrupt
+from shared.log.lifecycle import Lifecycle
+from shared.log.state import Pointer
+from shared.redis.client import command, guarded, persist
+from shared.redis.keys import Keys
+from shared.redis.scripts import PIPELINE_MAX
+
+FORMAT: Final = 1
+
+
+class TenantImage(msgspec.Struct, frozen=True):
+    """`row` is the stored JSON."""
+
+    name: str
+    row: str
+
+
+class DatabaseImage(msgspec.Struct, frozen=True):
+    """`row` is the stored JSON."""
+
+    tenant: str
+    name: str
+    key: str
+    row: str
+
+
+class CollectionImage(msgspec.Struct, frozen=True):
+    """A row (stored JSON) with what of its state outlives the log. `head` was the next position at that time."""
+
+    id: str
+    database_key: str
+    row: str
+    fixed: dict[str, Any]
+    dimension: int | None
+    head: int
+    keys: list[tuple[str, str]]
+
+    @property
+    def name(self) -> str:
+        return str(orjson.loads(self.row)["name"])
+
+    @property
+    def shards(self) -> int:
+        return int(self.fixed["shards"])
+
+
+class CatalogImage(msgspec.Struct, frozen=True):
+    """Everything in order of creation. Read piece by piece while others write: each row is as of some moment of the
+    reading, and `changes` (the catalog's number of changes) as of its beginning.
+    """
+
+    cluster: str
+    epoch: int
+    changes: int
+    taken_s: float
+    tenants: list[TenantImage]
+    databases: list[DatabaseImage]
+    collections: list[CollectionImage]
+    format: int = FORMAT
+
+    def encode(self) -> bytes:
+        return msgspec.json.encode(self)
+
+    def same_content(self, other: CatalogImage | None) -> bool:
+        """Whether both would restore the same."""
+        return other is not None and msgspec.structs.replace(other, taken_s=self.taken_s) == self
+
+
+def decode_image(data: bytes) -> CatalogImage:
+    """Raises Corrupt."""
+    try:
+        image = msgspec.json.decode(data, type=CatalogImage)
+    except msgspec.MsgspecError as error:
+        raise Corrupt(f"not a snapshot of a catalog: {error}") from error
+    if image.format != FORMAT:
+        raise Corrupt(f"a catalog snapshot of format {image.format}; this build reads format {FORMAT}")
+    return image
+
+
+class Images:
+    """Takes images of the catalog in Redis and puts them back."""
+
+    def __init__(self, redis: Redis, keys: Keys, catalog: Catalog) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._catalog = catalog
+        self._slots = Slots(redis, keys)
+        self._lifecycle = Lifecycle(redis, keys)
+
+    async def take(self, cluster: Cluster) -> CatalogImage:
+        changes = await self._catalog.changes()
+        tenants = [TenantImage(name, row) for name, row in sorted((await self._rows(self._keys.tenants)).items())]
+        databases: list[DatabaseImage] = []
+        collections: list[CollectionImage] = []
+        for tenant in tenants:
+            rows = await self._rows(self._keys.databases(tenant.name))
+            for database in await self._catalog.list_databases(tenant.name):
+                if database.name in rows:
+                    databases.append(DatabaseImage(tenant.name, database.name, database.key, rows[database.name]))
+                    collections += [image async for image in self._collections(database)]
+        return CatalogImage(cluster.id, cluster.epoch, changes, time.time(), tenants, databases, collections)
+
+    async def _rows(self, key: str) -> dict[str, str]:
+        with guarded():
+            rows: Mapping[bytes, bytes] = await command(self._redis, "HGETALL", key)
+        return {name.decode(): row.decode() for name, row in rows.items()}
+
+    async def _collections(self, database: Database) -> AsyncIterator[CollectionImage]:
+        with guarded():
+            ids = await command(self._redis, "ZRANGE", self._keys.order(database.key), 0, -1)
+        for start in range(0, len(ids), PIPELINE_MAX):
+            some = [collection_id.decode() for collection_id in ids[start : start + PIPELINE_MAX]]
+            with guarded():
+                rows = await command(self._redis, "HMGET", self._keys.rows(database.key), *some)
+                async with self._redis.pipeline(transaction=False) as pipeline:
+                    for collection_id in some:
+                        pipeline.hmget(self._keys.state(collection_id), ["head", "dim", "config"])
+                        pipeline.smembers(self._keys.metadata_keys(collection_id))
+                    answers = await pipeline.execute()
+            for collection_id, row, state, keys in zip(some, rows, answers[0::2], answers[1::2], strict=True):
+                if row is not None and state[0] is not None:
+                    yield _collection_image(collection_id, database.key, row, state, keys)
+
+    async def restore_rows(self, image: CatalogImage) -> None:
+        """Puts back every tenant, database and collection row that is missing. The states come first: see
+        `restore_state`.
+        """
+        for tenant in image.tenants:
+            await self._slots.tenants("create", tenant.name, tenant.row)
+            resource = orjson.loads(tenant.row)["resource_name"]
+            if resource is not None:
+                call = ("HSET", self._keys.resources, resource, tenant.name)
+                await persist(lambda call=call: command(self._redis, *call), writes=True)  # type: ignore[misc]
+        for database in image.databases:
+            await self._slots.databases(database.tenant, "create", database.name, database.row)
+        for one in image.collections:
+            await self._slots.collections(one.database_key, "create", one.name, one.id, one.row)
+        await persist(lambda: command(self._redis, "SET", self._keys.changes, image.changes), writes=True)
+
+    async def restore_state(self, one: CollectionImage, head: int, pointers: Sequence[Pointer | None]) -> int:
+        """Puts a collection's state back, or raises the head of one that is there; returns the head."""
+        restored = await self._lifecycle.restore(
+            one.id,
+            head,
+            database_key=one.database_key,
+            fixed=one.fixed,
+            generation=orjson.loads(one.row)["generation"],
+            dimension=one.dimension,
+            pointers=pointers,
+        )
+        if one.keys:
+            members = [orjson.dumps(pair) for pair in one.keys]
+            call = ("SADD", self._keys.metadata_keys(one.id), *members)
+            await persist(lambda: command(self._redis, *call), writes=True)
+        return restored
+
+    async def raise_head(self, collection_id: str, head: int) -> int:
+        """Raises the head of a collection that is there; returns the head."""
+        return await self._lifecycle.raise_head(collection_id, head)
+
+    async def write_report(self, report: Mapping[str, Any]) -> None:
+        """Keeps what the last reconciliation found, for people to read."""
+        await persist(lambda: command(self._redis, "SET", self._keys.report, orjson.dumps(report)), writes=True)
+
+    async def read_report(self) -> dict[str, Any] | None:
+        stored = await persist(lambda: command(self._redis, "GET", self._keys.report), writes=False)
+        return None if stored is None else dict(orjson.loads(stored))
+
+
+def _collection_image(
+    collection_id: str, database_key: str, row: bytes, state: Sequence[bytes | None], keys: set[bytes]
+) -> CollectionImage:
+    head, dimension, config = state
+    pairs: list[tuple[str, str]] = sorted((pair[0], pair[1]) for pair in map(orjson.loads, keys))
+    return CollectionImage(
+        id=collection_id,
+        database_key=database_key,
+        row=row.decode(),
+        fixed=orjson.loads(config or b"{}"),
+        dimension=None if dimension is None else int(dimension),
+        head=int(head or 0),
+        keys=pairs,
+    )
