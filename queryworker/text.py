@@ -9,6 +9,7 @@ folding differ from it in Unicode.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +25,7 @@ _RE2_LITERAL_BYTES_MAX: Final = 4096
 """Beyond this RE2's compiled form grows towards its memory limit, where it refuses."""
 _META: Final = frozenset(r"\.+*?()|[]{}^$")
 _CHUNK_ROWS: Final = 4096
+_CHUNK_BYTES: Final = 16 * 1024 * 1024
 
 
 def containing(documents: pa.Array, text: str) -> Mask:
@@ -43,10 +45,20 @@ def matching(documents: pa.Array, pattern: str) -> Mask:
     if _META.isdisjoint(pattern):
         return containing(documents, pattern)
     found = np.zeros(len(documents), dtype=bool)
-    for at in range(0, len(documents), _CHUNK_ROWS):
-        chunk = documents.slice(at, _CHUNK_ROWS)
-        found[at : at + len(chunk)] = _matching_chunk(chunk, matcher)
+    for begin, end in _chunks(documents):
+        found[begin:end] = _matching_chunk(documents.slice(begin, end - begin), matcher)
     return found
+
+
+def _chunks(documents: pa.Array) -> Iterator[tuple[int, int]]:
+    """Ranges of rows, each bounded in rows and (but for a single document) in bytes: they become objects at once."""
+    ends = np.cumsum(pc.fill_null(pc.binary_length(documents), 0).to_numpy(), dtype=np.int64)
+    begin, before = 0, 0
+    while begin < len(documents):
+        end = int(np.searchsorted(ends, before + _CHUNK_BYTES, side="right"))
+        end = min(max(end, begin + 1), begin + _CHUNK_ROWS, len(documents))
+        yield begin, end
+        begin, before = end, int(ends[end - 1])
 
 
 def _matching_chunk(chunk: pa.Array, matcher: Matcher) -> list[bool]:

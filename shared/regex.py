@@ -14,7 +14,7 @@ from shared.errors import InvalidArgument
 from shared.limits import REGEX_BYTES_MAX
 
 _PREFIX = "Regex syntax errror: "  # three r's, as the reference spells it
-_CACHED = 64
+_CACHED = 16  # a compiled pattern holds up to 10 MiB, and what its searches cache
 
 
 class Matcher:

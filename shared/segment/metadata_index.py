@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import orjson
+import pyarrow as pa
 
 from shared.errors import Corrupt
 from shared.segment.columns import (
@@ -26,11 +27,13 @@ from shared.segment.columns import (
     Directory,
     Kind,
     NumberColumn,
+    Packed,
     Rows,
     TextColumn,
     array_types,
     build_column,
     column_of,
+    packed_values,
 )
 from shared.segment.format import HEADER_BYTES, METADATA_MAGIC
 from shared.segment.mapping import map_bytes
@@ -40,6 +43,7 @@ _Name = tuple[str, Kind]
 
 _SCALAR_KINDS: Final[dict[type, Kind]] = {int: Kind.INT, float: Kind.FLOAT, bool: Kind.BOOL, str: Kind.STR}
 _ELEMENT_KINDS: Final[dict[type, Kind]] = {int: Kind.INTS, float: Kind.FLOATS, bool: Kind.BOOLS, str: Kind.STRS}
+_CHUNK_ROWS: Final = 4096
 _NO_ROWS: Final[Rows] = np.empty(0, dtype="<i4")
 
 
@@ -51,17 +55,17 @@ class MetadataIndex:
         self._columns = columns
 
     @classmethod
-    def from_json(cls, rows: Sequence[str | None]) -> Self:
+    def from_json(cls, rows: Sequence[str | None] | pa.Array) -> Self:
         """The index of these metadata objects (JSON text, None for none)."""
-        gathered: dict[_Name, tuple[list[int], list[Any]]] = {}
-        for row, text in enumerate(rows):
-            if text is None:
-                continue
-            for key, value in orjson.loads(text).items():
-                for kind, values in _kinds(value):
-                    into = gathered.setdefault((key, kind), ([], []))
-                    into[0].extend([row] * len(values))
-                    into[1].extend(values)
+        gathered: dict[_Name, tuple[list[Rows], list[Packed]]] = {}
+        # Values are objects only for a chunk of rows at a time: those of a million rows would take gigabytes.
+        for at in range(0, len(rows), _CHUNK_ROWS):
+            chunk = rows[at : at + _CHUNK_ROWS]
+            texts = chunk.to_pylist() if isinstance(chunk, pa.Array) else chunk
+            for name, (places, values) in _turn(texts).items():
+                into = gathered.setdefault(name, ([], []))
+                into[0].append(np.array(places, dtype="<i4") + np.int32(at))
+                into[1].append(packed_values(name[1], values))
         return cls(len(rows), {name: build_column(name[1], into[1], into[0]) for name, into in gathered.items()})
 
     def write(self, path: Path) -> None:
@@ -160,6 +164,20 @@ class _MappedColumns(Mapping[_Name, Column]):
 
     def __len__(self) -> int:
         return len(self._infos)
+
+
+def _turn(texts: Sequence[str | None]) -> dict[_Name, tuple[list[int], list[Any]]]:
+    """Per (key, kind): places in `texts`, ascending, and the value at each."""
+    turned: dict[_Name, tuple[list[int], list[Any]]] = {}
+    for place, text in enumerate(texts):
+        if text is None:
+            continue
+        for key, value in orjson.loads(text).items():
+            for kind, values in _kinds(value):
+                into = turned.setdefault((key, kind), ([], []))
+                into[0].extend([place] * len(values))
+                into[1].extend(values)
+    return turned
 
 
 def _kinds(value: object) -> Iterable[tuple[Kind, Sequence[Any]]]:

@@ -51,7 +51,7 @@ def write_segment(
     ids = batch.column("id")
     _write_records(directory / RECORDS, batch)
     write_id_index(directory / IDS, ids.to_pylist(), segment_id)
-    MetadataIndex.from_json(batch.column("metadata").to_pylist()).write(directory / METADATA)
+    MetadataIndex.from_json(batch.column("metadata")).write(directory / METADATA)
     graph = batch.num_rows >= GRAPH_ROWS_MIN
     if graph:
         build_graph(directory / GRAPH, vectors, params, base_graph, check)

@@ -27,8 +27,9 @@ def test_a_literal_may_be_as_long_as_a_document(length: int) -> None:
     assert containing(pa.array([text, f"-{text}-", text[1:], None]), text).tolist() == [True, True, False, False]
 
 
-def test_a_pattern_is_searched_chunk_by_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("queryworker.text._CHUNK_ROWS", 3)
+@pytest.mark.parametrize(("name", "value"), [("ROWS", 3), ("BYTES", 0), ("BYTES", 5), ("BYTES", 10**6)])
+def test_a_pattern_is_searched_chunk_by_chunk(monkeypatch: pytest.MonkeyPatch, name: str, value: int) -> None:
+    monkeypatch.setattr(f"queryworker.text._CHUNK_{name}", value)
     documents = pa.array([None if i % 4 == 0 else str(i) for i in range(20)], pa.large_string())
     assert [i for i, hit in enumerate(matching(documents, "^1[13]?$")) if hit] == [1, 11, 13]
 

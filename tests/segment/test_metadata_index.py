@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,9 +54,21 @@ def test_integers_and_floats_compare_exactly_beyond_2_to_53(tmp_path: Path, op: 
 )
 def test_places_are_those_of_exact_comparison(values: list[float], wanted: float) -> None:
     kind = Kind.FLOAT if any(isinstance(value, float) for value in values) else Kind.INT
-    column = number_column(kind, values, range(len(values)))
+    column = number_column(np.array(values, dtype="<f8" if kind is Kind.FLOAT else "<i8"), np.arange(len(values)))
     assert column.place(wanted, "left") == sum(value < wanted for value in values)
     assert column.place(wanted, "right") == sum(value <= wanted for value in values)
+
+
+def test_rows_beyond_a_chunk_are_numbered_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.segment.metadata_index._CHUNK_ROWS", 4)
+    texts = [
+        None if i == 3 else orjson.dumps({"n": i % 3, "s": f"{i % 3}", "t": ["x", i > 5]}).decode() for i in range(11)
+    ]
+    for rows in (texts, pa.array(texts, pa.large_string())):
+        index = MetadataIndex.from_json(rows)
+        assert index.equals("n", 0).tolist() == index.equals("s", "0").tolist() == [0, 6, 9]
+        assert index.contains("t", True).tolist() == [6, 7, 8, 9, 10]
+        assert index.rows == 11
 
 
 def test_nothing_stands_in_any_relation_to_nan() -> None:
