@@ -152,8 +152,10 @@ class Workers:
 
     def _distrust(self, worker: Member, error: PolychromeError) -> None:
         FAILOVERS.labels(error.code).inc()
-        log.info("worker_failed", worker=worker.id, address=worker.address, error=error.code, message=error.message)
-        self._suspect_until[worker.id] = self._clock.monotonic() + self._patience.suspect_s
+        now = self._clock.monotonic()
+        if self._suspect_until.get(worker.id, 0.0) <= now:  # one line per failure, not per request that met it
+            log.info("worker_failed", worker=worker.id, address=worker.address, code=error.code, message=error.message)
+        self._suspect_until[worker.id] = now + self._patience.suspect_s
 
     async def _poll(self) -> None:
         while True:
