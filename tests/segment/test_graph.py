@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +132,13 @@ def test_a_closed_segment_scans(tmp_path: Path) -> None:
 def test_parameters_that_would_break_hnswlib_are_refused(neighbors: int, ef: int) -> None:
     with pytest.raises(ValueError, match=r"neighbours|ef_construction"):
         GraphParams(Space.L2, ef, neighbors, 1)
+
+
+def test_many_threads_search_one_graph_at_once(tmp_path: Path) -> None:
+    _, segment = build(tmp_path / "s", table(vectors_of(ROWS, 16)))
+    queries = vectors_of(64, 16, seed=9)
+    beams = [10, 200, 50, 500]
+    alone = [[rows.tolist() for rows in segment.search(queries, beam)] for beam in beams]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda beam: segment.search(queries, beam), beams * 8))
+    assert [[rows.tolist() for rows in found] for found in together] == alone * 8
