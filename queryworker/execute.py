@@ -181,11 +181,25 @@ def _nearest(space: Space, queries: Vectors, matches: Matches, k: int, ef_search
 
 
 def _scan(space: Space, queries: Vectors, matches: Matches, wanted: int) -> list[Nearest]:
+    """Exactly the `wanted` nearest, and a few more where equal distances straddle the end: `_merge` cuts."""
     part = matches.part
     rows = None if matches.matching == part.rows else matches.rows()
     # Norms of all rows are worth making only when many of them are compared.
     norms = part.norms() if 4 * matches.matching > part.rows else None
-    return nearest_many(space, queries, part.vectors, wanted, rows=rows, norms=norms)
+
+    def nearest(vectors: Vectors, k: int) -> list[Nearest]:
+        return nearest_many(space, vectors, part.vectors, k, rows=rows, norms=norms)
+
+    if part.ordered:  # of equal distances the lower row comes first, and that is the older one
+        return nearest(queries, wanted)
+    found = nearest(queries, wanted + 1)
+    for number, hits in enumerate(found):
+        reach = wanted + 1
+        while reach < matches.matching and hits.distances[-1] == hits.distances[wanted - 1]:
+            reach = min(2 * reach, matches.matching)
+            hits = nearest(queries[number : number + 1], reach)[0]  # noqa: PLW2901 (goes back into the list)
+        found[number] = hits
+    return found
 
 
 class _Ranked(NamedTuple):

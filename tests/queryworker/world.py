@@ -1,0 +1,182 @@
+"""Everything around a query worker, for real: a log on Valkey, objects in a directory, a compactor that is called.
+
+Writes go into the log and into a model at once, so that any answer can be compared with what is true.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import orjson
+from redis.asyncio import Redis
+
+from compactor.checkpoints import Checkpoints
+from compactor.compaction import Compactor, Effort, Outcome
+from queryworker.api import Api
+from queryworker.loader import Loader
+from queryworker.segments import SegmentPool
+from queryworker.shard import Shard
+from queryworker.shards import Shards
+from shared.clock import SystemClock
+from shared.log.batch import build_batch, split_batch
+from shared.log.lifecycle import Lifecycle
+from shared.log.log import Log
+from shared.log.state import ShardRead
+from shared.manifest import ManifestStore
+from shared.model import Space
+from shared.objects.directory import open_directory
+from shared.objects.port import ObjectStore
+from shared.redis.client import open_redis
+from shared.redis.keys import Keys
+from shared.rpc import messages
+from shared.segment.cache import SegmentCache
+from tests.memtable.model import Operation, Row, step
+
+DIMENSION = 4
+
+
+class GatedLog:
+    """A log whose reads a test can hold and count."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.reads = 0
+        self.open = asyncio.Event()
+        self.open.set()
+        self.arrived = asyncio.Event()
+
+    async def read(self, collection_id: str, shard: int, after: str = "0-0", bytes_max: int | None = None) -> ShardRead:
+        self.reads += 1
+        self.arrived.set()
+        await self.open.wait()
+        return await self._log.read(collection_id, shard, after, bytes_max)
+
+
+class Worker:
+    """A query worker without its listener."""
+
+    def __init__(self, log: Log, objects: ObjectStore, cache: SegmentCache) -> None:
+        self.log = GatedLog(log)
+        self.cache = cache
+        self.clock = SystemClock()
+        self.pool = SegmentPool(cache)
+        self.loader = Loader(ManifestStore(objects), self.pool)
+        self.threads = ThreadPoolExecutor(2)
+        self.shards = Shards(
+            lambda cid, number: Shard(cid, number, self.log, self.loader, self.clock), self.clock, 1 << 40, 3600.0
+        )
+        self._handlers = Api(self.shards, self.threads).handlers()
+
+    async def count(self, request: messages.CountRequest) -> messages.CountResponse:
+        return msgspec.msgpack.decode(await self._call("count", request), type=messages.CountResponse)
+
+    async def get(self, request: messages.GetRequest) -> messages.GetResponse:
+        return msgspec.msgpack.decode(await self._call("get", request), type=messages.GetResponse)
+
+    async def query(self, request: messages.QueryRequest) -> messages.QueryResponse:
+        return msgspec.msgpack.decode(await self._call("query", request), type=messages.QueryResponse)
+
+    async def _call(self, method: str, request: msgspec.Struct) -> bytes:
+        return await self._handlers[method](memoryview(msgspec.msgpack.encode(request)))
+
+    async def close(self) -> None:
+        await self.shards.close()
+        await self.pool.close()
+        self.threads.shutdown()
+
+
+@dataclasses.dataclass
+class World:
+    """One collection and its model. `states` remembers what was true at each end of an append."""
+
+    redis: Redis
+    log: Log
+    lifecycle: Lifecycle
+    objects: ObjectStore
+    directory: Path
+    compactor: Compactor
+    worker: Worker
+    collection: str
+    shards: int
+    state: dict[str, Row]
+    head: int
+    states: dict[int, dict[str, Row]]
+
+    async def write(self, operations: Sequence[Operation]) -> int:
+        """One acknowledged append; the head after it."""
+        vectors = [o.vector for o in operations]
+        rows = np.array([i for i, vector in enumerate(vectors) if vector is not None], np.int64)
+        matrix = np.array([vector for vector in vectors if vector is not None], np.float32)
+        batch = build_batch(
+            np.array([int(o.op) for o in operations], np.uint8),
+            [o.id for o in operations],
+            matrix if len(rows) else None,
+            rows,
+            [o.document for o in operations],
+            [None if o.metadata is None else orjson.dumps(o.metadata).decode() for o in operations],
+            [o.uri for o in operations],
+        )
+        appended = await self.log.append(
+            self.collection, uuid.uuid4().hex, split_batch(batch, self.shards), len(operations),
+            dimension=matrix.shape[1] if len(rows) else None, generation=None,
+        )  # fmt: skip
+        for position, operation in enumerate(operations, start=appended.first):
+            step(self.state, operation, position)
+        self.head = appended.head
+        self.states[self.head] = dict(self.state)
+        return self.head
+
+    async def compact(self, *, trim: bool = True) -> None:
+        for shard in range(self.shards):
+            assert await self.compactor.compact(self.collection, shard) in (Outcome.PUBLISHED, Outcome.NOTHING)
+            [state] = await self.log.states([(self.collection, shard)])
+            assert state is not None
+            if trim and state.pointer is not None:
+                await self.log.trim(self.collection, shard, state.pointer)
+
+    async def settled(self) -> None:
+        """Read until the worker has swapped in the newest manifest of every shard."""
+        for number in range(self.shards):
+            await self.worker.count(messages.CountRequest(self.shard(number)))
+            loading = self.worker.shards._shards[self.collection, number]._loading
+            if loading is not None:
+                await loading
+
+    def shard(self, number: int = 0, **options: object) -> messages.Shard:
+        return messages.Shard(self.collection, number, **options)  # type: ignore[arg-type]
+
+
+@contextlib.asynccontextmanager
+async def open_world(
+    url: str, keys: Keys, directory: Path, *, shards: int = 1, space: Space = Space.L2
+) -> AsyncIterator[World]:
+    clock = SystemClock()
+    async with open_redis(url) as redis, open_directory(directory / "bucket") as objects:
+        await redis.hset(keys.cluster, "id", "test")
+        log, lifecycle = Log(redis, keys), Lifecycle(redis, keys)
+        collection = str(uuid.uuid4())
+        fixed = {"space": str(space), "shards": shards, "ef_construction": 100, "max_neighbors": 16}
+        await lifecycle.create(collection, "db", fixed, 0)
+        built = SegmentCache(objects, directory / "compactor", 1 << 40)
+        await built.open()
+        cached = SegmentCache(objects, directory / "worker", 1 << 40)
+        await cached.open()
+        (directory / "building").mkdir()
+        compactor = Compactor(
+            log, objects, built, directory / "building", Checkpoints(clock), clock, Effort(2, 1 << 30), "test"
+        )
+        worker = Worker(log, objects, cached)
+        try:
+            yield World(
+                redis, log, lifecycle, objects, directory, compactor, worker, collection, shards, {}, 1, {1: {}}
+            )
+        finally:
+            await worker.close()
