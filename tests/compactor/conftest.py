@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from redis.asyncio import Redis
+
+from compactor.checkpoints import Checkpoints
+from compactor.compaction import Compactor, Effort
+from shared.catalog.catalog import Catalog
+from shared.clock import SystemClock
+from shared.log.batch import build_batch, split_batch
+from shared.log.log import Log
+from shared.manifest import Manifest, ManifestStore
+from shared.model import Op
+from shared.objects.directory import open_directory
+from shared.objects.port import ObjectStore
+from shared.redis.client import open_redis
+from shared.redis.keys import Keys
+from shared.segment.cache import SegmentCache
+from shared.segment.reader import open_segment
+from tests.log.appending import make_cluster, make_collection
+from tests.redis_server import RedisServer, keys, valkey_server
+
+__all__ = ["keys", "valkey_server"]
+
+DIMENSION = 4
+
+
+@pytest.fixture
+async def redis(valkey_server: RedisServer) -> AsyncIterator[Redis]:
+    async with open_redis(valkey_server.url) as client:
+        yield client
+
+
+@pytest.fixture
+async def objects(tmp_path: Path) -> AsyncIterator[ObjectStore]:
+    async with open_directory(tmp_path / "bucket") as store:
+        yield store
+
+
+@dataclasses.dataclass
+class Shop:
+    """A collection, its log and bucket, what its records should be, and any number of compactors."""
+
+    redis: Redis
+    keys: Keys
+    log: Log
+    objects: ObjectStore
+    catalog: Catalog
+    collection: object
+    folder: Path
+    url: str = ""
+    model: dict = dataclasses.field(default_factory=dict)
+    numbers: itertools.count = dataclasses.field(default_factory=itertools.count)
+
+    def compactor(
+        self, checkpoints: Checkpoints | None = None, *, fold_bytes: int = 1 << 30, objects=None
+    ) -> Compactor:
+        clock = SystemClock()
+        scratch = self.folder / f"compactor-{next(self.numbers)}"
+        (scratch / "building").mkdir(parents=True)
+        (scratch / "segments").mkdir()
+        objects = objects or self.objects
+        cache = SegmentCache(objects, scratch / "segments", 1 << 30)
+        return Compactor(
+            self.log, objects, cache, scratch / "building", checkpoints or Checkpoints(clock), clock,
+            Effort(threads=2, fold_bytes=fold_bytes), scratch.name,
+        )  # fmt: skip
+
+    async def write(self, op: Op, rows: dict, *, vectors: bool = True) -> None:
+        """Appends one batch: id -> (vector, document, metadata, uri); and applies it to the model."""
+        ids = list(rows)
+        batch = build_batch(
+            op, ids,
+            np.array([rows[i][0] for i in ids], np.float32).reshape(len(ids), -1) if vectors else None,
+            None,
+            [rows[i][1] for i in ids],
+            [None if rows[i][2] is None else json.dumps(rows[i][2]) for i in ids],
+            [rows[i][3] for i in ids],
+        )  # fmt: skip
+        appended = await self.log.append(
+            self.collection.id, uuid.uuid4().hex, split_batch(batch, self.collection.shards), len(ids),
+            dimension=DIMENSION if vectors else None, generation=None,
+        )  # fmt: skip
+        for offset, record_id in enumerate(ids):
+            self._apply(op, record_id, rows[record_id], vectors, appended.first + offset)
+
+    async def delete(self, ids: list[str]) -> None:
+        await self.write(Op.DELETE, dict.fromkeys(ids, (None, None, None, None)), vectors=False)
+
+    def _apply(self, op: Op, record_id: str, row: tuple, vectors: bool, position: int) -> None:
+        vector, document, metadata, uri = row
+        old = self.model.get(record_id)
+        if op is Op.DELETE:
+            self.model.pop(record_id, None)
+        elif old is None:
+            if op is not Op.UPDATE:
+                kept = {key: value for key, value in (metadata or {}).items() if value is not None}
+                self.model[record_id] = (tuple(vector), document, kept, uri, position)
+        elif op is not Op.ADD:
+            patched = {key: value for key, value in {**old[2], **(metadata or {})}.items() if value is not None}
+            self.model[record_id] = (
+                tuple(vector) if vectors else old[0],
+                old[1] if document is None else document,
+                patched,
+                old[3] if uri is None else uri,
+                old[4],
+            )
+
+    async def manifest(self, shard: int = 0) -> Manifest | None:
+        [state] = await self.log.states([(self.collection.id, shard)])
+        if state.pointer is None:
+            return None
+        return await ManifestStore(self.objects).load(self.collection.id, shard, state.pointer)
+
+    async def records(self, shard: int = 0) -> dict:
+        """What the bucket says, through files downloaded anew."""
+        manifest = await self.manifest(shard)
+        found = {}
+        for ref in manifest.segments:
+            folder = self.folder / f"check-{next(self.numbers)}"
+            folder.mkdir()
+            for file in ref.info.files:
+                await self.objects.download(f"{ref.info.path}/{file.name}", folder / file.name)
+            segment = open_segment(folder, ref.info)
+            dead = ref.bitmap()
+            for row, record in enumerate(segment.records.to_pylist()):
+                if row not in dead:
+                    assert record["id"] not in found
+                    found[record["id"]] = (
+                        tuple(record["embedding"]), record["document"], json.loads(record["metadata"] or "{}"),
+                        record["uri"], record["inserted"],
+                    )  # fmt: skip
+        return found
+
+
+@pytest.fixture
+async def shop(redis: Redis, keys: Keys, objects: ObjectStore, tmp_path: Path) -> Shop:
+    catalog, database = await make_cluster(redis, keys)
+    collection = await make_collection(catalog, database, "shop")
+    return Shop(redis, keys, Log(redis, keys), objects, catalog, collection, tmp_path)

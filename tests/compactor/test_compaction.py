@@ -1,0 +1,419 @@
+"""From the log of a real server to manifests in a directory, and back to records."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from compactor import compaction
+from compactor.checkpoints import Checkpoints, Step
+from compactor.compaction import Abandon, Abandoned, Outcome
+from shared import digest
+from shared.errors import Corrupt, Gone, Unavailable
+from shared.manifest import ManifestStore
+from shared.model import Op
+from shared.placement import shard_of
+from shared.segment.cache import SegmentCache
+from shared.segment.reader import open_segment
+from tests.compactor.conftest import DIMENSION
+from tests.log.appending import make_collection
+
+
+def row(rng: random.Random, number: int = 0):
+    vector = [rng.choice([-1.0, 0.5, 2.0]) + number for _ in range(DIMENSION)]
+    document = rng.choice([None, "", "text", "long " * 50])
+    metadata = rng.choice([None, {"a": 1}, {"b": "x", "a": None}, {"c": [1, 2]}, {"f": 2.0}])
+    return vector, document, metadata, rng.choice([None, "u://1"])
+
+
+class Stop(Exception):
+    """The process dies here."""
+
+
+class DiesAt(Checkpoints):
+    def __init__(self, step: Step) -> None:
+        self.step = step
+
+    async def reached(self, step, collection, shard):
+        if step is self.step:
+            raise Stop
+
+
+class WaitsAt(Checkpoints):
+    """Stops at a step until `go` is set; `there` is set meanwhile."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.there = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def reached(self, step, collection, shard):
+        if step is self.step:
+            self.there.set()
+            await self.go.wait()
+
+
+async def test_an_empty_log_publishes_nothing(shop):
+    assert await shop.compactor().compact(shop.collection.id, 0) is Outcome.NOTHING
+    assert await shop.manifest() is None
+
+
+async def test_the_log_becomes_a_manifest_with_its_records(shop):
+    await shop.write(Op.ADD, {f"id{n}": row(random.Random(n), n) for n in range(50)})
+    assert await shop.compactor().compact(shop.collection.id, 0) is Outcome.PUBLISHED
+    manifest = await shop.manifest()
+    assert (manifest.version, manifest.covers, manifest.rows, manifest.dimension) == (1, 51, 50, DIMENSION)
+    assert manifest.parent is None
+    assert await shop.records() == shop.model
+    assert await shop.compactor().compact(shop.collection.id, 0) is Outcome.NOTHING
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_any_history_over_many_compactions_equals_the_model(shop, seed, monkeypatch):
+    """Graphs are wanted from 40 rows on, so that segments are extended, merged and rewritten all the time."""
+    monkeypatch.setattr("shared.segment.writer.GRAPH_ROWS_MIN", 40)
+    rng = random.Random(seed)
+    names = [f"id{number}" for number in range(400)]
+    compactor = shop.compactor()
+    extended_with_dead_rows = 0
+    real = compaction.build
+
+    def build(directory, segment_id, path, sources, planned, *rest):
+        nonlocal extended_with_dead_rows
+        extended_with_dead_rows += planned.base is not None and len(sources[planned.base].dead) > 0
+        return real(directory, segment_id, path, sources, planned, *rest)
+
+    monkeypatch.setattr(compaction, "build", build)
+    for round_number in range(12):
+        for _ in range(rng.randint(1, 6)):
+            some = rng.sample(names, rng.choice([1, 3, 40, 120]))
+            match rng.choice(list(Op)):
+                case Op.DELETE:
+                    await shop.delete(some[:60])
+                case Op.UPDATE if rng.random() < 0.5:
+                    await shop.write(Op.UPDATE, {name: row(rng) for name in some}, vectors=False)
+                case op:
+                    await shop.write(op, {name: row(rng) for name in some})
+        fresh = compactor if rng.random() < 0.7 else shop.compactor()
+        assert await fresh.compact(shop.collection.id, 0) is Outcome.PUBLISHED
+        manifest = await shop.manifest()
+        assert manifest.version == round_number + 1
+        assert manifest.rows == len(shop.model)
+        assert len(manifest.segments) <= 4
+        assert await shop.records() == shop.model
+    assert extended_with_dead_rows
+
+
+async def test_the_digest_of_the_manifest_is_that_of_its_records(shop):
+    rng = random.Random(7)
+    await shop.write(Op.UPSERT, {f"id{n}": row(rng) for n in range(30)})
+    await shop.compactor().compact(shop.collection.id, 0)
+    await shop.write(Op.UPDATE, {f"id{n}": row(rng) for n in range(10, 40)})
+    await shop.delete(["id0", "id1"])
+    await shop.compactor().compact(shop.collection.id, 0)
+    manifest = await shop.manifest()
+    total = 0
+    cache = SegmentCache(shop.objects, shop.folder / "again", 1 << 30)
+    await cache.open()
+    for ref in manifest.segments:
+        async with cache.hold(ref.info) as folder:
+            records = open_segment(folder, ref.info).records
+            live = [number for number in range(records.num_rows) if number not in ref.bitmap()]
+            total += digest.total(digest.record_digests(records.take(live)))
+    assert digest.to_hex(total % digest.MODULUS) == manifest.digest
+
+
+async def test_a_log_longer_than_the_limit_is_taken_in_parts(shop):
+    compactor = shop.compactor(fold_bytes=1)
+    for number in range(3):
+        await shop.write(Op.ADD, {f"id{number}": row(random.Random(number))})
+    # A page of the log holds all three: the limit ends the fold behind a page, never inside an append.
+    assert await compactor.compact(shop.collection.id, 0) is Outcome.PUBLISHED
+    assert await shop.records() == shop.model
+
+
+async def test_pages_of_the_log_never_cut_an_append(shop, monkeypatch):
+    monkeypatch.setattr("compactor.fold.PAGE_BYTES", 1)
+    monkeypatch.setattr("shared.limits.ENTRY_BYTES_TARGET", 2000)
+    compactor = shop.compactor(fold_bytes=1)
+    for number in range(3):
+        await shop.write(Op.ADD, {f"id{number}-{n}": row(random.Random(n), n) for n in range(60)})
+    outcomes, covered = [], []
+    while (outcome := await compactor.compact(shop.collection.id, 0)) is not Outcome.NOTHING:
+        outcomes.append(outcome)
+        covered.append((await shop.manifest()).covers)
+    assert outcomes == [Outcome.PARTIAL, Outcome.PARTIAL, Outcome.PUBLISHED]
+    assert covered == [61, 121, 181]
+    assert await shop.records() == shop.model
+
+
+async def test_deletes_and_updates_of_nothing_move_the_position_without_segments(shop):
+    await shop.delete(["nobody"])
+    await shop.write(Op.UPDATE, {"nobody": ([], "text", None, None)}, vectors=False)
+    assert await shop.compactor().compact(shop.collection.id, 0) is Outcome.PUBLISHED
+    manifest = await shop.manifest()
+    assert (manifest.covers, manifest.rows, manifest.dimension, manifest.segments) == (3, 0, 0, [])
+    await shop.write(Op.ADD, {"somebody": row(random.Random(1))})
+    assert await shop.compactor().compact(shop.collection.id, 0) is Outcome.PUBLISHED
+    assert await shop.records() == shop.model
+
+
+async def test_a_segment_without_living_rows_is_dropped(shop):
+    await shop.write(Op.ADD, {f"id{n}": row(random.Random(n)) for n in range(20)})
+    await shop.compactor().compact(shop.collection.id, 0)
+    await shop.delete([f"id{n}" for n in range(20)])
+    await shop.compactor().compact(shop.collection.id, 0)
+    manifest = await shop.manifest()
+    assert (manifest.rows, manifest.segments, manifest.digest) == (0, [], "0" * 32)
+
+
+async def test_tombstones_alone_write_no_segment(shop):
+    await shop.write(Op.ADD, {f"id{n}": row(random.Random(n)) for n in range(100)})
+    await shop.compactor().compact(shop.collection.id, 0)
+    [before] = (await shop.manifest()).segments
+    await shop.delete(["id3"])
+    await shop.compactor().compact(shop.collection.id, 0)
+    [after] = (await shop.manifest()).segments
+    assert after.info == before.info
+    assert list(after.bitmap()) == [3]
+    assert await shop.records() == shop.model
+
+
+async def test_shards_are_compacted_each_with_its_own_chain(redis, keys, shop):
+    database = await shop.catalog.get_database("default_tenant", "default_database")
+    shop.collection = await make_collection(shop.catalog, database, "two", shards=2)
+    await shop.write(Op.ADD, {f"id{n}": row(random.Random(n)) for n in range(50)})
+    for shard in (0, 1):
+        assert await shop.compactor().compact(shop.collection.id, shard) is Outcome.PUBLISHED
+        assert (await shop.manifest(shard)).covers == 51
+        found = await shop.records(shard)
+        assert found == {name: value for name, value in shop.model.items() if shard_of([name], 2)[0] == shard}
+
+
+@pytest.mark.parametrize("step", [Step.READ, Step.FOLDED, Step.BUILT, Step.UPLOADED, Step.CREATED, Step.COMMITTED])
+async def test_dying_at_any_step_loses_nothing_and_the_next_compactor_goes_on(shop, step):
+    await shop.write(Op.ADD, {f"id{n}": row(random.Random(n)) for n in range(30)})
+    await shop.compactor().compact(shop.collection.id, 0)
+    await shop.write(Op.UPSERT, {f"id{n}": row(random.Random(n)) for n in range(20, 60)})
+    await shop.delete(["id1"])
+    with pytest.raises(Stop):
+        await shop.compactor(DiesAt(step)).compact(shop.collection.id, 0)
+    expected = {Step.CREATED: [Outcome.COMPLETED, Outcome.NOTHING], Step.COMMITTED: [Outcome.NOTHING]}
+    survivor = shop.compactor()
+    outcomes = [await survivor.compact(shop.collection.id, 0)]
+    while outcomes[-1] is not Outcome.NOTHING:
+        outcomes.append(await survivor.compact(shop.collection.id, 0))
+    assert outcomes == expected.get(step, [Outcome.PUBLISHED, Outcome.NOTHING])
+    assert (await shop.manifest()).version == 2
+    assert await shop.records() == shop.model
+
+
+async def test_a_first_manifest_without_a_pointer_is_completed(shop):
+    await shop.write(Op.ADD, {"a": row(random.Random(1))})
+    with pytest.raises(Stop):
+        await shop.compactor(DiesAt(Step.CREATED)).compact(shop.collection.id, 0)
+    assert await shop.manifest() is None
+    await shop.write(Op.ADD, {"b": row(random.Random(2))})
+    compactor = shop.compactor()
+    assert await compactor.compact(shop.collection.id, 0) is Outcome.COMPLETED
+    assert (await shop.manifest()).rows == 1
+    assert await compactor.compact(shop.collection.id, 0) is Outcome.PUBLISHED
+    assert await shop.records() == shop.model
+
+
+async def test_a_second_compactor_cannot_publish_the_same_version(shop):
+    await shop.write(Op.ADD, {f"id{n}": row(random.Random(n)) for n in range(30)})
+    waiting = [WaitsAt(Step.UPLOADED) for _ in range(4)]
+    racing = [asyncio.create_task(shop.compactor(wait).compact(shop.collection.id, 0)) for wait in waiting]
+    for wait in waiting:
+        await wait.there.wait()
+    for wait in waiting:
+        wait.go.set()
+    outcomes = await asyncio.gather(*racing)
+    # Whoever finds the winner's manifest before its pointer moved sets the same pointer: one publication all the same.
+    assert outcomes.count(Outcome.PUBLISHED) == 1
+    assert set(outcomes) <= {Outcome.PUBLISHED, Outcome.COMPLETED, Outcome.LOST}
+    assert (await shop.manifest()).version == 1
+    assert await shop.records() == shop.model
+
+
+async def test_a_compactor_that_slept_through_another_ones_publication_throws_its_work_away(shop):
+    await shop.write(Op.ADD, {"a": row(random.Random(1))})
+    wait = WaitsAt(Step.UPLOADED)
+    slow = asyncio.create_task(shop.compactor(wait).compact(shop.collection.id, 0))
+    await wait.there.wait()
+    for number in range(2):
+        await shop.write(Op.UPSERT, {f"b{number}": row(random.Random(number))})
+        assert await shop.compactor().compact(shop.collection.id, 0) is Outcome.PUBLISHED
+    wait.go.set()
+    assert await slow is Outcome.LOST
+    assert (await shop.manifest()).version == 2
+    assert await shop.records() == shop.model
+
+
+async def test_a_compactor_that_creates_after_the_pointer_moved_on_cannot_commit(shop):
+    """As when old manifests were collected already: the name is free again, the pointer decides."""
+    await shop.write(Op.ADD, {"a": row(random.Random(1))})
+    wait = WaitsAt(Step.UPLOADED)
+    slow = asyncio.create_task(shop.compactor(wait).compact(shop.collection.id, 0))
+    await wait.there.wait()
+    for number in range(2):
+        await shop.write(Op.UPSERT, {f"b{number}": row(random.Random(number))})
+        await shop.compactor().compact(shop.collection.id, 0)
+    await shop.objects.delete([f"{shop.collection.id}/0/manifests/{1:020d}.json"])
+    wait.go.set()
+    assert await slow is Outcome.LOST
+    assert (await shop.manifest()).version == 2
+    newest, _ = await ManifestStore(shop.objects).newest(shop.collection.id, 0)
+    assert newest.version == 2
+
+
+async def test_a_fold_that_is_overtaken_stops(shop):
+    await shop.write(Op.ADD, {"a": row(random.Random(1))})
+    wait = WaitsAt(Step.READ)
+    slow = asyncio.create_task(shop.compactor(wait).compact(shop.collection.id, 0))
+    await wait.there.wait()
+    assert await shop.compactor().compact(shop.collection.id, 0) is Outcome.PUBLISHED
+    wait.go.set()
+    assert await slow is Outcome.LOST
+
+
+async def test_an_unfinished_manifest_whose_segment_is_gone_is_never_committed(shop):
+    await shop.write(Op.ADD, {"a": row(random.Random(1))})
+    with pytest.raises(Stop):
+        await shop.compactor(DiesAt(Step.CREATED)).compact(shop.collection.id, 0)
+    files = [info.key async for info in shop.objects.list(f"{shop.collection.id}/0/segments/")]
+    await shop.objects.delete(files[:1])
+    with pytest.raises(Corrupt, match="missing or cut"):
+        await shop.compactor().compact(shop.collection.id, 0)
+    assert await shop.manifest() is None
+
+
+async def test_a_lost_log_entry_is_reported_and_nothing_is_published(shop):
+    for number in range(3):
+        await shop.write(Op.ADD, {f"id{number}": row(random.Random(number))})
+    await shop.redis.xdel(shop.keys.log(shop.collection.id, 0), "2-0")
+    with pytest.raises(Corrupt, match="follows"):
+        await shop.compactor().compact(shop.collection.id, 0)
+    await shop.redis.xdel(shop.keys.log(shop.collection.id, 0), "3-0")
+    with pytest.raises(Corrupt, match="gap"):
+        await shop.compactor().compact(shop.collection.id, 0)
+    assert await shop.manifest() is None
+
+
+async def test_a_log_that_was_cut_at_its_beginning_is_reported(shop):
+    for number in range(3):
+        await shop.write(Op.ADD, {f"id{number}": row(random.Random(number))})
+    await shop.redis.xdel(shop.keys.log(shop.collection.id, 0), "1-0")
+    with pytest.raises(Corrupt, match="gap"):
+        await shop.compactor().compact(shop.collection.id, 0)
+
+
+async def test_a_segment_damaged_in_the_bucket_is_never_built_upon(shop):
+    await shop.write(Op.ADD, {f"id{n}": row(random.Random(n)) for n in range(30)})
+    await shop.compactor().compact(shop.collection.id, 0)
+    [ref] = (await shop.manifest()).segments
+    key = f"{ref.info.path}/records.arrow"
+    content = bytearray(await shop.objects.get(key))
+    content[len(content) // 2] ^= 1
+    await shop.objects.put(key, bytes(content))
+    await shop.write(Op.ADD, {"new": row(random.Random(1))})
+    with pytest.raises(Corrupt, match="checksum"):
+        await shop.compactor().compact(shop.collection.id, 0)
+    assert (await shop.manifest()).version == 1
+
+
+@pytest.mark.parametrize("mistake", ["drops", "invents", "changes"])
+async def test_a_compaction_that_does_not_prove_is_not_published(shop, mistake, monkeypatch):
+    real = compaction.build
+
+    def wrong(directory, segment_id, path, sources, planned, tail, params, check):
+        if mistake == "drops":
+            tail = tail.slice(1)
+        elif mistake == "invents":
+            tail = pa.concat_tables([tail, tail.slice(0, 1)])
+        else:
+            place = tail.schema.get_field_index("document")
+            changed = pa.array(["changed"] * tail.num_rows, pa.large_string())
+            tail = tail.set_column(place, tail.schema.field(place), changed)
+        return real(directory, segment_id, path, sources, planned, tail, params, check)
+
+    monkeypatch.setattr(compaction, "build", wrong)
+    await shop.write(Op.ADD, {f"id{n}": row(random.Random(n)) for n in range(5)})
+    refused = compaction.UNPROVEN._value.get()
+    with pytest.raises(Corrupt):
+        await shop.compactor().compact(shop.collection.id, 0)
+    assert compaction.UNPROVEN._value.get() == refused + 1
+    assert await shop.manifest() is None
+    assert [info async for info in shop.objects.list("")] == []
+
+
+async def test_a_deleted_collection_is_gone(shop):
+    await shop.write(Op.ADD, {"a": row(random.Random(1))})
+    wait = WaitsAt(Step.CREATED)
+    late = asyncio.create_task(shop.compactor(wait).compact(shop.collection.id, 0))
+    await wait.there.wait()
+    database = await shop.catalog.get_database("default_tenant", "default_database")
+    await shop.catalog.delete_collection(database, "shop")
+    with pytest.raises(Gone):
+        await shop.compactor().compact(shop.collection.id, 0)
+    wait.go.set()
+    with pytest.raises(Gone):
+        await late
+
+
+async def test_an_abandoned_job_stops_at_the_next_step_and_leaves_scratch_empty(shop):
+    await shop.write(Op.ADD, {"a": row(random.Random(1))})
+    abandon = Abandon()
+    wait = WaitsAt(Step.FOLDED)
+    compactor = shop.compactor(wait)
+    job = asyncio.create_task(compactor.compact(shop.collection.id, 0, abandon))
+    await wait.there.wait()
+    abandon.set()
+    wait.go.set()
+    with pytest.raises(Abandoned):
+        await job
+    assert await shop.manifest() is None
+    assert list(shop.folder.glob("compactor-*/building/*")) == []
+
+
+async def test_object_storage_that_is_away_ends_the_job_without_harm(shop):
+    class Away:
+        def __getattr__(self, name):
+            if name == "put":
+                return self.fail
+            return getattr(shop.objects, name)
+
+        async def fail(self, *_):
+            raise Unavailable("object storage: away")
+
+    await shop.write(Op.ADD, {"a": row(random.Random(1))})
+    with pytest.raises(Unavailable):
+        await shop.compactor(objects=Away()).compact(shop.collection.id, 0)
+    assert await shop.compactor().compact(shop.collection.id, 0) is Outcome.PUBLISHED
+    assert await shop.records() == shop.model
+
+
+async def test_a_large_graph_is_extended_from_the_local_copy(shop):
+    rng = np.random.default_rng(3)
+    fetched = []
+    real = shop.objects.download
+
+    async def counted(key, path):
+        fetched.append(key)
+        await real(key, path)
+
+    shop.objects.download = counted
+    compactor = shop.compactor()
+    for begin, count in ((0, 3000), (3000, 400)):
+        vectors = rng.normal(size=(count, DIMENSION)).round(3)
+        await shop.write(Op.ADD, {f"id{begin + n}": (list(vectors[n]), None, None, None) for n in range(count)})
+        await compactor.compact(shop.collection.id, 0)
+    assert fetched == []
+    [ref] = (await shop.manifest()).segments
+    assert (ref.info.rows, ref.info.graph) == (3400, True)
+    assert len(await shop.records()) == 3400

@@ -1,0 +1,150 @@
+"""Properties of the merge policy over simulated histories."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compactor.policy import DEAD_SHARE_MAX, LARGE_BYTES, PATIENCE_LARGEST, Part, Plan, plan
+from shared.limits import GRAPH_ROWS_MIN
+
+ROW_BYTES = 3400
+
+
+class Simulated:
+    """A shard whose compactions follow the policy, with what they cost."""
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+        self.written = 0
+        self.inserted_into_graphs = 0
+        self.copied = 0
+        self.segments_max = 0
+
+    def compact(self, tail_rows: int, deaths: list[int] | None = None) -> Plan:
+        """`deaths` kills so many rows of each part."""
+        parts = self.parts
+        if deaths:
+            parts = [
+                dataclasses.replace(part, dead=min(part.rows, part.dead + killed))
+                for part, killed in zip(parts, deaths, strict=True)
+            ]
+        planned = plan(parts, tail_rows)
+        assert sorted([*planned.merged, *planned.kept, *planned.dropped, *base_of(planned)]) == list(range(len(parts)))
+        kept = [parts[number] for number in planned.kept]
+        base_rows = parts[planned.base].rows if planned.base is not None else 0
+        base_dead = parts[planned.base].dead if planned.base is not None else 0
+        added = tail_rows + sum(parts[number].live for number in planned.merged)
+        rows = base_rows + added
+        self.written += tail_rows
+        if added:
+            graph = rows >= GRAPH_ROWS_MIN
+            self.inserted_into_graphs += added if graph else 0
+            self.copied += rows
+            kept.append(Part(rows, base_dead, rows * ROW_BYTES, graph))
+        else:
+            assert planned.base is None, "a graph is never copied for nothing"
+        self.parts = kept
+        self.segments_max = max(self.segments_max, len(kept))
+        return planned
+
+
+def base_of(planned: Plan) -> list[int]:
+    return [] if planned.base is None else [planned.base]
+
+
+def test_nothing_becomes_nothing():
+    assert plan([], 0) == Plan(None, (), (), ())
+
+
+def test_a_tail_becomes_a_segment_beside_one_that_is_much_larger():
+    assert plan([Part(100_000, 0, 400_000_000, True)], 10) == Plan(None, (), (0,), ())
+
+
+def test_a_tail_is_added_to_a_small_segment():
+    assert plan([Part(100, 0, 100_000, False)], 10) == Plan(None, (0,), (), ())
+
+
+def test_the_larger_graph_is_extended_by_the_smaller_segment_and_the_tail():
+    parts = [Part(4000, 5, 13_000_000, True), Part(3000, 0, 10_000_000, True)]
+    assert plan(parts, 1000) == Plan(0, (1,), (), ())
+
+
+def test_the_largest_segment_is_copied_for_an_eighth_of_its_rows_and_not_for_less():
+    large = Part(80_000, 0, 2 * LARGE_BYTES, True)
+    assert plan([large], 9_999).kept == (0,)
+    assert plan([large], 10_000).base == 0
+
+
+def test_kills_alone_write_nothing_until_a_quarter_is_dead():
+    part = Part(4000, 1000, 10_000_000, True)
+    assert plan([part], 0) == Plan(None, (), (0,), ())
+    assert plan([dataclasses.replace(part, dead=1001)], 0) == Plan(None, (0,), (), ())
+
+
+def test_a_worn_graph_is_not_extended_but_written_anew():
+    parts = [Part(100_000, 26_000, 400_000_000, True), Part(3000, 0, 10_000_000, True)]
+    assert plan(parts, 1) == Plan(1, (0,), (), ())
+
+
+def test_dead_segments_are_dropped_unread():
+    assert plan([Part(10, 10, 1, False), Part(5000, 0, 1, True)], 0) == Plan(None, (), (1,), (0,))
+
+
+@pytest.mark.parametrize("tail_rows", [1, 7, 100, 1000, 3000, 20_000, 61_666])
+def test_bulk_loads_insert_each_row_at_most_twice_and_leave_few_segments(tail_rows):
+    shard = Simulated()
+    for _ in range(min(2000, max(1, 1_000_000 // tail_rows))):
+        shard.compact(tail_rows)
+    assert shard.inserted_into_graphs <= 2.0 * shard.written
+    assert shard.segments_max <= 4
+    if shard.written > GRAPH_ROWS_MIN:
+        assert max(part.rows for part in shard.parts) >= 0.85 * shard.written
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_loads_of_uneven_batches_stay_within_the_same_bounds(seed):
+    rng = random.Random(seed)
+    shard = Simulated()
+    for _ in range(800):
+        shard.compact(int(10 ** rng.uniform(0, 4)))
+    assert shard.inserted_into_graphs <= 2.0 * shard.written
+    assert shard.copied <= 20 * shard.written
+    assert shard.segments_max <= 5
+
+
+def test_steady_updates_of_a_large_collection_cost_a_bounded_number_of_insertions():
+    shard = Simulated()
+    shard.compact(100_000)
+    loaded = shard.inserted_into_graphs
+    updated = 0
+    for _ in range(400):
+        biggest = max(range(len(shard.parts)), key=lambda number: shard.parts[number].live)
+        deaths = [500 if number == biggest else 0 for number in range(len(shard.parts))]
+        updated += 500
+        shard.compact(500, deaths)
+    assert shard.inserted_into_graphs - loaded <= 6 * updated
+
+
+tails = st.integers(0, 20_000)
+shares_that_die = st.lists(st.floats(0, 0.6), min_size=12, max_size=12)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(tails, shares_that_die), min_size=1, max_size=40))
+def test_any_history_keeps_few_segments_of_falling_size_with_few_dead_rows(history):
+    shard = Simulated()
+    for tail_rows, shares in history:
+        shard.compact(tail_rows, [int(part.rows * share) for part, share in zip(shard.parts, shares, strict=False)])
+        ascending = sorted(shard.parts, key=lambda part: part.live)
+        smaller = 0
+        for part in ascending:
+            assert part.live > 0
+            assert part.dead <= DEAD_SHARE_MAX * part.rows
+            assert part.live > PATIENCE_LARGEST * smaller
+            smaller += part.live
+        assert len(ascending) <= 7

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from shared.digest import record_digests
+from shared.errors import Corrupt, Unavailable
+from shared.model import Space, record_schema
+from shared.objects.memory import MemoryStore
+from shared.segment.cache import SegmentCache
+from shared.segment.format import verify
+from shared.segment.writer import GraphParams, write_segment
+
+
+class Counting(MemoryStore):
+    def __init__(self) -> None:
+        super().__init__(lambda: 0.0)
+        self.downloads: list[str] = []
+        self.away = False
+
+    async def download(self, key, path):
+        if self.away:
+            raise Unavailable("away")
+        self.downloads.append(key)
+        await asyncio.sleep(0)
+        await super().download(key, path)
+
+
+def records(count: int) -> pa.Table:
+    table = pa.table(
+        {
+            "id": [f"id{number}" for number in range(count)],
+            "inserted": np.arange(1, count + 1),
+            "written": np.arange(1, count + 1),
+            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(np.ones(2 * count, np.float32)), 2),
+            "document": pa.nulls(count, pa.large_string()),
+            "metadata": pa.nulls(count, pa.large_string()),
+            "uri": pa.nulls(count, pa.large_string()),
+        }
+    )
+    return table.append_column("digest", record_digests(table)).select(record_schema(2).names).cast(record_schema(2))
+
+
+@pytest.fixture
+def objects() -> Counting:
+    return Counting()
+
+
+async def stored(objects, folder, name, count=10):
+    path = f"c/0/segments/{name}"
+    info = write_segment(folder / name, name, path, records(count), GraphParams(Space.L2, 100, 16, 1))
+    for file in info.files:
+        await objects.put(f"{path}/{file.name}", folder / name / file.name)
+    return info
+
+
+async def opened(objects, root, bytes_max=1 << 30):
+    cache = SegmentCache(objects, root, bytes_max)
+    await cache.open()
+    return cache
+
+
+def size(info):
+    return sum(file.bytes for file in info.files)
+
+
+async def test_a_segment_is_fetched_once_however_many_ask(objects, tmp_path):
+    info = await stored(objects, tmp_path, "s1")
+    cache = await opened(objects, tmp_path / "cache")
+
+    async def use():
+        async with cache.hold(info) as folder:
+            verify(folder, info)
+
+    await asyncio.gather(*(use() for _ in range(8)))
+    await use()
+    assert sorted(objects.downloads) == sorted(f"{info.path}/{file.name}" for file in info.files)
+
+
+async def test_the_next_process_finds_what_the_one_before_fetched(objects, tmp_path):
+    info = await stored(objects, tmp_path, "s1")
+    async with (await opened(objects, tmp_path / "cache")).hold(info):
+        pass
+    objects.downloads.clear()
+    async with (await opened(objects, tmp_path / "cache")).hold(info) as folder:
+        verify(folder, info)
+    assert objects.downloads == []
+
+
+async def test_what_was_damaged_on_disk_between_two_processes_is_fetched_again(objects, tmp_path):
+    info = await stored(objects, tmp_path, "s1")
+    async with (await opened(objects, tmp_path / "cache")).hold(info) as folder:
+        (folder / "ids.index").write_bytes(b"damage")
+    async with (await opened(objects, tmp_path / "cache")).hold(info) as folder:
+        verify(folder, info)
+
+
+async def test_a_segment_that_is_wrong_in_the_bucket_is_fetched_twice_and_never_served(objects, tmp_path):
+    info = await stored(objects, tmp_path, "s1")
+    await objects.put(f"{info.path}/ids.index", b"damage")
+    cache = await opened(objects, tmp_path / "cache")
+    with pytest.raises(Corrupt):
+        async with cache.hold(info):
+            pass
+    assert len(objects.downloads) == 2 * len(info.files)
+    assert list((tmp_path / "cache" / ".incoming").iterdir()) == []
+    assert not (tmp_path / "cache" / "s1").exists()
+
+
+async def test_a_missing_file_is_corruption_and_an_absent_store_is_not(objects, tmp_path):
+    info = await stored(objects, tmp_path, "s1")
+    cache = await opened(objects, tmp_path / "cache")
+    objects.away = True
+    with pytest.raises(Unavailable):
+        async with cache.hold(info):
+            pass
+    objects.away = False
+    await objects.delete([f"{info.path}/ids.index"])
+    with pytest.raises(Corrupt, match="missing in the bucket"):
+        async with cache.hold(info):
+            pass
+
+
+async def test_the_budget_drops_the_segment_unused_for_the_longest_time_and_none_in_use(objects, tmp_path):
+    infos = [await stored(objects, tmp_path, f"s{number}") for number in range(3)]
+    cache = await opened(objects, tmp_path / "cache", 2 * size(infos[0]))
+
+    def present():
+        return sorted(path.name for path in (tmp_path / "cache").iterdir() if not path.name.startswith("."))
+
+    async with cache.hold(infos[0]), cache.hold(infos[1]), cache.hold(infos[2]):
+        assert present() == ["s0", "s1", "s2"]
+    assert present() in (["s0", "s1"], ["s0", "s2"], ["s1", "s2"])
+    async with cache.hold(infos[0]):
+        pass
+    async with cache.hold(infos[1]):
+        pass
+    async with cache.hold(infos[0]):
+        pass
+    async with cache.hold(infos[2]):
+        pass
+    assert present() == ["s0", "s2"]
+
+
+async def test_a_segment_that_was_built_here_is_taken_over_without_fetching(objects, tmp_path):
+    cache = await opened(objects, tmp_path / "cache")
+    info = await stored(objects, tmp_path, "s1")
+    await cache.adopt(info, tmp_path / "s1")
+    async with cache.hold(info) as folder:
+        verify(folder, info)
+    assert objects.downloads == []
+    assert not (tmp_path / "s1").exists()
+
+
+async def test_fetching_goes_on_when_the_one_who_asked_first_is_cancelled(objects, tmp_path):
+    info = await stored(objects, tmp_path, "s1")
+    cache = await opened(objects, tmp_path / "cache")
+
+    async def use():
+        async with cache.hold(info):
+            pass
+
+    first = asyncio.create_task(use())
+    await asyncio.sleep(0)
+    second = asyncio.create_task(use())
+    await asyncio.sleep(0)
+    first.cancel()
+    await second
+    assert len(objects.downloads) == len(info.files)
+
+
+async def test_an_id_that_is_a_path_is_refused(objects, tmp_path):
+    info = await stored(objects, tmp_path, "s1")
+    with pytest.raises(Corrupt):
+        async with (await opened(objects, tmp_path / "cache")).hold(msgspec.structs.replace(info, id="../s1")):
+            pass

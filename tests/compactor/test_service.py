@@ -1,0 +1,206 @@
+"""The process around the compactor: jobs, leases, errors, stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from compactor.checkpoints import Checkpoints, Pause, Step, parse_pause
+from compactor.compaction import Outcome
+from compactor.config import CompactorConfig
+from compactor.service import Service, open_service
+from shared.clock import SystemClock
+from shared.config import ConfigError, read
+from shared.errors import Corrupt, Unavailable
+from shared.log.jobs import Jobs
+from shared.model import Op
+from tests.compactor.test_compaction import WaitsAt, row
+
+
+def environment(shop, **more):
+    return {
+        "REDIS_URL": shop.url,
+        "POLYCHROME_REDIS_PREFIX": shop.keys.prefix,
+        "POLYCHROME_BUCKET_URL": f"file://{shop.folder}/bucket",
+        "POLYCHROME_COMPACTOR_SCRATCH_DIR": str(shop.folder / "scratch"),
+        "POLYCHROME_COMPACTOR_POLL_S": "0.02",
+        **more,
+    }
+
+
+@pytest.fixture
+async def jobs(shop, valkey_server):
+    shop.url = valkey_server.url
+    return Jobs(shop.redis, shop.keys)
+
+
+async def test_a_queued_shard_is_compacted_and_its_lease_given_back(shop, jobs):
+    await shop.write(Op.ADD, {f"id{n}": row(random.Random(n)) for n in range(30)})
+    await jobs.put(shop.collection.id, 0, 1.0)
+    async with open_service(read(CompactorConfig, environment(shop))) as service:
+        assert service.ready()
+        assert await service.run_once("me")
+        assert not await service.run_once("me")
+    assert await jobs.counts() == (0, 0)
+    assert await shop.records() == shop.model
+
+
+async def test_a_job_goes_on_until_the_log_as_it_was_is_compacted(shop, jobs, monkeypatch):
+    monkeypatch.setattr("compactor.fold.PAGE_BYTES", 1)
+    for number in range(4):
+        await shop.write(Op.ADD, {f"id{number}": row(random.Random(number))})
+    await jobs.put(shop.collection.id, 0, 1.0)
+    async with open_service(read(CompactorConfig, environment(shop, POLYCHROME_COMPACTOR_FOLD_BYTES="1"))) as service:
+        await service.run_once("me")
+    assert (await shop.manifest()).version == 4
+    assert await shop.records() == shop.model
+
+
+async def test_a_lease_is_kept_while_the_work_takes_longer_than_it(shop, jobs):
+    await shop.write(Op.ADD, {"a": row(random.Random(1))})
+    await jobs.put(shop.collection.id, 0, 1.0)
+    wait = WaitsAt(Step.UPLOADED)
+    clock = SystemClock()
+    config = read(CompactorConfig, environment(shop, POLYCHROME_COMPACTOR_LEASE_S="1"))
+    service = Service(jobs, shop.compactor(wait), Checkpoints(clock), clock, config)
+    job = asyncio.create_task(service.run_once("me"))
+    await wait.there.wait()
+    await clock.sleep(1.5)
+    assert not await jobs.put(shop.collection.id, 0, 1.0)
+    assert await jobs.claim("another", 1) is None
+    wait.go.set()
+    assert await job
+    assert (await shop.manifest()).version == 1
+
+
+async def test_a_lost_lease_ends_the_job(shop, jobs):
+    await shop.write(Op.ADD, {"a": row(random.Random(1))})
+    await jobs.put(shop.collection.id, 0, 1.0)
+    wait = WaitsAt(Step.FOLDED)
+    clock = SystemClock()
+    config = read(CompactorConfig, environment(shop, POLYCHROME_COMPACTOR_LEASE_S="1"))
+    service = Service(jobs, shop.compactor(wait), Checkpoints(clock), clock, config)
+    job = asyncio.create_task(service.run_once("me"))
+    await wait.there.wait()
+    lost = asyncio.Event()
+    real = jobs.renew
+
+    async def renew(*args):
+        kept = await real(*args)
+        lost.set()
+        return kept
+
+    jobs.renew = renew
+    await shop.redis.delete(shop.keys.job_leases)
+    await lost.wait()
+    wait.go.set()
+    assert await job
+    assert await shop.manifest() is None
+
+
+@pytest.mark.parametrize("error", [Corrupt("bad"), Unavailable("away"), KeyError("a defect")])
+async def test_a_shard_that_fails_does_not_stop_the_others(shop, jobs, error):
+    done = []
+
+    class Compactor:
+        async def compact(self, collection, shard, abandon=None):
+            if shard == 0:
+                raise error
+            done.append(shard)
+            return Outcome.PUBLISHED
+
+    class Clock(SystemClock):
+        async def sleep(self, seconds):
+            await asyncio.sleep(0)
+
+    for shard in (0, 1):
+        await jobs.put(shop.collection.id, shard, 2.0 - shard)
+    clock = Clock()
+    config = read(CompactorConfig, environment(shop))
+    service = Service(jobs, Compactor(), Checkpoints(clock), clock, config)
+    assert await service.run_once("me")
+    assert await service.run_once("me")
+    assert done == [1]
+    assert await jobs.counts() == (0, 0)
+
+
+async def test_draining_finishes_the_job_at_hand_and_takes_no_other(shop, jobs):
+    await shop.write(Op.ADD, {"a": row(random.Random(1))})
+    wait = WaitsAt(Step.UPLOADED)
+    clock = SystemClock()
+    service = Service(jobs, shop.compactor(wait), Checkpoints(clock), clock, read(CompactorConfig, environment(shop)))
+    [loop] = service.loops
+    working = asyncio.create_task(loop())
+    await jobs.put(shop.collection.id, 0, 1.0)
+    await wait.there.wait()
+    draining = asyncio.create_task(service.drain())
+    await asyncio.sleep(0)
+    assert not service.ready()
+    assert not draining.done()
+    await jobs.put(shop.collection.id, 1, 1.0)
+    wait.go.set()
+    await draining
+    assert (await shop.manifest()).version == 1
+    assert await jobs.counts() == (1, 0)
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+
+
+async def test_scratch_space_belongs_to_one_process(shop, jobs):
+    config = read(CompactorConfig, environment(shop))
+    async with open_service(config):
+        with pytest.raises(Unavailable, match="another process"):
+            async with open_service(config):
+                pass
+    (shop.folder / "scratch" / "building" / "left").mkdir()
+    async with open_service(config):
+        assert list((shop.folder / "scratch" / "building").iterdir()) == []
+
+
+def test_the_pause_names_a_step():
+    assert parse_pause("") is None
+    assert parse_pause("uploaded:2.5") == Pause(Step.UPLOADED, 2.5)
+    for text in ("nowhere:1", "uploaded", "uploaded:x"):
+        with pytest.raises(ValueError, match=r".+"):
+            parse_pause(text)
+
+
+def test_a_wrong_setting_is_refused():
+    base = {"REDIS_URL": "redis://127.0.0.1/0", "POLYCHROME_BUCKET_URL": "memory://"}
+    for name, value in (("LEASE_S", "0.1"), ("THREADS", "0"), ("PAUSE_AT", "x:1"), ("NO_SUCH", "1")):
+        with pytest.raises(ConfigError):
+            read(CompactorConfig, base | {f"POLYCHROME_COMPACTOR_{name}": value})
+
+
+@pytest.mark.parametrize("step", list(Step))
+async def test_a_real_process_killed_at_any_step_leaves_nothing_that_its_successor_cannot_finish(shop, jobs, step):
+    for number in range(3):
+        await shop.write(Op.UPSERT, {f"id{n}": row(random.Random(n + number)) for n in range(number, 30)})
+    await jobs.put(shop.collection.id, 0, 1.0)
+    more = {"POLYCHROME_COMPACTOR_PAUSE_AT": f"{step}:600", "POLYCHROME_LOG_LEVEL": "debug"}
+    victim = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "compactor", env={**os.environ, **environment(shop, **more)},
+        cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        async for line in victim.stderr:
+            if b'"step"' in line and f'"{step}"'.encode() in line:
+                break
+        else:
+            pytest.fail("the compactor ended before the step")
+    finally:
+        victim.send_signal(signal.SIGKILL)
+        await victim.communicate()
+    async with open_service(read(CompactorConfig, environment(shop))) as service:
+        await shop.redis.delete(shop.keys.job_leases)  # as if the lease had expired
+        await jobs.put(shop.collection.id, 0, 1.0)
+        assert await service.run_once("me")
+    assert (await shop.manifest()).version == 1
+    assert await shop.records() == shop.model
