@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.membership import Member, Membership
-from shared.redis.client import open_redis
-from shared.redis.keys import Keys
-
-from polychrome.datadir import Register, read_register
+from polychrome.datadir import ProcessEntry, read_register
 from polychrome.plan import START_ORDER
 from polychrome.process import is_ready
 from polychrome.redis_server import answers
 from shared.config import ROLES
 from shared.errors import PolychromeError
+from shared.membership import Member, Membership
+from shared.redis.client import open_redis
+from shared.redis.keys import Keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ def status(data_dir: Path, say: Callable[[str], None]) -> int:
     except PolychromeError as error:
         say(f"the membership cannot be read: {error}")
         return 1
-    lines = [*_local(register), *_announced(members)]
+    lines = processes(register.processes if register else [], members, is_ready)
     if register:
         say(f"url  {register.url}")
     for line in table(lines):
@@ -62,22 +61,29 @@ async def _members(redis_url: str, prefix: str) -> dict[str, list[Member]]:
         return {role: await Membership(redis, keys, role).members() for role in ROLES}
 
 
-def _announced(members: dict[str, list[Member]]) -> list[Line]:
-    return [
-        Line(role, member.id, member.address, "draining" if member.draining else "ready")
+def processes(
+    local: Sequence[ProcessEntry], members: Mapping[str, Sequence[Member]], ready: Callable[[str], bool]
+) -> list[Line]:
+    """Processes of this machine's cluster, asked one by one, then those that only the membership knows."""
+    known = {member.id.rpartition("-")[2]: member for announced in members.values() for member in announced}
+    lines = []
+    for entry in local:
+        if entry.admin is None:
+            continue
+        member = known.pop(str(entry.pid), None)
+        health = _health(member) if ready(entry.admin) else "not ready"
+        address = member.address if member else f"admin {entry.admin}"
+        lines.append(Line(entry.role, f"{entry.name} (pid {entry.pid})", address, health))
+    return lines + [
+        Line(role, member.id, member.address, _health(member))
         for role in START_ORDER
-        for member in members.get(role, [])
+        for member in members.get(role, ())
+        if member in known.values()
     ]
 
 
-def _local(register: Register | None) -> list[Line]:
-    """Processes of this machine's cluster, asked one by one."""
-    lines = []
-    for entry in register.processes if register else []:
-        if entry.admin is not None:
-            health = "ready" if is_ready(entry.admin) else "not ready"
-            lines.append(Line(entry.role, f"{entry.name} (pid {entry.pid})", f"admin {entry.admin}", health))
-    return lines
+def _health(member: Member | None) -> str:
+    return "draining" if member is not None and member.draining else "ready"
 
 
 def table(lines: list[Line]) -> list[str]:

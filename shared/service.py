@@ -31,7 +31,7 @@ from shared.config import ConfigError, ProcessConfig, read
 from shared.errors import Unavailable
 
 OPEN_BACKOFF_FIRST_S: Final = 0.2
-OPEN_BACKOFF_MAX_S: Final = 5.0
+OPEN_BACKOFF_MAX_S: Final = 2.0
 
 log = telemetry.get_logger(__name__)
 C = TypeVar("C", bound=ProcessConfig)
@@ -141,7 +141,7 @@ async def _open(
         except (Unavailable, ConnectionError, TimeoutError) as error:
             log.warning("waiting", role=role, error=str(error), retry_in_s=round(delay_s, 1))
         await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
-        delay_s = min(delay_s * 2, OPEN_BACKOFF_MAX_S)
+        delay_s = min(delay_s * 1.5, OPEN_BACKOFF_MAX_S)
 
 
 async def _endless(loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
