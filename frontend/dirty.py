@@ -12,6 +12,9 @@ from shared.telemetry import get_logger
 if TYPE_CHECKING:
     from shared.log.jobs import Jobs
 
+GATHER_S: Final = 0.1
+"""How long a hint waits for others: a client that writes row by row costs ten commands a second, not one per row."""
+
 RETRY_S: Final = 1.0
 """Pause after Redis did not take the hints."""
 
@@ -21,8 +24,9 @@ log = get_logger(__name__)
 class DirtyShards:
     """Shards written since the last bundle. One bundle is on its way at a time; what comes meanwhile is the next."""
 
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, jobs: Jobs, gather_s: float = GATHER_S) -> None:
         self._jobs = jobs
+        self._gather_s = gather_s
         self._waiting: set[tuple[str, int]] = set()
         self._sending: asyncio.Task[None] | None = None
 
@@ -38,6 +42,7 @@ class DirtyShards:
 
     async def _send(self) -> None:
         while self._waiting:
+            await asyncio.sleep(self._gather_s)
             bundle, self._waiting = self._waiting, set()
             try:
                 await self._jobs.mark_dirty(sorted(bundle))

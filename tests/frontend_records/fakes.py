@@ -206,7 +206,7 @@ def new_shell(collection: Collection, workers: FakeWorkers | None = None) -> Any
     return SimpleNamespace(
         log=FakeLog(dimension=collection.dimension),
         jobs=jobs,
-        dirty=DirtyShards(jobs),  # type: ignore[arg-type]
+        dirty=DirtyShards(jobs, gather_s=0),  # type: ignore[arg-type]
         rows=FakeRows(collection, collection),
         workers=workers or FakeWorkers([[] for _ in range(collection.shards)]),
     )

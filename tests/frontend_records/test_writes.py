@@ -160,7 +160,7 @@ async def test_failures_of_the_log_reach_the_caller_and_mark_nothing(error: Any)
 
 async def test_hints_are_bundled_while_one_bundle_is_on_its_way() -> None:
     jobs = FakeJobs()
-    dirty = DirtyShards(jobs)  # type: ignore[arg-type]
+    dirty = DirtyShards(jobs, gather_s=0)  # type: ignore[arg-type]
     for _ in range(100):
         dirty.add("c", [0, 1])
     await dirty.flush()
@@ -172,7 +172,7 @@ async def test_hints_are_bundled_while_one_bundle_is_on_its_way() -> None:
 async def test_hints_that_redis_did_not_take_are_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("frontend.dirty.RETRY_S", 0.0)
     jobs = FakeJobs(failures=[Unavailable("away"), UnknownOutcome("lost")])
-    dirty = DirtyShards(jobs)  # type: ignore[arg-type]
+    dirty = DirtyShards(jobs, gather_s=0)  # type: ignore[arg-type]
     dirty.add("c", [0])
     await asyncio.wait_for(dirty.flush(), 5)
     assert jobs.bundles == [[("c", 0)]]
