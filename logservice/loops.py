@@ -31,7 +31,7 @@ async def every(name: str, period_s: float, step: Callable[[], Awaitable[object]
             FAILURES.labels(name).inc()
             log.warning("step_postponed", loop=name, message=error.message)
             pause_s = max(period_s, PAUSE_AFTER_FAILURE_S)
-        except Corrupt as error:
+        except Corrupt:
             FAILURES.labels(name).inc()
             log.exception("step_refused", loop=name)
             pause_s = max(period_s, PAUSE_AFTER_FAILURE_S)

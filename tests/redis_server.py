@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import platform
 import shutil
+import signal
 import socket
 import subprocess
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
@@ -87,6 +89,16 @@ class RedisServer:
     def restart(self) -> None:
         self.kill()
         self.start()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Connected, and not answering."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def lose_everything(self) -> None:
         """As if the machine's disk was gone."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
 from redis.asyncio import Redis
@@ -32,6 +33,15 @@ async def make_cluster(redis: Redis, keys: Keys) -> tuple[Catalog, Database]:
     database = await catalog.get_database("default_tenant", "default_database")
     assert database is not None
     return catalog, database
+
+
+async def eventually(holds: Callable[[], Awaitable[object]], deadline_s: float = 20.0) -> None:
+    """Waits until it holds."""
+    async with asyncio.timeout(deadline_s):
+        while True:
+            if await holds():
+                return
+            await asyncio.sleep(0.005)
 
 
 async def append(

@@ -180,9 +180,7 @@ async def test_a_backlog_is_also_limited_in_bytes(
 
 
 @pytest.fixture
-async def own_cluster(
-    own_server: RedisServer, keys: Keys
-) -> AsyncIterator[tuple[Redis, Keys, Catalog, Database]]:
+async def own_cluster(own_server: RedisServer, keys: Keys) -> AsyncIterator[tuple[Redis, Keys, Catalog, Database]]:
     async with open_redis(own_server.url) as redis:
         yield redis, keys, *await make_cluster(redis, keys)
 
