@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from frontend.openapi_schemas import U32, JsonSchema, all_schemas, array, ref
+from frontend.rows import DATABASE_NAME_LENGTH_MIN
 
 TITLE: Final = "chroma-frontend"
 VERSION: Final = "1.0.0"
@@ -34,8 +35,8 @@ _WITH_BODY: Final = (408, 413, 415, 422)
 
 
 _PARAMETERS: Final[dict[str, JsonSchema]] = {
-    "tenant": {"type": "string", "minLength": 1},
-    "database": {"type": "string", "minLength": 1},
+    "tenant": {"type": "string", "minLength": 1, "examples": ["default_tenant"]},
+    "database": {"type": "string", "minLength": DATABASE_NAME_LENGTH_MIN, "examples": ["default_database"]},
     "collection_id": {"type": "string", "format": "uuid"},
     "name": {"type": "string", "minLength": 1},
     "crn": {"type": "string", "minLength": 1},
@@ -191,9 +192,24 @@ def _responses(operation: Operation) -> dict[str, Any]:
         statuses.add(501)
     for status in sorted(statuses):
         responses[str(status)] = {"description": _REASONS[status], "content": _json(ref("Error"))}
+    if operation.id == "create_collection":
+        responses["200"]["links"] = _links_to_a_collection()
     if operation.id == "healthcheck":
         responses["503"] = {"description": "Not ready", "content": _json(ref("Health"))}
     return responses
+
+
+def _links_to_a_collection() -> dict[str, Any]:
+    """From a new collection to what can be done with it."""
+    place = {name: f"$request.path.{name}" for name in ("tenant", "database")}
+    by_key = {"collection_id": "$response.body#/id", "name": "$response.body#/name"}
+    links: dict[str, Any] = {}
+    for operation in operations():
+        key = next((name for name in by_key if operation.path.startswith(f"{_COLLECTIONS}/{{{name}}}")), None)
+        if key is not None:
+            links[operation.id] = {"operationId": operation.id, "parameters": place | {key: by_key[key]}}
+    links["update_collection"]["parameters"]["name"] = by_key["collection_id"]
+    return links
 
 
 def _json(schema: JsonSchema) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from frontend.collection_requests import CollectionCreate, CollectionUpdate
+from frontend.names import TENANT_NAME_LENGTH_MIN
 from frontend.routes_databases import DatabaseCreate
 from frontend.routes_tenants import TenantCreate, TenantUpdate
 from frontend.routes_unimplemented import AddInput, Attach, ConditionalCommit, Detach, Fork
@@ -85,6 +86,11 @@ METADATA_VALUE: Final = {
 }
 METADATA: Final = {"type": "object", "additionalProperties": METADATA_VALUE}
 PATCH: Final = {"type": "object", "additionalProperties": nullable(METADATA_VALUE)}
+NAME: Final = {
+    "type": "string",
+    "description": "3 to 512 letters, digits, dots, dashes and underscores; or two such names joined by +.",
+    "pattern": r"^[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9](\+[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9])?$",
+}
 VECTOR: Final = array({"type": "number"})
 INCLUDES: Final = array({"type": "string", "enum": [include.value for include in Include]})
 WHERE: Final = {
@@ -216,5 +222,9 @@ def all_schemas() -> dict[str, JsonSchema]:
         "metadata": nullable(METADATA),
         "schema": nullable(ref("GivenSchema")),
     }
+    schemas["TenantCreate"]["properties"]["name"] = TEXT | {"minLength": TENANT_NAME_LENGTH_MIN}
+    schemas["DatabaseCreate"]["properties"]["name"] = NAME
+    schemas["CollectionCreate"]["properties"]["name"] = NAME
+    schemas["CollectionUpdate"]["properties"]["new_name"] = nullable(NAME)
     schemas["CollectionUpdate"]["properties"]["new_metadata"] = nullable(PATCH)
     return schemas
