@@ -94,7 +94,7 @@ class Cluster:
         return [
             f"{process.spec.name}: {line}"
             for process in self.processes
-            for line in process.log_path.read_text(errors="replace").splitlines()
+            for line in process.log_path.read_text(errors="replace").split("\n")
             if _is_loud(line) and not any(pattern.search(line) for pattern in self._allowed)
         ]
 
@@ -124,6 +124,7 @@ class ClusterBuilder:
     query_workers: int = 1
     shards_default: int = 1
     s3: bool = False
+    cors_allow_origins: str = "http://example.com"
     environ: Mapping[str, str] = field(default_factory=dict)
 
     @contextmanager
@@ -170,7 +171,7 @@ class ClusterBuilder:
     def _test_environ(self) -> dict[str, str]:
         return {
             "POLYCHROME_FRONTEND_ALLOW_RESET": "true",
-            "POLYCHROME_FRONTEND_CORS_ALLOW_ORIGINS": "http://example.com",
+            "POLYCHROME_FRONTEND_CORS_ALLOW_ORIGINS": self.cors_allow_origins,
             "POLYCHROME_FRONTEND_SHARDS_DEFAULT": str(self.shards_default),
             **self.environ,
         }

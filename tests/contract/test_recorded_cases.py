@@ -16,12 +16,12 @@ SKIPPED_AREAS = frozenset({"local_only", "local_quirks", "no_server_embedding", 
 
 
 @pytest.mark.parametrize("case", cases("cases.jsonl", SKIPPED_AREAS))
-def test_answers_as_chroma_did(server_client: httpx.Client, case: Case) -> None:
-    differences = load_run_case()(server_client, case)
+def test_answers_as_chroma_did(plain_client: httpx.Client, case: Case) -> None:
+    differences = load_run_case()(plain_client, case)
     assert not differences, explain(case, differences)
 
 
 @pytest.mark.parametrize("case", cases("cases_options.jsonl"))
-def test_answers_as_chroma_did_with_reset_and_cors_switched_on(server_client: httpx.Client, case: Case) -> None:
-    differences = load_run_case()(server_client, case)
+def test_answers_as_chroma_did_with_reset_and_cors_switched_on(cors_client: httpx.Client, case: Case) -> None:
+    differences = load_run_case()(cors_client, case)
     assert not differences, explain(case, differences)

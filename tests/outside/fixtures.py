@@ -1,7 +1,7 @@
-"""The server that the outside tests talk to: one cluster for the whole run, or the server named by TEST_SERVER_URL.
+"""The server that the outside tests talk to: the shared cluster, or the server named by TEST_SERVER_URL.
 
-A real Chroma server can be named there to check the tests themselves (`allow_reset: true`,
-`cors_allow_origins: ["http://example.com"]`).
+A real Chroma server can be named there to check the tests themselves (`allow_reset: true`), and TEST_CORS_SERVER_URL
+names another one with `cors_allow_origins: ["http://example.com"]`.
 """
 
 import os
@@ -10,13 +10,17 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from tests.cluster.harness import Cluster
+
 
 @pytest.fixture(scope="session")
-def server_url() -> Iterator[str]:
+def server_url(request: pytest.FixtureRequest) -> str:
+    """A server with reset switched on."""
     given = os.environ.get("TEST_SERVER_URL")
-    if not given:
-        pytest.skip("no server")
-    yield given
+    if given:
+        return given
+    cluster: Cluster = request.getfixturevalue("cluster")
+    return cluster.url
 
 
 @pytest.fixture(scope="session")

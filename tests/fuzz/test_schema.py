@@ -1,0 +1,91 @@
+"""Requests made up from our own /openapi.json, right and wrong ones: never a 5xx, never a changed record.
+
+FUZZ_REQUESTS says how many (default 800, the long form sends 10,000).
+"""
+
+import contextlib
+import json
+import os
+import random
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+from schemathesis import Case, GenerationMode
+from schemathesis.core import NotSet
+
+from tests.fuzz import answers
+from tests.fuzz.sentinel import Sentinel
+
+REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "800"))
+LEFT_ALONE = {("POST", "/api/v2/reset")}
+"""It deletes everything, as it should."""
+MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+
+
+def operations(document: dict[str, Any]) -> list[Any]:
+    schema = schemathesis.openapi.from_dict(document)
+    found = [result.ok() for result in schema.get_all_operations()]
+    return [operation for operation in found if (operation.method.upper(), operation.path) not in LEFT_ALONE]
+
+
+def aim(case: Case, sentinel: Sentinel, chance: random.Random) -> str:
+    """The path: mostly of the target collection, so that the body matters, sometimes as made up."""
+    values = {name: str(value) for name, value in (case.path_parameters or {}).items()}
+    deletes_the_database = (case.method.upper(), case.operation.path.rsplit("/", 1)[-1]) == ("DELETE", "{database}")
+    if chance.random() < 0.8 and not deletes_the_database:
+        aimed = {"tenant": "default_tenant", "database": sentinel.database, "collection_id": sentinel.target_id}
+        if case.method.upper() == "PUT":
+            aimed["name"] = sentinel.target_id
+        values |= {name: value for name, value in aimed.items() if name in values}
+    path = case.operation.path
+    for name, value in values.items():
+        path = path.replace("{" + name + "}", httpx.URL(path="/" + value).raw_path.decode()[1:].replace("/", "%2F"))
+    return path
+
+
+def send(client: httpx.Client, case: Case, path: str) -> httpx.Response:
+    content, headers = None, {}
+    if not isinstance(case.body, NotSet):
+        content = case.body if isinstance(case.body, bytes) else json.dumps(case.body, default=repr).encode()
+        headers["content-type"] = case.media_type or "application/json"
+    return client.request(case.method, path, params=case.query or None, content=content, headers=headers)
+
+
+@pytest.mark.timeout(1800)
+def test_made_up_requests_are_refused_in_the_contracts_words(server_client: httpx.Client, sentinel: Sentinel) -> None:
+    document = server_client.get("/openapi.json").json()
+    known = operations(document)
+    assert len(known) > 30
+    sent = 0
+    for operation in known:
+        for mode in MODES:
+
+            @settings(
+                max_examples=max(1, REQUESTS // (len(known) * len(MODES))),
+                deadline=None,
+                derandomize=True,
+                database=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            @given(case=operation.as_strategy(generation_mode=mode), seed=st.integers(0, 2**32))
+            def fuzz(case: Case, seed: int) -> None:
+                nonlocal sent
+                sent += 1
+                path = aim(case, sentinel, random.Random(seed))
+                response = send(server_client, case, path)
+                try:
+                    answers.check(response.status_code, response.headers.get("content-type"), response.content)
+                except Exception as error:
+                    raise AssertionError(f"{case.method} {path} {case.query} {case.body!r:.2000}") from error
+
+            # An operation without parameters and body has no wrong requests.
+            with contextlib.suppress(Unsatisfiable):
+                fuzz()
+    assert sent >= REQUESTS // 2, sent
+    sentinel.check()
