@@ -18,6 +18,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def topology(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Several hosts' worth: compose.yaml scaled up, objects on an S3-compatible server over HTTP, two shards."""
     directory = tmp_path_factory.mktemp("topology")
-    builder = ClusterBuilder(directory, frontends=2, compactors=2, query_workers=3, shards_default=2)
+    builder = ClusterBuilder(
+        directory, frontends=2, compactors=2, query_workers=3, shards_default=2, cors_allow_origins=""
+    )
     with builder.start_from_compose() as started:
         yield started
