@@ -71,6 +71,12 @@ class FrontendConfig(ProcessConfig):
         default=75.0,
         parse=parse_seconds,
     )
+    drain_notice_s: float = setting(
+        "POLYCHROME_FRONTEND_DRAIN_NOTICE_S",
+        "How long a stopping frontend, no longer ready, still takes requests, so that load balancers notice.",
+        default=0.0,
+        parse=parse_seconds,
+    )
     backlog_ops_max: int = setting(
         "POLYCHROME_FRONTEND_BACKLOG_OPS_MAX",
         "Operations of one collection waiting for compaction before its writes are answered with 429.",

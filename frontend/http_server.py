@@ -55,14 +55,10 @@ class HttpServer:
             lingering_time=LINGER_S,
             shutdown_timeout=CLOSE_TIMEOUT_S,
         )
+        self.address = ""
+        """host:port that is listened on."""
         self._site: web.TCPSite | None = None
         self._silent_since_s: dict[RequestHandler, float] = {}
-
-    @property
-    def address(self) -> str:
-        """host:port that is listened on."""
-        bound = self._runner.addresses[0]
-        return f"{bound[0]}:{bound[1]}"
 
     async def start(self) -> None:
         await self._runner.setup()
@@ -75,6 +71,8 @@ class HttpServer:
             reuse_port=self._config.reuse_port and hasattr(socket, "SO_REUSEPORT"),
         )
         await self._site.start()
+        host, port = self._runner.addresses[0][:2]
+        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     async def drain(self) -> None:
         """Stop listening, finish what has begun; idle connections are closed at once, busy ones after their answer."""

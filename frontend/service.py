@@ -48,6 +48,7 @@ class Frontend:
     async def drain(self) -> None:
         """Finish the requests in hand, then tell the log service about the last writes."""
         self._draining = True
+        await self._shell.clock.sleep(self._shell.config.drain_notice_s)
         await self._server.drain()
         await self._shell.dirty.flush()
 
