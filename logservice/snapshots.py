@@ -80,7 +80,10 @@ class Snapshots:
 class Snapshotter:
     """Writes a snapshot soon after the catalog has changed."""
 
-    def __init__(self, images: Images, snapshots: Snapshots, cluster: Cluster, clock: Clock) -> None:
+    def __init__(
+        self, images: Images, snapshots: Snapshots, cluster: Cluster, clock: Clock, rest_ratio: float = REST_RATIO
+    ) -> None:
+        self._rest_ratio = rest_ratio
         self._images = images
         self._snapshots = snapshots
         self._cluster = cluster
@@ -101,6 +104,6 @@ class Snapshotter:
             await self._snapshots.write(image)
             self._written = image
         took_s = self._clock.monotonic() - now
-        self._rest_until_s = now + (REST_RATIO + 1) * took_s
-        self._refresh_at_s = now + max(REFRESH_S, REST_RATIO * took_s)
+        self._rest_until_s = now + (self._rest_ratio + 1) * took_s
+        self._refresh_at_s = now + max(REFRESH_S, self._rest_ratio * took_s)
         return wrote

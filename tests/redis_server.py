@@ -48,21 +48,21 @@ class RedisServer:
 
     def __init__(self, binary: str, directory: Path) -> None:
         self._binary = binary
-        self._directory = directory
+        self.directory = directory
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(parents=True, exist_ok=True)
         options = {
-            "port": str(self.port), "bind": "127.0.0.1", "dir": str(self._directory), "appendonly": "yes",
+            "port": str(self.port), "bind": "127.0.0.1", "dir": str(self.directory), "appendonly": "yes",
             "appendfsync": "always", "save": "", "maxmemory-policy": "noeviction",
         }  # fmt: skip
         command = [self._binary]
         for name, value in options.items():
             command += [f"--{name}", value]
-        with (self._directory / "log").open("ab") as log:
+        with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         self._await_start()
 
@@ -103,7 +103,7 @@ class RedisServer:
     def lose_everything(self) -> None:
         """As if the machine's disk was gone."""
         self.kill()
-        shutil.rmtree(self._directory)
+        shutil.rmtree(self.directory)
         self.start()
 
 

@@ -1,0 +1,34 @@
+"""A stand-in for a compactor: manifests without segments, enough for what the log service looks at."""
+
+from shared.log.log import Log
+from shared.log.state import Pointer
+from shared.manifest import Manifest, ManifestStore, ParentRef
+from shared.objects.port import ObjectStore
+
+
+async def publish(objects: ObjectStore, collection: str, shard: int, covers: int, parent: Pointer | None) -> Pointer:
+    """Creates the next manifest; it is not committed yet."""
+    manifest = Manifest(
+        collection=collection,
+        shard=shard,
+        version=parent.version + 1 if parent else 1,
+        parent=ParentRef(parent.version, parent.hash) if parent else None,
+        covers=covers,
+        dimension=2,
+        segments=[],
+        rows=0,
+        digest="0" * 32,
+        written_by="test",
+        created_s=0.0,
+    )
+    pointer = await ManifestStore(objects).create(manifest)
+    assert pointer is not None
+    return pointer
+
+
+async def compact(log: Log, objects: ObjectStore, collection: str, shard: int = 0) -> Pointer:
+    """Covers all that was written."""
+    state = (await log.read(collection, shard)).state
+    pointer = await publish(objects, collection, shard, state.head, state.pointer)
+    assert await log.commit(collection, shard, state.pointer, pointer)
+    return pointer

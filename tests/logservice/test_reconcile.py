@@ -1,0 +1,266 @@
+"""Redis and the bucket brought together again: nothing is handed out twice, what may be missing is said (promise 5)."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from logservice.reconcile import Reconciler
+from logservice.snapshots import Snapshots, Snapshotter, snapshot_key
+from shared.catalog import Catalog, Cluster, Database
+from shared.catalog.image import Images
+from shared.clock import SystemClock
+from shared.errors import Corrupt, Gone, Unavailable
+from shared.log.log import Log
+from shared.objects.port import ObjectStore
+from shared.redis.client import open_redis
+from shared.redis.keys import Keys
+from tests.log.appending import append, make_collection
+from tests.logservice.compacting import compact, publish
+from tests.redis_server import RedisServer
+
+
+@dataclass
+class World:
+    server: RedisServer
+    redis: Redis
+    keys: Keys
+    objects: ObjectStore
+    catalog: Catalog
+    images: Images
+    log: Log
+    snapshots: Snapshots
+
+    async def reconcile(self) -> Cluster:
+        reconciler = Reconciler(self.catalog, self.images, self.log, self.objects, self.snapshots, SystemClock())
+        return await reconciler.run()
+
+    async def snapshot(self) -> None:
+        cluster = await self.catalog.cluster()
+        assert cluster is not None
+        await self.snapshots.write(await self.images.take(cluster))
+
+    async def lose_redis(self) -> None:
+        await asyncio.to_thread(self.server.lose_everything)
+
+    async def database(self, tenant: str = "default_tenant", name: str = "default_database") -> Database:
+        found = await self.catalog.get_database(tenant, name)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+async def world(own_server: RedisServer, keys: Keys, objects: ObjectStore) -> AsyncIterator[World]:
+    async with open_redis(own_server.url) as redis:
+        catalog = Catalog(redis, keys)
+        images, log = Images(redis, keys, catalog), Log(redis, keys)
+        yield World(own_server, redis, keys, objects, catalog, images, log, Snapshots(objects, 10))
+
+
+async def test_a_new_cluster_is_founded_with_its_defaults_and_a_snapshot(world: World) -> None:
+    cluster = await world.reconcile()
+    assert await world.reconcile() == cluster
+    assert (await world.database()).id == "00000000-0000-0000-0000-000000000000"
+    image = await world.snapshots.newest()
+    assert image is not None
+    assert image.cluster == cluster.id
+
+
+async def test_a_cluster_boots_from_the_bucket_alone(world: World) -> None:
+    cluster = await world.reconcile()
+    await world.catalog.create_tenant("t}")
+    await world.catalog.set_resource_name("t}", "res")
+    other = await world.catalog.create_database("t}", "base")
+    names = ["z", "a", "m"]
+    for name in names:
+        await make_collection(world.catalog, other, name, shards=2)
+    made = await world.catalog.get_collection(other, "a")
+    assert made is not None
+    await append(world.log, made, [str(i) for i in range(20)])
+    pointers = [await compact(world.log, world.objects, made.id, shard) for shard in range(2)]
+    await world.catalog.update_collection(other, made, metadata={"f": 2.0})
+    await world.snapshot()
+    lost = await append(world.log, made, ["lost", "too"])
+
+    await world.lose_redis()
+    with pytest.raises(Unavailable):
+        await append(world.log, made, ["x"])
+    restored = await world.reconcile()
+    assert restored == Cluster(cluster.id, cluster.epoch + 1)
+
+    again = await world.catalog.get_database("t}", "base")
+    assert again == other
+    assert [one.name for one in await world.catalog.list_collections(again)] == names
+    tenant = await world.catalog.find_tenant_by_resource_name("res")
+    assert tenant is not None
+    assert tenant.name == "t}"
+    back = await world.catalog.get_collection(other, "a")
+    assert back is not None
+    assert (back.id, back.metadata, back.dimension, back.generation) == (made.id, {"f": 2.0}, 2, 2)
+    assert list(back.pointers) == pointers
+    assert back.head >= lost.head
+    report = await world.images.read_report()
+    assert report is not None
+    missing = {one["name"]: one for one in report["missing"]}
+    assert missing["a"]["covered"] == [21, 21]
+    assert missing["a"]["head"] == back.head
+    assert (await append(world.log, back, ["new"], generation=2)).first == back.head
+    (entry,) = [e for shard in range(2) for e in (await world.log.read(made.id, shard)).entries]
+    assert (entry.previous, entry.first) == ("0-0", back.head)
+
+
+async def test_no_position_is_handed_out_twice_over_several_losses(world: World) -> None:
+    await world.reconcile()
+    made = await make_collection(world.catalog, await world.database())
+    await world.snapshot()
+    seen: set[int] = set()
+    for loss in range(3):
+        for i in range(3):
+            done = await append(world.log, made, [f"{loss}.{i}.{j}" for j in range(4)])
+            positions = set(range(done.first, done.head))
+            assert not positions & seen
+            seen |= positions
+            if loss == 1 and i == 1:
+                await compact(world.log, world.objects, made.id)
+        await world.lose_redis()
+        await world.reconcile()
+    assert (await append(world.log, made, ["last"])).first > max(seen)
+
+
+async def test_a_restoration_that_dies_half_way_is_begun_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.reconcile()
+    made = await make_collection(world.catalog, await world.database())
+    first = await append(world.log, made, ["a"])
+    await world.snapshot()
+    await world.lose_redis()
+
+    async def die(*_: object) -> None:
+        raise Unavailable("killed here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.images, "restore_rows", die)
+        with pytest.raises(Unavailable):
+            await world.reconcile()
+    with pytest.raises(Unavailable):
+        await world.catalog.get_collection(Database("", "k", "d", "t"), "numbers")
+    await world.reconcile()
+    assert (await append(world.log, made, ["b"])).first >= first.head
+
+
+async def test_a_commit_whose_compactor_died_in_between_is_completed(world: World) -> None:
+    await world.reconcile()
+    made = await make_collection(world.catalog, await world.database())
+    await append(world.log, made, ["a"])
+    pointer = await publish(world.objects, made.id, 0, 2, None)
+    await asyncio.to_thread(world.server.restart)
+    await world.reconcile()
+    assert (await world.log.read(made.id, 0)).state.pointer == pointer
+    assert await world.images.read_report() is None
+
+
+async def test_a_redis_that_went_back_in_time_is_brought_forward(world: World, tmp_path: Path) -> None:
+    await world.reconcile()
+    base = await world.database()
+    made = await make_collection(world.catalog, base)
+    await append(world.log, made, ["a"])
+    await asyncio.to_thread(world.server.kill)
+    shutil.copytree(world.server.directory, tmp_path / "copy")
+    await asyncio.to_thread(world.server.start)
+
+    late = await make_collection(world.catalog, base, "late")
+    for i in range(3):
+        await append(world.log, made, [f"b{i}"])
+        newest = await compact(world.log, world.objects, made.id)
+    await append(world.log, late, ["x", "y"])
+    lost = await append(world.log, made, ["lost"])
+    await world.snapshot()
+
+    await asyncio.to_thread(world.server.kill)
+    shutil.rmtree(world.server.directory)
+    shutil.copytree(tmp_path / "copy", world.server.directory)
+    await asyncio.to_thread(world.server.start)
+    assert (await world.log.read(made.id, 0)).state.head == 2
+    await world.reconcile()
+
+    state = (await world.log.read(made.id, 0)).state
+    assert state.pointer == newest
+    assert state.head >= lost.head
+    back = await world.catalog.get_collection(base, "late")
+    assert back is not None
+    assert back.id == late.id
+    assert back.head >= 3
+    report = await world.images.read_report()
+    assert report is not None
+    assert {one["collection"] for one in report["missing"]} == {made.id, late.id}
+
+
+async def test_an_unchanged_run_of_the_server_is_not_compared_again(world: World) -> None:
+    await world.reconcile()
+    assert (await world.catalog.server_run())[1]
+    await asyncio.to_thread(world.server.restart)
+    assert not (await world.catalog.server_run())[1]
+    await world.reconcile()
+    assert (await world.catalog.server_run())[1]
+
+
+async def test_the_bucket_of_another_cluster_is_refused(world: World) -> None:
+    await world.reconcile()
+    image = await world.snapshots.newest()
+    assert image is not None
+    await world.redis.hset(world.keys.cluster, "id", "other")
+    with pytest.raises(Corrupt, match="cluster"):
+        await world.reconcile()
+
+
+async def test_a_bucket_with_collections_and_no_snapshot_is_not_taken_for_a_new_one(world: World) -> None:
+    await publish(world.objects, "0b8f7f1e-6c0c-4a63-9d0c-3f3f2d5f5f5f", 0, 2, None)
+    with pytest.raises(Corrupt, match="no snapshot"):
+        await world.reconcile()
+
+
+async def test_a_damaged_snapshot_is_not_passed_over(world: World) -> None:
+    await world.reconcile()
+    key = snapshot_key(1)
+    await world.objects.put(key, (await world.objects.get(key))[:-9])
+    with pytest.raises(Corrupt):
+        await world.snapshots.newest()
+
+
+async def test_collections_that_only_the_bucket_knows_are_reported(world: World) -> None:
+    await world.reconcile()
+    made = await make_collection(world.catalog, await world.database())
+    await append(world.log, made, ["a"])
+    await compact(world.log, world.objects, made.id)
+    await world.lose_redis()  # before a snapshot had the collection
+    await world.reconcile()
+    report = await world.images.read_report()
+    assert report is not None
+    assert report["unlisted"] == [made.id]
+    with pytest.raises(Gone):
+        await append(world.log, made, ["b"])
+
+
+async def test_old_snapshots_are_deleted_and_numbers_never_used_again(world: World) -> None:
+    cluster = await world.reconcile()
+    few = Snapshots(world.objects, 3)
+    numbers = [await few.write(await world.images.take(cluster)) for _ in range(5)]
+    assert numbers == [2, 3, 4, 5, 6]
+    assert [info.key async for info in world.objects.list("catalog/")] == [snapshot_key(n) for n in (4, 5, 6)]
+
+
+async def test_a_snapshot_follows_a_change_and_nothing_else(world: World) -> None:
+    cluster = await world.reconcile()
+    clock = SystemClock()
+    snapshotter = Snapshotter(world.images, world.snapshots, cluster, clock, rest_ratio=0)
+    assert await snapshotter.step(await world.catalog.changes())
+    assert not await snapshotter.step(await world.catalog.changes())
+    made = await make_collection(world.catalog, await world.database())
+    assert await snapshotter.step(await world.catalog.changes())
+    assert not await snapshotter.step(await world.catalog.changes())
+    image = await world.snapshots.newest()
+    assert image is not None
+    assert [one.id for one in image.collections] == [made.id]

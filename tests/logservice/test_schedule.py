@@ -1,0 +1,184 @@
+"""Scheduling and trimming, on real servers and a clock of our own."""
+
+import pytest
+from redis.asyncio import Redis
+
+from logservice.policy import Policy
+from logservice.schedule import Scheduler
+from logservice.trim import RETRY_S, Trimmer
+from shared.catalog import Catalog, Database
+from shared.log.jobs import Job, Jobs
+from shared.log.log import Log
+from shared.log.state import Pointer
+from shared.manifest import ManifestStore, manifest_key
+from shared.objects.port import ObjectStore
+from shared.redis.keys import Keys
+from tests.log.appending import append, make_collection
+from tests.logservice.compacting import compact, publish
+from tests.logservice.conftest import SteppedClock
+
+POLICY = Policy(ops=100, bytes=10**9, quiet_s=0.6, age_s=10.0)
+
+
+@pytest.fixture
+def jobs(redis: Redis, keys: Keys) -> Jobs:
+    return Jobs(redis, keys)
+
+
+@pytest.fixture
+def trimmer(log: Log, objects: ObjectStore, clock: SteppedClock) -> Trimmer:
+    return Trimmer(log, ManifestStore(objects), clock)
+
+
+@pytest.fixture
+def scheduler(catalog: Catalog, log: Log, jobs: Jobs, clock: SteppedClock, trimmer: Trimmer) -> Scheduler:
+    return Scheduler(catalog, log, jobs, POLICY, clock, trimmer.add)
+
+
+async def test_a_small_write_is_due_once_it_is_left_alone(
+    catalog: Catalog, database: Database, log: Log, jobs: Jobs, scheduler: Scheduler, clock: SteppedClock
+) -> None:
+    made = await make_collection(catalog, database)
+    await append(log, made, ["a"])
+    await jobs.mark_dirty([(made.id, 0)])
+    await scheduler.tick()
+    assert await jobs.claim("h", 30) is None
+    clock.time_s += 0.5
+    await append(log, made, ["b"])
+    await scheduler.tick()
+    clock.time_s += 0.5
+    await scheduler.tick()
+    assert await jobs.claim("h", 30) is None  # written to again meanwhile
+    clock.time_s += 0.2
+    await scheduler.tick()
+    assert await jobs.claim("h", 30) == Job(made.id, 0)
+
+
+async def test_a_large_backlog_is_due_at_once(
+    catalog: Catalog, database: Database, log: Log, jobs: Jobs, scheduler: Scheduler
+) -> None:
+    made = await make_collection(catalog, database)
+    await append(log, made, [str(i) for i in range(100)])
+    await jobs.mark_dirty([(made.id, 0)])
+    await scheduler.tick()
+    assert await jobs.claim("h", 30) == Job(made.id, 0)
+
+
+async def test_a_trickle_is_due_when_it_is_old(
+    catalog: Catalog, database: Database, log: Log, jobs: Jobs, scheduler: Scheduler, clock: SteppedClock
+) -> None:
+    made = await make_collection(catalog, database)
+    began = clock.time_s
+    while await jobs.claim("h", 30) is None:
+        await append(log, made, ["a"])
+        await jobs.mark_dirty([(made.id, 0)])
+        await scheduler.tick()
+        clock.time_s += 0.25
+    assert clock.time_s - began == pytest.approx(POLICY.age_s, abs=0.5)
+
+
+async def test_a_lost_hint_is_made_good_by_the_sweep(
+    catalog: Catalog, database: Database, log: Log, jobs: Jobs, scheduler: Scheduler, clock: SteppedClock
+) -> None:
+    written = await make_collection(catalog, database, "written", shards=2)
+    await make_collection(catalog, database, "empty")
+    await append(log, written, [str(i) for i in range(20)])
+    await scheduler.sweep()
+    await scheduler.tick()
+    clock.time_s += 1
+    await scheduler.tick()
+    claimed = {await jobs.claim("h", 30), await jobs.claim("h", 30)}
+    assert claimed == {Job(written.id, 0), Job(written.id, 1)}
+    assert await jobs.claim("h", 30) is None
+
+
+async def test_what_a_compactor_holds_or_has_compacted_is_not_queued(
+    catalog: Catalog,
+    database: Database,
+    log: Log,
+    jobs: Jobs,
+    scheduler: Scheduler,
+    trimmer: Trimmer,
+    objects: ObjectStore,
+    clock: SteppedClock,
+) -> None:
+    made = await make_collection(catalog, database)
+    await append(log, made, [str(i) for i in range(200)])
+    await jobs.mark_dirty([(made.id, 0)])
+    await scheduler.tick()
+    job = await jobs.claim("h", 30)
+    assert job is not None
+    await scheduler.tick()
+    assert await jobs.counts() == (0, 1)
+    await compact(log, objects, made.id)
+    await jobs.finish(job, "h")
+    await append(log, made, ["new"])
+    await scheduler.tick()  # the backlog still counts 201, but 200 of them are compacted
+    assert await jobs.counts() == (0, 0)
+    await trimmer.trim_waiting()
+    assert (await log.read(made.id, 0)).state.ops_backlog == 1
+    clock.time_s += 1
+    await scheduler.tick()
+    assert await jobs.counts() == (1, 0)
+
+
+async def test_a_deleted_collection_is_forgotten(
+    catalog: Catalog, database: Database, log: Log, jobs: Jobs, scheduler: Scheduler, clock: SteppedClock
+) -> None:
+    made = await make_collection(catalog, database)
+    await append(log, made, ["a"])
+    await jobs.mark_dirty([(made.id, 0), ("nobody", 3)])
+    await scheduler.tick()
+    await catalog.delete_collection(database, "numbers")
+    clock.time_s += 5
+    await scheduler.tick()
+    assert await jobs.counts() == (0, 0)
+
+
+async def test_trimming_needs_the_manifest_read_back(
+    catalog: Catalog,
+    database: Database,
+    log: Log,
+    jobs: Jobs,
+    scheduler: Scheduler,
+    trimmer: Trimmer,
+    objects: ObjectStore,
+    clock: SteppedClock,
+) -> None:
+    """Promise 2."""
+    made = await make_collection(catalog, database)
+    await append(log, made, ["a", "b"])
+    pointer = await publish(objects, made.id, 0, 3, None)
+    await log.commit(made.id, 0, None, pointer)
+    key = manifest_key(made.id, 0, 1)
+    whole = await objects.get(key)
+    await jobs.mark_dirty([(made.id, 0)])
+    for damaged in (whole[:-10], whole.replace(b'"covers": 3', b'"covers": 2')):
+        await objects.put(key, damaged)
+        await scheduler.tick()
+        await trimmer.trim_waiting()
+        assert len((await log.read(made.id, 0)).entries) == 1
+        clock.time_s += RETRY_S
+    await objects.delete([key])
+    await scheduler.tick()
+    await trimmer.trim_waiting()
+    assert len((await log.read(made.id, 0)).entries) == 1
+    await objects.put(key, whole)
+    clock.time_s += RETRY_S
+    await scheduler.tick()
+    await trimmer.trim_waiting()
+    assert (await log.read(made.id, 0)).entries == []
+
+
+async def test_a_pointer_that_disagrees_with_its_manifest_trims_nothing(
+    catalog: Catalog, database: Database, log: Log, trimmer: Trimmer, objects: ObjectStore
+) -> None:
+    made = await make_collection(catalog, database)
+    await append(log, made, ["a"])
+    await append(log, made, ["b"])
+    true = await publish(objects, made.id, 0, 2, None)
+    false = Pointer(true.version, true.hash, 3)
+    await log.commit(made.id, 0, None, false)
+    trimmer.add((made.id, 0), false)
+    await trimmer.trim_waiting()
+    assert len((await log.read(made.id, 0)).entries) == 2
