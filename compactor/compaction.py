@@ -55,7 +55,7 @@ from shared.telemetry import get_logger
 
 log = get_logger(__name__)
 
-COMPACTIONS: Final = Counter("polychrome_compactor_compactions", "Compactions by what came of them.", ["outcome"])
+COMPACTIONS: Final = Counter("polychrome_compactor_compactions", "Compactions by what came of them.", ["ending"])
 OPERATIONS: Final = Counter("polychrome_compactor_operations", "Operations of the log that were compacted.")
 GRAPH_INSERTIONS: Final = Counter("polychrome_compactor_graph_insertions", "Rows added to graphs.")
 UNPROVEN: Final = Counter("polychrome_compactor_unproven", "Compactions refused because their digest did not prove.")
@@ -67,7 +67,7 @@ STEP_SECONDS: Final = Histogram(
 )
 
 
-class Outcome(enum.StrEnum):
+class Ending(enum.StrEnum):
     """What came of one compaction."""
 
     NOTHING = "nothing"
@@ -165,32 +165,32 @@ class Compactor:
         self._effort = effort
         self._written_by = written_by
 
-    async def compact(self, collection: str, shard: int, abandon: Abandon | None = None) -> Outcome:
+    async def compact(self, collection: str, shard: int, abandon: Abandon | None = None) -> Ending:
         """One compaction. Raises Gone (deleted), Corrupt (nothing was published), Unavailable (try later),
         Abandoned.
         """
         abandon = abandon or Abandon()
         try:
-            outcome = await self._compact(_Progress(self._checkpoints, self._clock, abandon, collection, shard))
+            ending = await self._compact(_Progress(self._checkpoints, self._clock, abandon, collection, shard))
         except Superseded as error:
             log.info("superseded", collection=collection, shard=shard, reason=error.message)
-            outcome = Outcome.LOST
+            ending = Ending.LOST
         except asyncio.CancelledError:
             abandon.set()  # the thread that works for it ends at its next look
             raise
-        COMPACTIONS.labels(outcome).inc()
-        return outcome
+        COMPACTIONS.labels(ending).inc()
+        return ending
 
-    async def _compact(self, progress: _Progress) -> Outcome:
+    async def _compact(self, progress: _Progress) -> Ending:
         collection, shard = progress.collection, progress.shard
         [state] = await self._log.states([(collection, shard)])
         if state is None or state.deleted:
             raise Gone(f"collection {collection} was deleted")
         if not state.uncompacted:
-            return Outcome.NOTHING
+            return Ending.NOTHING
         if await complete(self._objects, self._log.commit, collection, shard, state.pointer):
             log.info("completed the manifest of another compactor", collection=collection, shard=shard)
-            return Outcome.COMPLETED
+            return Ending.COMPLETED
         async with self._opened(collection, shard, state) as old, self._folder() as folder:
             await progress.reached(Step.READ)
             folded = await fold(
@@ -198,7 +198,7 @@ class Compactor:
                 self._effort.fold_bytes, progress.check,
             )  # fmt: skip
             if folded is None:
-                return Outcome.NOTHING
+                return Ending.NOTHING
             await progress.reached(Step.FOLDED)
             product = await asyncio.to_thread(self._make, progress, old, folded, folder)
             await progress.reached(Step.BUILT)
@@ -255,7 +255,7 @@ class Compactor:
             if ended is not None:
                 raise ended
 
-    async def _publish(self, progress: _Progress, old: _Old, folded: Fold, product: _Product) -> Outcome:
+    async def _publish(self, progress: _Progress, old: _Old, folded: Fold, product: _Product) -> Ending:
         """The two conditional writes. What was uploaded is garbage unless both succeed."""
         collection, shard, expected = progress.collection, progress.shard, old.state.pointer
         manifest = Manifest(
@@ -274,10 +274,10 @@ class Compactor:
         pointer = await self._manifests.create(manifest)
         if pointer is None:
             completed = await complete(self._objects, self._log.commit, collection, shard, expected)
-            return Outcome.COMPLETED if completed else Outcome.LOST
+            return Ending.COMPLETED if completed else Ending.LOST
         await progress.reached(Step.CREATED)
         if not await self._log.commit(collection, shard, expected, pointer):
-            return Outcome.LOST
+            return Ending.LOST
         await progress.reached(Step.COMMITTED)
         if product.built is not None:
             await self._cache.adopt(product.built.info, product.built.directory)
@@ -286,7 +286,7 @@ class Compactor:
             "published", collection=collection, shard=shard, version=manifest.version, covers=manifest.covers,
             rows=manifest.rows, segments=len(manifest.segments), operations=folded.operations,
         )  # fmt: skip
-        return Outcome.PUBLISHED if folded.complete else Outcome.PARTIAL
+        return Ending.PUBLISHED if folded.complete else Ending.PARTIAL
 
 
 class _Progress:

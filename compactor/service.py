@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import shutil
+import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any, Final
 from prometheus_client import Counter, Gauge
 
 from compactor.checkpoints import Checkpoints, Step
-from compactor.compaction import Abandon, Abandoned, Compactor, Effort, Outcome
+from compactor.compaction import Abandon, Abandoned, Compactor, Effort, Ending
 from compactor.config import CompactorConfig
 from shared.clock import Clock, SystemClock
 from shared.errors import Corrupt, Gone, Unavailable
 from shared.log.jobs import Job, Jobs
 from shared.log.log import Log
+from shared.membership import Member, Membership
 from shared.objects.open import open_store, verify_conditional_create
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
@@ -33,26 +35,34 @@ RUNNING: Final = Gauge("polychrome_compactor_running", "Jobs at work now.")
 
 PAUSE_AFTER_FAILURE_S: Final = 1.0
 RENEWALS_PER_LEASE: Final = 3
+MEMBER_TTL_S: Final = 15.0
 
 
-class Service:
+class CompactorService:
     """Loops that take jobs. `drain` lets them finish the one they have."""
 
     def __init__(
-        self, jobs: Jobs, compactor: Compactor, checkpoints: Checkpoints, clock: Clock, config: CompactorConfig
+        self,
+        jobs: Jobs,
+        compactor: Compactor,
+        checkpoints: Checkpoints,
+        clock: Clock,
+        config: CompactorConfig,
+        membership: Membership,
     ) -> None:
         self._jobs = jobs
         self._compactor = compactor
         self._checkpoints = checkpoints
         self._clock = clock
         self._config = config
+        self._membership = membership
         self._stopping = False
         self._idle = asyncio.Condition()
         self._running = 0
 
     @property
     def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        return [self._work] * self._config.concurrency
+        return [self._announce, *[self._work] * self._config.concurrency]
 
     def ready(self) -> bool:
         return not self._stopping
@@ -62,6 +72,21 @@ class Service:
         self._stopping = True
         async with self._idle:
             await self._idle.wait_for(lambda: not self._running)
+        try:
+            await self._membership.leave(self._config.process_id)
+        except Unavailable as error:
+            log.warning("did not leave", error=error.message)
+
+    async def _announce(self) -> None:
+        """Lists this process for those who look after the cluster; no work depends on it."""
+        member = Member(self._config.process_id, socket.gethostname())
+        while True:
+            if not self._stopping:
+                try:
+                    await self._membership.announce(member, MEMBER_TTL_S)
+                except Unavailable as error:
+                    log.warning("not announced", error=error.message)
+            await self._clock.sleep(MEMBER_TTL_S / RENEWALS_PER_LEASE)
 
     async def _work(self) -> None:
         holder = f"{self._config.process_id}/{uuid.uuid4().hex[:8]}"
@@ -102,9 +127,9 @@ class Service:
         where = {"collection": job.collection_id, "shard": job.shard}
         try:
             await self._checkpoints.reached(Step.CLAIMED, job.collection_id, job.shard)
-            outcome = Outcome.PARTIAL
-            while outcome in (Outcome.PARTIAL, Outcome.COMPLETED):
-                outcome = await self._compactor.compact(job.collection_id, job.shard, abandon)
+            ending = Ending.PARTIAL
+            while ending in (Ending.PARTIAL, Ending.COMPLETED):
+                ending = await self._compactor.compact(job.collection_id, job.shard, abandon)
         except Gone:
             log.info("the collection was deleted", **where)
         except Abandoned:
@@ -142,7 +167,7 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def open_service(config: CompactorConfig) -> AsyncIterator[Service]:
+async def open_service(config: CompactorConfig) -> AsyncIterator[CompactorService]:
     """Opens scratch space, object storage and the log. Raises Unavailable while one of them is away."""
     clock = SystemClock()
     with _scratch(config.scratch_dir) as (building, cached):
@@ -162,7 +187,8 @@ async def open_service(config: CompactorConfig) -> AsyncIterator[Service]:
                 Effort(config.threads, config.fold_bytes),
                 config.process_id,
             )
-            yield Service(Jobs(redis, keys), compactor, checkpoints, clock, config)
+            membership = Membership(redis, keys, "compactor")
+            yield CompactorService(Jobs(redis, keys), compactor, checkpoints, clock, config, membership)
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryLimits:
     """How long to try. An operation that moves n bytes has `deadline_s + n / rate_bytes_s` in all."""
 
     deadline_s: float = 20.0
@@ -51,12 +51,12 @@ class RetryingStore:
         store: ObjectStore,
         clock: Clock,
         *,
-        patience: Patience | None = None,
+        limits: RetryLimits | None = None,
         randomness: random.Random | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
-        self._patience = patience or Patience()
+        self._limits = limits or RetryLimits()
         self._random = randomness or random.Random()  # noqa: S311 (jitter)
 
     async def get(self, key: str) -> bytes:
@@ -98,7 +98,7 @@ class RetryingStore:
         await self._persist("delete", lambda: self._store.delete(doomed), None)
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        pauses = _Pauses(self._patience, self._clock, self._random)
+        pauses = _Pauses(self._limits, self._clock, self._random)
         last = ""
         while True:
             try:
@@ -112,9 +112,9 @@ class RetryingStore:
                 return
 
     async def _persist(self, operation: str, attempt: Callable[[], Awaitable[T]], size: int | None = 0) -> T:
-        extra_s = (size or 0) / self._patience.rate_bytes_s
-        limit_s = None if size is None else self._patience.attempt_s + extra_s
-        pauses = _Pauses(self._patience, self._clock, self._random, extra_s)
+        extra_s = (size or 0) / self._limits.rate_bytes_s
+        limit_s = None if size is None else self._limits.attempt_s + extra_s
+        pauses = _Pauses(self._limits, self._clock, self._random, extra_s)
         while True:
             try:
                 async with asyncio.timeout(limit_s):
@@ -130,12 +130,12 @@ class RetryingStore:
 class _Pauses:
     """The pauses between the attempts of one call."""
 
-    def __init__(self, patience: Patience, clock: Clock, randomness: random.Random, extra_s: float = 0.0) -> None:
-        self._patience = patience
+    def __init__(self, limits: RetryLimits, clock: Clock, randomness: random.Random, extra_s: float = 0.0) -> None:
+        self._limits = limits
         self._clock = clock
         self._random = randomness
-        self._deadline = clock.monotonic() + patience.deadline_s + extra_s
-        self._pause_s = patience.pause_first_s
+        self._deadline = clock.monotonic() + limits.deadline_s + extra_s
+        self._pause_s = limits.pause_first_s
 
     async def wait(self, operation: str, error: Unavailable) -> None:
         """Sleeps until the next attempt; raises the error when the deadline comes first."""
@@ -143,5 +143,5 @@ class _Pauses:
         if self._clock.monotonic() + pause_s >= self._deadline:
             raise error
         RETRIES.labels(operation).inc()
-        self._pause_s = min(2 * self._pause_s, self._patience.pause_max_s)
+        self._pause_s = min(2 * self._pause_s, self._limits.pause_max_s)
         await self._clock.sleep(pause_s)

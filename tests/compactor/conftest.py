@@ -26,9 +26,10 @@ from shared.redis.keys import Keys
 from shared.segment.cache import SegmentCache
 from shared.segment.reader import open_segment
 from tests.log.appending import make_cluster, make_collection
+from tests.objects.conftest import s3_bucket, s3_server
 from tests.redis_server import RedisServer, keys, valkey_server
 
-__all__ = ["keys", "valkey_server"]
+__all__ = ["keys", "s3_bucket", "s3_server", "valkey_server"]
 
 DIMENSION = 4
 

@@ -11,11 +11,12 @@ import pytest
 
 from compactor import compaction
 from compactor.checkpoints import Checkpoints, Step
-from compactor.compaction import Abandon, Abandoned, Outcome
+from compactor.compaction import Abandon, Abandoned, Ending
 from shared import digest
 from shared.errors import Corrupt, Gone, Unavailable
 from shared.manifest import ManifestStore
 from shared.model import Op
+from shared.objects.open import open_store
 from shared.placement import shard_of
 from shared.segment.cache import SegmentCache
 from shared.segment.reader import open_segment
@@ -58,18 +59,18 @@ class WaitsAt(Checkpoints):
 
 
 async def test_an_empty_log_publishes_nothing(shop):
-    assert await shop.compactor().compact(shop.collection.id, 0) is Outcome.NOTHING
+    assert await shop.compactor().compact(shop.collection.id, 0) is Ending.NOTHING
     assert await shop.manifest() is None
 
 
 async def test_the_log_becomes_a_manifest_with_its_records(shop):
     await shop.write(Op.ADD, {f"id{n}": row(random.Random(n), n) for n in range(50)})
-    assert await shop.compactor().compact(shop.collection.id, 0) is Outcome.PUBLISHED
+    assert await shop.compactor().compact(shop.collection.id, 0) is Ending.PUBLISHED
     manifest = await shop.manifest()
     assert (manifest.version, manifest.covers, manifest.rows, manifest.dimension) == (1, 51, 50, DIMENSION)
     assert manifest.parent is None
     assert await shop.records() == shop.model
-    assert await shop.compactor().compact(shop.collection.id, 0) is Outcome.NOTHING
+    assert await shop.compactor().compact(shop.collection.id, 0) is Ending.NOTHING
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -99,7 +100,7 @@ async def test_any_history_over_many_compactions_equals_the_model(shop, seed, mo
                 case op:
                     await shop.write(op, {name: row(rng) for name in some})
         fresh = compactor if rng.random() < 0.7 else shop.compactor()
-        assert await fresh.compact(shop.collection.id, 0) is Outcome.PUBLISHED
+        assert await fresh.compact(shop.collection.id, 0) is Ending.PUBLISHED
         manifest = await shop.manifest()
         assert manifest.version == round_number + 1
         assert manifest.rows == len(shop.model)
@@ -132,7 +133,7 @@ async def test_a_log_longer_than_the_limit_is_taken_in_parts(shop):
     for number in range(3):
         await shop.write(Op.ADD, {f"id{number}": row(random.Random(number))})
     # A page of the log holds all three: the limit ends the fold behind a page, never inside an append.
-    assert await compactor.compact(shop.collection.id, 0) is Outcome.PUBLISHED
+    assert await compactor.compact(shop.collection.id, 0) is Ending.PUBLISHED
     assert await shop.records() == shop.model
 
 
@@ -142,11 +143,11 @@ async def test_pages_of_the_log_never_cut_an_append(shop, monkeypatch):
     compactor = shop.compactor(fold_bytes=1)
     for number in range(3):
         await shop.write(Op.ADD, {f"id{number}-{n}": row(random.Random(n), n) for n in range(60)})
-    outcomes, covered = [], []
-    while (outcome := await compactor.compact(shop.collection.id, 0)) is not Outcome.NOTHING:
-        outcomes.append(outcome)
+    endings, covered = [], []
+    while (ending := await compactor.compact(shop.collection.id, 0)) is not Ending.NOTHING:
+        endings.append(ending)
         covered.append((await shop.manifest()).covers)
-    assert outcomes == [Outcome.PARTIAL, Outcome.PARTIAL, Outcome.PUBLISHED]
+    assert endings == [Ending.PARTIAL, Ending.PARTIAL, Ending.PUBLISHED]
     assert covered == [61, 121, 181]
     assert await shop.records() == shop.model
 
@@ -154,11 +155,11 @@ async def test_pages_of_the_log_never_cut_an_append(shop, monkeypatch):
 async def test_deletes_and_updates_of_nothing_move_the_position_without_segments(shop):
     await shop.delete(["nobody"])
     await shop.write(Op.UPDATE, {"nobody": ([], "text", None, None)}, vectors=False)
-    assert await shop.compactor().compact(shop.collection.id, 0) is Outcome.PUBLISHED
+    assert await shop.compactor().compact(shop.collection.id, 0) is Ending.PUBLISHED
     manifest = await shop.manifest()
     assert (manifest.covers, manifest.rows, manifest.dimension, manifest.segments) == (3, 0, 0, [])
     await shop.write(Op.ADD, {"somebody": row(random.Random(1))})
-    assert await shop.compactor().compact(shop.collection.id, 0) is Outcome.PUBLISHED
+    assert await shop.compactor().compact(shop.collection.id, 0) is Ending.PUBLISHED
     assert await shop.records() == shop.model
 
 
@@ -188,7 +189,7 @@ async def test_shards_are_compacted_each_with_its_own_chain(redis, keys, shop):
     shop.collection = await make_collection(shop.catalog, database, "two", shards=2)
     await shop.write(Op.ADD, {f"id{n}": row(random.Random(n)) for n in range(50)})
     for shard in (0, 1):
-        assert await shop.compactor().compact(shop.collection.id, shard) is Outcome.PUBLISHED
+        assert await shop.compactor().compact(shop.collection.id, shard) is Ending.PUBLISHED
         assert (await shop.manifest(shard)).covers == 51
         found = await shop.records(shard)
         assert found == {name: value for name, value in shop.model.items() if shard_of([name], 2)[0] == shard}
@@ -202,12 +203,12 @@ async def test_dying_at_any_step_loses_nothing_and_the_next_compactor_goes_on(sh
     await shop.delete(["id1"])
     with pytest.raises(Stop):
         await shop.compactor(DiesAt(step)).compact(shop.collection.id, 0)
-    expected = {Step.CREATED: [Outcome.COMPLETED, Outcome.NOTHING], Step.COMMITTED: [Outcome.NOTHING]}
+    expected = {Step.CREATED: [Ending.COMPLETED, Ending.NOTHING], Step.COMMITTED: [Ending.NOTHING]}
     survivor = shop.compactor()
-    outcomes = [await survivor.compact(shop.collection.id, 0)]
-    while outcomes[-1] is not Outcome.NOTHING:
-        outcomes.append(await survivor.compact(shop.collection.id, 0))
-    assert outcomes == expected.get(step, [Outcome.PUBLISHED, Outcome.NOTHING])
+    endings = [await survivor.compact(shop.collection.id, 0)]
+    while endings[-1] is not Ending.NOTHING:
+        endings.append(await survivor.compact(shop.collection.id, 0))
+    assert endings == expected.get(step, [Ending.PUBLISHED, Ending.NOTHING])
     assert (await shop.manifest()).version == 2
     assert await shop.records() == shop.model
 
@@ -219,9 +220,9 @@ async def test_a_first_manifest_without_a_pointer_is_completed(shop):
     assert await shop.manifest() is None
     await shop.write(Op.ADD, {"b": row(random.Random(2))})
     compactor = shop.compactor()
-    assert await compactor.compact(shop.collection.id, 0) is Outcome.COMPLETED
+    assert await compactor.compact(shop.collection.id, 0) is Ending.COMPLETED
     assert (await shop.manifest()).rows == 1
-    assert await compactor.compact(shop.collection.id, 0) is Outcome.PUBLISHED
+    assert await compactor.compact(shop.collection.id, 0) is Ending.PUBLISHED
     assert await shop.records() == shop.model
 
 
@@ -233,10 +234,10 @@ async def test_a_second_compactor_cannot_publish_the_same_version(shop):
         await wait.there.wait()
     for wait in waiting:
         wait.go.set()
-    outcomes = await asyncio.gather(*racing)
+    endings = await asyncio.gather(*racing)
     # Whoever finds the winner's manifest before its pointer moved sets the same pointer: one publication all the same.
-    assert outcomes.count(Outcome.PUBLISHED) == 1
-    assert set(outcomes) <= {Outcome.PUBLISHED, Outcome.COMPLETED, Outcome.LOST}
+    assert endings.count(Ending.PUBLISHED) == 1
+    assert set(endings) <= {Ending.PUBLISHED, Ending.COMPLETED, Ending.LOST}
     assert (await shop.manifest()).version == 1
     assert await shop.records() == shop.model
 
@@ -248,9 +249,9 @@ async def test_a_compactor_that_slept_through_another_ones_publication_throws_it
     await wait.there.wait()
     for number in range(2):
         await shop.write(Op.UPSERT, {f"b{number}": row(random.Random(number))})
-        assert await shop.compactor().compact(shop.collection.id, 0) is Outcome.PUBLISHED
+        assert await shop.compactor().compact(shop.collection.id, 0) is Ending.PUBLISHED
     wait.go.set()
-    assert await slow is Outcome.LOST
+    assert await slow is Ending.LOST
     assert (await shop.manifest()).version == 2
     assert await shop.records() == shop.model
 
@@ -266,7 +267,7 @@ async def test_a_compactor_that_creates_after_the_pointer_moved_on_cannot_commit
         await shop.compactor().compact(shop.collection.id, 0)
     await shop.objects.delete([f"{shop.collection.id}/0/manifests/{1:020d}.json"])
     wait.go.set()
-    assert await slow is Outcome.LOST
+    assert await slow is Ending.LOST
     assert (await shop.manifest()).version == 2
     newest, _ = await ManifestStore(shop.objects).newest(shop.collection.id, 0)
     assert newest.version == 2
@@ -277,9 +278,9 @@ async def test_a_fold_that_is_overtaken_stops(shop):
     wait = WaitsAt(Step.READ)
     slow = asyncio.create_task(shop.compactor(wait).compact(shop.collection.id, 0))
     await wait.there.wait()
-    assert await shop.compactor().compact(shop.collection.id, 0) is Outcome.PUBLISHED
+    assert await shop.compactor().compact(shop.collection.id, 0) is Ending.PUBLISHED
     wait.go.set()
-    assert await slow is Outcome.LOST
+    assert await slow is Ending.LOST
 
 
 async def test_an_unfinished_manifest_whose_segment_is_gone_is_never_committed(shop):
@@ -394,7 +395,7 @@ async def test_object_storage_that_is_away_ends_the_job_without_harm(shop):
     await shop.write(Op.ADD, {"a": row(random.Random(1))})
     with pytest.raises(Unavailable):
         await shop.compactor(objects=Away()).compact(shop.collection.id, 0)
-    assert await shop.compactor().compact(shop.collection.id, 0) is Outcome.PUBLISHED
+    assert await shop.compactor().compact(shop.collection.id, 0) is Ending.PUBLISHED
     assert await shop.records() == shop.model
 
 
@@ -417,3 +418,20 @@ async def test_a_large_graph_is_extended_from_the_local_copy(shop):
     [ref] = (await shop.manifest()).segments
     assert (ref.info.rows, ref.info.graph) == (3400, True)
     assert len(await shop.records()) == 3400
+
+
+async def test_the_same_over_s3(shop, s3_bucket):
+    """Two compactors by turns, one of them dying, on an S3-compatible server."""
+    async with open_store(f"s3://{s3_bucket}/{shop.keys.prefix}") as objects:
+        shop.objects = objects
+        for number in range(3):
+            await shop.write(Op.UPSERT, {f"id{n}": row(random.Random(n + number)) for n in range(10 * number, 50)})
+            with pytest.raises(Stop):
+                await shop.compactor(DiesAt(Step.CREATED if number % 2 else Step.UPLOADED)).compact(
+                    shop.collection.id, 0
+                )
+            survivor = shop.compactor()
+            while await survivor.compact(shop.collection.id, 0) is not Ending.NOTHING:
+                pass
+            assert (await shop.manifest()).version == number + 1
+            assert await shop.records() == shop.model

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from compactor.checkpoints import Checkpoints, Pause, Step, parse_pause
-from compactor.compaction import Outcome
+from compactor.compaction import Ending
 from compactor.config import CompactorConfig
-from compactor.service import Service, open_service
+from compactor.service import CompactorService, open_service
 from shared.clock import SystemClock
 from shared.config import ConfigError, read
 from shared.errors import Corrupt, Unavailable
 from shared.log.jobs import Jobs
+from shared.membership import Membership
 from shared.model import Op
 from tests.compactor.test_compaction import WaitsAt, row
 
@@ -39,6 +40,14 @@ def environment(shop, **more):
 async def jobs(shop, valkey_server):
     shop.url = valkey_server.url
     return Jobs(shop.redis, shop.keys)
+
+
+def service_of(shop, jobs, compactor, **more):
+    clock = more.pop("clock", SystemClock())
+    config = read(CompactorConfig, environment(shop, POLYCHROME_PROCESS_ID="me", **more))
+    return CompactorService(
+        jobs, compactor, Checkpoints(clock), clock, config, Membership(shop.redis, shop.keys, "compactor")
+    )
 
 
 async def test_a_queued_shard_is_compacted_and_its_lease_given_back(shop, jobs):
@@ -67,12 +76,10 @@ async def test_a_lease_is_kept_while_the_work_takes_longer_than_it(shop, jobs):
     await shop.write(Op.ADD, {"a": row(random.Random(1))})
     await jobs.put(shop.collection.id, 0, 1.0)
     wait = WaitsAt(Step.UPLOADED)
-    clock = SystemClock()
-    config = read(CompactorConfig, environment(shop, POLYCHROME_COMPACTOR_LEASE_S="1"))
-    service = Service(jobs, shop.compactor(wait), Checkpoints(clock), clock, config)
+    service = service_of(shop, jobs, shop.compactor(wait), POLYCHROME_COMPACTOR_LEASE_S="1")
     job = asyncio.create_task(service.run_once("me"))
     await wait.there.wait()
-    await clock.sleep(1.5)
+    await asyncio.sleep(1.5)
     assert not await jobs.put(shop.collection.id, 0, 1.0)
     assert await jobs.claim("another", 1) is None
     wait.go.set()
@@ -84,9 +91,7 @@ async def test_a_lost_lease_ends_the_job(shop, jobs):
     await shop.write(Op.ADD, {"a": row(random.Random(1))})
     await jobs.put(shop.collection.id, 0, 1.0)
     wait = WaitsAt(Step.FOLDED)
-    clock = SystemClock()
-    config = read(CompactorConfig, environment(shop, POLYCHROME_COMPACTOR_LEASE_S="1"))
-    service = Service(jobs, shop.compactor(wait), Checkpoints(clock), clock, config)
+    service = service_of(shop, jobs, shop.compactor(wait), POLYCHROME_COMPACTOR_LEASE_S="1")
     job = asyncio.create_task(service.run_once("me"))
     await wait.there.wait()
     lost = asyncio.Event()
@@ -114,7 +119,7 @@ async def test_a_shard_that_fails_does_not_stop_the_others(shop, jobs, error):
             if shard == 0:
                 raise error
             done.append(shard)
-            return Outcome.PUBLISHED
+            return Ending.PUBLISHED
 
     class Clock(SystemClock):
         async def sleep(self, seconds):
@@ -122,9 +127,7 @@ async def test_a_shard_that_fails_does_not_stop_the_others(shop, jobs, error):
 
     for shard in (0, 1):
         await jobs.put(shop.collection.id, shard, 2.0 - shard)
-    clock = Clock()
-    config = read(CompactorConfig, environment(shop))
-    service = Service(jobs, Compactor(), Checkpoints(clock), clock, config)
+    service = service_of(shop, jobs, Compactor(), clock=Clock())
     assert await service.run_once("me")
     assert await service.run_once("me")
     assert done == [1]
@@ -134,9 +137,12 @@ async def test_a_shard_that_fails_does_not_stop_the_others(shop, jobs, error):
 async def test_draining_finishes_the_job_at_hand_and_takes_no_other(shop, jobs):
     await shop.write(Op.ADD, {"a": row(random.Random(1))})
     wait = WaitsAt(Step.UPLOADED)
-    clock = SystemClock()
-    service = Service(jobs, shop.compactor(wait), Checkpoints(clock), clock, read(CompactorConfig, environment(shop)))
-    [loop] = service.loops
+    service = service_of(shop, jobs, shop.compactor(wait))
+    announcing, loop = service.loops
+    heard = asyncio.create_task(announcing())
+    membership = Membership(shop.redis, shop.keys, "compactor")
+    while not await membership.members():  # noqa: ASYNC110 (the other side is a server)
+        await asyncio.sleep(0.01)
     working = asyncio.create_task(loop())
     await jobs.put(shop.collection.id, 0, 1.0)
     await wait.there.wait()
@@ -149,8 +155,10 @@ async def test_draining_finishes_the_job_at_hand_and_takes_no_other(shop, jobs):
     await draining
     assert (await shop.manifest()).version == 1
     assert await jobs.counts() == (1, 0)
-    working.cancel()
-    await asyncio.gather(working, return_exceptions=True)
+    assert await membership.members() == []
+    for task in (working, heard):
+        task.cancel()
+    await asyncio.gather(working, heard, return_exceptions=True)
 
 
 async def test_scratch_space_belongs_to_one_process(shop, jobs):

@@ -8,7 +8,7 @@ import pytest
 from shared.errors import Corrupt, Unavailable, UnknownOutcome
 from shared.objects.memory import MemoryStore
 from shared.objects.port import ObjectNotFound
-from shared.objects.retrying import Patience, RetryingStore
+from shared.objects.retrying import RetryingStore, RetryLimits
 
 
 class FakeClock:
@@ -64,9 +64,9 @@ AWAY = Unavailable("away")
 LOST = UnknownOutcome("lost")
 
 
-def retrying(store, **patience):
+def retrying(store, **limits):
     clock = FakeClock()
-    return RetryingStore(store, clock, patience=Patience(**patience), randomness=random.Random(1)), clock
+    return RetryingStore(store, clock, limits=RetryLimits(**limits), randomness=random.Random(1)), clock
 
 
 async def test_short_failures_are_waited_out_with_growing_pauses():

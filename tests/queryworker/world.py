@@ -19,7 +19,7 @@ import orjson
 from redis.asyncio import Redis
 
 from compactor.checkpoints import Checkpoints
-from compactor.compaction import Compactor, Effort, Outcome
+from compactor.compaction import Compactor, Effort, Ending
 from queryworker.api import Api
 from queryworker.loader import Loader
 from queryworker.segments import SegmentPool
@@ -136,7 +136,7 @@ class World:
 
     async def compact(self, *, trim: bool = True) -> None:
         for shard in range(self.shards):
-            assert await self.compactor.compact(self.collection, shard) in (Outcome.PUBLISHED, Outcome.NOTHING)
+            assert await self.compactor.compact(self.collection, shard) in (Ending.PUBLISHED, Ending.NOTHING)
             [state] = await self.log.states([(self.collection, shard)])
             assert state is not None
             if trim and state.pointer is not None:
