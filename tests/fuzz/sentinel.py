@@ -46,7 +46,9 @@ def sentinel(server_client: httpx.Client) -> Iterator[Sentinel]:
     base = f"/api/v2/tenants/default_tenant/databases/{database}/collections"
     ids = {}
     for name in ("watched", "target"):
-        ids[name] = server_client.post(base, json={"name": name, "metadata": {"kind": name}}).raise_for_status().json()["id"]
+        ids[name] = (
+            server_client.post(base, json={"name": name, "metadata": {"kind": name}}).raise_for_status().json()["id"]
+        )
         server_client.post(f"{base}/{ids[name]}/add", json=_RECORDS).raise_for_status()
     watched = server_client.get(f"{base}/watched").raise_for_status().json()
     content = server_client.post(f"{base}/{ids['watched']}/get", json=_EVERYTHING).raise_for_status().json()
