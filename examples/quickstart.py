@@ -7,27 +7,31 @@ import sys
 
 import chromadb
 
-host, port = (sys.argv[1:] + ["127.0.0.1", "8000"][len(sys.argv) - 1 :])[:2]
-client = chromadb.HttpClient(host=host, port=int(port))
+# A colour is a vector of red, green and blue; vectors may come from any model.
+COLOURS = [
+    ("tomato", [255, 99, 71], "a red fruit", {"warm": True}),
+    ("salmon", [250, 128, 114], "a pink fish", {"warm": True}),
+    ("gold", [255, 215, 0], "a metal", {"warm": True}),
+    ("olive", [128, 128, 0], "a green fruit", {"warm": True}),
+    ("teal", [0, 128, 128], "a small duck", {"warm": False}),
+    ("plum", [221, 160, 221], "a purple fruit", {"warm": False}),
+]
+CORAL = [255, 127, 80]
 
-# A colour is a vector of red, green and blue. Documents and metadata are free; vectors may come from any model.
-colours = client.get_or_create_collection("colours", configuration={"hnsw": {"space": "l2"}}, embedding_function=None)
-colours.upsert(
-    ids=["tomato", "salmon", "gold", "olive", "teal", "navy", "plum"],
-    embeddings=[[255, 99, 71], [250, 128, 114], [255, 215, 0], [128, 128, 0], [0, 128, 128], [0, 0, 128], [221, 160, 221]],
-    documents=["a red fruit", "a pink fish", "a metal", "a green fruit", "a small duck", "a fleet", "a purple fruit"],
-    metadatas=[{"warm": True}, {"warm": True}, {"warm": True}, {"warm": True}, {"warm": False}, {"warm": False}, {"warm": False}],
-)
+client = chromadb.HttpClient(*sys.argv[1:])  # localhost and 8000 when not given
+colours = client.get_or_create_collection("colours", embedding_function=None)
+ids, embeddings, documents, metadatas = map(list, zip(*COLOURS, strict=True))
+colours.upsert(ids, embeddings, metadatas, documents)
 print("stored:", colours.count())
 
-answer = colours.query(query_embeddings=[[255, 120, 100]], n_results=3)
+answer = colours.query(query_embeddings=[CORAL], n_results=3)
 print("nearest to coral:", answer["ids"][0])
 
-answer = colours.query(query_embeddings=[[255, 120, 100]], n_results=3, where={"warm": False})
-print("nearest that is cool:", answer["ids"][0][0], answer["distances"][0][0])
+answer = colours.query(query_embeddings=[CORAL], n_results=3, where={"warm": False})
+print("nearest that are cool:", list(zip(answer["ids"][0], answer["distances"][0], strict=True)))
 
 answer = colours.get(where_document={"$contains": "fruit"}, include=["documents"])
-print("fruits:", dict(zip(answer["ids"], answer["documents"], strict=True)))
+print("fruits:", answer["documents"])
 
 colours.update(ids=["olive"], metadatas=[{"ripe": True}])
 colours.delete(ids=["plum"])
