@@ -41,7 +41,8 @@ def _defaults_problem(types: ValueTypes) -> str | None:
             "Full text search / regular expression index cannot be enabled by default. "
             "It can only be enabled on #document field."
         )
-    return _vector_config_problem(vector.config) if vector else None
+    # A source key in the defaults never reaches #embedding, so it is stored and not judged.
+    return _graph_problem(vector.config) if vector else None
 
 
 def _key_problem(key: str, types: ValueTypes) -> str | None:
@@ -78,6 +79,10 @@ def _vector_problem(key: str, types: ValueTypes) -> str | None:
 def _vector_config_problem(config: VectorConfig) -> str | None:
     if config.source_key not in (None, DOCUMENT_KEY):
         return "Vector index can only source from #document"
+    return _graph_problem(config)
+
+
+def _graph_problem(config: VectorConfig) -> str | None:
     if config.hnsw is not None and config.spann is not None:
         return "Both spann and hnsw config cannot be present at the same time."
     return None
