@@ -54,8 +54,8 @@ class CompactorConfig(ProcessConfig):
     )
     fold_bytes: int = setting(
         "POLYCHROME_COMPACTOR_FOLD_BYTES",
-        "Bytes of the log that one compaction takes at most; the rest is the next one's.",
-        default=1024**3,
+        "Bytes of the log that one compaction takes at most; it needs about six times as much memory.",
+        default=256 * 1024**2,
         parse=parse_positive,
     )
     pause_at: Pause | None = setting(
