@@ -25,7 +25,7 @@ URL_BYTES_MAX: Final = 64 * 1024
 HEADER_BYTES_MAX: Final = 64 * 1024
 LISTEN_BACKLOG: Final = 1024
 SWEEP_S: Final = 1.0
-CLOSE_TIMEOUT_S: Final = 1.0
+CLOSE_TIMEOUT_S: Final = 5.0
 LINGER_S: Final = 5.0
 """How long the rest of a refused body is read and dropped, so that the client gets to read why."""
 
@@ -80,6 +80,8 @@ class HttpServer:
         if self._site is not None:
             await self._site.stop()
             self._site = None
+        if self._runner.server is not None:
+            self._runner.server.pre_shutdown()
         await self._app[IN_FLIGHT_KEY].idle.wait()
 
     async def close(self) -> None:

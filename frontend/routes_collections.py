@@ -170,9 +170,8 @@ async def indexing_status(request: web.Request) -> web.Response:
     which no shard has anything left to do.
     """
     place = request.match_info
-    shell = shell_of(request)
-    row = await shell.rows.resolve(place["tenant"], place["database"], place["collection_id"])
-    collection = await shell.rows.refresh(row)
+    rows = shell_of(request).rows
+    collection = await rows.read(place["tenant"], place["database"], place["collection_id"])
     total = collection.head - 1
     indexed = min(collection.log_position, total)
     return answer(

@@ -72,6 +72,11 @@ class RowCache:
                 return row
         return await self._fetch(tenant, database, collection_id)
 
+    async def read(self, tenant: str, database: str, collection_id_text: str) -> Collection:
+        """Like `resolve`, and the row as it is now, whatever the cache holds."""
+        check_database_name(database)
+        return await self._fetch(tenant, database, check_collection_id(collection_id_text))
+
     async def refresh(self, collection: Collection) -> Collection:
         """The row as it is now, whatever the cache holds. Raises NotFound when the collection is gone."""
         self.forget(collection.id)

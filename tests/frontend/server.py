@@ -30,13 +30,13 @@ class Running:
     catalog: MemoryCatalog
     client: httpx.AsyncClient
 
-    async def raw(self, text: bytes, *, whole: bool = True) -> bytes:
-        """Sends bytes as they are and reads until the server closes the connection, or only the first lines."""
+    async def raw(self, text: bytes) -> bytes:
+        """Sends bytes as they are and reads until the server closes the connection."""
         host, _, port = self.server.address.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(text)
         try:
-            return await asyncio.wait_for(reader.read() if whole else reader.readuntil(b"\r\n\r\n"), 10)
+            return await asyncio.wait_for(reader.read(), 10)
         finally:
             writer.close()
 
