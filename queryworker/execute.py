@@ -29,7 +29,7 @@ from shared.rpc.messages import (
 PLANS: Final = Counter("polychrome_queryworker_plans", "Searches of one vector in one part, by plan.", ["plan"])
 _SCANS = PLANS.labels("scan")
 _GRAPHS = PLANS.labels("graph")
-_SHORT = PLANS.labels("graph_then_scan")
+_SCANS_AFTER_GRAPH = PLANS.labels("scan_after_graph")
 
 
 class Matches(NamedTuple):
@@ -161,23 +161,26 @@ def query(snapshot: Snapshot, request: QueryRequest) -> QueryResponse:
 def _nearest(space: Space, queries: Vectors, matches: Matches, k: int, ef_search: int) -> list[Nearest]:
     """The min(k, matching) nearest matching rows of one part to each query; distances are exact."""
     part, wanted = matches.part, min(k, matches.matching)
-    chosen = plan(
-        rows=part.rows, matching=matches.matching, wanted=wanted, ef_search=ef_search, graph=part.graph is not None
-    )
-    if part.graph is None or not isinstance(chosen, GraphSearch):
-        _SCANS.inc(len(queries))
-        return _scan(space, queries, matches, wanted)
-    _GRAPHS.inc(len(queries))
-    found: list[Nearest] = []
-    for vector, rows in zip(queries, part.graph.search(queries, chosen.beam), strict=True):
-        matching = rows if matches.mask is None else rows[matches.mask[rows]]
-        if len(matching) < wanted:
-            _SHORT.inc()
-            found.extend(_scan(space, vector[None, :], matches, wanted))
-        else:
-            best = matching[:wanted]
-            found.append(Nearest(best, distances(space, vector, part.vectors[best])))
-    return found
+    found: dict[int, Nearest] = {}
+    tried = 0
+    while len(found) < len(queries):
+        missing = [number for number in range(len(queries)) if number not in found]
+        chosen = plan(
+            rows=part.rows, matching=matches.matching, wanted=wanted, ef_search=ef_search,
+            graph=part.graph is not None, tried=tried,
+        )  # fmt: skip
+        if part.graph is None or not isinstance(chosen, GraphSearch):
+            (_SCANS_AFTER_GRAPH if tried else _SCANS).inc(len(missing))
+            found.update(zip(missing, _scan(space, queries[missing], matches, wanted), strict=True))
+            break
+        _GRAPHS.inc(len(missing))
+        tried = chosen.beam
+        for number, rows in zip(missing, part.graph.search(queries[missing], tried), strict=True):
+            matching = rows if matches.mask is None else rows[matches.mask[rows]]
+            if len(matching) >= wanted:
+                best = matching[:wanted]
+                found[number] = Nearest(best, distances(space, queries[number], part.vectors[best]))
+    return [found[number] for number in range(len(queries))]
 
 
 def _scan(space: Space, queries: Vectors, matches: Matches, wanted: int) -> list[Nearest]:
@@ -185,7 +188,7 @@ def _scan(space: Space, queries: Vectors, matches: Matches, wanted: int) -> list
     part = matches.part
     rows = None if matches.matching == part.rows else matches.rows()
     # Norms of all rows are worth making only when many of them are compared.
-    norms = part.norms() if 4 * matches.matching > part.rows else None
+    norms = part.norms(make=8 * matches.matching > part.rows)
 
     def nearest(vectors: Vectors, k: int) -> list[Nearest]:
         return nearest_many(space, vectors, part.vectors, k, rows=rows, norms=norms)

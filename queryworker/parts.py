@@ -53,8 +53,8 @@ class Part(Protocol):
         """The living rows (only those `within`, when given) that match a filter."""
         ...
 
-    def norms(self) -> Vectors:
-        """`shared.distance.squared_norms` of the vectors."""
+    def norms(self, *, make: bool) -> Vectors | None:
+        """`shared.distance.squared_norms` of the vectors; None when they are not at hand and not to be made."""
         ...
 
     def texts(self, column: str, rows: Rows) -> list[str | None]:
@@ -81,8 +81,8 @@ class SegmentPart:
     def match(self, where: Where, within: Mask | None) -> Mask:
         return filters.evaluate(where, self._segment, self.alive if within is None else within)
 
-    def norms(self) -> Vectors:
-        return self._segment.norms
+    def norms(self, *, make: bool) -> Vectors | None:
+        return self._segment.norms if make or "norms" in vars(self._segment) else None
 
     def texts(self, column: str, rows: Rows) -> list[str | None]:
         array = self._segment.records.column(column).chunk(0)
@@ -122,7 +122,7 @@ class TailPart:
                 found[run.start : stop] = filters.evaluate(where, run, of_interest)[: stop - run.start]
         return found
 
-    def norms(self) -> Vectors:
+    def norms(self, *, make: bool) -> Vectors | None:
         return self._index.norms(self._tail)
 
     def texts(self, column: str, rows: Rows) -> list[str | None]:

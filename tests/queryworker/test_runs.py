@@ -1,0 +1,81 @@
+import random
+
+import numpy as np
+import pytest
+
+from queryworker import runs as runs_module
+from queryworker.parts import TailPart
+from queryworker.runs import SIZES, TailIndex, spans
+from shared.distance import squared_norms
+from shared.memtable import Memtable
+from shared.model import Op
+from shared.where import Compare, DocumentContains, MetadataCompare
+from tests.memtable.model import DictBase, Operation, batch
+
+
+@pytest.mark.parametrize("rows", [0, 1, 63, 64, 65, 511, 512, 5_000, 40_000])
+def test_spans_cover_every_row_once_with_few_runs(rows: int) -> None:
+    found = spans(rows)
+    assert [start for start, _ in found] == [0, *(stop for _, stop in found[:-1])][: len(found)]
+    assert sum(stop - start for start, stop in found) == rows
+    assert len(found) <= 7 * (len(SIZES) - 1) + rows // SIZES[0] + 1
+
+
+def test_whole_runs_stay_the_same_while_the_tail_grows() -> None:
+    before, after = spans(4_096 + 600), spans(4_096 + 640)
+    assert before[:2] == after[:2] == [(0, 4_096), (4_096, 4_608)]
+
+
+def _fill(memtable: Memtable, count: int) -> None:
+    first = memtable.slots
+    numbers = range(first, first + count)
+    adds = [Operation(Op.ADD, f"r{i}", (float(i), 1.0, 0.0), f"doc {i % 7}", {"n": i % 10}) for i in numbers]
+    memtable.apply(batch(adds), memtable.position or 1, (memtable.position or 1) + count)
+
+
+def _matching(memtable: Memtable, index: TailIndex, position: int, remainder: int) -> list[int]:
+    part = TailPart(memtable.at(position), index)
+    return np.flatnonzero(part.match(MetadataCompare("n", Compare.EQ, remainder), None)).tolist()
+
+
+def test_filters_on_a_growing_tail_agree_with_a_loop_and_index_no_row_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    indexed = 0
+    build = runs_module.MetadataIndex.from_json
+
+    def counting(rows):
+        nonlocal indexed
+        indexed += len(rows)
+        return build(rows)
+
+    monkeypatch.setattr(runs_module.MetadataIndex, "from_json", counting)
+    random_ = random.Random(3)
+    memtable, index = Memtable(DictBase({}), None), TailIndex()
+    positions = []
+    for _ in range(200):
+        _fill(memtable, random_.choice([1, 2, 40]))
+        positions.append(memtable.position)
+        assert _matching(memtable, index, memtable.position, 3) == list(range(3, memtable.slots, 10))
+    assert indexed < memtable.slots * (len(SIZES) - 1) + 200 * SIZES[-1]
+    for position in random_.sample(positions, 20):
+        assert _matching(memtable, index, position, 3) == list(range(3, position - 1, 10))
+
+
+def test_a_filter_looks_only_at_what_is_alive_and_within() -> None:
+    memtable, index = Memtable(DictBase({}), None), TailIndex()
+    _fill(memtable, 100)
+    memtable.apply(batch([Operation(Op.DELETE, "r0"), Operation(Op.UPDATE, "r7", document="other")]), 101, 103)
+    part = TailPart(memtable.at(103), index)
+    where = DocumentContains("doc 0")
+    assert np.flatnonzero(part.match(where, None)).tolist() == list(range(14, 100, 7))
+    within = np.zeros(part.rows, bool)
+    within[[14, 15]] = True
+    assert np.flatnonzero(part.match(where, within)).tolist() == [14]
+
+
+def test_norms_are_those_of_the_vectors_however_the_tail_grew() -> None:
+    memtable, index = Memtable(DictBase({}), None), TailIndex()
+    for count in (1, 300, 5):
+        _fill(memtable, count)
+        tail = memtable.at(memtable.position)
+        assert np.array_equal(index.norms(tail), squared_norms(tail.vectors))
+    assert len(index.norms(memtable.at(2))) == 1
