@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from queryworker.parts import Part, Rows
+from queryworker.parts import Rows, ViewPart
 from queryworker.view import Snapshot
 from shared.rpc.messages import Columns
 
@@ -26,7 +26,7 @@ class Wanted(NamedTuple):
 class _Share(NamedTuple):
     """The rows of an answer that come from one part, and their places in it."""
 
-    part: Part
+    part: ViewPart
     rows: Rows
     places: npt.NDArray[np.intp]
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from prometheus_client import Counter
 
 from queryworker.columns import Wanted, assemble
-from queryworker.parts import Mask, Part, Rows, Vectors
+from queryworker.parts import Mask, Rows, Vectors, ViewPart
 from queryworker.planner import GraphSearch, plan
 from queryworker.view import Snapshot
 from shared.distance import Nearest, distances, nearest_many
@@ -35,7 +35,7 @@ _SCANS_AFTER_GRAPH = PLANS.labels("scan_after_graph")
 class Matches(NamedTuple):
     """The rows of a part that a selection means. `mask` None: all of them."""
 
-    part: Part
+    part: ViewPart
     mask: Mask | None
     matching: int
 
@@ -73,7 +73,7 @@ def _select_ids(snapshot: Snapshot, ids: Sequence[str], selection: Selection) ->
     return found
 
 
-def _matches(part: Part, mask: Mask) -> Matches:
+def _matches(part: ViewPart, mask: Mask) -> Matches:
     return Matches(part, mask, int(np.count_nonzero(mask)))
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from queryworker.segments import SegmentPool
-from queryworker.view import Base
+from queryworker.view import OpenManifest
 from shared.log.state import ShardState
 from shared.manifest import Manifest, ManifestStore
 from shared.model import Space
@@ -21,16 +21,16 @@ class Loader:
         self._manifests = manifests
         self._pool = pool
 
-    async def load(self, collection: str, shard: int, state: ShardState) -> Base:
+    async def load(self, collection: str, shard: int, state: ShardState) -> OpenManifest:
         """The base of the committed manifest; an empty one where there is none. Raises Corrupt, Unavailable."""
         space = Space(state.fixed["space"])
         if state.pointer is None:
-            return Base(None, SegmentStack([], []), state.dimension, space, 0)
+            return OpenManifest(None, SegmentStack([], []), state.dimension, space, 0)
         manifest = await self._manifests.load(collection, shard, state.pointer)
         segments = await asyncio.gather(*(self._pool.open(ref.info) for ref in manifest.segments))
         stack = await asyncio.to_thread(_stack, manifest, segments)
         size = sum(file.bytes for ref in manifest.segments for file in ref.info.files)
-        return Base(state.pointer, stack, manifest.dimension or state.dimension, space, size)
+        return OpenManifest(state.pointer, stack, manifest.dimension or state.dimension, space, size)
 
 
 def _stack(manifest: Manifest, segments: Sequence[Segment]) -> SegmentStack:

@@ -19,7 +19,7 @@ Rows = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
 
-class Graph(Protocol):
+class GraphSearcher(Protocol):
     """A neighbour graph over the rows of a part."""
 
     def search(self, queries: Vectors, k: int) -> list[Rows]:
@@ -27,11 +27,11 @@ class Graph(Protocol):
         ...
 
 
-class Part(Protocol):
+class ViewPart(Protocol):
     """Rows by number. Every live record of a snapshot is a living row of exactly one part."""
 
     rows: int
-    graph: Graph | None
+    graph: GraphSearcher | None
     living: int
     """How many rows are alive."""
 
@@ -67,7 +67,7 @@ class SegmentPart:
 
     def __init__(self, segment: Segment, alive: Mask | None, *, ordered: bool) -> None:
         self.rows = segment.rows
-        self.graph: Graph | None = segment if segment.info.graph else None
+        self.graph: GraphSearcher | None = segment if segment.info.graph else None
         self.alive = alive
         self.living = segment.rows if alive is None else int(np.count_nonzero(alive))
         self.vectors = segment.vectors
@@ -99,7 +99,7 @@ class TailPart:
 
     def __init__(self, tail: Tail, index: TailIndex) -> None:
         self.rows = tail.rows
-        self.graph: Graph | None = None
+        self.graph: GraphSearcher | None = None
         self.living = int(np.count_nonzero(tail.alive))
         self.alive = None if self.living == tail.rows else tail.alive
         self.vectors = tail.vectors

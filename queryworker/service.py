@@ -15,7 +15,7 @@ from queryworker.api import Api
 from queryworker.config import QueryWorkerConfig
 from queryworker.loader import Loader
 from queryworker.segments import SegmentPool
-from queryworker.shard import Shard
+from queryworker.shard import ServedShard
 from queryworker.shards import JANITOR_S, Shards
 from queryworker.slot import own_slot
 from shared import telemetry
@@ -110,7 +110,7 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         loader = Loader(ManifestStore(objects), pool)
         reader = Log(redis, keys)
         shards = Shards(
-            lambda collection, shard: Shard(collection, shard, reader, loader, clock),
+            lambda collection, shard: ServedShard(collection, shard, reader, loader, clock),
             clock,
             config.memory_bytes,
             config.idle_s,

@@ -21,7 +21,7 @@ from typing import Final, Protocol
 from prometheus_client import Counter, Histogram
 
 from queryworker.tailing import TailGap, nothing_left_over, prove, whole_appends
-from queryworker.view import Base, ShardView, Snapshot
+from queryworker.view import OpenManifest, ShardView, Snapshot
 from shared import telemetry
 from shared.clock import Clock
 from shared.errors import Corrupt, Gone
@@ -61,12 +61,12 @@ class LogReader(Protocol):
 class BaseLoader(Protocol):
     """Opens manifests (`queryworker.loader`)."""
 
-    async def load(self, collection: str, shard: int, state: ShardState) -> Base:
+    async def load(self, collection: str, shard: int, state: ShardState) -> OpenManifest:
         """The committed manifest that the state names, opened. Raises Corrupt, Unavailable."""
         ...
 
 
-class Shard:
+class ServedShard:
     """See the module. Everything but `ShardView.apply` runs on the event loop."""
 
     def __init__(self, collection: str, number: int, log_: LogReader, loader: BaseLoader, clock: Clock) -> None:

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from prometheus_client import Gauge
 
-from queryworker.shard import Shard
+from queryworker.shard import ServedShard
 from queryworker.view import Snapshot
 from shared import telemetry
 from shared.clock import Clock
@@ -52,12 +52,14 @@ def evictions(loaded: Sequence[Loaded], bytes_max: int, idle_max_s: float) -> li
 class Shards:
     """Opens shards when they are asked for."""
 
-    def __init__(self, new_shard: Callable[[str, int], Shard], clock: Clock, bytes_max: int, idle_max_s: float) -> None:
+    def __init__(
+        self, new_shard: Callable[[str, int], ServedShard], clock: Clock, bytes_max: int, idle_max_s: float
+    ) -> None:
         self._new_shard = new_shard
         self._clock = clock
         self._bytes_max = bytes_max
         self._idle_max_s = idle_max_s
-        self._shards: dict[Key, Shard] = {}
+        self._shards: dict[Key, ServedShard] = {}
 
     async def snapshot(self, asked: messages.Shard) -> Snapshot:
         """The shard as the request wants to see it. Raises Gone, StaleRead, Corrupt, Unavailable."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from queryworker.parts import Part, SegmentPart, TailPart
+from queryworker.parts import SegmentPart, TailPart, ViewPart
 from queryworker.runs import TailIndex
 from shared.errors import StaleRead
 from shared.log.batch import decode_batch
@@ -30,7 +30,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class OpenManifest:
     """One manifest, opened; `pointer` is None for a shard that was never compacted."""
 
     pointer: Pointer | None
@@ -51,7 +51,7 @@ class Snapshot:
     position: int
     space: Space
     dimension: int | None
-    parts: tuple[Part, ...]
+    parts: tuple[ViewPart, ...]
     view: ShardView
     tail: Tail
 
@@ -69,7 +69,7 @@ class Snapshot:
 class ShardView:
     """See the module. `apply` is called by one thread at a time; `at` by any."""
 
-    def __init__(self, base: Base) -> None:
+    def __init__(self, base: OpenManifest) -> None:
         self.base = base
         self.memtable = Memtable(base.stack, base.dimension)
         self.position = base.covers
@@ -96,7 +96,7 @@ class ShardView:
         if not self.base.covers <= position <= self.position:
             raise StaleRead(f"position {position} is not in [{self.base.covers}, {self.position}]; read again")
         tail = self.memtable.at(position)
-        segments: list[Part] = [
+        segments: list[ViewPart] = [
             SegmentPart(segment, self._alive_rows(number, position), ordered=self._ordered[number])
             for number, segment in enumerate(self.base.stack.segments)
         ]

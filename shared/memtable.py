@@ -45,13 +45,6 @@ Positions = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int64]
 
 
-class RowRef(NamedTuple):
-    """A row of the base."""
-
-    segment: int
-    row: int
-
-
 class Base(Protocol):
     """What lies below the tail. Knows nothing of the tail's kills."""
 

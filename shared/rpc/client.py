@@ -17,7 +17,7 @@ import msgspec
 from shared import limits, telemetry
 from shared.errors import BY_CODE, DeadlineExceeded, PolychromeError, Unavailable
 from shared.rpc import frames
-from shared.rpc.frames import BadFrame, ErrorHeader, Frame, FrameReader, Kind, RequestHeader
+from shared.rpc.frames import BadFrame, ErrorHeader, Frame, FrameKind, FrameReader, RequestHeader
 
 CONNECT_TIMEOUT_S: Final = 2.0
 CONNECTIONS_PER_ADDRESS: Final = 2
@@ -182,12 +182,12 @@ class _Connection(asyncio.Protocol):
         call = self._last_call
         answer: asyncio.Future[memoryview] = asyncio.get_running_loop().create_future()
         self._waiting[call] = answer
-        self._transport.writelines((frames.head(Kind.REQUEST, call, header, len(payload)), payload))
+        self._transport.writelines((frames.head(FrameKind.REQUEST, call, header, len(payload)), payload))
         try:
             return await answer
         except asyncio.CancelledError:
             if self.usable:
-                self._transport.write(frames.head(Kind.CANCEL, call, b"", 0))
+                self._transport.write(frames.head(FrameKind.CANCEL, call, b"", 0))
             raise
         finally:
             self._waiting.pop(call, None)
@@ -224,15 +224,15 @@ class _Connection(asyncio.Protocol):
         self._on_lost(self)
 
     def _accept(self, frame: Frame) -> None:
-        if frame.kind is Kind.LEAVING:
+        if frame.kind is FrameKind.LEAVING:
             self._leaving = True
             return
         answer = self._waiting.get(frame.call)
         if answer is None or answer.done():
             return  # nobody waits any more; the cancel crossed the answer
-        if frame.kind is Kind.ANSWER:
+        if frame.kind is FrameKind.ANSWER:
             answer.set_result(frame.payload)
-        elif frame.kind is Kind.ERROR:
+        elif frame.kind is FrameKind.ERROR:
             answer.set_exception(_error(msgspec.msgpack.decode(frame.header, type=ErrorHeader)))
         else:
             raise BadFrame(f"unexpected {frame.kind.name}")

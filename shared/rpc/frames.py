@@ -35,7 +35,7 @@ _HEAD: Final = struct.Struct(">2sBBIIQ")
 HEAD_BYTES: Final = _HEAD.size
 
 
-class Kind(enum.IntEnum):
+class FrameKind(enum.IntEnum):
     """What a frame is; the values are on the wire."""
 
     REQUEST = 1
@@ -63,7 +63,7 @@ class ErrorHeader(msgspec.Struct, frozen=True, array_like=True):
 class Frame(NamedTuple):
     """One frame, as views of the buffer it arrived in."""
 
-    kind: Kind
+    kind: FrameKind
     call: int
     header: memoryview
     payload: memoryview
@@ -73,7 +73,7 @@ class BadFrame(Exception):
     """The peer does not speak this protocol (or not this version of it)."""
 
 
-def head(kind: Kind, call: int, header: bytes, payload_bytes: int) -> bytes:
+def head(kind: FrameKind, call: int, header: bytes, payload_bytes: int) -> bytes:
     """Everything of a frame that comes before the payload."""
     return _HEAD.pack(MAGIC, VERSION, kind, len(header), payload_bytes, call) + header
 
@@ -127,13 +127,13 @@ class FrameReader:
         return length
 
 
-_KINDS: Final = frozenset(Kind)
+_KINDS: Final = frozenset(FrameKind)
 
 
 def _frame(view: memoryview) -> Frame:
     _, _, kind, header_bytes, _, call = _HEAD.unpack_from(view, 0)
     split = HEAD_BYTES + header_bytes
-    return Frame(Kind(kind), call, view[HEAD_BYTES:split], view[split:])
+    return Frame(FrameKind(kind), call, view[HEAD_BYTES:split], view[split:])
 
 
 def tune(sock: socket.socket) -> None:

@@ -18,7 +18,7 @@ from prometheus_client import Counter, Histogram
 
 from shared import errors, limits, telemetry
 from shared.rpc import frames
-from shared.rpc.frames import BadFrame, ErrorHeader, Frame, FrameReader, Kind, RequestHeader
+from shared.rpc.frames import BadFrame, ErrorHeader, Frame, FrameKind, FrameReader, RequestHeader
 
 Handler = Callable[[memoryview], Awaitable[bytes]]
 
@@ -140,7 +140,7 @@ class _Connection(asyncio.Protocol):
         """Tell the peer to call somebody else; the last answer closes the connection."""
         if not self._leaving:
             self._leaving = True
-            self._send(Kind.LEAVING, 0, _NO_HEADER, b"")
+            self._send(FrameKind.LEAVING, 0, _NO_HEADER, b"")
         if not self.calls and self._transport is not None:
             self._transport.close()  # after what is buffered is sent
 
@@ -149,12 +149,12 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _accept(self, frame: Frame) -> None:
-        if frame.kind is Kind.CANCEL:
+        if frame.kind is FrameKind.CANCEL:
             task = self.calls.get(frame.call)
             if task is not None:
                 task.cancel()
             return
-        if frame.kind is not Kind.REQUEST or frame.call in self.calls:
+        if frame.kind is not FrameKind.REQUEST or frame.call in self.calls:
             raise BadFrame(f"unexpected {frame.kind.name} of call {frame.call}")
         header = msgspec.msgpack.decode(frame.header, type=RequestHeader)
         if self._leaving:
@@ -209,13 +209,13 @@ class _Connection(asyncio.Protocol):
             self._refuse(call, errors.InvalidArgument(f"the answer has {len(answer)} bytes; ask for less"))
             return errors.InvalidArgument.code
         await self._writable.wait()
-        self._send(Kind.ANSWER, call, _NO_HEADER, answer)
+        self._send(FrameKind.ANSWER, call, _NO_HEADER, answer)
         return "ok"
 
     def _refuse(self, call: int, error: errors.PolychromeError) -> None:
         header = msgspec.msgpack.encode(ErrorHeader(error.code, error.message[: limits.RPC_HEADER_BYTES_MAX // 8]))
-        self._send(Kind.ERROR, call, header, b"")
+        self._send(FrameKind.ERROR, call, header, b"")
 
-    def _send(self, kind: Kind, call: int, header: bytes, payload: bytes) -> None:
+    def _send(self, kind: FrameKind, call: int, header: bytes, payload: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.writelines((frames.head(kind, call, header, len(payload)), payload))

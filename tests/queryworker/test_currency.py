@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from queryworker.shard import Shard
+from queryworker.shard import ServedShard
 from shared.errors import Corrupt, Gone, PolychromeError, Unavailable
 from shared.log.state import after_position
 from shared.model import Op, ReadLevel
@@ -24,7 +24,7 @@ def _adds(first: int, count: int) -> list[Operation]:
     return [Operation(Op.ADD, f"r{i}", (float(i), 1.0), f"doc {i}", {"n": i}) for i in range(first, first + count)]
 
 
-def _shard(world: World) -> Shard:
+def _shard(world: World) -> ServedShard:
     return world.worker.shards._shards[world.collection, 0]
 
 

@@ -11,7 +11,7 @@ import pytest
 from pyroaring import BitMap
 
 from queryworker import execute
-from queryworker.view import Base, ShardView, Snapshot
+from queryworker.view import OpenManifest, ShardView, Snapshot
 from shared.distance import nearest
 from shared.log.batch import build_batch, split_batch
 from shared.log.state import Entry, Pointer
@@ -55,7 +55,7 @@ def segment(vectors: np.ndarray, tmp_path_factory: pytest.TempPathFactory):
 
 
 def _view(segment, dead: BitMap) -> ShardView:
-    return ShardView(Base(Pointer(1, "x", ROWS + 1), SegmentStack([segment], [dead]), DIMENSION, Space.L2, 0))
+    return ShardView(OpenManifest(Pointer(1, "x", ROWS + 1), SegmentStack([segment], [dead]), DIMENSION, Space.L2, 0))
 
 
 def _recall(snapshot: Snapshot, vectors: np.ndarray, alive: np.ndarray, selection: messages.Selection, k: int) -> float:

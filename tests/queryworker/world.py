@@ -23,7 +23,7 @@ from compactor.compaction import Compactor, Effort, Ending
 from queryworker.api import Api
 from queryworker.loader import Loader
 from queryworker.segments import SegmentPool
-from queryworker.shard import Shard
+from queryworker.shard import ServedShard
 from queryworker.shards import Shards
 from shared.clock import SystemClock
 from shared.log.batch import build_batch, split_batch
@@ -71,7 +71,7 @@ class Worker:
         self.loader = Loader(ManifestStore(objects), self.pool)
         self.threads = ThreadPoolExecutor(2)
         self.shards = Shards(
-            lambda cid, number: Shard(cid, number, self.log, self.loader, self.clock), self.clock, 1 << 40, 3600.0
+            lambda cid, number: ServedShard(cid, number, self.log, self.loader, self.clock), self.clock, 1 << 40, 3600.0
         )
         self._handlers = Api(self.shards, self.threads).handlers()
 

@@ -11,7 +11,7 @@ import pytest
 from shared import errors, telemetry
 from shared.rpc import frames
 from shared.rpc.client import RpcClient
-from shared.rpc.frames import Kind
+from shared.rpc.frames import FrameKind
 from shared.rpc.server import Handler, RpcServer
 
 
@@ -167,10 +167,10 @@ async def test_draining_finishes_what_is_in_flight_and_refuses_the_rest() -> Non
         host, port = frames.split_address(address)
         reader, writer = await asyncio.open_connection(host, port)
         request = frames.msgspec.msgpack.encode(frames.RequestHeader("echo", "", 5_000))
-        writer.write(frames.head(Kind.REQUEST, 1, request, 0))
+        writer.write(frames.head(FrameKind.REQUEST, 1, request, 0))
         await reader.readexactly(frames.HEAD_BYTES)
         draining = asyncio.create_task(server.drain(5))
-        assert (await asyncio.wait_for(reader.readexactly(frames.HEAD_BYTES), 5))[3] == Kind.LEAVING
+        assert (await asyncio.wait_for(reader.readexactly(frames.HEAD_BYTES), 5))[3] == FrameKind.LEAVING
         assert await reader.read() == b""  # nothing in flight there: closed
         writer.close()
         with pytest.raises(errors.PolychromeError):  # the listener is gone, and the connection takes no new calls
@@ -185,13 +185,13 @@ async def test_a_call_that_crosses_the_notice_of_leaving_is_refused_as_the_wrong
     async with serving({"gate": gate, "echo": echo}) as (server, _, address):
         reader, writer = await asyncio.open_connection(*frames.split_address(address))
         request = frames.msgspec.msgpack.encode(frames.RequestHeader("gate", "", 60_000))
-        writer.write(frames.head(Kind.REQUEST, 1, request, 0))
+        writer.write(frames.head(FrameKind.REQUEST, 1, request, 0))
         await gate.entered.wait()
         draining = asyncio.create_task(server.drain(5))
         await reader.readexactly(frames.HEAD_BYTES)
-        writer.write(frames.head(Kind.REQUEST, 2, request, 0))
+        writer.write(frames.head(FrameKind.REQUEST, 2, request, 0))
         head = await reader.readexactly(frames.HEAD_BYTES)
-        assert (head[3], head[19]) == (Kind.ERROR, 2)
+        assert (head[3], head[19]) == (FrameKind.ERROR, 2)
         gate.open.set()
         await draining
         writer.close()
@@ -214,7 +214,7 @@ async def test_garbage_on_the_port_closes_that_connection_and_no_other(garbage: 
 async def test_a_bad_header_closes_the_connection() -> None:
     async with serving({"echo": echo}) as (server, _, address):
         reader, writer = await asyncio.open_connection(*frames.split_address(address))
-        writer.write(frames.head(Kind.REQUEST, 1, b"\x00", 0))
+        writer.write(frames.head(FrameKind.REQUEST, 1, b"\x00", 0))
         with contextlib.suppress(ConnectionResetError):
             assert await asyncio.wait_for(reader.read(), 5) == b""
         writer.close()

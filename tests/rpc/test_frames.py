@@ -5,18 +5,18 @@ import pytest
 from shared.rpc.frames import (
     HEAD_BYTES,
     BadFrame,
+    FrameKind,
     FrameReader,
-    Kind,
     head,
     join_address,
     split_address,
 )
 
 
-def _stream(count: int, random_: random.Random) -> tuple[bytes, list[tuple[Kind, int, bytes, bytes]]]:
+def _stream(count: int, random_: random.Random) -> tuple[bytes, list[tuple[FrameKind, int, bytes, bytes]]]:
     expected = [
         (
-            random_.choice(list(Kind)),
+            random_.choice(list(FrameKind)),
             random_.randrange(2**64),
             random_.randbytes(random_.choice([0, 1, 30])),
             random_.randbytes(random_.choice([0, 1, 100, 70_000])),
@@ -41,7 +41,7 @@ def test_frames_come_out_whole_however_the_stream_is_cut(seed: int) -> None:
 
 def test_a_view_handed_out_outlives_what_arrives_later() -> None:
     reader = FrameReader()
-    wire = head(Kind.ANSWER, 1, b"", 3) + b"abc"
+    wire = head(FrameKind.ANSWER, 1, b"", 3) + b"abc"
     assert reader.feed(wire[:10]) == []
     (frame,) = reader.feed(wire[10:] + wire[:5])
     assert [f.call for f in reader.feed(wire[5:])] == [1]
@@ -55,8 +55,8 @@ def test_a_view_handed_out_outlives_what_arrives_later() -> None:
         bytes(40),
         b"PC\x02" + bytes(40),
         b"PC\x01\x09" + bytes(40),
-        head(Kind.REQUEST, 1, b"", 2**32 - 1),
-        head(Kind.REQUEST, 1, bytes(70_000), 0),
+        head(FrameKind.REQUEST, 1, b"", 2**32 - 1),
+        head(FrameKind.REQUEST, 1, bytes(70_000), 0),
     ],
 )
 def test_garbage_is_refused_without_waiting_for_what_it_claims(garbage: bytes) -> None:
