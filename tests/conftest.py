@@ -1,10 +1,15 @@
 """Clusters that tests share: starting one takes seconds, so tests keep apart by names of their own."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
+from tests.cluster.ceph import ceph_storage
 from tests.cluster.harness import Cluster, ClusterBuilder
+from tests.cluster.stores import ministack_storage
+
+STORAGES = {"ministack": ministack_storage, "ceph": ceph_storage}
 
 
 @pytest.fixture(scope="session")
@@ -21,5 +26,6 @@ def topology(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     builder = ClusterBuilder(
         directory, frontends=2, compactors=2, query_workers=3, shards_default=2, cors_allow_origins=""
     )
-    with builder.start_from_compose() as started:
+    storage = STORAGES[os.environ.get("TEST_S3", "ministack")]
+    with storage(directory / "objects") as objects, builder.start_from_compose(objects) as started:
         yield started

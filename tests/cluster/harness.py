@@ -140,12 +140,11 @@ class ClusterBuilder:
             yield stack.enter_context(self._run(redis, objects, [self._own(spec, objects) for spec in specs]))
 
     @contextmanager
-    def start_from_compose(self) -> Iterator[Cluster]:
+    def start_from_compose(self, objects: ObjectStorage) -> Iterator[Cluster]:
         """The processes, commands and environment of compose.yaml, as many of each as asked for."""
         services = read_services()
         with ExitStack() as stack:
             redis = stack.enter_context(redis_by_command(self.directory, services["redis"].command))
-            objects = stack.enter_context(ministack_storage(self.directory / "objects"))
             assert objects.endpoint is not None
             here = Here(redis.url.removeprefix("redis://").removesuffix("/0"), objects.endpoint.address)
             scratch = self.directory / "scratch"

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import pytest
 
 from polychrome.process import Process, ProcessSpec, free_port
@@ -83,6 +84,9 @@ class S3Endpoint:
     def address(self) -> str:
         return self.url.removeprefix("http://")
 
+    def answers(self) -> bool:
+        return httpx.get(self.url, timeout=2).status_code < 500
+
     @property
     def environ(self) -> Mapping[str, str]:
         return {
@@ -105,6 +109,10 @@ class ObjectStorage:
     @property
     def environ(self) -> Mapping[str, str]:
         return self.endpoint.environ if self.endpoint else {}
+
+    @property
+    def can_be_stopped(self) -> bool:
+        return self.directory is not None
 
     def stop(self) -> None:
         self._server.close()

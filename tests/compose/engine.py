@@ -67,7 +67,9 @@ class Engine:
         ran = subprocess.run(
             [program, "--progress", "plain", *arguments], env=self.environ, capture_output=True, text=True
         )
-        assert ran.returncode == 0, f"docker-compose {' '.join(arguments)}: {ran.stderr[-6000:]}{ran.stdout[-2000:]}"
+        if ran.returncode != 0:
+            logs = subprocess.run([program, "logs", "--tail", "20"], env=self.environ, capture_output=True, text=True)
+            raise AssertionError(f"docker-compose {' '.join(arguments)}: {ran.stderr[-3000:]}{logs.stdout[-20_000:]}")
         return ran.stdout
 
 

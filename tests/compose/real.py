@@ -31,9 +31,11 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     with running_engine(tmp_path_factory.mktemp("engine")) as running:
         make_base_image(running, CHECKOUT / ".cache" / "compose")
         make_stand_ins(running)
-        running.compose("build")
-        yield running
-        running.compose("down", "--volumes", "--timeout", "10")
+        running.compose("build", "frontend")  # all four processes run the one image
+        try:
+            yield running
+        finally:
+            running.compose("down", "--volumes", "--timeout", "10")
 
 
 def frontends(engine: Engine) -> list[str]:
