@@ -18,7 +18,7 @@ from shared.catalog import Catalog, Cluster
 from shared.catalog.collector import Collector
 from shared.catalog.image import Images
 from shared.clock import Clock
-from shared.errors import Unavailable
+from shared.errors import Backoff, Unavailable
 from shared.log.jobs import Jobs
 from shared.log.log import Log
 from shared.manifest import ManifestStore
@@ -68,7 +68,7 @@ class Leader:
             self.reconciled = False
             try:
                 cluster = await self._reconciler.run()
-            except Unavailable as error:
+            except (Unavailable, Backoff) as error:
                 log.warning("reconciliation_postponed", message=error.message)
                 await self._tools.clock.sleep(PAUSE_AFTER_FAILURE_S)
                 continue

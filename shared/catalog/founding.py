@@ -11,8 +11,10 @@ from redis.asyncio import Redis
 from shared.errors import Corrupt, Unavailable
 from shared.redis.client import command, persist
 from shared.redis.keys import Keys
+from shared.redis.scripts import Argument, Script
 
 FORMAT: Final = 1
+CLUSTER: Final = Script("shared.catalog", "cluster")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,7 @@ class Founding:
     async def found(self, cluster: Cluster | None = None) -> Cluster:
         """Sets the mark, of a new cluster or of the one that was restored."""
         founded = cluster or Cluster.new()
-        fields: list[Any] = ["id", founded.id, "epoch", founded.epoch, "format", FORMAT]
-        await persist(lambda: command(self._redis, "HSET", self._keys.cluster, *fields), writes=True)
+        await self._run("mark", "id", founded.id, "epoch", founded.epoch, "format", FORMAT)
         return founded
 
     async def server_run(self) -> tuple[str, bool]:
@@ -64,4 +65,10 @@ class Founding:
         return run, verified is not None and verified.decode() == run
 
     async def mark_verified(self, run: str) -> None:
-        await persist(lambda: command(self._redis, "HSET", self._keys.cluster, "verified", run), writes=True)
+        await self._run("mark", "verified", run)
+
+    async def write_report(self, report: bytes) -> None:
+        await self._run("report", report)
+
+    async def _run(self, *args: Argument) -> None:
+        await CLUSTER.run(self._redis, [self._keys.cluster, self._keys.report], args)

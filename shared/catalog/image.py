@@ -11,7 +11,7 @@ import orjson
 from redis.asyncio import Redis
 
 from shared.catalog.catalog import Catalog
-from shared.catalog.founding import Cluster
+from shared.catalog.founding import Cluster, Founding
 from shared.catalog.model import Database
 from shared.catalog.slots import Slots
 from shared.errors import Corrupt
@@ -102,6 +102,7 @@ class Images:
         self._catalog = catalog
         self._slots = Slots(redis, keys)
         self._lifecycle = Lifecycle(redis, keys)
+        self._founding = Founding(redis, keys)
 
     async def take(self, cluster: Cluster) -> CatalogImage:
         changes = await self._catalog.changes()
@@ -176,7 +177,7 @@ class Images:
 
     async def write_report(self, report: Mapping[str, Any]) -> None:
         """Keeps what the last reconciliation found, for people to read."""
-        await persist(lambda: command(self._redis, "SET", self._keys.report, orjson.dumps(report)), writes=True)
+        await self._founding.write_report(orjson.dumps(report))
 
     async def read_report(self) -> dict[str, Any] | None:
         stored = await persist(lambda: command(self._redis, "GET", self._keys.report), writes=False)
