@@ -119,14 +119,20 @@ def _in_order(matches: Sequence[Matches]) -> Found:
 
 def _inserted_at(snapshot: Snapshot, positions: npt.NDArray[np.int64]) -> Found:
     """The living rows that were inserted at these positions, in order; those that are gone are left out."""
-    matches = [
-        _matches(
-            part,
-            np.isin(part.inserted, positions) if part.alive is None else np.isin(part.inserted, positions) & part.alive,
-        )
-        for part in snapshot.parts
-    ]
+    matches: list[Matches] = []
+    for part in snapshot.parts:
+        mask = np.zeros(part.rows, np.bool_)
+        mask[_rows_inserted_at(part, positions)] = True
+        matches.append(_matches(part, mask if part.alive is None else mask & part.alive))
     return _in_order(matches)
+
+
+def _rows_inserted_at(part: ViewPart, positions: npt.NDArray[np.int64]) -> Rows:
+    if not part.ordered:
+        return np.flatnonzero(np.isin(part.inserted, positions))
+    rows = np.searchsorted(part.inserted, positions)
+    rows = rows[rows < part.rows]
+    return rows[np.isin(part.inserted[rows], positions)]
 
 
 # ---- query

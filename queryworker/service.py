@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import resource
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -91,12 +92,13 @@ class QueryWorker:
     async def _janitor(self) -> None:
         while True:
             await asyncio.sleep(JANITOR_S)
-            await self._shards.tidy()
+            self._shards.tidy()
 
 
 @asynccontextmanager
 async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
     """Redis, object storage, a slot for segment files, the threads, the listener; announced when all are there."""
+    _allow_many_files()
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(open_redis(config.redis_url))
         objects = await stack.enter_async_context(open_store(config.bucket_url))
@@ -110,7 +112,7 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         loader = Loader(ManifestStore(objects), pool)
         reader = Log(redis, keys)
         shards = Shards(
-            lambda collection, shard: ServedShard(collection, shard, reader, loader, clock),
+            lambda collection, shard: ServedShard(collection, shard, reader, loader, threads, clock),
             clock,
             config.memory_bytes,
             config.idle_s,
@@ -123,6 +125,12 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         worker = QueryWorker(config, address, Membership(redis, keys, "queryworker"), server, shards)
         await worker.announce()
         yield worker
+
+
+def _allow_many_files() -> None:
+    """Every open segment holds a few descriptors; the usual soft limit would be reached with some hundred shards."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _advertised_host(config: QueryWorkerConfig) -> str:

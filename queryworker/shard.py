@@ -16,6 +16,7 @@ reads as of a position that the new one does not reach back to.
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Executor
 from typing import Final, Protocol
 
 from prometheus_client import Counter, Histogram
@@ -69,12 +70,21 @@ class BaseLoader(Protocol):
 class ServedShard:
     """See the module. Everything but `ShardView.apply` runs on the event loop."""
 
-    def __init__(self, collection: str, number: int, log_: LogReader, loader: BaseLoader, clock: Clock) -> None:
+    def __init__(
+        self,
+        collection: str,
+        number: int,
+        log_: LogReader,
+        loader: BaseLoader,
+        threads: Executor,
+        clock: Clock,
+    ) -> None:
         self.collection = collection
         self.number = number
         self.used_s = clock.monotonic()
         self._log = log_
         self._loader = loader
+        self._threads = threads  # not the loop's own, which downloads may keep busy
         self._clock = clock
         self._view: ShardView | None = None
         self._retired: tuple[ShardView, float] | None = None
@@ -165,8 +175,7 @@ class ServedShard:
             try:
                 state = await self._catch_up(view)
             except TailGap as gap:
-                if gap.state.pointer == view.base.pointer:
-                    raise self._lost(gap) from gap
+                # Trimmed under a newer manifest; or, with the same one, the log was lost and begins anew behind it.
                 view = await self._load_now(gap.state)
                 continue
             if state.pointer != view.base.pointer:
@@ -187,14 +196,22 @@ class ServedShard:
             pending += read.entries
             ready = whole_appends(pending)
             if ready:
-                await asyncio.to_thread(view.apply, pending[:ready])
-                ENTRIES.inc(ready)
+                await self._apply(view, pending[:ready])
                 view.last, view.position = pending[ready - 1].id, pending[ready - 1].end
                 del pending[:ready]
             if read.complete:
                 nothing_left_over(read, pending)
                 view.position = read.state.head
                 return read.state
+
+    async def _apply(self, view: ShardView, entries: list[Entry]) -> None:
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._threads, view.apply, entries)
+        except Exception:
+            if self._view is view:  # it may have half of an entry now
+                self._view = None
+            raise
+        ENTRIES.inc(len(entries))
 
     def _lost(self, gap: TailGap) -> Corrupt:
         covers = gap.state.pointer.covers if gap.state.pointer else 0
@@ -223,12 +240,16 @@ class ServedShard:
 
     async def _load(self, state: ShardState) -> ShardView:
         begun = self._clock.monotonic()
-        view = await asyncio.to_thread(ShardView, await self._loader.load(self.collection, self.number, state))
+        base = await self._loader.load(self.collection, self.number, state)
+        view = await asyncio.get_running_loop().run_in_executor(self._threads, ShardView, base)
         old = self._view
         try:
             await self._catch_up(view)
-            # Nobody may see the shard go back in time, not even who reads without a currency check.
-            while old is not None and view.position < old.position:
+            # Nobody may see the shard go back in time, not even who reads without a currency check; but if the log
+            # itself went back (its server lost data), waiting would not help.
+            reached = 0
+            while old is not None and reached < view.position < old.position:
+                reached = view.position
                 await self._catch_up(view)
         except TailGap as gap:
             # A newer manifest was committed and the log trimmed meanwhile. Who waits for this view meets the same gap

@@ -74,17 +74,17 @@ class Shards:
                 del self._shards[key]
             raise
 
-    async def tidy(self) -> None:
-        """Drop what need not be held any longer; see `evictions`."""
+    def tidy(self) -> None:
+        """Let go of what need not be held any longer; see `evictions`."""
         now = self._clock.monotonic()
         loaded: list[Loaded] = []
         for key, shard in self._shards.items():
             shard.drop_retired()
             loaded.append(Loaded(key, shard.bytes, now - shard.used_s))
         for key in evictions(loaded, self._bytes_max, self._idle_max_s):
+            # Only forgotten, not closed: whoever still waits for it gets an answer, and then it goes.
             dropped = self._shards.pop(key)
             log.info("shard dropped from memory", collection=key[0], shard=key[1], bytes=dropped.bytes)
-            await dropped.close()
         SHARDS.set(len(self._shards))
         SHARD_BYTES.set(sum(shard.bytes for shard in self._shards.values()))
         TAIL_SLOTS.set(sum(shard.tail_slots for shard in self._shards.values()))

@@ -14,8 +14,9 @@ Each side of a TCP connection sends frames, back to back. Integers are big-endia
 ```
 
 A caller may have many calls in flight; answers come in any order. `cancel` says that nobody waits for the call any
-more; there is no answer to it. `leaving` says that the server takes no new calls on this connection and will close it
-after the last answer. Anything else on the wire is a mistake that cannot be resynchronised: the connection is closed.
+more; what still comes for it is ignored. `leaving` says that the server takes no new calls on this connection and
+will close it after the last answer. Anything else on the wire is a mistake that cannot be resynchronised: the
+connection is closed.
 """
 
 from __future__ import annotations

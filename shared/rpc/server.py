@@ -198,6 +198,10 @@ class _Connection(asyncio.Protocol):
         except errors.PolychromeError as error:
             self._refuse(call, error)
             return error.code
+        except asyncio.CancelledError:
+            # Mostly the caller's own wish, and then nobody listens; but nobody may be left waiting in any case.
+            self._refuse(call, errors.Unavailable("cancelled"))
+            raise
         except Exception as error:
             if isinstance(error, TimeoutError) and deadline.expired():
                 self._refuse(call, errors.DeadlineExceeded("deadline exceeded"))

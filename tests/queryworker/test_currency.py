@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from queryworker.shard import ServedShard
+from queryworker.view import ShardView
 from shared.errors import Corrupt, Gone, PolychromeError, Unavailable
-from shared.log.state import after_position
+from shared.log.batch import decode_batch
+from shared.log.state import Entry, after_position
 from shared.model import Op, ReadLevel
 from shared.objects.port import ObjectNotFound
 from shared.redis.keys import Keys
@@ -170,7 +172,7 @@ async def test_entries_that_no_manifest_covers_and_the_log_lost_are_reported_nev
         lost = await world.write(_adds(2, 2))
         await world.write(_adds(4, 2))
         await world.redis.xdel(keys.log(world.collection, 0), after_position(lost - 1))
-        with pytest.raises(Corrupt, match="lost entries"):
+        with pytest.raises(Corrupt, match="entry 5-0 follows 3-0, not 1-0"):
             await _count(world)
 
 
@@ -182,6 +184,66 @@ async def test_a_tail_that_ends_before_its_newest_entry_is_reported(
         await world.redis.delete(keys.log(world.collection, 0))
         with pytest.raises(Corrupt, match="lost entries"):
             await _count(world)
+
+
+async def test_a_log_that_was_lost_and_restored_from_the_bucket_is_followed_from_there(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    """Promise 5: what no manifest had is gone, for a worker that still remembers it too."""
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await world.write(_adds(0, 5))
+        await world.compact()
+        compacted = dict(world.state)
+        await world.write(_adds(5, 5))
+        await assert_get(world, world.state)
+        [state] = await world.log.states([(world.collection, 0)])
+        assert state is not None
+        await world.redis.delete(keys.state(world.collection), keys.log(world.collection, 0))
+        with pytest.raises(Gone):
+            await _count(world)
+        await world.lifecycle.restore(
+            world.collection, 1000, database_key="db", fixed=state.fixed, generation=1, dimension=2,
+            pointers=[state.pointer],
+        )  # fmt: skip
+        world.state = dict(compacted)
+        await assert_get(world, world.state)
+        await world.write(_adds(20, 3))
+        await assert_get(world, world.state)
+
+
+async def test_a_view_is_rebuilt_after_an_entry_could_not_be_applied(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await world.write(_adds(0, 5))
+        await _count(world)
+
+        def half(view: ShardView, entries: list[Entry]) -> None:
+            view.memtable.apply(decode_batch(entries[0].payload), entries[0].first, entries[0].end)
+            raise MemoryError
+
+        await world.write(_adds(5, 5))
+        await world.write(_adds(10, 5))
+        with monkeypatch.context() as patched:
+            patched.setattr(ShardView, "apply", half)
+            with pytest.raises(MemoryError):
+                await _count(world)
+        await assert_get(world, world.state)
+
+
+async def test_a_shard_let_go_while_requests_wait_for_it_still_answers_them(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await world.write(_adds(0, 5))
+        world.worker.log.open.clear()
+        waiting = asyncio.create_task(_count(world))
+        await world.worker.log.arrived.wait()
+        world.worker.shards._idle_max_s = -1.0
+        world.worker.shards.tidy()
+        assert not world.worker.shards._shards
+        world.worker.log.open.set()
+        assert await waiting == 5
 
 
 async def test_a_deleted_collection_is_gone_whatever_was_cached(

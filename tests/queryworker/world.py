@@ -71,7 +71,10 @@ class Worker:
         self.loader = Loader(ManifestStore(objects), self.pool)
         self.threads = ThreadPoolExecutor(2)
         self.shards = Shards(
-            lambda cid, number: ServedShard(cid, number, self.log, self.loader, self.clock), self.clock, 1 << 40, 3600.0
+            lambda cid, number: ServedShard(cid, number, self.log, self.loader, self.threads, self.clock),
+            self.clock,
+            1 << 40,
+            3600.0,
         )
         self._handlers = Api(self.shards, self.threads).handlers()
 

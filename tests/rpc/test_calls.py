@@ -133,6 +133,15 @@ async def test_cancelling_a_call_cancels_it_on_the_server() -> None:
         assert bytes(await client.call(address, "echo", b"still", timeout_s=5)) == b"still"
 
 
+async def test_a_method_that_is_cancelled_by_its_own_process_leaves_no_caller_waiting() -> None:
+    async def cancelled(_payload: memoryview) -> bytes:
+        raise asyncio.CancelledError
+
+    async with serving({"cancelled": cancelled}) as (_, client, address):
+        with pytest.raises(errors.Unavailable):
+            await client.call(address, "cancelled", b"", timeout_s=60)
+
+
 async def test_calls_in_flight_fail_at_once_when_the_connection_drops_and_the_next_one_reconnects() -> None:
     gate = Gate()
     async with serving({"gate": gate, "echo": echo}) as (server, client, address):

@@ -1,0 +1,81 @@
+"""Workers that have seen what a lost Redis held: they go on with what was restored (promise 5)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shared import limits
+from shared.errors import Corrupt
+from shared.log.state import Pointer
+from shared.model import Op
+from shared.redis.keys import Keys
+from shared.rpc import messages
+from tests.memtable.model import Operation
+from tests.queryworker.truth import assert_get
+from tests.queryworker.world import World, open_world
+from tests.redis_server import RedisServer
+
+
+def _adds(first: int, count: int) -> list[Operation]:
+    return [Operation(Op.ADD, f"r{i}", (float(i), 1.0), f"doc {i}", {"n": i}) for i in range(first, first + count)]
+
+
+async def _pointer(world: World) -> Pointer | None:
+    [state] = await world.log.states([(world.collection, 0)])
+    assert state is not None
+    return state.pointer
+
+
+async def _lose_and_restore(world: World, keys: Keys, pointer: Pointer | None) -> None:
+    """What reconciliation makes of an empty Redis."""
+    await world.redis.delete(keys.state(world.collection), keys.log(world.collection, 0))
+    fixed = {"space": "l2", "shards": 1, "ef_construction": 100, "max_neighbors": 16}
+    world.head += limits.BACKLOG_OPS_CEILING
+    await world.lifecycle.restore(
+        world.collection, world.head, database_key="db", fixed=fixed, generation=0, dimension=2, pointers=[pointer]
+    )
+    covers = pointer.covers if pointer else 1
+    world.state = dict(world.states[covers])
+
+
+@pytest.mark.parametrize("compacted", [True, False])
+async def test_a_worker_that_saw_writes_which_are_lost_goes_on_from_the_newest_manifest(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path, *, compacted: bool
+) -> None:
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        if compacted:
+            await world.write(_adds(0, 10))
+            await world.compact()
+        pointer = await _pointer(world)
+        await world.write([*_adds(10, 5), Operation(Op.DELETE, "r3")])
+        await assert_get(world, world.state)
+        await _lose_and_restore(world, keys, pointer)
+        await assert_get(world, world.state)
+        await world.write([Operation(Op.DELETE, "r4"), *_adds(20, 3)])
+        await assert_get(world, world.state)
+        await world.compact()
+        await world.settled()
+        await assert_get(world, world.state)
+
+
+async def test_a_log_that_lost_entries_in_its_middle_stays_corrupt_for_a_worker_that_saw_them(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    """Beginning again from the manifest must not hide a gap."""
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        lost = await world.write(_adds(0, 2))
+        await world.write(_adds(2, 2))
+        await assert_get(world, world.state)
+        await world.redis.xtrim(keys.log(world.collection, 0), minid=f"{lost}-0", approximate=False)
+        await world.write(_adds(4, 2))
+        await assert_get(world, world.state)  # it has them all
+        await world.redis.xtrim(keys.log(world.collection, 0), maxlen=0, approximate=False)
+        await world.write(_adds(6, 2))
+        await assert_get(world, world.state)
+        await world.write(_adds(8, 2))
+        await world.redis.xtrim(keys.log(world.collection, 0), maxlen=0, approximate=False)
+        for _ in range(2):
+            with pytest.raises(Corrupt, match="lost entries"):
+                await world.worker.count(messages.CountRequest(world.shard()))
