@@ -117,7 +117,7 @@ async def persist(attempt: Callable[[], Awaitable[T]], *, writes: bool, deadline
     """Repeats `attempt` over lost and refused connections until its deadline. It must be idempotent.
 
     Raises UnknownOutcome when it writes and some try may have reached the server, Unavailable when none did, Backoff
-    when the server is out of memory.
+    when the server is out of memory and no try was applied.
     """
     unknown = False
     last: PolychromeError = Unavailable("The log did not answer in time")
@@ -130,6 +130,9 @@ async def persist(attempt: Callable[[], Awaitable[T]], *, writes: bool, deadline
                     return await attempt()
                 except _REDIS_FAILURES as error:
                     meant = translated(error, writes=writes)
+                    if isinstance(meant, Backoff) and before:
+                        # An earlier try may have been applied; a full server refuses to look that up.
+                        meant = UnknownOutcome(meant.message)
                     if not isinstance(meant, Unavailable):
                         raise meant from error
                     unknown = before or isinstance(meant, UnknownOutcome)
