@@ -96,7 +96,7 @@ class QuotaExceeded(PolychromeError):
 
 
 class Unimplemented(PolychromeError):
-    """This build does not do that."""
+    """Not done by this build."""
 
     code = "unimplemented"
 

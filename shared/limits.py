@@ -30,8 +30,8 @@ BACKLOG_OPS_MAX: Final = 2_000_000
 """Default limit of operations in one collection's log before writes are answered with Backoff; configurable."""
 
 BACKLOG_OPS_CEILING: Final = 1 << 24
-"""No limit of operations may be set higher. The positions handed out beyond the newest manifests are at most this many, so
-a collection restored without its log goes on this far beyond them, and no position is handed out twice."""
+"""No limit of operations may be set higher. The positions handed out beyond the newest manifests are at most this many,
+so a collection restored without its log goes on this far beyond them, and no position is handed out twice."""
 
 BACKLOG_BYTES_MAX: Final = 2 * 1024 * 1024 * 1024
 """Default limit of bytes in one collection's log; configurable."""

@@ -16,7 +16,9 @@ def node() -> str:
     if node is None or npm is None:
         pytest.skip("node and npm are not installed")
     if not (PACKAGE / "node_modules" / "chromadb").is_dir():
-        installed = subprocess.run([npm, "install", "--no-audit", "--no-fund"], cwd=PACKAGE, capture_output=True, text=True, timeout=100)
+        installed = subprocess.run(
+            [npm, "install", "--no-audit", "--no-fund"], cwd=PACKAGE, capture_output=True, text=True, timeout=100
+        )
         assert installed.returncode == 0, installed.stdout + installed.stderr
     return node
 
