@@ -17,7 +17,11 @@ def node() -> str:
         pytest.skip("node and npm are not installed")
     if not (PACKAGE / "node_modules" / "chromadb").is_dir():
         installed = subprocess.run(
-            [npm, "install", "--no-audit", "--no-fund"], cwd=PACKAGE, capture_output=True, text=True, timeout=100
+            [npm, "install", "--no-package-lock", "--no-audit", "--no-fund"],
+            cwd=PACKAGE,
+            capture_output=True,
+            text=True,
+            timeout=100,
         )
         assert installed.returncode == 0, installed.stdout + installed.stderr
     return node
