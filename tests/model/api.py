@@ -50,7 +50,11 @@ class Api:
             "metadatas": [row.metadata for row in rows],
         }
         needed = () if operation == "update" else ("embeddings",)
-        body: dict[str, Any] = {name: values for name, values in columns.items() if name in needed or any(values)}
+        body: dict[str, Any] = {
+            name: values
+            for name, values in columns.items()
+            if name in needed or any(value is not None for value in values)
+        }
         body["ids"] = [row.id for row in rows]
         self.records(collection_id, operation, body)
 
