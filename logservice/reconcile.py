@@ -7,8 +7,8 @@ Redis has no mark of a cluster (it is new, or has lost everything):
                                  3. a snapshot with these heads, so that a second loss begins from them
                                  4. states, rows, and last the mark; until then every append and read is refused
 Redis has the mark:
-    its catalog is older than the snapshot, or a shard's pointer is more than one manifest behind the bucket (a Redis
-    that came back from an older copy of itself): missing rows and pointers are restored, heads raised as above
+    its catalog or a head is older than the snapshot, or a pointer is more than one manifest behind the bucket (a Redis
+    that came back from an older copy of itself): missing rows and pointers are restored, all heads raised as above
     a pointer is one manifest behind: a compactor died between the two halves of its commit; completed
 
 Why the heads are safe: an append is refused when more than `limits.BACKLOG_OPS_CEILING` operations are not trimmed, and
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Final, TypeVar
 
@@ -29,12 +30,12 @@ import msgspec
 from logservice.garbage import collection_of
 from logservice.snapshots import Snapshots
 from shared import limits
-from shared.catalog import Catalog, Cluster
-from shared.catalog.image import CatalogImage, CollectionImage, Images
+from shared.catalog import Catalog, Cluster, Collection
+from shared.catalog.image import CatalogImage, CollectionImage, Images, merged
 from shared.clock import Clock
-from shared.errors import Corrupt
+from shared.errors import Corrupt, Gone
 from shared.log.log import Log
-from shared.log.state import Pointer, ShardState
+from shared.log.state import Pointer
 from shared.manifest import Manifest, ManifestStore, complete
 from shared.model import FIRST_POSITION
 from shared.objects.port import ObjectStore
@@ -84,6 +85,16 @@ class _Found:
 
     def missing(self, head: int) -> MissingRange:
         return MissingRange(self.image.id, self.image.name, self.covered, self.image.head, head)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """A shard whose newest manifest in the bucket is more than one ahead of its pointer."""
+
+    collection: str
+    shard: int
+    pointer: Pointer | None
+    newest: Pointer
 
 
 class Reconciler:
@@ -158,31 +169,28 @@ class Reconciler:
     # A Redis that is there, and may have gone back in time
 
     async def _verify(self, cluster: Cluster, image: CatalogImage | None) -> None:
-        missing: list[MissingRange] = []
-        if image is not None and image.changes > await self._catalog.changes():
-            log.warning("catalog_went_back", snapshot=image.changes, redis=await self._catalog.changes())
-            missing += await self._restore_lost_rows(image)
-        known = {one.id: one for one in image.collections} if image else {}
-        shards = [
-            (collection.id, shard, known.get(collection.id))
-            async for collection in self._catalog.collections()
-            for shard in range(collection.shards)
-        ]
-        for lost in await _each(shards, self._verify_shard):
-            missing += [lost] if lost else []
-        if missing:
-            await self._report(cluster, missing, image)
+        living = [collection async for collection in self._catalog.collections()]
+        shards = [(collection.id, shard) for collection in living for shard in range(collection.shards)]
+        ahead = [found for found in await _each(shards, self._examine) if found]
+        heads = {one.id: one.head for one in image.collections} if image else {}
+        behind = [collection.id for collection in living if collection.head < heads.get(collection.id, 0)]
+        changes = await self._catalog.changes()
+        if ahead or behind or (image is not None and image.changes > changes):
+            log.warning("redis_went_back", shards=len(ahead), heads=len(behind), redis_changes=changes)
+            await self._bring_forward(cluster, image, living, ahead)
 
-    async def _restore_lost_rows(self, image: CatalogImage) -> list[MissingRange]:
-        present = {collection.id async for collection in self._catalog.collections()}
-        found = await self._find(one for one in image.collections if one.id not in present)
-        heads = await self._restore_states(found, [one.restored(0) for one in found])
-        await self._images.restore_rows(image)
-        return [one.missing(head) for one, head in zip(found, heads, strict=True)]
+    async def _examine(self, which: tuple[str, int]) -> _Ahead | None:
+        """One shard that cannot be read keeps its trouble to itself: its compactor and its readers report it too."""
+        try:
+            return await self._compare(*which)
+        except Gone:
+            return None
+        except Corrupt as error:
+            log.error("shard_not_compared", collection=which[0], shard=which[1], message=error.message)  # noqa: TRY400
+            return None
 
-    async def _verify_shard(self, which: tuple[str, int, CollectionImage | None]) -> MissingRange | None:
+    async def _compare(self, collection_id: str, shard: int) -> _Ahead | None:
         """The bucket is read before Redis: a healthy pointer is then at most one manifest behind, however busy."""
-        collection_id, shard, image = which
         (before,) = await self._log.states([(collection_id, shard)])
         if before is None or not await self._manifests.find(collection_id, shard, _version(before.pointer) + 1):
             return None
@@ -194,18 +202,32 @@ class Reconciler:
             done = await complete(self._objects, self._log.commit, collection_id, shard, state.pointer)
             log.info("commit_completed", collection=collection_id, shard=shard, done=done is not None)
             return None
-        return await self._advance(collection_id, shard, image, state, newest[1])
+        return _Ahead(collection_id, shard, state.pointer, newest[1])
 
-    async def _advance(
-        self, collection_id: str, shard: int, image: CollectionImage | None, state: ShardState, newest: Pointer
-    ) -> MissingRange:
-        """Redis went back: the bucket's manifest counts, and no position that it may have seen is handed out again."""
-        seen = max(state.head, image.head if image else 0)
-        head = max(seen, newest.covers) + limits.BACKLOG_OPS_CEILING
-        head = await self._images.raise_head(collection_id, head)
-        await self._log.commit(collection_id, shard, state.pointer, newest)
-        name = image.name if image else ""
-        return MissingRange(collection_id, name, [newest.covers], seen, head)
+    async def _bring_forward(
+        self, cluster: Cluster, image: CatalogImage | None, living: list[Collection], ahead: list[_Ahead]
+    ) -> None:
+        """What shows that Redis went back shows it for every collection: of those that nothing is known of, the log
+        alone may have been lost. The snapshot with the new heads comes first, so that a loss right after begins from
+        them.
+        """
+        present = {collection.id for collection in living}
+        found = await self._find(one for one in image.collections if one.id not in present) if image else []
+        lost = [one.restored(0) for one in found]
+        missing = [_rolled_back(one, ahead, image) for one in living]
+        now = await self._images.take(cluster)
+        heads = {one.id: one.head for one in lost} | {one.collection: one.head for one in missing}
+        await self._snapshots.write(merged(now, image, heads))
+        restored = await self._restore_states(found, lost)
+        for one in missing:
+            await self._images.raise_head(one.collection, one.head)
+        if image is not None:
+            await self._images.restore_rows(image)
+        for newer in ahead:
+            with suppress(Gone):
+                await self._log.commit(newer.collection, newer.shard, newer.pointer, newer.newest)
+        missing += [one.missing(head) for one, head in zip(found, restored, strict=True)]
+        await self._report(cluster, missing, image)
 
     async def _report(self, cluster: Cluster, missing: list[MissingRange], image: CatalogImage | None) -> None:
         known = {one.id for one in image.collections} if image else set()
@@ -233,6 +255,15 @@ class Reconciler:
 
 def _version(pointer: Pointer | None) -> int:
     return pointer.version if pointer else 0
+
+
+def _rolled_back(collection: Collection, ahead: Iterable[_Ahead], image: CatalogImage | None) -> MissingRange:
+    newest = {one.shard: one.newest for one in ahead if one.collection == collection.id}
+    pointers = [newest.get(shard, pointer) for shard, pointer in enumerate(collection.pointers)]
+    covered = [pointer.covers if pointer else FIRST_POSITION for pointer in pointers]
+    known = {one.id: one.head for one in image.collections} if image else {}
+    seen = max(*covered, collection.head, known.get(collection.id, 0))
+    return MissingRange(collection.id, collection.name, covered, seen, seen + limits.BACKLOG_OPS_CEILING)
 
 
 async def _each(items: Iterable[S], work: Callable[[S], Awaitable[T]]) -> list[T]:

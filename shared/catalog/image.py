@@ -93,6 +93,25 @@ def decode_image(data: bytes) -> CatalogImage:
     return image
 
 
+def merged(now: CatalogImage, older: CatalogImage | None, heads: Mapping[str, int]) -> CatalogImage:
+    """What Redis has now and what only the other image knows, with these heads."""
+    tenants = {one.name: one for one in older.tenants} if older else {}
+    databases = {(one.tenant, one.name): one for one in older.databases} if older else {}
+    collections = {one.id: one for one in older.collections} if older else {}
+    tenants |= {one.name: one for one in now.tenants}
+    databases |= {(one.tenant, one.name): one for one in now.databases}
+    collections |= {one.id: one for one in now.collections}
+    return msgspec.structs.replace(
+        now,
+        changes=max(now.changes, older.changes if older else 0),
+        tenants=list(tenants.values()),
+        databases=list(databases.values()),
+        collections=[
+            msgspec.structs.replace(one, head=max(one.head, heads.get(one.id, 0))) for one in collections.values()
+        ],
+    )
+
+
 class Images:
     """Takes images of the catalog in Redis and puts them back."""
 

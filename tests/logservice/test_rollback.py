@@ -1,0 +1,146 @@
+"""A Redis that came back from an older copy of itself: what shows it, what is done about positions (promise 5)."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from logservice.reconcile import Reconciler
+from logservice.snapshots import Snapshots
+from shared.catalog import Catalog, Collection, Database
+from shared.catalog.image import Images
+from shared.clock import SystemClock
+from shared.log.log import Log
+from shared.objects.port import ObjectStore
+from shared.redis.client import open_redis
+from shared.redis.keys import Keys
+from tests.log.appending import append, make_collection
+from tests.logservice.compacting import compact, publish
+from tests.redis_server import RedisServer
+
+
+@dataclass
+class Rolling:
+    """A cluster whose Redis can be set back."""
+
+    server: RedisServer
+    catalog: Catalog
+    images: Images
+    log: Log
+    objects: ObjectStore
+    snapshots: Snapshots
+    copy: Path
+
+    async def reconcile(self) -> None:
+        await Reconciler(self.catalog, self.images, self.log, self.objects, self.snapshots, SystemClock()).run()
+
+    async def snapshot(self) -> None:
+        cluster = await self.catalog.cluster()
+        assert cluster is not None
+        await self.snapshots.write(await self.images.take(cluster))
+
+    async def remember(self) -> None:
+        await asyncio.to_thread(self.server.kill)
+        shutil.copytree(self.server.directory, self.copy)
+        await asyncio.to_thread(self.server.start)
+
+    async def go_back(self) -> None:
+        await asyncio.to_thread(self.server.kill)
+        shutil.rmtree(self.server.directory)
+        shutil.copytree(self.copy, self.server.directory)
+        await asyncio.to_thread(self.server.start)
+
+    async def database(self) -> Database:
+        found = await self.catalog.get_database("default_tenant", "default_database")
+        assert found is not None
+        return found
+
+    async def missing(self) -> set[str]:
+        report = await self.images.read_report()
+        return {one["collection"] for one in report["missing"]} if report else set()
+
+
+@pytest.fixture
+async def rolling(valkey: RedisServer, keys: Keys, objects: ObjectStore, tmp_path: Path) -> AsyncIterator[Rolling]:
+    async with open_redis(valkey.url) as redis:
+        catalog = Catalog(redis, keys)
+        images, log = Images(redis, keys, catalog), Log(redis, keys)
+        yield Rolling(valkey, catalog, images, log, objects, Snapshots(objects, 10), tmp_path / "copy")
+
+
+@pytest.fixture
+def valkey(own_server: RedisServer) -> RedisServer:
+    return own_server
+
+
+async def _appended(world: Rolling, collection: Collection, count: int) -> int:
+    return (await append(world.log, collection, [str(i) for i in range(count)])).head
+
+
+async def test_positions_that_only_a_snapshot_knows_of_are_not_handed_out_again(rolling: Rolling) -> None:
+    """Nothing was compacted since, no row was changed: the heads alone show that Redis went back."""
+    await rolling.reconcile()
+    made = await make_collection(rolling.catalog, await rolling.database())
+    await rolling.remember()
+    await _appended(rolling, made, 10)
+    await rolling.snapshot()
+    later = await _appended(rolling, made, 5)
+    await rolling.go_back()
+    await rolling.reconcile()
+    assert (await append(rolling.log, made, ["x"])).first >= later
+    assert await rolling.missing() == {made.id}
+
+
+async def test_where_one_collection_shows_that_redis_went_back_no_other_one_is_trusted(rolling: Rolling) -> None:
+    await rolling.reconcile()
+    shown = await make_collection(rolling.catalog, await rolling.database(), "shown")
+    silent = await make_collection(rolling.catalog, await rolling.database(), "silent")
+    await rolling.snapshot()
+    await rolling.remember()
+    for _ in range(2):
+        await _appended(rolling, shown, 1)
+        await compact(rolling.log, rolling.objects, shown.id)
+    later = await _appended(rolling, silent, 7)
+    await rolling.go_back()
+    await rolling.reconcile()
+    assert (await append(rolling.log, silent, ["x"])).first >= later
+    assert await rolling.missing() == {shown.id, silent.id}
+
+
+async def test_heads_that_a_rollback_raised_are_in_a_snapshot_before_anything_is_appended(rolling: Rolling) -> None:
+    """Otherwise a loss right after would begin from the old heads, and the gap would be handed out twice."""
+    await rolling.reconcile()
+    made = await make_collection(rolling.catalog, await rolling.database())
+    await rolling.remember()
+    for _ in range(2):
+        await _appended(rolling, made, 1)
+        await compact(rolling.log, rolling.objects, made.id)
+    await rolling.snapshot()
+    await rolling.go_back()
+    await rolling.reconcile()
+    late = await make_collection(rolling.catalog, await rolling.database(), "late")
+    after = await _appended(rolling, made, 10)
+    assert late.id != made.id
+    await asyncio.to_thread(rolling.server.lose_everything)
+    await rolling.reconcile()
+    assert (await append(rolling.log, made, ["x"])).first >= after
+
+
+async def test_a_shard_whose_manifest_cannot_be_read_does_not_keep_the_others_from_being_compared(
+    rolling: Rolling,
+) -> None:
+    await rolling.reconcile()
+    broken = await make_collection(rolling.catalog, await rolling.database(), "broken")
+    sound = await make_collection(rolling.catalog, await rolling.database(), "sound")
+    for one in (broken, sound):
+        await append(rolling.log, one, ["a"])
+    pointer = await publish(rolling.objects, sound.id, 0, 2, None)
+    await rolling.objects.put(f"{broken.id}/0/manifests/{1:020d}.json", b"not a manifest")
+    await asyncio.to_thread(rolling.server.restart)
+    await rolling.reconcile()
+    assert (await rolling.log.read(sound.id, 0)).state.pointer == pointer
