@@ -11,8 +11,11 @@ if redis.call('EXISTS', KEYS[1]) == 0 then return false end
 local fields = redis.call('HMGET', KEYS[1], unpack(ARGV, 3))
 local limit = tonumber(ARGV[2])
 local after, entries, size = ARGV[1], {}, 0
+-- With a limit, no more are taken out at once than should go below it, going by those so far: an entry may have megabytes,
+-- and while this runs nobody else is served.
+local count = limit and 4 or 100
 while true do
-  local some = redis.call('XRANGE', KEYS[2], '(' .. after, '+', 'COUNT', 100)
+  local some = redis.call('XRANGE', KEYS[2], '(' .. after, '+', 'COUNT', count)
   for i = 1, #some do
     local values = some[i][2]
     size = size + #values[#values]
@@ -23,6 +26,9 @@ while true do
       return {fields, entries, #more == 0 and 1 or 0}
     end
   end
-  if #some < 100 then return {fields, entries, 1} end
+  if #some < count then return {fields, entries, 1} end
   after = some[#some][1]
+  if limit then
+    count = math.max(1, math.min(100, math.ceil((limit - size) * #entries / math.max(size, 1))))
+  end
 end
