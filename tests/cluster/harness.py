@@ -146,7 +146,7 @@ class ClusterBuilder:
         with ExitStack() as stack:
             redis = stack.enter_context(redis_by_command(self.directory, services["redis"].command))
             assert objects.endpoint is not None
-            here = Here(redis.url.removeprefix("redis://").removesuffix("/0"), objects.endpoint.address)
+            here = Here(redis.url.rpartition("@")[2].removesuffix("/0"), objects.endpoint.address)
             scratch = self.directory / "scratch"
             bucket = spec_of(services["bucket"], 1, here, scratch)
             subprocess.run(bucket.argv, env=os.environ | dict(bucket.environ), check=True, capture_output=True)

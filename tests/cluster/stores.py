@@ -55,11 +55,12 @@ def own_redis(directory: Path) -> Iterator[RedisNode]:
 def redis_by_command(directory: Path, command: tuple[str, ...]) -> Iterator[RedisNode]:
     """A server by its own command line (`valkey-server --appendonly yes ...`), on a free port."""
     port = free_port()
+    password = command[command.index("--requirepass") + 1]
     data = directory / "redis"
     data.mkdir(parents=True)
     here = ("--bind", "127.0.0.1", "--port", str(port), "--dir", str(data))
     spec = ProcessSpec("redis", "redis", (str(find_program()), *command[1:], *here))
-    with _running(RedisNode(spec, f"redis://127.0.0.1:{port}/0", directory / "redis.log")) as node:
+    with _running(RedisNode(spec, f"redis://:{password}@127.0.0.1:{port}/0", directory / "redis.log")) as node:
         yield node
 
 
