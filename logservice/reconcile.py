@@ -33,7 +33,7 @@ from shared import limits
 from shared.catalog import Catalog, Cluster, Collection
 from shared.catalog.image import CatalogImage, CollectionImage, Images, merged
 from shared.clock import Clock
-from shared.errors import Corrupt, Gone
+from shared.errors import Corrupt, Gone, Unavailable
 from shared.log.log import Log
 from shared.log.state import Pointer
 from shared.manifest import Manifest, ManifestStore, complete
@@ -133,25 +133,30 @@ class Reconciler:
         strangers = await self._collections_in_bucket()
         if strangers:
             raise Corrupt(f"the bucket holds {len(strangers)} collections and no snapshot of the catalog they are in")
-        image = await self._images.take(Cluster.new())
-        await self._snapshots.write(image)
-        cluster = await self._catalog.found(Cluster(image.cluster, image.epoch))
+        cluster = Cluster.new()
+        await self._write(Images.empty(cluster, self._clock.now()), await self._snapshots.next_number())
+        await self._catalog.found(cluster)
         await self._catalog.bootstrap()
         log.info("cluster_founded", cluster=cluster.id)
         return cluster
 
     async def _restore(self, image: CatalogImage) -> Cluster:
         cluster = Cluster(image.cluster, image.epoch + 1)
+        number = await self._snapshots.next_number()
         log.warning("redis_is_empty", cluster=cluster.id, collections=len(image.collections), snapshot_s=image.taken_s)
         found = await self._find(image.collections)
         restored = [one.restored(0) for one in found]
-        await self._snapshots.write(
-            msgspec.structs.replace(image, epoch=cluster.epoch, collections=restored, taken_s=self._clock.now())
+        await self._write(
+            msgspec.structs.replace(image, epoch=cluster.epoch, collections=restored, taken_s=self._clock.now()), number
         )
         heads = await self._restore_states(found, restored)
         await self._images.restore_rows(image)
         await self._report(cluster, [one.missing(head) for one, head in zip(found, heads, strict=True)], image)
         return await self._catalog.found(cluster)
+
+    async def _write(self, image: CatalogImage, number: int) -> None:
+        if not await self._snapshots.write(image, number):
+            raise Unavailable("Another log service is opening the cluster")
 
     async def _find(self, collections: Iterable[CollectionImage]) -> list[_Found]:
         async def one(image: CollectionImage) -> _Found:
@@ -215,9 +220,10 @@ class Reconciler:
         found = await self._find(one for one in image.collections if one.id not in present) if image else []
         lost = [one.restored(0) for one in found]
         missing = [_rolled_back(one, ahead, image) for one in living]
+        number = await self._snapshots.next_number()
         now = await self._images.take(cluster)
         heads = {one.id: one.head for one in lost} | {one.collection: one.head for one in missing}
-        await self._snapshots.write(merged(now, image, heads))
+        await self._write(merged(now, image, heads), number)
         restored = await self._restore_states(found, lost)
         for one in missing:
             await self._images.raise_head(one.collection, one.head)

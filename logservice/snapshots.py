@@ -59,18 +59,25 @@ class Snapshots:
             raise Corrupt(f"{key} does not unpack: {error}") from error
         return decode_image(text)
 
-    async def write(self, image: CatalogImage) -> int:
-        """Writes it under the next number, which it returns, and deletes the oldest."""
-        data = await asyncio.to_thread(lambda: gzip.compress(image.encode(), compresslevel=3, mtime=int(image.taken_s)))
+    async def next_number(self) -> int:
+        """The number for an image that is yet to be taken."""
         numbers = await self._numbers()
-        number = numbers[-1] + 1 if numbers else 1
-        while not await self._objects.create(snapshot_key(number), data):
-            number += 1
+        return numbers[-1] + 1 if numbers else 1
+
+    async def write(self, image: CatalogImage, number: int) -> bool:
+        """Writes it under a number that was asked for before the image was taken, so that of two snapshots the higher
+        number is never the older image. False, and nothing was written: somebody else has taken the number since.
+        """
+        data = await asyncio.to_thread(lambda: gzip.compress(image.encode(), compresslevel=3, mtime=int(image.taken_s)))
+        if not await self._objects.create(snapshot_key(number), data):
+            log.warning("catalog_snapshot_lost", number=number)
+            return False
         SNAPSHOTS.inc()
         SNAPSHOT_BYTES.set(len(data))
-        await self._objects.delete([snapshot_key(old) for old in numbers[: max(0, len(numbers) + 1 - self._keep)]])
         log.info("catalog_snapshot", number=number, bytes=len(data), collections=len(image.collections))
-        return number
+        numbers = await self._numbers()
+        await self._objects.delete([snapshot_key(old) for old in numbers[: -self._keep]])
+        return True
 
     async def _numbers(self) -> list[int]:
         found = [_KEY.fullmatch(info.key) async for info in self._objects.list(PREFIX)]
@@ -98,10 +105,10 @@ class Snapshotter:
         changed = self._written is None or self._written.changes != changes
         if now < self._rest_until_s or not (changed or now >= self._refresh_at_s):
             return False
+        number = await self._snapshots.next_number()
         image = await self._images.take(self._cluster)
-        wrote = not image.same_content(self._written)
+        wrote = not image.same_content(self._written) and await self._snapshots.write(image, number)
         if wrote:
-            await self._snapshots.write(image)
             self._written = image
         took_s = self._clock.monotonic() - now
         self._rest_until_s = now + (self._rest_ratio + 1) * took_s

@@ -93,8 +93,15 @@ class Collector:
             if row is not None
         ]
 
+    async def _exists(self, collection_id: str) -> bool:
+        state = self._keys.state(collection_id)
+        return bool(await persist(lambda: command(self._redis, "EXISTS", state), writes=False))
+
     async def _repair(self, database_key: str, collection_id: str, row: dict[str, Any], state: bytes | None) -> bool:
         if state is None:
+            # Not while Redis is lost or just restored: then the state is missing only for this moment.
+            if await self._catalog.cluster() is None or await self._exists(collection_id):
+                return False
             await self._slots.collections(database_key, "delete", row["name"], collection_id)
             log.warning("row_without_state", collection=collection_id, name=row["name"])
             return True

@@ -14,7 +14,7 @@ from shared.catalog.catalog import Catalog
 from shared.catalog.founding import Cluster, Founding
 from shared.catalog.model import Database
 from shared.catalog.slots import Slots
-from shared.errors import Corrupt
+from shared.errors import Corrupt, Unavailable
 from shared.log.lifecycle import Lifecycle
 from shared.log.state import Pointer
 from shared.redis.client import command, guarded, persist
@@ -123,7 +123,14 @@ class Images:
         self._lifecycle = Lifecycle(redis, keys)
         self._founding = Founding(redis, keys)
 
+    @staticmethod
+    def empty(cluster: Cluster, taken_s: float) -> CatalogImage:
+        return CatalogImage(cluster.id, cluster.epoch, 0, taken_s, [], [], [])
+
     async def take(self, cluster: Cluster) -> CatalogImage:
+        """The catalog of this cluster. Raises Unavailable when Redis was lost on the way, even if it is restored by
+        now: an image of half a catalog must never become a snapshot.
+        """
         changes = await self._catalog.changes()
         tenants = [TenantImage(name, row) for name, row in sorted((await self._rows(self._keys.tenants)).items())]
         databases: list[DatabaseImage] = []
@@ -134,6 +141,8 @@ class Images:
                 if database.name in rows:
                     databases.append(DatabaseImage(tenant.name, database.name, database.key, rows[database.name]))
                     collections += [image async for image in self._collections(database)]
+        if await self._catalog.cluster() != cluster:
+            raise Unavailable("The cluster was lost or restored while its catalog was read")
         return CatalogImage(cluster.id, cluster.epoch, changes, time.time(), tenants, databases, collections)
 
     async def _rows(self, key: str) -> dict[str, str]:

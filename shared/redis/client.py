@@ -35,21 +35,38 @@ class NotConnected(failures.ConnectionError):
     """No connection could be made, so nothing was sent."""
 
 
-class _Telling:
-    """Mixed into a connection class: failing to connect is told apart from losing a connection."""
+class _Strict:
+    """Mixed into a connection class. Failing to connect is told apart from losing a connection. And a cancellation that
+    arrives while a command is being sent is never lost: redis-py sends under `asyncio.wait_for`, which swallows it
+    (before Python 3.12) when the sending ends in the same moment, and then deadlines and shutdowns wait for ever.
+    """
+
+    socket_timeout: float | None
 
     async def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        base: Any = super()
         try:
-            await super().connect_check_health(*args, **kwargs)  # type: ignore[misc]  # the mixed-in class has it
+            await base.connect_check_health(*args, **kwargs)
         except (failures.ConnectionError, failures.TimeoutError) as error:
             raise NotConnected(str(error)) from error
 
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        base: Any = super()
+        limit_s, self.socket_timeout = self.socket_timeout, None  # None: redis-py then sends without `wait_for`
+        try:
+            async with asyncio.timeout(limit_s):
+                await base.send_packed_command(command, check_health=check_health)
+        except TimeoutError as error:
+            raise failures.TimeoutError("Timeout writing to socket") from error
+        finally:
+            self.socket_timeout = limit_s
 
-class _PlainConnection(_Telling, Connection):
+
+class _PlainConnection(_Strict, Connection):
     pass
 
 
-class _TlsConnection(_Telling, SSLConnection):
+class _TlsConnection(_Strict, SSLConnection):
     pass
 
 

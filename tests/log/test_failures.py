@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from shared.catalog import Catalog, Collection, Database
 from shared.errors import Unavailable, UnknownOutcome
 from shared.log.log import Log
-from shared.redis.client import guarded, open_redis
+from shared.redis.client import command, guarded, open_redis
 from shared.redis.keys import Keys
 from tests.log.appending import append, eventually, everything, make_cluster, make_collection
 from tests.redis_server import RedisServer
@@ -101,6 +101,24 @@ async def test_an_answer_that_never_comes_is_an_unknown_outcome_and_the_request_
     settled = await append(log, collection, ["a"], request_id=request_id)
     assert (settled.first, settled.head) == (1, 2)
     assert await everything(log, collection) == {1: "a"}
+
+
+async def test_a_cancellation_is_never_lost(own_server: RedisServer) -> None:
+    chance = random.Random(3)
+    for _ in range(40):
+        async with open_redis(own_server.url) as redis:
+
+            async def ask(client: Redis = redis) -> None:
+                while True:
+                    await command(client, "PING")
+
+            asking = [asyncio.create_task(ask()) for _ in range(5)]
+            await asyncio.sleep(chance.random() * 0.004)
+            for task in asking:
+                task.cancel()
+            async with asyncio.timeout(5):
+                ended = await asyncio.gather(*asking, return_exceptions=True)
+            assert all(isinstance(end, asyncio.CancelledError) for end in ended)
 
 
 async def test_scripts_are_taught_again_to_a_server_that_forgot_them(opened: Opened) -> None:

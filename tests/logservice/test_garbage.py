@@ -267,3 +267,24 @@ async def test_manifests_are_read_once(world):
     await world.collect()
     await world.collect()
     assert len(reads) == 1
+
+
+async def test_a_clock_that_is_ahead_of_the_bucket_deletes_nothing_early() -> None:
+    """Ages are compared with the bucket's own time: clocks decide nothing."""
+    world = World()
+    collection = world.collection()
+    await world.publish(collection, "old")
+    await world.publish(collection, "new")
+    await world.upload(collection, "in-the-making")
+    world.garbage = Garbage(world.objects, Ahead(world.clock), Periods(GRACE_S, RETENTION_S))
+    assert await world.collect() == Collected(0, 0, 0)
+
+
+class Ahead(Clock):
+    """A day ahead of another clock."""
+
+    def __init__(self, other: Clock) -> None:
+        self._other = other
+
+    def now(self) -> float:
+        return self._other.now() + 86400.0

@@ -42,7 +42,8 @@ class World:
     async def snapshot(self) -> None:
         cluster = await self.catalog.cluster()
         assert cluster is not None
-        await self.snapshots.write(await self.images.take(cluster))
+        number = await self.snapshots.next_number()
+        assert await self.snapshots.write(await self.images.take(cluster), number)
 
     async def lose_redis(self) -> None:
         await asyncio.to_thread(self.server.lose_everything)
@@ -247,9 +248,25 @@ async def test_collections_that_only_the_bucket_knows_are_reported(world: World)
 async def test_old_snapshots_are_deleted_and_numbers_never_used_again(world: World) -> None:
     cluster = await world.reconcile()
     few = Snapshots(world.objects, 3)
-    numbers = [await few.write(await world.images.take(cluster)) for _ in range(5)]
-    assert numbers == [2, 3, 4, 5, 6]
+    for number in range(2, 7):
+        assert await few.next_number() == number
+        assert await few.write(await world.images.take(cluster), number)
+    assert not await few.write(await world.images.take(cluster), 6)
     assert [info.key async for info in world.objects.list("catalog/")] == [snapshot_key(n) for n in (4, 5, 6)]
+
+
+async def test_no_snapshot_is_taken_of_a_catalog_that_was_lost_meanwhile(world: World) -> None:
+    cluster = await world.reconcile()
+    await make_collection(world.catalog, await world.database())
+    await world.snapshot()
+    snapshotter = Snapshotter(world.images, world.snapshots, cluster, SystemClock())
+    await world.lose_redis()
+    with pytest.raises(Unavailable):
+        await snapshotter.step(0)
+    await world.reconcile()
+    with pytest.raises(Unavailable):
+        await snapshotter.step(0)  # restored by another leader: this one has to begin anew
+    assert await world.catalog.count_collections(await world.database()) == 1
 
 
 async def test_a_snapshot_follows_a_change_and_nothing_else(world: World) -> None:

@@ -42,7 +42,8 @@ class Rolling:
     async def snapshot(self) -> None:
         cluster = await self.catalog.cluster()
         assert cluster is not None
-        await self.snapshots.write(await self.images.take(cluster))
+        number = await self.snapshots.next_number()
+        assert await self.snapshots.write(await self.images.take(cluster), number)
 
     async def remember(self) -> None:
         await asyncio.to_thread(self.server.kill)
