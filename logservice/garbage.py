@@ -1,7 +1,7 @@
 """Garbage collection in the bucket: what may be deleted, and its deletion.
 
 Nobody deletes while working; crashes and lost races leave files behind. One collector at a time goes over the bucket.
-Time only ever keeps things longer: what it may delete follows from manifests.
+Time only ever keeps things longer: what it may delete follows from manifests. Ages are told by the bucket's clock.
 
 1. Manifests. Of a living shard, kept are: the one that the pointer names and all later ones (a later one may be waiting
    to be completed), and every one that was replaced less than `retention_s` ago, judged by the age of the manifest
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -172,8 +173,7 @@ class Garbage:
         not deleted, with its pointer. Raises Corrupt when the bucket contradicts it (nothing was deleted then),
         Unavailable.
         """
-        found = [info async for info in self._objects.list("")]
-        now = self._clock.now()
+        found, now = await self._survey()
         living = frozenset(collection for collection, _ in shards)
         self._observe(found, living, now)
         manifests = judge_manifests(found, shards, now, self._periods)
@@ -196,6 +196,19 @@ class Garbage:
         if manifests.condemned or others:
             log.info("collected garbage", manifests=collected.manifests, others=collected.others, bytes=collected.bytes)
         return collected
+
+    async def _survey(self) -> tuple[list[ObjectInfo], float]:
+        """Everything in the bucket, and the time by which its age is judged: the earlier one of our clock and the
+        bucket's, which the age of a fresh object tells. With a clock that is ahead, files that are being uploaded
+        would be old.
+        """
+        probe = f"{PROBES}{uuid.uuid4().hex}"
+        await self._objects.put(probe, b"what time is it?")
+        now = self._clock.now()
+        found = [info async for info in self._objects.list("")]
+        await self._objects.delete([probe])
+        times = [info.modified_s for info in found if info.key == probe]
+        return [info for info in found if info.key != probe], min([now, *times])
 
     def _observe(self, found: Sequence[ObjectInfo], living: frozenset[str], now: float) -> None:
         dead = {collection for info in found if (collection := collection_of(info.key)) is not None} - living
