@@ -155,6 +155,8 @@ async def _drain(service: Service, timeout_s: float) -> None:
             await service.drain()
     except TimeoutError:
         log.warning("drain cut short", timeout_s=timeout_s)
+    except Unavailable as error:  # what the last words were meant for is gone itself
+        log.warning("drain cut short", error=str(error))
 
 
 @contextlib.asynccontextmanager

@@ -21,6 +21,7 @@ BATCH_ROWS_MAX: Final = 20
 REQUEST_TIMEOUT_S: Final = 60.0
 """Longer than any deadline inside the server: what has no answer by then has no request behind it either."""
 PAUSE_AFTER_FAILURE_S: Final = 0.05
+INDEX_TIMEOUT_S: Final = 60.0
 
 
 class Failed(Exception):
@@ -196,10 +197,11 @@ class Workload:
             raise Violation(f"count says {count}, the pages held {len(seen)}")
         return seen
 
-    async def description(self) -> dict[str, Any]:
-        """The collection object."""
-        answer: dict[str, Any] = await self._get(f"/{self._name}")
-        return answer
+    async def wait_until_indexed(self) -> None:
+        """Until no operation of the collection is in the log alone."""
+        async with asyncio.timeout(INDEX_TIMEOUT_S):
+            while (await self._get(f"/{self._id}/indexing_status"))["num_unindexed_ops"]:  # noqa: ASYNC110
+                await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
 
     # ---- requests
 
