@@ -29,7 +29,7 @@ from shared.log.state import (
     parse_state,
     state_fields,
 )
-from shared.redis.client import WRITE_DEADLINE_S, persist
+from shared.redis.client import READ_DEADLINE_S, WRITE_DEADLINE_S, persist
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX, Argument, Script
 
@@ -40,6 +40,9 @@ READ = Script("shared.log", "read")
 COMMIT = Script("shared.log", "commit")
 TRIM = Script("shared.log", "trim")
 DIMENSION = Script("shared.log", "dimension")
+
+SLOWEST_BYTES_S: Final = 32 * 1024 * 1024
+"""How fast a page of the log arrives at least, from a server that is up."""
 
 APPENDED_OPS: Final = Counter("polychrome_log_appended_ops", "Operations appended to the log.")
 APPENDED_BYTES: Final = Counter("polychrome_log_appended_bytes", "Payload bytes appended to the log.")
@@ -173,7 +176,10 @@ class Log:
         """
         keys = [self._keys.state(collection_id), self._keys.log(collection_id, shard)]
         limit: Argument = "" if bytes_max is None else bytes_max
-        answer = await READ.run(self._redis, keys, [after, limit, *state_fields(shard)], writes=False)
+        args = [after, limit, *state_fields(shard)]
+        # A page that cannot arrive within the deadline would be asked for again and again: give a large one more time.
+        deadline_s = READ_DEADLINE_S + (limits.BACKLOG_BYTES_MAX if bytes_max is None else bytes_max) / SLOWEST_BYTES_S
+        answer = await READ.run(self._redis, keys, args, writes=False, deadline_s=deadline_s)
         if answer is None:
             raise await self.missing(collection_id)
         values, raw, complete = answer
