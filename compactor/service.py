@@ -119,17 +119,18 @@ class CompactorService:
                 self._idle.notify_all()
 
     async def _do(self, job: Job, holder: str) -> None:
-        """Compacts until nothing is left of the log as it was. Errors end the job, not the process: what is still to
-        do is queued again by the log service, and one broken shard must not stop the others.
+        """Compacts until nothing is left of the log as it was, or another shard waits. Errors end the job, not the
+        process: what is still to do is queued again by the log service, and one broken shard must not stop the others.
         """
         abandon = Abandon()
         renewal = asyncio.create_task(self._keep(job, holder, abandon))
         where = {"collection": job.collection_id, "shard": job.shard}
         try:
             await self._checkpoints.reached(Step.CLAIMED, job.collection_id, job.shard)
-            ending = Ending.PARTIAL
-            while ending in (Ending.PARTIAL, Ending.COMPLETED):
+            while True:
                 ending = await self._compactor.compact(job.collection_id, job.shard, abandon)
+                if ending not in (Ending.PARTIAL, Ending.COMPLETED) or await self._should_yield():
+                    break
         except Gone:
             log.info("the collection was deleted", **where)
         except Abandoned:
@@ -143,6 +144,13 @@ class CompactorService:
         finally:
             renewal.cancel()
             await asyncio.gather(renewal, return_exceptions=True)
+
+    async def _should_yield(self) -> bool:
+        """Whether to leave the rest of a shard for later: one that is written faster than it is compacted would keep
+        this process for itself.
+        """
+        queued, _ = await self._jobs.counts()
+        return self._stopping or queued > 0
 
     async def _failed(self, event: str, error: Exception, where: dict[str, Any]) -> None:
         FAILURES.labels(type(error).__name__).inc()

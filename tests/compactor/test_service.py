@@ -72,6 +72,28 @@ async def test_a_job_goes_on_until_the_log_as_it_was_is_compacted(shop, jobs, mo
     assert await shop.records() == shop.model
 
 
+async def test_a_shard_that_is_written_faster_than_it_is_compacted_does_not_keep_the_others_waiting(shop, jobs):
+    done = []
+
+    class Compactor:
+        """Shard 0 never comes to its end."""
+
+        async def compact(self, collection, shard, abandon=None):
+            await asyncio.sleep(0)
+            done.append(shard)
+            if len(done) == 3:
+                await jobs.put(shop.collection.id, 1, 0.1)
+            return Ending.PARTIAL if shard == 0 else Ending.PUBLISHED
+
+    await jobs.put(shop.collection.id, 0, 100.0)
+    service = service_of(shop, jobs, Compactor())
+    async with asyncio.timeout(10):
+        assert await service.run_once("me")
+        assert await service.run_once("me")
+    assert done == [0, 0, 0, 1]
+    assert await jobs.counts() == (0, 0)
+
+
 async def test_a_lease_is_kept_while_the_work_takes_longer_than_it(shop, jobs):
     await shop.write(Op.ADD, {"a": row(random.Random(1))})
     await jobs.put(shop.collection.id, 0, 1.0)
