@@ -113,13 +113,14 @@ def _remove_bridge() -> None:
 
 @contextmanager
 def _firewall_as_it_was() -> Iterator[None]:
-    """The engine adds rules and leaves them behind."""
+    """The engine adds rules, and forbids forwarding, and leaves both behind."""
     saved = subprocess.run(["iptables-save"], check=True, capture_output=True).stdout
     yield
     subprocess.run(["iptables", "--flush"], check=True)
     subprocess.run(["iptables", "--table", "nat", "--flush"], check=True)
     subprocess.run(["iptables", "--delete-chain"], check=True)
     subprocess.run(["iptables", "--table", "nat", "--delete-chain"], check=True)
+    subprocess.run(["iptables", "--policy", "FORWARD", "ACCEPT"], check=True)
     subprocess.run(["iptables-restore"], input=saved, check=True)
 
 
