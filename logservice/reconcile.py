@@ -117,9 +117,10 @@ class Reconciler:
         """
         run, verified = await self._catalog.server_run()
         cluster = await self._catalog.cluster()
+        number = await self._snapshots.next_number()  # first: what is written under it follows from all before
         image = await self._snapshots.newest()
         if cluster is None:
-            cluster = await (self._restore(image) if image else self._found())
+            cluster = await (self._restore(image, number) if image else self._found(number))
         elif image is not None and image.cluster != cluster.id:
             raise Corrupt(f"Redis holds cluster {cluster.id}, the bucket holds cluster {image.cluster}")
         elif not verified:
@@ -129,20 +130,19 @@ class Reconciler:
 
     # A new cluster, or one whose Redis is lost
 
-    async def _found(self) -> Cluster:
+    async def _found(self, number: int) -> Cluster:
         strangers = await self._collections_in_bucket()
         if strangers:
             raise Corrupt(f"the bucket holds {len(strangers)} collections and no snapshot of the catalog they are in")
         cluster = Cluster.new()
-        await self._write(Images.empty(cluster, self._clock.now()), await self._snapshots.next_number())
+        await self._write(Images.empty(cluster, self._clock.now()), number)
         await self._catalog.found(cluster)
         await self._catalog.bootstrap()
         log.info("cluster_founded", cluster=cluster.id)
         return cluster
 
-    async def _restore(self, image: CatalogImage) -> Cluster:
+    async def _restore(self, image: CatalogImage, number: int) -> Cluster:
         cluster = Cluster(image.cluster, image.epoch + 1)
-        number = await self._snapshots.next_number()
         log.warning("redis_is_empty", cluster=cluster.id, collections=len(image.collections), snapshot_s=image.taken_s)
         found = await self._find(image.collections)
         restored = [one.restored(0) for one in found]

@@ -13,8 +13,9 @@ import pytest
 from logservice.reconcile import Reconciler
 from logservice.snapshots import Snapshots
 from shared.catalog import Catalog, Collection, Database
-from shared.catalog.image import Images
+from shared.catalog.image import CatalogImage, Images
 from shared.clock import SystemClock
+from shared.errors import Unavailable
 from shared.log.log import Log
 from shared.objects.port import ObjectStore
 from shared.redis.client import open_redis
@@ -145,3 +146,27 @@ async def test_a_shard_whose_manifest_cannot_be_read_does_not_keep_the_others_fr
     await asyncio.to_thread(rolling.server.restart)
     await rolling.reconcile()
     assert (await rolling.log.read(sound.id, 0)).state.pointer == pointer
+
+
+async def test_a_restoration_from_a_snapshot_that_is_not_the_newest_any_more_is_given_up(
+    rolling: Rolling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another log service may have restored and gone on meanwhile; the older catalog must not follow its newer one."""
+    await rolling.reconcile()
+    await make_collection(rolling.catalog, await rolling.database())
+    await rolling.snapshot()
+    await asyncio.to_thread(rolling.server.lose_everything)
+    newest = rolling.snapshots.newest
+
+    async def overtaken() -> CatalogImage | None:
+        image = await newest()
+        assert image is not None
+        assert await rolling.snapshots.write(image, await rolling.snapshots.next_number())
+        return image
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rolling.snapshots, "newest", overtaken)
+        with pytest.raises(Unavailable):
+            await rolling.reconcile()
+    assert await rolling.catalog.cluster() is None
+    await rolling.reconcile()
