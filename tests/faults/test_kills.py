@@ -13,9 +13,10 @@ from tests.faults.scenario import fault_cluster, run_scenario
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["one-shard", "two-shards"])
-def kill_cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    with fault_cluster(tmp_path_factory.mktemp("faults"), request.param) as cluster:
+@pytest.fixture(scope="module")
+def kill_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two shards: a batch is there wholly or not at all across both."""
+    with fault_cluster(tmp_path_factory.mktemp("faults"), shards=2) as cluster:
         yield cluster
 
 
