@@ -44,7 +44,7 @@ from shared.clock import Clock
 from shared.errors import Corrupt, Gone, PolychromeError
 from shared.log.log import Log
 from shared.log.state import ShardState
-from shared.manifest import Manifest, ManifestStore, ParentRef, SegmentRef, complete, segment_path
+from shared.manifest import Manifest, ManifestStore, ParentRef, SegmentRef, complete, segment_path, verify_present
 from shared.model import Space
 from shared.objects.port import ObjectStore
 from shared.segment.cache import SegmentCache
@@ -255,9 +255,18 @@ class Compactor:
             if ended is not None:
                 raise ended
 
+    async def _still_there(self, built: Built | None) -> None:
+        """A process that was stopped for long enough comes back to uploads that were collected as garbage."""
+        try:
+            if built is not None:
+                await verify_present(self._objects, built.info)
+        except Corrupt as error:
+            raise Superseded(error.message) from error
+
     async def _publish(self, progress: _Progress, old: _Old, folded: Fold, product: _Product) -> Ending:
         """The two conditional writes. What was uploaded is garbage unless both succeed."""
         collection, shard, expected = progress.collection, progress.shard, old.state.pointer
+        await self._still_there(product.built)
         manifest = Manifest(
             collection=collection,
             shard=shard,

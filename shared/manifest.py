@@ -224,11 +224,12 @@ async def complete(
     if current is not None and manifest.covers < current.covers:
         raise Corrupt(f"manifest {manifest.key} covers less than the one before it")
     for segment in manifest.segments:
-        await _verify_present(objects, segment.info)
+        await verify_present(objects, segment.info)
     return pointer if await commit(collection, shard, current, pointer) else None
 
 
-async def _verify_present(objects: ObjectStore, info: SegmentInfo) -> None:
+async def verify_present(objects: ObjectStore, info: SegmentInfo) -> None:
+    """Corrupt unless every file of the segment is in the bucket in full length."""
     found = {entry.key: entry.bytes async for entry in objects.list(f"{info.path}/")}
     for file in info.files:
         if found.get(f"{info.path}/{file.name}") != file.bytes:
