@@ -179,10 +179,13 @@ class Reconciler:
         ahead = [found for found in await _each(shards, self._examine) if found]
         heads = {one.id: one.head for one in image.collections} if image else {}
         behind = [collection.id for collection in living if collection.head < heads.get(collection.id, 0)]
-        changes = await self._catalog.changes()
-        if ahead or behind or (image is not None and image.changes > changes):
-            log.warning("redis_went_back", shards=len(ahead), heads=len(behind), redis_changes=changes)
-            await self._bring_forward(cluster, image, living, ahead)
+        # Rows are taken from a snapshot that is newer than Redis alone: an older one has rows that were deleted since.
+        newer = image if image is not None and image.changes > await self._catalog.changes() else None
+        if ahead or behind or newer:
+            log.warning("redis_went_back", shards=len(ahead), heads=len(behind), rows=newer is not None)
+            missing = [_rolled_back(one, ahead, heads.get(one.id, 0)) for one in living]
+            missing += await self._bring_forward(cluster, newer, missing, ahead)
+            await self._report(cluster, missing, image)
 
     async def _examine(self, which: tuple[str, int]) -> _Ahead | None:
         """One shard that cannot be read keeps its trouble to itself: its compactor and its readers report it too."""
@@ -210,30 +213,28 @@ class Reconciler:
         return _Ahead(collection_id, shard, state.pointer, newest[1])
 
     async def _bring_forward(
-        self, cluster: Cluster, image: CatalogImage | None, living: list[Collection], ahead: list[_Ahead]
-    ) -> None:
+        self, cluster: Cluster, newer: CatalogImage | None, living: list[MissingRange], ahead: list[_Ahead]
+    ) -> list[MissingRange]:
         """What shows that Redis went back shows it for every collection: of those that nothing is known of, the log
         alone may have been lost. The snapshot with the new heads comes first, so that a loss right after begins from
-        them.
+        them. Returns what of the collections that only `newer` knows may be missing.
         """
-        present = {collection.id for collection in living}
-        found = await self._find(one for one in image.collections if one.id not in present) if image else []
+        present = {one.collection for one in living}
+        found = await self._find(one for one in newer.collections if one.id not in present) if newer else []
         lost = [one.restored(0) for one in found]
-        missing = [_rolled_back(one, ahead, image) for one in living]
         number = await self._snapshots.next_number()
         now = await self._images.take(cluster)
-        heads = {one.id: one.head for one in lost} | {one.collection: one.head for one in missing}
-        await self._write(merged(now, image, heads), number)
+        heads = {one.id: one.head for one in lost} | {one.collection: one.head for one in living}
+        await self._write(merged(now, newer, heads), number)
         restored = await self._restore_states(found, lost)
-        for one in missing:
+        for one in living:
             await self._images.raise_head(one.collection, one.head)
-        if image is not None:
-            await self._images.restore_rows(image)
-        for newer in ahead:
+        if newer is not None:
+            await self._images.restore_rows(newer)
+        for one_ahead in ahead:
             with suppress(Gone):
-                await self._log.commit(newer.collection, newer.shard, newer.pointer, newer.newest)
-        missing += [one.missing(head) for one, head in zip(found, restored, strict=True)]
-        await self._report(cluster, missing, image)
+                await self._log.commit(one_ahead.collection, one_ahead.shard, one_ahead.pointer, one_ahead.newest)
+        return [one.missing(head) for one, head in zip(found, restored, strict=True)]
 
     async def _report(self, cluster: Cluster, missing: list[MissingRange], image: CatalogImage | None) -> None:
         known = {one.id for one in image.collections} if image else set()
@@ -263,12 +264,11 @@ def _version(pointer: Pointer | None) -> int:
     return pointer.version if pointer else 0
 
 
-def _rolled_back(collection: Collection, ahead: Iterable[_Ahead], image: CatalogImage | None) -> MissingRange:
+def _rolled_back(collection: Collection, ahead: Iterable[_Ahead], known_head: int) -> MissingRange:
     newest = {one.shard: one.newest for one in ahead if one.collection == collection.id}
     pointers = [newest.get(shard, pointer) for shard, pointer in enumerate(collection.pointers)]
     covered = [pointer.covers if pointer else FIRST_POSITION for pointer in pointers]
-    known = {one.id: one.head for one in image.collections} if image else {}
-    seen = max(*covered, collection.head, known.get(collection.id, 0))
+    seen = max(*covered, collection.head, known_head)
     return MissingRange(collection.id, collection.name, covered, seen, seen + limits.BACKLOG_OPS_CEILING)
 
 

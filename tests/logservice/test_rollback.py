@@ -170,3 +170,26 @@ async def test_a_restoration_from_a_snapshot_that_is_not_the_newest_any_more_is_
             await rolling.reconcile()
     assert await rolling.catalog.cluster() is None
     await rolling.reconcile()
+
+
+async def test_what_was_deleted_after_the_snapshot_and_before_the_older_copy_stays_deleted(rolling: Rolling) -> None:
+    await rolling.reconcile()
+    database = await rolling.database()
+    made = await make_collection(rolling.catalog, database)
+    await make_collection(rolling.catalog, database, "doomed")
+    await rolling.catalog.create_database("default_tenant", "doomed")
+    await rolling.snapshot()
+    assert await rolling.catalog.delete_collection(database, "doomed")
+    assert await rolling.catalog.delete_database("default_tenant", "doomed")
+    await rolling.remember()
+    for _ in range(2):
+        await _appended(rolling, made, 1)
+        await compact(rolling.log, rolling.objects, made.id)
+    await rolling.go_back()
+    await rolling.reconcile()
+    assert await rolling.missing() == {made.id}
+    assert [one.name for one in await rolling.catalog.list_collections(database)] == [made.name]
+    assert await rolling.catalog.get_database("default_tenant", "doomed") is None
+    image = await rolling.snapshots.newest()
+    assert image is not None
+    assert [one.id for one in image.collections] == [made.id]
