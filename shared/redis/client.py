@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeVar
 
+import hiredis
 import redis.exceptions as failures
 from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
 from redis.asyncio.connection import parse_url
@@ -19,6 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from shared.errors import Backoff, PolychromeError, Unavailable, UnknownOutcome
+from shared.redis.line import PENDING_BYTES_MAX, Line, Wire
 
 SOCKET_TIMEOUT_S: Final = 5.0
 CONNECT_TIMEOUT_S: Final = 2.0
@@ -42,6 +44,9 @@ class _Strict:
     """
 
     socket_timeout: float | None
+    _parser: Any
+    _reader: Any
+    _writer: Any
 
     async def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
         base: Any = super()
@@ -61,6 +66,13 @@ class _Strict:
         finally:
             self.socket_timeout = limit_s
 
+    async def hand_over(self, wire: Wire) -> None:
+        """Connects, says who we are, and leaves the connection to `wire`."""
+        await self.connect_check_health(check_health=False)
+        streams = (self._reader, self._writer)
+        self._reader = self._writer = None  # or they would be closed with this object
+        wire.begin(streams[1].transport, self._parser.parse_error, keep=streams)
+
 
 class _PlainConnection(_Strict, Connection):
     pass
@@ -68,6 +80,26 @@ class _PlainConnection(_Strict, Connection):
 
 class _TlsConnection(_Strict, SSLConnection):
     pass
+
+
+class _Client(Redis):
+    """Sends small scripts, which are most of what is sent, over the line; all else over the pool."""
+
+    def __init__(self, pool: BlockingConnectionPool, line: Line) -> None:
+        super().__init__(connection_pool=pool)
+        self.line = line
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        if args[0] == "EVALSHA" and sum(map(_length, args)) <= PENDING_BYTES_MAX:
+            packed = hiredis.pack_command(args)
+            if self.line.takes(len(packed)):
+                return await self.line.execute(packed)
+        pooled: Any = super().execute_command
+        return await pooled(*args, **options)
+
+
+def _length(argument: Any) -> int:
+    return len(argument) if isinstance(argument, (bytes, memoryview)) else 0
 
 
 @asynccontextmanager
@@ -86,12 +118,19 @@ async def open_redis(url: str) -> AsyncIterator[Redis]:
         protocol=2,
         **options,
     )
-    client = Redis(connection_pool=pool)
+
+    make_connection: Callable[[], _Strict] = pool.make_connection
+
+    async def connect(wire: Wire) -> None:
+        await make_connection().hand_over(wire)
+
+    client = _Client(pool, Line(connect))
     try:
         with guarded():
             await command(client, "PING")
         yield client
     finally:
+        await client.line.close()
         await client.aclose()
         await pool.aclose()
 

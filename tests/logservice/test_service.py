@@ -11,6 +11,7 @@ import pytest
 from logservice.config import LogserviceConfig
 from logservice.loops import every
 from logservice.service import LogService, open_service
+from logservice.snapshots import Snapshots
 from shared.catalog import Catalog
 from shared.config import read
 from shared.errors import Corrupt, PolychromeError, Unavailable
@@ -144,8 +145,8 @@ async def test_a_redis_that_lost_everything_is_restored_without_a_restart(
         first = await append(log, made, ["a"])
 
         async def in_the_bucket() -> bool:
-            newest = [info.bytes async for info in objects.list("catalog/")]
-            return len(newest) > 1 and await log.read(made.id, 0) is not None
+            newest = await Snapshots(objects, keep=1).newest()
+            return newest is not None and [collection.id for collection in newest.collections] == [made.id]
 
         await eventually(in_the_bucket)
         await asyncio.to_thread(own_server.lose_everything)
