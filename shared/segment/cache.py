@@ -155,7 +155,8 @@ class SegmentCache:
                 total -= held.bytes
         CACHED_BYTES.set(total)
         for name in doomed:
-            if name in self._held and self._held[name].users == 0:  # another eviction may have run meanwhile
+            # Meanwhile another eviction may have run, and somebody may have begun to verify or use it.
+            if name in self._held and self._held[name].users == 0 and name not in self._arriving:
                 await self._discard(name)
 
     async def _discard(self, name: str) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import msgspec
 import numpy as np
@@ -178,3 +179,43 @@ async def test_an_id_that_is_a_path_is_refused(objects, tmp_path):
     with pytest.raises(Corrupt):
         async with (await opened(objects, tmp_path / "cache")).hold(msgspec.structs.replace(info, id="../s1")):
             pass
+
+
+async def test_a_segment_that_is_being_verified_is_not_evicted_under_the_verification(objects, tmp_path, monkeypatch):
+    """It had no user yet when the eviction chose it."""
+    infos = [await stored(objects, tmp_path / "built", name) for name in ("s1", "s2")]
+    before = await opened(objects, tmp_path / "cache")
+    for info in infos:
+        async with before.hold(info):
+            pass
+    cache = await opened(objects, tmp_path / "cache")
+    cache._bytes_max = 0
+    discard, begun, go = cache._discard, asyncio.Event(), asyncio.Event()
+
+    async def slow(name):
+        begun.set()
+        await go.wait()
+        await discard(name)
+
+    monkeypatch.setattr(cache, "_discard", slow)
+    evicting = asyncio.create_task(cache._evict())
+    await begun.wait()
+    checking, checked = threading.Event(), threading.Event()
+
+    def slow_verify(directory, info):
+        checking.set()
+        checked.wait(10)
+        verify(directory, info)
+
+    monkeypatch.setattr("shared.segment.cache.verify", slow_verify)
+
+    async def use():
+        async with cache.hold(infos[1]) as folder:
+            return folder.is_dir()
+
+    using = asyncio.create_task(use())
+    await asyncio.to_thread(checking.wait, 10)
+    go.set()
+    await evicting
+    checked.set()
+    assert await using
