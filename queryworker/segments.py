@@ -13,6 +13,7 @@ from typing import Final
 
 from prometheus_client import Gauge
 
+from shared.errors import Unavailable
 from shared.segment.cache import SegmentCache
 from shared.segment.format import SegmentInfo
 from shared.segment.reader import Segment, open_segment
@@ -54,7 +55,10 @@ class SegmentPool:
     async def _hold_and_open(self, info: SegmentInfo) -> Segment:
         async with contextlib.AsyncExitStack() as holding:
             folder = await holding.enter_async_context(self._cache.hold(info))
-            segment = await asyncio.to_thread(open_segment, folder, info, EF_SEARCH)
+            try:
+                segment = await asyncio.to_thread(open_segment, folder, info, EF_SEARCH)
+            except OSError as error:  # no file descriptors left, say
+                raise Unavailable(f"segment {info.id} cannot be opened here: {error}") from error
             loop = asyncio.get_running_loop()
             # The last reference may go in any thread; the cache belongs to the event loop.
             finalizer = weakref.finalize(segment, self._let_go, loop, holding.pop_all())

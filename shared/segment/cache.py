@@ -22,7 +22,7 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge
 
-from shared.errors import Corrupt
+from shared.errors import Corrupt, Unavailable
 from shared.objects.port import ObjectNotFound, ObjectStore
 from shared.segment.format import SegmentInfo, verify
 from shared.telemetry import get_logger
@@ -66,7 +66,7 @@ class SegmentCache:
     @contextlib.asynccontextmanager
     async def hold(self, info: SegmentInfo) -> AsyncIterator[Path]:
         """The folder with the segment's verified files, kept at least until the context ends. Raises Corrupt when the
-        bucket has other bytes than the manifest says, Unavailable when it is away.
+        bucket has other bytes than the manifest says, Unavailable when it is away or the local disk is full.
         """
         if not _ID.fullmatch(info.id):
             raise Corrupt(f"{info.id!r} is not a segment's id")
@@ -95,7 +95,10 @@ class SegmentCache:
         if task is None:
             task = self._arriving[info.id] = asyncio.create_task(self._arrive(info))
             task.add_done_callback(lambda done: self._arrived(info.id, done))
-        await asyncio.shield(task)
+        try:
+            await asyncio.shield(task)
+        except OSError as error:
+            raise Unavailable(f"the local disk: {error}") from error
 
     def _arrived(self, name: str, task: asyncio.Task[None]) -> None:
         del self._arriving[name]

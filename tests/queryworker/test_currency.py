@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 
 import pytest
@@ -385,3 +386,20 @@ def _flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
+
+
+@pytest.mark.parametrize("place", ["shared.segment.cache.verify", "queryworker.segments.open_segment"])
+async def test_a_worker_whose_disk_or_file_table_is_full_is_unavailable_so_that_another_one_is_asked(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def full(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await world.write(_adds(0, 5))
+        await world.compact()
+        with monkeypatch.context() as patched:
+            patched.setattr(place, full)
+            with pytest.raises(Unavailable):
+                await _count(world)
+        assert await _count(world) == 5
