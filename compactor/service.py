@@ -109,8 +109,8 @@ class CompactorService:
             job = await self._jobs.claim(holder, self._config.lease_s)
             if job is None:
                 return False
-            await self._do(job, holder)
-            await self._jobs.finish(job, holder)
+            if await self._do(job, holder):
+                await self._jobs.finish(job, holder)
             return True
         finally:
             RUNNING.dec()
@@ -118,9 +118,11 @@ class CompactorService:
                 self._running -= 1
                 self._idle.notify_all()
 
-    async def _do(self, job: Job, holder: str) -> None:
+    async def _do(self, job: Job, holder: str) -> bool:
         """Compacts until nothing is left of the log as it was, or another shard waits. Errors end the job, not the
         process: what is still to do is queued again by the log service, and one broken shard must not stop the others.
+        Returns whether to give the lease back: a shard that would fail again rests until it expires, for by its age it
+        goes before all others.
         """
         abandon = Abandon()
         renewal = asyncio.create_task(self._keep(job, holder, abandon))
@@ -136,14 +138,21 @@ class CompactorService:
         except Abandoned:
             log.warning("the lease was lost", **where)
         except Unavailable as error:
-            await self._failed("unavailable", error, where)
+            FAILURES.labels(type(error).__name__).inc()
+            log.warning("unavailable", error=error.message, **where)
+            await self._clock.sleep(PAUSE_AFTER_FAILURE_S)
         except Corrupt as error:
-            await self._failed("CORRUPT, nothing was published", error, where)
+            FAILURES.labels(type(error).__name__).inc()
+            log.exception("CORRUPT, nothing was published", **where)
+            return False
         except Exception as error:  # a defect of ours: reported whole, counted, and kept to its shard
-            await self._failed("failed", error, where)
+            FAILURES.labels(type(error).__name__).inc()
+            log.exception("failed", **where)
+            return False
         finally:
             renewal.cancel()
             await asyncio.gather(renewal, return_exceptions=True)
+        return True
 
     async def _should_yield(self) -> bool:
         """Whether to leave the rest of a shard for later: one that is written faster than it is compacted would keep
@@ -151,14 +160,6 @@ class CompactorService:
         """
         queued, _ = await self._jobs.counts()
         return self._stopping or queued > 0
-
-    async def _failed(self, event: str, error: Exception, where: dict[str, Any]) -> None:
-        FAILURES.labels(type(error).__name__).inc()
-        if isinstance(error, Unavailable):
-            log.warning(event, error=error.message, **where)
-        else:
-            log.error(event, exc_info=error, **where)
-        await self._clock.sleep(PAUSE_AFTER_FAILURE_S)
 
     async def _keep(self, job: Job, holder: str, abandon: Abandon) -> None:
         """Renews the lease until cancelled. A lost lease only means that somebody else may be at the job: give up."""
