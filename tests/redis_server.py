@@ -25,6 +25,7 @@ from redis.asyncio import Redis
 from shared.catalog import Catalog, Database
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
+from tests.missing import missing
 
 START_DEADLINE_S = 20.0
 
@@ -110,7 +111,7 @@ class RedisServer:
 def _server(kind: str, directory: Path) -> RedisServer:
     binary = BINARIES[kind]
     if binary is None:
-        pytest.skip(f"no {kind} server installed")
+        missing(f"a {kind} server")
     return RedisServer(binary, directory)
 
 

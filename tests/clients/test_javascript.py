@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.missing import missing
+
 PACKAGE = Path(__file__).parent / "js"
 
 
@@ -14,7 +16,7 @@ PACKAGE = Path(__file__).parent / "js"
 def node() -> str:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        pytest.skip("node and npm are not installed")
+        missing("node or npm")
     if not (PACKAGE / "node_modules" / "chromadb").is_dir():
         installed = subprocess.run(
             [npm, "install", "--no-package-lock", "--no-audit", "--no-fund"],

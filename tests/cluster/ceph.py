@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import pytest
-
 from polychrome.process import Process, ProcessSpec, free_port
 from tests.cluster.stores import ObjectStorage, S3Endpoint
 from tests.cluster.waiting import wait_until
+from tests.missing import missing
 
 PACKAGES = ("ceph-mon", "ceph-mgr", "ceph-osd", "ceph-common", "radosgw")
 ACCESS_KEY, SECRET_KEY = "polychrome", "polychrome-secret"
@@ -56,7 +55,7 @@ def install_ceph() -> None:
     if all(shutil.which(program) for program in ("ceph-mon", "ceph-mgr", "ceph-osd", "ceph", "radosgw")):
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        pytest.skip(f"needs {', '.join(PACKAGES)}")
+        missing(", ".join(PACKAGES))
     environ = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "update", "-qq"], check=True, env=environ)
     install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES]

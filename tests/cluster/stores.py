@@ -1,26 +1,16 @@
 """What a test cluster keeps its state in: real servers on free ports, each stopped by its own handle."""
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-import pytest
 
 from polychrome.process import Process, ProcessSpec, free_port
 from polychrome.redis_server import answers, find_program, redis_server
 from tests.cluster.waiting import wait_until
 from tests.objects.ministack import running_ministack
-
-
-def require(available: bool, what: str) -> None:
-    """A missing service skips at home and fails in CI."""
-    if not available:
-        if os.environ.get("CI"):
-            pytest.fail(f"{what} is missing")
-        pytest.skip(f"{what} is missing")
 
 
 class RedisNode:
