@@ -21,19 +21,17 @@ class Api:
         self._base = f"/api/v2/tenants/default_tenant/databases/{database}"
         self._call("POST", "/api/v2/tenants/default_tenant/databases", {"name": database})
 
-    def create(
-        self, name: str, space: str, metadata: dict[str, Any] | None, get_or_create: bool = False
-    ) -> dict[str, Any]:
+    def create(self, name: str, space: str, metadata: dict[str, Any] | None, get_or_create: bool = False) -> Any:
         body = {"name": name, "metadata": metadata, "get_or_create": get_or_create}
         return self._call("POST", f"{self._base}/collections", {**body, "configuration": {"hnsw": {"space": space}}})
 
-    def collection(self, name: str) -> dict[str, Any]:
+    def collection(self, name: str) -> Any:
         return self._call("GET", f"{self._base}/collections/{name}")
 
-    def collections(self) -> list[dict[str, Any]]:
+    def collections(self) -> Any:
         return self._call("GET", f"{self._base}/collections")
 
-    def collections_count(self) -> int:
+    def collections_count(self) -> Any:
         return self._call("GET", f"{self._base}/collections_count")
 
     def drop(self, name: str) -> None:
@@ -43,7 +41,7 @@ class Api:
         self._call("PUT", f"{self._base}/collections/{collection_id}", changes)
 
     def write(self, collection_id: str, operation: str, rows: list[Row]) -> None:
-        columns = {
+        columns: dict[str, list[Any]] = {
             "embeddings": [row.embedding for row in rows],
             "documents": [row.document for row in rows],
             "uris": [row.uri for row in rows],
@@ -61,7 +59,7 @@ class Api:
     def records(self, collection_id: str, action: str, body: dict[str, Any]) -> Any:
         return self._call("POST", f"{self._base}/collections/{collection_id}/{action}", body)
 
-    def count(self, collection_id: str) -> int:
+    def count(self, collection_id: str) -> Any:
         return self._call("GET", f"{self._base}/collections/{collection_id}/count")
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
