@@ -273,21 +273,6 @@ async def test_a_compactor_that_creates_after_the_pointer_moved_on_cannot_commit
     assert newest.version == 2
 
 
-async def test_a_compactor_that_slept_until_its_uploads_were_collected_names_them_in_no_manifest(shop):
-    """A process that is stopped for longer than the grace period (a paused container, a suspended machine)."""
-    await shop.write(Op.ADD, {"a": row(random.Random(1))})
-    wait = WaitsAt(Step.UPLOADED)
-    slow = asyncio.create_task(shop.compactor(wait).compact(shop.collection.id, 0))
-    await wait.there.wait()
-    files = [info.key async for info in shop.objects.list(f"{shop.collection.id}/0/segments/")]
-    await shop.objects.delete(files[:1])
-    wait.go.set()
-    assert await slow is Ending.LOST
-    assert await shop.manifest() is None
-    assert await shop.compactor().compact(shop.collection.id, 0) is Ending.PUBLISHED
-    assert await shop.records() == shop.model
-
-
 async def test_a_fold_that_is_overtaken_stops(shop):
     await shop.write(Op.ADD, {"a": row(random.Random(1))})
     wait = WaitsAt(Step.READ)
