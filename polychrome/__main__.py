@@ -13,7 +13,7 @@ from polychrome.plan import ClusterOptions
 from polychrome.redis_server import NoRedisServerError
 from polychrome.status import status
 from polychrome.supervisor import BadConfigurationError
-from polychrome.up import up
+from polychrome.up import AddressError, up
 from shared.config import parse_names, parse_port, parse_positive
 from shared.limits import SHARDS_MAX
 
@@ -23,7 +23,7 @@ def main() -> None:
     arguments = _parser().parse_args()
     try:
         code = arguments.run(arguments)
-    except (DataDirInUseError, NoRedisServerError, BadConfigurationError, BucketError) as error:
+    except (AddressError, DataDirInUseError, NoRedisServerError, BadConfigurationError, BucketError) as error:
         sys.exit(f"polychrome: {error}")
     sys.exit(code)
 

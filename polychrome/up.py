@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -14,11 +15,16 @@ from polychrome.redis_server import answers, redis_server
 from polychrome.supervisor import Supervisor
 
 
+class AddressError(Exception):
+    """The API cannot listen where it was told to."""
+
+
 def up(options: ClusterOptions, say: Callable[[str], None]) -> None:
     """Run until a signal; returns when all is stopped.
 
     REDIS_URL and POLYCHROME_BUCKET_URL in the environment name outside services, which are then used and not started.
     """
+    _check_address(options)
     with ExitStack() as stack:
         data_dir = stack.enter_context(temporary_data_dir() if options.in_memory else open_data_dir(options.data_dir))
         stores, specs = _specs(options, data_dir)
@@ -28,6 +34,17 @@ def up(options: ClusterOptions, say: Callable[[str], None]) -> None:
         supervisor.install_signal_handlers()
         stack.callback(data_dir.unregister)
         supervisor.run(lambda: say(f"Polychrome is ready: {options.url}"))
+
+
+def _check_address(options: ClusterOptions) -> None:
+    """Tell now what every frontend would otherwise die of again and again."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise AddressError(f"{options.host} port {options.port}: {error.strerror}") from error
 
 
 def _specs(options: ClusterOptions, data_dir: DataDir) -> tuple[Stores, list[ProcessSpec]]:

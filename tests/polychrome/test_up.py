@@ -3,6 +3,7 @@
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -153,6 +154,13 @@ def _starts(data_dir: Path, terminals: list[Terminal]) -> bool:
     terminals.append(Terminal(data_dir))
     terminals[-1].until("redis")
     return True
+
+
+def test_a_port_that_is_taken_is_told_at_once(tmp_path: Path, terminals: list[Terminal]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        terminals.append(Terminal(tmp_path / "data", "--port", str(taken.getsockname()[1])))
+        assert terminals[0].end() == 1
+    assert "already in use" in terminals[0].seen[-1]
 
 
 def test_a_wrong_setting_is_told_and_stops_everything(
