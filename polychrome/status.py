@@ -20,7 +20,7 @@ from shared.redis.keys import Keys
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class StatusLine:
     """One row of the table."""
 
     role: str
@@ -63,7 +63,7 @@ async def _members(redis_url: str, prefix: str) -> dict[str, list[Member]]:
 
 def processes(
     local: Sequence[ProcessEntry], members: Mapping[str, Sequence[Member]], ready: Callable[[str], bool]
-) -> list[Line]:
+) -> list[StatusLine]:
     """Processes of this machine's cluster, asked one by one, then those that only the membership knows."""
     known = {member.id.rpartition("-")[2]: member for announced in members.values() for member in announced}
     lines = []
@@ -73,9 +73,9 @@ def processes(
         member = known.pop(str(entry.pid), None)
         health = _health(member) if ready(entry.admin) else "not ready"
         address = member.address if member else f"admin {entry.admin}"
-        lines.append(Line(entry.role, f"{entry.name} (pid {entry.pid})", address, health))
+        lines.append(StatusLine(entry.role, f"{entry.name} (pid {entry.pid})", address, health))
     return lines + [
-        Line(role, member.id, member.address, _health(member))
+        StatusLine(role, member.id, member.address, _health(member))
         for role in START_ORDER
         for member in members.get(role, ())
         if member in known.values()
@@ -86,7 +86,7 @@ def _health(member: Member | None) -> str:
     return "draining" if member is not None and member.draining else "ready"
 
 
-def table(lines: list[Line]) -> list[str]:
+def table(lines: list[StatusLine]) -> list[str]:
     """Aligned columns."""
     rows = [
         ("role", "process", "address", "health"),
