@@ -34,11 +34,7 @@ class _Share(NamedTuple):
 def assemble(snapshot: Snapshot, parts: npt.NDArray[np.intp], rows: Rows, wanted: Wanted) -> tuple[Rows, Columns]:
     """Positions of insertion and columns of the rows `rows` of the parts `parts` (parallel), in that order."""
     count = len(rows)
-    shares = [
-        _Share(snapshot.parts[number], rows[places], places)
-        for number in np.unique(parts).tolist()
-        for places in [np.flatnonzero(parts == number)]
-    ]
+    shares = _shares(snapshot, parts, rows)
 
     def text(column: str) -> list[Any]:
         return _texts(shares, count, lambda share: share.part.texts(column, share.rows))
@@ -56,6 +52,17 @@ def assemble(snapshot: Snapshot, parts: npt.NDArray[np.intp], rows: Rows, wanted
         dimension=dimension,
     )
     return inserted, columns
+
+
+def _shares(snapshot: Snapshot, parts: npt.NDArray[np.intp], rows: Rows) -> list[_Share]:
+    numbers = sorted(set(parts.tolist()))
+    if len(numbers) == 1:
+        return [_Share(snapshot.parts[numbers[0]], rows, np.arange(len(rows)))]
+    return [
+        _Share(snapshot.parts[number], rows[places], places)
+        for number in numbers
+        for places in [np.flatnonzero(parts == number)]
+    ]
 
 
 def _texts(shares: list[_Share], count: int, read: Callable[[_Share], list[str | None]]) -> list[str | None]:

@@ -6,7 +6,6 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from queryworker import filter as filters
 from queryworker.runs import TailIndex
@@ -85,13 +84,7 @@ class SegmentPart:
         return self._segment.norms if make or "norms" in vars(self._segment) else None
 
     def texts(self, column: str, rows: Rows) -> list[str | None]:
-        array = self._segment.records.column(column).chunk(0)
-        count = len(rows)
-        if count > 1 and rows[-1] - rows[0] == count - 1 and bool((np.diff(rows) == 1).all()):
-            found: list[str | None] = array.slice(int(rows[0]), count).to_pylist()
-        else:
-            found = array.take(pa.array(rows)).to_pylist()
-        return found
+        return self._segment.text(column).read(rows)
 
 
 class TailPart:

@@ -52,17 +52,18 @@ class Snapshot:
     space: Space
     dimension: int | None
     parts: tuple[ViewPart, ...]
-    view: ShardView
+    stack: SegmentStack
+    memtable: Memtable
     tail: Tail
 
     def find(self, ids: Sequence[str]) -> list[npt.NDArray[np.int64]]:
         """Rows of the live records with these ids, per part, ascending."""
         wanted = list(dict.fromkeys(ids))
         rows: list[list[int]] = [[] for _ in self.parts]
-        for ref in self.view.base.stack.find(wanted):
+        for ref in self.stack.find(wanted):
             if ref is not None and self.parts[ref.segment].lives(ref.row):
                 rows[ref.segment].append(ref.row)
-        slots = self.view.memtable.find(wanted, self.tail)
+        slots = self.memtable.find(wanted, self.tail)
         return [*(np.sort(np.array(part, np.int64)) for part in rows[:-1]), np.sort(slots[slots >= 0])]
 
 
@@ -79,6 +80,7 @@ class ShardView:
         self._tombstones = [_alive(rows, dead) for rows, dead in _shapes(base.stack)]
         self._ordered = [bool((np.diff(segment.inserted) > 0).all()) for segment in base.stack.segments]
         self._alive: dict[int, tuple[int, Mask]] = {}
+        self._newest: Snapshot | None = None
 
     @property
     def bytes(self) -> int:
@@ -95,13 +97,21 @@ class ShardView:
         position = self.position if as_of is None else as_of
         if not self.base.covers <= position <= self.position:
             raise StaleRead(f"position {position} is not in [{self.base.covers}, {self.position}]; read again")
+        newest = self._newest  # between two writes all reads are as of the same position
+        if newest is not None and newest.position == position:
+            return newest
         tail = self.memtable.at(position)
         segments: list[ViewPart] = [
             SegmentPart(segment, self._alive_rows(number, position), ordered=self._ordered[number])
             for number, segment in enumerate(self.base.stack.segments)
         ]
         parts = (*segments, TailPart(tail, self.index))
-        return Snapshot(position, self.base.space, self.memtable.dimension, parts, self, tail)
+        snapshot = Snapshot(
+            position, self.base.space, self.memtable.dimension, parts, self.base.stack, self.memtable, tail
+        )
+        if as_of is None:
+            self._newest = snapshot
+        return snapshot
 
     def _alive_rows(self, number: int, position: int) -> Mask | None:
         """The rows of a segment that are alive; None when all are. The newest mask is kept: kills only grow."""

@@ -1,0 +1,46 @@
+"""A column of text, read row by row.
+
+Arrow's `take` costs some 10 us before it reads anything, and an answer of ten rows reads four columns. Looking the
+bytes up costs 0.5 us a row, so it is the better way up to a few dozen rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+ONE_BY_ONE_MAX: Final = 64
+"""More rows than this are taken by Arrow, as a column."""
+
+
+class TextColumn:
+    """Rows of a `large_string` array."""
+
+    def __init__(self, array: pa.LargeStringArray) -> None:
+        self._array = array
+        _, offsets, data = array.buffers()
+        # Without any bytes of text Arrow may leave the buffer out.
+        self._data = memoryview(data if data is not None else b"")
+        self._ends = memoryview(offsets)[8 * array.offset :].cast("q")
+        self._valid = None if array.null_count == 0 else memoryview(array.is_valid().to_numpy(zero_copy_only=False))
+
+    def read(self, rows: npt.NDArray[np.int64]) -> list[str | None]:
+        """The texts of these rows, in their order."""
+        count = len(rows)
+        if count <= ONE_BY_ONE_MAX:
+            return self._one_by_one(rows.tolist())
+        if rows[-1] - rows[0] == count - 1 and bool((np.diff(rows) == 1).all()):
+            found: list[str | None] = self._array.slice(int(rows[0]), count).to_pylist()
+        else:
+            found = self._array.take(pa.array(rows)).to_pylist()
+        return found
+
+    def _one_by_one(self, rows: Sequence[int]) -> list[str | None]:
+        data, ends, valid = self._data, self._ends, self._valid
+        if valid is None:
+            return [str(data[ends[row] : ends[row + 1]], "utf-8") for row in rows]
+        return [str(data[ends[row] : ends[row + 1]], "utf-8") if valid[row] else None for row in rows]
