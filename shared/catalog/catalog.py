@@ -39,7 +39,10 @@ from shared.redis.client import command, guarded, persist
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX
 
-ATTEMPTS_MAX: Final = 5
+ATTEMPTS_MAX: Final = 32
+"""How often a creation that loses a race begins anew. Every round lost is one that another creator or deleter of the
+same name won, so that all get through in the end; fifty at once need more than five rounds.
+"""
 
 
 class Catalog:
