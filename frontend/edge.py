@@ -7,6 +7,7 @@ the answer gets its headers, the request is counted and logged.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import re
 import time
@@ -148,11 +149,22 @@ def route_of(request: web.Request) -> str:
     return "unknown" if resource is None else resource.canonical
 
 
+@functools.cache
+def _counter(method: str, route: str, status: int) -> Counter:
+    """Looking a metric up by its labels costs more than counting."""
+    return REQUESTS.labels(method, route, str(status))
+
+
+@functools.cache
+def _histogram(route: str) -> Histogram:
+    return SECONDS.labels(route)
+
+
 def _observe(request: web.Request, status: int, seconds: float) -> None:
     route = route_of(request)
     method = request.method if request.method in METHOD_ORDER else "other"
-    REQUESTS.labels(method, route, str(status)).inc()
-    SECONDS.labels(route).observe(seconds)
+    _counter(method, route, status).inc()
+    _histogram(route).observe(seconds)
     wanted = shell_of(request).config.access_log
     if wanted == "all" or (wanted == "failed" and status >= 500):
         log.info(

@@ -119,6 +119,8 @@ class Workers:
 
     async def _try_in_rank(self, workers: Sequence[Member], method: str, payload: bytes) -> memoryview:
         """Ask one after the other, and a second beside a slow first. Raises the last failure when all failed."""
+        if len(workers) == 1:
+            return await self._ask_the_only(workers[0], method, payload)
         waiting = list(workers)
         running: dict[asyncio.Task[memoryview], Member] = {}
         failure: PolychromeError | _NobodyThereError = _NobodyThereError()
@@ -144,8 +146,18 @@ class Workers:
                 task.cancel()
         raise failure
 
+    async def _ask_the_only(self, worker: Member, method: str, payload: bytes) -> memoryview:
+        """Without a second there is nothing to race, and no task to make for it."""
+        try:
+            return await self._rpc.call(worker.address, method, payload, timeout_s=self._patience.call_s)
+        except ANOTHER_MAY_ANSWER as error:
+            self._distrust(worker, error)
+            raise
+
     def _ranked(self, key: str) -> list[Member]:
         """Workers for this shard, best first, the recently failed ones behind all others."""
+        if len(self._members) == 1:
+            return list(self._members.values())
         now = self._clock.monotonic()
         order = [self._members[worker] for worker in rank(key, list(self._members))]
         return sorted(order, key=lambda worker: self._suspect_until.get(worker.id, 0.0) > now)

@@ -13,6 +13,7 @@ there is no metadata at all. Integers and floats are told apart by the spelling 
 from __future__ import annotations
 
 import enum
+import functools
 from typing import Final
 
 import pyarrow as pa
@@ -64,6 +65,7 @@ def embedding_type(dimension: int) -> pa.DataType:
     return pa.list_(pa.float32(), dimension)
 
 
+@functools.lru_cache(maxsize=64)
 def batch_schema(dimension: int | None) -> pa.Schema:
     """Columns of a batch of operations. `offset` is the operation's place in its append: the operation's
     position is the append's first position plus `offset` (the rows of one shard need not be consecutive).

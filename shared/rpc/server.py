@@ -35,6 +35,17 @@ BAD_CONNECTIONS = Counter("polychrome_rpc_bad_connections_total", "Connections c
 _NO_HEADER: Final = b""
 
 
+@functools.cache
+def _counter(method: str, code: str) -> Counter:
+    """Looking a metric up by its labels costs more than counting."""
+    return CALLS.labels(method, code)
+
+
+@functools.cache
+def _histogram(method: str) -> Histogram:
+    return CALL_SECONDS.labels(method)
+
+
 async def _no_such_method(_payload: memoryview) -> bytes:
     raise errors.Unimplemented("no such method")
 
@@ -186,8 +197,8 @@ class _Connection(asyncio.Protocol):
             code = await self._perform(call, header, payload)
         finally:
             method = header.method if header.method in self._server.handlers else "unknown"
-            CALLS.labels(method, code).inc()
-            CALL_SECONDS.labels(method).observe(time.perf_counter() - begun)
+            _counter(method, code).inc()
+            _histogram(method).observe(time.perf_counter() - begun)
 
     async def _perform(self, call: int, header: RequestHeader, payload: memoryview) -> str:
         """Answer the call, well or badly; the code for the metrics."""
