@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import gc
 import os
 import random
 import signal
@@ -29,6 +30,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from shared import telemetry
 from shared.config import ConfigError, ProcessConfig, read
 from shared.errors import Unavailable
+
+GC_CONTAINERS: Final = 20_000
 
 OPEN_BACKOFF_FIRST_S: Final = 0.2
 OPEN_BACKOFF_MAX_S: Final = 2.0
@@ -67,6 +70,7 @@ def main(role: str, config_type: type[C], open_service: OpenService[C]) -> None:
     if not config.process_id:
         config = dataclasses.replace(config, process_id=f"{role}-{socket.gethostname()}-{os.getpid()}")
     telemetry.configure(role, config.process_id, config.log_level)
+    _spare_the_collector()
     sys.exit(uvloop.run(run(role, config, open_service)))
 
 
@@ -129,6 +133,15 @@ async def _live(role: str, config: C, open_service: OpenService[C], life: _Life)
             await _drain(service, config.drain_timeout_s)
             for task in tasks:
                 task.cancel()
+
+
+def _spare_the_collector() -> None:
+    """What there is now, modules mostly, stays for good: the garbage collector need not walk over it again and again,
+    nor look for cycles after every few hundred of the containers that a request's JSON is made of.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_CONTAINERS, 20, 20)
 
 
 async def _open(

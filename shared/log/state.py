@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -97,10 +98,11 @@ def after_position(covers: int) -> str:
     return f"{covers - 1}-0"
 
 
-def state_fields(shard: int) -> list[str]:
+@functools.cache
+def state_fields(shard: int) -> tuple[str, ...]:
     """Fields of the state hash that `parse_state` needs, in its order."""
     of_shard = ("tail", "m", "ops", "bytes", "trimmed_ops", "trimmed_bytes", "trimmed")
-    return ["head", "dim", "gen", "deleted", "config", *(f"{name}:{shard}" for name in of_shard)]
+    return ("head", "dim", "gen", "deleted", "config", *(f"{name}:{shard}" for name in of_shard))
 
 
 def parse_state(values: Sequence[bytes | None]) -> ShardState:
@@ -115,12 +117,26 @@ def parse_state(values: Sequence[bytes | None]) -> ShardState:
         dimension=None if dimension is None else int(dimension),
         generation=int(generation),
         deleted=deleted is not None,
-        pointer=None if pointer is None else Pointer.decode(pointer),
-        fixed=orjson.loads(config),
+        pointer=None if pointer is None else _pointer(pointer),
+        fixed=_fixed(config),
         ops_backlog=ops - trimmed_ops,
         bytes_backlog=size - trimmed_size,
         trimmed=trimmed,
     )
+
+
+# The same few values are read over and over, once per currency check: parsed once. Nobody changes a `fixed`.
+
+
+@functools.lru_cache(maxsize=1024)
+def _pointer(data: bytes) -> Pointer:
+    return Pointer.decode(data)
+
+
+@functools.lru_cache(maxsize=1024)
+def _fixed(data: bytes) -> dict[str, Any]:
+    fixed: dict[str, Any] = orjson.loads(data)
+    return fixed
 
 
 def parse_entry(raw: tuple[bytes, list[bytes]]) -> Entry:

@@ -176,7 +176,7 @@ async def persist(attempt: Callable[[], Awaitable[T]], *, writes: bool, deadline
     when the server is out of memory and no try was applied.
     """
     unknown = False
-    last: PolychromeError = Unavailable("The log did not answer in time")
+    last: PolychromeError | None = None
     pause_s = PAUSE_FIRST_S
     try:
         async with asyncio.timeout(deadline_s or (WRITE_DEADLINE_S if writes else READ_DEADLINE_S)):
@@ -197,4 +197,4 @@ async def persist(attempt: Callable[[], Awaitable[T]], *, writes: bool, deadline
                 pause_s = min(2 * pause_s, PAUSE_MAX_S)
     except TimeoutError:
         kind = UnknownOutcome if unknown else Unavailable
-        raise kind(last.message) from last
+        raise kind(last.message if last else "The log did not answer in time") from last
