@@ -1,6 +1,7 @@
 """`python -m bench`: both servers, one run, one table."""
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -22,7 +23,7 @@ def main() -> None:
     options = _options()
     effort = QUICK if options.quick else FULL
     dataset = _dataset(options)
-    began_s = time.monotonic()
+    began_s, load_before = time.monotonic(), os.getloadavg()[0]
     with (
         tempfile.TemporaryDirectory(prefix="bench-", dir=options.directory) as directory,
         generator() as load,
@@ -32,7 +33,8 @@ def main() -> None:
         print(f"{theirs.name} at {theirs.url}, {ours.name} at {ours.url}, {len(dataset):,} rows", file=sys.stderr)
         figures = Suite((theirs, ours), load, dataset, effort).run()
     text = (
-        f"{machine()}; {len(dataset):,} rows of {dataset.vectors.shape[1]} dimensions; medians of {effort.runs} runs;"
+        f"{dataset.name}: {len(dataset):,} rows of {dataset.vectors.shape[1]} dimensions; {machine()};"
+        f" load average {load_before:.1f} at the start; medians of {effort.runs} runs;"
         f" {time.monotonic() - began_s:.0f} s in all\n\n{table(figures)}\n"
     )
     print(text)
@@ -58,9 +60,13 @@ def _options() -> argparse.Namespace:
 
 def _dataset(options: argparse.Namespace) -> Dataset:
     rows = options.rows or (QUICK_ROWS if options.quick else None)
-    if (options.data / "debian-packages.parquet").exists():
-        return debian(options.data, rows)
-    return synthetic(rows or 60_000, dimension=384)
+    if options.synthetic:
+        return synthetic(rows or 60_000, dimension=384)
+    if not (options.data / "debian-packages.parquet").exists():
+        sys.exit(
+            f"no debian-packages.parquet in {options.data}: name its folder with --data, or ask for --synthetic rows"
+        )
+    return debian(options.data, rows)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ NEIGHBOURS: Final = 10
 
 @dataclass(frozen=True)
 class Dataset:
-    """`vectors` [n, d] and `queries` [q, d] are float32."""
+    """`name` says in the report what was measured. `vectors` [n, d] and `queries` [q, d] are float32."""
 
+    name: str
     ids: list[str]
     documents: list[str]
     metadatas: list[dict[str, Any]]
@@ -66,6 +67,7 @@ def debian(directory: Path, rows: int | None) -> Dataset:
     packages = packages if rows is None else packages.slice(0, rows)
     queries = pq.read_table(directory / "debian-queries.parquet", columns=["embedding"])
     return Dataset(
+        name="Debian packages",
         ids=packages["id"].to_pylist(),
         documents=packages["document"].to_pylist(),
         metadatas=packages.select(FIELDS).to_pylist(),
@@ -75,7 +77,7 @@ def debian(directory: Path, rows: int | None) -> Dataset:
 
 
 def synthetic(rows: int, dimension: int, seed: int = 1) -> Dataset:
-    """Rows in clusters, with the same fields as the real ones: for machines without the real data."""
+    """Rows in clusters, with the same fields as the real ones. Easier than those: not to be compared with them."""
     random = np.random.default_rng(seed)
     centres = random.standard_normal((200, dimension), dtype=np.float32)
 
@@ -95,7 +97,8 @@ def synthetic(rows: int, dimension: int, seed: int = 1) -> Dataset:
         for row, size in enumerate(random.integers(10, 100_000, rows))
     ]
     documents = [f"package {row} in {sections[row % 4]}" + " editor" * (row % 97 == 0) for row in range(rows)]
-    return Dataset([f"package-{row}" for row in range(rows)], documents, metadatas, near(rows), near(1000))
+    ids = [f"package-{row}" for row in range(rows)]
+    return Dataset("synthetic clusters", ids, documents, metadatas, near(rows), near(1000))
 
 
 def _vectors(table: Any) -> np.ndarray:
