@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shared import limits
-from shared.config import ProcessConfig, parse_names, parse_port, parse_positive, parse_seconds, setting
+from shared.config import ProcessConfig, parse_origins, parse_port, parse_positive, parse_seconds, setting
 
 ACCESS_LOGS: Final = ("all", "failed", "off")
 
@@ -42,7 +42,7 @@ class FrontendConfig(ProcessConfig):
         "POLYCHROME_FRONTEND_CORS_ALLOW_ORIGINS",
         "Origins whose pages may call the API, separated by commas; * for any, empty for none.",
         default=(),
-        parse=parse_names,
+        parse=parse_origins,
     )
     shards_default: int = setting(
         "POLYCHROME_FRONTEND_SHARDS_DEFAULT", "Shards of a new collection.", default=1, parse=parse_shards

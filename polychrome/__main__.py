@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from polychrome.bucket import BucketError, create_bucket
-from polychrome.datadir import DataDirInUseError
+from polychrome.datadir import DataDirError
 from polychrome.plan import ClusterOptions
 from polychrome.redis_server import NoRedisServerError
 from polychrome.status import status
 from polychrome.supervisor import BadConfigurationError
 from polychrome.up import AddressError, up
-from shared.config import parse_names, parse_port, parse_positive
+from shared.config import parse_origins, parse_port, parse_positive
 from shared.limits import SHARDS_MAX
+
+_Value = TypeVar("_Value")
 
 
 def main() -> None:
@@ -23,7 +27,7 @@ def main() -> None:
     arguments = _parser().parse_args()
     try:
         code = arguments.run(arguments)
-    except (AddressError, DataDirInUseError, NoRedisServerError, BadConfigurationError, BucketError) as error:
+    except (AddressError, DataDirError, NoRedisServerError, BadConfigurationError, BucketError) as error:
         sys.exit(f"polychrome: {error}")
     sys.exit(code)
 
@@ -33,7 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_up(commands.add_parser("up", help="run a whole cluster on this machine, in the foreground"))
     show = commands.add_parser("status", help="show the processes of a running cluster")
-    show.add_argument("--data-dir", type=Path, default=ClusterOptions().data_dir, help="default: %(default)s")
+    show.add_argument(
+        "--data-dir", type=Path, default=ClusterOptions().data_dir, help="that of the cluster (default: ./%(default)s)"
+    )
     show.set_defaults(run=lambda arguments: status(arguments.data_dir, _say))
     bucket = commands.add_parser("create-bucket", help="create the bucket of POLYCHROME_BUCKET_URL if it is missing")
     bucket.add_argument("url", nargs="?", default=os.environ.get("POLYCHROME_BUCKET_URL", ""), metavar="URL")
@@ -54,7 +60,7 @@ def _add_up(parser: argparse.ArgumentParser) -> None:
     default = ClusterOptions()
     add = parser.add_argument
     add("--host", default=default.host, help="address of the HTTP API (default: %(default)s)")
-    add("--port", type=parse_port, default=default.port, help="its port (default: %(default)s)")
+    add("--port", type=_checked(parse_port), default=default.port, help="its port; 0: any (default: %(default)s)")
     add("--data-dir", type=Path, default=default.data_dir, help="where everything is kept (default: ./%(default)s)")
     for option, attribute, what in (
         ("--frontends", "frontends", "frontends, all on the one port"),
@@ -62,18 +68,38 @@ def _add_up(parser: argparse.ArgumentParser) -> None:
         ("--compactors", "compactors", "compactors"),
         ("--query-workers", "query_workers", "query workers"),
     ):
-        add(option, type=parse_positive, default=getattr(default, attribute), metavar="N", help=f"number of {what}")
-    add("--shards-default", type=_shards, metavar="N", help="shards of a new collection (default: 1)")
+        number = getattr(default, attribute)
+        text = f"number of {what} (default: {number})"
+        add(option, type=_checked(parse_positive), default=number, metavar="N", help=text)
+    add("--shards-default", type=_checked(_shards), metavar="N", help="shards of a new collection (default: 1)")
     add("--allow-reset", action="store_true", help="let clients delete everything by POST /reset")
-    add("--cors-allow-origins", type=parse_names, default=(), metavar="ORIGINS", help="separated by commas; * for any")
+    add(
+        "--cors-allow-origins",
+        type=_checked(parse_origins),
+        default=(),
+        metavar="ORIGINS",
+        help="web pages that may call the API, separated by commas, such as http://localhost:3000; * for any",
+    )
     add("--in-memory", action="store_true", help="keep nothing: a temporary directory, no durability")
     parser.set_defaults(run=_up)
+
+
+def _checked(parse: Callable[[str], _Value]) -> Callable[[str], _Value]:
+    """The same parser for argparse, which shows the message of its own exception only."""
+
+    def checked(text: str) -> _Value:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
+
+    return checked
 
 
 def _shards(text: str) -> int:
     value = parse_positive(text)
     if value > SHARDS_MAX:
-        raise ValueError(f"at most {SHARDS_MAX}")
+        raise ValueError(f"expected at most {SHARDS_MAX}")
     return value
 
 

@@ -27,6 +27,8 @@ class BucketError(Exception):
 
 def create_bucket(url: str, say: Callable[[str], None]) -> None:
     """Wait for the store, then create the bucket of `s3://bucket/prefix`. Any other URL needs none."""
+    if not url:
+        raise BucketError("no bucket is named: give its URL, or set POLYCHROME_BUCKET_URL")
     parts = urlsplit(url)
     if parts.scheme != "s3":
         say(f"{url} needs no bucket")

@@ -21,7 +21,11 @@ from pathlib import Path
 import msgspec
 
 
-class DataDirInUseError(Exception):
+class DataDirError(Exception):
+    """The directory cannot be used; the message says why."""
+
+
+class DataDirInUseError(DataDirError):
     """Another cluster has the directory."""
 
 
@@ -86,11 +90,14 @@ def read_register(root: Path) -> Register | None:
 
 @contextmanager
 def open_data_dir(root: Path) -> Iterator[DataDir]:
-    """Create what is missing and lock it. Raises DataDirInUseError."""
+    """Create what is missing and lock it. Raises DataDirError."""
     root = root.resolve()
-    for folder in ("redis", "objects", "scratch", "logs"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    lock_fd = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        for folder in ("redis", "objects", "scratch", "logs"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        lock_fd = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise DataDirError(f"the data directory {root} cannot be used: {error.strerror}") from error
     try:
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

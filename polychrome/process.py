@@ -51,6 +51,7 @@ class Process:
         self.spec = spec
         self.log_path = log_path
         self.admin_address: str | None = None
+        self._log_start = 0
         self._keep_fds = keep_fds
         self._popen: subprocess.Popen[bytes] | None = None
 
@@ -65,6 +66,7 @@ class Process:
             self.admin_address = f"127.0.0.1:{free_port()}"
             environ["POLYCHROME_ADMIN_HOST"], environ["POLYCHROME_ADMIN_PORT"] = self.admin_address.split(":")
         with self.log_path.open("ab") as log:
+            self._log_start = log.tell()
             self._popen = subprocess.Popen(
                 self.spec.argv,
                 env=environ,
@@ -111,9 +113,14 @@ class Process:
             self._popen.wait()
 
     def log_tail(self, lines: int = 20) -> str:
+        """The last lines since this start: what runs before it have left would only mislead."""
         if not self.log_path.exists():
             return ""
-        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
+        with self.log_path.open("rb") as log:
+            if self._log_start <= os.fstat(log.fileno()).st_size:  # else it was rotated since
+                log.seek(self._log_start)
+            said = log.read().decode(errors="replace")
+        return "\n".join(said.splitlines()[-lines:])
 
 
 def is_ready(admin_address: str, timeout_s: float = 1.0) -> bool:

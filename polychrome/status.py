@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from polychrome.datadir import ProcessEntry, read_register
 from polychrome.plan import START_ORDER
@@ -18,14 +19,19 @@ from shared.membership import Member, Membership
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
 
+NONE: Final = "-"
+
 
 @dataclass(frozen=True, slots=True)
 class StatusLine:
-    """One row of the table."""
+    """One row of the table. `address` is what the process announces, `admin` serves /livez, /readyz and /metrics; "-"
+    where it has none, or where it is not known here.
+    """
 
     role: str
     name: str
     address: str
+    admin: str
     health: str
 
 
@@ -36,7 +42,7 @@ def status(data_dir: Path, say: Callable[[str], None]) -> int:
     register = read_register(data_dir)
     redis_url = os.environ.get("REDIS_URL") or (register.redis_url if register else None)
     if redis_url is None:
-        say(f"no cluster is running in {data_dir}, and there is no REDIS_URL")
+        say(f"no cluster is running in {data_dir} (--data-dir names another), and there is no REDIS_URL")
         return 1
     if not answers(redis_url):
         say("Redis does not answer")
@@ -72,10 +78,10 @@ def processes(
             continue
         member = known.pop(str(entry.pid), None)
         health = _health(member) if ready(entry.admin) else "not ready"
-        address = member.address if member else f"admin {entry.admin}"
-        lines.append(StatusLine(entry.role, f"{entry.name} (pid {entry.pid})", address, health))
+        address = member.address if member else NONE
+        lines.append(StatusLine(entry.role, f"{entry.name} (pid {entry.pid})", address, entry.admin, health))
     return lines + [
-        StatusLine(role, member.id, member.address, _health(member))
+        StatusLine(role, member.id, member.address, NONE, _health(member))
         for role in START_ORDER
         for member in members.get(role, ())
         if member in known.values()
@@ -89,8 +95,8 @@ def _health(member: Member | None) -> str:
 def table(lines: list[StatusLine]) -> list[str]:
     """Aligned columns."""
     rows = [
-        ("role", "process", "address", "health"),
-        *((line.role, line.name, line.address, line.health) for line in lines),
+        ("role", "process", "address", "admin", "health"),
+        *((line.role, line.name, line.address, line.admin, line.health) for line in lines),
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

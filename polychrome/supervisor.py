@@ -27,6 +27,7 @@ RESTART_DELAY_FIRST_S: Final = 0.5
 RESTART_DELAY_MAX_S: Final = 30.0
 STEADY_AFTER_S: Final = 60.0
 STOP_GRACE_S: Final = 30.0
+SLOW_START_S: Final = 15.0
 _POLL_S: Final = 0.1
 _ROTATE_EVERY_S: Final = 30.0
 
@@ -47,6 +48,7 @@ class _Child:
     started_s: float = 0.0
     restart_at_s: float | None = None
     announced: bool = False
+    slow_told: bool = False
 
 
 class Supervisor:
@@ -98,6 +100,7 @@ class Supervisor:
     def _start(self, child: _Child) -> None:
         child.started_s = time.monotonic()
         child.restart_at_s = None
+        child.slow_told = False
         child.process.start()
         self._changed()
 
@@ -126,6 +129,9 @@ class Supervisor:
         elif not child.announced and self._ready(process):
             child.announced = True
             self._say(f"{process.spec.name:<16} ready   pid {process.pid}")
+        elif not child.announced and not child.slow_told and now - child.started_s > SLOW_START_S:
+            child.slow_told = True
+            self._say(f"{process.spec.name:<16} not ready after {SLOW_START_S:g} s; see {process.log_path}")
         elif now - child.started_s > STEADY_AFTER_S:
             child.deaths = 0
         return child.announced
@@ -134,7 +140,7 @@ class Supervisor:
         process = child.process
         child.announced = False
         if code == BAD_CONFIGURATION and process.spec.role != "redis":
-            raise BadConfigurationError(process.log_tail())
+            raise BadConfigurationError(f"{process.spec.name} refuses its settings:\n{process.log_tail()}")
         child.deaths += 1
         delay_s = restart_delay_s(child.deaths)
         child.restart_at_s = now + delay_s

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 from polychrome.datadir import DataDir, ProcessEntry, Register, open_data_dir, temporary_data_dir
@@ -24,7 +26,7 @@ def up(options: ClusterOptions, say: Callable[[str], None]) -> None:
 
     REDIS_URL and POLYCHROME_BUCKET_URL in the environment name outside services, which are then used and not started.
     """
-    _check_address(options)
+    options = replace(options, port=_check_address(options))
     with ExitStack() as stack:
         data_dir = stack.enter_context(temporary_data_dir() if options.in_memory else open_data_dir(options.data_dir))
         stores, specs = _specs(options, data_dir)
@@ -33,18 +35,27 @@ def up(options: ClusterOptions, say: Callable[[str], None]) -> None:
         supervisor = Supervisor(processes, partial(_ready, stores), say, register)
         supervisor.install_signal_handlers()
         stack.callback(data_dir.unregister)
-        supervisor.run(lambda: say(f"Polychrome is ready: {options.url}"))
+        supervisor.run(partial(_announce, options, data_dir, say))
 
 
-def _check_address(options: ClusterOptions) -> None:
-    """Tell now what every frontend would otherwise die of again and again."""
+def _announce(options: ClusterOptions, data_dir: DataDir, say: Callable[[str], None]) -> None:
+    say(f"Polychrome is ready: {options.url}")
+    if options.in_memory:
+        say(f"Nothing will be kept. To look at it: polychrome status --data-dir {data_dir.root}")
+
+
+def _check_address(options: ClusterOptions) -> int:
+    """Tell now what every frontend would otherwise die of again and again. Returns the port: a free one for 0."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
+            port: int = probe.getsockname()[1]
     except OSError as error:
-        raise AddressError(f"{options.host} port {options.port}: {error.strerror}") from error
+        hint = "; --port takes another" if error.errno == errno.EADDRINUSE else ""
+        raise AddressError(f"{options.host} port {options.port}: {error.strerror}{hint}") from error
+    return port
 
 
 def _specs(options: ClusterOptions, data_dir: DataDir) -> tuple[Stores, list[ProcessSpec]]:

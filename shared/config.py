@@ -13,6 +13,7 @@ One environment can serve all processes: a process ignores the settings of the o
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -25,6 +26,8 @@ from shared.errors import PolychromeError
 PREFIX: Final = "POLYCHROME_"
 ROLES: Final = ("frontend", "logservice", "compactor", "queryworker")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
 
 MISSING: Final = dataclasses.MISSING
 """Default of a setting that has none: it must be in the environment."""
@@ -140,17 +143,29 @@ def parse_names(text: str) -> tuple[str, ...]:
     return tuple(name for name in (part.strip() for part in text.split(",")) if name)
 
 
+def parse_origins(text: str) -> tuple[str, ...]:
+    """Origins as a browser sends them, or `*`. Anything else would be taken and then never match."""
+    origins = parse_names(text)
+    if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
+        raise ValueError("expected origins such as https://example.com or http://localhost:3000, or *")
+    return origins
+
+
 def parse_positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError("expected a number of at least 1")
-    return value
+    return _integer(text, 1, None, "expected a number of at least 1")
 
 
 def parse_port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 65535:  # 0: any free port
-        raise ValueError("expected a port")
+    return _integer(text, 0, 65535, "expected a port, 0 to 65535")  # 0: any free port
+
+
+def _integer(text: str, lowest: int, highest: int | None, expected: str) -> int:
+    try:
+        value = int(text)
+    except ValueError as error:
+        raise ValueError(expected) from error
+    if value < lowest or (highest is not None and value > highest):
+        raise ValueError(expected)
     return value
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from polychrome.datadir import (
+    DataDirError,
     DataDirInUseError,
     ProcessEntry,
     Register,
@@ -17,6 +18,13 @@ def test_two_clusters_cannot_share_a_data_directory(tmp_path: Path) -> None:
     with open_data_dir(tmp_path), pytest.raises(DataDirInUseError), open_data_dir(tmp_path):
         pass
     with open_data_dir(tmp_path):
+        pass
+
+
+def test_what_cannot_hold_data_is_told_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(DataDirError, match=r"file cannot be used: Not a directory"), open_data_dir(file):
         pass
 
 

@@ -139,9 +139,22 @@ def test_a_second_signal_kills_what_does_not_stop(stage: Stage) -> None:
 def test_a_wrong_configuration_stops_everything_and_says_why(stage: Stage) -> None:
     steady = stage.add("frontend-1", "frontend")
     stage.add("compactor-1", "compactor", "echo POLYCHROME_COMPACTOR_X is not a setting >&2; exit 2")
-    with pytest.raises(BadConfigurationError, match="is not a setting"):
+    (stage.directory / "compactor-1.log").write_text("what an earlier run has left\n")
+    with pytest.raises(BadConfigurationError) as refused:
         stage.run()
+    assert str(refused.value) == "compactor-1 refuses its settings:\nPOLYCHROME_COMPACTOR_X is not a setting"
     assert not steady.running()
+
+
+def test_a_process_that_is_slow_to_come_up_is_named_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("polychrome.supervisor.SLOW_START_S", 0.2)
+    stage.add("frontend-1", "frontend", "while [ ! -e go ]; do sleep 0.05; done; " + STEADY)
+    stage.add("compactor-1", "compactor")
+    monkeypatch.chdir(stage.directory)
+    stage.on("frontend-1       not ready after 0.2 s", (stage.directory / "go").touch)
+    stage.on("all ready", interrupt)
+    stage.run()
+    assert [line.split()[1] for line in stage.lines if line.startswith("frontend-1")] == ["not", "ready", "stopped"]
 
 
 def test_a_large_log_is_put_aside_and_written_on(tmp_path: Path) -> None:

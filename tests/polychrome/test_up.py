@@ -160,7 +160,17 @@ def test_a_port_that_is_taken_is_told_at_once(tmp_path: Path, terminals: list[Te
     with socket.create_server(("127.0.0.1", 0)) as taken:
         terminals.append(Terminal(tmp_path / "data", "--port", str(taken.getsockname()[1])))
         assert terminals[0].end() == 1
-    assert "already in use" in terminals[0].seen[-1]
+    assert "already in use; --port takes another" in terminals[0].seen[-1]
+
+
+def test_any_free_port_is_one_that_is_told(tmp_path: Path, terminals: list[Terminal]) -> None:
+    terminals.append(Terminal(tmp_path / "data", "--port", "0", "--in-memory"))
+    url = terminals[0].until("Polychrome is ready").split()[-1]
+    assert httpx.get(f"{url}/api/v2/heartbeat", timeout=10).status_code == 200
+    kept_nowhere = Path(terminals[0].until("Nothing will be kept").split()[-1])
+    assert status(kept_nowhere).returncode == 0
+    assert terminals[0].stop() == 0
+    assert not kept_nowhere.exists()
 
 
 def test_a_wrong_setting_is_told_and_stops_everything(
