@@ -23,8 +23,8 @@ from frontend.names import name_problem
 from frontend.schema import Schema, reconciled, settings_of, with_settings
 from frontend.schema_rules import schema_problem
 from frontend.schema_shape import GivenSchema, given_schema
+from frontend.write_validation import refuse_fields
 from shared.catalog import Collection, NewCollection
-from shared.errors import InvalidArgument
 
 
 class CollectionCreate(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,12 +56,10 @@ class Creation:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """An update request that some collection would take. `has_metadata` tells «make it null» from «keep it»."""
+    """An update request of the right shape. `metadata` is what to store; whether to is for the body to say."""
 
-    new_name: str | None
-    has_metadata: bool
+    body: CollectionUpdate
     metadata: Metadata | None
-    configuration: ConfigurationChange | None
 
 
 def read_creation(tree: Any) -> Creation:
@@ -74,14 +72,14 @@ def read_creation(tree: Any) -> Creation:
 def new_collection(creation: Creation, shards: int) -> NewCollection:
     """What the catalog shall store. Raises InvalidArgument, the contract's first reason first."""
     body = creation.body
-    _refuse(
+    settings = settings_from_request(body.configuration, creation.metadata)
+    refuse_fields(
         {
             "name": name_problem(body.name),
             "metadata": None if body.metadata is None else metadata_problem(body.metadata),
             "schema": None if creation.schema is None else schema_problem(creation.schema),
         }
     )
-    settings = settings_from_request(body.configuration, creation.metadata)
     schema, settings = reconciled(creation.schema, settings)
     return NewCollection(
         name=body.name,
@@ -94,28 +92,26 @@ def new_collection(creation: Creation, shards: int) -> NewCollection:
 
 
 def read_update(tree: Any) -> Update:
-    """Raises WrongShape, InvalidArgument."""
+    """Shape alone. Raises WrongShape."""
     body = shaped(tree, CollectionUpdate)
-    given = body.new_metadata
-    metadata = None if given is None else stored_metadata(given, null_removes=True)
+    metadata = None if body.new_metadata is None else stored_metadata(body.new_metadata, null_removes=True)
+    return Update(body, metadata or None)
+
+
+def check_update(update: Update) -> None:
+    """Whether any collection would take it. Raises InvalidArgument."""
+    body = update.body
     if body.new_configuration is not None:
         check_change(body.new_configuration)
-    _refuse(
+    refuse_fields(
         {
             "new_name": None if body.new_name is None else name_problem(body.new_name),
-            "new_metadata": None if given is None else metadata_problem(given),
+            "new_metadata": None if body.new_metadata is None else metadata_problem(body.new_metadata),
         }
     )
-    return Update(body.new_name, given is not None, metadata or None, body.new_configuration)
 
 
 def changed_vectors(collection: Collection, change: ConfigurationChange) -> tuple[dict[str, Any], Schema]:
     """The collection's configuration and base schema after the change."""
     settings: VectorSettings = changed_settings(settings_of(collection.schema), change)
     return shown_configuration(settings), with_settings(collection.schema, settings)
-
-
-def _refuse(problems: dict[str, str | None]) -> None:
-    found = [f"Validation error: {field}: {problem}" for field, problem in problems.items() if problem]
-    if found:
-        raise InvalidArgument("\n".join(found))

@@ -15,10 +15,11 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from shared.errors import InvalidArgument
-from shared.limits import GRAPH_EF_MAX, GRAPH_NEIGHBORS_MAX, GRAPH_NEIGHBORS_MIN
+from shared.limits import GRAPH_EF_MAX, GRAPH_NEIGHBORS_MAX, GRAPH_NEIGHBORS_MIN, U32_MAX
 from shared.model import Space
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
+SmallCount = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]
 Number = int | float
 
 LEGACY_PREFIX: Final = "hnsw:"
@@ -90,14 +91,14 @@ class GivenSpann(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """`configuration.spann`: understood, but only its space has a meaning here."""
 
     space: Space | None = None
-    search_nprobe: Count | None = None
-    write_nprobe: Count | None = None
+    search_nprobe: SmallCount | None = None
+    write_nprobe: SmallCount | None = None
     ef_construction: Count | None = None
     ef_search: Count | None = None
     max_neighbors: Count | None = None
-    reassign_neighbor_count: Count | None = None
-    split_threshold: Count | None = None
-    merge_threshold: Count | None = None
+    reassign_neighbor_count: SmallCount | None = None
+    split_threshold: SmallCount | None = None
+    merge_threshold: SmallCount | None = None
 
 
 class GivenConfiguration(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,7 +123,7 @@ class HnswChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class SpannChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`new_configuration.spann`: understood and without effect."""
 
-    search_nprobe: Count | None = None
+    search_nprobe: SmallCount | None = None
     ef_search: Count | None = None
 
 
@@ -172,19 +173,21 @@ def function_json(function: EmbeddingFunction | None) -> dict[str, Any] | None:
 
 def settings_from_request(given: GivenConfiguration | None, metadata: Mapping[str, Any] | None) -> VectorSettings:
     """The settings of a new collection without a schema. Metadata keys `hnsw:...` count only while the given index
-    settings are the defaults. Raises InvalidArgument.
+    settings are the defaults; they have to be right all the same, except beside `spann`, where nobody reads them.
+    Raises InvalidArgument.
     """
     given = given or GivenConfiguration()
     _refuse_two_indexes(given)
     function = function_json(given.embedding_function)
     settings = VectorSettings(embedding_function=function)
+    if given.spann is not None:
+        return replace(settings, space=given.spann.space or Space.L2)
+    legacy = _with_legacy(settings, metadata or {})
     if given.hnsw is not None:
         numbers = given_members(given.hnsw)
         space = Space(numbers.pop("space", Space.L2))
         settings = replace(settings, space=space, numbers=default_numbers() | numbers)
-    elif given.spann is not None:
-        settings = replace(settings, space=given.spann.space or Space.L2)
-    return _with_legacy(settings, metadata or {}) if settings.has_default_index() else settings
+    return legacy if settings.has_default_index() else settings
 
 
 def _refuse_two_indexes(given: GivenConfiguration | ConfigurationChange) -> None:

@@ -18,18 +18,22 @@ def _bad(name: str, reason: str) -> InvalidArgument:
     return InvalidArgument(f"Failed to deserialize query string: {name}: {reason}")
 
 
-def _single(request: web.Request, name: str) -> str | None:
-    given = request.rel_url.query.getall(name, [])
-    if len(given) > 1:
-        raise _bad(name, f"duplicate field `{name}`")
-    return given[0] if given else None
+def _repeated(name: str) -> InvalidArgument:
+    return InvalidArgument(f"Failed to deserialize query string: duplicate field `{name}`")
 
 
-def query_u32(request: web.Request, name: str) -> int | None:
-    """The unsigned 32-bit parameter `name`, None when it is not given."""
-    text = _single(request, name)
-    if text is None:
-        return None
+def query_page(request: web.Request) -> tuple[int | None, int]:
+    """`limit` (None: all) and `offset`. The first bad one in the query string is the one that is told."""
+    given: dict[str, int] = {}
+    for name, text in request.rel_url.query.items():
+        if name in ("limit", "offset"):
+            if name in given:
+                raise _repeated(name)
+            given[name] = _u32(name, text)
+    return given.get("limit"), given.get("offset", 0)
+
+
+def _u32(name: str, text: str) -> int:
     if not text:
         raise _bad(name, "cannot parse integer from empty string")
     if not _UNSIGNED.fullmatch(text):
@@ -42,9 +46,13 @@ def query_u32(request: web.Request, name: str) -> int | None:
 
 def query_read_level(request: web.Request, name: str = "read_level") -> ReadLevel:
     """The read level, `index_and_wal` when it is not given."""
-    text = _single(request, name)
-    if text is None:
-        return ReadLevel.INDEX_AND_WAL
+    levels = [_level(name, text) for text in request.rel_url.query.getall(name, [])]
+    if len(levels) > 1:
+        raise _repeated(name)
+    return levels[0] if levels else ReadLevel.INDEX_AND_WAL
+
+
+def _level(name: str, text: str) -> ReadLevel:
     try:
         return ReadLevel(text)
     except ValueError:

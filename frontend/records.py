@@ -208,7 +208,7 @@ async def _query(target: _Target, body: _Query, raw: RawEmbeddings, wanted: Want
     collection = target.collection
     if collection.dimension is None:  # a cached row may be older than the first write
         collection = await target.shell.rows.refresh(collection)
-    if collection.dimension is not None and embeddings.widths:
+    if len(embeddings.widths) > 1 or (collection.dimension is not None and embeddings.widths):
         check_width(embeddings, collection.dimension)
         refuse_fields({"query_embeddings": embeddings.problem()})
     check_filterable(collection, selection.where)

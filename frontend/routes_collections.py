@@ -8,8 +8,15 @@ from aiohttp import web
 
 from frontend.answers import answer, nothing_to_say
 from frontend.body import read_json
-from frontend.collection_requests import Update, changed_vectors, new_collection, read_creation, read_update
-from frontend.params import query_u32
+from frontend.collection_requests import (
+    Update,
+    changed_vectors,
+    check_update,
+    new_collection,
+    read_creation,
+    read_update,
+)
+from frontend.params import query_page
 from frontend.rows import canonical_uuid, check_collection_id, check_database_name, missing
 from frontend.schema import shown_schema
 from frontend.shell import Shell, shell_of
@@ -68,7 +75,7 @@ def _no_database(name: str) -> InvalidArgument:
 
 async def list_all(request: web.Request) -> web.Response:
     """In the order of their creation; of a database that is not there, none."""
-    limit, offset = query_u32(request, "limit"), query_u32(request, "offset") or 0
+    limit, offset = query_page(request)
     database = await _database(request)
     if database is None:
         return answer([])
@@ -131,10 +138,9 @@ async def delete(request: web.Request) -> web.Response:
 
 async def update(request: web.Request) -> web.Response:
     """Name, metadata and configuration together, or nothing of it."""
-    tree = await read_json(request)
+    wanted = read_update(await read_json(request))
     check_database_name(request.match_info["database"])
     collection_id = check_collection_id(request.match_info["name"])
-    wanted = read_update(tree)
     database = await _database(request)
     if database is None:
         raise missing(collection_id)
@@ -147,6 +153,7 @@ async def _apply(shell: Shell, database: Database, collection_id: str, wanted: U
         collection = await shell.catalog.get_collection_by_id(database, collection_id)
         if collection is None:
             raise missing(collection_id)
+        check_update(wanted)
         changes = _changes(collection, wanted)
         if not changes or await shell.catalog.update_collection(database, collection, **changes):
             shell.rows.forget(collection_id)
@@ -156,12 +163,13 @@ async def _apply(shell: Shell, database: Database, collection_id: str, wanted: U
 
 def _changes(collection: Collection, wanted: Update) -> dict[str, Any]:
     changes: dict[str, Any] = {}
-    if wanted.new_name is not None and wanted.new_name != collection.name:
-        changes["name"] = wanted.new_name
-    if wanted.has_metadata:
+    body = wanted.body
+    if body.new_name is not None and body.new_name != collection.name:
+        changes["name"] = body.new_name
+    if body.new_metadata is not None:
         changes["metadata"] = wanted.metadata
-    if wanted.configuration is not None:
-        changes["configuration"], changes["schema"] = changed_vectors(collection, wanted.configuration)
+    if body.new_configuration is not None:
+        changes["configuration"], changes["schema"] = changed_vectors(collection, body.new_configuration)
     return changes
 
 

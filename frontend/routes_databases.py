@@ -10,7 +10,7 @@ from aiohttp import web
 from frontend.answers import answer, nothing_to_say
 from frontend.body import read_json, shaped
 from frontend.names import check_new_database_name
-from frontend.params import query_u32
+from frontend.params import query_page
 from frontend.routes_tenants import missing_tenant
 from frontend.rows import check_database_name
 from frontend.shell import shell_of
@@ -41,7 +41,7 @@ async def create(request: web.Request) -> web.Response:
 
 async def list_all(request: web.Request) -> web.Response:
     """In the order of their creation; of a tenant that nobody has created, none."""
-    limit, offset = query_u32(request, "limit"), query_u32(request, "offset") or 0
+    limit, offset = query_page(request)
     found = await shell_of(request).catalog.list_databases(request.match_info["tenant"], limit, offset)
     return answer([shown_database(database) for database in found])
 

@@ -84,7 +84,7 @@ def _vector_config(settings: VectorSettings) -> dict[str, Any]:
 
 def completed(given: GivenSchema | None) -> Schema:
     """The given schema laid over the default one. Only the keys that the default knows are completed; others stay as
-    they were given. Raises InvalidArgument.
+    they were given.
     """
     schema = default_schema()
     if given is None:
@@ -94,10 +94,15 @@ def completed(given: GivenSchema | None) -> Schema:
         _overlay(schema["keys"].setdefault(key, {}), plain_json(types))
     if given.cmek is not None:
         schema["cmek"] = plain_json(given.cmek)
-    for types in (schema["defaults"], *schema["keys"].values()):
-        _check_vector_numbers(types)
-        _refuse_sparse_index(types)
     return schema
+
+
+def _check_indexes(schema: Schema) -> None:
+    """Raises InvalidArgument for indexes that cannot be built."""
+    for types in (schema["defaults"], schema["keys"][EMBEDDING_KEY]):
+        _check_vector_numbers(types)
+    for types in schema["keys"].values():
+        _refuse_sparse_index(types)
 
 
 def _overlay(base: dict[str, Any], given: Mapping[str, Any]) -> None:
@@ -132,11 +137,22 @@ def reconciled(given: GivenSchema | None, settings: VectorSettings) -> tuple[Sch
     refused. Raises InvalidArgument.
     """
     schema = completed(given)
-    if _is_default(schema):
-        return default_schema(settings), settings
-    if not settings.is_default():
+    plain = _is_default(schema)
+    if not settings.is_default() and not (plain and _leaves_embedding_alone(given)):
         raise InvalidArgument("Failed to reconcile schema: Cannot set both collection config and schema simultaneously")
+    if plain:
+        return default_schema(settings), settings
+    _check_indexes(schema)
     return schema, settings_of(schema)
+
+
+def _leaves_embedding_alone(given: GivenSchema | None) -> bool:
+    """False for a vector index of `#embedding` that names no source: the default one names `#document`, so that index
+    is a choice even where all else in it is as the default.
+    """
+    types = given and given.keys.get(EMBEDDING_KEY)
+    index = types and types.float_list and types.float_list.vector_index
+    return not index or index.config.source_key is not None
 
 
 def _is_default(schema: Schema) -> bool:
@@ -215,7 +231,6 @@ def value_type(value: Scalar) -> str:
 
 
 def check_key(schema: Schema, key: str, kind: str) -> None:
-    """Raises InvalidArgument when values of type `kind` at `key` are not indexed."""
     """Raises InvalidArgument when `key` has no index for values of type `kind`."""
     if not _is_enabled(schema, key, kind, SCALAR_INDEXES[kind]):
         raise InvalidArgument(

@@ -90,13 +90,13 @@ def _graph_problem(config: VectorConfig) -> str | None:
 
 def _sparse_problem(types: ValueTypes) -> str | None:
     index = types.sparse_vector and types.sparse_vector.sparse_vector_index
-    return _sparse_source_problem(index.config) if index and index.enabled else None
+    return _sparse_source_problem(index.config, index.enabled) if index else None
 
 
-def _sparse_source_problem(config: SparseConfig) -> str | None:
+def _sparse_source_problem(config: SparseConfig, enabled: bool) -> str | None:
     if config.source_key is None:
         return None
-    if config.embedding_function is None:
+    if enabled and config.embedding_function is None:
         return (
             "If source_key is provided then embedding_function must also be provided "
             "since there is no default embedding function."

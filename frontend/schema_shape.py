@@ -74,7 +74,7 @@ class SparseConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     algorithm: Any = None
 
 
-class PlainConfig(msgspec.Struct, frozen=True):
+class PlainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of the indexes that have nothing to configure."""
 
 

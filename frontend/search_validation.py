@@ -89,8 +89,8 @@ class SearchPayload(msgspec.Struct, frozen=True):
 def read_search(tree: Any) -> tuple[SearchPayload, ...]:
     """Raises WrongShape, and MalformedBody for the two slips that the contract answers with 400."""
     body = shaped(tree, _Body)
-    if body.read_level is None:
-        raise _malformed("read_level must not be null")
+    if type(body.read_level) is not str:
+        raise _malformed("read_level must be a string")
     shaped(body.read_level, ReadLevel)
     return tuple(map(_read_payload, body.searches))
 
@@ -122,6 +122,8 @@ def _read_aggregate(given: Mapping[str, Aggregate] | None) -> Aggregate | None:
 
 def _read_rank(expression: Any, depth: int) -> Iterator[Knn]:
     """Check an expression; yields its nearest-neighbour operators."""
+    if type(expression) is str:
+        raise wrong_shape(f"rank: unknown operator `{expression}`")
     if type(expression) is not dict or len(expression) != 1 or depth > DEPTH_MAX:
         raise _malformed("a rank expression must be an object with exactly one operator")
     operator, operand = next(iter(expression.items()))
@@ -207,13 +209,15 @@ def _group_problem(payload: SearchPayload) -> str | None:
         return "group_by keys and aggregate must both be specified or both be omitted"
     if aggregate is None:
         return None
-    if any(key.startswith("#") for key in keys):
-        return "group_by keys must be metadata fields (cannot use #score, #document, #embedding, or #metadata)"
     if not aggregate.keys:
         return "aggregate keys must not be empty"
+    if aggregate.k == 0:
+        return "aggregate k must be greater than 0"
     if any(key.startswith("#") and key != SCORE for key in aggregate.keys):
         return "aggregate keys must be metadata fields or #score (cannot use #document, #embedding, or #metadata)"
-    return "aggregate k must be greater than 0" if aggregate.k == 0 else None
+    if any(key.startswith("#") for key in keys):
+        return "group_by keys must be metadata fields (cannot use #score, #document, #embedding, or #metadata)"
+    return None
 
 
 def _malformed(reason: str) -> MalformedBody:

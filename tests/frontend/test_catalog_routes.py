@@ -127,8 +127,49 @@ async def test_an_update_elsewhere_is_404(server: Running) -> None:
 async def test_several_failing_fields_are_all_named(server: Running) -> None:
     body = {"name": "x", "metadata": {"": 1}, "schema": {"defaults": {}, "keys": {"#x": {}}}}
     _, _, message = await refused(server, "POST", COLLECTIONS, body)
-    fields = sorted(line.split(": ")[1] for line in message.splitlines())
-    assert fields == ["metadata", "name", "schema"]
+    prefix, _, problems = message.partition(": ")
+    assert prefix == "Validation error"
+    assert sorted(line.split(": ")[0] for line in problems.splitlines()) == ["metadata", "name", "schema"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"configuration": {"hnsw": {}, "spann": {}}}, "Multiple vector index configurations provided"),
+        ({"metadata": {"hnsw:x": 1}}, "Failed to parse hnsw parameters from segment metadata"),
+    ],
+)
+async def test_a_new_collections_configuration_is_read_before_its_name_is_judged(
+    server: Running, body: dict[str, Any], message: str
+) -> None:
+    assert (await refused(server, "POST", COLLECTIONS, {"name": "", **body}))[2] == message
+
+
+@pytest.mark.parametrize(
+    "body", [{"new_name": ""}, {"new_metadata": {}}, {"new_configuration": {"hnsw": {}, "spann": {}}}]
+)
+async def test_an_update_of_nothing_is_404_before_its_values_are_judged(server: Running, body: dict[str, Any]) -> None:
+    assert (await refused(server, "PUT", NO_COLLECTION, body))[0] == 404
+    assert (await refused(server, "PUT", f"{COLLECTIONS}/{(await create(server))['id']}", body))[0] == 400
+
+
+async def test_an_updates_shape_is_judged_before_its_path(server: Running) -> None:
+    assert (await refused(server, "PUT", f"{COLLECTIONS}/no-uuid", {"new_name": 1}))[0] == 422
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("limit=1&limit=2", "duplicate field `limit`"),
+        ("offset=x&limit=", "offset: invalid digit found in string"),
+        ("limit=&offset=x", "limit: cannot parse integer from empty string"),
+        ("limit=1&offset=4294967296", "offset: number too large to fit in target type"),
+    ],
+)
+async def test_the_first_bad_parameter_of_a_page_is_told(server: Running, query: str, reason: str) -> None:
+    for path in (COLLECTIONS, DATABASES):
+        message = (await refused(server, "GET", f"{path}?{query}"))[2]
+        assert message == f"Failed to deserialize query string: {reason}"
 
 
 async def test_collection_metadata_takes_lists_sparse_vectors_and_large_integers(server: Running) -> None:

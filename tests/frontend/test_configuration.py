@@ -64,7 +64,8 @@ def test_legacy_metadata_counts_while_the_index_is_the_default(configuration: di
 
 def test_a_configuration_that_says_something_hides_legacy_metadata() -> None:
     assert settings({"hnsw": {"ef_search": 10}}, {"hnsw:space": "cosine"}).space is Space.L2
-    assert settings({"hnsw": {"ef_search": 10}}, {"hnsw:space": "nonsense"}).space is Space.L2
+    for spann in ({}, {"space": "l2"}):
+        assert settings({"spann": spann}, {"hnsw:space": "cosine", "hnsw:bogus": 1}) == VectorSettings()
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,8 @@ def test_a_configuration_that_says_something_hides_legacy_metadata() -> None:
 def test_bad_legacy_metadata_is_refused(metadata: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument, match=r"^Failed to parse hnsw parameters from segment metadata$"):
         settings(None, metadata)
+    with pytest.raises(InvalidArgument, match=r"^Failed to parse hnsw parameters from segment metadata$"):
+        settings({"hnsw": {"ef_search": 10}}, metadata)
 
 
 @pytest.mark.parametrize(

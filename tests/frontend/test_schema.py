@@ -65,6 +65,8 @@ def problem(tree: dict[str, Any]) -> str | None:
         keyed(x={"string": {"string_inverted_index": {"config": {}}}}),
         {**NOTHING, "cmek": {"aws": "x"}},
         {**NOTHING, "key_overrides": {}},
+        {"defaults": {"int": {"int_inverted_index": {"enabled": True, "config": {"x": 1}}}}, "keys": {}},
+        keyed(k={"string": {"fts_index": {"enabled": False, "config": {"x": 1}}}}),
     ],
 )
 def test_a_schema_of_the_wrong_shape_is_refused(tree: Any) -> None:
@@ -102,6 +104,10 @@ def test_a_schema_of_the_wrong_shape_is_refused(tree: Any) -> None:
         ),
         (
             keyed(s=sparse({"source_key": "#foo", "embedding_function": {"type": "unknown"}})),
+            "source_key cannot begin with '#'. The only valid key starting with '#' is Key.DOCUMENT or '#document'.",
+        ),
+        (
+            keyed(s=sparse({"source_key": "#foo"}, enabled=False)),
             "source_key cannot begin with '#'. The only valid key starting with '#' is Key.DOCUMENT or '#document'.",
         ),
         (
@@ -147,12 +153,15 @@ def test_a_given_schema_is_completed_from_the_default_but_own_keys_stay_as_given
 @pytest.mark.parametrize("name", ["batch_size", "sync_threshold"])
 def test_a_schema_checks_the_numbers_that_a_configuration_does_not(name: str) -> None:
     with pytest.raises(InvalidArgument, match=r"^Failed to reconcile schema: Invalid HNSW configuration: "):
-        completed(given_schema(keyed(__embedding=vector({"hnsw": {name: 1}}))))
+        reconciled(given_schema(keyed(__embedding=vector({"hnsw": {name: 1}}))), VectorSettings())
+    with pytest.raises(InvalidArgument, match=r"Cannot set both collection config and schema simultaneously$"):
+        reconciled(given_schema(keyed(__embedding=vector({"hnsw": {name: 1}}))), VectorSettings(Space.IP))
+    reconciled(given_schema(keyed(k=vector({"hnsw": {name: 1}}, enabled=False))), VectorSettings())
 
 
 def test_an_enabled_sparse_index_is_refused() -> None:
     with pytest.raises(InvalidArgument, match=r"^Failed to reconcile schema: Invalid schema input: Sparse vector"):
-        completed(given_schema(keyed(s=sparse({}))))
+        reconciled(given_schema(keyed(s=sparse({}))), VectorSettings())
 
 
 def test_a_default_schema_gives_way_to_the_configuration() -> None:
@@ -161,6 +170,7 @@ def test_a_default_schema_gives_way_to_the_configuration() -> None:
     assert found == settings
     assert schema == default_schema(settings)
     assert settings_of(schema) == settings
+    assert reconciled(given_schema(keyed(__embedding=vector({"source_key": "#document"}))), settings)[1] == settings
 
 
 @pytest.mark.parametrize("function", [{"type": "unknown"}, {"type": "known", "name": "default", "config": {}}])
@@ -173,9 +183,10 @@ def test_a_function_that_says_nothing_in_a_default_schema_is_dropped(function: d
 
 
 @pytest.mark.parametrize("settings", [VectorSettings(Space.IP), VectorSettings(embedding_function={"type": "legacy"})])
-def test_schema_and_configuration_cannot_both_say_something(settings: VectorSettings) -> None:
+@pytest.mark.parametrize("config", [{"space": "cosine"}, {"space": "l2"}, {}])
+def test_schema_and_configuration_cannot_both_say_something(settings: VectorSettings, config: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument, match=r"Cannot set both collection config and schema simultaneously$"):
-        reconciled(given_schema(keyed(__embedding=vector({"space": "cosine"}))), settings)
+        reconciled(given_schema(keyed(__embedding=vector(config))), settings)
 
 
 def test_a_schema_that_says_something_makes_the_configuration() -> None:

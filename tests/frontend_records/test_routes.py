@@ -186,12 +186,14 @@ async def test_a_row_cached_before_the_first_write_is_not_believed(client: Clien
     assert shell.rows.refreshed == 1
 
 
-@pytest.mark.parametrize("vectors", [[[1, 2, 3]], [[]], [[1], [1, 2]]])
+@pytest.mark.parametrize("vectors", [[[1, 2, 3]], [[]], [[1], [2]]])
 async def test_any_width_is_fine_before_the_first_write(client: Client, shell: Any, vectors: Any) -> None:
     shell.rows.collection = shell.rows.current = replace(shell.rows.collection, dimension=None)
     status, answer = await post(client, "query", {"query_embeddings": vectors})
     assert (status, answer["ids"], answer["documents"]) == (200, [[]] * len(vectors), [[]] * len(vectors))
     assert shell.workers.asked == []
+    status, answer = await post(client, "query", {"query_embeddings": [*vectors, [1, 2]]})
+    assert (status, answer["message"]) == (400, "Inconsistent dimensions in provided embeddings")
 
 
 async def test_a_query_that_is_not_finite_is_refused(client: Client) -> None:

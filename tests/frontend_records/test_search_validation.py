@@ -32,6 +32,8 @@ def grouped(keys: Any, aggregate: Any, rank: Any = KNN) -> None:
         {"searches": [{"filter": "x"}]},
         {"searches": [{"filter": {"#document": {"$regex": "["}}}]},
         {"searches": [{"rank": {"$bogus": 1}}]},
+        {"searches": [{"rank": "$val"}]},
+        {"searches": [{"rank": {"$abs": ""}}]},
         {"searches": [{"rank": {"$val": "x"}}]},
         {"searches": [{"rank": {"$val": True}}]},
         {"searches": [{"rank": {"$sum": {"$val": 1}}}]},
@@ -70,9 +72,10 @@ def test_a_rank_without_exactly_one_operator_is_a_syntax_error(rank: Any) -> Non
         read(rank=rank)
 
 
-def test_a_null_read_level_is_a_syntax_error() -> None:
+@pytest.mark.parametrize("level", [None, 1, True, []])
+def test_a_read_level_that_is_no_text_is_a_syntax_error(level: Any) -> None:
     with pytest.raises(MalformedBody):
-        read_search({"searches": [], "read_level": None})
+        read_search({"searches": [], "read_level": level})
 
 
 def test_a_rank_nested_beyond_all_reason_is_refused() -> None:
@@ -130,6 +133,8 @@ MIN_SCORE = {"$min_k": {"keys": ["#score"], "k": 1}}
         ),
         (["c"], {"$min_k": {"keys": [], "k": 1}}, KNN, "group_by: aggregate keys must not be empty"),
         (["c"], {"$min_k": {"keys": ["#score"], "k": 0}}, KNN, "group_by: aggregate k must be greater than 0"),
+        (["#score"], {"$min_k": {"keys": [], "k": 0}}, KNN, "group_by: aggregate keys must not be empty"),
+        (["#score"], {"$min_k": {"keys": ["#document"], "k": 0}}, KNN, "group_by: aggregate k must be greater than 0"),
         (
             ["c"],
             {"$min_k": {"keys": ["#document"], "k": 1}},
