@@ -46,9 +46,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Polychrome beside a real Chroma server.")
     parser.add_argument("--rows", type=int, default=None, help="only the first so many rows")
     parser.add_argument("--quick", action="store_true", help=f"one short run of everything on {QUICK_ROWS:,} rows")
-    parser.add_argument(
-        "--data", type=Path, default=DATA, help="folder of the Debian catalogue; synthetic rows without it"
-    )
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the Debian catalogue")
+    parser.add_argument("--synthetic", action="store_true", help="made-up rows instead of the catalogue")
     parser.add_argument("--chroma", type=Path, default=Path(sys.executable).with_name("chroma"), help="the program")
     parser.add_argument(
         "--directory", type=Path, default=None, help="where the servers keep their data (default: /tmp)"
