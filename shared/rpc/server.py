@@ -197,8 +197,10 @@ class _Connection(asyncio.Protocol):
             code = await self._perform(call, header, payload)
         finally:
             method = header.method if header.method in self._server.handlers else "unknown"
+            took_s = time.perf_counter() - begun
             _counter(method, code).inc()
-            _histogram(method).observe(time.perf_counter() - begun)
+            _histogram(method).observe(took_s)
+            log.debug("call", method=method, code=code, ms=round(took_s * 1000, 3))
 
     async def _perform(self, call: int, header: RequestHeader, payload: memoryview) -> str:
         """Answer the call, well or badly; the code for the metrics."""

@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from shared import errors, telemetry
 from shared.rpc import frames
@@ -57,6 +58,17 @@ async def test_payloads_of_any_size_come_back() -> None:
         for size in (0, 1, 1000, 5_000_000):
             payload = os.urandom(size)
             assert bytes(await client.call(address, "echo", payload, timeout_s=5)) == payload
+
+
+async def test_every_call_leaves_a_line_for_whoever_debugs() -> None:
+    with capture_logs() as lines:
+        async with serving({"echo": echo}) as (_, client, address):
+            await client.call(address, "echo", b"", timeout_s=5)
+            with contextlib.suppress(errors.PolychromeError):
+                await client.call(address, "nothing", b"", timeout_s=5)
+    seen = [(line["method"], line["code"], line["log_level"]) for line in lines if line["event"] == "call"]
+    assert [one[0] for one in seen] == ["echo", "unknown"]
+    assert seen[0] == ("echo", "ok", "debug")
 
 
 async def test_many_calls_share_few_connections_and_answers_find_their_callers() -> None:
