@@ -26,6 +26,12 @@ no-appendfsync-on-rewrite no
 """
 
 
+_MALLOC: Final = {"MALLOC_MMAP_THRESHOLD_": str(256 * 1024), "MALLOC_TRIM_THRESHOLD_": str(1024 * 1024)}
+"""For a server on the C library's allocator: what held the log's large entries goes back to the system when they are
+trimmed. Other allocators pay no heed.
+"""
+
+
 class NoRedisServerError(Exception):
     """Neither the package nor the machine has a server program."""
 
@@ -50,7 +56,7 @@ class RedisServer:
         path = self.directory / "redis.conf"
         path.touch(mode=0o600)
         path.write_text(self._configuration())
-        return ProcessSpec("redis", "redis", (str(self.program), str(path)))
+        return ProcessSpec("redis", "redis", (str(self.program), str(path)), _MALLOC)
 
     def _configuration(self) -> str:
         return (

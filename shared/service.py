@@ -30,6 +30,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from shared import telemetry
 from shared.config import ConfigError, ProcessConfig, read
 from shared.errors import Unavailable
+from shared.memory import give_back_at_rest
 
 GC_CONTAINERS: Final = 20_000
 
@@ -128,7 +129,7 @@ async def _live(role: str, config: C, open_service: OpenService[C], life: _Life)
         life.service = service
         log.info("ready", role=role, admin=admin, address=getattr(service, "address", None))
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_endless(loop)) for loop in service.loops]
+            tasks = [group.create_task(_endless(loop)) for loop in (*service.loops, give_back_at_rest)]
             await life.stopping.wait()
             await _drain(service, config.drain_timeout_s)
             for task in tasks:

@@ -20,7 +20,7 @@ FILE_LINES_MAX = 450
 
 # Lower never imports higher; modules of one layer may import each other.
 LAYERS = (
-    {"errors", "limits", "model", "clock"},
+    {"errors", "limits", "model", "clock", "memory"},
     {"config", "telemetry", "where", "rank", "regex", "distance", "placement", "digest", "retry"},
     {"redis", "rpc", "objects"},
     {"catalog", "lease", "membership", "log", "manifest", "segment", "materialize", "memtable"},

@@ -20,7 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from shared.errors import Backoff, PolychromeError, Unavailable, UnknownOutcome
-from shared.redis.line import PENDING_BYTES_MAX, Line, Wire
+from shared.redis.line import PENDING_BYTES_MAX, Line, OpenLine
 
 SOCKET_TIMEOUT_S: Final = 5.0
 CONNECT_TIMEOUT_S: Final = 2.0
@@ -66,12 +66,12 @@ class _Strict:
         finally:
             self.socket_timeout = limit_s
 
-    async def hand_over(self, wire: Wire) -> None:
-        """Connects, says who we are, and leaves the connection to `wire`."""
+    async def hand_over(self, opened: OpenLine) -> None:
+        """Connects, says who we are, and leaves the connection to `opened`."""
         await self.connect_check_health(check_health=False)
         streams = (self._reader, self._writer)
         self._reader = self._writer = None  # or they would be closed with this object
-        wire.begin(streams[1].transport, self._parser.parse_error, keep=streams)
+        opened.begin(streams[1].transport, self._parser.parse_error, keep=streams)
 
 
 class _PlainConnection(_Strict, Connection):
@@ -121,8 +121,8 @@ async def open_redis(url: str) -> AsyncIterator[Redis]:
 
     make_connection: Callable[[], _Strict] = pool.make_connection
 
-    async def connect(wire: Wire) -> None:
-        await make_connection().hand_over(wire)
+    async def connect(opened: OpenLine) -> None:
+        await make_connection().hand_over(opened)
 
     client = _Client(pool, Line(connect))
     try:

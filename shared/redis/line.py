@@ -28,11 +28,11 @@ for another fsync of its log."""
 
 _NOTHING: Final = object()
 
-Connect = Callable[["Wire"], Awaitable[None]]
-"""Opens a connection, ready for commands, and gives it to the wire as its protocol. Raises NotConnected."""
+Connect = Callable[["OpenLine"], Awaitable[None]]
+"""Opens a connection, ready for commands, and makes the line its protocol. Raises NotConnected."""
 
 
-class Wire(asyncio.Protocol):
+class OpenLine(asyncio.Protocol):
     """One open connection."""
 
     def __init__(self) -> None:
@@ -112,46 +112,46 @@ class Wire(asyncio.Protocol):
 
 
 class Line:
-    """A wire that is opened when it is needed and replaced when it is lost."""
+    """A connection that is opened when it is needed and replaced when it is lost."""
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
-        self._wire: Wire | None = None
-        self._opening: asyncio.Task[Wire] | None = None
+        self._current: OpenLine | None = None
+        self._opening: asyncio.Task[OpenLine] | None = None
 
     def takes(self, size: int) -> bool:
         """Whether a command of so many bytes should go this way."""
-        return size <= PENDING_BYTES_MAX and (self._wire is None or self._wire.has_room(size))
+        return size <= PENDING_BYTES_MAX and (self._current is None or self._current.has_room(size))
 
     async def execute(self, packed: bytes) -> Any:
         """The answer to one command. Raises what the server answers; NotConnected; ConnectionError."""
-        wire = self._wire
-        if wire is None or not wire.open:
-            wire = await self._open()
-        return await wire.execute(packed)
+        line = self._current
+        if line is None or not line.open:
+            line = await self._open()
+        return await line.execute(packed)
 
     async def close(self) -> None:
         """Commands in flight fail."""
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.wait([self._opening])
-        if self._wire is not None:
-            self._wire.abort()
-            self._wire = None
+        if self._current is not None:
+            self._current.abort()
+            self._current = None
 
-    async def _open(self) -> Wire:
+    async def _open(self) -> OpenLine:
         """All who need a connection wait for the same attempt; one of them giving up does not end it."""
         if self._opening is None:
             self._opening = asyncio.create_task(self._attempt())
             self._opening.add_done_callback(self._attempted)
         return await asyncio.shield(self._opening)
 
-    async def _attempt(self) -> Wire:
-        wire = Wire()
-        await self._connect(wire)
-        return wire
+    async def _attempt(self) -> OpenLine:
+        line = OpenLine()
+        await self._connect(line)
+        return line
 
-    def _attempted(self, attempt: asyncio.Task[Wire]) -> None:
+    def _attempted(self, attempt: asyncio.Task[OpenLine]) -> None:
         self._opening = None
         if not attempt.cancelled() and attempt.exception() is None:
-            self._wire = attempt.result()
+            self._current = attempt.result()

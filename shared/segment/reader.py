@@ -17,7 +17,7 @@ from shared.segment.graph import Graph
 from shared.segment.id_index import IdIndex
 from shared.segment.metadata_index import MetadataIndex
 from shared.segment.records import embedding_matrix, open_records
-from shared.segment.texts import TextColumn
+from shared.segment.texts import TextReader
 
 DEFAULT_EF_SEARCH: Final = 100
 
@@ -55,15 +55,15 @@ class Segment:
         self.ids: pa.LargeStringArray = batch.column("id")
         self.documents: pa.LargeStringArray = batch.column("document")
         self.records = pa.Table.from_batches([batch])
-        self._texts: dict[str, TextColumn] = {}
+        self._texts: dict[str, TextReader] = {}
         self._index = ids
         self._graph: Graph | None = graph
 
-    def text(self, name: str) -> TextColumn:
+    def text(self, name: str) -> TextReader:
         """`id`, `document`, `metadata` or `uri`."""
         column = self._texts.get(name)
         if column is None:  # two threads may make the same one at once: they are equal
-            column = self._texts[name] = TextColumn(self.records.column(name).chunk(0))
+            column = self._texts[name] = TextReader(self.records.column(name).chunk(0))
         return column
 
     @cached_property

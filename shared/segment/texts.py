@@ -17,7 +17,7 @@ ONE_BY_ONE_MAX: Final = 64
 """More rows than this are taken by Arrow, as a column."""
 
 
-class TextColumn:
+class TextReader:
     """Rows of a `large_string` array."""
 
     def __init__(self, array: pa.LargeStringArray) -> None:

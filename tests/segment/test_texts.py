@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from shared.segment.texts import ONE_BY_ONE_MAX, TextColumn
+from shared.segment.texts import ONE_BY_ONE_MAX, TextReader
 
 WORDS = ["", "a", "zwölf", "漢字", "\U0001f40d" * 3, 'quoted "text"\\', "x" * 5000]
 TEXTS: list[str | None] = [None if i % 7 == 3 else WORDS[i % len(WORDS)] + str(i) * (i % 3) for i in range(300)]
@@ -13,7 +13,7 @@ TEXTS: list[str | None] = [None if i % 7 == 3 else WORDS[i % len(WORDS)] + str(i
 @pytest.mark.parametrize("texts", [TEXTS, [text or "" for text in TEXTS]], ids=["with nulls", "without"])
 @pytest.mark.parametrize("offset", [0, 5, 64])
 def test_any_rows_in_any_order(texts: list[str | None], offset: int) -> None:
-    column = TextColumn(pa.array(texts, pa.large_string()).slice(offset))
+    column = TextReader(pa.array(texts, pa.large_string()).slice(offset))
     random = np.random.default_rng(1)
     here = texts[offset:]
     for count in (0, 1, 10, ONE_BY_ONE_MAX, ONE_BY_ONE_MAX + 1, 200):
@@ -25,5 +25,5 @@ def test_any_rows_in_any_order(texts: list[str | None], offset: int) -> None:
 
 def test_a_column_without_any_text() -> None:
     for texts in ([None, None], ["", ""]):
-        assert TextColumn(pa.array(texts, pa.large_string())).read(np.array([1, 0])) == texts
-    assert TextColumn(pa.nulls(2, pa.large_string())).read(np.array([1, 0])) == [None, None]
+        assert TextReader(pa.array(texts, pa.large_string())).read(np.array([1, 0])) == texts
+    assert TextReader(pa.nulls(2, pa.large_string())).read(np.array([1, 0])) == [None, None]

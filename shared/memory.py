@@ -1,0 +1,60 @@
+"""Gives back to the system what a process needed for a while: bodies of requests, batches, graphs under construction.
+
+The C library keeps freed memory for the next time, in one arena per thread, and gives it back only from the end of
+each. After bulk work that is most of what a process seems to hold. Asked to, it gives back every free page; that takes
+a few milliseconds and makes the next bulk work fault its pages in again, so it is asked when the process has come to
+rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import time
+from typing import Final
+
+import pyarrow as pa
+
+LOOK_EVERY_S: Final = 2.0
+BUSY_SHARE: Final = 0.25
+REST_SHARE: Final = 0.05
+"""CPU time per time, of one core: what counts as work worth tidying up after, and as rest."""
+
+
+class Tidying:
+    """Says when: after a busy stretch, at the first rest. `cpu_s` grows."""
+
+    def __init__(self, cpu_s: float) -> None:
+        self._cpu_s = cpu_s
+        self._was_busy = False
+
+    def due(self, cpu_s: float, elapsed_s: float) -> bool:
+        """Whether to give memory back now, `elapsed_s` after the last look."""
+        share = (cpu_s - self._cpu_s) / elapsed_s
+        self._cpu_s = cpu_s
+        if share > BUSY_SHARE:
+            self._was_busy = True
+        if not self._was_busy or share > REST_SHARE:
+            return False
+        self._was_busy = False
+        return True
+
+
+async def give_back_at_rest() -> None:
+    """A loop, for as long as the process lives."""
+    tidying = Tidying(time.process_time())
+    looked_s = time.monotonic()
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        now_s = time.monotonic()
+        if tidying.due(time.process_time(), now_s - looked_s):
+            await asyncio.to_thread(give_back)
+        looked_s = now_s
+
+
+def give_back() -> None:
+    """Does it now. Without glibc only Arrow's part."""
+    pa.default_memory_pool().release_unused()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -1,0 +1,42 @@
+import asyncio
+
+import pytest
+
+from shared import memory
+from shared.memory import Tidying
+
+
+def test_memory_is_given_back_once_at_the_first_rest_after_work() -> None:
+    tidying = Tidying(cpu_s=10.0)
+    cpu_s, given_back = 10.0, []
+    for share in (0.0, 0.01, 0.9, 0.1, 0.4, 0.02, 0.0, 0.1, 0.01, 0.3, 0.0):
+        cpu_s += 2.0 * share
+        given_back.append(tidying.due(cpu_s, 2.0))
+    assert [i for i, due in enumerate(given_back) if due] == [5, 10]
+
+
+async def test_the_loop_looks_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(memory, "BUSY_SHARE", -1.0)  # always busy
+    monkeypatch.setattr(memory, "REST_SHARE", 1e9)  # and always at rest
+    rounds = asyncio.Event()
+    times = 0
+
+    def count() -> None:
+        nonlocal times
+        times += 1
+        if times == 3:
+            loop.call_soon_threadsafe(rounds.set)
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(memory, "give_back", count)
+    running = asyncio.create_task(memory.give_back_at_rest())
+    async with asyncio.timeout(10):
+        await rounds.wait()
+    running.cancel()
+
+
+def test_giving_back_now_is_harmless() -> None:
+    kept = bytearray(b"kept" * 1000)
+    memory.give_back()
+    assert kept[:4] == b"kept"
