@@ -12,6 +12,7 @@ import os
 import re
 import time
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -20,10 +21,9 @@ from prometheus_client import Counter, Gauge, Histogram
 from frontend import errors
 from frontend.cors import Cors
 from frontend.shell import shell_of
-from shared.errors import PolychromeError
+from shared.errors import InvalidArgument, PolychromeError
 from shared.telemetry import get_logger, request_id
 
-NO_TRACE: Final = "0" * 32
 METHOD_ORDER: Final = ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS")
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?", re.ASCII)
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
@@ -98,13 +98,15 @@ def request_id_of(request: web.Request) -> str:
 def trace_id_of(request: web.Request) -> str:
     """The trace that W3C `traceparent` names, all zeros without one."""
     found = _TRACEPARENT.fullmatch(request.headers.get("Traceparent", ""))
-    return found[1] if found else NO_TRACE
+    return found[1] if found else errors.NO_TRACE
 
 
 async def _answer(request: web.Request, handler: Handler, cors: Cors) -> web.StreamResponse:
     if cors.enabled and request.method == "OPTIONS":
         return cors.preflight()
     try:
+        if "%" in request.path:
+            _check_encoding(request)
         return await handler(request)
     except PolychromeError as error:
         _log_fault(error)
@@ -114,6 +116,17 @@ async def _answer(request: web.Request, handler: Handler, cors: Cors) -> web.Str
     except Exception:
         log.exception("unforeseen")
         return errors.internal_error()
+
+
+def _check_encoding(request: web.Request) -> None:
+    """Raises InvalidArgument for a parameter in the path that is no UTF-8. It would stay percent-encoded, and name what
+    its own spelling, encoded once more, names too.
+    """
+    for part, raw in zip(route_of(request).split("/"), request.rel_url.raw_path.split("/"), strict=False):
+        try:
+            unquote_to_bytes(raw).decode()
+        except UnicodeDecodeError:
+            raise InvalidArgument(f"Invalid URL: Invalid UTF-8 in `{part.strip('{}')}`") from None
 
 
 def _log_fault(error: PolychromeError) -> None:

@@ -15,6 +15,7 @@ from shared import errors
 
 UNIFORM: Final = "ChromaError"
 JSON_TYPE: Final = "application/json"
+NO_TRACE: Final = "0" * 32
 PLAIN_TOO_LARGE: Final = b"Payload too large"
 PLAIN_ROUTES: Final = frozenset({"add", "update", "upsert", "query", "search"})
 """Last path segments of the routes whose 413 is plain text without a content type."""
@@ -97,6 +98,15 @@ def answer_of(error: errors.PolychromeError, path: str) -> web.Response:
 def internal_error() -> web.Response:
     """The answer to an exception nobody foresaw."""
     return web.Response(body=body_of("InternalError", "Internal error"), status=500, content_type=JSON_TYPE)
+
+
+def not_http() -> web.Response:
+    """The answer to bytes that are no request. There is no request whose headers could be tidied later."""
+    body = body_of("InvalidArgumentError", "Not an HTTP/1.1 request that can be read")
+    headers = {"Server": "polychrome", "Chroma-Trace-Id": NO_TRACE}
+    response = web.Response(body=body, status=400, content_type=JSON_TYPE, headers=headers)
+    response.force_close()
+    return response
 
 
 def gone(message: str) -> web.Response:

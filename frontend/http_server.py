@@ -11,15 +11,13 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 from aiohttp import http_exceptions, web
 
 from frontend.config import FrontendConfig
 from frontend.edge import IN_FLIGHT_KEY
-
-if TYPE_CHECKING:
-    from aiohttp.web_protocol import RequestHandler
+from frontend.errors import not_http
 
 URL_BYTES_MAX: Final = 64 * 1024
 HEADER_BYTES_MAX: Final = 64 * 1024
@@ -36,6 +34,14 @@ def _not_the_clients_fault(record: logging.LogRecord) -> bool:
     return not isinstance(error, http_exceptions.HttpProcessingError)
 
 
+class _Connection(web.RequestHandler):
+    """Answers what is not HTTP in the contract's form; the library's own answer shows its parser and its version."""
+
+    def handle_error(self, *args: Any, **kwargs: Any) -> web.StreamResponse:
+        own = super().handle_error(*args, **kwargs)
+        return not_http() if own.status == 400 else own
+
+
 class HttpServer:
     """Serves one application."""
 
@@ -44,48 +50,52 @@ class HttpServer:
         self._config = config
         logger = logging.getLogger("frontend.http")
         logger.addFilter(_not_the_clients_fault)
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            logger=logger,
-            auto_decompress=False,
-            keepalive_timeout=config.keepalive_timeout_s,
-            max_line_size=URL_BYTES_MAX,
-            max_field_size=HEADER_BYTES_MAX,
-            lingering_time=LINGER_S,
-            shutdown_timeout=CLOSE_TIMEOUT_S,
-        )
+        self._runner = web.AppRunner(app, shutdown_timeout=CLOSE_TIMEOUT_S)
+        self._settings: dict[str, Any] = {
+            "access_log": None,
+            "logger": logger,
+            "auto_decompress": False,
+            "keepalive_timeout": config.keepalive_timeout_s,
+            "max_line_size": URL_BYTES_MAX,
+            "max_field_size": HEADER_BYTES_MAX,
+            "lingering_time": LINGER_S,
+        }
         self.address = ""
         """host:port that is listened on."""
-        self._site: web.TCPSite | None = None
-        self._silent_since_s: dict[RequestHandler, float] = {}
+        self._listening: asyncio.Server | None = None
+        self._silent_since_s: dict[web.RequestHandler, float] = {}
 
     async def start(self) -> None:
         await self._runner.setup()
-        self._site = web.TCPSite(
-            self._runner,
+        loop, server = asyncio.get_running_loop(), self._runner.server
+        assert server is not None
+        self._listening = await loop.create_server(
+            lambda: _Connection(server, loop=loop, **self._settings),
             self._config.host,
             self._config.port,
             backlog=LISTEN_BACKLOG,
             reuse_address=True,
             reuse_port=self._config.reuse_port and hasattr(socket, "SO_REUSEPORT"),
         )
-        await self._site.start()
-        host, port = self._runner.addresses[0][:2]
+        host, port = self._listening.sockets[0].getsockname()[:2]
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     async def drain(self) -> None:
         """Stop listening, finish what has begun; idle connections are closed at once, busy ones after their answer."""
         self._app[IN_FLIGHT_KEY].draining = True
-        if self._site is not None:
-            await self._site.stop()
-            self._site = None
+        self._stop_listening()
         if self._runner.server is not None:
             self._runner.server.pre_shutdown()
         await self._app[IN_FLIGHT_KEY].idle.wait()
 
     async def close(self) -> None:
+        self._stop_listening()
         await self._runner.cleanup()
+
+    def _stop_listening(self) -> None:
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
 
     async def close_silent_connections(self) -> None:
         """A loop: closes connections that have not sent a first request in time."""

@@ -209,14 +209,14 @@ def _group_problem(payload: SearchPayload) -> str | None:
         return "group_by keys and aggregate must both be specified or both be omitted"
     if aggregate is None:
         return None
+    if any(key.startswith("#") for key in keys):
+        return "group_by keys must be metadata fields (cannot use #score, #document, #embedding, or #metadata)"
     if not aggregate.keys:
         return "aggregate keys must not be empty"
     if aggregate.k == 0:
         return "aggregate k must be greater than 0"
     if any(key.startswith("#") and key != SCORE for key in aggregate.keys):
         return "aggregate keys must be metadata fields or #score (cannot use #document, #embedding, or #metadata)"
-    if any(key.startswith("#") for key in keys):
-        return "group_by keys must be metadata fields (cannot use #score, #document, #embedding, or #metadata)"
     return None
 
 

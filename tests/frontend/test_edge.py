@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import logging
 import re
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ import orjson
 import pytest
 from prometheus_client import REGISTRY
 
-from frontend.edge import NO_TRACE
+from frontend.errors import NO_TRACE
 from tests.frontend.server import COLLECTIONS, DATABASES, Running, running
 
 ANY_COLLECTION = f"{COLLECTIONS}/6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
@@ -81,8 +82,13 @@ async def test_path_parameters_are_decoded_once(server: Running) -> None:
         assert (await server.client.get(f"/api/v2/tenants/{path}")).json()["name"] == name
 
 
-async def test_escapes_that_are_no_text_stay_as_they_are(server: Running) -> None:
-    assert (await server.client.get("/api/v2/tenants/%FF%ED%A0%80")).json()["message"].startswith("Tenant [%FF")
+async def test_a_path_that_is_no_text_is_refused(server: Running) -> None:
+    for path, name in {"%FF%ED%A0%80": "tenant", "ten/databases/%C3": "database"}.items():
+        answer = await server.client.get(f"/api/v2/tenants/{path}")
+        assert answer.status_code == 400
+        assert answer.json()["message"] == f"Invalid URL: Invalid UTF-8 in `{name}`"
+    assert (await server.client.get("/api/v2/tenants/%25FF")).json()["message"] == "Tenant [%FF] not found"
+    assert (await server.client.get("/%FF")).status_code == 404
 
 
 async def test_a_gzip_body_is_a_syntax_error(server: Running) -> None:
@@ -230,7 +236,10 @@ async def test_what_is_not_http_is_answered_with_400_and_not_logged(
     caplog.set_level(logging.WARNING)
     answer = await server.raw(text)
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
-    assert b"Traceback" not in answer
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert json.loads(body)["error"] == "InvalidArgumentError"
+    assert b"aiohttp" not in head
+    assert b"chroma-trace-id" in head.lower()
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 

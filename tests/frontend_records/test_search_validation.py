@@ -133,8 +133,8 @@ MIN_SCORE = {"$min_k": {"keys": ["#score"], "k": 1}}
         ),
         (["c"], {"$min_k": {"keys": [], "k": 1}}, KNN, "group_by: aggregate keys must not be empty"),
         (["c"], {"$min_k": {"keys": ["#score"], "k": 0}}, KNN, "group_by: aggregate k must be greater than 0"),
-        (["#score"], {"$min_k": {"keys": [], "k": 0}}, KNN, "group_by: aggregate keys must not be empty"),
-        (["#score"], {"$min_k": {"keys": ["#document"], "k": 0}}, KNN, "group_by: aggregate k must be greater than 0"),
+        (["c"], {"$min_k": {"keys": [], "k": 0}}, KNN, "group_by: aggregate keys must not be empty"),
+        (["c"], {"$min_k": {"keys": ["#document"], "k": 0}}, KNN, "group_by: aggregate k must be greater than 0"),
         (
             ["c"],
             {"$min_k": {"keys": ["#document"], "k": 1}},
