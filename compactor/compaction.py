@@ -41,6 +41,7 @@ from compactor.fold import Fold, Superseded, fold
 from compactor.policy import Part, plan
 from compactor.proof import prove
 from shared.clock import Clock
+from shared.commits import CommitNumbers
 from shared.errors import Corrupt, Gone, PolychromeError
 from shared.log.log import Log
 from shared.log.state import ShardState
@@ -158,6 +159,7 @@ class Compactor:
         self._log = shard_log
         self._objects = objects
         self._manifests = ManifestStore(objects)
+        self._commits = CommitNumbers(objects)
         self._cache = cache
         self._building = building
         self._checkpoints = checkpoints
@@ -245,15 +247,17 @@ class Compactor:
         return _Product(built, refs, rows, digest)
 
     async def _upload(self, built: Built | None) -> None:
-        if built is None:
-            return
-        uploads = [
-            self._objects.put(f"{built.info.path}/{file.name}", built.directory / file.name)
-            for file in built.info.files
-        ]
+        """The segment, and the number that must stand in the bucket before the manifest does."""
+        uploads = [self._number()]
+        if built is not None:
+            folder, path = built.directory, built.info.path
+            uploads += [self._objects.put(f"{path}/{file.name}", folder / file.name) for file in built.info.files]
         for ended in await asyncio.gather(*uploads, return_exceptions=True):
             if ended is not None:
                 raise ended
+
+    async def _number(self) -> None:
+        await self._commits.leave(await self._log.draw_commit())
 
     async def _still_there(self, built: Built | None) -> None:
         """A process that was stopped for long enough comes back to uploads that were collected as garbage."""

@@ -23,7 +23,7 @@ from shared.log.jobs import Job, Jobs
 from shared.log.log import Log
 from shared.membership import Member, Membership
 from shared.objects.open import open_store, verify_conditional_create
-from shared.redis.client import open_redis
+from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.segment.cache import SegmentCache
 from shared.telemetry import get_logger
@@ -180,11 +180,11 @@ async def open_service(config: CompactorConfig) -> AsyncIterator[CompactorServic
     """Opens scratch space, object storage and the log. Raises Unavailable while one of them is away."""
     clock = SystemClock()
     with _scratch(config.scratch_dir) as (building, cached):
-        async with open_store(config.bucket_url) as objects, open_redis(config.redis_url) as redis:
+        keys = Keys(config.redis_prefix)
+        async with open_store(config.bucket_url) as objects, open_verified_redis(config.redis_url, keys) as redis:
             await verify_conditional_create(objects)
             cache = SegmentCache(objects, cached, config.cache_bytes)
             await cache.open()
-            keys = Keys(config.redis_prefix)
             checkpoints = Checkpoints(clock, config.pause_at)
             compactor = Compactor(
                 Log(redis, keys),

@@ -20,7 +20,7 @@ from shared.clock import SystemClock
 from shared.log.jobs import Jobs
 from shared.log.log import Log
 from shared.membership import Membership
-from shared.redis.client import open_redis
+from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.rpc.client import RpcClient
 
@@ -73,7 +73,7 @@ def build_shell(config: FrontendConfig, redis: Redis, rpc: RpcClient) -> Shell:
 
 @asynccontextmanager
 async def open_service(config: FrontendConfig) -> AsyncIterator[Frontend]:
-    async with open_redis(config.redis_url) as redis:
+    async with open_verified_redis(config.redis_url, Keys(config.redis_prefix)) as redis:
         rpc = RpcClient()
         try:
             shell = build_shell(config, redis, rpc)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from shared.catalog import Catalog, Cluster
 from shared.catalog.collector import Collector
 from shared.catalog.image import Images
 from shared.clock import Clock
+from shared.commits import CommitNumbers
 from shared.errors import Backoff, Unavailable
 from shared.log.jobs import Jobs
 from shared.log.log import Log
@@ -29,20 +31,21 @@ log = get_logger(__name__)
 
 WATCH_S: Final = 0.5
 COLLECT_DELETED_S: Final = 5.0
+TIDY_COMMITS_S: Final = 30.0
 COLLECT_ORPHANS_S: Final = 300.0
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What the loops work with."""
+    """What the loops work with. Like every other process's, these reach a verified server only: a loop that is under
+    way when Redis restarts does not go on with what may have gone back.
+    """
 
     catalog: Catalog
     images: Images
     collector: Collector
     log: Log
     jobs: Jobs
-    objects: ObjectStore
-    clock: Clock
 
 
 class RedisChanged(Exception):  # not an error: a reason to begin anew
@@ -52,14 +55,22 @@ class RedisChanged(Exception):  # not an error: a reason to begin anew
 class Leader:
     """Reconciles, then runs all loops, and begins again whenever Redis has restarted."""
 
-    def __init__(self, tools: Tools, config: LogserviceConfig) -> None:
-        self._tools = tools
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        open_tools: Callable[[], AbstractAsyncContextManager[Tools]],
+        objects: ObjectStore,
+        snapshots: Snapshots,
+        clock: Clock,
+        config: LogserviceConfig,
+    ) -> None:
+        self._reconciler = reconciler
+        self._open_tools = open_tools
+        self._objects = objects
+        self._snapshots = snapshots
+        self._clock = clock
         self._config = config
-        self._snapshots = Snapshots(tools.objects, config.snapshots_kept)
-        self._reconciler = Reconciler(
-            tools.catalog, tools.images, tools.log, tools.objects, self._snapshots, tools.clock
-        )
-        self._garbage = Garbage(tools.objects, tools.clock, config.periods)
+        self._garbage = Garbage(objects, clock, config.periods)
         self.reconciled = False
 
     async def run(self) -> None:
@@ -68,26 +79,36 @@ class Leader:
             self.reconciled = False
             try:
                 cluster = await self._reconciler.run()
+                async with self._open_tools() as tools:
+                    self.reconciled = True
+                    await self._work(cluster, tools)
             except (Unavailable, Backoff) as error:
                 log.warning("reconciliation_postponed", message=error.message)
-                await self._tools.clock.sleep(PAUSE_AFTER_FAILURE_S)
-                continue
-            self.reconciled = True
-            try:
-                await self._work(cluster)
-            except* RedisChanged:
-                log.warning("redis_restarted")
+                await self._clock.sleep(PAUSE_AFTER_FAILURE_S)
 
-    async def _work(self, cluster: Cluster) -> None:
-        async with asyncio.TaskGroup() as group:
-            for loop in self._loops(cluster):
-                group.create_task(loop)
+    async def _work(self, cluster: Cluster, tools: Tools) -> None:
+        """Until Redis has changed."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for loop in self._loops(cluster, tools):
+                    group.create_task(loop)
+        except* RedisChanged:
+            log.warning("redis_restarted")
 
-    def _loops(self, cluster: Cluster) -> list[Coroutine[Any, Any, None]]:
-        tools, config, clock = self._tools, self._config, self._tools.clock
-        trimmer = Trimmer(tools.log, ManifestStore(tools.objects), clock)
+    def _loops(self, cluster: Cluster, tools: Tools) -> list[Coroutine[Any, Any, None]]:
+        config, clock = self._config, self._clock
+        trimmer = Trimmer(tools.log, ManifestStore(self._objects), clock)
+        commits = CommitNumbers(self._objects)
         scheduler = Scheduler(tools.catalog, tools.log, tools.jobs, config.policy, clock, trimmer.add)
         snapshotter = Snapshotter(tools.images, self._snapshots, cluster, clock)
+
+        async def collect_garbage() -> None:
+            shards = {
+                (collection.id, shard): pointer
+                async for collection in tools.catalog.collections()
+                for shard, pointer in enumerate(collection.pointers)
+            }
+            await self._garbage.collect(shards)
 
         async def snapshot() -> None:
             await snapshotter.step(await tools.catalog.changes())
@@ -101,23 +122,16 @@ class Leader:
             every("collect_deleted", COLLECT_DELETED_S, tools.collector.collect_deleted, clock),
             every("repair_rows", config.sweep_s, tools.collector.repair_rows, clock),
             every("collect_orphans", COLLECT_ORPHANS_S, tools.collector.collect_orphans, clock),
-            every("garbage", config.garbage_s, self._collect_garbage, clock),
+            every("commit_numbers", TIDY_COMMITS_S, commits.tidy, clock),
+            every("garbage", config.garbage_s, collect_garbage, clock),
         ]
-
-    async def _collect_garbage(self) -> None:
-        shards = {
-            (collection.id, shard): pointer
-            async for collection in self._tools.catalog.collections()
-            for shard, pointer in enumerate(collection.pointers)
-        }
-        await self._garbage.collect(shards)
 
     async def _watch(self) -> None:
         """Raises RedisChanged as soon as the server is another run of itself, or empty."""
         while True:
             try:
-                if await self._tools.catalog.cluster() is None or not (await self._tools.catalog.server_run())[1]:
+                if not await self._reconciler.reconciled():
                     raise RedisChanged
             except Unavailable:
                 log.debug("redis_away")
-            await self._tools.clock.sleep(WATCH_S)
+            await self._clock.sleep(WATCH_S)

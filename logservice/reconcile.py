@@ -1,4 +1,5 @@
-"""Makes Redis and the bucket agree when a log service begins to lead, or when Redis has restarted.
+"""Makes Redis and the bucket agree when a log service begins to lead, or when Redis has restarted. All other processes
+are kept out of a server until it is through (`shared.redis.fence`).
 
 Redis has no mark of a cluster (it is new, or has lost everything):
     no snapshot in the bucket    a new cluster: an empty snapshot, the mark, the default tenant and database
@@ -6,10 +7,16 @@ Redis has no mark of a cluster (it is new, or has lost everything):
                                  2. every collection's head goes beyond every position that may have been handed out
                                  3. a snapshot with these heads, so that a second loss begins from them
                                  4. states, rows, and last the mark; until then every append and read is refused
-Redis has the mark:
-    its catalog or a head is older than the snapshot, or a pointer is more than one manifest behind the bucket (a Redis
-    that came back from an older copy of itself): missing rows and pointers are restored, all heads raised as above
-    a pointer is one manifest behind: a compactor died between the two halves of its commit; completed
+Redis has the mark, and is another run of itself:
+    1. Has it gone back? Its catalog or a head is older than the snapshot, or the bucket has a later number of a commit
+       (`shared.commits`). Then every shard is compared with the bucket, missing rows and pointers are restored, and
+       what may be missing is reported.
+    2. Every head goes beyond every position that may have been handed out, and a snapshot has these heads before
+       anybody is let in.
+    Step 2 asks for no evidence. A Redis can go back behind writes that nothing else knows of, and be handed their
+    positions again, which a manifest covers that a compactor is still making, or a reader believes to know.
+    A pointer may be one manifest behind: its compactor died, or Redis lost that commit alone; then the log has what the
+    manifest covers, and the next compaction completes it.
 
 Why the heads are safe: an append is refused when more than `limits.BACKLOG_OPS_CEILING` operations are not trimmed, and
 only what a manifest covers is trimmed. Positions are dense but for the gaps that restorations leave, and a snapshot has
@@ -20,7 +27,7 @@ ceiling.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Final, TypeVar
@@ -33,10 +40,11 @@ from shared import limits
 from shared.catalog import Catalog, Cluster, Collection
 from shared.catalog.image import CatalogImage, CollectionImage, Images, merged
 from shared.clock import Clock
+from shared.commits import CommitNumbers
 from shared.errors import Corrupt, Gone, Unavailable
 from shared.log.log import Log
 from shared.log.state import Pointer
-from shared.manifest import Manifest, ManifestStore, complete
+from shared.manifest import Manifest, ManifestStore
 from shared.model import FIRST_POSITION
 from shared.objects.port import ObjectStore
 from shared.telemetry import get_logger
@@ -89,7 +97,7 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class _Ahead:
-    """A shard whose newest manifest in the bucket is more than one ahead of its pointer."""
+    """A shard whose newest manifest in the bucket is ahead of its pointer."""
 
     collection: str
     shard: int
@@ -108,6 +116,7 @@ class Reconciler:
         self._log = log_
         self._objects = objects
         self._manifests = ManifestStore(objects)
+        self._commits = CommitNumbers(objects)
         self._snapshots = snapshots
         self._clock = clock
 
@@ -120,28 +129,32 @@ class Reconciler:
         number = await self._snapshots.next_number()  # first: what is written under it follows from all before
         image = await self._snapshots.newest()
         if cluster is None:
-            cluster = await (self._restore(image, number) if image else self._found(number))
+            cluster = await (self._restore(image, number, run) if image else self._found(number, run))
         elif image is not None and image.cluster != cluster.id:
             raise Corrupt(f"Redis holds cluster {cluster.id}, the bucket holds cluster {image.cluster}")
         elif not verified:
-            await self._verify(cluster, image)
-        await self._catalog.mark_verified(run)
+            await self._verify(cluster, image, number)
+            await self._catalog.mark_verified(run)
         return cluster
+
+    async def reconciled(self) -> bool:
+        """Whether the server still is the run of itself that was compared."""
+        return await self._catalog.cluster() is not None and (await self._catalog.server_run())[1]
 
     # A new cluster, or one whose Redis is lost
 
-    async def _found(self, number: int) -> Cluster:
+    async def _found(self, number: int, run: str) -> Cluster:
         strangers = await self._collections_in_bucket()
         if strangers:
             raise Corrupt(f"the bucket holds {len(strangers)} collections and no snapshot of the catalog they are in")
         cluster = Cluster.new()
         await self._write(Images.empty(cluster, self._clock.now()), number)
-        await self._catalog.found(cluster)
+        await self._catalog.found(cluster, run)
         await self._catalog.bootstrap()
         log.info("cluster_founded", cluster=cluster.id)
         return cluster
 
-    async def _restore(self, image: CatalogImage, number: int) -> Cluster:
+    async def _restore(self, image: CatalogImage, number: int, run: str) -> Cluster:
         cluster = Cluster(image.cluster, image.epoch + 1)
         log.warning("redis_is_empty", cluster=cluster.id, collections=len(image.collections), snapshot_s=image.taken_s)
         found = await self._find(image.collections)
@@ -152,7 +165,8 @@ class Reconciler:
         heads = await self._restore_states(found, restored)
         await self._images.restore_rows(image)
         await self._report(cluster, [one.missing(head) for one, head in zip(found, heads, strict=True)], image)
-        return await self._catalog.found(cluster)
+        await self._log.raise_commits(await self._commits.newest())
+        return await self._catalog.found(cluster, run)
 
     async def _write(self, image: CatalogImage, number: int) -> None:
         if not await self._snapshots.write(image, number):
@@ -173,19 +187,22 @@ class Reconciler:
 
     # A Redis that is there, and may have gone back in time
 
-    async def _verify(self, cluster: Cluster, image: CatalogImage | None) -> None:
-        living = [collection async for collection in self._catalog.collections()]
-        shards = [(collection.id, shard) for collection in living for shard in range(collection.shards)]
-        ahead = [found for found in await _each(shards, self._examine) if found]
+    async def _verify(self, cluster: Cluster, image: CatalogImage | None, number: int) -> None:
+        now = await self._images.take(cluster)
         heads = {one.id: one.head for one in image.collections} if image else {}
-        behind = [collection.id for collection in living if collection.head < heads.get(collection.id, 0)]
+        behind = sum(one.head < heads.get(one.id, 0) for one in now.collections)
+        commits = await self._commits.newest()
+        lost_commits = commits - await self._log.commits()
         # Rows are taken from a snapshot that is newer than Redis alone: an older one has rows that were deleted since.
-        newer = image if image is not None and image.changes > await self._catalog.changes() else None
-        if ahead or behind or newer:
-            log.warning("redis_went_back", shards=len(ahead), heads=len(behind), rows=newer is not None)
-            missing = [_rolled_back(one, ahead, heads.get(one.id, 0)) for one in living]
-            missing += await self._bring_forward(cluster, newer, missing, ahead)
-            await self._report(cluster, missing, image)
+        newer = image if image is not None and image.changes > now.changes else None
+        if behind or newer or lost_commits > 0:
+            log.warning("redis_went_back", heads=behind, rows=newer is not None, commits=max(lost_commits, 0))
+            await self._bring_forward(cluster, image, newer, heads)
+            await self._log.raise_commits(commits)  # last: it was the evidence
+        else:
+            raised = {one.id: one.head + limits.BACKLOG_OPS_CEILING for one in now.collections}
+            await self._images.raise_heads(raised)
+            await self._write(merged(now, None, raised), number)
 
     async def _examine(self, which: tuple[str, int]) -> _Ahead | None:
         """One shard that cannot be read keeps its trouble to itself: its compactor and its readers report it too."""
@@ -198,43 +215,39 @@ class Reconciler:
             return None
 
     async def _compare(self, collection_id: str, shard: int) -> _Ahead | None:
-        """The bucket is read before Redis: a healthy pointer is then at most one manifest behind, however busy."""
-        (before,) = await self._log.states([(collection_id, shard)])
-        if before is None or not await self._manifests.find(collection_id, shard, _version(before.pointer) + 1):
-            return None
         newest = await self._manifests.newest(collection_id, shard)
         (state,) = await self._log.states([(collection_id, shard)])
         if state is None or newest is None or newest[1].version <= _version(state.pointer):
             return None
-        if newest[1].version == _version(state.pointer) + 1 and newest[1].covers <= state.head:
-            done = await complete(self._objects, self._log.commit, collection_id, shard, state.pointer)
-            log.info("commit_completed", collection=collection_id, shard=shard, done=done is not None)
-            return None
         return _Ahead(collection_id, shard, state.pointer, newest[1])
 
     async def _bring_forward(
-        self, cluster: Cluster, newer: CatalogImage | None, living: list[MissingRange], ahead: list[_Ahead]
-    ) -> list[MissingRange]:
+        self, cluster: Cluster, image: CatalogImage | None, newer: CatalogImage | None, heads: Mapping[str, int]
+    ) -> None:
         """What shows that Redis went back shows it for every collection: of those that nothing is known of, the log
         alone may have been lost. The snapshot with the new heads comes first, so that a loss right after begins from
-        them. Returns what of the collections that only `newer` knows may be missing.
+        them.
         """
+        collections = [collection async for collection in self._catalog.collections()]
+        shards = [(collection.id, shard) for collection in collections for shard in range(collection.shards)]
+        ahead = [found for found in await _each(shards, self._examine) if found]
+        living = [_rolled_back(one, ahead, heads.get(one.id, 0)) for one in collections]
         present = {one.collection for one in living}
         found = await self._find(one for one in newer.collections if one.id not in present) if newer else []
         lost = [one.restored(0) for one in found]
         number = await self._snapshots.next_number()
         now = await self._images.take(cluster)
-        heads = {one.id: one.head for one in lost} | {one.collection: one.head for one in living}
-        await self._write(merged(now, newer, heads), number)
+        raised = {one.collection: one.head for one in living}
+        await self._write(merged(now, newer, raised | {one.id: one.head for one in lost}), number)
         restored = await self._restore_states(found, lost)
-        for one in living:
-            await self._images.raise_head(one.collection, one.head)
+        await self._images.raise_heads(raised)
         if newer is not None:
             await self._images.restore_rows(newer)
         for one_ahead in ahead:
             with suppress(Gone):
                 await self._log.commit(one_ahead.collection, one_ahead.shard, one_ahead.pointer, one_ahead.newest)
-        return [one.missing(head) for one, head in zip(found, restored, strict=True)]
+        living += [one.missing(head) for one, head in zip(found, restored, strict=True)]
+        await self._report(cluster, living, image)
 
     async def _report(self, cluster: Cluster, missing: list[MissingRange], image: CatalogImage | None) -> None:
         known = {one.id for one in image.collections} if image else set()

@@ -12,6 +12,8 @@ from prometheus_client import Gauge
 
 from logservice.config import LogserviceConfig
 from logservice.leader import Leader, Tools
+from logservice.reconcile import Reconciler
+from logservice.snapshots import Snapshots
 from shared.catalog import Catalog
 from shared.catalog.collector import Collector
 from shared.catalog.image import Images
@@ -23,6 +25,7 @@ from shared.log.log import Log
 from shared.membership import Member, Membership
 from shared.objects.open import open_store, verify_conditional_create
 from shared.redis.client import open_redis
+from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.telemetry import get_logger
 
@@ -141,19 +144,26 @@ class LogService:
 @asynccontextmanager
 async def open_service(config: LogserviceConfig) -> AsyncIterator[LogService]:
     """Opens object storage and Redis. Raises Unavailable while one of them is away."""
-    clock = SystemClock()
+    keys, clock = Keys(config.redis_prefix), SystemClock()
     async with open_store(config.bucket_url) as objects, open_redis(config.redis_url) as redis:
         await verify_conditional_create(objects)
-        keys = Keys(config.redis_prefix)
         catalog = Catalog(redis, keys)
-        tools = Tools(
+        snapshots = Snapshots(objects, config.snapshots_kept)
+        reconciler = Reconciler(catalog, Images(redis, keys, catalog), Log(redis, keys), objects, snapshots, clock)
+        leader = Leader(reconciler, lambda: _open_tools(config.redis_url, keys), objects, snapshots, clock, config)
+        lease = Lease(redis, keys, LEASE_NAME, config.process_id, config.lease_s)
+        yield LogService(leader, lease, Membership(redis, keys, "logservice"), clock, config)
+
+
+@asynccontextmanager
+async def _open_tools(url: str, keys: Keys) -> AsyncIterator[Tools]:
+    """Raises Unavailable while Redis is away or not verified."""
+    async with open_verified_redis(url, keys) as redis:
+        catalog = Catalog(redis, keys)
+        yield Tools(
             catalog=catalog,
             images=Images(redis, keys, catalog),
             collector=Collector(redis, keys, catalog),
             log=Log(redis, keys),
             jobs=Jobs(redis, keys),
-            objects=objects,
-            clock=clock,
         )
-        lease = Lease(redis, keys, LEASE_NAME, config.process_id, config.lease_s)
-        yield LogService(Leader(tools, config), lease, Membership(redis, keys, "logservice"), clock, config)

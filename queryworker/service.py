@@ -26,7 +26,7 @@ from shared.log.log import Log
 from shared.manifest import ManifestStore
 from shared.membership import Member, Membership
 from shared.objects.open import open_store
-from shared.redis.client import open_redis
+from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.rpc.frames import join_address, split_address
 from shared.rpc.server import RpcServer
@@ -100,11 +100,11 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
     """Redis, object storage, a slot for segment files, the threads, the listener; announced when all are there."""
     _allow_many_files()
     async with AsyncExitStack() as stack:
-        redis = await stack.enter_async_context(open_redis(config.redis_url))
+        keys, clock = Keys(config.redis_prefix), SystemClock()
+        redis = await stack.enter_async_context(open_verified_redis(config.redis_url, keys))
         objects = await stack.enter_async_context(open_store(config.bucket_url))
         slot = stack.enter_context(own_slot(config.cache_dir))
         threads = stack.enter_context(ThreadPoolExecutor(config.threads, "read"))
-        keys, clock = Keys(config.redis_prefix), SystemClock()
         cache = SegmentCache(objects, slot / "segments", config.cache_bytes)
         await cache.open()
         pool = SegmentPool(cache)

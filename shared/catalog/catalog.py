@@ -60,11 +60,11 @@ class Catalog:
 
     # The cluster
 
-    async def found(self, cluster: Cluster | None = None) -> Cluster:
+    async def found(self, cluster: Cluster | None = None, run: str | None = None) -> Cluster:
         """Opens a new (or restored) cluster in this Redis. For the log service, which knows whether it must restore
-        first, and for tests that run without one.
+        first and in which run of the server it began to look; and for tests that run without one.
         """
-        return await self._founding.found(cluster)
+        return await self._founding.found(cluster, run)
 
     async def cluster(self) -> Cluster | None:
         """None while this Redis holds no cluster, or one whose restoration has not ended."""

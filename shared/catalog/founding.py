@@ -51,10 +51,13 @@ class Founding:
         if await self.cluster() is None:
             raise Unavailable("The log service has not opened this cluster yet")
 
-    async def found(self, cluster: Cluster | None = None) -> Cluster:
-        """Sets the mark, of a new cluster or of the one that was restored."""
+    async def found(self, cluster: Cluster | None = None, run: str | None = None) -> Cluster:
+        """Sets the mark, of a new cluster or of the one that was restored. From here on `run` (the present one) is
+        verified.
+        """
         founded = cluster or Cluster.new()
-        await self._run("mark", "id", founded.id, "epoch", founded.epoch, "format", FORMAT)
+        verified = run or (await self.server_run())[0]
+        await self._run("mark", "id", founded.id, "epoch", founded.epoch, "format", FORMAT, "verified", verified)
         return founded
 
     async def server_run(self) -> tuple[str, bool]:

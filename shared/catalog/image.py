@@ -199,9 +199,9 @@ class Images:
             await persist(lambda: command(self._redis, *call), writes=True)
         return restored
 
-    async def raise_head(self, collection_id: str, head: int) -> int:
-        """Raises the head of a collection that is there; returns the head."""
-        return await self._lifecycle.raise_head(collection_id, head)
+    async def raise_heads(self, heads: Mapping[str, int]) -> None:
+        """Raises the heads of those collections that are there."""
+        await self._lifecycle.raise_heads(heads)
 
     async def write_report(self, report: Mapping[str, Any]) -> None:
         """Keeps what the last reconciliation found, for people to read."""

@@ -55,9 +55,9 @@ class Lifecycle:
         restored: int = await STATE.run(self._redis, [self._keys.state(collection_id)], args)
         return restored
 
-    async def raise_head(self, collection_id: str, head: int) -> int:
-        """Makes the head at least this; returns it, 0 when there is no such collection."""
-        return int(await STATE.run(self._redis, [self._keys.state(collection_id)], ["head", head]))
+    async def raise_heads(self, heads: Mapping[str, int]) -> None:
+        """Makes each collection's head at least this. Collections that are not there stay so."""
+        await STATE.run_many(self._redis, [([self._keys.state(one)], ["head", head]) for one, head in heads.items()])
 
     async def raise_generation(self, collection_id: str, generation: int) -> bool:
         return bool(await STATE.run(self._redis, [self._keys.state(collection_id)], ["generation", generation]))

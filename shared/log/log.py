@@ -29,7 +29,7 @@ from shared.log.state import (
     parse_state,
     state_fields,
 )
-from shared.redis.client import READ_DEADLINE_S, WRITE_DEADLINE_S, persist
+from shared.redis.client import READ_DEADLINE_S, WRITE_DEADLINE_S, command, persist
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX, Argument, Script
 
@@ -38,6 +38,7 @@ __all__ = ["Appended", "Entry", "Log", "Pointer", "ShardRead", "ShardState"]
 APPEND = Script("shared.log", "append")
 READ = Script("shared.log", "read")
 COMMIT = Script("shared.log", "commit")
+COMMITS = Script("shared.log", "commits")
 TRIM = Script("shared.log", "trim")
 DIMENSION = Script("shared.log", "dimension")
 
@@ -204,6 +205,18 @@ class Log:
                 pipeline.hmget(self._keys.state(collection_id), state_fields(shard))
             rows: list[list[bytes | None]] = await pipeline.execute()
             return rows
+
+    async def draw_commit(self) -> int:
+        """The next number of `shared.commits`, to be left in the bucket before the manifest is created."""
+        return int(await COMMITS.run(self._redis, [self._keys.commits], ["draw"]))
+
+    async def commits(self) -> int:
+        """The number that was drawn last; 0 before the first."""
+        return int(await persist(lambda: command(self._redis, "GET", self._keys.commits), writes=False) or 0)
+
+    async def raise_commits(self, number: int) -> None:
+        """Makes numbers to be drawn higher than this one."""
+        await COMMITS.run(self._redis, [self._keys.commits], ["raise", number])
 
     async def commit(self, collection_id: str, shard: int, expected: Pointer | None, new: Pointer) -> bool:
         """Moves the shard's pointer from `expected` to `new`; whether it now is `new`. Raises Gone, and Corrupt

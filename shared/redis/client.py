@@ -103,8 +103,11 @@ def _length(argument: Any) -> int:
 
 
 @asynccontextmanager
-async def open_redis(url: str) -> AsyncIterator[Redis]:
-    """A client for `redis://` or `rediss://`, binary answers, no retries. Unavailable while the server is away."""
+async def open_redis(url: str, greet: Callable[[Connection], Awaitable[None]] | None = None) -> AsyncIterator[Redis]:
+    """A client for `redis://` or `rediss://`, binary answers, no retries. Unavailable while the server is away.
+
+    `greet` makes a new connection ready for commands, in place of its `on_connect`; it may refuse by NotConnected.
+    """
     options: dict[str, Any] = dict(parse_url(url))
     secure = options.pop("connection_class", None) is not None
     pool = BlockingConnectionPool(
@@ -116,6 +119,7 @@ async def open_redis(url: str) -> AsyncIterator[Redis]:
         socket_keepalive=True,
         retry=Retry(NoBackoff(), 0),
         protocol=2,
+        redis_connect_func=greet,
         **options,
     )
 

@@ -41,6 +41,7 @@ async def test_it_answers_503_while_redis_is_away_and_recovers_by_itself(own_ser
         assert (await client.get("/api/v2/healthcheck")).status_code == 503
         assert (await client.get("/api/v2/version")).status_code == 200
         own_server.start()
+        await found(own_server)
         assert (await client.get(TENANT)).status_code == 200
         assert (await client.get("/api/v2/tenants/abc")).status_code == 404
 

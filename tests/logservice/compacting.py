@@ -1,5 +1,6 @@
 """A stand-in for a compactor: manifests without segments, enough for what the log service looks at."""
 
+from shared.commits import CommitNumbers
 from shared.log.log import Log
 from shared.log.state import Pointer
 from shared.manifest import Manifest, ManifestStore, ParentRef
@@ -29,6 +30,7 @@ async def publish(objects: ObjectStore, collection: str, shard: int, covers: int
 async def compact(log: Log, objects: ObjectStore, collection: str, shard: int = 0) -> Pointer:
     """Covers all that was written."""
     state = (await log.read(collection, shard)).state
+    await CommitNumbers(objects).leave(await log.draw_commit())
     pointer = await publish(objects, collection, shard, state.head, state.pointer)
     assert await log.commit(collection, shard, state.pointer, pointer)
     return pointer

@@ -9,6 +9,7 @@ from logservice.snapshots import Snapshots
 from shared.catalog import Catalog
 from shared.catalog.image import Images
 from shared.clock import SystemClock
+from shared.commits import CommitNumbers
 from shared.log.log import Log
 from shared.objects.port import ObjectStore
 from shared.redis.client import open_redis
@@ -33,6 +34,8 @@ async def test_a_log_service_takes_the_lead_over_a_full_server_and_the_log_is_tr
         # Behind by two manifests, so that there is something to report as well.
         first = await publish(objects, made.id, 0, 3, None)
         await publish(objects, made.id, 0, 3, first)
+        await CommitNumbers(objects).leave(2)
+        await catalog.mark_verified("an earlier run")
         await _fill(redis)
         await Reconciler(catalog, images, log, objects, Snapshots(objects, 10), SystemClock()).run()
         assert (await catalog.server_run())[1]

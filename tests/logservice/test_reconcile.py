@@ -152,17 +152,6 @@ async def test_a_restoration_that_dies_half_way_is_begun_again(world: World, mon
     assert (await append(world.log, made, ["b"])).first >= first.head
 
 
-async def test_a_commit_whose_compactor_died_in_between_is_completed(world: World) -> None:
-    await world.reconcile()
-    made = await make_collection(world.catalog, await world.database())
-    await append(world.log, made, ["a"])
-    pointer = await publish(world.objects, made.id, 0, 2, None)
-    await asyncio.to_thread(world.server.restart)
-    await world.reconcile()
-    assert (await world.log.read(made.id, 0)).state.pointer == pointer
-    assert await world.images.read_report() is None
-
-
 async def test_a_redis_that_went_back_in_time_is_brought_forward(world: World, tmp_path: Path) -> None:
     await world.reconcile()
     base = await world.database()

@@ -21,7 +21,7 @@ from shared.objects.port import ObjectStore
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
 from tests.log.appending import append, make_collection
-from tests.logservice.compacting import compact, publish
+from tests.logservice.compacting import compact
 from tests.redis_server import RedisServer
 
 
@@ -141,9 +141,11 @@ async def test_a_shard_whose_manifest_cannot_be_read_does_not_keep_the_others_fr
     sound = await make_collection(rolling.catalog, await rolling.database(), "sound")
     for one in (broken, sound):
         await append(rolling.log, one, ["a"])
-    pointer = await publish(rolling.objects, sound.id, 0, 2, None)
+    await rolling.remember()
+    await rolling.reconcile()
+    pointer = await compact(rolling.log, rolling.objects, sound.id)
     await rolling.objects.put(f"{broken.id}/0/manifests/{1:020d}.json", b"not a manifest")
-    await asyncio.to_thread(rolling.server.restart)
+    await rolling.go_back()
     await rolling.reconcile()
     assert (await rolling.log.read(sound.id, 0)).state.pointer == pointer
 
