@@ -13,11 +13,14 @@ from queryworker import execute
 from queryworker.shards import Shards
 from queryworker.view import Snapshot
 from shared.errors import InvalidArgument
-from shared.rpc.messages import CountRequest, GetRequest, QueryRequest, Shard
+from shared.rpc.messages import CountRequest, GetRequest, QueryRequest, Selection, Shard
 from shared.rpc.server import Handler
 
 DECODED_ON_LOOP_MAX: Final = 64 * 1024
 """Longer requests are decoded in a thread."""
+
+
+EVERYTHING: Final = Selection()
 
 
 class _OfShard(Protocol):
@@ -38,12 +41,18 @@ class Api:
 
     def handlers(self) -> Mapping[str, Handler]:
         return {
-            "count": self._handler(CountRequest, execute.count),
+            "count": self._handler(CountRequest, execute.count, lambda request: request.selection == EVERYTHING),
             "get": self._handler(GetRequest, execute.get),
             "query": self._handler(QueryRequest, execute.query),
         }
 
-    def _handler(self, of: type[Request], run: Callable[[Snapshot, Request], msgspec.Struct]) -> Handler:
+    def _handler(
+        self,
+        of: type[Request],
+        run: Callable[[Snapshot, Request], msgspec.Struct],
+        is_light: Callable[[Request], bool] = lambda _: False,
+    ) -> Handler:
+        """A request that `is_light` reads no file and no row: a thread would cost more than it."""
         decoder = msgspec.msgpack.Decoder(of)
 
         def decode(payload: memoryview) -> Request:
@@ -61,6 +70,8 @@ class Api:
             else:
                 request = await self._in_thread(decode, payload)
             snapshot = await self._shards.snapshot(request.shard)
+            if is_light(request):
+                return answer(snapshot, request)
             return await self._in_thread(answer, snapshot, request)
 
         return handle
