@@ -17,10 +17,18 @@ from frontend import (
     routes_tenants,
     routes_unimplemented,
 )
-from frontend.body import BODY_BYTES_MAX, BODY_TIMEOUT_S
+from frontend.body import (
+    BODY_BYTES_MAX,
+    BODY_TIMEOUT_S,
+    PARSED,
+    PARSED_BODIES,
+    RECEIVED_BODIES,
+    RECEIVING,
+)
 from frontend.cors import Cors
 from frontend.edge import IN_FLIGHT_KEY, InFlight, edge, tidy_headers
 from frontend.errors import gone
+from frontend.room import Room
 from frontend.shell import SHELL, Shell
 
 V1_METHODS: Final = ("GET", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -61,6 +69,8 @@ def build_app(shell: Shell) -> web.Application:
     app[IN_FLIGHT_KEY] = InFlight()
     app[BODY_BYTES_MAX] = config.body_bytes_max
     app[BODY_TIMEOUT_S] = config.body_timeout_s
+    app[RECEIVING] = Room(RECEIVED_BODIES * config.body_bytes_max)
+    app[PARSED] = Room(PARSED_BODIES * config.body_bytes_max)
     app.on_response_prepare.append(tidy_headers)
     app.add_routes(all_routes())
     return app

@@ -24,6 +24,7 @@ import orjson
 from aiohttp import web
 
 from frontend.errors import BodyTimeout, BrokenBody
+from frontend.room import Room
 from shared.errors import BodyTooLarge, MalformedBody, UnsupportedMediaType, WrongShape
 
 T = TypeVar("T")
@@ -36,6 +37,16 @@ PARSE_IN_THREAD_BYTES: Final = 256 * 1024
 
 BODY_BYTES_MAX: Final = web.AppKey("body_bytes_max", int)
 BODY_TIMEOUT_S: Final = web.AppKey("body_timeout_s", float)
+
+RECEIVING: Final = web.AppKey("receiving", Room)
+"""Large bodies as text, by connection. Whoever takes room has to leave it when the request has ended."""
+
+PARSED: Final = web.AppKey("parsed", Room)
+"""Large bodies from their parsing on: by their bytes as text, of which each may become thirty."""
+
+RECEIVED_BODIES: Final = 16
+PARSED_BODIES: Final = 4
+"""Bodies of the greatest length that there is room for."""
 
 BROKEN: Final = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, web.RequestPayloadError, OSError)
 """What reading raises when the client hangs up or sends chunks that are none."""
@@ -59,6 +70,7 @@ async def read_json(request: web.Request) -> Any:
     check_content_type(request)
     data = await read_bytes(request)
     if len(data) >= PARSE_IN_THREAD_BYTES:
+        await request.app[PARSED].take(request.protocol, len(data))
         return await asyncio.to_thread(parse, data)
     return parse(data)
 
@@ -87,6 +99,8 @@ async def read_bytes(request: web.Request) -> bytes:
                 size += len(chunk)
                 if size > bytes_max:
                     raise _too_large()
+                if size >= PARSE_IN_THREAD_BYTES:
+                    await request.app[RECEIVING].take(request.protocol, len(chunk))
                 chunks.append(chunk)
     except TimeoutError:
         raise BodyTimeout("The request body took too long to arrive") from None

@@ -19,6 +19,7 @@ from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import Counter, Gauge, Histogram
 
 from frontend import errors
+from frontend.body import PARSED, RECEIVING
 from frontend.cors import Cors
 from frontend.shell import shell_of
 from shared.errors import InvalidArgument, PolychromeError
@@ -83,6 +84,8 @@ def edge(cors: Cors) -> Middleware:
             return response
         finally:
             request_id.reset(token)
+            request.app[RECEIVING].leave(request.protocol)
+            request.app[PARSED].leave(request.protocol)
             IN_FLIGHT.dec()
             in_flight.end()
 

@@ -11,8 +11,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from frontend import records
-from frontend.body import BODY_BYTES_MAX, BODY_TIMEOUT_S
+from frontend.body import BODY_BYTES_MAX, BODY_TIMEOUT_S, PARSED, RECEIVING
 from frontend.errors import answer_of
+from frontend.room import Room
 from frontend.shell import SHELL
 from shared.errors import Gone, PolychromeError
 from tests.frontend_records.fakes import COLLECTION_ID, FakeWorkers, Row, new_collection, new_shell
@@ -43,6 +44,7 @@ async def client(shell: Any) -> AsyncIterator[Client]:
     app[SHELL] = shell
     app[BODY_BYTES_MAX] = 1 << 20
     app[BODY_TIMEOUT_S] = 10.0
+    app[RECEIVING] = app[PARSED] = Room(1 << 30)
     app.add_routes(records.routes())
     async with TestClient(TestServer(app)) as client:
         yield client
