@@ -45,7 +45,7 @@ PARSED: Final = web.AppKey("parsed", Room)
 """Large bodies from their parsing on: by their bytes as text, of which each may become thirty."""
 
 RECEIVED_BODIES: Final = 16
-PARSED_BODIES: Final = 4
+PARSED_BODIES: Final = 2
 """Bodies of the greatest length that there is room for."""
 
 BROKEN: Final = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, web.RequestPayloadError, OSError)
