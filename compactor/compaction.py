@@ -289,6 +289,8 @@ class Compactor:
             completed = await complete(self._objects, self._log.commit, collection, shard, expected)
             return Ending.COMPLETED if completed else Ending.LOST
         await progress.reached(Step.CREATED)
+        # Again, now that whoever collects garbage can see the manifest: see logservice/garbage.py.
+        await self._still_there(product.built)
         if not await self._log.commit(collection, shard, expected, pointer):
             return Ending.LOST
         await progress.reached(Step.COMMITTED)

@@ -8,16 +8,23 @@ Time only ever keeps things longer: what it may delete follows from manifests. A
    after it (readers, backups and forks may still use it). The others are condemned.
 2. References. Every kept manifest of every living collection is read. A segment that any of them names is kept,
    whoever's prefix it stands under: a fork names its parent's segments.
-3. Segments that nobody names are condemned when all of their files are older than `grace_s`. The grace period covers a
-   compaction that has uploaded files and not created its manifest yet, so it must be longer than the longest one.
-4. A collection that the catalog does not have is dead. What its prefix holds is condemned, but for references of
-   others, when all of it is older than `grace_s` and the collection has been seen dead for as long. (The catalog must
-   be whole: nothing is collected while it is being restored.)
+3. Segments that nobody names, all of whose files are older than `grace_s`, are condemned: a mark is left beside their
+   files. In a later round that still sees nobody name it, a condemned segment goes, the mark last; if somebody does,
+   the mark alone goes. The grace period only saves work: it covers the usual compaction under way.
+4. A collection is dead when the catalog says that it was deleted (its grave), never because the catalog does not have
+   it. What its prefix holds goes, but for references of others, when all of it and the grave are older than
+   `grace_s`. A grave with nothing left is forgotten. Collections in the bucket that the catalog neither has nor
+   buried are reported and kept.
+5. A shard whose manifests cannot all be read, or whose committed one is missing, is reported, and nothing below its
+   prefix goes. The others are collected.
 
-Why nothing that is condemned can come back: a new manifest names segments of its parent and new ones. A compactor that
-started from a condemned parent cannot commit: the pointer has moved.
+Why nothing that goes can come back: a new manifest names segments of its parent and new ones. A compactor that started
+from a manifest that is gone cannot commit: the pointer has moved. And one that slept for ever so long over its uploads
+looks for the mark after it has created its manifest and before it commits. If there is none, any mark comes later, and
+so does the round that would delete, which sees the manifest. If there is one, it does not commit, nor does anybody
+who finds the manifest.
 
-Condemned manifests go first: a crash in between leaves segments without a name, never a name without its segment.
+Manifests go first: a crash in between leaves segments without a name, never a name without its segment.
 """
 
 from __future__ import annotations
@@ -26,16 +33,16 @@ import asyncio
 import re
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from typing import Final
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from shared.clock import Clock
 from shared.errors import Corrupt
 from shared.log.state import Pointer
-from shared.manifest import decode, parse_key
+from shared.manifest import condemned_key, decode, parse_key
 from shared.objects.open import PROBES
 from shared.objects.port import ObjectInfo, ObjectNotFound, ObjectStore
 from shared.telemetry import get_logger
@@ -43,6 +50,14 @@ from shared.telemetry import get_logger
 DELETED: Final = Counter("polychrome_garbage_deleted", "Objects that were deleted as garbage, by kind.", ["kind"])
 DELETED_BYTES: Final = Counter("polychrome_garbage_deleted_bytes", "Bytes of objects deleted as garbage.")
 
+UNLISTED: Final = Gauge(
+    "polychrome_garbage_unlisted_collections", "Collections in the bucket that the catalog neither has nor deleted."
+)
+BROKEN_SHARDS: Final = Gauge(
+    "polychrome_garbage_broken_shards", "Shards without garbage collection: a manifest of theirs cannot be read."
+)
+
+SHOWN_MAX: Final = 100
 DELETE_AT_ONCE: Final = 1000
 LOADS_AT_ONCE: Final = 16
 
@@ -63,10 +78,11 @@ class Periods:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Manifests of living shards, by key."""
+    """Manifests of living shards, by key; and the shards whose committed one is missing."""
 
     kept: list[str]
     condemned: list[str]
+    broken: set[ShardKey]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +92,14 @@ class Collected:
     manifests: int
     others: int
     bytes: int
+    empty: list[str] = field(default_factory=list)
+    """Dead collections of which nothing is left."""
 
 
 def judge_manifests(
     objects: Iterable[ObjectInfo], shards: Mapping[ShardKey, Pointer | None], now: float, periods: Periods
 ) -> Judged:
-    """Step 1. `shards` has the pointer of every shard of every living collection. Raises Corrupt when a manifest that a
-    pointer names is not there: then the bucket and the log do not belong together, and nothing may be deleted.
-    """
+    """Step 1. `shards` has the pointer of every shard of every living collection."""
     created: dict[ShardKey, dict[int, ObjectInfo]] = defaultdict(dict)
     for info in objects:
         parsed = parse_key(info.key)
@@ -92,6 +108,7 @@ def judge_manifests(
             created[collection, shard][version] = info
     kept: list[str] = []
     condemned: list[str] = []
+    broken: set[ShardKey] = set()
     living = {collection for collection, _ in shards}
     for key in created.keys() - shards.keys():
         if key[0] in living:  # not a shard that the catalog knows: none of our business
@@ -99,30 +116,50 @@ def judge_manifests(
     for key, pointer in shards.items():
         versions = created[key]
         if pointer is not None and pointer.version not in versions:
-            raise Corrupt(f"the committed manifest {pointer.version} of {key[0]}/{key[1]} is not in the bucket")
+            broken.add(key)
         for version, info in versions.items():
-            replaced_s = versions.get(version + 1, info).modified_s
+            # By the next one, or by the one after it, where that one was given up.
+            replaced_s = max(versions.get(version + step, info).modified_s for step in (1, 2))
             current = pointer is None or version >= pointer.version
             recent = replaced_s > now - periods.retention_s
-            (kept if current or recent else condemned).append(info.key)
-    return Judged(sorted(kept), sorted(condemned))
+            (kept if current or recent or key in broken else condemned).append(info.key)
+    return Judged(sorted(kept), sorted(condemned), broken)
+
+
+@dataclass(frozen=True, slots=True)
+class Sentences:
+    """Marks to leave, files to delete, and marks to delete after them."""
+
+    condemned: list[str]
+    files: list[str]
+    marks: list[str]
 
 
 def judge_segments(
-    objects: Iterable[ObjectInfo], living: frozenset[str], referenced: frozenset[str], now: float, periods: Periods
-) -> list[str]:
-    """Step 3: keys of files of living collections' segments that no kept manifest names."""
+    objects: Iterable[ObjectInfo],
+    living: frozenset[str],
+    referenced: frozenset[str],
+    broken: Set[ShardKey],
+    now: float,
+    periods: Periods,
+) -> Sentences:
+    """Step 3, over the segments of living collections."""
     files: dict[str, list[ObjectInfo]] = defaultdict(list)
     for info in objects:
         found = _SEGMENT.fullmatch(info.key)
-        if found and collection_of(info.key) in living and found[1] not in referenced:
+        if found and collection_of(info.key) in living and shard_of_path(found[1]) not in broken:
             files[found[1]].append(info)
-    return [
-        info.key
-        for segment in files.values()
-        if max(info.modified_s for info in segment) <= now - periods.grace_s
-        for info in segment
-    ]
+    sentences = Sentences([], [], [])
+    for path, segment in files.items():
+        mark = condemned_key(path)
+        marked = any(info.key == mark for info in segment)
+        if marked:
+            sentences.marks.append(mark)
+        if path not in referenced and marked:
+            sentences.files.extend(info.key for info in segment if info.key != mark)
+        elif path not in referenced and max(info.modified_s for info in segment) <= now - periods.grace_s:
+            sentences.condemned.append(mark)
+    return sentences
 
 
 def judge_dead(
@@ -132,7 +169,7 @@ def judge_dead(
     now: float,
     periods: Periods,
 ) -> list[str]:
-    """Step 4: keys below the prefixes of dead collections. `dead_since` says when each was first seen dead."""
+    """Step 4: keys below the prefixes of dead collections. `dead_since` says when each was buried."""
     left: dict[str, list[ObjectInfo]] = defaultdict(list)
     for info in objects:
         collection = collection_of(info.key)
@@ -152,6 +189,12 @@ def judge_probes(objects: Iterable[ObjectInfo], now: float, periods: Periods) ->
     return [info.key for info in objects if info.key.startswith(PROBES) and info.modified_s <= now - periods.grace_s]
 
 
+def shard_of_path(path: str) -> ShardKey:
+    """The shard below whose prefix a segment stands."""
+    collection, shard, *_ = path.split("/")
+    return collection, int(shard)
+
+
 def collection_of(key: str) -> str | None:
     """The collection below whose prefix the key stands; None for objects that belong to none."""
     found = _COLLECTION.match(key)
@@ -159,43 +202,65 @@ def collection_of(key: str) -> str | None:
 
 
 class Garbage:
-    """The collector. Remembers since when it has seen collections dead, and what manifests name (they never change)."""
+    """The collector. Remembers what manifests name (they never change), and which collections it found unlisted."""
 
     def __init__(self, objects: ObjectStore, clock: Clock, periods: Periods) -> None:
         self._objects = objects
         self._clock = clock
         self._periods = periods
-        self._dead_since: dict[str, float] = {}
+        self._unlisted: set[str] = set()
         self._named: dict[str, frozenset[str]] = {}
 
-    async def collect(self, shards: Mapping[ShardKey, Pointer | None]) -> Collected:
-        """One round. `shards` is read from the whole catalog before the call: every shard of every collection that is
-        not deleted, with its pointer. Raises Corrupt when the bucket contradicts it (nothing was deleted then),
-        Unavailable.
+    async def collect(self, shards: Mapping[ShardKey, Pointer | None], graves: Mapping[str, float]) -> Collected:
+        """One round. Both are read from the whole catalog before the call: every shard of every collection that is not
+        deleted, with its pointer; collections that were deleted, each since when. Raises Unavailable.
         """
         found, now = await self._survey()
         living = frozenset(collection for collection, _ in shards)
-        self._observe(found, living, now)
-        manifests = judge_manifests(found, shards, now, self._periods)
-        referenced = await self._references(manifests.kept)
+        dead = {one: since for one, since in graves.items() if one not in living}
+        self._report_unlisted({one for info in found if (one := collection_of(info.key))} - living - dead.keys())
+        judged = judge_manifests(found, shards, now, self._periods)
+        referenced, unreadable = await self._references(judged.kept)
+        broken = judged.broken | unreadable
+        BROKEN_SHARDS.set(len(broken))
+        for collection, shard in sorted(judged.broken):
+            log.error("committed_manifest_missing", collection=collection, shard=shard)
+        manifests = [key for key in judged.condemned if _shard_of_manifest(key) not in broken]
+        segments = judge_segments(found, living, referenced, broken, now, self._periods)
         others = [
-            *judge_segments(found, living, referenced, now, self._periods),
-            *judge_dead(found, self._dead_since, referenced, now, self._periods),
+            *segments.files,
+            *judge_dead(found, dead, referenced, now, self._periods),
             *judge_probes(found, now, self._periods),
         ]
         sizes = {info.key: info.bytes for info in found}
-        for kind, condemned in (("manifest", manifests.condemned), ("other", others)):
-            for start in range(0, len(condemned), DELETE_AT_ONCE):
-                some = condemned[start : start + DELETE_AT_ONCE]
-                await self._objects.delete(some)
-                DELETED.labels(kind).inc(len(some))
-                DELETED_BYTES.inc(sum(sizes[key] for key in some))
-        collected = Collected(
-            len(manifests.condemned), len(others), sum(sizes[key] for key in [*manifests.condemned, *others])
-        )
-        if manifests.condemned or others:
-            log.info("collected garbage", manifests=collected.manifests, others=collected.others, bytes=collected.bytes)
-        return collected
+        for kind, doomed in (("manifest", manifests), ("other", others), ("mark", segments.marks)):
+            await self._delete(kind, doomed, sizes)
+        for mark in segments.condemned:
+            await self._objects.put(mark, b"garbage")
+        size = sum(sizes[key] for key in [*manifests, *others])
+        if manifests or others:
+            log.info("collected garbage", manifests=len(manifests), others=len(others), bytes=size)
+        return Collected(len(manifests), len(others), size, self._empty(found, dead, now))
+
+    async def _delete(self, kind: str, doomed: Sequence[str], sizes: Mapping[str, int]) -> None:
+        for start in range(0, len(doomed), DELETE_AT_ONCE):
+            some = doomed[start : start + DELETE_AT_ONCE]
+            await self._objects.delete(some)
+            DELETED.labels(kind).inc(len(some))
+            DELETED_BYTES.inc(sum(sizes[key] for key in some))
+
+    def _empty(self, found: Iterable[ObjectInfo], dead: Mapping[str, float], now: float) -> list[str]:
+        """A grave stays for the grace period at least: a compactor may still be uploading."""
+        left = {collection_of(info.key) for info in found}
+        return [one for one, since in dead.items() if one not in left and since <= now - self._periods.grace_s]
+
+    def _report_unlisted(self, unlisted: set[str]) -> None:
+        """Collections that two rounds in a row found: one that was made meanwhile is listed by the second."""
+        lasting = unlisted & self._unlisted
+        UNLISTED.set(len(lasting))
+        if lasting:
+            log.error("collections_without_a_row", collections=sorted(lasting)[:SHOWN_MAX], number=len(lasting))
+        self._unlisted = unlisted
 
     async def _survey(self) -> tuple[list[ObjectInfo], float]:
         """Everything in the bucket, and the time by which its age is judged: the earlier one of our clock and the
@@ -210,17 +275,18 @@ class Garbage:
         times = [info.modified_s for info in found if info.key == probe]
         return [info for info in found if info.key != probe], min([now, *times])
 
-    def _observe(self, found: Sequence[ObjectInfo], living: frozenset[str], now: float) -> None:
-        dead = {collection for info in found if (collection := collection_of(info.key)) is not None} - living
-        self._dead_since = {collection: self._dead_since.get(collection, now) for collection in dead}
-
-    async def _references(self, kept: Sequence[str]) -> frozenset[str]:
-        """Step 2: the paths of all segments that these manifests name."""
+    async def _references(self, kept: Sequence[str]) -> tuple[frozenset[str], set[ShardKey]]:
+        """Step 2: the paths of all segments that these manifests name; and the shards of those that cannot be read."""
         missing = iter([key for key in kept if key not in self._named])
+        unreadable: set[ShardKey] = set()
 
         async def load_one_after_the_other() -> None:
             for key in missing:
-                self._named[key] = await self._load(key)
+                try:
+                    self._named[key] = await self._load(key)
+                except Corrupt as error:
+                    unreadable.add(_shard_of_manifest(key))
+                    log.error("manifest_unreadable", key=key, message=error.message)  # noqa: TRY400
 
         ended = await asyncio.gather(
             *(load_one_after_the_other() for _ in range(LOADS_AT_ONCE)), return_exceptions=True
@@ -228,8 +294,8 @@ class Garbage:
         for failure in ended:
             if failure is not None:
                 raise failure
-        self._named = {key: self._named[key] for key in kept}
-        return frozenset().union(*self._named.values())
+        self._named = {key: self._named[key] for key in kept if key in self._named}
+        return frozenset().union(*self._named.values()), unreadable
 
     async def _load(self, key: str) -> frozenset[str]:
         try:
@@ -237,3 +303,8 @@ class Garbage:
         except ObjectNotFound:
             raise Corrupt(f"{key} was listed and is gone: somebody else deletes in this bucket") from None
         return frozenset(segment.info.path for segment in manifest.segments)
+
+
+def _shard_of_manifest(key: str) -> ShardKey:
+    collection, shard, _ = parse_key(key) or ("", 0, 0)
+    return collection, shard

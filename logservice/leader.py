@@ -108,7 +108,8 @@ class Leader:
                 async for collection in tools.catalog.collections()
                 for shard, pointer in enumerate(collection.pointers)
             }
-            await self._garbage.collect(shards)
+            collected = await self._garbage.collect(shards, await tools.collector.graves())
+            await tools.collector.forget(collected.empty)
 
         async def snapshot() -> None:
             await snapshotter.step(await tools.catalog.changes())

@@ -34,6 +34,7 @@ from shared.objects.port import ObjectNotFound, ObjectStore
 from shared.segment.format import SegmentInfo
 
 FORMAT: Final = 1
+CONDEMNED: Final = "condemned"
 _KEY: Final = re.compile(r"(?P<collection>[^/]+)/(?P<shard>\d+)/manifests/(?P<version>\d{20})\.json", re.ASCII)
 
 Commit = Callable[[str, int, Pointer | None, Pointer], Awaitable[bool]]
@@ -228,9 +229,16 @@ async def complete(
     return pointer if await commit(collection, shard, current, pointer) else None
 
 
+def condemned_key(path: str) -> str:
+    """The mark that the collector of garbage leaves beside a segment's files a round before it deletes them."""
+    return f"{path}/{CONDEMNED}"
+
+
 async def verify_present(objects: ObjectStore, info: SegmentInfo) -> None:
-    """Corrupt unless every file of the segment is in the bucket in full length."""
+    """Corrupt unless every file of the segment is in the bucket in full length, and not about to be deleted."""
     found = {entry.key: entry.bytes async for entry in objects.list(f"{info.path}/")}
+    if condemned_key(info.path) in found:
+        raise Corrupt(f"segment {info.id} was condemned as garbage")
     for file in info.files:
         if found.get(f"{info.path}/{file.name}") != file.bytes:
             raise Corrupt(f"segment {info.id}: {file.name} is missing or cut in the bucket")

@@ -10,7 +10,7 @@
 --        'delete' name id                removes it if it still has this id: the commit of a deletion. {'OK'}
 --        'abandon' id                    gives an id up whose creation never ended: {'OK', 1}, or {'OK', 0} when it has a row
 --        'close'                         deletes the database: refuses creations from now on, moves all collections to the trash
---        'collected' id                  nothing is left of a deleted collection
+--        'collected' id ..               nothing is left of the deleted collections
 --        'expire' seconds                a deleted database of which nothing is left: forget that it is closed after so long
 
 local verb = ARGV[1]
@@ -58,7 +58,7 @@ elseif verb == 'close' then
   redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
   return {'OK'}
 elseif verb == 'collected' then
-  redis.call('SREM', KEYS[4], ARGV[2])
+  redis.call('SREM', KEYS[4], unpack(ARGV, 2))
   return {'OK'}
 elseif verb == 'expire' then
   redis.call('EXPIRE', KEYS[5], ARGV[2])

@@ -5,6 +5,7 @@ state is behind or gone.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
@@ -45,6 +46,14 @@ class Collector:
         async for database in self._catalog.databases():
             deleted += await self._removal.collect_database(database.key)
         return deleted
+
+    async def graves(self) -> dict[str, float]:
+        """Collections that the catalog deleted and whose objects may not be gone, each since when."""
+        return await self._removal.graves()
+
+    async def forget(self, collection_ids: Sequence[str]) -> None:
+        """Nothing at all is left of these."""
+        await self._removal.forget(collection_ids)
 
     async def collect_orphans(self) -> int:
         """Collects states that have no row and are old enough; returns how many."""

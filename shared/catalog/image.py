@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from shared.catalog.catalog import Catalog
 from shared.catalog.founding import Cluster, Founding
 from shared.catalog.model import Database
+from shared.catalog.removal import Removal
 from shared.catalog.slots import Slots
 from shared.errors import Corrupt, Unavailable
 from shared.log.lifecycle import Lifecycle
@@ -72,6 +73,8 @@ class CatalogImage(msgspec.Struct, frozen=True):
     tenants: list[TenantImage]
     databases: list[DatabaseImage]
     collections: list[CollectionImage]
+    graves: dict[str, float] = {}
+    """Deleted collections whose objects are still to be removed, each since when."""
     format: int = FORMAT
 
     def encode(self) -> bytes:
@@ -101,6 +104,7 @@ def merged(now: CatalogImage, older: CatalogImage | None, heads: Mapping[str, in
     tenants |= {one.name: one for one in now.tenants}
     databases |= {(one.tenant, one.name): one for one in now.databases}
     collections |= {one.id: one for one in now.collections}
+    graves = (older.graves if older else {}) | now.graves
     return msgspec.structs.replace(
         now,
         changes=max(now.changes, older.changes if older else 0),
@@ -109,6 +113,7 @@ def merged(now: CatalogImage, older: CatalogImage | None, heads: Mapping[str, in
         collections=[
             msgspec.structs.replace(one, head=max(one.head, heads.get(one.id, 0))) for one in collections.values()
         ],
+        graves={one: since for one, since in graves.items() if one not in collections},
     )
 
 
@@ -122,6 +127,7 @@ class Images:
         self._slots = Slots(redis, keys)
         self._lifecycle = Lifecycle(redis, keys)
         self._founding = Founding(redis, keys)
+        self._removal = Removal(redis, keys)
 
     @staticmethod
     def empty(cluster: Cluster, taken_s: float) -> CatalogImage:
@@ -141,9 +147,10 @@ class Images:
                 if database.name in rows:
                     databases.append(DatabaseImage(tenant.name, database.name, database.key, rows[database.name]))
                     collections += [image async for image in self._collections(database)]
+        graves = await self._removal.graves()
         if await self._catalog.cluster() != cluster:
             raise Unavailable("The cluster was lost or restored while its catalog was read")
-        return CatalogImage(cluster.id, cluster.epoch, changes, time.time(), tenants, databases, collections)
+        return CatalogImage(cluster.id, cluster.epoch, changes, time.time(), tenants, databases, collections, graves)
 
     async def _rows(self, key: str) -> dict[str, str]:
         with guarded():
@@ -180,6 +187,8 @@ class Images:
             await self._slots.databases(database.tenant, "create", database.name, database.row)
         for one in image.collections:
             await self._slots.collections(one.database_key, "create", one.name, one.id, one.row)
+        living = {one.id for one in image.collections}
+        await self._removal.bury({one: since for one, since in image.graves.items() if one not in living})
         await persist(lambda: command(self._redis, "SET", self._keys.changes, image.changes), writes=True)
 
     async def restore_state(self, one: CollectionImage, head: int, pointers: Sequence[Pointer | None]) -> int:

@@ -2,12 +2,16 @@
 
 reset      tenants gone            -> per tenant: its databases go to its trash, then per database as below
 database   row gone, key in trash  -> closed, its collections go to its trash -> these are marked deleted
-collection row gone, id in trash   -> marked deleted
+collection row gone, id in trash   -> marked deleted -> its state goes, its id to the graves -> its objects go
+
+A *grave* says that the catalog deleted the collection of this id, and since when its state is gone. It is what the
+collector of objects goes by: what is merely not in the catalog may have been forgotten by it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from redis.asyncio import Redis
@@ -16,6 +20,7 @@ from shared.catalog.slots import Slots
 from shared.log.lifecycle import Lifecycle
 from shared.redis.client import command, persist
 from shared.redis.keys import Keys
+from shared.redis.scripts import PIPELINE_MAX
 
 CLOSED_TTL_S: Final = 24 * 3600
 """How long a deleted database refuses creations after nothing was left of it. Only a process that has held on to the
@@ -69,9 +74,34 @@ class Removal:
         await self._lifecycle.mark_deleted(doomed)
         for collection_id in doomed:
             await self._lifecycle.collect(collection_id)
-            await self._slots.collections(key, "collected", collection_id)
+        await self.bury(dict.fromkeys(doomed, time.time()))
+        for some in _pieces(doomed):
+            await self._slots.collections(key, "collected", *some)
         return len(doomed)
+
+    async def bury(self, graves: Mapping[str, float]) -> None:
+        """Remembers deleted collections, each since when; one that is remembered already keeps its time."""
+        for some in _pieces(list(graves)):
+            pairs = [part for one in some for part in (graves[one], one)]
+            call = ("ZADD", self._keys.graves, "NX", *pairs)
+            await persist(lambda call=call: command(self._redis, *call), writes=True)  # type: ignore[misc]
+
+    async def graves(self) -> dict[str, float]:
+        """Collections that the catalog deleted and whose objects may not be gone, each since when."""
+        call = ("ZRANGE", self._keys.graves, 0, -1, "WITHSCORES")
+        found = await persist(lambda: command(self._redis, *call), writes=False)
+        return {one.decode(): float(since) for one, since in zip(found[0::2], found[1::2], strict=True)}
+
+    async def forget(self, collection_ids: Sequence[str]) -> None:
+        """Nothing at all is left of these."""
+        for some in _pieces(collection_ids):
+            call = ("ZREM", self._keys.graves, *some)
+            await persist(lambda call=call: command(self._redis, *call), writes=True)  # type: ignore[misc]
 
     async def _members(self, key: str) -> list[str]:
         found = await persist(lambda: command(self._redis, "SMEMBERS", key), writes=False)
         return sorted(member.decode() for member in found)
+
+
+def _pieces(ids: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (ids[start : start + PIPELINE_MAX] for start in range(0, len(ids), PIPELINE_MAX))

@@ -17,6 +17,7 @@ class Keys:
         self.cluster = f"{prefix}:{{catalog}}:cluster"
         self.report = f"{prefix}:{{catalog}}:report"
         self.changes = f"{prefix}:{{catalog}}:changes"
+        self.graves = f"{prefix}:{{catalog}}:graves"
         self.commits = f"{prefix}:{{catalog}}:commits"
         self.tenants = f"{prefix}:{{catalog}}:tenants"
         self.resources = f"{prefix}:{{catalog}}:resources"

@@ -115,3 +115,22 @@ async def test_rows_and_states_that_drifted_apart_are_repaired(
     assert await redis.hget(keys.state(behind.id), "gen") == b"2"
     assert await catalog.count_collections(database) == 1
     await make_collection(catalog, database, "lost")
+
+
+async def test_what_the_catalog_deleted_is_remembered_until_its_objects_are_gone(
+    catalog: Catalog, database: Database, redis: Redis, keys: Keys, collector: Collector
+) -> None:
+    made = [await make_collection(catalog, database, f"c{number}") for number in range(3)]
+    kept = await make_collection(catalog, database, "kept")
+    for one in made[:2]:
+        await catalog.delete_collection(database, one.name)
+    assert await collector.graves() == {}
+    await collector.collect_deleted()
+    assert (await collector.graves()).keys() == {one.id for one in made[:2]}
+    since = await collector.graves()
+    await catalog.reset()
+    await collector.collect_deleted()
+    assert (await collector.graves()).keys() == {*(one.id for one in made), kept.id}
+    assert since.items() <= (await collector.graves()).items()
+    await collector.forget([one.id for one in made])
+    assert (await collector.graves()).keys() == {kept.id}

@@ -7,9 +7,17 @@ import uuid
 import pytest
 from pyroaring import BitMap
 
-from logservice.garbage import Collected, Garbage, Periods
+from logservice.garbage import UNLISTED, Collected, Garbage, Periods
 from shared.errors import Corrupt
-from shared.manifest import Manifest, ManifestStore, ParentRef, SegmentRef, segment_path
+from shared.manifest import (
+    Manifest,
+    ManifestStore,
+    ParentRef,
+    SegmentRef,
+    condemned_key,
+    segment_path,
+    verify_present,
+)
 from shared.model import Space
 from shared.objects.memory import MemoryStore
 from shared.segment.format import FileInfo, SegmentInfo
@@ -42,6 +50,7 @@ class World:
         self.garbage = Garbage(self.objects, self.clock, Periods(GRACE_S, RETENTION_S))
         self.pointers = {}
         self.segments = {}
+        self.graves = {}
 
     def collection(self):
         collection = str(uuid.uuid4())
@@ -77,7 +86,17 @@ class World:
         self.pointers[collection, 0] = await self.create(collection, *names)
 
     async def collect(self):
-        return await self.garbage.collect(dict(self.pointers))
+        return await self.garbage.collect(dict(self.pointers), dict(self.graves))
+
+    async def collect_twice(self):
+        """What the first round condemns the second deletes."""
+        await self.collect()
+        return await self.collect()
+
+    def delete(self, collection):
+        """By the catalog."""
+        del self.pointers[collection, 0]
+        self.graves[collection] = self.clock.time
 
     async def left(self, collection):
         """Versions and names of segments that stand in the bucket below the collection."""
@@ -109,8 +128,10 @@ async def test_replaced_manifests_stay_for_the_retention_after_they_were_replace
     assert await world.left(a) == ([1, 2], ["s1", "s2"])
     world.clock.time += 2
     collected = await world.collect()
-    assert (collected.manifests, collected.others) == (1, 2)
-    assert collected.bytes > 11
+    assert (collected.manifests, collected.others) == (1, 0)
+    assert await world.left(a) == ([2], ["s1", "s2"])
+    collected = await world.collect()
+    assert (collected.manifests, collected.others, collected.bytes) == (0, 2, 11)
     assert await world.left(a) == ([2], ["s2"])
 
 
@@ -120,7 +141,7 @@ async def test_a_segment_stays_as_long_as_any_kept_manifest_names_it(world):
     await world.publish(a, "s1", "s2")
     await world.publish(a, "s1", "s3")
     world.clock.time += 2 * RETENTION_S
-    await world.collect()
+    await world.collect_twice()
     assert await world.left(a) == ([3], ["s1", "s3"])
 
 
@@ -136,7 +157,7 @@ async def test_files_of_a_compaction_under_way_are_younger_than_the_grace(world)
     await world.collect()
     assert await world.left(a) == ([1], ["building", "s1"])
     world.clock.time += 2
-    await world.collect()
+    await world.collect_twice()
     assert await world.left(a) == ([1], ["s1"])
 
 
@@ -162,35 +183,46 @@ async def test_a_dead_collection_goes_after_the_grace_and_no_other_does(world):
     await world.publish(a, "s1")
     await world.publish(b, "s2")
     world.clock.time += 10 * RETENTION_S
-    del world.pointers[a, 0]
+    world.delete(a)
     await world.collect()
     assert await world.left(a) == ([1], ["s1"])
     world.clock.time += GRACE_S - 1
     await world.collect()
     assert await world.left(a) == ([1], ["s1"])
     world.clock.time += 2
-    await world.collect()
+    assert (await world.collect()).empty == []
     assert await world.left(a) == ([], [])
     assert await world.left(b) == ([1], ["s2"])
+    assert (await world.collect()).empty == [a]
 
 
-async def test_a_collection_that_comes_back_is_not_dead(world):
-    a = world.collection()
+async def test_a_collection_that_the_catalog_has_forgotten_is_reported_and_kept(world):
+    a, b = world.collection(), world.collection()
     await world.publish(a, "s1")
+    await world.publish(b, "s2")
     pointer = world.pointers.pop((a, 0))
-    await world.collect()
-    world.clock.time += 10 * GRACE_S
+    for _ in range(3):
+        await world.collect()
+        world.clock.time += 10 * RETENTION_S
+    assert await world.left(a) == ([1], ["s1"])
+    assert UNLISTED._value.get() == 1
     world.pointers[a, 0] = pointer
     await world.collect()
-    del world.pointers[a, 0]
-    await world.collect()
-    assert await world.left(a) == ([1], ["s1"])
+    assert UNLISTED._value.get() == 0
+
+
+async def test_a_collection_that_the_catalog_has_is_not_dead_whatever_was_buried(world):
+    a = world.collection()
+    await world.publish(a, "s1")
+    world.graves[a] = 0.0
+    world.clock.time += 10 * RETENTION_S
+    assert await world.collect_twice() == Collected(0, 0, 0)
 
 
 async def test_a_dead_collection_that_is_still_written_to_waits(world):
     a = world.collection()
     await world.publish(a, "s1")
-    del world.pointers[a, 0]
+    world.delete(a)
     await world.collect()
     world.clock.time += GRACE_S - 1
     await world.upload(a, "late")
@@ -203,8 +235,7 @@ async def test_a_segment_that_another_collection_names_outlives_its_own_collecti
     parent, fork = world.collection(), world.collection()
     await world.publish(parent, "s1", "s2")
     await world.publish(fork, "s1", "s3")
-    del world.pointers[parent, 0]
-    await world.collect()
+    world.delete(parent)
     world.clock.time += 10 * RETENTION_S
     await world.collect()
     assert await world.left(parent) == ([], ["s1"])
@@ -221,27 +252,53 @@ async def test_a_segment_that_a_fork_names_outlives_the_manifests_of_its_parent(
     assert await world.left(parent) == ([2], ["s1", "s2"])
 
 
-async def test_nothing_is_deleted_from_a_bucket_that_does_not_belong_to_the_log(world):
+@pytest.mark.parametrize("damage", ["missing", "unreadable"])
+async def test_a_shard_without_a_readable_manifest_keeps_everything_and_the_others_are_collected(world, damage):
     a, b = world.collection(), world.collection()
-    await world.publish(a, "s1")
-    await world.publish(b, "s2")
-    await world.upload(a, "old")
-    await world.objects.delete([f"{a}/0/manifests/{1:020d}.json"])
+    for one, names in ((a, ("s1", "s2")), (b, ("s3", "s4"))):
+        await world.publish(one, names[0])
+        await world.publish(one, names[1])
+        await world.upload(one, f"{names[0]}-old")
+    key = f"{a}/0/manifests/{2:020d}.json"
+    await (world.objects.delete([key]) if damage == "missing" else world.objects.put(key, b"{}"))
     world.clock.time += 10 * RETENTION_S
-    with pytest.raises(Corrupt, match="not in the bucket"):
-        await world.collect()
-    assert await world.left(a) == ([], ["old", "s1"])
+    await world.collect_twice()
+    assert await world.left(a) == ([1] if damage == "missing" else [1, 2], ["s1", "s1-old", "s2"])
+    assert await world.left(b) == ([2], ["s4"])
 
 
-async def test_a_manifest_that_cannot_be_read_stops_the_collection(world):
+async def test_what_is_named_after_it_was_condemned_is_spared(world):
     a = world.collection()
     await world.publish(a, "s1")
-    await world.upload(a, "old")
-    await world.objects.put(f"{a}/0/manifests/{1:020d}.json", b"{}")
+    late = await world.upload(a, "late")
     world.clock.time += 10 * RETENTION_S
-    with pytest.raises(Corrupt):
-        await world.collect()
-    assert await world.left(a) == ([1], ["old", "s1"])
+    await world.collect()
+    with pytest.raises(Corrupt, match="condemned"):
+        await verify_present(world.objects, late)
+    await world.create(a, "s1", "late")
+    await world.collect()
+    await verify_present(world.objects, late)
+
+
+async def test_the_mark_of_what_is_condemned_goes_after_its_files(world):
+    """A compactor must see the mark, or that a file is missing."""
+    a = world.collection()
+    await world.publish(a, "s1")
+    await world.upload(a, "late")
+    world.clock.time += 10 * RETENTION_S
+    await world.collect()
+    deleted = []
+    real = world.objects.delete
+
+    async def noted(keys):
+        keys = list(keys)
+        deleted.extend(keys)
+        await real(keys)
+
+    world.objects.delete = noted
+    await world.collect()
+    assert deleted[-1] == condemned_key(segment_path(a, 0, "late"))
+    assert await world.left(a) == ([1], ["s1"])
 
 
 async def test_objects_of_other_kinds_are_left_alone_and_old_probes_are_not(world):

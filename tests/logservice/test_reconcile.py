@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from logservice.reconcile import Reconciler
 from logservice.snapshots import Snapshots, Snapshotter, snapshot_key
 from shared.catalog import Catalog, Cluster, Database
+from shared.catalog.collector import Collector
 from shared.catalog.image import Images
 from shared.clock import SystemClock
 from shared.errors import Corrupt, Gone, Unavailable
@@ -270,3 +271,17 @@ async def test_a_snapshot_follows_a_change_and_nothing_else(world: World) -> Non
     image = await world.snapshots.newest()
     assert image is not None
     assert [one.id for one in image.collections] == [made.id]
+
+
+async def test_a_lost_redis_does_not_forget_what_was_deleted(world: World) -> None:
+    await world.reconcile()
+    made = await make_collection(world.catalog, await world.database())
+    await world.catalog.delete_collection(await world.database(), made.name)
+    collector = Collector(world.redis, world.keys, world.catalog)
+    await collector.collect_deleted()
+    graves = await collector.graves()
+    assert graves.keys() == {made.id}
+    await world.snapshot()
+    await world.lose_redis()
+    await world.reconcile()
+    assert await collector.graves() == graves

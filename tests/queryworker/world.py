@@ -25,6 +25,7 @@ from queryworker.loader import Loader
 from queryworker.segments import SegmentPool
 from queryworker.shard import ServedShard
 from queryworker.shards import Shards
+from shared.catalog import Catalog
 from shared.clock import SystemClock
 from shared.log.batch import build_batch, split_batch
 from shared.log.lifecycle import Lifecycle
@@ -163,7 +164,7 @@ async def open_world(
 ) -> AsyncIterator[World]:
     clock = SystemClock()
     async with open_redis(url) as redis, open_directory(directory / "bucket") as objects:
-        await redis.hset(keys.cluster, "id", "test")
+        await Catalog(redis, keys).found()
         log, lifecycle = Log(redis, keys), Lifecycle(redis, keys)
         collection = str(uuid.uuid4())
         fixed = {"space": str(space), "shards": shards, "ef_construction": 100, "max_neighbors": 16}
