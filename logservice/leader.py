@@ -23,7 +23,6 @@ from shared.commits import CommitNumbers
 from shared.errors import Backoff, Unavailable
 from shared.log.jobs import Jobs
 from shared.log.log import Log
-from shared.manifest import ManifestStore
 from shared.objects.port import ObjectStore
 from shared.telemetry import get_logger
 
@@ -97,7 +96,7 @@ class Leader:
 
     def _loops(self, cluster: Cluster, tools: Tools) -> list[Coroutine[Any, Any, None]]:
         config, clock = self._config, self._clock
-        trimmer = Trimmer(tools.log, ManifestStore(self._objects), clock)
+        trimmer = Trimmer(tools.log, self._objects, clock)
         commits = CommitNumbers(self._objects)
         scheduler = Scheduler(tools.catalog, tools.log, tools.jobs, config.policy, clock, trimmer.add)
         snapshotter = Snapshotter(tools.images, self._snapshots, cluster, clock)

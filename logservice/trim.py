@@ -11,7 +11,8 @@ from shared.clock import Clock
 from shared.errors import Corrupt, Unavailable
 from shared.log.log import Log
 from shared.log.state import Pointer
-from shared.manifest import ManifestStore
+from shared.manifest import ManifestStore, verify_present
+from shared.objects.port import ObjectStore
 from shared.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -31,9 +32,10 @@ Shard = tuple[str, int]
 class Trimmer:
     """Trims what the scheduler hands over. A shard is at work once at a time; the newest pointer wins."""
 
-    def __init__(self, log_: Log, manifests: ManifestStore, clock: Clock) -> None:
+    def __init__(self, log_: Log, objects: ObjectStore, clock: Clock) -> None:
         self._log = log_
-        self._manifests = manifests
+        self._objects = objects
+        self._manifests = ManifestStore(objects)
         self._clock = clock
         self._waiting: dict[Shard, Pointer] = {}
         self._failed: dict[Shard, tuple[Pointer, float]] = {}
@@ -83,10 +85,14 @@ class Trimmer:
             log.debug("trimmed", collection=collection_id, shard=number, covers=pointer.covers, entries=dropped)
 
     async def _read_back(self, shard: Shard, pointer: Pointer) -> None:
-        """The pointer proves that somebody committed the manifest; only reading it proves that it can be read."""
+        """The pointer proves that somebody committed the manifest; only reading it proves that it can be read, and only
+        looking at its segments' files that they are there, whole.
+        """
         manifest = await self._manifests.load(*shard, pointer)
         if manifest.covers != pointer.covers:
             raise Corrupt(f"{manifest.key} covers {manifest.covers}, its pointer {pointer.covers}")
+        for segment in manifest.segments:
+            await verify_present(self._objects, segment.info)
 
     async def _unreadable(self, shard: Shard, pointer: Pointer, error: Corrupt) -> None:
         """The log is kept: it is all there is. A deleted collection's manifest may be missing by right."""

@@ -1,13 +1,22 @@
 """A stand-in for a compactor: manifests without segments, enough for what the log service looks at."""
 
+from collections.abc import Sequence
+
 from shared.commits import CommitNumbers
 from shared.log.log import Log
 from shared.log.state import Pointer
-from shared.manifest import Manifest, ManifestStore, ParentRef
+from shared.manifest import Manifest, ManifestStore, ParentRef, SegmentRef
 from shared.objects.port import ObjectStore
 
 
-async def publish(objects: ObjectStore, collection: str, shard: int, covers: int, parent: Pointer | None) -> Pointer:
+async def publish(
+    objects: ObjectStore,
+    collection: str,
+    shard: int,
+    covers: int,
+    parent: Pointer | None,
+    segments: Sequence[SegmentRef] = (),
+) -> Pointer:
     """Creates the next manifest; it is not committed yet."""
     manifest = Manifest(
         collection=collection,
@@ -16,8 +25,8 @@ async def publish(objects: ObjectStore, collection: str, shard: int, covers: int
         parent=ParentRef(parent.version, parent.hash) if parent else None,
         covers=covers,
         dimension=2,
-        segments=[],
-        rows=0,
+        segments=list(segments),
+        rows=sum(segment.live for segment in segments),
         digest="0" * 32,
         written_by="test",
         created_s=0.0,

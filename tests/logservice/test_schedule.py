@@ -1,6 +1,7 @@
 """Scheduling and trimming, on real servers and a clock of our own."""
 
 import pytest
+from pyroaring import BitMap
 from redis.asyncio import Redis
 
 from logservice.policy import Policy
@@ -10,9 +11,11 @@ from shared.catalog import Catalog, Database
 from shared.log.jobs import Job, Jobs
 from shared.log.log import Log
 from shared.log.state import Pointer
-from shared.manifest import ManifestStore, manifest_key
+from shared.manifest import SegmentRef, manifest_key, segment_path
+from shared.model import Space
 from shared.objects.port import ObjectStore
 from shared.redis.keys import Keys
+from shared.segment.format import FileInfo, SegmentInfo
 from tests.log.appending import append, make_collection
 from tests.logservice.compacting import compact, publish
 from tests.logservice.conftest import SteppedClock
@@ -27,7 +30,7 @@ def jobs(redis: Redis, keys: Keys) -> Jobs:
 
 @pytest.fixture
 def trimmer(log: Log, objects: ObjectStore, clock: SteppedClock) -> Trimmer:
-    return Trimmer(log, ManifestStore(objects), clock)
+    return Trimmer(log, objects, clock)
 
 
 @pytest.fixture
@@ -182,3 +185,26 @@ async def test_a_pointer_that_disagrees_with_its_manifest_trims_nothing(
     trimmer.add((made.id, 0), false)
     await trimmer.trim_waiting()
     assert len((await log.read(made.id, 0)).entries) == 2
+
+
+async def test_trimming_needs_the_files_of_the_manifest_in_full_length(
+    catalog: Catalog, database: Database, log: Log, trimmer: Trimmer, objects: ObjectStore, clock: SteppedClock
+) -> None:
+    """Promise 2."""
+    made = await make_collection(catalog, database)
+    await append(log, made, ["a"])
+    path = segment_path(made.id, 0, "s1")
+    info = SegmentInfo("s1", path, 1, 2, Space.L2, False, [FileInfo("records.arrow", 4, "")], "a", "a")
+    pointer = await publish(objects, made.id, 0, 2, None, [SegmentRef.of(info, BitMap())])
+    await log.commit(made.id, 0, None, pointer)
+    for content in (None, b"cut"):
+        if content is not None:
+            await objects.put(f"{path}/records.arrow", content)
+        trimmer.add((made.id, 0), pointer)
+        await trimmer.trim_waiting()
+        assert len((await log.read(made.id, 0)).entries) == 1
+        clock.time_s += RETRY_S
+    await objects.put(f"{path}/records.arrow", b"full")
+    trimmer.add((made.id, 0), pointer)
+    await trimmer.trim_waiting()
+    assert (await log.read(made.id, 0)).entries == []
