@@ -44,8 +44,8 @@ from shared.clock import Clock
 from shared.commits import CommitNumbers
 from shared.errors import Corrupt, Gone, PolychromeError
 from shared.log.log import Log
-from shared.log.state import ShardState
-from shared.manifest import Manifest, ManifestStore, ParentRef, SegmentRef, complete, segment_path, verify_present
+from shared.log.state import Pointer, ShardState
+from shared.manifest import Manifest, ManifestStore, ParentRef, SegmentRef, segment_path, settle, verify_present
 from shared.model import Space
 from shared.objects.port import ObjectStore
 from shared.segment.cache import SegmentCache
@@ -190,9 +190,10 @@ class Compactor:
             raise Gone(f"collection {collection} was deleted")
         if not state.uncompacted:
             return Ending.NOTHING
-        if await complete(self._objects, self._log.commit, collection, shard, state.pointer):
-            log.info("completed the manifest of another compactor", collection=collection, shard=shard)
-            return Ending.COMPLETED
+        settled = await settle(self._objects, self._log.commit, collection, shard, state.pointer)
+        if not isinstance(settled, int):
+            log.info("another compactor's manifest", collection=collection, shard=shard, completed=settled is not None)
+            return Ending.COMPLETED if settled else Ending.LOST
         async with self._opened(collection, shard, state) as old, self._folder() as folder:
             await progress.reached(Step.READ)
             folded = await fold(
@@ -206,7 +207,7 @@ class Compactor:
             await progress.reached(Step.BUILT)
             await self._upload(product.built)
             await progress.reached(Step.UPLOADED)
-            return await self._publish(progress, old, folded, product)
+            return await self._publish(progress, old, folded, product, settled)
 
     @contextlib.asynccontextmanager
     async def _opened(self, collection: str, shard: int, state: ShardState) -> AsyncIterator[_Old]:
@@ -267,14 +268,14 @@ class Compactor:
         except Corrupt as error:
             raise Superseded(error.message) from error
 
-    async def _publish(self, progress: _Progress, old: _Old, folded: Fold, product: _Product) -> Ending:
+    async def _publish(self, progress: _Progress, old: _Old, folded: Fold, product: _Product, version: int) -> Ending:
         """The two conditional writes. What was uploaded is garbage unless both succeed."""
         collection, shard, expected = progress.collection, progress.shard, old.state.pointer
         await self._still_there(product.built)
         manifest = Manifest(
             collection=collection,
             shard=shard,
-            version=_version(old.manifest) + 1,
+            version=version,
             parent=ParentRef(expected.version, expected.hash) if expected else None,
             covers=folded.covers,
             dimension=folded.dimension or 0,
@@ -286,8 +287,8 @@ class Compactor:
         )
         pointer = await self._manifests.create(manifest)
         if pointer is None:
-            completed = await complete(self._objects, self._log.commit, collection, shard, expected)
-            return Ending.COMPLETED if completed else Ending.LOST
+            settled = await settle(self._objects, self._log.commit, collection, shard, expected)
+            return Ending.COMPLETED if isinstance(settled, Pointer) else Ending.LOST
         await progress.reached(Step.CREATED)
         # Again, now that whoever collects garbage can see the manifest: see logservice/garbage.py.
         await self._still_there(product.built)

@@ -7,11 +7,14 @@ A manifest's *hash* is the xxh3-128 of its bytes, in hex. A *pointer* (version, 
 committed one.
 
 Invariants
-1. Version 1 has no parent; version v > 1 names version v - 1 and its hash. So the newest manifest proves the whole
-   chain.
+1. A manifest names the committed one that it continues, by version and hash; the first has no parent. So the newest
+   one proves the whole chain. Usually the parent is the version before; versions in between were given up.
 2. A manifest exists only after every file it names does.
 3. It is committed when it exists *and* the pointer names it. Between the two, its compactor may die: whoever finds it
-   completes it (`complete`), and nobody can publish another manifest of that version, because the name is taken.
+   completes it (`settle`), and nobody can publish another manifest of that version, because the name is taken. One
+   that must not be completed (it cannot be read, its files are missing, it continues another one) is given up: the
+   next version is taken. Whoever is wrong about that loses the commit, since only one can move the pointer from the
+   parent that both have.
 4. `covers` (exclusive) never shrinks along the chain: the manifest is the effect of every operation of the shard before
    it.
 5. `digest` is the sum of `shared.digest` over the live records, `rows` their number.
@@ -22,6 +25,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -32,6 +36,9 @@ from shared.errors import Corrupt
 from shared.log.state import Pointer
 from shared.objects.port import ObjectNotFound, ObjectStore
 from shared.segment.format import SegmentInfo
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
 
 FORMAT: Final = 1
 CONDEMNED: Final = "condemned"
@@ -135,8 +142,8 @@ def decode(data: bytes) -> Manifest:
         raise Corrupt(f"not a manifest: {error}") from error
     if manifest.format != FORMAT:
         raise Corrupt(f"a manifest of format {manifest.format}; this build reads {FORMAT}")
-    if (manifest.parent.version if manifest.parent else 0) != manifest.version - 1:
-        raise Corrupt(f"manifest {manifest.key} names a parent that is not the version before it")
+    if (manifest.parent.version if manifest.parent else 0) >= manifest.version:
+        raise Corrupt(f"manifest {manifest.key} names a parent that is no version before it")
     if sum(segment.live for segment in manifest.segments) != manifest.rows:
         raise Corrupt(f"manifest {manifest.key} does not have the rows it says")
     return manifest
@@ -167,6 +174,9 @@ class ManifestStore:
         manifest = _checked(data, collection, shard, version)
         return manifest, Pointer(version=version, hash=hash_of(data), covers=manifest.covers)
 
+    async def exists(self, collection: str, shard: int, version: int) -> bool:
+        return await self._read(collection, shard, version) is not None
+
     async def create(self, manifest: Manifest) -> Pointer | None:
         """Creates the manifest: its pointer, yet to be committed, or None when the version exists already."""
         data = manifest.encode()
@@ -177,14 +187,26 @@ class ManifestStore:
     async def newest(self, collection: str, shard: int) -> tuple[Manifest, Pointer] | None:
         """The newest manifest that the bucket alone knows of; None when the shard has none.
 
-        Its version decides, not the hash by which it names the one before it: a slow compactor may have taken the name
-        of a version that was collected long ago, but never that of a later one than the pointer's.
+        Its version decides, not the hash by which it names its parent: a slow compactor may have taken the name of a
+        version that was collected long ago. Versions between it and its parent were given up by its author, who may
+        have been wrong, and then one of them was committed, and the log trimmed up to it. Every readable and whole one
+        is right about what it covers, so of these the one that covers the most loses nothing. Raises Corrupt when the
+        newest version cannot be read: it may be the committed one.
         """
-        newest = 0
-        async for info in self._objects.list(f"{shard_prefix(collection, shard)}manifests/"):
-            parsed = parse_key(info.key)
-            newest = max(newest, parsed[2] if parsed else 0)
-        return await self.find(collection, shard, newest) if newest else None
+        keys = [info.key async for info in self._objects.list(f"{shard_prefix(collection, shard)}manifests/")]
+        versions = sorted((parsed[2] for key in keys if (parsed := parse_key(key))), reverse=True)
+        best = await self.find(collection, shard, versions[0]) if versions else None
+        parent = best[0].parent.version if best and best[0].parent else 0
+        for version in versions[1:]:
+            if best is None or version <= parent:
+                break
+            with suppress(Corrupt):
+                other = await self.find(collection, shard, version)
+                if other is not None and other[1].covers > best[1].covers:
+                    for segment in other[0].segments:
+                        await verify_present(self._objects, segment.info)
+                    best = other
+        return best
 
     async def _read(self, collection: str, shard: int, version: int) -> bytes | None:
         try:
@@ -200,10 +222,28 @@ def _checked(data: bytes, collection: str, shard: int, version: int) -> Manifest
     return manifest
 
 
-async def complete(
+async def settle(
     objects: ObjectStore, commit: Commit, collection: str, shard: int, current: Pointer | None
+) -> Pointer | int | None:
+    """Finishes or gives up what dead compactors left after `current`.
+
+    Returns the pointer that is now committed; or the version that the next manifest takes, when there is nothing to
+    complete; or None when the pointer has moved on meanwhile.
+    """
+    version = current.version + 1 if current else 1
+    while await ManifestStore(objects).exists(collection, shard, version):
+        try:
+            return await complete(objects, commit, collection, shard, current, version)
+        except Corrupt as error:
+            log.error("manifest_given_up", collection=collection, shard=shard, version=version, message=error.message)  # noqa: TRY400
+        version += 1
+    return version
+
+
+async def complete(
+    objects: ObjectStore, commit: Commit, collection: str, shard: int, current: Pointer | None, version: int
 ) -> Pointer | None:
-    """Finishes what a dead compactor left: the manifest after `current` exists and was never pointed to.
+    """Commits a manifest that exists and was never pointed to.
 
     1. Read it: its parent must be `current` itself, hash and all.
     2. Every file of the segments that it adds must be there in full length (their checksums are verified by whoever
@@ -214,7 +254,6 @@ async def complete(
     pointer has moved on meanwhile: the finder's knowledge was old). Raises Corrupt when the manifest must not be
     committed.
     """
-    version = current.version + 1 if current else 1
     found = await ManifestStore(objects).find(collection, shard, version)
     if found is None:
         return None

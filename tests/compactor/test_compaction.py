@@ -283,15 +283,19 @@ async def test_a_fold_that_is_overtaken_stops(shop):
     assert await slow is Ending.LOST
 
 
-async def test_an_unfinished_manifest_whose_segment_is_gone_is_never_committed(shop):
+async def test_an_unfinished_manifest_whose_segment_is_gone_is_never_committed_and_stops_nobody(shop):
     await shop.write(Op.ADD, {"a": row(random.Random(1))})
     with pytest.raises(Stop):
         await shop.compactor(DiesAt(Step.CREATED)).compact(shop.collection.id, 0)
     files = [info.key async for info in shop.objects.list(f"{shop.collection.id}/0/segments/")]
     await shop.objects.delete(files[:1])
-    with pytest.raises(Corrupt, match="missing or cut"):
-        await shop.compactor().compact(shop.collection.id, 0)
-    assert await shop.manifest() is None
+    assert await shop.compactor().compact(shop.collection.id, 0) is Ending.PUBLISHED
+    assert (await shop.manifest()).version == 2
+    assert await shop.records() == shop.model
+    await shop.write(Op.ADD, {"b": row(random.Random(2))})
+    assert await shop.compactor().compact(shop.collection.id, 0) is Ending.PUBLISHED
+    assert (await shop.manifest()).parent.version == 2
+    assert await shop.records() == shop.model
 
 
 async def test_a_lost_log_entry_is_reported_and_nothing_is_published(shop):

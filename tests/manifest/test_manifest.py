@@ -17,6 +17,7 @@ from shared.manifest import (
     manifest_key,
     parse_key,
     segment_path,
+    settle,
 )
 from shared.model import Space
 from shared.objects.memory import MemoryStore
@@ -91,8 +92,7 @@ def test_keys_sort_by_version_and_are_parsed_back():
         b"{}",
         b"\xff",
         manifest(format=2).encode(),
-        manifest(2).encode(),
-        manifest(3, ParentRef(1, "ab")).encode(),
+        manifest(3, ParentRef(3, "ab")).encode(),
         manifest(segments=[segment()], rows=9).encode(),
     ],
 )
@@ -153,18 +153,18 @@ async def test_an_unfinished_manifest_is_completed(objects, store):
     await put_files(objects, ref)
     first = await store.create(manifest(segments=[ref]))
     pointers = Pointers()
-    assert await complete(objects, pointers.commit, "c", 3, None) == first
+    assert await complete(objects, pointers.commit, "c", 3, None, 1) == first
     assert pointers.current == first
     second = await store.create(after(manifest(segments=[ref])))
-    assert await complete(objects, pointers.commit, "c", 3, first) == second
+    assert await complete(objects, pointers.commit, "c", 3, first, 2) == second
     assert pointers.current == second
 
 
 async def test_there_is_nothing_to_complete_without_a_next_manifest(objects, store):
     pointers = Pointers()
-    assert await complete(objects, pointers.commit, "c", 3, None) is None
+    assert await complete(objects, pointers.commit, "c", 3, None, 1) is None
     first = await store.create(manifest())
-    assert await complete(objects, pointers.commit, "c", 3, first) is None
+    assert await complete(objects, pointers.commit, "c", 3, first, 2) is None
     assert pointers.calls == 0
 
 
@@ -172,8 +172,10 @@ async def test_old_knowledge_completes_nothing(objects, store):
     first = await store.create(manifest())
     second = await store.create(after(manifest()))
     pointers = Pointers(second)
-    assert await complete(objects, pointers.commit, "c", 3, None) is None
-    assert await complete(objects, pointers.commit, "c", 3, first) == second  # it is committed already: the same commit
+    assert await complete(objects, pointers.commit, "c", 3, None, 1) is None
+    assert (
+        await complete(objects, pointers.commit, "c", 3, first, 2) == second
+    )  # it is committed already: the same commit
     assert pointers.current == second
 
 
@@ -185,7 +187,7 @@ async def test_a_manifest_whose_segment_is_missing_or_cut_is_not_completed(objec
     await store.create(manifest(segments=[ref]))
     pointers = Pointers()
     with pytest.raises(Corrupt):
-        await complete(objects, pointers.commit, "c", 3, None)
+        await complete(objects, pointers.commit, "c", 3, None, 1)
     assert pointers.calls == 0
 
 
@@ -193,11 +195,45 @@ async def test_a_manifest_that_continues_another_history_is_not_completed(object
     first = await store.create(manifest())
     await store.create(manifest(2, ParentRef(1, hash_of(b"another"))))
     with pytest.raises(Corrupt, match="continue"):
-        await complete(objects, Pointers(first).commit, "c", 3, first)
+        await complete(objects, Pointers(first).commit, "c", 3, first, 2)
 
 
 async def test_a_manifest_that_covers_less_is_not_completed(objects, store):
     first = await store.create(manifest())
     await store.create(after(manifest(), covers=9))
     with pytest.raises(Corrupt, match="covers less"):
-        await complete(objects, Pointers(first).commit, "c", 3, first)
+        await complete(objects, Pointers(first).commit, "c", 3, first, 2)
+
+
+async def test_what_must_not_be_completed_is_given_up_and_the_next_version_taken(objects, store):
+    first = await store.create(manifest())
+    pointers = Pointers(first)
+    assert await settle(objects, pointers.commit, "c", 3, first) == 2
+    await objects.put(manifest_key("c", 3, 2), b"not a manifest")
+    await store.create(manifest(3, ParentRef(1, first.hash), segments=[segment()], covers=40))
+    await store.create(manifest(4, ParentRef(1, hash_of(b"another"))))
+    assert await settle(objects, pointers.commit, "c", 3, first) == 5
+    assert pointers.calls == 0
+    fifth = await store.create(manifest(5, ParentRef(1, first.hash), covers=30))
+    assert await settle(objects, pointers.commit, "c", 3, first) == fifth
+    assert pointers.current == fifth
+    assert (await store.newest("c", 3))[1] == fifth
+    assert await settle(objects, pointers.commit, "c", 3, first) is None or pointers.current == fifth
+
+
+async def test_one_that_was_given_up_by_mistake_and_committed_is_the_newest_when_it_covers_more(objects, store):
+    """Whoever gave it up lost the commit; the bucket alone must not name the loser, which the log was trimmed past."""
+    first = await store.create(manifest())
+    committed = await store.create(manifest(2, ParentRef(1, first.hash), covers=50))
+    await store.create(manifest(3, ParentRef(1, first.hash), covers=40))
+    assert (await store.newest("c", 3))[1] == committed
+    fourth = await store.create(manifest(4, ParentRef(2, committed.hash), covers=60))
+    assert (await store.newest("c", 3))[1] == fourth
+
+
+async def test_the_first_version_can_be_given_up_too(objects, store):
+    await objects.put(manifest_key("c", 3, 1), b"")
+    pointers = Pointers()
+    assert await settle(objects, pointers.commit, "c", 3, None) == 2
+    second = await store.create(manifest(2))
+    assert await settle(objects, pointers.commit, "c", 3, None) == second
