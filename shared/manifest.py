@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import base64
 import re
+from bisect import bisect
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
@@ -189,23 +190,25 @@ class ManifestStore:
 
         Its version decides, not the hash by which it names its parent: a slow compactor may have taken the name of a
         version that was collected long ago. Versions between it and its parent were given up by its author, who may
-        have been wrong, and then one of them was committed, and the log trimmed up to it. Every readable and whole one
-        is right about what it covers, so of these the one that covers the most loses nothing. Raises Corrupt when the
-        newest version cannot be read: it may be the committed one.
+        have been wrong, and then one of them was committed, and the log trimmed up to it. Every whole one that continues
+        the same parent, at once or over others, is right about what it covers; so the one that covers the most loses
+        nothing. Raises Corrupt when the newest version cannot be read: it may be the committed one.
         """
         keys = [info.key async for info in self._objects.list(f"{shard_prefix(collection, shard)}manifests/")]
-        versions = sorted((parsed[2] for key in keys if (parsed := parse_key(key))), reverse=True)
-        best = await self.find(collection, shard, versions[0]) if versions else None
-        parent = best[0].parent.version if best and best[0].parent else 0
-        for version in versions[1:]:
-            if best is None or version <= parent:
-                break
+        versions = sorted(parsed[2] for key in keys if (parsed := parse_key(key)))
+        best = await self.find(collection, shard, versions.pop()) if versions else None
+        if best is None:
+            return None
+        lineage = [best[0].parent]
+        for version in versions[bisect(versions, best[0].parent.version if best[0].parent else 0) :]:
             with suppress(Corrupt):
                 other = await self.find(collection, shard, version)
-                if other is not None and other[1].covers > best[1].covers:
-                    for segment in other[0].segments:
-                        await verify_present(self._objects, segment.info)
-                    best = other
+                if other is None or other[0].parent not in lineage:
+                    continue
+                for segment in other[0].segments:
+                    await verify_present(self._objects, segment.info)
+                lineage.append(ParentRef(version, other[1].hash))
+                best = other if other[1].covers > best[1].covers else best
         return best
 
     async def _read(self, collection: str, shard: int, version: int) -> bytes | None:
