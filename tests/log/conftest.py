@@ -1,3 +1,3 @@
-from tests.redis_server import catalog, database, keys, own_server, redis, redis_server
+from tests.redis_server import catalog, database, keys, own_server, redis, redis_server, valkey_server
 
-__all__ = ["catalog", "database", "keys", "own_server", "redis", "redis_server"]
+__all__ = ["catalog", "database", "keys", "own_server", "redis", "redis_server", "valkey_server"]
