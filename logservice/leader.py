@@ -12,6 +12,7 @@ from logservice.config import LogserviceConfig
 from logservice.garbage import Garbage
 from logservice.loops import PAUSE_AFTER_FAILURE_S, every
 from logservice.reconcile import Reconciler
+from logservice.recover import Recovery
 from logservice.schedule import Scheduler
 from logservice.snapshots import Snapshots, Snapshotter
 from logservice.trim import Trimmer
@@ -97,6 +98,7 @@ class Leader:
     def _loops(self, cluster: Cluster, tools: Tools) -> list[Coroutine[Any, Any, None]]:
         config, clock = self._config, self._clock
         trimmer = Trimmer(tools.log, self._objects, clock)
+        recovery = Recovery(cluster, tools.images, self._snapshots, self._objects)
         commits = CommitNumbers(self._objects)
         scheduler = Scheduler(tools.catalog, tools.log, tools.jobs, config.policy, clock, trimmer.add)
         snapshotter = Snapshotter(tools.images, self._snapshots, cluster, clock)
@@ -110,6 +112,9 @@ class Leader:
             collected = await self._garbage.collect(shards, await tools.collector.graves())
             await tools.collector.forget(collected.empty)
 
+        async def repair_rows() -> None:
+            await tools.collector.repair_rows(recovery.recover)
+
         async def snapshot() -> None:
             await snapshotter.step(await tools.catalog.changes())
 
@@ -120,7 +125,7 @@ class Leader:
             every("sweep", config.sweep_s, scheduler.sweep, clock),
             every("snapshot", config.snapshot_s, snapshot, clock),
             every("collect_deleted", COLLECT_DELETED_S, tools.collector.collect_deleted, clock),
-            every("repair_rows", config.sweep_s, tools.collector.repair_rows, clock),
+            every("repair_rows", config.sweep_s, repair_rows, clock),
             every("collect_orphans", COLLECT_ORPHANS_S, tools.collector.collect_orphans, clock),
             every("commit_numbers", TIDY_COMMITS_S, commits.tidy, clock),
             every("garbage", config.garbage_s, collect_garbage, clock),

@@ -190,9 +190,9 @@ class ManifestStore:
 
         Its version decides, not the hash by which it names its parent: a slow compactor may have taken the name of a
         version that was collected long ago. Versions between it and its parent were given up by its author, who may
-        have been wrong, and then one of them was committed, and the log trimmed up to it. Every whole one that continues
-        the same parent, at once or over others, is right about what it covers; so the one that covers the most loses
-        nothing. Raises Corrupt when the newest version cannot be read: it may be the committed one.
+        have been wrong, and then one of them was committed, and the log trimmed up to it. Every whole one that
+        continues the same parent, at once or over others, is right about what it covers; so the one that covers the
+        most loses nothing. Raises Corrupt when the newest version cannot be read: it may be the committed one.
         """
         keys = [info.key async for info in self._objects.list(f"{shard_prefix(collection, shard)}manifests/")]
         versions = sorted(parsed[2] for key in keys if (parsed := parse_key(key)))

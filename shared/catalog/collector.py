@@ -5,7 +5,7 @@ state is behind or gone.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import orjson
@@ -26,6 +26,10 @@ ORPHAN_AGE_S: Final = 600.0
 """A state without a row is younger than this while its creator may be alive. Being wrong costs the creator one more
 try.
 """
+
+
+Recover = Callable[[str, dict[str, Any]], Awaitable[bool]]
+"""Takes the id and the row of a collection whose state is gone; whether the row must stay."""
 
 
 class Collector:
@@ -70,9 +74,10 @@ class Collector:
                 collected += 1
         return collected
 
-    async def repair_rows(self) -> int:
-        """Brings states up to their rows' generation where the process that changed the row died before that, and
-        removes rows whose state is gone: nothing could be read or written there. Returns how many rows it touched.
+    async def repair_rows(self, recover: Recover) -> int:
+        """Brings states up to their rows' generation where the process that changed the row died before that. Rows
+        whose state is gone are given to `recover`, and removed only when nobody knows the collection: nothing could
+        be read or written there. Returns how many rows it touched.
         """
         touched = 0
         async for database in self._catalog.databases():
@@ -81,7 +86,7 @@ class Collector:
                 if not some:
                     break
                 for collection_id, row, generation in some:
-                    touched += await self._repair(database.key, collection_id, orjson.loads(row), generation)
+                    touched += await self._repair(database.key, collection_id, orjson.loads(row), generation, recover)
         return touched
 
     async def _rows(self, database_key: str, start: int) -> list[tuple[str, bytes, bytes | None]]:
@@ -106,11 +111,15 @@ class Collector:
         state = self._keys.state(collection_id)
         return bool(await persist(lambda: command(self._redis, "EXISTS", state), writes=False))
 
-    async def _repair(self, database_key: str, collection_id: str, row: dict[str, Any], state: bytes | None) -> bool:
+    async def _repair(
+        self, database_key: str, collection_id: str, row: dict[str, Any], state: bytes | None, recover: Recover
+    ) -> bool:
         if state is None:
             # Not while Redis is lost or just restored: then the state is missing only for this moment.
             if await self._catalog.cluster() is None or await self._exists(collection_id):
                 return False
+            if await recover(collection_id, row):
+                return True
             await self._slots.collections(database_key, "delete", row["name"], collection_id)
             log.warning("row_without_state", collection=collection_id, name=row["name"])
             return True

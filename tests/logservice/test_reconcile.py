@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from logservice.reconcile import Reconciler
+from logservice.recover import Recovery
 from logservice.snapshots import Snapshots, Snapshotter, snapshot_key
 from shared.catalog import Catalog, Cluster, Database
 from shared.catalog.collector import Collector
@@ -285,3 +286,25 @@ async def test_a_lost_redis_does_not_forget_what_was_deleted(world: World) -> No
     await world.lose_redis()
     await world.reconcile()
     assert await collector.graves() == graves
+
+
+async def test_a_row_whose_state_is_gone_gets_it_back_from_the_bucket(world: World) -> None:
+    cluster = await world.reconcile()
+    database = await world.database()
+    made = await make_collection(world.catalog, database)
+    await append(world.log, made, ["a", "b"])
+    pointer = await compact(world.log, world.objects, made.id)
+    await world.snapshot()
+    lost = await append(world.log, made, ["c"])
+    fresh = await make_collection(world.catalog, database, "fresh")
+    await world.redis.delete(world.keys.state(made.id), world.keys.log(made.id, 0), world.keys.state(fresh.id))
+    recovery = Recovery(cluster, world.images, world.snapshots, world.objects)
+    collector = Collector(world.redis, world.keys, world.catalog)
+    assert await collector.repair_rows(recovery.recover) == 2
+    assert await collector.repair_rows(recovery.recover) == 0
+    (back,) = await world.catalog.list_collections(database)  # of the fresh one nobody knows anything
+    assert (back.id, back.fixed, back.pointers) == (made.id, made.fixed, (pointer,))
+    assert back.head >= lost.head
+    image = await world.snapshots.newest()
+    assert image is not None
+    assert image.collections[0].head == back.head

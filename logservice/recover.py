@@ -1,0 +1,52 @@
+"""Gives a collection's lost state back, of which the catalog still has the row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from logservice.snapshots import Snapshots
+from shared import limits
+from shared.catalog import Cluster
+from shared.catalog.image import Images, merged
+from shared.errors import Unavailable
+from shared.manifest import ManifestStore
+from shared.objects.port import ObjectStore
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
+
+
+class Recovery:
+    """For `Collector.repair_rows`."""
+
+    def __init__(self, cluster: Cluster, images: Images, snapshots: Snapshots, objects: ObjectStore) -> None:
+        self._cluster = cluster
+        self._images = images
+        self._snapshots = snapshots
+        self._manifests = ManifestStore(objects)
+
+    async def recover(self, collection_id: str, row: dict[str, Any]) -> bool:
+        """Whether the row must stay: the bucket knows the collection. Its state is back then, with a head beyond all
+        that was handed out, unless no snapshot says what it was like. Raises Unavailable, Corrupt.
+        """
+        number = await self._snapshots.next_number()
+        image = await self._snapshots.newest()
+        known = next((one for one in image.collections if one.id == collection_id), None) if image else None
+        found = [await self._manifests.newest(collection_id, shard) for shard in range(row["shards"])]
+        pointers = [one[1] if one else None for one in found]
+        if image is None or known is None:
+            if any(pointers):
+                log.error("state_lost", collection=collection_id, name=row["name"])
+            return any(pointers)
+        covered = [pointer.covers for pointer in pointers if pointer]
+        head = max(known.head, *covered, 0) + limits.BACKLOG_OPS_CEILING
+        # First a snapshot with this head: a loss of Redis right after must begin from it.
+        lost = msgspec.structs.replace(image, tenants=[], databases=[], collections=[known], graves={})
+        now = merged(await self._images.take(self._cluster), lost, {collection_id: head})
+        if not await self._snapshots.write(now, number):
+            raise Unavailable("Another snapshot of the catalog was written meanwhile")
+        await self._images.restore_state(known, head, pointers)
+        log.error("state_restored", collection=collection_id, name=row["name"], head=head)
+        return True
