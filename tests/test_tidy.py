@@ -23,7 +23,7 @@ LAYERS = (
     {"errors", "limits", "model", "clock", "memory"},
     {"config", "telemetry", "where", "rank", "regex", "distance", "placement", "digest", "retry"},
     {"redis", "rpc", "objects"},
-    {"catalog", "lease", "membership", "log", "manifest", "segment", "materialize", "memtable"},
+    {"catalog", "commits", "lease", "membership", "log", "manifest", "segment", "materialize", "memtable"},
     {"service"},
 )
 # The edges: but for them and the module that opens a process's resources, nobody sees these libraries.
