@@ -81,15 +81,16 @@ class _Target:
 
 
 def routes() -> list[web.RouteDef]:
+    # Matched one after the other: what is asked most comes first.
     base = "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection_id}"
     return [
+        web.post(f"{base}/query", query),
+        web.post(f"{base}/get", get),
         web.post(f"{base}/add", add),
         web.post(f"{base}/update", update),
         web.post(f"{base}/upsert", upsert),
         web.post(f"{base}/delete", delete),
         web.get(f"{base}/count", count),
-        web.post(f"{base}/get", get),
-        web.post(f"{base}/query", query),
         web.post(f"{base}/search", search),
     ]
 

@@ -62,8 +62,9 @@ class RowCache:
         in exactly that tenant and database. Raises InvalidArgument, NotFound.
         """
         check_database_name(database)
-        collection_id = check_collection_id(collection_id_text)
-        known = self._rows.get(collection_id)
+        known = self._rows.get(collection_id_text)
+        collection_id = collection_id_text if known is not None else check_collection_id(collection_id_text)
+        known = known or self._rows.get(collection_id)
         if known is not None:
             row, fetched_s = known
             fresh = self._clock.monotonic() - fetched_s <= self._age_max_s

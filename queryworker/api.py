@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
 from queryworker import execute
 from queryworker.shards import Shards
+from queryworker.threads import Threads
 from queryworker.view import Snapshot
 from shared.errors import InvalidArgument
 from shared.rpc.messages import CountRequest, GetRequest, QueryRequest, Selection, Shard
@@ -18,7 +17,6 @@ from shared.rpc.server import Handler
 
 DECODED_ON_LOOP_MAX: Final = 64 * 1024
 """Longer requests are decoded in a thread."""
-
 
 EVERYTHING: Final = Selection()
 
@@ -29,13 +27,12 @@ class _OfShard(Protocol):
 
 
 Request = TypeVar("Request", bound=_OfShard)
-Result = TypeVar("Result")
 
 
 class Api:
     """Handlers for `RpcServer`."""
 
-    def __init__(self, shards: Shards, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, shards: Shards, threads: Threads) -> None:
         self._shards = shards
         self._threads = threads
 
@@ -68,14 +65,10 @@ class Api:
             if len(payload) <= DECODED_ON_LOOP_MAX:
                 request = decode(payload)
             else:
-                request = await self._in_thread(decode, payload)
+                request = await self._threads.run(decode, payload)
             snapshot = await self._shards.snapshot(request.shard)
             if is_light(request):
                 return answer(snapshot, request)
-            return await self._in_thread(answer, snapshot, request)
+            return await self._threads.run(answer, snapshot, request)
 
         return handle
-
-    async def _in_thread(self, work: Callable[..., Result], *args: Any) -> Result:
-        # What is cancelled before a thread takes it up is never begun.
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)

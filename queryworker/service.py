@@ -7,7 +7,6 @@ import ipaddress
 import resource
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -19,6 +18,7 @@ from queryworker.segments import SegmentPool
 from queryworker.shard import ServedShard
 from queryworker.shards import JANITOR_S, Shards
 from queryworker.slot import own_slot
+from queryworker.threads import Threads
 from shared import telemetry
 from shared.clock import SystemClock
 from shared.errors import Unavailable
@@ -104,7 +104,8 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         redis = await stack.enter_async_context(open_verified_redis(config.redis_url, keys))
         objects = await stack.enter_async_context(open_store(config.bucket_url))
         slot = stack.enter_context(own_slot(config.cache_dir))
-        threads = stack.enter_context(ThreadPoolExecutor(config.threads, "read"))
+        threads = Threads(config.threads, "read")
+        stack.push_async_callback(threads.close)
         cache = SegmentCache(objects, slot / "segments", config.cache_bytes)
         await cache.open()
         pool = SegmentPool(cache)

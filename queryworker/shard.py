@@ -16,12 +16,12 @@ reads as of a position that the new one does not reach back to.
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import Executor
 from typing import Final, Protocol
 
 from prometheus_client import Counter, Histogram
 
 from queryworker.tailing import TailGap, nothing_left_over, prove, whole_appends
+from queryworker.threads import Threads
 from queryworker.view import OpenManifest, ShardView, Snapshot
 from shared import telemetry
 from shared.clock import Clock
@@ -76,7 +76,7 @@ class ServedShard:
         number: int,
         log_: LogReader,
         loader: BaseLoader,
-        threads: Executor,
+        threads: Threads,
         clock: Clock,
     ) -> None:
         self.collection = collection
@@ -206,7 +206,7 @@ class ServedShard:
 
     async def _apply(self, view: ShardView, entries: list[Entry]) -> None:
         try:
-            await asyncio.get_running_loop().run_in_executor(self._threads, view.apply, entries)
+            await self._threads.run(view.apply, entries)
         except Exception:
             if self._view is view:  # it may have half of an entry now
                 self._view = None
@@ -241,7 +241,7 @@ class ServedShard:
     async def _load(self, state: ShardState) -> ShardView:
         begun = self._clock.monotonic()
         base = await self._loader.load(self.collection, self.number, state)
-        view = await asyncio.get_running_loop().run_in_executor(self._threads, ShardView, base)
+        view = await self._threads.run(ShardView, base)
         old = self._view
         try:
             await self._catch_up(view)

@@ -46,6 +46,8 @@ class GraphParams:
 
 def guides(space: Space, vectors: Vectors) -> Vectors:
     """What the graph holds for these vectors; float32 [n, d], finite, no product of two of them overflows."""
+    if space is not Space.COSINE and float(np.abs(vectors).max(initial=0.0)) * vectors.shape[1] <= _NORM_MAX:
+        return vectors  # all of them are shorter
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     if space is Space.COSINE:
         scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)

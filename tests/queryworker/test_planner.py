@@ -9,9 +9,7 @@ def _plan(rows: int, matching: int, wanted: int = 10, ef_search: int = 100, grap
     return plan(rows=rows, matching=matching, wanted=wanted, ef_search=ef_search, graph=graph, tried=tried)
 
 
-def test_an_unfiltered_search_of_a_large_segment_uses_the_graph_with_a_little_more_than_the_beam_that_was_asked_for() -> (
-    None
-):
+def test_an_unfiltered_search_of_a_large_segment_uses_the_graph_with_a_little_more_beam_than_asked_for() -> None:
     assert _plan(60_000, 60_000) == GraphSearch(110)
     assert _plan(60_000, 60_000, wanted=150) == GraphSearch(150)
 

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -25,6 +24,7 @@ from queryworker.loader import Loader
 from queryworker.segments import SegmentPool
 from queryworker.shard import ServedShard
 from queryworker.shards import Shards
+from queryworker.threads import Threads
 from shared.catalog import Catalog
 from shared.clock import SystemClock
 from shared.log.batch import build_batch, split_batch
@@ -70,7 +70,7 @@ class Worker:
         self.clock = SystemClock()
         self.pool = SegmentPool(cache)
         self.loader = Loader(ManifestStore(objects), self.pool)
-        self.threads = ThreadPoolExecutor(2)
+        self.threads = Threads(2, "read")
         self.shards = Shards(
             lambda cid, number: ServedShard(cid, number, self.log, self.loader, self.threads, self.clock),
             self.clock,
@@ -94,7 +94,7 @@ class Worker:
     async def close(self) -> None:
         await self.shards.close()
         await self.pool.close()
-        self.threads.shutdown()
+        await self.threads.close()
 
 
 @dataclasses.dataclass

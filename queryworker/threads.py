@@ -1,0 +1,88 @@
+"""Threads that work for an event loop.
+
+An executor makes two futures of every call, with a lock and a condition each, and wakes the loop for every result. Half
+of the reads take less than that costs, so here a call is one future, and results that are ready together wake the loop
+once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+Result = TypeVar("Result")
+
+
+class _Call(NamedTuple):
+    answer: asyncio.Future[Any]
+    work: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+class _Done(NamedTuple):
+    answer: asyncio.Future[Any]
+    result: Any
+    error: BaseException | None
+
+
+class Threads:
+    """`count` threads, for the loop that runs when they are made. `close` waits for what has begun."""
+
+    def __init__(self, count: int, name: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._done: deque[_Done] = deque()
+        self._told = False
+        """Whether the loop has been told that results are there. Set by the threads, cleared by the loop before it
+        takes them: a thread that saw it set has put its result where the loop is still to look.
+        """
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"{name}-{number}", daemon=True) for number in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    async def run(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        """The result of `work(*arguments)`, or what it raised. When cancelled before a thread took it up, it never
+        begins.
+        """
+        answer: asyncio.Future[Result] = self._loop.create_future()
+        self._calls.put(_Call(answer, work, arguments))
+        return await answer
+
+    async def close(self) -> None:
+        for _ in self._threads:
+            self._calls.put(None)
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+
+    def _serve(self) -> None:
+        while (call := self._calls.get()) is not None:
+            if not call.answer.cancelled():
+                self._done.append(_perform(call))
+                del call  # while waiting for the next one, nothing of this one is held
+                if not self._told:
+                    self._told = True
+                    self._loop.call_soon_threadsafe(self._hand_back)
+
+    def _hand_back(self) -> None:
+        self._told = False
+        while self._done:
+            answer, result, error = self._done.popleft()
+            if answer.done():
+                continue  # cancelled
+            if error is None:
+                answer.set_result(result)
+            else:
+                answer.set_exception(error)
+
+
+def _perform(call: _Call) -> _Done:
+    try:
+        return _Done(call.answer, call.work(*call.arguments), None)
+    except BaseException as error:
+        return _Done(call.answer, None, error)

@@ -1,0 +1,83 @@
+import asyncio
+import threading
+import time
+
+import pytest
+
+from queryworker.threads import Threads
+
+
+async def test_results_and_errors_go_to_their_callers() -> None:
+    threads = Threads(3, "test")
+
+    def work(number: int) -> int:
+        if number % 5 == 4:
+            raise ValueError(number)
+        return number * number
+
+    outcomes = await asyncio.gather(*(threads.run(work, number) for number in range(200)), return_exceptions=True)
+    for number, outcome in enumerate(outcomes):
+        if number % 5 == 4:
+            assert isinstance(outcome, ValueError)
+            assert outcome.args == (number,)
+        else:
+            assert outcome == number * number
+    await threads.close()
+
+
+async def test_as_many_run_at_once_as_there_are_threads() -> None:
+    threads = Threads(2, "test")
+    meeting = threading.Barrier(2)
+    async with asyncio.timeout(10):
+        await asyncio.gather(threads.run(meeting.wait), threads.run(meeting.wait))
+    await threads.close()
+
+
+async def test_what_is_cancelled_before_it_begins_never_does_and_harms_nobody() -> None:
+    threads = Threads(1, "test")
+    release = threading.Event()
+    begun: list[str] = []
+    first = asyncio.ensure_future(threads.run(release.wait))
+    second = asyncio.ensure_future(threads.run(begun.append, "second"))
+    third = asyncio.ensure_future(threads.run(begun.append, "third"))
+    await asyncio.sleep(0)
+    second.cancel()
+    await asyncio.sleep(0)
+    release.set()
+    await asyncio.gather(first, third)
+    assert begun == ["third"]
+    await threads.close()
+
+
+async def test_one_that_is_cancelled_while_it_runs_keeps_no_other_from_its_answer() -> None:
+    threads = Threads(1, "test")
+    running, release = threading.Event(), threading.Event()
+
+    def work() -> None:
+        running.set()
+        release.wait()
+
+    cancelled = asyncio.ensure_future(threads.run(work))
+    await asyncio.to_thread(running.wait)
+    cancelled.cancel()
+    release.set()
+    assert await threads.run(lambda: 7) == 7
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    await threads.close()
+
+
+async def test_closing_waits_for_what_has_begun() -> None:
+    threads = Threads(1, "test")
+    running, ended = threading.Event(), []
+
+    def work() -> None:
+        running.set()
+        time.sleep(0.02)
+        ended.append(True)
+
+    task = asyncio.ensure_future(threads.run(work))
+    await asyncio.to_thread(running.wait)
+    await threads.close()
+    assert ended
+    await task
