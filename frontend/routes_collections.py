@@ -174,14 +174,11 @@ def _changes(collection: Collection, wanted: Update) -> dict[str, Any]:
 
 
 async def indexing_status(request: web.Request) -> web.Response:
-    """An operation is one record of one write or delete. What is compacted is counted up to the last position below
-    which no shard has anything left to do.
-    """
+    """An operation is one record of one write or delete."""
     place = request.match_info
     rows = shell_of(request).rows
     collection = await rows.read(place["tenant"], place["database"], place["collection_id"])
-    total = collection.head - 1
-    indexed = min(collection.log_position, total)
+    total, indexed = collection.appended, collection.indexed
     return answer(
         {
             "op_indexing_progress": indexed / total if total else 1.0,

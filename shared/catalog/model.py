@@ -46,7 +46,8 @@ class Collection:
 
     `schema` is the base schema as created; `keys` are the (metadata key, value type) pairs written since. `fixed` never
     changes (space, shards, ef_construction, max_neighbors). `head` is the next position. `written` has the position of
-    each shard's newest log entry, 0 where there is none.
+    each shard's newest log entry, 0 where there is none. `appended` and `trimmed` count operations of all shards, since
+    the collection was created or Redis was lost: unlike positions they have no gaps.
     """
 
     id: str
@@ -65,6 +66,8 @@ class Collection:
     pointers: tuple[Pointer | None, ...]
     fixed: dict[str, Any]
     written: tuple[int, ...]
+    appended: int = 0
+    trimmed: int = 0
 
     @property
     def log_position(self) -> int:
@@ -77,6 +80,13 @@ class Collection:
             if written >= covers:
                 covered = min(covered, covers - 1)
         return covered
+
+    @property
+    def indexed(self) -> int:
+        """How many of the `appended` operations are compacted for sure: a compaction counts once its part of the log
+        is trimmed, or when nothing is left.
+        """
+        return self.appended if self.log_position == self.head - 1 else self.trimmed
 
     @property
     def version(self) -> int:

@@ -62,6 +62,8 @@ def collection_of(
         pointers=tuple(None if pointer is None else Pointer.decode(pointer) for pointer in pointers),
         fixed=orjson.loads(state[b"config"]),
         written=tuple(position_of(state.get(b"tail:%d" % shard, b"0-0").decode()) for shard in shards),
+        appended=sum(int(state.get(b"ops:%d" % shard, 0)) for shard in shards),
+        trimmed=sum(int(state.get(b"trimmed_ops:%d" % shard, 0)) for shard in shards),
     )
 
 

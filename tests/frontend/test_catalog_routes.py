@@ -210,7 +210,14 @@ async def test_growth_position_and_version_are_shown(server: Running) -> None:
     created = await create(server)
     row = server.catalog.collections[created["id"]]
     server.catalog.collections[row.id] = replace(
-        row, head=8, dimension=2, keys=frozenset({("k", "int")}), pointers=(Pointer(3, "h", 6),), written=(6,)
+        row,
+        head=8,
+        dimension=2,
+        keys=frozenset({("k", "int")}),
+        pointers=(Pointer(3, "h", 6),),
+        written=(6,),
+        appended=7,
+        trimmed=5,
     )
     found = (await server.client.get(f"{COLLECTIONS}/col")).json()
     assert (found["log_position"], found["version"], found["dimension"]) == (5, 3, 2)
