@@ -4,10 +4,15 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.cluster.ceph import ceph_storage
 from tests.cluster.harness import Cluster, ClusterBuilder
 from tests.cluster.stores import ministack_storage
+
+# Repeatable, and no verdict by the clock: the machine that runs them may be busy.
+settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+settings.load_profile("repeatable")
 
 STORAGES = {"ministack": ministack_storage, "ceph": ceph_storage}
 
