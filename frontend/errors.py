@@ -69,6 +69,15 @@ WIRE: Final[dict[type[errors.PolychromeError], Wire]] = {
     errors.DeadlineExceeded: Wire(504),
 }
 
+FAULTS: Final = {
+    500: "Internal error",
+    503: "A part of the service is unavailable; nothing was changed, try again later",
+    504: "The deadline passed before there was an answer",
+}
+"""What a client is told of faults of ours, by status. Their causes name addresses and belong in the log."""
+
+UNKNOWN: Final = "A part of the service went away while the write was under way; it may or may not have been applied"
+
 
 def wire_of(error: errors.PolychromeError) -> Wire:
     """The entry of the nearest class of `error` in the map."""
@@ -86,7 +95,7 @@ def answer_of(error: errors.PolychromeError, path: str) -> web.Response:
     if isinstance(error, errors.BodyTooLarge) and path.rpartition("/")[2] in PLAIN_ROUTES:
         response = web.Response(body=PLAIN_TOO_LARGE, status=wire.status)
     else:
-        message = "Internal error" if wire.status == 500 else error.message
+        message = FAULTS.get(wire.status, error.message) if not isinstance(error, errors.UnknownOutcome) else UNKNOWN
         response = web.Response(body=body_of(wire.name, message), status=wire.status, content_type=JSON_TYPE)
     if isinstance(error, errors.Backoff):
         response.headers["Retry-After"] = str(error.retry_after_s)
