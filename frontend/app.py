@@ -17,6 +17,7 @@ from frontend import (
     routes_tenants,
     routes_unimplemented,
 )
+from frontend.access_log import ACCESS_LOG, AccessLog, flush_at_the_end
 from frontend.body import (
     BODY_BYTES_MAX,
     BODY_TIMEOUT_S,
@@ -67,6 +68,8 @@ def build_app(shell: Shell) -> web.Application:
     app = web.Application(middlewares=[edge(Cors(frozenset(config.cors_allow_origins)))])
     app[SHELL] = shell
     app[IN_FLIGHT_KEY] = InFlight()
+    app[ACCESS_LOG] = AccessLog(config.access_log)
+    app.on_cleanup.append(flush_at_the_end)
     app[BODY_BYTES_MAX] = config.body_bytes_max
     app[BODY_TIMEOUT_S] = config.body_timeout_s
     app[RECEIVING] = Room(RECEIVED_BODIES * config.body_bytes_max)

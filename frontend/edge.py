@@ -19,9 +19,9 @@ from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import Counter, Gauge, Histogram
 
 from frontend import errors
+from frontend.access_log import ACCESS_LOG, MODULE
 from frontend.body import PARSED, RECEIVING
 from frontend.cors import Cors
-from frontend.shell import shell_of
 from shared.errors import InvalidArgument, PolychromeError
 from shared.telemetry import get_logger, request_id
 
@@ -38,7 +38,7 @@ SECONDS: Final = Histogram(
 )
 IN_FLIGHT: Final = Gauge("polychrome_frontend_requests_in_flight", "Requests being worked on")
 
-log = get_logger("frontend.access")
+log = get_logger(MODULE)
 
 
 class InFlight:
@@ -181,17 +181,7 @@ def _observe(request: web.Request, status: int, seconds: float) -> None:
     method = request.method if request.method in METHOD_ORDER else "other"
     _counter(method, route, status).inc()
     _histogram(route).observe(seconds)
-    wanted = shell_of(request).config.access_log
-    if wanted == "all" or (wanted == "failed" and status >= 500):
-        log.info(
-            "request",
-            method=method,
-            route=route,
-            path=request.path,
-            status=status,
-            bytes_in=request.content_length,
-            ms=round(seconds * 1000, 3),
-        )
+    request.app[ACCESS_LOG].note(request, method, route, status, seconds)
 
 
 async def tidy_headers(_request: web.Request, response: web.StreamResponse) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, Final, cast
 
@@ -24,9 +25,21 @@ def get_logger(name: str) -> FilteringBoundLogger:
     return cast("FilteringBoundLogger", structlog.get_logger(module=name))
 
 
+class _Process:
+    """What every line says of its process, once `configure` was called."""
+
+    role = ""
+    id = ""
+    level = logging.INFO
+
+
+_process: Final = _Process()
+
+
 def configure(role: str, process_id: str, level: str) -> None:
     """Set up logging for the whole process; called once, by `shared.service.main`."""
     number = logging.getLevelNamesMapping()[level.upper()]
+    _process.role, _process.id, _process.level = role, process_id, number
 
     def add_process(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         event["role"] = role
@@ -62,5 +75,14 @@ def configure(role: str, process_id: str, level: str) -> None:
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
 
 
+def write_info(module: str, events: Sequence[EventDict]) -> None:
+    """Lines of level «info» that come in bundles: one write for all. Each has `event` and `time`, a datetime."""
+    if _process.level > logging.INFO:
+        return
+    common = {"module": module, "level": "info", "role": _process.role, "process": _process.id}
+    sys.stderr.write("".join(_to_json({**event, **common}) + "\n" for event in events))
+    sys.stderr.flush()
+
+
 def _to_json(event: Any, **_options: Any) -> str:
-    return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
+    return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z).decode()
