@@ -16,7 +16,7 @@ CODE := frontend logservice compactor queryworker polychrome shared tests bench 
 BUILD_PINS := hatchling==1.33.0 trove-classifiers==2026.9.21.13 setuptools==84.2.1 wheel==0.48.0 pybind11==3.1.0
 ARGS ?=
 
-.PHONY: run test lint format bench soak test-clients test-ceph test-compose constraints clean
+.PHONY: run test lint format bench fuzz soak test-clients test-ceph test-compose constraints clean
 
 run: $(RUN_STAMP)
 	@exec $(VENV)/bin/polychrome up $(ARGS)
@@ -44,6 +44,9 @@ format: $(TEST_STAMP)
 
 bench: $(TEST_STAMP)
 	@$(PY) -m bench $(ARGS)
+
+fuzz: $(TEST_STAMP)
+	@FUZZ_REQUESTS=10000 $(PY) -m pytest tests/fuzz $(ARGS)
 
 soak: $(TEST_STAMP)
 	@$(PY) -m tests.faults.soak $(ARGS)

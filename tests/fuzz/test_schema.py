@@ -4,15 +4,17 @@ FUZZ_REQUESTS says how many (default 800, the long form sends 10,000).
 """
 
 import contextlib
+import itertools
 import json
 import os
 import random
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import Case, GenerationMode
@@ -57,39 +59,51 @@ def send(client: httpx.Client, case: Case[Any], path: str) -> httpx.Response:
     return client.request(case.method, path, params=case.query or None, content=content, headers=headers)
 
 
+@dataclass
+class Fuzzer:
+    """Sends what the strategies make up and judges the answers. `sent` counts requests that were answered."""
+
+    client: httpx.Client
+    sentinel: Sentinel
+    sent: int = 0
+
+    def run(self, operation: Any, mode: GenerationMode, requests: int, number: int) -> None:
+        @seed(number)
+        @settings(
+            max_examples=requests,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy(generation_mode=mode), chance=st.integers(0, 2**32))
+        def fuzz(case: Case[Any], chance: int) -> None:
+            self.send(case, random.Random(chance))
+
+        # An operation without parameters and body has no wrong requests.
+        with contextlib.suppress(Unsatisfiable):
+            fuzz()
+
+    def send(self, case: Case[Any], chance: random.Random) -> None:
+        path = aim(case, self.sentinel, chance)
+        response = send(self.client, case, path)
+        self.sent += 1
+        try:
+            answers.check(response.status_code, response.headers.get("content-type"), response.content)
+        except Exception as error:
+            raise AssertionError(f"{case.method} {path} {case.query} {case.body!r:.2000}") from error
+
+
 @pytest.mark.timeout(1800)
 def test_made_up_requests_are_refused_in_the_contracts_words(server_client: httpx.Client, sentinel: Sentinel) -> None:
-    document = server_client.get("/openapi.json").json()
-    known = operations(document)
+    known = operations(server_client.get("/openapi.json").json())
     assert len(known) > 30
-    sent = 0
-    for operation in known:
-        for mode in MODES:
-
-            @settings(
-                max_examples=max(1, REQUESTS // (len(known) * len(MODES))),
-                deadline=None,
-                derandomize=True,
-                database=None,
-                phases=[Phase.generate],
-                suppress_health_check=list(HealthCheck),
-            )
-            @given(case=operation.as_strategy(generation_mode=mode), seed=st.integers(0, 2**32))
-            def fuzz(case: Case[Any], seed: int) -> None:
-                nonlocal sent
-                sent += 1
-                path = aim(case, sentinel, random.Random(seed))
-                response = send(server_client, case, path)
-                try:
-                    answers.check(response.status_code, response.headers.get("content-type"), response.content)
-                except Exception as error:
-                    raise AssertionError(f"{case.method} {path} {case.query} {case.body!r:.2000}") from error
-
-            # An operation without parameters and body has no wrong requests.
-            with contextlib.suppress(Unsatisfiable):
-                fuzz()
-    assert sent >= REQUESTS // 2, sent
-    sentinel.check()
-    # The document's own example may have been deleted, as it should; whoever runs after us wants it.
-    again = server_client.post("/api/v2/tenants/default_tenant/databases", json={"name": "default_database"})
-    assert again.status_code in (200, 409)
+    fuzzer = Fuzzer(server_client, sentinel)
+    # Some operations run out of different requests, so that one round sends fewer than it was asked for.
+    for number in itertools.count():
+        each = -(-(REQUESTS - fuzzer.sent) // (len(known) * len(MODES)))
+        for operation, mode in itertools.product(known, MODES):
+            fuzzer.run(operation, mode, each, number)
+        sentinel.check()
+        if fuzzer.sent >= REQUESTS:
+            break
