@@ -84,6 +84,11 @@ def _running(name: str, argv: Sequence[str], port: int, log_path: Path, *, tells
         try:
             _wait_until_up(process, url, log_path)
             yield Server(name, url, process.pid, tells_indexed)
+        except Exception as error:
+            if process.poll() is not None:
+                tail = log_path.read_text(errors="replace")[-2000:]
+                error.add_note(f"{name} ended by itself with {process.returncode}; the end of its log:\n{tail}")
+            raise
         finally:
             process.send_signal(signal.SIGTERM)
             try:
