@@ -19,11 +19,8 @@ from frontend.answers import answer, answer_bytes, nothing_to_say
 from frontend.body import read_json, require_object, shaped, wrong_shape
 from frontend.configuration import effective_ef_search
 from frontend.embeddings import RawEmbeddings, decode, read_embeddings
-from frontend.include import GET_DEFAULT, QUERY_DEFAULT, Wanted
-from frontend.merge import Hits
 from frontend.offload import off_loop
 from frontend.params import query_read_level
-from frontend.record_answers import encode_get, encode_query
 from frontend.rows import missing
 from frontend.schema import check_filterable, check_key
 from frontend.search_validation import SearchPayload, check_search, read_search
@@ -33,10 +30,11 @@ from frontend.where_parser import parse_filters
 from frontend.write_validation import check_width, read_write, refuse_fields
 from frontend.writes import append_delete, append_write
 from shared.catalog import Collection
-from shared.errors import Gone, InvalidArgument, Unimplemented
+from shared.errors import Gone, Unimplemented
+from shared.include import GET_DEFAULT, QUERY_DEFAULT, Wanted
 from shared.limits import U32_MAX
 from shared.model import Include, Op
-from shared.rpc.messages import Columns, Selection
+from shared.rpc.messages import Selection
 
 U32 = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]
 
@@ -132,16 +130,14 @@ async def get(request: web.Request) -> web.Response:
         selection = await body.selection(request.content_length)
         check_filterable(target.collection, selection.where)
         page = reads.Page(body.offset or 0, body.limit)
-        columns = await reads.get(target.shell.workers, target.collection, selection, page, wanted)
-    return answer_bytes(await off_loop(_size(columns), encode_get, columns, wanted))
+        return answer_bytes(await reads.get_body(target.shell.workers, target.collection, selection, page, wanted))
 
 
 async def query(request: web.Request) -> web.Response:
     body, vectors = await _read_body(request, _read_query)
     wanted = Wanted(body.include)
     async with _target(request) as target:
-        hits = await _query(target, body, vectors, wanted, request.content_length)
-    return answer_bytes(await off_loop(_size(hits.columns), encode_query, hits, wanted))
+        return answer_bytes(await _query(target, body, vectors, wanted, request.content_length))
 
 
 async def search(request: web.Request) -> web.Response:
@@ -200,10 +196,7 @@ def _read_query(tree: Any) -> tuple[_Query, RawEmbeddings]:
     return shaped(tree, _Query), read_embeddings(tree["query_embeddings"], encoded_allowed=False)
 
 
-async def _query(target: _Target, body: _Query, raw: RawEmbeddings, wanted: Wanted, size: int | None) -> Hits:
-    """Unknown ids are ignored beside known ones. Where a query is restricted to ids of which none exists, Chroma's own
-    tests want its error; answering with no hits would hide the mistake.
-    """
+async def _query(target: _Target, body: _Query, raw: RawEmbeddings, wanted: Wanted, size: int | None) -> bytes:
     selection = await body.selection(size)
     embeddings = await off_loop(size, decode, raw)
     collection = target.collection
@@ -214,13 +207,10 @@ async def _query(target: _Target, body: _Query, raw: RawEmbeddings, wanted: Want
         refuse_fields({"query_embeddings": embeddings.problem()})
     check_filterable(collection, selection.where)
     if collection.dimension is None or not raw.count:
-        return reads.no_hits(raw.count)
+        return reads.no_hits_body(raw.count, wanted)
     k = N_RESULTS_DEFAULT if body.n_results is None else body.n_results
     ef_search = effective_ef_search(collection.configuration)
-    hits = await reads.query(target.shell.workers, collection, selection, embeddings.matrix, k, ef_search, wanted)
-    if k and selection.ids and selection.where is None and not hits.columns.ids:
-        raise InvalidArgument("Error executing plan: Internal error: Error finding id")
-    return hits
+    return await reads.query_body(target.shell.workers, collection, selection, embeddings.matrix, k, ef_search, wanted)
 
 
 def _check_search_indexes(collection: Collection, searches: tuple[SearchPayload, ...]) -> None:
@@ -230,13 +220,3 @@ def _check_search_indexes(collection: Collection, searches: tuple[SearchPayload,
         for knn in payload.knn:
             if isinstance(knn.query, SparseVector):
                 check_key(collection.schema, knn.key, "sparse_vector")
-
-
-def _size(columns: Columns) -> int:
-    """Roughly the bytes of the columns once encoded."""
-    texts = (columns.documents, columns.metadatas)
-    return len(columns.ids) * 40 + 3 * len(columns.embeddings or b"") + sum(map(_text_size, texts))
-
-
-def _text_size(column: list[str | None] | None) -> int:
-    return sum(map(len, filter(None, column))) if column else 0

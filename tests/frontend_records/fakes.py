@@ -15,8 +15,10 @@ from frontend.rows import missing
 from frontend.schema import default_schema
 from shared.catalog import Collection
 from shared.errors import PolychromeError, StaleRead
+from shared.include import Wanted
 from shared.log.batch import EncodedEntry, decode_batch
 from shared.log.log import Appended
+from shared.record_answers import encode_get, encode_query, refuse_unknown_ids
 from shared.rpc.messages import (
     Columns,
     CountRequest,
@@ -180,6 +182,16 @@ class FakeWorkers:
             rows = rows[request.offset :] if request.limit is None else rows[request.offset :][: request.limit]
         inserted = np.array([row.inserted for row in rows], dtype="<i8").tobytes()
         return GetResponse(inserted, self._columns(rows, request, request.embeddings), position=100)
+
+    async def get_body(self, request: GetRequest) -> bytes:
+        found = await self.get(request)
+        return encode_get(found.columns, Wanted(request.include or ()))
+
+    async def query_body(self, request: QueryRequest) -> bytes:
+        found = await self.query(request)
+        refuse_unknown_ids(request.selection, request.k, found.columns)
+        distances = np.frombuffer(found.distances, "<f4")
+        return encode_query(found.counts, distances, found.columns, Wanted(request.include or ()))
 
     async def query(self, request: QueryRequest) -> QueryResponse:
         rows = self._matching(request)
