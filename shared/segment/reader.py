@@ -32,7 +32,7 @@ def open_segment(
     check_lengths(directory, info)
     batch = open_records(directory / RECORDS, info)
     loaded = (
-        Graph(directory / GRAPH, info.space, info.dimension, info.rows, ef_search) if info.graph and graph else None
+        Graph.open(directory / GRAPH, info.space, info.dimension, info.rows, ef_search) if info.graph and graph else None
     )
     return Segment(
         info, batch, IdIndex(directory / IDS, batch.column("id")), MetadataIndex.open(directory / METADATA), loaded
