@@ -18,6 +18,7 @@ from shared.errors import PolychromeError, StaleRead
 from shared.include import Wanted
 from shared.log.batch import EncodedEntry, decode_batch
 from shared.log.log import Appended
+from shared.placement import Layout
 from shared.record_answers import encode_get, encode_query, refuse_unknown_ids
 from shared.rpc.messages import (
     Columns,
@@ -33,7 +34,7 @@ COLLECTION_ID = "0f0e0d0c-0b0a-4908-8706-050403020100"
 
 
 def new_collection(**changes: Any) -> Collection:
-    shards = changes.get("shards", 1)
+    shards = changes.pop("shards", 1)
     collection = Collection(
         id=COLLECTION_ID,
         name="col",
@@ -43,13 +44,13 @@ def new_collection(**changes: Any) -> Collection:
         metadata=None,
         configuration=shown_configuration(VectorSettings()),
         schema=default_schema(),
-        shards=shards,
+        layout=Layout(0, shards),
         generation=1,
         dimension=None,
         head=1,
         keys=frozenset(),
         pointers=(None,) * shards,
-        fixed={},
+        fixed={"shards": shards},
         written=(0,) * shards,
     )
     return replace(collection, **changes)
