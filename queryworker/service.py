@@ -34,6 +34,9 @@ from shared.segment.cache import SegmentCache
 
 MISSED_HEARTBEATS_MAX: Final = 3
 
+INDEXER_NICE: Final = 10
+"""Indexing the tail must not take the processor from reads."""
+
 log = telemetry.get_logger(__name__)
 
 
@@ -106,6 +109,8 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         slot = stack.enter_context(own_slot(config.cache_dir))
         threads = Threads(config.threads, "read")
         stack.push_async_callback(threads.close)
+        indexer = Threads(1, "index", nice=INDEXER_NICE)
+        stack.push_async_callback(indexer.close)
         cache = SegmentCache(objects, slot / "segments", config.cache_bytes)
         await cache.open()
         pool = SegmentPool(cache)
@@ -113,7 +118,7 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         loader = Loader(ManifestStore(objects), pool)
         reader = Log(redis, keys)
         shards = Shards(
-            lambda collection, shard: ServedShard(collection, shard, reader, loader, threads, clock),
+            lambda collection, shard: ServedShard(collection, shard, reader, loader, threads, indexer, clock),
             clock,
             config.memory_bytes,
             config.idle_s,

@@ -411,6 +411,12 @@ class Memtable:
     def slots(self) -> int:
         return self._size
 
+    @property
+    def vectors(self) -> npt.NDArray[np.float32]:
+        """Of all slots."""
+        size = self._size  # before the buffer
+        return self._vectors.buffer[:size]
+
     def check(self) -> None:
         """Assert the invariants; for tests."""
         size = self._size

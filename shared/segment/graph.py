@@ -145,6 +145,12 @@ class Graph:
         _add(index, self._space, vectors, threads)
         return Graph(index, self._space, self._ef_search)
 
+    @property
+    def bytes(self) -> int:
+        """About what it takes in memory: vectors, twice as many links at the bottom as above, counts and labels."""
+        per_row: int = 4 * self._index.dim + 8 * self._index.M + 16
+        return self.rows * per_row
+
     def search(self, queries: Vectors, k: int, threads: int = 1) -> npt.NDArray[np.int64] | None:
         """Rows int64 [q, min(k, rows)], nearest first by the guides; None when the graph does not reach that many from
         its entry (only hnswlib's refusal tells), and the caller has to scan.

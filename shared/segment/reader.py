@@ -31,9 +31,9 @@ def open_segment(
     """
     check_lengths(directory, info)
     batch = open_records(directory / RECORDS, info)
-    loaded = (
-        Graph.open(directory / GRAPH, info.space, info.dimension, info.rows, ef_search) if info.graph and graph else None
-    )
+    loaded = None
+    if info.graph and graph:
+        loaded = Graph.open(directory / GRAPH, info.space, info.dimension, info.rows, ef_search)
     return Segment(
         info, batch, IdIndex(directory / IDS, batch.column("id")), MetadataIndex.open(directory / METADATA), loaded
     )
