@@ -135,7 +135,8 @@ def _products(queries: Vectors, vectors: Vectors, rows: RowNumbers | None) -> Ve
             return _products(queries, vectors, None)[:, rows]
         count = len(vectors) if rows is None else len(rows)
         if len(queries) == 1 and rows is None:
-            return (vectors @ queries[0])[None, :]
+            single: Vectors = vectors @ queries[0]
+            return single[None, :]
         found = np.empty((len(queries), count), dtype=np.float32)
         columns = np.ascontiguousarray(queries.T)
         for at in range(0, count, _BLOCK_ROWS):
