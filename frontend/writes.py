@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import pyarrow as pa
 from prometheus_client import Counter
 
 from frontend.offload import off_loop
@@ -25,6 +26,7 @@ from frontend.write_validation import (
 from shared.errors import DimensionMismatch, InvalidArgument, PolychromeError, StaleGeneration, Unimplemented
 from shared.log.batch import EncodedEntry, build_batch, split_batch
 from shared.model import Op
+from shared.placement import Layout
 
 if TYPE_CHECKING:
     from frontend.shell import Shell
@@ -33,22 +35,26 @@ if TYPE_CHECKING:
 STALE_ROWS_MAX: Final = 3
 """How often a row that turns out to be outdated is fetched again within one write."""
 
+Parts = Mapping[int, Sequence[EncodedEntry]]
+
 RECORDS_WRITTEN = Counter("polychrome_frontend_records_written_total", "Operations appended to the log", ["operation"])
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A write ready for the log. `width` is None when it has no embeddings. With a `refusal` there is nothing to
-    append, but the width has passed its check and fixes the dimension of a collection that has none yet.
+    append, but the width has passed its check and fixes the dimension of a collection that has none yet. `parts` is the
+    batch by shard.
     """
 
     width: int | None
     kinds: frozenset[tuple[str, str]] = frozenset()
-    parts: Mapping[int, Sequence[EncodedEntry]] | None = None
+    batch: pa.RecordBatch | None = None
+    parts: Parts = field(default_factory=dict)
     refusal: PolychromeError | None = None
 
 
-def prepare(write: Write, dimension: int | None, shards: int) -> Prepared:
+def prepare(write: Write, dimension: int | None, layout: Layout) -> Prepared:
     """Check the values of a write and encode it. Pure, heavy. Raises InvalidArgument."""
     embeddings = check_values(write)
     width = None if embeddings is None else check_width(embeddings, dimension)
@@ -67,12 +73,12 @@ def prepare(write: Write, dimension: int | None, shards: int) -> Prepared:
         write.uris,
     )
     kinds = frozenset[tuple[str, str]]() if write.metadatas is None else write.metadatas.kinds()
-    return Prepared(width, kinds, split_batch(batch, shards))
+    return Prepared(width, kinds, batch, split_batch(batch, layout))
 
 
 async def append_write(shell: Shell, collection: Collection, write: Write, size: int | None) -> None:
     """Check `write` against the collection and append it; acknowledged by returning. `size`: bytes of the body."""
-    prepared = await off_loop(size, prepare, write, collection.dimension, collection.shards)
+    prepared = await off_loop(size, prepare, write, collection.dimension, collection.layout)
     if prepared.refusal is not None:
         if prepared.width is not None and collection.dimension is None:
             fixed = await shell.log.fix_dimension(collection.id, prepared.width)
@@ -84,24 +90,25 @@ async def append_write(shell: Shell, collection: Collection, write: Write, size:
 
 async def append_delete(shell: Shell, collection: Collection, ids: Sequence[str]) -> None:
     """Append the removal of `ids`, known or not."""
-    parts = await off_loop(sum(map(len, ids)), _encode_delete, ids, collection.shards)
-    await _append(shell, collection, Op.DELETE, Prepared(None, parts=parts), len(ids))
+    prepared = await off_loop(sum(map(len, ids)), _prepare_delete, ids, collection.layout)
+    await _append(shell, collection, Op.DELETE, prepared, len(ids))
 
 
-def _encode_delete(ids: Sequence[str], shards: int) -> Mapping[int, Sequence[EncodedEntry]]:
-    return split_batch(build_batch(Op.DELETE, ids, None, None, None, None, None), shards)
+def _prepare_delete(ids: Sequence[str], layout: Layout) -> Prepared:
+    batch = build_batch(Op.DELETE, ids, None, None, None, None, None)
+    return Prepared(None, batch=batch, parts=split_batch(batch, layout))
 
 
 async def _append(shell: Shell, collection: Collection, op: Op, prepared: Prepared, count: int) -> None:
-    if not count or prepared.parts is None:
+    if not count or prepared.batch is None:
         return
-    request_id = uuid.uuid4().hex
+    request_id, parts = uuid.uuid4().hex, prepared.parts
     for attempt in range(STALE_ROWS_MAX + 1):
         try:
             await shell.log.append(
                 collection.id,
                 request_id,
-                prepared.parts,
+                parts,
                 count,
                 dimension=prepared.width,
                 generation=collection.generation,
@@ -113,6 +120,8 @@ async def _append(shell: Shell, collection: Collection, op: Op, prepared: Prepar
         except StaleGeneration:
             if attempt == STALE_ROWS_MAX:
                 raise
-            collection = await shell.rows.refresh(collection)
+            layout, collection = collection.layout, await shell.rows.refresh(collection)
+            if collection.layout != layout:
+                parts = await off_loop(prepared.batch.nbytes, split_batch, prepared.batch, collection.layout)
     RECORDS_WRITTEN.labels(op.name.lower()).inc(count)
-    shell.dirty.add(collection.id, prepared.parts)
+    shell.dirty.add(collection.id, parts)

@@ -35,6 +35,7 @@ from shared.manifest import ManifestStore
 from shared.model import Space
 from shared.objects.directory import open_directory
 from shared.objects.port import ObjectStore
+from shared.placement import Layout
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
 from shared.rpc import messages
@@ -163,7 +164,7 @@ class World:
             [o.uri for o in operations],
         )
         appended = await self.log.append(
-            self.collection, uuid.uuid4().hex, split_batch(batch, self.shards), len(operations),
+            self.collection, uuid.uuid4().hex, split_batch(batch, Layout(0, self.shards)), len(operations),
             dimension=matrix.shape[1] if len(rows) else None, generation=None,
         )  # fmt: skip
         for position, operation in enumerate(operations, start=appended.first):
