@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from frontend.config import FrontendConfig
     from frontend.dirty import DirtyShards
+    from frontend.group_commit import GroupCommit
     from frontend.rows import RowCache
     from frontend.workers import Workers
     from shared.catalog import Catalog
@@ -26,5 +27,6 @@ class Shell:
     log: Log
     jobs: Jobs
     dirty: DirtyShards
+    groups: GroupCommit
     workers: Workers
     rows: RowCache

@@ -8,7 +8,6 @@ from frontend.write_validation import check_lengths, check_values, check_width, 
 from frontend.writes import prepare
 from shared.errors import InvalidArgument, PolychromeError, Unimplemented, WrongShape
 from shared.model import Op
-from shared.placement import Layout
 
 LENGTHS = "Inconsistent number of IDs, embeddings, documents, URIs and metadatas"
 
@@ -17,10 +16,10 @@ def refused(body: dict[str, Any], op: Op = Op.ADD, dimension: int | None = 2) ->
     """What becomes of a write that must not be accepted."""
     write = read_write(op, body)
     try:
-        prepared = prepare(write, dimension, Layout(0, 1))
+        prepared = prepare(write, dimension, 1)
     except PolychromeError as error:
         return error
-    assert prepared.batch is None
+    assert prepared.operations is None
     assert prepared.refusal is not None
     return prepared.refusal
 
@@ -94,7 +93,7 @@ def test_a_column_that_is_there_must_be_as_long_as_the_ids(column: str) -> None:
 
 
 def test_a_late_refusal_still_knows_the_width_that_fixes_the_dimension() -> None:
-    late = prepare(read_write(Op.ADD, {"ids": ["a", "b"], "embeddings": [[1, 2, 3]]}), None, Layout(0, 1))
+    late = prepare(read_write(Op.ADD, {"ids": ["a", "b"], "embeddings": [[1, 2, 3]]}), None, 1)
     assert late.width == 3
     assert isinstance(late.refusal, InvalidArgument)
 
