@@ -7,15 +7,15 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from prometheus_client import Counter
 
 from queryworker.columns import Filled, assemble
-from queryworker.parts import Mask, Rows, Vectors, ViewPart
-from queryworker.planner import GraphSearch, plan
+from queryworker.filter import Rows
+from queryworker.matches import Matches, of_rows, select
+from queryworker.parts import ViewPart
+from queryworker.search import Target, Trace, nearest
+from queryworker.text import Mask
 from queryworker.view import Snapshot
-from shared.distance import Nearest, distances, nearest_many
 from shared.errors import InvalidArgument
-from shared.model import Space
 from shared.rpc.messages import (
     CountRequest,
     CountResponse,
@@ -23,27 +23,10 @@ from shared.rpc.messages import (
     GetResponse,
     QueryRequest,
     QueryResponse,
-    Selection,
 )
 
-PLANS: Final = Counter("polychrome_queryworker_plans", "Searches of one vector in one part, by plan.", ["plan"])
-_SCANS = PLANS.labels("scan")
-_GRAPHS = PLANS.labels("graph")
-_SCANS_AFTER_GRAPH = PLANS.labels("scan_after_graph")
-
-
-class Matches(NamedTuple):
-    """The rows of a part that a selection means. `mask` None: all of them."""
-
-    part: ViewPart
-    mask: Mask | None
-    matching: int
-
-    def rows(self) -> Rows:
-        """Ascending."""
-        if self.mask is None:
-            return np.arange(self.part.rows)
-        return np.flatnonzero(self.mask)
+DECIDED_AT_ONCE: Final = 64
+"""So many rows that a filter is open about are decided about at first, and twice as many each next time."""
 
 
 class Found(NamedTuple):
@@ -53,35 +36,12 @@ class Found(NamedTuple):
     rows: Rows
 
 
-def select(snapshot: Snapshot, selection: Selection) -> list[Matches]:
-    """What the selection means in each part."""
-    if selection.ids is not None:
-        return _select_ids(snapshot, selection.ids, selection)
-    if selection.where is None:
-        return [Matches(part, part.alive, part.living) for part in snapshot.parts]
-    return [_matches(part, part.match(selection.where, None)) for part in snapshot.parts]
-
-
-def _select_ids(snapshot: Snapshot, ids: Sequence[str], selection: Selection) -> list[Matches]:
-    found: list[Matches] = []
-    for part, rows in zip(snapshot.parts, snapshot.find(ids), strict=True):
-        mask = np.zeros(part.rows, np.bool_)
-        mask[rows] = True
-        if selection.where is not None and len(rows):
-            mask = part.match(selection.where, mask)
-        found.append(_matches(part, mask))
-    return found
-
-
-def _matches(part: ViewPart, mask: Mask) -> Matches:
-    return Matches(part, mask, int(np.count_nonzero(mask)))
-
-
 # ---- count
 
 
 def count(snapshot: Snapshot, request: CountRequest) -> CountResponse:
-    return CountResponse(sum(part.matching for part in select(snapshot, request.selection)), snapshot.position)
+    matches = select(snapshot, request.selection)
+    return CountResponse(sum(part.settled().matching for part in matches), snapshot.position)
 
 
 # ---- get
@@ -91,15 +51,43 @@ def get(snapshot: Snapshot, request: GetRequest) -> GetResponse:
     if request.inserted is not None:
         found = _inserted_at(snapshot, np.frombuffer(request.inserted, "<i8"))
     else:
-        limit = None if request.limit is None else request.offset + request.limit
-        found = _slice(_in_order(select(snapshot, request.selection)), request.offset, limit)
+        end = None if request.limit is None else request.offset + request.limit
+        found = _matching(select(snapshot, request.selection), request.offset, end)
     wanted = Filled(request.ids, request.documents, request.metadatas, request.uris, request.embeddings)
     inserted, columns = assemble(snapshot, found.parts, found.rows, wanted)
     return GetResponse(inserted.astype("<i8", copy=False).tobytes(), columns, snapshot.position)
 
 
-def _slice(found: Found, begin: int, end: int | None) -> Found:
+def _matching(matches: Sequence[Matches], begin: int, end: int | None) -> Found:
+    """What matches, by insertion, from the place `begin` to the place `end`."""
+    if end is None:
+        matches = [part.settled() for part in matches]
+    found = _in_order(matches)
+    if end is not None and any(part.verdict is not None for part in matches):
+        found = _first(found, matches, end)
     return Found(found.parts[begin:end], found.rows[begin:end])
+
+
+def _first(found: Found, matches: Sequence[Matches], count: int) -> Found:
+    """The first `count` that match of those that may: decided about by and by, until there are as many."""
+    kept: list[npt.NDArray[np.intp]] = []
+    at, step = 0, max(DECIDED_AT_ONCE, count)
+    while at < len(found.rows) and count > 0:
+        places = np.arange(at, min(at + step, len(found.rows)))
+        kept.append(places[_decided(found, matches, places)])
+        count -= len(kept[-1])
+        at, step = at + step, 2 * step
+    places = np.concatenate([np.empty(0, np.intp), *kept])
+    return Found(found.parts[places], found.rows[places])
+
+
+def _decided(found: Found, matches: Sequence[Matches], places: npt.NDArray[np.intp]) -> Mask:
+    matching = np.ones(len(places), np.bool_)
+    for number, part in enumerate(matches):
+        here = np.flatnonzero(found.parts[places] == number) if part.verdict is not None else ()
+        if part.verdict is not None and len(here):
+            matching[here] = part.verdict.decide(found.rows[places[here]])
+    return matching
 
 
 def _in_order(matches: Sequence[Matches]) -> Found:
@@ -119,12 +107,7 @@ def _in_order(matches: Sequence[Matches]) -> Found:
 
 def _inserted_at(snapshot: Snapshot, positions: npt.NDArray[np.int64]) -> Found:
     """The living rows that were inserted at these positions, in order; those that are gone are left out."""
-    matches: list[Matches] = []
-    for part in snapshot.parts:
-        mask = np.zeros(part.rows, np.bool_)
-        mask[_rows_inserted_at(part, positions)] = True
-        matches.append(_matches(part, mask if part.alive is None else mask & part.alive))
-    return _in_order(matches)
+    return _in_order([of_rows(part, _rows_inserted_at(part, positions)) for part in snapshot.parts])
 
 
 def _rows_inserted_at(part: ViewPart, positions: npt.NDArray[np.int64]) -> Rows:
@@ -158,57 +141,10 @@ def query(snapshot: Snapshot, request: QueryRequest) -> QueryResponse:
     hits: list[list[_Hits]] = [[] for _ in queries]
     for number, part in enumerate(matches):
         if part.matching and request.k:
-            nearest = _nearest(snapshot.space, queries, part, request.k, request.ef_search)
-            for of_query, found in zip(hits, nearest, strict=True):
+            target = Target(snapshot.space, part, request.k, request.ef_search)
+            for of_query, found in zip(hits, nearest(target, queries, Trace()), strict=True):
                 of_query.append(_Hits(number, found.rows, found.distances))
     return _answer(snapshot, request, [_merge(snapshot, of_query, request.k) for of_query in hits])
-
-
-def _nearest(space: Space, queries: Vectors, matches: Matches, k: int, ef_search: int) -> list[Nearest]:
-    """The min(k, matching) nearest matching rows of one part to each query; distances are exact."""
-    part, wanted = matches.part, min(k, matches.matching)
-    found: dict[int, Nearest] = {}
-    tried = 0
-    while len(found) < len(queries):
-        missing = [number for number in range(len(queries)) if number not in found]
-        chosen = plan(
-            rows=part.rows, matching=matches.matching, wanted=wanted, ef_search=ef_search,
-            graph=part.graph is not None, tried=tried,
-        )  # fmt: skip
-        if part.graph is None or not isinstance(chosen, GraphSearch):
-            (_SCANS_AFTER_GRAPH if tried else _SCANS).inc(len(missing))
-            found.update(zip(missing, _scan(space, queries[missing], matches, wanted), strict=True))
-            break
-        _GRAPHS.inc(len(missing))
-        tried = chosen.beam
-        for number, rows in zip(missing, part.graph.search(queries[missing], tried), strict=True):
-            matching = rows if matches.mask is None else rows[matches.mask[rows]]
-            if len(matching) >= wanted:
-                best = matching[:wanted]
-                found[number] = Nearest(best, distances(space, queries[number], part.vectors[best]))
-    return [found[number] for number in range(len(queries))]
-
-
-def _scan(space: Space, queries: Vectors, matches: Matches, wanted: int) -> list[Nearest]:
-    """Exactly the `wanted` nearest, and a few more where equal distances straddle the end: `_merge` cuts."""
-    part = matches.part
-    rows = None if matches.matching == part.rows else matches.rows()
-    # Norms of all rows are worth making only when many of them are compared.
-    norms = part.norms(make=8 * matches.matching > part.rows)
-
-    def nearest(vectors: Vectors, k: int) -> list[Nearest]:
-        return nearest_many(space, vectors, part.vectors, k, rows=rows, norms=norms)
-
-    if part.ordered:  # of equal distances the lower row comes first, and that is the older one
-        return nearest(queries, wanted)
-    found = nearest(queries, wanted + 1)
-    for number, hits in enumerate(found):
-        reach = wanted + 1
-        while reach < matches.matching and hits.distances[-1] == hits.distances[wanted - 1]:
-            reach = min(2 * reach, matches.matching)
-            hits = nearest(queries[number : number + 1], reach)[0]  # noqa: PLW2901 (goes back into the list)
-        found[number] = hits
-    return found
 
 
 class _Ranked(NamedTuple):

@@ -7,15 +7,15 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from queryworker import filter as filters
+from queryworker.filter import Rows, Verdict, end_to_end
 from queryworker.runs import TailIndex
 from queryworker.tail_graphs import Stretch
+from queryworker.text import Mask
+from queryworker.verdicts import Verdicts
 from shared.memtable import Tail
 from shared.segment.reader import Segment
 from shared.where import Where
 
-Mask = npt.NDArray[np.bool_]
-Rows = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
 
@@ -49,8 +49,8 @@ class ViewPart(Protocol):
 
     def lives(self, row: int) -> bool: ...
 
-    def match(self, where: Where, within: Mask | None) -> Mask:
-        """The living rows (only those `within`, when given) that match a filter."""
+    def match(self, where: Where) -> Verdict:
+        """What a filter says of all rows, dead ones included."""
         ...
 
     def norms(self, *, make: bool) -> Vectors | None:
@@ -65,7 +65,7 @@ class ViewPart(Protocol):
 class SegmentPart:
     """A segment of the manifest."""
 
-    def __init__(self, segment: Segment, alive: Mask | None, *, ordered: bool) -> None:
+    def __init__(self, segment: Segment, verdicts: Verdicts, alive: Mask | None, *, ordered: bool) -> None:
         self.rows = segment.rows
         self.graph: GraphSearcher | None = segment if segment.info.graph else None
         self.alive = alive
@@ -74,12 +74,13 @@ class SegmentPart:
         self.inserted = segment.inserted
         self.ordered = ordered
         self._segment = segment
+        self._verdicts = verdicts
 
     def lives(self, row: int) -> bool:
         return self.alive is None or bool(self.alive[row])
 
-    def match(self, where: Where, within: Mask | None) -> Mask:
-        return filters.evaluate(where, self._segment, self.alive if within is None else within)
+    def match(self, where: Where) -> Verdict:
+        return self._verdicts.of(where)
 
     def norms(self, *, make: bool) -> Vectors | None:
         return self._segment.norms if make or "norms" in vars(self._segment) else None
@@ -123,19 +124,15 @@ class TailPart:
     def lives(self, row: int) -> bool:
         return bool(self._tail.alive[self.start + row])
 
-    def match(self, where: Where, within: Mask | None) -> Mask:
-        mask = self._tail.alive[self.start : self._stop] if within is None else within
-        found = np.zeros(self.rows, np.bool_)
-        for run in self._index.runs(self._tail):
-            begin, end = max(run.start, self.start), min(run.stop, self._stop)
-            if begin >= end:
-                continue
-            here, there = slice(begin - self.start, end - self.start), slice(begin - run.start, end - run.start)
-            of_interest = np.zeros(run.rows, np.bool_)
-            of_interest[there] = mask[here]
-            if of_interest.any():
-                found[here] = filters.evaluate(where, run, of_interest)[there]
-        return found
+    def match(self, where: Where) -> Verdict:
+        found = []
+        begin = self.start
+        for run in self._index.runs(self._tail):  # some may reach into the next ones: they were made for a longer tail
+            end = min(run.stop, self._stop)
+            if begin < end:
+                found.append((begin - self.start, run.verdicts.of(where).part(begin - run.start, end - run.start)))
+                begin = end
+        return end_to_end(found)
 
     def norms(self, *, make: bool) -> Vectors | None:
         return self._index.norms(self._tail)[self.start : self._stop]

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from queryworker.verdicts import Verdicts
 from shared.distance import squared_norms
 from shared.memtable import Tail
 from shared.segment.metadata_index import MetadataIndex
@@ -40,6 +41,8 @@ class Run:
     demand.
     """
 
+    text_index = None
+
     def __init__(self, tail: Tail, start: int, stop: int) -> None:
         self.start = start
         self.stop = stop
@@ -49,6 +52,7 @@ class Run:
         self._ids: pa.Array | None = None
         self._documents: pa.Array | None = None
         self._metadata: MetadataIndex | None = None
+        self.verdicts = Verdicts(self)
 
     # Two threads may make the same column at once: the work is wasted, the results are equal.
 

@@ -1,0 +1,174 @@
+"""The nearest matching rows of one part, as the planner plans it.
+
+Where a filter is still open about rows (`queryworker.filter`), the nearest of those that may match are found first, and
+only they are decided about: that reads some dozen documents instead of all. When too few of them match, all are decided
+about, and the search starts again with what is known then.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import numpy as np
+from prometheus_client import Counter
+
+from queryworker.filter import Rows
+from queryworker.matches import Matches
+from queryworker.parts import GraphSearcher, Vectors
+from queryworker.planner import GraphSearch, Seen, enough, plan
+from queryworker.text import Mask
+from shared.distance import Nearest, distances, nearest_many
+from shared.model import Space
+
+PLANS: Final = Counter("polychrome_queryworker_plans", "Searches of one vector in one part, by plan.", ["plan"])
+_SCANS = PLANS.labels("scan")
+_GRAPHS = PLANS.labels("graph")
+_SCANS_AFTER_GRAPH = PLANS.labels("scan_after_graph")
+
+
+@dataclass(slots=True)
+class Trace:
+    """What was done in one part to find an answer. `beams`: of each graph search; `examined`: rows compared with a
+    query or visited for it; `decided`: documents read because the filter was open about them.
+    """
+
+    beams: list[int] = field(default_factory=list)
+    scans: int = 0
+    examined: int = 0
+    decided: int = 0
+
+
+class Target(NamedTuple):
+    """What is looked for: the `wanted` nearest of `matches`."""
+
+    space: Space
+    matches: Matches
+    wanted: int
+    ef_search: int
+
+
+def nearest(target: Target, queries: Vectors, trace: Trace) -> list[Nearest]:
+    """The min(wanted, matching) nearest matching rows for each query, by exact distance; in an unordered part a few
+    more where equal distances straddle the end.
+    """
+    matches = target.matches
+    found: dict[int, Nearest] = {}
+    if matches.verdict is not None:
+        if target.wanted < matches.matching:
+            found = _decided(target, queries, trace)
+        if len(found) == len(queries):
+            return [found[number] for number in range(len(queries))]
+        trace.decided += matches.matching
+        matches = matches.settled()
+    missing = [number for number in range(len(queries)) if number not in found]
+    target = target._replace(matches=matches, wanted=min(target.wanted, matches.matching))
+    found |= zip(missing, _of_settled(target, queries[missing], trace), strict=True)
+    return [found[number] for number in range(len(queries))]
+
+
+def _of_settled(target: Target, queries: Vectors, trace: Trace) -> list[Nearest]:
+    """Round by round: every query that is not answered is searched with its next beam, or scanned."""
+    matches, wanted = target.matches, target.wanted
+    found: dict[int, Nearest] = {}
+    seen: dict[int, Seen] = {}
+    while len(found) < len(queries):
+        missing = [number for number in range(len(queries)) if number not in found]
+        beams = {number: _beam(target, seen.get(number)) for number in missing}
+        scanned = [number for number in missing if beams[number] is None]
+        if scanned:
+            (_SCANS_AFTER_GRAPH if seen else _SCANS).inc(len(scanned))
+            found |= zip(scanned, _scan(target, queries[scanned], trace), strict=True)
+        searched = [number for number in missing if beams[number] is not None]
+        if not searched:
+            continue
+        beam = max(beam for beam in beams.values() if beam is not None)
+        for number, rows in zip(searched, _search(target, queries[searched], beam, trace), strict=True):
+            places = None if matches.mask is None else np.flatnonzero(matches.mask[rows])
+            seen[number] = _seen(beam, places, len(rows), wanted)
+            if enough(seen[number], rows=matches.part.rows, wanted=wanted, ef_search=target.ef_search):
+                best = rows[:wanted] if places is None else rows[places[:wanted]]
+                found[number] = _measured(target, queries[number], best)
+    return [found[number] for number in range(len(queries))]
+
+
+def _decided(target: Target, queries: Vectors, trace: Trace) -> dict[int, Nearest]:
+    """What can be answered by deciding about near rows alone, by number of the query."""
+    matches, wanted = target.matches, target.wanted
+    beam = _beam(target, None)
+    found: dict[int, Nearest] = {}
+    if beam is None:
+        reach = min(matches.matching, 2 * wanted + 8)
+        for number, hits in enumerate(_scan(target._replace(wanted=reach), queries, trace)):
+            kept = _decide(matches, hits.rows, trace)
+            if np.count_nonzero(kept) >= wanted:
+                found[number] = Nearest(hits.rows[kept], hits.distances[kept])
+        return found
+    for number, rows in enumerate(_search(target, queries, beam, trace)):
+        places = np.arange(len(rows)) if matches.mask is None else np.flatnonzero(matches.mask[rows])
+        places = places[_decide(matches, rows[places], trace)]
+        seen = _seen(beam, places, len(rows), wanted)
+        if enough(seen, rows=matches.part.rows, wanted=wanted, ef_search=target.ef_search):
+            found[number] = _measured(target, queries[number], rows[places[:wanted]])
+    return found
+
+
+def _decide(matches: Matches, rows: Rows, trace: Trace) -> Mask:
+    assert matches.verdict is not None
+    trace.decided += len(rows)
+    return matches.verdict.decide(rows)
+
+
+def _seen(beam: int, places: Rows | None, count: int, wanted: int) -> Seen:
+    """`places`: those of the `count` rows found that match; None: all."""
+    matching = count if places is None else len(places)
+    if matching < wanted:
+        return Seen(beam, None, matching)
+    return Seen(beam, wanted if places is None else int(places[wanted - 1]) + 1, matching)
+
+
+def _beam(target: Target, seen: Seen | None) -> int | None:
+    """Of the next graph search; None: scan."""
+    part = target.matches.part
+    chosen = plan(
+        rows=part.rows, matching=target.matches.matching, wanted=target.wanted, ef_search=target.ef_search,
+        graph=part.graph is not None, seen=seen,
+    )  # fmt: skip
+    return chosen.beam if isinstance(chosen, GraphSearch) else None
+
+
+def _search(target: Target, queries: Vectors, beam: int, trace: Trace) -> list[Rows]:
+    graph: GraphSearcher | None = target.matches.part.graph
+    assert graph is not None
+    _GRAPHS.inc(len(queries))
+    trace.beams.append(beam)
+    trace.examined += beam * len(queries)
+    return graph.search(queries, beam)
+
+
+def _measured(target: Target, query: Vectors, rows: Rows) -> Nearest:
+    return Nearest(rows, distances(target.space, query, target.matches.part.vectors[rows]))
+
+
+def _scan(target: Target, queries: Vectors, trace: Trace) -> list[Nearest]:
+    """Exactly the `wanted` nearest, and a few more where equal distances straddle the end."""
+    part, matching, wanted = target.matches.part, target.matches.matching, target.wanted
+    trace.scans += len(queries)
+    trace.examined += matching * len(queries)
+    rows = None if matching == part.rows else target.matches.rows()
+    # Norms of all rows are worth making only when many of them are compared.
+    norms = part.norms(make=8 * matching > part.rows)
+
+    def scan(vectors: Vectors, k: int) -> list[Nearest]:
+        return nearest_many(target.space, vectors, part.vectors, k, rows=rows, norms=norms)
+
+    if part.ordered:  # of equal distances the lower row comes first, and that is the older one
+        return scan(queries, wanted)
+    found = scan(queries, wanted + 1)
+    for number, hits in enumerate(found):
+        reach = wanted + 1
+        while reach < matching and hits.distances[-1] == hits.distances[wanted - 1]:
+            reach = min(2 * reach, matching)
+            hits = scan(queries[number : number + 1], reach)[0]  # noqa: PLW2901 (goes back into the list)
+        found[number] = hits
+    return found
