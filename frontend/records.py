@@ -123,7 +123,7 @@ async def upsert(request: Request) -> Answer:
 async def delete(request: Request) -> Answer:
     body = await _read_body(request, lambda tree: shaped(tree, _Delete))
     async with _target(request) as target:
-        selection = await body.selection(request.content_length)
+        selection = await body.selection(request.body_bytes)
         _check_delete(body, selection)
         check_filterable(target.collection, selection.where)
         return answer({"deleted": await _delete(target, selection, body.limit)})
@@ -140,7 +140,7 @@ async def get(request: Request) -> Answer:
     body = await _read_body(request, lambda tree: shaped(tree, _Get))
     wanted = Wanted(body.include)
     async with _target(request) as target:
-        selection = await body.selection(request.content_length)
+        selection = await body.selection(request.body_bytes)
         check_filterable(target.collection, selection.where)
         page = reads.Page(body.offset or 0, body.limit)
         workers = target.shell.workers
@@ -150,10 +150,10 @@ async def get(request: Request) -> Answer:
 
 
 async def query(request: Request) -> Answer:
-    body, vectors = await _read_body(request, _read_query)
+    body, vectors = await _read_body(request, _read_query, "query_embeddings")
     wanted = Wanted(body.include)
     async with _target(request) as target:
-        return answer_bytes(await _query(target, body, vectors, wanted, request.content_length))
+        return answer_bytes(await _query(target, body, vectors, wanted, request.body_bytes))
 
 
 async def search(request: Request) -> Answer:
@@ -177,14 +177,15 @@ async def _target(request: Request) -> AsyncIterator[_Target]:
         raise missing(collection.id) from None
 
 
-async def _read_body(request: Request, read: Callable[[Any], Body]) -> Body:
-    return await off_loop(request.content_length, read, require_object(await read_json(request)))
+async def _read_body(request: Request, read: Callable[[Any], Body], rows: str | None = None) -> Body:
+    tree = require_object(await read_json(request, rows))
+    return await off_loop(request.body_bytes, read, tree)
 
 
 async def _write(request: Request, op: Op) -> None:
-    write = await _read_body(request, lambda tree: read_write(op, tree))
+    write = await _read_body(request, lambda tree: read_write(op, tree), "embeddings")
     async with _target(request) as target:
-        await append_write(target.shell, target.collection, write, request.content_length)
+        await append_write(target.shell, target.collection, write, request.body_bytes)
 
 
 def _check_delete(body: _Delete, selection: Selection) -> None:
