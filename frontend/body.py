@@ -12,6 +12,7 @@ in that way, the exact and slow parse decides.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
 from collections.abc import Iterable
@@ -49,6 +50,7 @@ _WRONG_SHAPE: Final = "Failed to deserialize the JSON body into the target type:
 _JSON_TYPE: Final = re.compile(r"application/(?:json|[^;/\s]+\+json)\s*(?:;.*)?", re.ASCII | re.IGNORECASE | re.DOTALL)
 _BLANK_BEFORE_COLON: Final = re.compile(rb'"[ \t\r\n]+:')
 _BLANKS_END: Final = ord(" ")  # the other blanks come before it, and nothing else of a JSON text outside of strings
+_CONTAINERS: Final = frozenset({dict, list})
 _QUOTE: Final = b'"'
 _BACKSLASH: Final = ord("\\")
 _COLON: Final = ord(":")
@@ -120,14 +122,28 @@ def parse(data: bytes, rows: str | None = None) -> Any:
     """The JSON text as a tree; see the module's text for what else is checked, and `read_json` for `rows`."""
     tree = None if rows is None else parse_with_rows(data, rows)
     if tree is None:
-        try:
-            tree = orjson.loads(data)
-        except orjson.JSONDecodeError as error:
-            raise MalformedBody(f"{_MALFORMED}{error.msg} at line {error.lineno} column {error.colno}") from None
+        tree = _parse_any(data)
+    elif not any(type(value) in _CONTAINERS for value in tree.values()):
+        return tree  # its own members were looked at, and there are no others
     # Raises MalformedBody for a tree that is too deep.
     if _count_members(tree) != _count_names(data):
         _find_repeated(data)
     return tree
+
+
+def _parse_any(data: bytes) -> Any:
+    # A text of nothing but brackets makes millions of lists while nobody else gets to run. The collector would look
+    # through all of them again and again, for garbage that cannot be there, and that takes as long once more.
+    collecting = len(data) >= PARSE_IN_THREAD_BYTES and gc.isenabled()
+    if collecting:
+        gc.disable()
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise MalformedBody(f"{_MALFORMED}{error.msg} at line {error.lineno} column {error.colno}") from None
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _count_names(data: bytes) -> int | None:
