@@ -69,7 +69,7 @@ def build_shell(config: FrontendConfig, redis: Redis, rpc: RpcClient) -> Shell:
         jobs=jobs,
         dirty=dirty,
         groups=GroupCommit(log, dirty),
-        workers=Workers(Membership(redis, keys, "queryworker"), rpc, clock),
+        workers=Workers(Membership(redis, keys, "queryworker"), rpc, clock, replicas=config.replicas),
         rows=RowCache(catalog, clock, rows_max=config.rows_max, age_max_s=config.rows_age_max_s),
     )
 
