@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from prometheus_client import Counter
 
-from queryworker.filter import Rows
+from queryworker.filter import Rows, Verdict
 from queryworker.matches import Matches
 from queryworker.parts import GraphSearcher, Vectors
 from queryworker.planner import GraphSearch, Seen, enough, plan
@@ -25,6 +25,10 @@ PLANS: Final = Counter("polychrome_queryworker_plans", "Searches of one vector i
 _SCANS = PLANS.labels("scan")
 _GRAPHS = PLANS.labels("graph")
 _SCANS_AFTER_GRAPH = PLANS.labels("scan_after_graph")
+
+
+DECIDED_BESIDE: Final = 8
+"""Rows found by a scan beyond twice as many as wanted, where it is open whether they match."""
 
 
 @dataclass(slots=True)
@@ -50,26 +54,11 @@ class Target(NamedTuple):
 
 def nearest(target: Target, queries: Vectors, trace: Trace) -> list[Nearest]:
     """The min(wanted, matching) nearest matching rows for each query, by exact distance; in an unordered part a few
-    more where equal distances straddle the end.
+    more where equal distances straddle the end. Round by round: every query without an answer is searched with its next
+    beam, or scanned.
     """
-    matches = target.matches
-    found: dict[int, Nearest] = {}
-    if matches.verdict is not None:
-        if target.wanted < matches.matching:
-            found = _decided(target, queries, trace)
-        if len(found) == len(queries):
-            return [found[number] for number in range(len(queries))]
-        trace.decided += matches.matching
-        matches = matches.settled()
-    missing = [number for number in range(len(queries)) if number not in found]
-    target = target._replace(matches=matches, wanted=min(target.wanted, matches.matching))
-    found |= zip(missing, _of_settled(target, queries[missing], trace), strict=True)
-    return [found[number] for number in range(len(queries))]
-
-
-def _of_settled(target: Target, queries: Vectors, trace: Trace) -> list[Nearest]:
-    """Round by round: every query that is not answered is searched with its next beam, or scanned."""
-    matches, wanted = target.matches, target.wanted
+    if target.wanted >= target.matches.matching:
+        target = _settled(target, trace)
     found: dict[int, Nearest] = {}
     seen: dict[int, Seen] = {}
     while len(found) < len(queries):
@@ -78,53 +67,49 @@ def _of_settled(target: Target, queries: Vectors, trace: Trace) -> list[Nearest]
         scanned = [number for number in missing if beams[number] is None]
         if scanned:
             (_SCANS_AFTER_GRAPH if seen else _SCANS).inc(len(scanned))
-            found |= zip(scanned, _scan(target, queries[scanned], trace), strict=True)
+            hits = _scan(target, queries[scanned], trace)
+            if hits is None:
+                target = _settled(target, trace)
+                continue
+            found |= zip(scanned, hits, strict=True)
         searched = [number for number in missing if beams[number] is not None]
-        if not searched:
-            continue
-        beam = max(beam for beam in beams.values() if beam is not None)
-        for number, rows in zip(searched, _search(target, queries[searched], beam, trace), strict=True):
-            places = None if matches.mask is None else np.flatnonzero(matches.mask[rows])
-            seen[number] = _seen(beam, places, len(rows), wanted)
-            if enough(seen[number], rows=matches.part.rows, wanted=wanted, ef_search=target.ef_search):
-                best = rows[:wanted] if places is None else rows[places[:wanted]]
-                found[number] = _measured(target, queries[number], best)
+        if searched:
+            beam = max(beam for beam in beams.values() if beam is not None)
+            for number, rows in zip(searched, _search(target, queries[searched], beam, trace), strict=True):
+                places = _matching_places(target.matches, rows, trace)
+                seen[number] = _seen(beam, places, target.wanted)
+                if _enough(target, seen[number]):
+                    found[number] = _measured(target, queries[number], rows[places[: target.wanted]])
     return [found[number] for number in range(len(queries))]
 
 
-def _decided(target: Target, queries: Vectors, trace: Trace) -> dict[int, Nearest]:
-    """What can be answered by deciding about near rows alone, by number of the query."""
-    matches, wanted = target.matches, target.wanted
-    beam = _beam(target, None)
-    found: dict[int, Nearest] = {}
-    if beam is None:
-        reach = min(matches.matching, 2 * wanted + 8)
-        for number, hits in enumerate(_scan(target._replace(wanted=reach), queries, trace)):
-            kept = _decide(matches, hits.rows, trace)
-            if np.count_nonzero(kept) >= wanted:
-                found[number] = Nearest(hits.rows[kept], hits.distances[kept])
-        return found
-    for number, rows in enumerate(_search(target, queries, beam, trace)):
-        places = np.arange(len(rows)) if matches.mask is None else np.flatnonzero(matches.mask[rows])
-        places = places[_decide(matches, rows[places], trace)]
-        seen = _seen(beam, places, len(rows), wanted)
-        if enough(seen, rows=matches.part.rows, wanted=wanted, ef_search=target.ef_search):
-            found[number] = _measured(target, queries[number], rows[places[:wanted]])
-    return found
+def _settled(target: Target, trace: Trace) -> Target:
+    """With nothing open."""
+    matches = target.matches
+    if matches.verdict is not None:
+        trace.decided += matches.matching
+        matches = matches.settled()
+    return target._replace(matches=matches, wanted=min(target.wanted, matches.matching))
 
 
-def _decide(matches: Matches, rows: Rows, trace: Trace) -> Mask:
-    assert matches.verdict is not None
+def _matching_places(matches: Matches, rows: Rows, trace: Trace) -> Rows:
+    """Places in `rows` of those that match."""
+    places = np.arange(len(rows)) if matches.mask is None else np.flatnonzero(matches.mask[rows])
+    return places if matches.verdict is None else places[_decide(matches.verdict, rows[places], trace)]
+
+
+def _decide(verdict: Verdict, rows: Rows, trace: Trace) -> Mask:
     trace.decided += len(rows)
-    return matches.verdict.decide(rows)
+    return verdict.decide(rows)
 
 
-def _seen(beam: int, places: Rows | None, count: int, wanted: int) -> Seen:
-    """`places`: those of the `count` rows found that match; None: all."""
-    matching = count if places is None else len(places)
-    if matching < wanted:
-        return Seen(beam, None, matching)
-    return Seen(beam, wanted if places is None else int(places[wanted - 1]) + 1, matching)
+def _seen(beam: int, places: Rows, wanted: int) -> Seen:
+    """`places`: where in the beam those are that match."""
+    return Seen(beam, int(places[wanted - 1]) + 1 if len(places) >= wanted else None, len(places))
+
+
+def _enough(target: Target, seen: Seen) -> bool:
+    return enough(seen, rows=target.matches.part.rows, wanted=target.wanted, ef_search=target.ef_search)
 
 
 def _beam(target: Target, seen: Seen | None) -> int | None:
@@ -150,14 +135,31 @@ def _measured(target: Target, query: Vectors, rows: Rows) -> Nearest:
     return Nearest(rows, distances(target.space, query, target.matches.part.vectors[rows]))
 
 
-def _scan(target: Target, queries: Vectors, trace: Trace) -> list[Nearest]:
-    """Exactly the `wanted` nearest, and a few more where equal distances straddle the end."""
+def _scan(target: Target, queries: Vectors, trace: Trace) -> list[Nearest] | None:
+    """Exactly the `wanted` nearest, and a few more where equal distances straddle the end. Where something is open, a
+    few more are found and decided about; None when for some query not enough of them match.
+    """
+    verdict = target.matches.verdict
+    if verdict is None:
+        return _scan_all(target, queries, trace)
+    more = target._replace(wanted=min(target.matches.matching, 2 * target.wanted + DECIDED_BESIDE))
+    found: list[Nearest] = []
+    for hits in _scan_all(more, queries, trace):
+        kept = _decide(verdict, hits.rows, trace)
+        if np.count_nonzero(kept) < target.wanted:
+            return None
+        found.append(Nearest(hits.rows[kept], hits.distances[kept]))
+    return found
+
+
+def _scan_all(target: Target, queries: Vectors, trace: Trace) -> list[Nearest]:
+    """Exactly the `wanted` nearest of what matches or may match."""
     part, matching, wanted = target.matches.part, target.matches.matching, target.wanted
     trace.scans += len(queries)
     trace.examined += matching * len(queries)
     rows = None if matching == part.rows else target.matches.rows()
     # Norms of all rows are worth making only when many of them are compared.
-    norms = part.norms(make=8 * matching > part.rows)
+    norms = part.norms(make=64 * matching > part.rows)
 
     def scan(vectors: Vectors, k: int) -> list[Nearest]:
         return nearest_many(target.space, vectors, part.vectors, k, rows=rows, norms=norms)
