@@ -15,6 +15,7 @@ from queryworker.parts import ViewPart
 from queryworker.search import Target, Trace, nearest
 from queryworker.text import Mask
 from queryworker.view import Snapshot
+from shared.distance import Nearest
 from shared.errors import InvalidArgument
 from shared.rpc.messages import (
     CountRequest,
@@ -121,14 +122,6 @@ def _rows_inserted_at(part: ViewPart, positions: npt.NDArray[np.int64]) -> Rows:
 # ---- query
 
 
-class _Hits(NamedTuple):
-    """Candidates of one query from one part."""
-
-    part: int
-    rows: Rows
-    distances: npt.NDArray[np.float32]
-
-
 def query(snapshot: Snapshot, request: QueryRequest) -> QueryResponse:
     queries = np.frombuffer(request.embeddings, "<f4").reshape(request.n_queries, request.dimension)
     matches = select(snapshot, request.selection)
@@ -138,44 +131,53 @@ def query(snapshot: Snapshot, request: QueryRequest) -> QueryResponse:
         raise InvalidArgument(
             f"Collection expecting embedding with dimension of {snapshot.dimension}, got {request.dimension}"
         )
-    hits: list[list[_Hits]] = [[] for _ in queries]
+    hits: list[_Hits] = []
     for number, part in enumerate(matches):
         if part.matching and request.k:
             target = Target(snapshot.space, part, request.k, request.ef_search)
-            for of_query, found in zip(hits, nearest(target, queries, Trace()), strict=True):
-                of_query.append(_Hits(number, found.rows, found.distances))
-    return _answer(snapshot, request, [_merge(snapshot, of_query, request.k) for of_query in hits])
-
-
-class _Ranked(NamedTuple):
-    """The final hits of one query."""
-
-    found: Found
-    distances: npt.NDArray[np.float32]
-
-
-def _merge(snapshot: Snapshot, hits: Sequence[_Hits], k: int) -> _Ranked:
-    """The k nearest of all parts; equal distances by insertion."""
-    if not hits:
-        return _Ranked(Found(np.empty(0, np.intp), np.empty(0, np.int64)), np.empty(0, np.float32))
-    parts = np.repeat([part.part for part in hits], [len(part.rows) for part in hits])
-    rows = np.concatenate([part.rows for part in hits])
-    measured = np.concatenate([part.distances for part in hits])
-    inserted = np.concatenate([snapshot.parts[part.part].inserted[part.rows] for part in hits])
-    order = np.lexsort((inserted, measured))[:k]
-    return _Ranked(Found(parts[order], rows[order]), measured[order])
-
-
-def _answer(snapshot: Snapshot, request: QueryRequest, ranked: Sequence[_Ranked]) -> QueryResponse:
-    parts = np.concatenate([np.empty(0, np.intp), *(one.found.parts for one in ranked)])
-    rows = np.concatenate([np.empty(0, np.int64), *(one.found.rows for one in ranked)])
-    measured = np.concatenate([np.empty(0, np.float32), *(one.distances for one in ranked)])
+            hits.append(_of_part(snapshot, number, nearest(target, queries, Trace())))
+    counts, found, distances = _merge(hits, len(queries), request.k)
     wanted = Filled(True, request.documents, request.metadatas, request.uris, request.include_embeddings)
-    inserted, columns = assemble(snapshot, parts, rows, wanted)
+    inserted, columns = assemble(snapshot, found.parts, found.rows, wanted)
     return QueryResponse(
-        counts=[len(one.distances) for one in ranked],
-        distances=measured.astype("<f4", copy=False).tobytes(),
+        counts=counts,
+        distances=distances.astype("<f4", copy=False).tobytes(),
         inserted=inserted.astype("<i8", copy=False).tobytes(),
         columns=columns,
         position=snapshot.position,
     )
+
+
+class _Hits(NamedTuple):
+    """Candidates for all queries from some parts, parallel: the number of the query, where the row is, how far."""
+
+    queries: npt.NDArray[np.intp]
+    parts: npt.NDArray[np.intp]
+    rows: Rows
+    distances: npt.NDArray[np.float32]
+    inserted: Rows
+
+
+def _of_part(snapshot: Snapshot, number: int, nearest_of_each: Sequence[Nearest]) -> _Hits:
+    rows = np.concatenate([hits.rows for hits in nearest_of_each])
+    return _Hits(
+        np.repeat(np.arange(len(nearest_of_each)), [len(hits.rows) for hits in nearest_of_each]),
+        np.full(len(rows), number, np.intp),
+        rows,
+        np.concatenate([hits.distances for hits in nearest_of_each]),
+        snapshot.parts[number].inserted[rows],
+    )
+
+
+def _merge(hits: Sequence[_Hits], queries: int, k: int) -> tuple[list[int], Found, npt.NDArray[np.float32]]:
+    """The k nearest of all parts for each query, end to end, equal distances by insertion: how many each query has,
+    where they are, how far.
+    """
+    if not hits:
+        return [0] * queries, Found(np.empty(0, np.intp), np.empty(0, np.int64)), np.empty(0, np.float32)
+    all_ = hits[0] if len(hits) == 1 else _Hits(*map(np.concatenate, zip(*hits, strict=True)))
+    order = np.lexsort((all_.inserted, all_.distances, all_.queries))
+    found = np.bincount(all_.queries, minlength=queries)
+    place = np.arange(len(order)) - np.repeat(np.cumsum(found) - found, found)
+    order = order[place < k]
+    return np.minimum(found, k).tolist(), Found(all_.parts[order], all_.rows[order]), all_.distances[order]

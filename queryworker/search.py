@@ -18,7 +18,7 @@ from queryworker.matches import Matches
 from queryworker.parts import GraphSearcher, Vectors
 from queryworker.planner import GraphSearch, Seen, enough, plan
 from queryworker.text import Mask
-from shared.distance import Nearest, distances, nearest_many
+from shared.distance import Nearest, distances, distances_of_each, nearest_many
 from shared.model import Space
 
 PLANS: Final = Counter("polychrome_queryworker_plans", "Searches of one vector in one part, by plan.", ["plan"])
@@ -59,6 +59,8 @@ def nearest(target: Target, queries: Vectors, trace: Trace) -> list[Nearest]:
     """
     if target.wanted >= target.matches.matching:
         target = _settled(target, trace)
+    if target.matches.mask is None and (of_all := _nearest_of_all(target, queries, trace)) is not None:
+        return of_all
     found: dict[int, Nearest] = {}
     seen: dict[int, Seen] = {}
     while len(found) < len(queries):
@@ -81,6 +83,21 @@ def nearest(target: Target, queries: Vectors, trace: Trace) -> list[Nearest]:
                 if _enough(target, seen[number]):
                     found[number] = _measured(target, queries[number], rows[places[: target.wanted]])
     return [found[number] for number in range(len(queries))]
+
+
+def _nearest_of_all(target: Target, queries: Vectors, trace: Trace) -> list[Nearest] | None:
+    """Where every row matches, one search of the graph answers all queries; None when there is none to be searched, or
+    it came back short.
+    """
+    beam = _beam(target, None)
+    if beam is None:
+        return None
+    best = [rows[: target.wanted] for rows in _search(target, queries, beam, trace)]
+    if min(map(len, best)) < target.wanted:
+        return None
+    together = np.stack(best)
+    measured = distances_of_each(target.space, queries, target.matches.part.vectors[together])
+    return list(map(Nearest, together, measured))
 
 
 def _settled(target: Target, trace: Trace) -> Target:

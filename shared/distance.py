@@ -55,7 +55,22 @@ def distances(space: Space, query: Vectors, vectors: Vectors) -> npt.NDArray[np.
     return found
 
 
+def distances_of_each(space: Space, queries: Vectors, vectors: Vectors) -> npt.NDArray[np.float32]:
+    """`distances`, float32 [q, n], of `vectors` [q, n, d] each to its own of `queries` [q, d]."""
+    count, dimension = vectors.shape[1:]
+    found = np.empty(vectors.shape[:2], dtype=np.float32)
+    step = max(1, _CHUNK_FLOATS // max(1, count * dimension))
+    with np.errstate(over="ignore"):
+        for at in range(0, len(queries), step):
+            wide = vectors[at : at + step].astype(np.float64).reshape(-1, dimension)
+            beside = np.repeat(queries[at : at + step].astype(np.float64), count, axis=0)
+            part = found[at : at + step]
+            part[:] = _wide_distances(space, beside, wide).reshape(part.shape)
+    return found
+
+
 def _wide_distances(space: Space, query: Floats, vectors: Floats) -> Floats:
+    """From one query to all vectors, or from each of as many to its own."""
     # einsum adds along each row in one fixed order; BLAS would choose by shape.
     if space is Space.L2:
         gap = vectors - query
@@ -63,7 +78,7 @@ def _wide_distances(space: Space, query: Floats, vectors: Floats) -> Floats:
         return squares
     products: Floats = np.einsum("ij,ij->i", vectors, np.broadcast_to(query, vectors.shape))
     if space is Space.COSINE:
-        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors)) * np.sqrt(np.einsum("i,i->", query, query))
+        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors)) * np.sqrt(np.einsum("...j,...j->...", query, query))
         products = np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
     return 1.0 - products
 
