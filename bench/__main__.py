@@ -6,6 +6,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -13,7 +14,7 @@ from typing import Final
 from bench import page
 from bench.programme import PARTS, STAGES, Part, StagePlan, chosen
 from bench.series import PartResult, Results, Series
-from bench.stage import FULL, QUICK, Setting, Stage, say, stage
+from bench.stage import FULL, QUICK, Effort, Setting, Stage, say, stage
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 DATA: Final = ROOT.parent / "shared" / "data"
@@ -22,13 +23,13 @@ BUILD: Final = ROOT / "build" / "bench"
 
 def main() -> None:
     options = _options()
-    effort = QUICK if options.quick else FULL
+    effort = _effort(options)
     setting = Setting(effort, None if options.alone else options.chroma, options.directory, BUILD, options.up)
     results_path = BUILD / f"{effort.name}.json"
     run = Run(setting, options, Results.read(results_path), results_path)
     for plan, parts in chosen(options.parts):
         run.stage(plan, parts)
-    target = BUILD / "quick" if options.quick else ROOT / "docs"
+    target = ROOT / "docs" if effort is FULL else BUILD / effort.name
     print(page.write(run.results, target))
     sys.exit(1 if run.failed else 0)
 
@@ -99,12 +100,22 @@ def _commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
+def _effort(options: argparse.Namespace) -> Effort:
+    """Results of another effort than the full one stay apart."""
+    changed = {key: value for key in ("runs", "ingest_runs", "seconds") if (value := getattr(options, key)) is not None}
+    effort = QUICK if options.quick else FULL
+    return replace(effort, name=f"{effort.name}-tried", **changed) if changed else effort
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Polychrome beside a real Chroma server.")
     parser.add_argument(
         "parts", nargs="*", metavar="part", help=f"all, or of: {' '.join(PARTS)}; or stages: {' '.join(STAGES)}"
     )
     parser.add_argument("--quick", action="store_true", help="little data, one short run; the page stays in build/")
+    parser.add_argument("--runs", type=int, help="instead of the effort's; the page stays in build/ then")
+    parser.add_argument("--ingest-runs", type=int, help="the same")
+    parser.add_argument("--seconds", type=float, help="the same")
     parser.add_argument("--page-only", dest="parts", action="store_const", const=["page"], help="from earlier results")
     parser.add_argument("--alone", action="store_true", help="without Chroma")
     parser.add_argument("--chroma-at-a-million", action="store_true", help="fill Chroma with the large dataset, too")
