@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import os
 import shutil
 import socket
 import uuid
@@ -188,6 +189,7 @@ class CompactorService:
 @contextlib.asynccontextmanager
 async def open_service(config: CompactorConfig) -> AsyncIterator[CompactorService]:
     """Opens scratch space, object storage and the log. Raises Unavailable while one of them is away."""
+    os.nice(config.nice)  # before there are threads: they inherit it
     clock = SystemClock()
     with _scratch(config.scratch_dir) as (building, cached):
         keys = Keys(config.redis_prefix)
