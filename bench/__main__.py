@@ -30,7 +30,7 @@ def main() -> None:
     for plan, parts in chosen(options.parts):
         run.stage(plan, parts)
     target = ROOT / "docs" if effort is FULL else BUILD / effort.name
-    print(page.write(run.results, target))
+    print(page.write(run.results, target, BUILD / "simulation.md"))
     sys.exit(1 if run.failed else 0)
 
 

@@ -10,12 +10,15 @@ from bench.report import page, target_table
 from bench.series import Results
 
 
-def write(results: Results, directory: Path) -> str:
-    """`benchmarks.md` and the plots in the directory. Returns what to print."""
+def write(results: Results, directory: Path, simulation: Path) -> str:
+    """`benchmarks.md` and the plots in the directory. `simulation`: a section's text, when it has been made. Returns
+    what to print.
+    """
     method = Path(__file__).with_name("method.md").read_text(encoding="utf-8")
     directory.mkdir(parents=True, exist_ok=True)
+    simulated = simulation.read_text(encoding="utf-8") if simulation.exists() else ""
     plots.draw(results, directory)
-    (directory / "benchmarks.md").write_text(page(results, machine(), method, ""), encoding="utf-8")
+    (directory / "benchmarks.md").write_text(page(results, machine(), method, simulated), encoding="utf-8")
     failed = [f"{name}: {part.error}" for name, part in results.parts.items() if part.error]
     return "\n\n".join([target_table(results), *failed])
 

@@ -194,7 +194,7 @@ def _upserts(stage: Stage, data: Dataset, collections: dict[str, Collection]) ->
     say(f"  {data.key}: single-row upsert")
     found: list[Series] = []
     for clients in (1, 16):
-        rows = stage.effort.upserts * (1 if clients == 1 else 3)
+        rows = stage.effort.upserts * (1 if clients == 1 else 2)
 
         def once(server: Server, number: int, clients: int = clients, rows: int = rows) -> Sample:
             operation = upserts(data, rows, seed=number * 100 + clients)

@@ -78,7 +78,7 @@ PARTS: Final = {
 
 def chosen(names: Sequence[str]) -> Iterable[tuple[StagePlan, list[Part]]]:
     """The parts of these names, or of the stages of these names, by stage; all for no name, none for `page`."""
-    if names == ["page"]:
+    if list(names) == ["page"]:
         return []
     if unknown := set(names) - set(PARTS) - set(STAGES):
         sys.exit(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")

@@ -9,7 +9,7 @@ from bench.data import Dataset, synthetic
 
 @pytest.fixture(scope="module")
 def rows() -> Dataset:
-    return synthetic("test", 20_000, dimension=8)
+    return synthetic("test", 12_000, dimension=8)
 
 
 def test_families_cover_the_selectivities(rows: Dataset) -> None:
