@@ -20,7 +20,7 @@ FILE_LINES_MAX = 450
 
 # Lower never imports higher; modules of one layer may import each other.
 LAYERS = (
-    {"errors", "limits", "model", "clock", "memory"},
+    {"errors", "limits", "model", "clock", "memory", "huge_pages"},
     {"config", "telemetry", "include", "where", "rank", "regex", "distance", "placement", "digest", "retry"},
     {"redis", "rpc", "objects", "record_answers"},
     {"catalog", "commits", "lease", "membership", "log", "manifest", "segment", "materialize", "memtable"},
