@@ -30,6 +30,7 @@ class GraphSearcher(Protocol):
 class ViewPart(Protocol):
     """Rows by number. Every live record of a snapshot is a living row of exactly one part."""
 
+    name: str
     rows: int
     graph: GraphSearcher | None
     living: int
@@ -66,6 +67,7 @@ class SegmentPart:
     """A segment of the manifest."""
 
     def __init__(self, segment: Segment, verdicts: Verdicts, alive: Mask | None, *, ordered: bool) -> None:
+        self.name = f"segment {segment.info.id}"
         self.rows = segment.rows
         self.graph: GraphSearcher | None = segment if segment.info.graph else None
         self.alive = alive
@@ -108,6 +110,7 @@ class TailPart:
     def __init__(
         self, tail: Tail, index: TailIndex, start: int, stop: int, stretch: Stretch | None = None, origin: int = 0
     ) -> None:
+        self.name = "tail"
         self.start = start
         self.rows = stop - start
         self.graph: GraphSearcher | None = _StretchSearcher(stretch, origin + start) if stretch else None

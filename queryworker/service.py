@@ -124,7 +124,7 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
             config.idle_s,
         )
         stack.push_async_callback(shards.close)
-        api = Api(shards, threads)
+        api = Api(shards, threads, config.process_id)
         stack.push_async_callback(api.close)
         server = RpcServer(api.methods())
         stack.push_async_callback(server.close)
