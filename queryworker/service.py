@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import resource
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
@@ -33,6 +34,9 @@ from shared.rpc.server import RpcServer
 from shared.segment.cache import SegmentCache
 
 MISSED_HEARTBEATS_MAX: Final = 3
+
+SWITCH_S: Final = 0.001
+"""A thread that folds in a piece of the log gives the interpreter to a read, or to the loop, after so long."""
 
 INDEXER_NICE: Final = 10
 """Indexing the tail must not take the processor from reads."""
@@ -102,6 +106,7 @@ class QueryWorker:
 async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
     """Redis, object storage, a slot for segment files, the threads, the listener; announced when all are there."""
     _allow_many_files()
+    sys.setswitchinterval(SWITCH_S)
     async with AsyncExitStack() as stack:
         keys, clock = Keys(config.redis_prefix), SystemClock()
         redis = await stack.enter_async_context(open_verified_redis(config.redis_url, keys))
