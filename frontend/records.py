@@ -65,11 +65,13 @@ class _Get(_Selectors):
     limit: U32 | None = None
     offset: U32 | None = None
     include: list[Include] = msgspec.field(default_factory=lambda: list(GET_DEFAULT))
+    explain: bool = False
 
 
 class _Query(_Selectors):
     n_results: U32 | None = None
     include: list[Include] = msgspec.field(default_factory=lambda: list(QUERY_DEFAULT))
+    explain: bool = False
 
 
 def routes() -> list[Route]:
@@ -135,7 +137,7 @@ async def count(request: Request) -> Answer:
 
 async def get(request: Request) -> Answer:
     body = await _read_body(request, lambda tree: shaped(tree, _Get))
-    wanted = Wanted(body.include)
+    wanted = Wanted(body.include, explain=body.explain)
     shell, collection = request.shell, await _collection(request)
     selection = await body.selection(request.body_bytes)
     check_filterable(collection, selection.where)
@@ -149,7 +151,7 @@ async def get(request: Request) -> Answer:
 
 async def query(request: Request) -> Answer:
     body, vectors = await _read_body(request, _read_query, "query_embeddings")
-    wanted = Wanted(body.include)
+    wanted = Wanted(body.include, explain=body.explain)
     shell, collection = request.shell, await _collection(request)
     selection = await body.selection(request.body_bytes)
     embeddings = await off_loop(request.body_bytes, decode, vectors)
@@ -223,7 +225,7 @@ def _read_query(tree: Any) -> tuple[_Query, RawEmbeddings]:
 
 async def _query(
     shell: Shell, collection: Collection, body: _Query, embeddings: Embeddings, selection: Selection, wanted: Wanted
-) -> bytes:
+) -> reads.Body:
     if collection.dimension is None:  # a cached row may be older than the first write
         collection = await shell.rows.refresh(collection)
     if len(embeddings.widths) > 1 or (collection.dimension is not None and embeddings.widths):
