@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -13,6 +14,11 @@ from queryworker.view import Snapshot
 from shared.include import Wanted
 from shared.record_answers import encode_get, encode_query, refuse_unknown_ids
 from shared.rpc.messages import Columns, CountRequest, GetRequest, GetResponse, QueryRequest, QueryResponse
+
+PROCESSORS: Final = os.cpu_count() or 1
+
+VECTORS_PER_THREAD_MIN: Final = 5
+"""For fewer, starting another thread takes longer than it saves."""
 
 Explainable = TypeVar("Explainable", GetResponse, QueryResponse)
 
@@ -41,7 +47,7 @@ def query_together(reading: Reading, requests: Sequence[QueryRequest]) -> list[b
     `refuse_unknown_ids` says.
     """
     if len(requests) == 1:
-        return [_answer(requests[0], _explained(reading, execute.query(reading.snapshot, requests[0])))]
+        return [_alone(reading, requests[0])]
     as_one = msgspec.structs.replace(
         requests[0],
         embeddings=b"".join(request.embeddings for request in requests),
@@ -56,6 +62,14 @@ def query_together(reading: Reading, requests: Sequence[QueryRequest]) -> list[b
         answers.append(_answer(request, _share(found, counts, rows)))
         query, row = query + request.n_queries, rows.stop
     return answers
+
+
+def _alone(reading: Reading, request: QueryRequest) -> bytes:
+    """With many vectors of one client, who waits for all of them, several threads search at once. In a batch there
+    would be no use in that: others are behind it.
+    """
+    threads = max(1, min(PROCESSORS, request.n_queries // VECTORS_PER_THREAD_MIN))
+    return _answer(request, _explained(reading, execute.query(reading.snapshot, request, threads)))
 
 
 def _explained(reading: Reading, found: Explainable) -> Explainable:

@@ -137,7 +137,8 @@ def _rows_inserted_at(part: ViewPart, positions: npt.NDArray[np.int64]) -> Rows:
 # ---- query
 
 
-def query(snapshot: Snapshot, request: QueryRequest) -> QueryResponse:
+def query(snapshot: Snapshot, request: QueryRequest, threads: int = 1) -> QueryResponse:
+    """`threads` search graphs at once. Raises InvalidArgument for vectors of another dimension."""
     queries = np.frombuffer(request.embeddings, "<f4").reshape(request.n_queries, request.dimension)
     trace = Trace()
     matches = select(snapshot, request.selection)
@@ -149,7 +150,7 @@ def query(snapshot: Snapshot, request: QueryRequest) -> QueryResponse:
     hits: list[_Hits] = []
     for number, part in enumerate(matches):
         if part.matching and request.k:
-            target = Target(snapshot.space, part, request.k, request.ef_search)
+            target = Target(snapshot.space, part, request.k, request.ef_search, threads)
             hits.append(_of_part(snapshot, number, nearest(target, queries, trace.part(number))))
     trace.ended("search")
     counts, found, distances = _merge(hits, len(queries), request.k)

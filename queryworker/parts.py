@@ -22,8 +22,8 @@ Vectors = npt.NDArray[np.float32]
 class GraphSearcher(Protocol):
     """A neighbour graph over the rows of a part."""
 
-    def search(self, queries: Vectors, k: int) -> list[Rows]:
-        """About the `k` nearest rows of each query, dead ones included, nearest first."""
+    def search(self, queries: Vectors, k: int, threads: int = 1) -> list[Rows]:
+        """About the `k` nearest rows of each query, dead ones included, nearest first; by so many threads at once."""
         ...
 
 
@@ -98,8 +98,8 @@ class _StretchSearcher:
         self._stretch = stretch
         self._place = place
 
-    def search(self, queries: Vectors, k: int) -> list[Rows]:
-        return self._stretch.search_from(self._place, queries, k)
+    def search(self, queries: Vectors, k: int, threads: int = 1) -> list[Rows]:
+        return self._stretch.search_from(self._place, queries, k, threads)
 
 
 class TailPart:

@@ -44,12 +44,13 @@ class PartTrace:
 
 
 class Target(NamedTuple):
-    """What is looked for: the `wanted` nearest of `matches`."""
+    """What is looked for: the `wanted` nearest of `matches`, in a graph by so many threads at once."""
 
     space: Space
     matches: Matches
     wanted: int
     ef_search: int
+    threads: int = 1
 
 
 def nearest(target: Target, queries: Vectors, trace: PartTrace) -> list[Nearest]:
@@ -145,7 +146,7 @@ def _search(target: Target, queries: Vectors, beam: int, trace: PartTrace) -> li
     _GRAPHS.inc(len(queries))
     trace.beams.append(beam)
     trace.examined += beam * len(queries)
-    return graph.search(queries, beam)
+    return graph.search(queries, beam, target.threads)
 
 
 def _measured(target: Target, query: Vectors, rows: Rows) -> Nearest:
