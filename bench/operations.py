@@ -19,7 +19,7 @@ MANY_NEIGHBOURS: Final = 100
 PAGE: Final = 100
 CLIENTS: Final = (1, 16)
 CHECKED_PLAIN: Final = 1500
-CHECKED_FILTERED: Final = 32
+CHECKED_FILTERED: Final = 48
 
 Check = Callable[[int, Any], float]
 """From the number of a request and its parsed answer: the part of the right ids that are in it."""
@@ -96,7 +96,7 @@ def plain_query(dataset: Dataset, clients: Sequence[int] = CLIENTS) -> Operation
 
 
 def _ten_at_once(dataset: Dataset) -> Operation:
-    truth = dataset.all_nearest(NEIGHBOURS, 320)
+    truth = dataset.all_nearest(NEIGHBOURS, 10 * CHECKED_FILTERED)
     groups = [dataset.queries[at : at + 10] for at in range(0, len(dataset.queries) - 9, 10)]
     bodies = [_query(group) for group in groups]
     return Operation("10 vectors in one query", "query", bodies, check=partial(_check_queries, truth, 10))
@@ -135,7 +135,7 @@ def get_by_ids(dataset: Dataset) -> Operation:
 
 
 def _filtered_get(dataset: Dataset) -> Operation:
-    chosen = filters.wheres(dataset)[1]
+    chosen = filters.few_wheres(dataset)[0]
     each = [chosen.filters[number % len(chosen.filters)] for number in range(300)]
     masks = [filters.mask(dataset, one) for one in each[:CHECKED_FILTERED]]
 
