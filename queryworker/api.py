@@ -22,7 +22,7 @@ from queryworker.shards import Shards
 from queryworker.threads import Threads
 from shared import telemetry
 from shared.errors import InvalidArgument
-from shared.rpc.messages import EVERYTHING, CountRequest, GetRequest, QueryRequest, Shard
+from shared.rpc.messages import EVERYTHING, CountRequest, GetRequest, PrefetchRequest, QueryRequest, Shard
 from shared.rpc.server import Call, Serve
 
 DECODED_ON_LOOP_MAX: Final = 64 * 1024
@@ -68,7 +68,8 @@ class Api:
         count = _Method(_decoder(CountRequest), _reads_no_row, _one_each, _each(answers.count))
         get = _Method(_decoder(GetRequest), _never, _one_each, _each(answers.get))
         query = _Method(_decoder(QueryRequest), _never, batches, answers.query_together)
-        methods = {"count": count, "get": get, "query": query}
+        prefetch = _Method(_decoder(PrefetchRequest), _always, _one_each, _each(lambda _reading, _request: b""))
+        methods = {"count": count, "get": get, "query": query, "prefetch": prefetch}
         return {name: functools.partial(self._serve, method) for name, method in methods.items()}
 
     async def close(self) -> None:
@@ -186,6 +187,10 @@ def _one_each(requests: Sequence[Any]) -> Sequence[Sequence[int]]:
 def _reads_no_row(request: CountRequest) -> bool:
     """A thread would cost more than the answer."""
     return request.selection == EVERYTHING
+
+
+def _always(_request: Any) -> bool:
+    return True
 
 
 def _never(_request: Any) -> bool:
