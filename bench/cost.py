@@ -73,6 +73,7 @@ def _stat(pid: int) -> list[str]:
 
 
 def _name(pid: int) -> str:
-    """The module for `python -m module`, else the program."""
+    """What the process calls itself; of a Python that does not say, the module."""
+    name = Path(f"/proc/{pid}/comm").read_text().strip()
     argv = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-    return argv[argv.index("-m") + 1] if "-m" in argv else Path(argv[0].split()[0]).name
+    return argv[argv.index("-m") + 1] if name.startswith("python") and "-m" in argv else name
