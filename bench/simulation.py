@@ -197,7 +197,7 @@ async def _create(catalog: Catalog, database: Database, made: list[Collection], 
     async def creator() -> None:
         for name in names:
             new = NewCollection(f"collection-{name}", None, {"hnsw": {"ef_search": 100}}, {"keys": {}}, fixed)
-            made.append((await catalog.create_collection(database, new, get_or_create=False))[0])
+            made.append((await catalog.create_collection(database, new, get_or_create=True))[0])
 
     await asyncio.gather(*(creator() for _ in range(CREATORS)))
     return 1000 * (time.monotonic() - began_s) / count

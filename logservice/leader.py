@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from logservice.config import LogserviceConfig
 from logservice.garbage import Garbage
-from logservice.loops import PAUSE_AFTER_FAILURE_S, every
+from logservice.loops import PAUSE_AFTER_FAILURE_S, SWEEP_REST_RATIO, every
 from logservice.reconcile import Reconciler
 from logservice.recover import Recovery
 from logservice.schedule import Scheduler
@@ -119,10 +119,10 @@ class Leader:
             self._watch(),
             trimmer.run(),
             every("schedule", config.tick_s, scheduler.tick, clock),
-            every("sweep", config.sweep_s, scheduler.sweep, clock),
+            every("sweep", config.sweep_s, scheduler.sweep, clock, SWEEP_REST_RATIO),
             every("snapshot", config.snapshot_s, snapshot, clock),
             every("collect_deleted", COLLECT_DELETED_S, tools.collector.collect_deleted, clock),
-            every("repair_rows", config.sweep_s, repair_rows, clock),
+            every("repair_rows", config.sweep_s, repair_rows, clock, SWEEP_REST_RATIO),
             every("collect_orphans", COLLECT_ORPHANS_S, tools.collector.collect_orphans, clock),
             every("commit_numbers", TIDY_COMMITS_S, commits.tidy, clock),
             every("garbage", config.garbage_s, collect_garbage, clock),

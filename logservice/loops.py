@@ -17,10 +17,18 @@ FAILURES: Final = Counter("polychrome_logservice_failures", "Steps that failed a
 
 REST_RATIO: Final = 4
 """A step that took t seconds rests for at least 4 t: with very many shards the log service must not crowd Redis."""
+SWEEP_REST_RATIO: Final = 20
+"""The same for a look at all collections: it only finds what processes that died left."""
 PAUSE_AFTER_FAILURE_S: Final = 1.0
 
 
-async def every(name: str, period_s: float, step: Callable[[], Awaitable[object]], clock: Clock) -> None:
+async def every(
+    name: str,
+    period_s: float,
+    step: Callable[[], Awaitable[object]],
+    clock: Clock,
+    rest_ratio: float = REST_RATIO,
+) -> None:
     """Repeats `step`. What is away is waited for; what is corrupt is reported, and doesn't stop the rest."""
     while True:
         began = clock.monotonic()
@@ -35,4 +43,4 @@ async def every(name: str, period_s: float, step: Callable[[], Awaitable[object]
             FAILURES.labels(name).inc()
             log.exception("step_refused", loop=name)
             pause_s = max(period_s, PAUSE_AFTER_FAILURE_S)
-        await clock.sleep(max(pause_s, REST_RATIO * (clock.monotonic() - began)))
+        await clock.sleep(max(pause_s, rest_ratio * (clock.monotonic() - began)))
