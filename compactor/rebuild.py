@@ -45,7 +45,9 @@ COPIES_MAX: Final = 64
 """Copies in one step, which may end behind a log that grows faster than it is copied."""
 SWITCH_OPS_MAX: Final = 4096
 """Appends are made to wait only when the last copy had no more than this: then the rest takes milliseconds."""
-BUILD_PRIORITY: Final = 1.0
+BUILD_PRIORITY: Final = 100.0
+"""Shards without segments of their own go before compactions of all others, or under writes that never pause they would
+wait behind them for ever."""
 
 
 class Rebuilder:
