@@ -142,7 +142,10 @@ elseif verb == 'copy' then
   if state.copied ~= ARGV[3] then return {'LOST'} end
   append(5)
   redis.call('HSET', KEYS[1], 'copied', ARGV[4])
-  for _, shard in ipairs(numbers(state.layout)) do redis.call('HSET', KEYS[1], 'copied:' .. shard, ARGV[4]) end
+  for _, shard in ipairs(numbers(state.layout)) do
+    -- Never back: what a shard's seed has, which may reach further than this, must not come a second time.
+    if get('copied', shard) < tonumber(ARGV[4]) then redis.call('HSET', KEYS[1], 'copied:' .. shard, ARGV[4]) end
+  end
 elseif verb == 'built' then
   redis.call('HSET', KEYS[1], 'built', ARGV[3])
 elseif verb == 'fence' then

@@ -277,3 +277,26 @@ async def test_new_shards_first_see_the_old_segments_and_then_have_their_own(sho
     await compact_all(shop, Layout(1, 3))
     assert not any([borrows(await shop.manifest(shard)) for shard in (1, 2, 3)])
     assert (await shop.log.read(shop.collection.id, 1, FIRST_ID)).state.building
+
+
+@pytest.mark.parametrize("trimmed", [False, True])
+async def test_a_shard_is_never_copied_from_before_its_seed(shop, monkeypatch, trimmed):
+    """One shard was compacted much further than the other, whose log takes several copies: replaying operations on
+    records that have them already would, for one, apply an update that came before its record was there.
+    """
+    rng = random.Random(9)
+    database = await shop.catalog.get_database("default_tenant", "default_database")
+    shop.collection = await make_collection(shop.catalog, database, "uneven", shards=2)
+    behind, ahead = ([i for i in map(str, range(400)) if shard_of([i], 2)[0] == shard] for shard in (0, 1))
+    for n in range(20):
+        await shop.write(Op.UPSERT, {i: row(rng) for i in behind[10 * n : 10 * n + 10]})
+        await shop.write(Op.UPDATE, {ahead[n]: row(rng)})  # changes nothing
+        await shop.write(Op.ADD, {ahead[n]: row(rng)})
+    await compact_all(shop, Layout(1, 1))
+    if trimmed:
+        [state] = await shop.log.states([(shop.collection.id, 1)])
+        assert await shop.log.trim(shop.collection.id, 1, state.pointer)
+    monkeypatch.setattr("compactor.rebuild.COPY_BYTES", 20_000)
+    await want(shop, 3)
+    await rebuild(shop)
+    assert await everything(shop) == shop.model
