@@ -46,8 +46,8 @@ def parse_with_rows(data: bytes, name: str) -> dict[str, Any] | None:
         if not isinstance(document, simdjson.Object):
             return None
         names = list(document)
-        if name not in names or len(set(names)) != len(names):
-            return None
+        if name not in names or len(set(names)) != len(names) or any("\0" in key for key in names):
+            return None  # simdjson looks members up by names that end at a NUL
         rows = _number_rows(document[name], data.count(b"[", *span))
     except (ValueError, TypeError, RuntimeError):  # no JSON, no row, no number that fits
         return None
@@ -59,13 +59,17 @@ def parse_with_rows(data: bytes, name: str) -> dict[str, Any] | None:
 
 
 def _span_of_rows(data: bytes, name: str) -> tuple[int, int] | None:
-    """From the first mention of the name to the next quote: no quotes are in rows of numbers."""
+    """From the mention of the name to the next quote: no quotes are in rows of numbers. None when the name is mentioned
+    again: only one of them is the member.
+    """
     key = b'"%b"' % name.encode()
     start = data.find(key)
     if start < 0 or not _ROWS_BEGIN.match(data, start + len(key)):
         return None
     start += len(key)
     end = data.find(b'"', start)
+    if end >= 0 and data.find(key, end) >= 0:
+        return None
     return start, (end if end >= 0 else len(data))
 
 

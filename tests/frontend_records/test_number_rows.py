@@ -68,6 +68,9 @@ def test_plain_rows_become_an_array(text: bytes) -> None:
         b'\xef\xbb\xbf{"rows":[[1]]}',
         b'{"rows":[[1e400]]}',
         b'{"rows":[[1]],"x":"\xff"}',
+        b'{"rows":[[1]],"a\\u0000b":1}',
+        b'{"x":{"rows":[[1]]},"rows":[[1,[2]]]}',
+        b'{"\\"rows":[[1]],"rows":[[1,[2]]]}',
     ],
 )
 def test_what_is_not_plain_is_left_to_the_general_parse(text: bytes) -> None:
