@@ -12,9 +12,9 @@ type. The rules are the wire contract's, section 14.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,11 @@ Rows = npt.NDArray[np.int64]
 _SPARSE_SHARE = 4
 """Documents are gathered before they are searched when at most one row in this many is of interest."""
 
+OPEN_MAX: Final = 8
+"""Clauses about documents that one verdict may be open about. Each holds masks of the whole part for as long as the
+verdict is kept, and a client may name thousands: further ones are decided about at once.
+"""
+
 
 class Part(Protocol):
     """What is filtered: a segment or a run of the tail. Columns are parallel, `rows` long."""
@@ -61,12 +66,14 @@ class Part(Protocol):
 @dataclass(slots=True)
 class Verdict:
     """What a filter says of the rows of a part; any number of threads may use it. `sure` is a part of `maybe`, and the
-    very same array when nothing is open. `decide` tells of any rows (ascending or not) which match.
+    very same array when nothing is open. `decide` tells of any rows (ascending or not) which match; `opened` is how
+    many clauses it looks into documents for.
     """
 
     sure: Mask
     maybe: Mask
     decide: Callable[[Rows], Mask]
+    opened: int = 0
 
     @property
     def settled(self) -> bool:
@@ -81,6 +88,7 @@ class Verdict:
             found[opened] = self.decide(opened)
             self.maybe = found  # this one first: what another thread sees in between is true as well
             self.sure = found
+            self.decide, self.opened = found.__getitem__, 0  # lets go of the clauses
         return self.sure
 
     def part(self, begin: int, end: int) -> Verdict:
@@ -114,9 +122,9 @@ def end_to_end(parts: Sequence[tuple[int, Verdict]]) -> Verdict:
 def evaluate(where: Where, part: Part) -> Verdict:
     """What `where` says of the rows of `part`."""
     if isinstance(where, All):
-        return _all([evaluate(clause, part) for clause in sorted(where.clauses, key=_cost)], part.rows)
+        return _all((evaluate(clause, part) for clause in sorted(where.clauses, key=_cost)), part.rows)
     if isinstance(where, AnyOf):
-        return _any([evaluate(clause, part) for clause in sorted(where.clauses, key=_cost)], part.rows)
+        return _any((evaluate(clause, part) for clause in sorted(where.clauses, key=_cost)), part.rows)
     if isinstance(where, DocumentContains | DocumentRegex):
         return _documents(where, part)
     found = _ids(where, part) if isinstance(where, IdIn) else _metadata(where, part)
@@ -145,12 +153,12 @@ def _cost(where: Where) -> int:
 # ---- all, any: cheap clauses first; each next one decides only about rows that are still open
 
 
-def _all(clauses: Sequence[Verdict], rows: int) -> Verdict:
-    maybe = _folded(np.logical_and, [clause.maybe for clause in clauses], np.ones(rows, np.bool_))
-    opened = [clause for clause in clauses if not clause.settled]
+def _all(clauses: Iterable[Verdict], rows: int) -> Verdict:
+    known, opened = _known(np.logical_and, clauses, np.ones(rows, np.bool_))
     if not opened:
-        return _settled(maybe)
-    sure = _folded(np.logical_and, [clause.sure for clause in clauses], maybe)
+        return _settled(known)
+    maybe = _folded(np.logical_and, known, [clause.maybe for clause in opened])
+    sure = _folded(np.logical_and, known, [clause.sure for clause in opened])
 
     def decide(rows: Rows) -> Mask:
         found = maybe[rows]
@@ -159,15 +167,15 @@ def _all(clauses: Sequence[Verdict], rows: int) -> Verdict:
             found[left] = clause.decide(rows[left])
         return found
 
-    return Verdict(sure, maybe, decide)
+    return Verdict(sure, maybe, decide, sum(clause.opened for clause in opened))
 
 
-def _any(clauses: Sequence[Verdict], rows: int) -> Verdict:
-    sure = _folded(np.logical_or, [clause.sure for clause in clauses], np.zeros(rows, np.bool_))
-    opened = [clause for clause in clauses if not clause.settled]
+def _any(clauses: Iterable[Verdict], rows: int) -> Verdict:
+    known, opened = _known(np.logical_or, clauses, np.zeros(rows, np.bool_))
     if not opened:
-        return _settled(sure)
-    maybe = _folded(np.logical_or, [clause.maybe for clause in clauses], sure)
+        return _settled(known)
+    sure = _folded(np.logical_or, known, [clause.sure for clause in opened])
+    maybe = _folded(np.logical_or, known, [clause.maybe for clause in opened])
 
     def decide(rows: Rows) -> Mask:
         found = sure[rows]
@@ -176,17 +184,28 @@ def _any(clauses: Sequence[Verdict], rows: int) -> Verdict:
             found[left] = clause.decide(rows[left])
         return found
 
-    return Verdict(sure, maybe, decide)
+    return Verdict(sure, maybe, decide, sum(clause.opened for clause in opened))
 
 
-def _folded(join: np.ufunc, masks: Sequence[Mask], of_none: Mask) -> Mask:
-    """The masks joined, in one new array however many they are; one alone is itself."""
-    if not masks:
-        return of_none
-    if len(masks) == 1:
-        return masks[0]
-    found: Mask = join(masks[0], masks[1])
-    for mask in masks[2:]:
+def _known(join: np.ufunc, clauses: Iterable[Verdict], known: Mask) -> tuple[Mask, list[Verdict]]:
+    """The settled clauses joined, into `known`, and the open ones. One clause is held at a time, however many there
+    are.
+    """
+    opened: list[Verdict] = []
+    for clause in clauses:
+        if clause.opened + sum(other.opened for other in opened) > OPEN_MAX:
+            clause.settle()
+        if clause.settled:
+            join(known, clause.sure, out=known)
+        else:
+            opened.append(clause)
+    return known, opened
+
+
+def _folded(join: np.ufunc, known: Mask, masks: Sequence[Mask]) -> Mask:
+    """All of the masks joined, in a new array."""
+    found: Mask = known.copy()
+    for mask in masks:
         join(found, mask, out=found)
     return found
 
@@ -233,7 +252,7 @@ def _documents(where: DocumentContains | DocumentRegex, part: Part) -> Verdict:
         hit[left] = _search(where, part.documents, rows[left])
         return ~hit if negated else hit
 
-    return Verdict(~some, ~none, decide) if negated else Verdict(none, some, decide)
+    return Verdict(~some, ~none, decide, 1) if negated else Verdict(none, some, decide, 1)
 
 
 def _search(where: DocumentContains | DocumentRegex, documents: pa.Array, rows: Rows) -> Mask:

@@ -12,7 +12,7 @@ from queryworker.filter import Part, Verdict, evaluate
 from shared.where import Where
 
 KEPT_MAX: Final = 16
-"""Of one part; each is one or two bytes a row."""
+"""Of one part; each is one or two bytes a row, and as much for each clause that it is open about."""
 
 
 class Verdicts:
@@ -25,7 +25,8 @@ class Verdicts:
 
     @property
     def bytes(self) -> int:
-        return 2 * self._part.rows * len(self._kept)
+        with self._changing:
+            return 2 * self._part.rows * sum(1 + verdict.opened for verdict in self._kept.values())
 
     def of(self, where: Where) -> Verdict:
         key = msgspec.msgpack.encode(where)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from queryworker.filter import end_to_end, evaluate
+from queryworker.filter import OPEN_MAX, end_to_end, evaluate
 from shared.where import (
     All,
     AnyOf,
@@ -148,3 +148,14 @@ def test_a_verdict_without_clauses_about_documents_is_settled_from_the_start(tmp
 def test_an_order_operator_on_a_string_is_a_programming_error(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="takes a number"):
         evaluate(MetadataCompare("k", Compare.GT, "a"), part_of([], tmp_path))
+
+
+@pytest.mark.parametrize("join", [All, AnyOf])
+def test_a_verdict_is_open_about_few_clauses_however_many_there_are(tmp_path: Path, join: Any) -> None:
+    part = part_of(_ROWS, tmp_path)
+    clauses = [DocumentContains(f"ext {i}", join is All) for i in range(40)]
+    verdict = evaluate(join([join(clauses[begin : begin + 10]) for begin in range(0, 40, 10)]), part)
+    assert 0 < verdict.opened <= OPEN_MAX
+    hit = {row for row in range(100) if any(f"ext {i}" in f"text {row}" for i in range(40))}
+    assert set(np.flatnonzero(verdict.settle())) == (set(range(100)) - hit if join is All else hit)
+    assert verdict.opened == 0
