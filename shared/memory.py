@@ -1,9 +1,9 @@
 """Gives back to the system what a process needed for a while: bodies of requests, batches, graphs under construction.
 
-The C library keeps freed memory for the next time, in one arena per thread, and gives it back only from the end of
-each. After bulk work that is most of what a process seems to hold. Asked to, it gives back every free page; that takes
-a few milliseconds and makes the next bulk work fault its pages in again, so it is asked when the process has come to
-rest.
+The C library keeps freed memory for the next time. After bulk work that is most of what a process seems to hold. Asked
+to, it gives back every free page but those at the ends of arenas other than the first; so there is only that one. It
+takes a few milliseconds and makes the next bulk work fault its pages in again, so it is asked when the process has come
+to rest.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import asyncio
 import ctypes
 import time
 from typing import Final
-
-import pyarrow as pa
 
 LOOK_EVERY_S: Final = 2.0
 WORK_S: Final = 0.5
@@ -26,6 +24,7 @@ KEPT_BYTES: Final = 16 * 1024 * 1024
 _OF_SYSTEM_BYTES: Final = 4 * 1024 * 1024
 _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
+_ARENA_MAX: Final = -8
 """glibc's numbers of what `mallopt` sets."""
 
 
@@ -58,20 +57,29 @@ async def give_back_at_rest() -> None:
         looked_s = now_s
 
 
+def in_one_arena() -> None:
+    """All threads take their memory from the same place. To be called while there is only one."""
+    _set(_ARENA_MAX, 1)
+
+
 def keep_for_reuse() -> None:
-    """Lets each arena keep KEPT_BYTES of freed memory until the next rest. By itself the C library gives back whatever
-    block is longer than 128 KiB as soon as it is free: for a process that makes such arrays all the time, faulting the
-    pages in again costs more than what is computed in them.
+    """Keeps KEPT_BYTES of freed memory until the next rest. By itself the C library gives back whatever block is longer
+    than 128 KiB as soon as it is free: for a process that makes such arrays all the time, faulting the pages in again
+    costs more than what is computed in them.
     """
+    _set(_MMAP_THRESHOLD, _OF_SYSTEM_BYTES)
+    _set(_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def _set(what: int, value: int) -> None:
+    """Only glibc can be told."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, _OF_SYSTEM_BYTES)
-        mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(what, value)
 
 
 def give_back() -> None:
-    """Does it now. Without glibc only Arrow's part."""
-    pa.default_memory_pool().release_unused()
+    """Does it now. Only glibc can be told."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -30,7 +30,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from shared import telemetry
 from shared.config import ConfigError, ProcessConfig, read
 from shared.errors import Unavailable
-from shared.memory import give_back_at_rest
+from shared.memory import give_back_at_rest, in_one_arena
 
 GC_CONTAINERS: Final = 20_000
 
@@ -71,6 +71,7 @@ def main(role: str, config_type: type[C], open_service: OpenService[C]) -> None:
     if not config.process_id:
         config = dataclasses.replace(config, process_id=f"{role}-{socket.gethostname()}-{os.getpid()}")
     telemetry.configure(role, config.process_id, config.log_level)
+    in_one_arena()
     _spare_the_collector()
     sys.exit(uvloop.run(run(role, config, open_service)))
 
