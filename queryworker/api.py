@@ -2,7 +2,11 @@
 
 Calls that came together are sorted by shard; each shard is made current once for all of them. Then plain queries that
 differ in nothing but their vectors are one job for a thread, and every other call is a job of its own, so that a slow
-filter holds nobody up.
+filter holds nobody up. What takes less than handing it to a thread is answered at once.
+
+While threads have nothing else to do, jobs begin on what the shard was a moment ago, and the log is asked meanwhile.
+When nothing has changed, that is what the shard is, and the answers are right: none leaves before. Else they are
+thrown away, and the jobs begin anew.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from queryworker.answers import Reading
 from queryworker.batches import batches
 from queryworker.shards import Shards
 from queryworker.threads import Threads
+from queryworker.view import Snapshot
 from shared import telemetry
 from shared.errors import InvalidArgument
 from shared.rpc.messages import EVERYTHING, CountRequest, GetRequest, PrefetchRequest, QueryRequest, Shard
@@ -27,6 +32,9 @@ from shared.rpc.server import Call, Serve
 
 DECODED_ON_LOOP_MAX: Final = 64 * 1024
 """Longer requests are decoded in a thread."""
+
+LIGHT_IDS_MAX: Final = 32
+"""So many records are looked up in less time than a thread takes to wake up."""
 
 
 class _OfShard(Protocol):
@@ -66,7 +74,7 @@ class Api:
 
     def methods(self) -> Mapping[str, Serve]:
         count = _Method(_decoder(CountRequest), _reads_no_row, _one_each, _each(answers.count))
-        get = _Method(_decoder(GetRequest), _never, _one_each, _each(answers.get))
+        get = _Method(_decoder(GetRequest), _names_few_rows, _one_each, _each(answers.get))
         query = _Method(_decoder(QueryRequest), _never, batches, answers.query_together)
         prefetch = _Method(_decoder(PrefetchRequest), _always, _one_each, _each(lambda _reading, _request: b""))
         methods = {"count": count, "get": get, "query": query, "prefetch": prefetch}
@@ -108,6 +116,12 @@ class Api:
     async def _answer(self, method: _Method, shard: Shard, asked: Sequence[_Asked]) -> None:
         telemetry.request_id.set(asked[0].call.request_id)  # the others' are in nobody's way
         began_s = time.perf_counter()
+        light = [one for one in asked if method.is_light(one.request)]
+        heavy = [one for one in asked if not method.is_light(one.request)] if light else asked
+        likely = self._shards.likely(shard) if heavy and self._threads.idle else None
+        early = _Early()
+        if likely is not None:
+            self._begin(method, likely, 0.0, heavy, early.finish)
         try:
             snapshot = await self._shards.snapshot(shard)
         except BaseException as error:
@@ -115,16 +129,23 @@ class Api:
             if not isinstance(error, Exception):
                 raise
             return
-        reading = Reading(snapshot, self._worker, time.perf_counter() - began_s)
-        heavy: list[_Asked] = []
-        for one in asked:
-            if method.is_light(one.request):
-                _hand_over([one], _perform(method.work, reading, [one]), None)
-            else:
-                heavy.append(one)
-        for numbers in method.jobs([one.request for one in heavy]):
-            job = [heavy[number] for number in numbers]
-            self._threads.begin(functools.partial(_hand_over, job), _perform, method.work, reading, job)
+        waited_s = time.perf_counter() - began_s
+        for one in light:
+            _hand_over([one], _perform(method.work, Reading(snapshot, self._worker, waited_s), [one]), None)
+        if snapshot is likely:
+            early.release()
+        elif heavy:
+            self._begin(method, snapshot, waited_s, heavy, _hand_over)
+
+    def _begin(
+        self, method: _Method, snapshot: Snapshot, waited_s: float, asked: Sequence[_Asked], finish: _Finish
+    ) -> None:
+        jobs = method.jobs([one.request for one in asked])
+        alone = self._threads.idle and len(jobs) == 1
+        reading = Reading(snapshot, self._worker, waited_s, alone=alone)
+        for numbers in jobs:
+            job = [asked[number] for number in numbers]
+            self._threads.begin(functools.partial(finish, job), _perform, method.work, reading, job)
 
 
 class _Outcome(NamedTuple):
@@ -159,6 +180,28 @@ def _hand_over(asked: Sequence[_Asked], outcomes: list[_Outcome] | None, error: 
             outcome.call.fail(outcome.error)
 
 
+_Finish = Callable[[Sequence[_Asked], list[_Outcome] | None, BaseException | None], None]
+
+
+class _Early:
+    """Holds back what became of jobs until it is known to be right."""
+
+    def __init__(self) -> None:
+        self._held: list[tuple[Sequence[_Asked], list[_Outcome] | None, BaseException | None]] = []
+        self._right = False
+
+    def finish(self, asked: Sequence[_Asked], outcomes: list[_Outcome] | None, error: BaseException | None) -> None:
+        if self._right:
+            _hand_over(asked, outcomes, error)
+        else:
+            self._held.append((asked, outcomes, error))
+
+    def release(self) -> None:
+        self._right = True
+        for ended in self._held:
+            _hand_over(*ended)
+
+
 def _fail(asked: Sequence[_Asked], error: BaseException) -> None:
     for one in asked:
         one.call.fail(error)
@@ -187,6 +230,11 @@ def _one_each(requests: Sequence[Any]) -> Sequence[Sequence[int]]:
 def _reads_no_row(request: CountRequest) -> bool:
     """A thread would cost more than the answer."""
     return request.selection == EVERYTHING
+
+
+def _names_few_rows(request: GetRequest) -> bool:
+    ids = request.selection.ids
+    return ids is not None and len(ids) <= LIGHT_IDS_MAX and request.selection.where is None
 
 
 def _always(_request: Any) -> bool:

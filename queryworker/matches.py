@@ -16,16 +16,28 @@ from shared.rpc.messages import Selection
 
 class Matches(NamedTuple):
     """The living rows of a part that a selection means: `matching` of them, those of `mask`, or all when it is None.
-    With a `verdict` only some of them: it decides which (see `queryworker.filter`).
+    With a `verdict` only some of them: it decides which (see `queryworker.filter`). `chosen` are the rows, ascending,
+    where they are known by number: a mask of a few rows among all is made for those alone who need one.
     """
 
     part: ViewPart
-    mask: Mask | None
+    some: Mask | None
     matching: int
     verdict: Verdict | None = None
+    chosen: Rows | None = None
+
+    @property
+    def mask(self) -> Mask | None:
+        if self.chosen is None:
+            return self.some
+        mask = np.zeros(self.part.rows, np.bool_)
+        mask[self.chosen] = True
+        return mask
 
     def rows(self, begin: int = 0, end: int | None = None) -> Rows:
         """Ascending, from the place `begin` to the place `end`."""
+        if self.chosen is not None:
+            return self.chosen[begin:end]
         if self.mask is not None:
             return np.flatnonzero(self.mask)[begin:end]
         return np.arange(*slice(begin, end).indices(self.part.rows))
@@ -47,10 +59,9 @@ def select(snapshot: Snapshot, selection: Selection) -> list[Matches]:
 
 
 def of_rows(part: ViewPart, rows: Rows) -> Matches:
-    """Those of the rows that live."""
-    mask = np.zeros(part.rows, np.bool_)
-    mask[rows] = True
-    return _of(part, mask if part.alive is None else mask & part.alive)
+    """Those of the rows, which ascend, that live."""
+    chosen = rows if part.alive is None else rows[part.alive[rows]]
+    return Matches(part, None, len(chosen), chosen=chosen)
 
 
 def _select_ids(snapshot: Snapshot, ids: Sequence[str], selection: Selection) -> list[Matches]:

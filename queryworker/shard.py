@@ -44,6 +44,9 @@ LOAD_RETRY_S: Final = 1.0
 CORRUPT_RETRY_S: Final = 10.0
 """How long a manifest that is corrupt is believed to be: its files are not fetched again for every read."""
 
+APPLIED_ON_LOOP_MAX: Final = 16 * 1024
+"""Bytes of entries that take no longer to apply than to be handed to a thread."""
+
 FOLLOW_OPS_MIN: Final = 256
 """A log that grew by this many operations from one look to the next is looked at again by itself."""
 
@@ -115,6 +118,8 @@ class ServedShard:
         self._running: asyncio.Task[ShardView] | None = None
         self._next: asyncio.Task[ShardView] | None = None
         self._loading: asyncio.Task[ShardView] | None = None
+        self._unchanged = False
+        """Whether the last look at the log found nothing new."""
         self._load_after_s = 0.0
         self._corrupt: tuple[Pointer | None, str, float] | None = None
         self._indexing: asyncio.Task[None] | None = None
@@ -143,6 +148,10 @@ class ServedShard:
         else:
             self._next_check()
         return view.at() if as_of is None else self._at(view, as_of)
+
+    def likely(self) -> Snapshot | None:
+        """The newest snapshot of a shard that had not changed when the log was looked at last."""
+        return self._view.at() if self._view is not None and self._unchanged else None
 
     @property
     def bytes(self) -> int:
@@ -252,6 +261,7 @@ class ServedShard:
             last = pending[-1].id if pending else view.last
             CHECKS.inc()
             read = await self._log.read(self.collection, self.number, last, READ_BYTES_MAX, known)
+            self._unchanged = read is known
             if read is known:
                 return read.state
             known = None
@@ -271,7 +281,10 @@ class ServedShard:
 
     async def _apply(self, view: ShardView, entries: list[Entry]) -> None:
         try:
-            await self._threads.run(view.apply, entries)
+            if sum(len(entry.payload) for entry in entries) <= APPLIED_ON_LOOP_MAX:
+                view.apply(entries)
+            else:
+                await self._threads.run(view.apply, entries)
         except Exception:
             if self._view is view:  # it may have half of an entry now
                 self._view = None

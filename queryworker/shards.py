@@ -76,6 +76,12 @@ class Shards:
                 del self._shards[key]
             raise
 
+    def likely(self, asked: messages.Shard) -> Snapshot | None:
+        """What `snapshot` will probably answer, very object; None where nothing can be said."""
+        shard = self._shards.get((asked.collection, asked.shard))
+        newest = asked.as_of is None and asked.read_level is not ReadLevel.INDEX_ONLY
+        return shard.likely() if shard is not None and newest else None
+
     def tidy(self) -> None:
         """Let go of what need not be held any longer; see `evictions`."""
         now = self._clock.monotonic()

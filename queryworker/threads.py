@@ -45,6 +45,7 @@ class Threads:
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._done: deque[_Done] = deque()
+        self._pending = 0
         self._nice = nice if sys.platform == "linux" else 0
         self._told = False
         """Whether the loop has been told that results are there. Set by the threads, cleared by the loop before it
@@ -76,8 +77,14 @@ class Threads:
         self.begin(finish, unless_cancelled)
         return await answer
 
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was begun is finished."""
+        return self._pending == 0
+
     def begin(self, finish: Finish, work: Callable[..., Any], *arguments: Any) -> None:
         """Do `work(*arguments)` in a thread, then call `finish` on the loop with its result or what it raised."""
+        self._pending += 1
         self._jobs.put(_Job(finish, work, arguments))
 
     async def close(self) -> None:
@@ -100,6 +107,7 @@ class Threads:
         self._told = False
         while self._done:
             finish, result, error = self._done.popleft()
+            self._pending -= 1
             finish(result, error)
 
 

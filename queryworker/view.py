@@ -11,6 +11,7 @@ mask (see `shared.memtable`). A later manifest means another view, which continu
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -74,10 +75,10 @@ class Snapshot:
             if ref is not None and self.parts[ref.segment].lives(ref.row):
                 rows[ref.segment].append(ref.row)
         slots = self.memtable.find(wanted, self.tail)
-        slots = np.sort(slots[slots >= 0])
-        of_tail = np.split(slots, np.searchsorted(slots, self.tail_starts[1:]))
-        segments = [np.sort(np.array(part, np.int64)) for part in rows[: -len(of_tail)]]
-        return [*segments, *(some - start for some, start in zip(of_tail, self.tail_starts, strict=True))]
+        for slot in slots[slots >= 0].tolist():
+            stretch = bisect_right(self.tail_starts, slot) - 1
+            rows[stretch - len(self.tail_starts)].append(slot - self.tail_starts[stretch])
+        return [np.array(sorted(part), np.int64) for part in rows]
 
 
 class ShardView:

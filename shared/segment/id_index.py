@@ -13,6 +13,7 @@ import xxhash
 from shared.errors import Corrupt
 from shared.segment.format import HEADER_BYTES, IDS_MAGIC
 from shared.segment.mapping import map_bytes
+from shared.segment.texts import TextReader
 
 
 def _hashes(ids: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
@@ -44,7 +45,7 @@ class IdIndex:
         self._seed = int.from_bytes(header[16:24], "little")
         self._hashes = mapped[HEADER_BYTES : HEADER_BYTES + 8 * rows].view("<u8")
         self._rows = mapped[HEADER_BYTES + 8 * rows :].view("<u4")
-        self._column = column
+        self._ids = TextReader(column)
 
     def find(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
         """The row of each id, -1 where it is missing.
@@ -64,7 +65,7 @@ class IdIndex:
             if not len(asked):
                 return found
             rows = self._rows[place].astype(np.int64)
-            stored = self._column.take(pa.array(rows)).to_pylist()
+            stored = self._ids.read(rows)
             same = np.array([ids[i] == text for i, text in zip(asked.tolist(), stored, strict=True)], dtype=bool)
             found[asked[same]] = rows[same]
             asked, place, wanted = asked[~same], place[~same] - 1, wanted[~same]
