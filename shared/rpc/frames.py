@@ -44,6 +44,9 @@ HEAD_BYTES: Final = _HEAD.size
 ALONE_BYTES: Final = 64 * 1024
 """A longer payload travels in a frame of its own: nobody else should wait until all of it has arrived."""
 
+ANSWER_BYTES_MAX: Final = HEAD_BYTES + 32
+"""What a frame with one good answer has beside its payload."""
+
 TOGETHER_MAX: Final = 64
 """Calls in one frame."""
 

@@ -76,7 +76,7 @@ class Call:
     def answer(self, payload: bytes) -> None:
         """That is the result."""
         if not self.done:
-            if len(payload) + frames.HEAD_BYTES > self._connection.server.frame_bytes_max:
+            if len(payload) + frames.ANSWER_BYTES_MAX > self._connection.server.frame_bytes_max:
                 self.fail(errors.InvalidArgument(f"the answer has {len(payload)} bytes; ask for less"))
             else:
                 self._end("ok")

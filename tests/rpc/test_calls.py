@@ -272,9 +272,10 @@ async def test_a_bad_header_closes_the_connection() -> None:
         assert not server.connections
 
 
-async def test_an_answer_over_the_limit_is_an_error_not_a_broken_connection() -> None:
+@pytest.mark.parametrize("size", [985, 2000])
+async def test_an_answer_over_the_limit_is_an_error_not_a_broken_connection(size: int) -> None:
     async def big(_payload: memoryview) -> bytes:
-        return bytes(2000)
+        return bytes(size)
 
     async with serving({"big": big, "echo": echo}, frame_bytes_max=1000) as (_, client, address):
         with pytest.raises(errors.InvalidArgument, match="ask for less"):
