@@ -14,6 +14,9 @@ from shared.where import Where
 KEPT_MAX: Final = 16
 """Of one part; each is one or two bytes a row, and as much for each clause that it is open about."""
 
+FILTER_BYTES_MAX: Final = 64 * 1024
+"""The verdict of a longer filter is not kept: the filter alone would take more than what is counted."""
+
 
 class Verdicts:
     """Any number of threads may use it."""
@@ -30,6 +33,8 @@ class Verdicts:
 
     def of(self, where: Where) -> Verdict:
         key = msgspec.msgpack.encode(where)
+        if len(key) > FILTER_BYTES_MAX:
+            return evaluate(where, self._part)
         with self._changing:
             verdict = self._kept.get(key)
             if verdict is not None:
