@@ -123,16 +123,18 @@ def _in_order(matches: Sequence[Matches], begin: int = 0, end: int | None = None
 
 
 def _inserted_at(snapshot: Snapshot, positions: npt.NDArray[np.int64]) -> list[Matches]:
-    """The living rows that were inserted at these positions; those that are gone are left out."""
+    """The living rows that were inserted at these positions, which ascend; those that are gone are left out."""
     return [of_rows(part, _rows_inserted_at(part, positions)) for part in snapshot.parts]
 
 
 def _rows_inserted_at(part: ViewPart, positions: npt.NDArray[np.int64]) -> Rows:
     if not part.ordered:
         return np.flatnonzero(np.isin(part.inserted, positions))
-    rows = np.searchsorted(part.inserted, positions)
-    rows = rows[rows < part.rows]
-    return rows[np.isin(part.inserted[rows], positions)]
+    rows: Rows = np.searchsorted(part.inserted, positions)
+    inside = rows < part.rows
+    rows, positions = rows[inside], positions[inside]
+    hit: Mask = part.inserted[rows] == positions  # other parts' positions lead to rows of this one as well
+    return rows[hit]
 
 
 # ---- query

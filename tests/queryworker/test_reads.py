@@ -128,6 +128,22 @@ async def test_the_second_phase_of_a_get_sends_exactly_the_records_at_the_given_
         assert second.columns.documents == [None, "new", None, None]
 
 
+async def test_the_second_phase_finds_each_record_once_however_many_parts_its_positions_lie_in(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        for rows in (range(3000), range(3000, 3050)):
+            await world.write([Operation(Op.ADD, f"r{i}", (float(i),) * DIMENSION) for i in rows])
+            await world.compact()
+        first = await world.worker.get(get_request(world, as_of=None, explain=True))
+        assert first.explanation is not None
+        assert first.explanation.segments == 2
+        positions = np.frombuffer(first.inserted, "<i8")
+        for begin, end in ((0, 3050), (2990, 3010), (2999, 3001), (3000, 3020)):
+            part = get_request(world, as_of=first.position, inserted=positions[begin:end].astype("<i8").tobytes())
+            assert (await world.worker.get(part)).columns.ids == first.columns.ids[begin:end]
+
+
 async def test_reads_of_several_shards_together_hold_every_record_once(
     valkey_server: RedisServer, keys: Keys, tmp_path: Path
 ) -> None:
