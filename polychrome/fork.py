@@ -3,8 +3,8 @@
 Most of what the processes of a cluster import is the same: it is imported once, here, and every child shares those
 pages until it writes to them. A cluster takes half of the memory then, and is up in half of the time.
 
-This process must have one thread only when it forks: other threads, and the locks they hold, would not be there in the
-copy. `prepare` imports what starts none.
+This process must have no other thread of its own when it forks: threads, and the locks they hold, would not be there in
+the copy. `prepare` imports what starts none but that of Arrow's allocator, which knows about forks.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ForkedModule:
 
     def __init__(self, module: str, name: str, environ: Mapping[str, str], log_path: Path) -> None:
         self._process = multiprocessing.get_context("fork").Process(
-            target=_become, args=(module, name, environ, log_path), name=name
+            target=_become, args=(os.getpid(), module, name, environ, log_path), name=name
         )
         self._process.start()
         assert self._process.pid is not None
@@ -74,12 +74,14 @@ class ForkedModule:
             os.kill(self.pid, number)
 
 
-def _become(module: str, name: str, environ: Mapping[str, str], log_path: Path) -> None:
+def _become(parent: int, module: str, name: str, environ: Mapping[str, str], log_path: Path) -> None:
     """The child's life: what a shell would do between fork and exec, then the module."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     os.setpgid(0, 0)
     die_with_parent()
+    if os.getppid() != parent:  # it died before that was asked for
+        os._exit(1)
     _LIBC.prctl(_PR_SET_NAME, name.encode()[:15])
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for standard in (1, 2):

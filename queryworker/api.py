@@ -108,7 +108,7 @@ class Api:
     async def _serve_large(self, method: _Method, call: Call) -> None:
         try:
             request = await self._threads.run(method.decode, call.payload)
-        except InvalidArgument as error:
+        except Exception as error:
             call.fail(error)
         else:
             await self._answer(method, request.shard, [_Asked(call, request)])
