@@ -13,6 +13,10 @@ because a compaction took those before it.
     stretches   [  full  )[  full   )[ grows )  no graph yet  )
     a view           ^ origin                                   its first stretch has slots that it does not
 
+A compaction takes the tail from its beginning meanwhile, about as fast as this indexes it. Where much is to be indexed,
+both from the beginning would be the same work twice: so here it begins in the middle, and the first half is scanned
+until it is compacted.
+
 Threads. One thread at a time builds (`grow`), another may `forget_before` meanwhile; any number read `stretches`, a
 tuple that is replaced as a whole.
 """
@@ -34,6 +38,9 @@ STEP_ROWS: Final = 4096
 
 STRETCH_ROWS: Final = 4 * STEP_ROWS
 """Longer ones would cost more to insert into and less to search: this is about where recall suffers from neither."""
+
+HALVED_ROWS_MIN: Final = 4 * STRETCH_ROWS
+"""A tail without any graph that is as long as this is indexed from its middle."""
 
 EFFORT_SHARE: Final = 0.5
 """Of the collection's `ef_construction`: the graph is for minutes, and stretches are small."""
@@ -60,7 +67,9 @@ class Stretch:
 
 
 class TailGraphs:
-    """See the module. `stretches` are ascending and do not overlap; gaps are slots that no view has any more."""
+    """See the module. `stretches` are ascending and do not overlap; gaps are slots that are only scanned, or that no
+    view has any more.
+    """
 
     def __init__(self, params: GraphParams) -> None:
         self._params = GraphParams(
@@ -70,7 +79,7 @@ class TailGraphs:
         self._replacing = threading.Lock()
 
     def indexed(self, origin: int) -> int:
-        """How many slots of a view with this origin are not to be indexed any more."""
+        """Up to which slot of a view with this origin nothing is to be indexed any more."""
         return max(0, self.stretches[-1].stop - origin) if self.stretches else 0
 
     def due(self, origin: int, slots: int) -> bool:
@@ -78,8 +87,10 @@ class TailGraphs:
         return slots - self.indexed(origin) >= STEP_ROWS
 
     def grow(self, vectors: Vectors, origin: int) -> None:
-        """Adds the next STEP_ROWS of a view's slots, whose vectors these are. For a thread that may take its time."""
+        """Indexes the next STEP_ROWS of a view's slots, which have these vectors. For a thread that may take long."""
         begin = self.indexed(origin)
+        if not begin and len(vectors) >= HALVED_ROWS_MIN:
+            begin = len(vectors) // 2
         step = vectors[begin : begin + STEP_ROWS]
         last = self.stretches[-1] if self.stretches else None
         place = origin + begin

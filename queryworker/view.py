@@ -175,7 +175,7 @@ class ShardView:
             start, end = max(begin, stretch.start - self.origin), stretch.stop - self.origin
             if end > tail.rows or end <= begin:
                 continue
-            if start > begin:  # slots whose graphs were let go of, since the newest view does not have them
+            if start > begin:  # slots that have no graph, or whose graphs went, since the newest view has not got them
                 parts.append(TailPart(tail, self.index, begin, start))
             parts.append(TailPart(tail, self.index, start, end, stretch, self.origin))
             begin = end

@@ -23,7 +23,7 @@ from shared.segment.stack import SegmentStack
 from shared.segment.writer import write_segment
 
 DIMENSION, QUERIES = 16, 40
-STEP, STRETCH = 2500, 5000
+STEP, STRETCH, HALVED = 2500, 5000, 18_000
 PARAMS = GraphParams(Space.L2, ef_construction=100, max_neighbors=16, threads=1)
 VECTORS = np.random.default_rng(1).standard_normal((20_000, DIMENSION)).astype(np.float32)
 
@@ -32,6 +32,7 @@ VECTORS = np.random.default_rng(1).standard_normal((20_000, DIMENSION)).astype(n
 def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tail_graphs, "STEP_ROWS", STEP)
     monkeypatch.setattr(tail_graphs, "STRETCH_ROWS", STRETCH)
+    monkeypatch.setattr(tail_graphs, "HALVED_ROWS_MIN", HALVED)
 
 
 def _empty() -> ShardView:
@@ -99,6 +100,19 @@ def test_a_grown_tail_is_searched_by_graphs_and_finds_what_a_scan_finds() -> Non
     ]
     assert _recall(before, np.arange(13_000)) == 1.0
     assert _recall(after, np.arange(13_000)) >= 0.97
+
+
+def test_a_long_tail_is_indexed_from_its_middle_since_its_beginning_is_compacted_meanwhile() -> None:
+    view = _empty()
+    _write(view, Op.ADD, range(HALVED))
+    _index_all(view)
+    parts = [(part.rows, part.graph is not None) for part in view.at().parts]
+    assert parts == [(HALVED // 2, False), (STRETCH, True), (STEP, True), (1500, False)]
+    _write(view, Op.ADD, range(HALVED, 20_000))
+    _index_all(view)
+    parts = [(part.rows, part.graph is not None) for part in view.at().parts]
+    assert parts == [(HALVED // 2, False), (STRETCH, True), (STRETCH, True), (1000, False)]
+    assert _recall(view.at(), np.arange(20_000)) >= 0.97
 
 
 def test_older_reads_and_dead_rows_are_right_over_the_graphs_of_a_newer_tail() -> None:
