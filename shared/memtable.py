@@ -27,7 +27,7 @@ began. That holds because
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -48,11 +48,14 @@ _ROWS_FIRST: Final = 256
 Positions = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int64]
 
+_Ref = tuple[int, int]
+"""Segment of the base, row in it."""
+
 
 class Base(Protocol):
     """What lies below the tail. Knows nothing of the tail's kills."""
 
-    def find(self, ids: Sequence[str]) -> Sequence[tuple[int, int] | None]:
+    def find(self, ids: Sequence[str]) -> Sequence[_Ref | None]:
         """(segment, row) of each id that has a live row, None for the others."""
         ...
 
@@ -174,10 +177,12 @@ class Memtable:
         ops: npt.NDArray[np.uint8] = batch.column("op").to_numpy()
         ids: list[str] = batch.column("id").to_pylist()
         vectors, given = self._embeddings(batch)
-        if self._is_new(ops, ids, given):
+        unknown = list({id_ for id_ in ids if id_ not in self._latest})
+        below = dict(zip(unknown, self.base.find(unknown), strict=True))
+        if self._is_new(ops, ids, given, below):
             self._insert(batch, ids, vectors, positions)
         else:
-            self._apply_each(batch, ops, ids, vectors, given, positions)
+            self._apply_each(batch, ops, ids, vectors, given, positions, below)
         self.position = max(self.position, end)
         self.bytes += batch.nbytes
 
@@ -197,15 +202,17 @@ class Memtable:
         matrix = flat.to_numpy(zero_copy_only=False).reshape(-1, dimension)  # a copy only where rows are null
         return matrix, column.is_valid().to_numpy(zero_copy_only=False)
 
-    def _is_new(self, ops: npt.NDArray[np.uint8], ids: list[str], given: npt.NDArray[np.bool_]) -> bool:
-        """Whether every operation inserts a record of its own, so that they can be taken as columns."""
+    def _is_new(
+        self, ops: npt.NDArray[np.uint8], ids: list[str], given: npt.NDArray[np.bool_], below: Mapping[str, _Ref | None]
+    ) -> bool:
+        """Whether every operation inserts a record of its own, so that they can be taken as columns. `below` has what
+        the base has of the ids that the tail did not touch.
+        """
         return (
-            len(ids) > 0
-            and bool(np.isin(ops, (Op.ADD, Op.UPSERT)).all())
+            0 < len(ids) == len(below)  # no id is known, none is there twice
+            and all(ref is None for ref in below.values())
             and bool(given.all())
-            and self._latest.keys().isdisjoint(ids)
-            and len(set(ids)) == len(ids)
-            and all(ref is None for ref in self.base.find(ids))
+            and bool(((ops == Op.ADD) | (ops == Op.UPSERT)).all())
         )
 
     def _insert(self, batch: pa.RecordBatch, ids: list[str], vectors: Vector, positions: Positions) -> None:
@@ -235,10 +242,9 @@ class Memtable:
         vectors: Vector,
         given: npt.NDArray[np.bool_],
         positions: Positions,
+        below: Mapping[str, _Ref | None],
     ) -> None:
         """One operation after the other: an operation may meet what the one before it left."""
-        unknown = list({id_ for id_ in ids if id_ not in self._latest})
-        below = dict(zip(unknown, self.base.find(unknown), strict=True))
         rows = zip(
             ops.tolist(),
             ids,
@@ -253,7 +259,7 @@ class Memtable:
             brought = Given(vectors[i] if has_vector else None, document, metadata, uri)
             self._apply_one(Op(op), id_, below.get(id_), brought, position)
 
-    def _apply_one(self, op: Op, id_: str, below: tuple[int, int] | None, given: Given, position: int) -> None:
+    def _apply_one(self, op: Op, id_: str, below: _Ref | None, given: Given, position: int) -> None:
         slot = self._latest.get(id_)
         current: Record | None = None
         if slot is not None:

@@ -50,11 +50,10 @@ class SegmentStack:
     def record(self, ref: RowRef) -> Record:
         """The whole record at a row; its embedding is a view of the segment's matrix."""
         segment = self.segments[ref.segment]
-        columns = segment.records
+        row = np.array([ref.row])
 
         def cell(name: str) -> str | None:
-            value: str | None = columns.column(name)[ref.row].as_py()
-            return value
+            return segment.text(name).read(row)[0]
 
         return Record(
             embedding=np.asarray(segment.vectors[ref.row]),
@@ -62,5 +61,5 @@ class SegmentStack:
             metadata=cell("metadata"),
             uri=cell("uri"),
             inserted=int(segment.inserted[ref.row]),
-            written=int(columns.column("written")[ref.row].as_py()),
+            written=int(segment.records.column("written")[ref.row].as_py()),
         )
