@@ -68,7 +68,7 @@ class CompactorConfig(ProcessConfig):
     )
     nice: int = setting(
         "POLYCHROME_COMPACTOR_NICE",
-        "By how much this process gives way to others of the machine, 0 to 19; `polychrome up` sets 4.",
+        "How much this process gives way to others of the machine at least, 0 to 19; `polychrome up` sets 4.",
         default=0,
         parse=_parse_nice,
     )

@@ -189,7 +189,7 @@ class CompactorService:
 @contextlib.asynccontextmanager
 async def open_service(config: CompactorConfig) -> AsyncIterator[CompactorService]:
     """Opens scratch space, object storage and the log. Raises Unavailable while one of them is away."""
-    os.nice(config.nice)  # before there are threads: they inherit it
+    _give_way(config.nice)  # before there are threads: they inherit it
     clock = SystemClock()
     with _scratch(config.scratch_dir) as (building, cached):
         keys = Keys(config.redis_prefix)
@@ -205,6 +205,11 @@ async def open_service(config: CompactorConfig) -> AsyncIterator[CompactorServic
             rebuilder = Rebuilder(shard_log, rebuilds, jobs, objects, cache, checkpoints, clock, name)
             membership = Membership(redis, keys, "compactor")
             yield CompactorService(jobs, compactor, rebuilder, checkpoints, clock, config, membership)
+
+
+def _give_way(nice: int) -> None:
+    """Opening is tried again while something is away; `os.nice` adds to what earlier calls have added."""
+    os.nice(max(0, nice - os.nice(0)))
 
 
 @contextlib.contextmanager

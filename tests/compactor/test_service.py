@@ -257,3 +257,17 @@ async def test_a_real_process_killed_at_any_step_leaves_nothing_that_its_success
         assert await service.run_once("me")
     assert (await shop.manifest()).version == 1
     assert await shop.records() == shop.model
+
+
+async def test_however_often_opening_is_tried_the_process_gives_way_only_so_much(shop, jobs, monkeypatch):
+    niceness = [1]
+
+    def nice(more):
+        niceness.append(niceness[-1] + more)
+        return niceness[-1]
+
+    monkeypatch.setattr(os, "nice", nice)
+    config = read(CompactorConfig, environment(shop, POLYCHROME_COMPACTOR_NICE="4"))
+    for _ in range(3):
+        async with open_service(config):
+            assert niceness[-1] == 4
