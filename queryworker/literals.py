@@ -84,7 +84,9 @@ class _Piece:
             return self.need
         if not self.texts or min(len(text.encode()) for text in self.texts) < _BYTES_MIN:
             return None
-        occurs = tuple(map(Occurs, sorted(self.texts)))
+        # Where a text occurs, so does every other one that is a part of it.
+        least = [text for text in self.texts if not any(other in text for other in self.texts - {text})]
+        occurs = tuple(map(Occurs, sorted(least)))
         return occurs[0] if len(occurs) == 1 else Some(occurs)
 
 

@@ -8,11 +8,16 @@ vectors, the true share of the r nearest in a beam is as good as that of the 10 
     r             30    100    300    1000
     with a beam  200    300    600    2000
 
-which the square root of r follows while r is small, and twice r beyond. What is known before is the share of matching
-rows in the whole part; near the query it may be another one. So after a search the same rule is asked again with the
-rank that the last row wanted was found at; when that says that the beam was too narrow, or fewer rows than wanted were
-left, it gives the next beam. As soon as a beam would cost more than comparing all matching rows, those are compared.
-So an answer always has min(k, matching) rows, and as many of the right ones as without a filter.
+which the square root of r follows while r is small, and twice r beyond. That makes a filtered search as good as an
+unfiltered one, 0.983 at recall@10; it is to be better, because whoever filters without a graph finds all. So the beam
+is widened more, the more rows do not match: where half of them match, recall is 0.985 by that rule alone and 0.995 with
+twice the beam.
+
+What is known before is the share of matching rows in the whole part; near the query it may be another one. So after a
+search the same rule is asked again with the rank that the last row wanted was found at; when that says that the beam
+was too narrow, or fewer rows than wanted were left, it gives the next beam. As soon as a beam would cost more than
+comparing all matching rows, those are compared. So an answer always has min(k, matching) rows, and no fewer of the
+right ones than without a filter.
 
 Costs are in units of one row of a sequential scan: at 384 dimensions 0.13 us; 0.13 us for a gathered row while all of
 them stay in the processor's cache, 0.3 us beyond; 2.5 us for a row of a beam. They all grow alike with the dimension.
@@ -32,6 +37,9 @@ BEAM_COST: Final = 19.0
 
 BEAM_MARGIN_PERCENT: Final = 15
 """Graphs that were extended, or whose rows died in part, find a little less than one built at once."""
+
+FILTER_MARGIN_PERCENT: Final = 250
+"""What is added to that by the share of rows that do not match."""
 
 TOLERANCE: Final = 1.25
 """A beam is searched again when it should have been wider by more than this: matching rows lie among the others by
@@ -88,7 +96,7 @@ def _share(seen: Seen, wanted: int) -> float:
 
 
 def _beam(share: float, wanted: int, ef_search: int) -> int:
-    least = ef_search * (100 + BEAM_MARGIN_PERCENT) / 100
+    least = ef_search * (100 + BEAM_MARGIN_PERCENT + FILTER_MARGIN_PERCENT * (1 - share)) / 100
     # `wanted` of `wanted / share` rows match, give or take two deviations of a coin thrown for each.
     apart = (wanted + 2 * math.sqrt(wanted * (1 - share))) / share
     return math.ceil(max(least / math.sqrt(share), apart, (2 - share) * wanted / share))

@@ -38,6 +38,7 @@ def met(need: Need | None, document: str) -> bool:
         ("foo.*bar", Every((Occurs("foo"), Occurs("bar")))),
         ("foo|bar", Some((Occurs("bar"), Occurs("foo")))),
         ("colou?r", Some((Occurs("color"), Occurs("colour")))),
+        (r"\bword(s|ed|er)?\b", Occurs("word")),
         ("(?:lib|py)x-[ab]", Some(tuple(map(Occurs, ["libx-a", "libx-b", "pyx-a", "pyx-b"])))),
         ("(foo.|bar.)x", Some((Occurs("foo"), Occurs("bar")))),
         ("(abc)+d", Occurs("abc")),

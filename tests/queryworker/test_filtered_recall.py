@@ -1,5 +1,5 @@
-"""Filtered queries on real records: as many hits as there should be, and recall as without a filter, at every
-selectivity and however the filter lies to the query.
+"""Filtered queries on real records: as many hits as there should be, and recall no lower than without a filter, at
+every selectivity and however the filter lies to the query.
 """
 
 from __future__ import annotations
@@ -116,17 +116,22 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Real:
 
 @pytest.fixture(scope="module")
 def unfiltered(real: Real) -> float:
-    """At ef_search 100; the goal of every filter."""
+    """At ef_search 100."""
     recall = real.recall(None, lambda _: True)
     assert recall >= 0.985
     return recall
+
+
+def goal(unfiltered: float, share: float) -> float:
+    """Of a filter that this share of the rows matches."""
+    return 0.995 if share <= 0.6 else unfiltered - 0.01
 
 
 @pytest.mark.parametrize("share", [0.0005, 0.01, 0.03, 0.1, 0.2, 0.5, 0.9, 0.99])
 def test_filters_that_have_nothing_to_do_with_the_vectors(real: Real, unfiltered: float, share: float) -> None:
     chosen = np.random.default_rng(2).permutation(ROWS)[: round(share * ROWS)].tolist()
     rows = set(chosen)
-    assert real.recall(MetadataIn("row", chosen), rows.__contains__) >= unfiltered - 0.01
+    assert real.recall(MetadataIn("row", chosen), rows.__contains__) >= goal(unfiltered, share)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.3, 0.6])
@@ -136,7 +141,7 @@ def test_filters_that_lie_to_one_side_of_the_vectors(real: Real, unfiltered: flo
     bound = float(np.quantile(real.along, 1 - share if above else share))
     matching = real.along > bound if above else real.along < bound
     where = MetadataCompare("along", Compare.GT if above else Compare.LT, bound)
-    assert real.recall(where, matching.tolist().__getitem__) >= unfiltered - 0.01
+    assert real.recall(where, matching.tolist().__getitem__) >= goal(unfiltered, share)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +158,7 @@ def test_filters_that_lie_to_one_side_of_the_vectors(real: Real, unfiltered: flo
 def test_real_fields(real: Real, unfiltered: float, where: Where) -> None:
     part = real.snapshot.parts[0]
     matching = part.match(where).settle()
-    assert real.recall(where, lambda row: bool(matching[row])) >= unfiltered - 0.01
+    assert real.recall(where, lambda row: bool(matching[row])) >= goal(unfiltered, float(matching.mean()))
 
 
 TEXTS = ["library", "Library", "editor", "zq", "a", "Haskell", "nowhere to be found", "\u00e9"]
