@@ -200,6 +200,8 @@ class Memtable:
             raise Corrupt(f"a batch of {column.type} in a collection of dimension {self.dimension}")
         flat = column.values.slice(column.offset * dimension, len(column) * dimension)
         matrix = flat.to_numpy(zero_copy_only=False).reshape(-1, dimension)  # a copy only where rows are null
+        if column.null_count == 0:
+            return matrix, np.ones(len(column), np.bool_)
         return matrix, column.is_valid().to_numpy(zero_copy_only=False)
 
     def _is_new(
