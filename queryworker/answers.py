@@ -24,12 +24,11 @@ Explainable = TypeVar("Explainable", GetResponse, QueryResponse)
 
 
 class Reading(NamedTuple):
-    """A snapshot, which worker has it, and how long it took to get it. `alone`: nothing else is to be done."""
+    """A snapshot, which worker has it, and how long it took to get it."""
 
     snapshot: Snapshot
     worker: str
     waited_s: float
-    alone: bool = False
 
 
 def count(reading: Reading, request: CountRequest) -> bytes:
@@ -66,10 +65,10 @@ def query_together(reading: Reading, requests: Sequence[QueryRequest]) -> list[b
 
 
 def _alone(reading: Reading, request: QueryRequest) -> bytes:
-    """With many vectors of one client, who waits for all of them, several threads search at once. Where others wait
-    there would be no use in that.
+    """With many vectors of one client, who waits for all of them, several threads search at once. In a batch there
+    would be no use in that: others are behind it.
     """
-    threads = max(1, min(PROCESSORS, request.n_queries // VECTORS_PER_THREAD_MIN)) if reading.alone else 1
+    threads = max(1, min(PROCESSORS, request.n_queries // VECTORS_PER_THREAD_MIN))
     return _answer(request, _explained(reading, execute.query(reading.snapshot, request, threads)))
 
 

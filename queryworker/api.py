@@ -140,10 +140,8 @@ class Api:
     def _begin(
         self, method: _Method, snapshot: Snapshot, waited_s: float, asked: Sequence[_Asked], finish: _Finish
     ) -> None:
-        jobs = method.jobs([one.request for one in asked])
-        alone = self._threads.idle and len(jobs) == 1
-        reading = Reading(snapshot, self._worker, waited_s, alone=alone)
-        for numbers in jobs:
+        reading = Reading(snapshot, self._worker, waited_s)
+        for numbers in method.jobs([one.request for one in asked]):
             job = [asked[number] for number in numbers]
             self._threads.begin(functools.partial(finish, job), _perform, method.work, reading, job)
 
