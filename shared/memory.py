@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import time
 from typing import Final
 
@@ -79,7 +80,10 @@ def _set(what: int, value: int) -> None:
 
 
 def give_back() -> None:
-    """Does it now. Only glibc can be told."""
+    """Does it now. What hangs in cycles goes first: a process at rest would never come to collecting it. Without glibc
+    that is all.
+    """
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,6 +1,7 @@
 import asyncio
 import subprocess
 import sys
+import weakref
 
 import pytest
 
@@ -73,3 +74,15 @@ def test_arrow_takes_its_memory_where_it_can_be_given_back_from() -> None:
     program = "import shared.service, pyarrow; print(pyarrow.default_memory_pool().backend_name)"
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=CHECKOUT)
     assert told.stdout.strip() == "system"
+
+
+def test_what_hangs_in_a_cycle_is_let_go_of() -> None:
+    class Node:
+        other: object
+
+    first, second = Node(), Node()
+    first.other, second.other = second, first
+    alive = weakref.ref(first)
+    del first, second
+    memory.give_back()
+    assert alive() is None
