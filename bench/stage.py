@@ -47,7 +47,7 @@ class Effort:
 FULL: Final = Effort(
     name="full",
     runs=3,
-    ingest_runs=3,
+    ingest_runs=2,
     seconds=1.2,
     upserts=200,
     collections=1000,
