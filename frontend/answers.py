@@ -32,11 +32,6 @@ class Answer(web.StreamResponse):
         self._lines = "" if content_type is None else f"Content-Type: {content_type}\r\n"
         self._request: web.BaseRequest | None = None
 
-    @property
-    def head_lines(self) -> str:
-        """The header lines so far; what the connection and the length need comes when it is sent."""
-        return self._lines
-
     def add(self, name: str, value: str) -> None:
         """Adds a header. The value has to be free of line ends, whoever it comes from."""
         self._lines += f"{name}: {value}\r\n"

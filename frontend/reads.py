@@ -158,7 +158,7 @@ async def _get_page(
         try:
             return await _get_in_two_phases(workers, collection, request, page, told)
         except StaleRead:
-            continue
+            told.clear()  # this page is not the answer
     raise Unavailable("The collection changed too fast for a consistent read; try again")
 
 

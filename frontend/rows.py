@@ -56,6 +56,7 @@ class RowCache:
         self._rows_max = rows_max
         self._age_max_s = age_max_s
         self._rows: OrderedDict[str, tuple[Collection, float]] = OrderedDict()
+        self._renewed: set[str] = set()  # rows that are being fetched because they are old
 
     async def resolve(self, tenant: str, database: str, collection_id_text: str) -> Collection:
         """Checks 2 to 4 of the contract's order: the database's name, the id's form, the collection's existence
@@ -69,15 +70,17 @@ class RowCache:
             return await self._fetch(tenant, database, collection_id)
         row, fetched_s = known
         now_s = self._clock.monotonic()
-        if now_s - fetched_s <= self._age_max_s:
+        if now_s - fetched_s <= self._age_max_s or collection_id in self._renewed:
             self._rows.move_to_end(collection_id)
             return row
-        self._rows[collection_id] = (row, now_s)  # one asks; the others go on with what there is until it has heard
+        self._renewed.add(collection_id)  # one asks; the others go on with what there is until it has heard
         try:
             return await self._fetch(tenant, database, collection_id)
         except NotFound:
             self.forget(collection_id)
             raise
+        finally:
+            self._renewed.discard(collection_id)
 
     async def read(self, tenant: str, database: str, collection_id_text: str) -> Collection:
         """Like `resolve`, and the row as it is now, whatever the cache holds."""

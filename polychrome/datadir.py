@@ -6,12 +6,14 @@ redis/          the server's append-only file and configuration
 objects/        the object store
 scratch/        what compactors and query workers may lose
 logs/           one file per process
+name            random: tells this directory's processes from others that share a server with them
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -52,6 +54,7 @@ class DataDir:
 
     def __init__(self, root: Path, lock_fd: int) -> None:
         self.root = root
+        self.name = _name_of(root)
         self.lock_fd = lock_fd
 
     @property
@@ -117,6 +120,16 @@ def temporary_data_dir() -> Iterator[DataDir]:
             yield data_dir
     finally:
         shutil.rmtree(root)
+
+
+def _name_of(root: Path) -> str:
+    """Made once. A draft is moved over it: half a name would be another one's beginning."""
+    path = root / "name"
+    if not path.exists():
+        draft = path.with_suffix(".new")
+        draft.write_text(secrets.token_hex(4))
+        draft.replace(path)
+    return path.read_text()
 
 
 def _register_path(root: Path) -> Path:

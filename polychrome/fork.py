@@ -4,7 +4,7 @@ Most of what the processes of a cluster import is the same: it is imported once,
 pages until it writes to them. A cluster takes half of the memory then, and is up in half of the time.
 
 This process must have no other thread of its own when it forks: threads, and the locks they hold, would not be there in
-the copy. `prepare` imports what starts none but that of Arrow's allocator, which knows about forks.
+the copy. `prepare` imports what starts none.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import sys
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +45,12 @@ class ClusterOptions:
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """Where the state is, whoever runs it."""
+    """Where the state is, whoever runs it. `name` tells the processes that are planned here from others there."""
 
     redis_url: str
     bucket_url: str
     scratch: Path
+    name: str
 
 
 def process_specs(options: ClusterOptions, stores: Stores) -> list[ProcessSpec]:
@@ -63,7 +63,7 @@ def process_specs(options: ClusterOptions, stores: Stores) -> list[ProcessSpec]:
         "frontend": (options.frontends, _frontend_environ(options)),
     }
     return [
-        _spec(role, number, {**common, **environ, **_identity(role, number, stores.scratch)})
+        _spec(role, number, {**common, **environ, **_identity(role, number, stores)})
         for role in START_ORDER
         if role in by_role
         for count, environ in [by_role[role]]
@@ -88,12 +88,12 @@ def _frontend_environ(options: ClusterOptions) -> dict[str, str]:
     return environ
 
 
-def _identity(role: str, number: int, scratch: Path) -> dict[str, str]:
+def _identity(role: str, number: int, stores: Stores) -> dict[str, str]:
     """A name and a folder of scratch space: both stay the process's own when it is started again. So what a killed one
     held, a lease or its place among the live ones, is not waited for.
     """
-    folder = scratch / f"{role}-{number}"
-    name = {"POLYCHROME_PROCESS_ID": f"{role}-{number}-{socket.gethostname()}-{zlib.crc32(bytes(scratch)):08x}"}
+    folder = stores.scratch / f"{role}-{number}"
+    name = {"POLYCHROME_PROCESS_ID": f"{role}-{number}-{socket.gethostname()}-{stores.name}"}
     match role:
         case "compactor":
             return {**name, "POLYCHROME_COMPACTOR_SCRATCH_DIR": str(folder)}

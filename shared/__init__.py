@@ -9,3 +9,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Arrow takes its memory from the C library: what it freed then goes back to the system with the rest (shared.memory).
 # Its own allocator keeps it, in as many places as there are threads. Read once, when pyarrow is imported.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+# So that one has nothing to tidy up, and needs no thread for it: a process with threads cannot be copied safely
+# (polychrome.fork).
+os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")

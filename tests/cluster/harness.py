@@ -136,7 +136,7 @@ class ClusterBuilder:
             objects = stack.enter_context(storage(self.directory / "objects"))
             if self.s3:
                 _create_bucket(objects)
-            specs = process_specs(self._options(), Stores(redis.url, objects.url, self.directory / "scratch"))
+            specs = process_specs(self._options(), Stores(redis.url, objects.url, self.directory / "scratch", "test"))
             yield stack.enter_context(self._run(redis, objects, [self._own(spec, objects) for spec in specs]))
 
     @contextmanager

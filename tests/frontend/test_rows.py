@@ -7,7 +7,7 @@ import pytest
 
 from frontend.rows import RowCache
 from shared.catalog import Collection, Database, NewCollection
-from shared.errors import InvalidArgument, NotFound
+from shared.errors import InvalidArgument, NotFound, Unavailable
 from tests.frontend.memory_catalog import MemoryCatalog
 
 PLACE = ("default_tenant", "default_database")
@@ -82,6 +82,23 @@ async def test_an_old_row_is_read_again_once_however_many_ask(
     for _ in range(2):
         with pytest.raises(NotFound):
             await rows.resolve(*PLACE, row.id)
+
+
+async def test_an_old_row_that_could_not_be_read_again_is_still_old(
+    catalog: CountingCatalog, clock: StillClock, rows: RowCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = await rows.resolve(*PLACE, (await add(catalog)).id)
+    clock.time_s += 10.1
+
+    async def away(*_: object) -> None:
+        raise Unavailable("Redis is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(catalog, "get_database", away)
+        with pytest.raises(Unavailable):
+            await rows.resolve(*PLACE, row.id)
+    await rows.resolve(*PLACE, row.id)
+    assert catalog.lookups == 2
 
 
 async def test_checks_come_in_the_contracts_order(rows: RowCache) -> None:

@@ -115,6 +115,13 @@ async def test_every_answer_of_a_worker_is_explained_and_nothing_else_changes() 
     assert one == await got(FakeWorkers([[Row(1, (1, 0))]]), Page(), COLUMNS, shards=1)
 
 
+async def test_a_page_that_was_read_anew_explains_that_reading_alone() -> None:
+    workers = three_shards()
+    workers.failures = [StaleRead("compacted")]
+    answer = await got(workers, Page(1, 2), Wanted(GET_DEFAULT, explain=True), shards=3)
+    assert [told["shard"] for told in answer["explain"]] == [0, 1, 2, 0, 2]
+
+
 @pytest.mark.parametrize("shards", [1, 3])
 async def test_a_query_is_explained_by_every_shard(shards: int) -> None:
     workers: Any = FakeWorkers([[Row(i + 1, (i, 0))] for i in range(shards)])

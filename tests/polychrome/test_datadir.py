@@ -38,6 +38,13 @@ def test_a_process_that_outlives_the_supervisor_keeps_the_lock(tmp_path: Path) -
         pass
 
 
+def test_every_data_directory_has_a_name_of_its_own_and_keeps_it(tmp_path: Path) -> None:
+    with open_data_dir(tmp_path / "one") as one, open_data_dir(tmp_path / "two") as two:
+        assert one.name != two.name
+    with open_data_dir(tmp_path / "one") as again:
+        assert again.name == one.name
+
+
 def test_the_register_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
     register = Register(
         "http://127.0.0.1:8000", "redis://:secret@127.0.0.1:1/0", "pc", [ProcessEntry("a", "b", 1, None)]

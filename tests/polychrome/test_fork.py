@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,11 @@ def test_a_copy_takes_signals_itself_whatever_this_process_does_with_them(
         assert child.poll() is None
     child.send_signal(signal.SIGTERM)
     assert child.wait(30) == -signal.SIGTERM
+
+
+def test_the_process_that_is_copied_has_no_other_thread() -> None:
+    text = "import os, polychrome.fork as f; f.prepare(); print(len(os.listdir('/proc/self/task')))"
+    assert subprocess.run([sys.executable, "-c", text], check=True, capture_output=True, text=True).stdout == "1\n"
 
 
 def test_a_wanted_port_is_given_unless_it_is_taken() -> None:
