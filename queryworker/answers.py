@@ -24,11 +24,14 @@ Explainable = TypeVar("Explainable", GetResponse, QueryResponse)
 
 
 class Reading(NamedTuple):
-    """A snapshot, which worker has it, and how long it took to get it."""
+    """A snapshot, which worker has it, and how long it took to get it. `bytes_max`: an answer longer than that is not
+    to be made here (`execute.TooLongError`).
+    """
 
     snapshot: Snapshot
     worker: str
     waited_s: float
+    bytes_max: int | None = None
 
 
 def count(reading: Reading, request: CountRequest) -> bytes:
@@ -36,7 +39,7 @@ def count(reading: Reading, request: CountRequest) -> bytes:
 
 
 def get(reading: Reading, request: GetRequest) -> bytes:
-    found = execute.get(reading.snapshot, request)
+    found = execute.get(reading.snapshot, request, reading.bytes_max)
     if request.include is None:
         return msgspec.msgpack.encode(_explained(reading, found))
     return encode_get(found.columns, Wanted(request.include))

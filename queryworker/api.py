@@ -22,6 +22,7 @@ import msgspec
 from queryworker import answers
 from queryworker.answers import Reading
 from queryworker.batches import batches
+from queryworker.execute import TooLongError
 from queryworker.shards import Shards
 from queryworker.threads import Threads
 from queryworker.view import Snapshot
@@ -34,7 +35,12 @@ DECODED_ON_LOOP_MAX: Final = 64 * 1024
 """Longer requests are decoded in a thread."""
 
 LIGHT_IDS_MAX: Final = 32
-"""So many records are looked up in less time than a thread takes to wake up."""
+"""So many records are looked up in less time than a thread takes to wake up. They are in mapped files: of those that
+the system has put out of memory, a few pages for each record are read from the disk meanwhile.
+"""
+
+LIGHT_BYTES_MAX: Final = 128 * 1024
+"""Answers to calls that came together are given without a thread up to this length in total, roughly."""
 
 
 class _OfShard(Protocol):
@@ -130,12 +136,26 @@ class Api:
                 raise
             return
         waited_s = time.perf_counter() - began_s
-        for one in light:
-            _hand_over([one], _perform(method.work, Reading(snapshot, self._worker, waited_s), [one]), None)
+        too_long = self._answer_light(method, Reading(snapshot, self._worker, waited_s), light)
         if snapshot is likely:
             early.release()
         elif heavy:
             self._begin(method, snapshot, waited_s, heavy, _hand_over)
+        if too_long:
+            self._begin(method, snapshot, waited_s, too_long, _hand_over)
+
+    def _answer_light(self, method: _Method, reading: Reading, asked: Sequence[_Asked]) -> list[_Asked]:
+        """Those left over whose answers are too long for the loop."""
+        too_long: list[_Asked] = []
+        bytes_left = LIGHT_BYTES_MAX
+        for one in asked:
+            outcomes = _perform(method.work, reading._replace(bytes_max=bytes_left), [one])
+            if any(isinstance(outcome.error, TooLongError) for outcome in outcomes):
+                too_long.append(one)
+            else:
+                _hand_over([one], outcomes, None)
+                bytes_left = max(0, bytes_left - sum(len(outcome.answer) for outcome in outcomes))
+        return too_long
 
     def _begin(
         self, method: _Method, snapshot: Snapshot, waited_s: float, asked: Sequence[_Asked], finish: _Finish

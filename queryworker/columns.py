@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,9 @@ from queryworker.filter import Rows
 from queryworker.parts import ViewPart
 from queryworker.view import Snapshot
 from shared.rpc.messages import Columns
+
+FLOAT_BYTES: Final = 12
+"""Of a number of an embedding in JSON."""
 
 
 class Filled(NamedTuple):
@@ -53,6 +56,15 @@ def assemble(snapshot: Snapshot, parts: npt.NDArray[np.intp], rows: Rows, wanted
         dimension=dimension,
     )
     return inserted, columns
+
+
+def encoded_bytes(snapshot: Snapshot, parts: npt.NDArray[np.intp], rows: Rows, wanted: Filled) -> int:
+    """About how long an answer with these rows is. Reads none of what it counts."""
+    columns = (("document", wanted.documents), ("metadata", wanted.metadatas), ("uri", wanted.uris))
+    found = len(rows) * (snapshot.dimension or 0) * FLOAT_BYTES if wanted.embeddings else 0
+    for share in _shares(snapshot, parts, rows):
+        found += sum(share.part.text_bytes(column, share.rows) for column, is_wanted in columns if is_wanted)
+    return found
 
 
 def _shares(snapshot: Snapshot, parts: npt.NDArray[np.intp], rows: Rows) -> list[_Share]:

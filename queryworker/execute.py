@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from queryworker.columns import Filled, assemble
+from queryworker.columns import Filled, assemble, encoded_bytes
 from queryworker.explain import Trace
 from queryworker.filter import Rows
 from queryworker.matches import Matches, of_rows, select
@@ -49,7 +49,12 @@ def count(snapshot: Snapshot, request: CountRequest) -> CountResponse:
 # ---- get
 
 
-def get(snapshot: Snapshot, request: GetRequest) -> GetResponse:
+class TooLongError(Exception):
+    """The answer would be longer than was said."""
+
+
+def get(snapshot: Snapshot, request: GetRequest, bytes_max: int | None = None) -> GetResponse:
+    """Raises TooLongError, before it reads the records, when they have about more than `bytes_max`."""
     trace = Trace()
     if request.inserted is not None:
         matches = _inserted_at(snapshot, np.frombuffer(request.inserted, "<i8"))
@@ -61,6 +66,8 @@ def get(snapshot: Snapshot, request: GetRequest) -> GetResponse:
     found = _matching(matches, begin, end, trace)
     trace.ended("search")
     wanted = Filled(request.ids, request.documents, request.metadatas, request.uris, request.embeddings)
+    if bytes_max is not None and encoded_bytes(snapshot, found.parts, found.rows, wanted) > bytes_max:
+        raise TooLongError
     inserted, columns = assemble(snapshot, found.parts, found.rows, wanted)
     trace.ended("assemble")
     return GetResponse(

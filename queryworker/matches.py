@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from queryworker.view import Snapshot
 from shared.rpc.messages import Selection
 
 
-class Matches(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Matches:
     """The living rows of a part that a selection means: `matching` of them, those of `mask`, or all when it is None.
     With a `verdict` only some of them: it decides which (see `queryworker.filter`). `chosen` are the rows, ascending,
     where they are known by number: a mask of a few rows among all is made for those alone who need one.
@@ -26,7 +28,7 @@ class Matches(NamedTuple):
     verdict: Verdict | None = None
     chosen: Rows | None = None
 
-    @property
+    @cached_property
     def mask(self) -> Mask | None:
         if self.chosen is None:
             return self.some

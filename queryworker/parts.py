@@ -62,6 +62,10 @@ class ViewPart(Protocol):
         """`id`, `document`, `metadata` or `uri` of these rows."""
         ...
 
+    def text_bytes(self, column: str, rows: Rows) -> int:
+        """About how long these texts are together."""
+        ...
+
 
 class SegmentPart:
     """A segment of the manifest."""
@@ -89,6 +93,9 @@ class SegmentPart:
 
     def texts(self, column: str, rows: Rows) -> list[str | None]:
         return self._segment.text(column).read(rows)
+
+    def text_bytes(self, column: str, rows: Rows) -> int:
+        return self._segment.text(column).bytes(rows)
 
 
 class _StretchSearcher:
@@ -149,3 +156,6 @@ class TailPart:
             "uri": tail.uris,
         }
         return list(map(values[column].__getitem__, (rows + self.start).tolist()))
+
+    def text_bytes(self, column: str, rows: Rows) -> int:
+        return sum(map(len, filter(None, self.texts(column, rows))))

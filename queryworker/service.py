@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import resource
+import secrets
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -131,7 +132,9 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
             config.idle_s,
         )
         stack.push_async_callback(shards.close)
-        api = Api(shards, threads, config.process_id)
+        name = f"queryworker-{secrets.token_hex(4)}"  # clients see it: it tells nothing about the machine
+        log.info("explains itself", worker=name)
+        api = Api(shards, threads, name)
         stack.push_async_callback(api.close)
         server = RpcServer(api.methods())
         stack.push_async_callback(server.close)

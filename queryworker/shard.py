@@ -45,7 +45,15 @@ CORRUPT_RETRY_S: Final = 10.0
 """How long a manifest that is corrupt is believed to be: its files are not fetched again for every read."""
 
 APPLIED_ON_LOOP_MAX: Final = 16 * 1024
-"""Bytes of entries that take no longer to apply than to be handed to a thread."""
+APPLIED_ON_LOOP_OPS_MAX: Final = 32
+"""Bytes of entries, and operations in them, that take no longer to apply than to be handed to a thread. Operations
+count because each may look up a row of a segment and copy it.
+"""
+
+LOOK_AGE_MAX_S: Final = 1.0
+"""Reads that need not ask the log are answered when the last look at it is no older. So nobody can go on reading a
+collection that was deleted.
+"""
 
 FOLLOW_OPS_MIN: Final = 256
 """A log that grew by this many operations from one look to the next is looked at again by itself."""
@@ -120,6 +128,8 @@ class ServedShard:
         self._loading: asyncio.Task[ShardView] | None = None
         self._unchanged = False
         """Whether the last look at the log found nothing new."""
+        self._looked_s = float("-inf")
+        """When the last look began that found the shard alive."""
         self._load_after_s = 0.0
         self._corrupt: tuple[Pointer | None, str, float] | None = None
         self._indexing: asyncio.Task[None] | None = None
@@ -137,10 +147,11 @@ class ServedShard:
 
     async def snapshot(self, as_of: int | None, *, fresh: bool) -> Snapshot:
         """The shard as of a position (None: now). Not `fresh`: as of whatever this worker has, which is brought up to
-        date behind the answer's back. Raises StaleRead too.
+        date behind the answer's back. The log is not asked for that, nor for a position that the worker has, unless the
+        last look at it is too old. Raises StaleRead too.
         """
         self.used_s = self._clock.monotonic()
-        view = self._view
+        view = self._view if self.used_s - self._looked_s <= LOOK_AGE_MAX_S else None
         if as_of is not None and view is not None and as_of <= view.position:
             return self._at(view, as_of)
         if view is None or fresh:
@@ -260,12 +271,13 @@ class ServedShard:
         while True:
             last = pending[-1].id if pending else view.last
             CHECKS.inc()
-            read = await self._log.read(self.collection, self.number, last, READ_BYTES_MAX, known)
+            began_s = self._clock.monotonic()
+            read = _alive(await self._log.read(self.collection, self.number, last, READ_BYTES_MAX, known))
+            self._looked_s = began_s
             self._unchanged = read is known
             if read is known:
                 return read.state
             known = None
-            _alive(read)
             prove(read, last, view.base.covers)
             pending += read.entries
             ready = whole_appends(pending)
@@ -281,7 +293,8 @@ class ServedShard:
 
     async def _apply(self, view: ShardView, entries: list[Entry]) -> None:
         try:
-            if sum(len(entry.payload) for entry in entries) <= APPLIED_ON_LOOP_MAX:
+            bytes_, operations = sum(len(entry.payload) for entry in entries), sum(entry.count for entry in entries)
+            if bytes_ <= APPLIED_ON_LOOP_MAX and operations <= APPLIED_ON_LOOP_OPS_MAX:
                 view.apply(entries)
             else:
                 await self._threads.run(view.apply, entries)

@@ -108,7 +108,10 @@ class Threads:
         while self._done:
             finish, result, error = self._done.popleft()
             self._pending -= 1
-            finish(result, error)
+            try:
+                finish(result, error)
+            except Exception as failure:  # the loop's to tell, as of any other callback; others wait behind it
+                self._loop.call_exception_handler({"message": "a result was not taken", "exception": failure})
 
 
 def _perform(job: _Job) -> _Done:

@@ -254,7 +254,9 @@ class _Peer:
             return
         self._connections.append(connection)
         for calls in self._board():
-            connection.send([call for call in calls if not call.answer.done()])
+            waiting = [call for call in calls if not call.answer.done()]
+            if waiting:
+                connection.send(waiting)
 
     def _board(self) -> list[Sequence[_Call]]:
         self._connecting = None

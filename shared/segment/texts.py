@@ -39,6 +39,11 @@ class TextReader:
             found = self._array.take(pa.array(rows)).to_pylist()
         return found
 
+    def bytes(self, rows: npt.NDArray[np.int64]) -> int:
+        """How long their texts are together. Reads none of them."""
+        ends = self._ends
+        return sum(ends[row + 1] - ends[row] for row in rows.tolist())
+
     def _one_by_one(self, rows: Sequence[int]) -> list[str | None]:
         data, ends, valid = self._data, self._ends, self._valid
         if valid is None:

@@ -19,7 +19,7 @@ from shared.placement import Layout
 from shared.redis.keys import Keys
 from shared.rpc import messages
 from tests.memtable.model import Operation
-from tests.queryworker.truth import assert_get, get_request
+from tests.queryworker.truth import assert_get
 from tests.queryworker.world import World, open_world
 from tests.redis_server import RedisServer
 
@@ -377,17 +377,6 @@ async def test_segments_that_a_new_manifest_keeps_are_not_opened_twice_and_dropp
 def _open_segments(world: World) -> set[int]:
     view = _shard(world)._view
     return set() if view is None else {id(segment) for segment in view.base.stack.segments}
-
-
-async def test_reads_as_of_a_position_in_hand_do_not_ask_the_log(
-    valkey_server: RedisServer, keys: Keys, tmp_path: Path
-) -> None:
-    async with open_world(valkey_server.url, keys, tmp_path) as world:
-        position = await world.write(_adds(0, 3))
-        await _count(world)
-        world.worker.log.reads = 0
-        answer = await world.worker.get(get_request(world, as_of=position))
-        assert (answer.position, world.worker.log.reads) == (position, 0)
 
 
 def _the_only(directory: Path, pattern: str) -> Path:

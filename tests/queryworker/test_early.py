@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from queryworker import answers
-from shared.model import Op
+from queryworker.api import LIGHT_BYTES_MAX
+from shared import record_answers
+from shared.model import Include, Op
 from shared.redis.keys import Keys
 from shared.rpc import messages
 from tests.memtable.model import Operation
@@ -110,3 +113,36 @@ async def test_few_records_by_id_and_small_writes_need_no_thread(
         assert found.columns.documents == ["another", "doc 7"]
         busy.set()
         await asyncio.gather(*jobs)
+
+
+async def test_long_answers_are_made_in_threads_whoever_else_waits(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    makers: dict[str, list[bool]] = {}
+    encode = record_answers.encode_get
+
+    def noted(columns: messages.Columns, *arguments: Any) -> bytes:
+        makers.setdefault(columns.ids[0], []).append(threading.current_thread() is threading.main_thread())
+        return encode(columns, *arguments)
+
+    monkeypatch.setattr(answers, "encode_get", noted)
+    long, half = "x" * (LIGHT_BYTES_MAX + 1), "y" * (LIGHT_BYTES_MAX // 2)
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        texts = {"long": long, "half": half, "other half": half, "short": "z"}
+        await world.write([Operation(Op.ADD, id_, (0.0, 1.0), text, {}) for id_, text in texts.items()])
+        for place in ("tail", "segment"):
+            makers.clear()
+            calls = [
+                DirectCall(
+                    messages.GetRequest(
+                        world.shard(), messages.Selection(ids=[id_]), documents=True, include=[Include.DOCUMENTS]
+                    )
+                )
+                for id_ in texts
+            ]
+            world.worker.api.methods()["get"](calls)
+            found = [orjson.loads(await call.outcome) for call in calls]
+            assert [one["documents"] for one in found] == [[text] for text in texts.values()]
+            assert makers == {"long": [False], "half": [True], "other half": [False], "short": [True]}, place
+            await world.compact()
+            await world.settled()

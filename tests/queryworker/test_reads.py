@@ -16,6 +16,7 @@ from shared.redis.keys import Keys
 from shared.rpc import messages
 from shared.where import All, Compare, DocumentContains, IdIn, MetadataCompare
 from tests.memtable.model import Operation
+from tests.queryworker.test_unasked import StillClock
 from tests.queryworker.truth import assert_get, assert_query, get_request, in_order, query_request, shown
 from tests.queryworker.world import DIMENSION, World, open_world
 from tests.redis_server import RedisServer
@@ -221,6 +222,7 @@ async def test_index_only_answers_without_asking_the_log_and_catches_up_by_itsel
 ) -> None:
     async with open_world(valkey_server.url, keys, tmp_path) as world:
         await world.write([Operation(Op.ADD, "a", (1.0, 2.0))])
+        world.worker.clock = StillClock()
         lagging = messages.CountRequest(world.shard(read_level=ReadLevel.INDEX_ONLY))
         assert (await world.worker.count(lagging)).count == 1
         await world.write([Operation(Op.ADD, "b", (1.0, 2.0))])

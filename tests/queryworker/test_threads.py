@@ -67,6 +67,24 @@ async def test_one_that_is_cancelled_while_it_runs_keeps_no_other_from_its_answe
     await threads.close()
 
 
+async def test_a_result_that_is_not_taken_strands_none_behind_it() -> None:
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
+    threads = Threads(1, "test")
+    answered = asyncio.Event()
+    failure = ValueError("not wanted")
+
+    def refuse(_result: object, _error: BaseException | None) -> None:
+        raise failure
+
+    for finish in (refuse, lambda _result, _error: answered.set()):
+        threads.begin(finish, int)
+    await threads.close()  # both are ready before the loop looks
+    await asyncio.wait_for(answered.wait(), 5)
+    assert told == [failure]
+    assert threads.idle
+
+
 async def test_closing_waits_for_what_has_begun() -> None:
     threads = Threads(1, "test")
     running, ended = threading.Event(), []

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from shared import errors, telemetry
 from shared.rpc import frames
 from shared.rpc.client import RpcClient
-from shared.rpc.frames import ALONE_BYTES, TOGETHER_MAX, AnswerHeader, CallHeader, FrameKind
+from shared.rpc.frames import ALONE_BYTES, TOGETHER_MAX, AnswerHeader, CallHeader, FrameKind, FrameReader
 from shared.rpc.server import Call, RpcServer, Serve
 
 Handler = Callable[[memoryview], Awaitable[bytes]]
@@ -365,6 +365,30 @@ async def test_a_cancelled_call_is_abandoned_alone_whether_it_was_sent_or_not() 
         assert [bytes(call.payload) for call in gate.calls[3:]] == [b"\x04", b"\x05"]
         gate.open()
         assert [bytes(await call) for call in (calls[0], calls[2], *held[1:])] == [b"\0", b"\2", b"\4", b"\5"]
+
+
+async def test_nothing_is_sent_for_calls_that_are_given_up_while_the_connection_is_made() -> None:
+    received: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.set_result(await reader.read(1024))
+        writer.close()
+
+    async with await asyncio.start_server(listen, "127.0.0.1", 0) as server:
+        client = RpcClient()
+        address = frames.join_address(*server.sockets[0].getsockname())
+        first = client.begin(address, "first", b"", timeout_s=60)
+        (peer,) = client._peers.values()
+        await asyncio.sleep(0)
+        assert peer._connecting is not None
+        first.cancel()
+        await until(lambda: len(peer._connections) == 1)
+        second = client.begin(address, "second", b"", timeout_s=60)
+        (frame,) = FrameReader(1024).feed(await asyncio.wait_for(received, 5))
+        assert [header.method for header, _ in frames.calls_of(frame)] == ["second"]
+        with pytest.raises(errors.Unavailable):
+            await second
+        await client.close()
 
 
 async def test_a_large_payload_travels_alone_and_no_frame_is_longer_than_it_may_be() -> None:

@@ -1,0 +1,106 @@
+"""Reads that are answered without asking the log, and those that could be but are not."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from queryworker.shard import LOOK_AGE_MAX_S
+from shared.clock import SystemClock
+from shared.errors import Gone
+from shared.model import Op, ReadLevel
+from shared.redis.keys import Keys
+from shared.rpc import messages
+from shared.segment.cache import SegmentCache
+from tests.memtable.model import Operation
+from tests.queryworker.truth import get_request
+from tests.queryworker.world import Worker, World, open_world
+from tests.redis_server import RedisServer
+
+ROWS = [Operation(Op.ADD, f"r{i}", (float(i), 1.0), f"doc {i}", {"n": i}) for i in range(9)]
+
+
+class StillClock(SystemClock):
+    """Stands until it is moved."""
+
+    time_s = 100.0
+
+    def monotonic(self) -> float:
+        return self.time_s
+
+
+@contextlib.asynccontextmanager
+async def another_worker(world: World, directory: Path) -> AsyncIterator[Worker]:
+    cache = SegmentCache(world.objects, directory / "another", 1 << 40)
+    await cache.open()
+    worker = Worker(world.log, world.objects, cache)
+    try:
+        yield worker
+    finally:
+        await worker.close()
+
+
+async def test_a_position_in_hand_is_read_without_asking_the_log_while_the_last_look_is_new(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        world.worker.clock = clock = StillClock()
+        position = await world.write(ROWS)
+        await world.worker.get(get_request(world))
+        for later_s, reads in ((LOOK_AGE_MAX_S, 0), (0.1, 1), (LOOK_AGE_MAX_S, 0)):
+            clock.time_s += later_s
+            world.worker.log.reads = 0
+            answer = await world.worker.get(get_request(world, as_of=position))
+            assert (answer.position, len(answer.columns.ids), world.worker.log.reads) == (position, 9, reads)
+
+
+async def test_a_deleted_collection_is_read_no_longer_than_the_last_look_is_new(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        world.worker.clock = clock = StillClock()
+        position = await world.write(ROWS)
+        await world.worker.get(get_request(world))
+        await world.lifecycle.mark_deleted([world.collection])
+        clock.time_s += LOOK_AGE_MAX_S + 0.1
+        with pytest.raises(Gone):
+            await world.worker.get(get_request(world, as_of=position))
+
+
+async def test_index_only_of_a_deleted_collection_is_refused_once_the_last_look_is_old(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        world.worker.clock = clock = StillClock()
+        await world.write(ROWS)
+        lagging = messages.CountRequest(world.shard(read_level=ReadLevel.INDEX_ONLY))
+        assert (await world.worker.count(lagging)).count == 9
+        await world.lifecycle.mark_deleted([world.collection])
+        clock.time_s += LOOK_AGE_MAX_S + 0.1
+        with pytest.raises(Gone):
+            await world.worker.count(lagging)
+
+
+@pytest.mark.parametrize("other", ["cold", "behind", "ahead"])
+async def test_the_two_phases_of_a_page_may_be_answered_by_two_workers(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path, other: str
+) -> None:
+    async with open_world(valkey_server.url, keys, tmp_path) as world, another_worker(world, tmp_path) as second:
+        await world.write(ROWS[:3])
+        await world.compact()
+        if other == "behind":
+            await second.get(get_request(world))
+        await world.write(ROWS[3:])
+        first = await world.worker.get(get_request(world, ids=False, limit=5))
+        await world.write([Operation(Op.DELETE, "r1"), Operation(Op.UPDATE, "r4", document="another")])
+        if other == "ahead":
+            await second.get(get_request(world))
+        positions = np.frombuffer(first.inserted, "<i8")[1:]
+        page = get_request(world, as_of=first.position, inserted=positions.tobytes())
+        found = await second.get(page)
+        assert found.columns.ids == ["r1", "r2", "r3", "r4"]
+        assert found.columns.documents == ["doc 1", "doc 2", "doc 3", "doc 4"]
