@@ -1,7 +1,7 @@
 """Catalog rows by collection id, cached.
 
-A row in the cache may be outdated; nothing depends on it. Every append and every read checks the collection's own state,
-so a stale row costs a second try: the caller that hears `StaleGeneration` or `Gone` asks `refresh`.
+A row in the cache may be outdated; nothing depends on it. Every append and every read checks the collection's own
+state, so a stale row costs a second try: the caller that hears `StaleGeneration` or `Gone` asks `refresh`.
 """
 
 from __future__ import annotations
