@@ -27,6 +27,16 @@ metadata.index    0   8  magic "PCMETA" 0 1
                          Per (key, kind) one column: the values in ascending order and the row of each. Kinds and arrays
                          are drawn in `shared.segment.columns`.
 
+sparse.index      0   8  magic "PCSPARS" 1
+                  8   8  u64  rows
+                 16   8  u64  where the directory begins
+                 24   8  u64  bytes of the directory
+                 32   .  arrays, each begins at a multiple of 8, in any order
+                  .   .  directory: msgpack (`shared.segment.sparse_file.SparseDirectory`)
+                         Per key with sparse vectors: indices <u4 [u] ascending, starts <i8 [u+1], rows <i4 [n],
+                         weights <f4 [n], least and most <f4 [u]; what they mean stands in `shared.segment.sparse_index`.
+                         Only when the schema has a sparse index that some row has a vector for.
+
 graph.hnsw        hnswlib 0.8.0's own format, label = row. Only with `limits.GRAPH_ROWS_MIN` rows or more. It guides the
                   search and decides no distance: those come from `records.arrow`. What vectors it holds stands in
                   `shared.segment.graph`.
@@ -54,9 +64,11 @@ RECORDS: Final = "records.arrow"
 IDS: Final = "ids.index"
 METADATA: Final = "metadata.index"
 GRAPH: Final = "graph.hnsw"
+SPARSE: Final = "sparse.index"
 
 IDS_MAGIC: Final = b"PCIDS\x00\x00" + bytes([FORMAT])
 METADATA_MAGIC: Final = b"PCMETA\x00" + bytes([FORMAT])
+SPARSE_MAGIC: Final = b"PCSPARS" + bytes([FORMAT])
 HEADER_BYTES: Final = 32
 
 _CHUNK_BYTES: Final = 4 * 1024 * 1024
