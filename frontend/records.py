@@ -145,7 +145,7 @@ async def query(request: web.Request) -> web.Response:
 
 
 async def search(request: web.Request) -> web.Response:
-    searches = await _read_body(request, read_search)
+    searches = (await _read_body(request, read_search)).searches
     async with _target(request) as target:
         check_search(searches)
         _check_search_indexes(target.collection, searches)
@@ -227,7 +227,7 @@ def _check_search_indexes(collection: Collection, searches: tuple[SearchPayload,
     """Raises InvalidArgument for a filter or a sparse query that needs an index that is off."""
     for payload in searches:
         check_filterable(collection, payload.where)
-        for knn in payload.knn:
+        for knn in payload.knns:
             if isinstance(knn.query, SparseVector):
                 check_key(collection.schema, knn.key, "sparse_vector")
 

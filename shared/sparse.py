@@ -25,8 +25,8 @@ TYPE: Final = "sparse_vector"
 """How a sparse vector is told from other objects in the JSON text of metadata."""
 
 
-class SparseVector(NamedTuple):
-    """`values[i]` stands at `indices[i]`, strictly ascending; all else is zero."""
+class SparseArrays(NamedTuple):
+    """A sparse vector: `values[i]` stands at `indices[i]`, strictly ascending; all else is zero."""
 
     indices: Indices
     values: Weights
@@ -37,9 +37,9 @@ def is_sparse(value: object) -> bool:
     return type(value) is dict and value.get(TYPE_MEMBER) == TYPE
 
 
-def of_json(value: Mapping[str, Any]) -> SparseVector:
+def of_json(value: Mapping[str, Any]) -> SparseArrays:
     """The sparse vector of a stored metadata value."""
-    return SparseVector(np.array(value["indices"], np.uint32), rounded(value["values"]))
+    return SparseArrays(np.array(value["indices"], np.uint32), rounded(value["values"]))
 
 
 def rounded(values: Any) -> Weights:
@@ -62,7 +62,7 @@ def rarity(records: int, having: Counts) -> npt.NDArray[np.float64]:
     return np.log1p((records - having + 0.5) / (having + 0.5))
 
 
-def weighted(query: SparseVector, records: int, having: Counts) -> SparseVector:
+def weighted(query: SparseArrays, records: int, having: Counts) -> SparseArrays:
     """The query with each value multiplied by the rarity of its index."""
     largest = float(np.finfo(np.float32).max)
-    return SparseVector(query.indices, rounded(np.clip(query.values * rarity(records, having), -largest, largest)))
+    return SparseArrays(query.indices, rounded(np.clip(query.values * rarity(records, having), -largest, largest)))

@@ -13,7 +13,7 @@ from shared.config import ProcessConfig, settings
 from tests import settings_table
 from tests.outside.paths import CHECKOUT
 
-PROCESSES = ("frontend", "logservice", "compactor", "queryworker")
+PROCESSES = ("frontend", "logservice", "compactor", "queryworker", "embedder")
 PACKAGES = (*PROCESSES, "polychrome", "shared")
 FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 450
@@ -21,9 +21,9 @@ FILE_LINES_MAX = 450
 # Lower never imports higher; modules of one layer may import each other.
 LAYERS = (
     {"errors", "limits", "model", "clock", "memory"},
-    {"config", "telemetry", "where", "rank", "regex", "distance", "placement", "digest", "retry"},
+    {"config", "telemetry", "where", "rank", "regex", "distance", "sparse", "placement", "digest", "retry"},
     {"redis", "rpc", "objects"},
-    {"catalog", "commits", "lease", "membership", "log", "manifest", "segment", "materialize", "memtable"},
+    {"announced", "catalog", "commits", "lease", "membership", "log", "manifest", "segment", "materialize", "memtable"},
     {"service"},
 )
 # The edges: but for them and the module that opens a process's resources, nobody sees these libraries.

@@ -34,7 +34,7 @@ sparse.index      0   8  magic "PCSPARS" 1
                  32   .  arrays, each begins at a multiple of 8, in any order
                   .   .  directory: msgpack (`shared.segment.sparse_file.SparseDirectory`)
                          Per key with sparse vectors: indices <u4 [u] ascending, starts <i8 [u+1], rows <i4 [n],
-                         weights <f4 [n], least and most <f4 [u]; what they mean stands in `shared.segment.sparse_index`.
+                         weights <f4 [n], least and most <f4 [u]; for their meaning see `shared.segment.sparse_index`.
                          Only when the schema has a sparse index that some row has a vector for.
 
 graph.hnsw        hnswlib 0.8.0's own format, label = row. Only with `limits.GRAPH_ROWS_MIN` rows or more. It guides the

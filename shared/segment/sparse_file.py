@@ -13,7 +13,7 @@ import numpy.typing as npt
 from shared.errors import Corrupt
 from shared.segment.format import HEADER_BYTES, SPARSE_MAGIC
 from shared.segment.mapping import map_bytes
-from shared.segment.sparse_index import SparseIndex
+from shared.segment.sparse_index import InvertedIndex
 
 _TYPES: Final = ("<u4", "<i8", "<i4", "<f4", "<f4", "<f4")
 """Of the arrays of an index, in the order of its fields."""
@@ -32,7 +32,7 @@ class SparseDirectory(msgspec.Struct, frozen=True):
     entries: list[SparseEntry]
 
 
-def write_sparse_indexes(path: Path, rows: int, indexes: Mapping[str, SparseIndex]) -> None:
+def write_sparse_indexes(path: Path, rows: int, indexes: Mapping[str, InvertedIndex]) -> None:
     """`rows` of the segment, and the index of every key that has one."""
     entries: list[SparseEntry] = []
     with path.open("wb") as file:
@@ -53,7 +53,7 @@ def write_sparse_indexes(path: Path, rows: int, indexes: Mapping[str, SparseInde
             file.write(number.to_bytes(8, "little"))
 
 
-def open_sparse_indexes(path: Path, rows: int) -> Mapping[str, SparseIndex]:
+def open_sparse_indexes(path: Path, rows: int) -> Mapping[str, InvertedIndex]:
     """The written indexes, mapped; Corrupt when the file is none of a segment of so many rows."""
     mapped = map_bytes(path, HEADER_BYTES)
     header = mapped[:HEADER_BYTES].tobytes()
@@ -64,10 +64,10 @@ def open_sparse_indexes(path: Path, rows: int) -> Mapping[str, SparseIndex]:
         directory = msgspec.msgpack.decode(mapped[begin:].data, type=SparseDirectory)
     except msgspec.MsgspecError as error:
         raise Corrupt(f"{path.name}: {error}") from error
-    return {entry.key: SparseIndex(rows, *_views(mapped, entry)) for entry in directory.entries}
+    return {entry.key: InvertedIndex(rows, *_views(mapped, entry)) for entry in directory.entries}
 
 
-def _arrays(index: SparseIndex) -> tuple[npt.NDArray[Any], ...]:
+def _arrays(index: InvertedIndex) -> tuple[npt.NDArray[Any], ...]:
     return index.indices, index.starts, index.rows, index.weights, index.least, index.most
 
 

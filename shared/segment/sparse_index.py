@@ -1,8 +1,8 @@
 """Sparse vectors turned around: from index to the rows that have it, and the nearest rows by pruning.
 
 One *list* per index: its rows, ascending, and their weights. A query asks a few lists, and a record's sum is that of
-`q[i] * weight` over the lists that it stands in. Most of the sum comes from the few rare indices of a query, most of the
-rows from its common ones.
+`q[i] * weight` over the lists that it stands in. Most of a sum comes from the few rare indices of a query, most of the
+rows come from its common ones.
 
 The search is MaxScore (Turtle and Flood, «Query evaluation: strategies and optimizations», 1995), list by list with
 accumulators as in Strohman and Croft («Efficient document retrieval in main memory», 2007), because whole lists are
@@ -34,7 +34,7 @@ import orjson
 import pyarrow as pa
 
 from shared.distance import Nearest
-from shared.sparse import TYPE, Counts, Indices, SparseVector, Weights, distances_of, is_sparse, of_json
+from shared.sparse import TYPE, Counts, Indices, SparseArrays, Weights, distances_of, is_sparse, of_json
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -71,7 +71,7 @@ class _Candidates(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class SparseIndex:
+class InvertedIndex:
     """The sparse vectors at one key of `count` rows.
 
     `indices` [u] ascending; the list of `indices[i]` is `[starts[i], starts[i + 1])` of `rows` (ascending in it) and
@@ -94,7 +94,7 @@ class SparseIndex:
             found[place] = len(rows) if within is None else np.count_nonzero(within[rows])
         return found
 
-    def nearest(self, query: SparseVector, k: int, within: Mask | None = None) -> Nearest:
+    def nearest(self, query: SparseArrays, k: int, within: Mask | None = None) -> Nearest:
         """The `k` nearest rows, nearest first, ties by row; only rows `within` (bool [count]) when it is given.
 
         Further rows whose distance equals that of the last one come along: who merges parts cuts by another order. Rows
@@ -117,7 +117,7 @@ class SparseIndex:
         known = np.flatnonzero(self.indices[numbers] == indices) if len(self.indices) else numbers[:0]
         return known.tolist(), numbers[known].tolist()
 
-    def _lists(self, query: SparseVector) -> list[_List]:
+    def _lists(self, query: SparseArrays) -> list[_List]:
         """The lists of the query's indices, ascending by index."""
         found: list[_List] = []
         for place, number in zip(*self._places(query.indices), strict=True):
@@ -222,7 +222,7 @@ def _suffix_sums(values: Sequence[float]) -> list[float]:
 # ---- building
 
 
-def sparse_indexes(texts: Sequence[str | None] | pa.Array, keys: Collection[str]) -> dict[str, SparseIndex]:
+def sparse_indexes(texts: Sequence[str | None] | pa.Array, keys: Collection[str]) -> dict[str, InvertedIndex]:
     """The index of each of `keys` that some row has a sparse vector at. `texts` is metadata: JSON text, None for
     none.
     """
@@ -243,13 +243,13 @@ class _Gathered:
 
     def __init__(self) -> None:
         self.rows: list[int] = []
-        self._vectors: list[SparseVector] = []
+        self._vectors: list[SparseArrays] = []
 
     def add(self, row: int, value: Mapping[str, Any]) -> None:
         self.rows.append(row)
         self._vectors.append(of_json(value))
 
-    def index(self, count: int) -> SparseIndex:
+    def index(self, count: int) -> InvertedIndex:
         lengths = [len(vector.indices) for vector in self._vectors]
         rows = np.repeat(np.array(self.rows, np.int32), lengths)
         indices = np.concatenate([vector.indices for vector in self._vectors])
@@ -257,7 +257,7 @@ class _Gathered:
         order = np.argsort(indices, kind="stable")  # rows ascend within an index
         indices, starts = np.unique(indices[order], return_index=True)
         weights = weights[order]
-        return SparseIndex(
+        return InvertedIndex(
             count=count,
             indices=indices,
             starts=np.append(starts, len(rows)).astype("<i8"),

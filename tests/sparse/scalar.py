@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from shared.sparse import SparseVector
+from shared.sparse import SparseArrays
 
 Sparse = dict[int, float]
 """Value by index; both are exact float32."""
@@ -16,9 +16,9 @@ def float32(value: float) -> float:
         return float(np.float32(value))
 
 
-def vector(values: Sparse) -> SparseVector:
+def vector(values: Sparse) -> SparseArrays:
     indices = sorted(values)
-    return SparseVector(
+    return SparseArrays(
         np.array(indices, np.uint32), np.array([values[index] for index in indices], np.float64).astype(np.float32)
     )
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from shared.errors import Corrupt
 from shared.segment.sparse_file import open_sparse_indexes, write_sparse_indexes
-from shared.segment.sparse_index import SparseIndex, sparse_indexes
-from shared.sparse import SparseVector, weighted
+from shared.segment.sparse_index import InvertedIndex, sparse_indexes
+from shared.sparse import SparseArrays, weighted
 from tests.sparse import scalar
 from tests.sparse.scalar import Sparse
 
@@ -23,7 +23,7 @@ def text(record: Sparse | None) -> str | None:
     return None if record is None else orjson.dumps({"other": 1, "sv": scalar.stored(record)}).decode()
 
 
-def index_of(records: list[Sparse | None]) -> SparseIndex | None:
+def index_of(records: list[Sparse | None]) -> InvertedIndex | None:
     return sparse_indexes(list(map(text, records)), ["sv"]).get("sv")
 
 
@@ -126,9 +126,9 @@ def test_only_the_keys_asked_for_are_indexed_and_only_sparse_vectors() -> None:
 
 
 def test_rare_indices_weigh_more() -> None:
-    query = SparseVector(np.array([1, 2, 3], np.uint32), np.array([1.0, 1.0, 2.0], np.float32))
+    query = SparseArrays(np.array([1, 2, 3], np.uint32), np.array([1.0, 1.0, 2.0], np.float32))
     found = weighted(query, 10, np.array([1, 0, 12]))
     expected = [math.log(1 + 9.5 / 1.5), math.log(1 + 10.5 / 0.5), 2 * math.log(1 + 0.5 / 10.5)]
     assert found.values.tolist() == pytest.approx(expected, rel=1e-6)
-    huge = SparseVector(query.indices, np.array([3e38, -3e38, 0.0], np.float32))
+    huge = SparseArrays(query.indices, np.array([3e38, -3e38, 0.0], np.float32))
     assert np.isfinite(weighted(huge, 10, np.array([1, 1, 1])).values).all()
