@@ -1,11 +1,7 @@
-"""Rank expressions: what a search orders records by (wire contract, section 15), parsed.
-
-An expression is a tree of operators over numbers and nearest-neighbour searches. `frontend.ranking` evaluates it.
-"""
+"""Rank expressions of a request (wire contract, section 15), parsed."""
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
@@ -17,76 +13,31 @@ from frontend.embeddings import read_embeddings
 from frontend.sparse import SparseVector, read_sparse
 from shared.errors import MalformedBody
 from shared.limits import U32_MAX
+from shared.search.expression import Combination, Constant, Expression, KnnValue, Operator
+from shared.search.model import EMBEDDING
 
 U32 = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]
 
-EMBEDDING: Final = "#embedding"
-
-
-class Fold(enum.StrEnum):
-    """Operators of any number of operands."""
-
-    SUM = "$sum"
-    MUL = "$mul"
-    MAX = "$max"
-    MIN = "$min"
-
-
-class Pair(enum.StrEnum):
-    """Operators of a left and a right operand."""
-
-    SUB = "$sub"
-    DIV = "$div"
-
-
-class Unary(enum.StrEnum):
-    """Operators of one operand."""
-
-    ABS = "$abs"
-    EXP = "$exp"
-    LOG = "$log"
-
 
 @dataclass(frozen=True, slots=True)
-class Constant:
-    """`$val`."""
-
-    value: float
-
-
-@dataclass(frozen=True, slots=True)
-class Knn:
-    """`$knn`. `query` is a dense vector as given, or a sparse one; its place among those of its expression is `place`.
+class GivenKnn:
+    """A `$knn` as it was sent: `query` is a dense vector or a sparse one.
 
     `max_distance` is an extension of ours: records further away are no neighbours.
     """
 
-    place: int
     query: list[float] | SparseVector
     key: str
     limit: int
-    default: float | None
-    return_rank: bool
     max_distance: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Combination:
-    """An operator with its operands."""
-
-    operator: Fold | Pair | Unary
-    operands: tuple[Expression, ...]
-
-
-Expression = Constant | Knn | Combination
-
-
-@dataclass(frozen=True, slots=True)
-class Rank:
-    """A whole expression; `knns[i].place` is `i`."""
+class GivenRank:
+    """An expression; the places in it are those of `knns`."""
 
     expression: Expression
-    knns: tuple[Knn, ...]
+    knns: tuple[GivenKnn, ...]
 
 
 class _KnnBody(msgspec.Struct):
@@ -98,14 +49,14 @@ class _KnnBody(msgspec.Struct):
     max_distance: float | None = None
 
 
-def read_rank(tree: Any) -> Rank:
+def read_rank(tree: Any) -> GivenRank:
     """Raises WrongShape, and MalformedBody for what is not an object with exactly one operator."""
-    knns: list[Knn] = []
+    knns: list[GivenKnn] = []
     expression = _read(tree, 0, knns)
-    return Rank(expression, tuple(knns))
+    return GivenRank(expression, tuple(knns))
 
 
-def _read(tree: Any, depth: int, knns: list[Knn]) -> Expression:
+def _read(tree: Any, depth: int, knns: list[GivenKnn]) -> Expression:
     if type(tree) is str:
         raise wrong_shape(f"rank: unknown operator `{tree}`")
     if type(tree) is not dict or len(tree) != 1 or depth > DEPTH_MAX:
@@ -116,23 +67,22 @@ def _read(tree: Any, depth: int, knns: list[Knn]) -> Expression:
     if name == "$val":
         return Constant(shaped(operand, float))
     if name == "$knn":
-        knns.append(_read_knn(operand, len(knns)))
-        return knns[-1]
-    operator = _OPERATORS.get(name)
-    if operator is None:
+        return _read_knn(operand, knns)
+    read_operands = _OPERANDS.get(name)
+    if read_operands is None:
         raise wrong_shape(f"rank: unknown operator `{name}`")
-    children = _OPERANDS[type(operator)](operand)
-    return Combination(operator, tuple([_read(child, depth + 1, knns) for child in children]))
+    return Combination(Operator(name), [_read(child, depth + 1, knns) for child in read_operands(operand)])
 
 
-def _read_knn(operand: Any, place: int) -> Knn:
+def _read_knn(operand: Any, knns: list[GivenKnn]) -> KnnValue:
     body = shaped(operand, _KnnBody)
     query = body.query
     if type(query) is dict:
         query = read_sparse(query)
     else:
         read_embeddings([query], encoded_allowed=False)
-    return Knn(place, query, body.key, body.limit, body.default, body.return_rank, body.max_distance)
+    knns.append(GivenKnn(query, body.key, body.limit, body.max_distance))
+    return KnnValue(len(knns) - 1, body.default, body.return_rank)
 
 
 def _many(operand: Any) -> Sequence[Any]:
@@ -153,7 +103,8 @@ def _one(operand: Any) -> Sequence[Any]:
     return (operand,)
 
 
-_OPERATORS: Final[Mapping[str, Fold | Pair | Unary]] = {
-    operator.value: operator for operators in (Fold, Pair, Unary) for operator in operators
+_OPERANDS: Final[Mapping[str, Callable[[Any], Sequence[Any]]]] = {
+    **dict.fromkeys(("$sum", "$mul", "$max", "$min"), _many),
+    **dict.fromkeys(("$sub", "$div"), _pair),
+    **dict.fromkeys(("$abs", "$exp", "$log"), _one),
 }
-_OPERANDS: Final[Mapping[type, Callable[[Any], Sequence[Any]]]] = {Fold: _many, Pair: _pair, Unary: _one}

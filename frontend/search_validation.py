@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from frontend.body import shaped, wrong_shape
-from frontend.grouping import SCORE, GroupBy
-from frontend.rank import Knn, Rank, read_rank
+from frontend.rank import GivenKnn, GivenRank, read_rank
 from frontend.sparse import SparseVector
 from frontend.where_parser import parse_where
 from frontend.write_validation import refuse_fields
 from shared.errors import InvalidArgument, MalformedBody
 from shared.limits import U32_MAX
 from shared.model import ReadLevel
+from shared.search.model import SCORE, Facets, GroupBy, OrderKey
 from shared.where import Where
 
 U32 = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]
@@ -48,16 +48,7 @@ class _GroupBy(msgspec.Struct):
     aggregate: dict[str, _Aggregate] | None = None
 
 
-class OrderKey(msgspec.Struct, frozen=True):
-    """One step of `order_by`: a metadata field and a direction."""
-
-    key: str
-    direction: Literal["asc", "desc"] = "asc"
-
-
-class Facets(msgspec.Struct, frozen=True):
-    """Which fields to count the values of, and how many values to name of each."""
-
+class _Facets(msgspec.Struct):
     keys: list[str]
     limit: U32 = FACET_VALUES_DEFAULT
 
@@ -69,7 +60,7 @@ class _Payload(msgspec.Struct):
     limit: _Limit = msgspec.field(default_factory=_Limit)
     select: _Select = msgspec.field(default_factory=_Select)
     order_by: list[OrderKey] = []
-    facets: Facets | None = None
+    facets: _Facets | None = None
     count: bool = False
 
 
@@ -83,18 +74,18 @@ class SearchPayload:
     """One search of a request: the matching records, ranked, grouped, sorted, and a page of them."""
 
     where: Where | None
-    rank: Rank | None
+    rank: GivenRank | None
     group_keys: tuple[str, ...]
     aggregate: tuple[str, _Aggregate] | None
     offset: int
     limit: int | None
     select: frozenset[str]
-    order_by: tuple[OrderKey, ...]
+    order_by: list[OrderKey]
     facets: Facets | None
     count: bool
 
     @property
-    def knns(self) -> tuple[Knn, ...]:
+    def knns(self) -> tuple[GivenKnn, ...]:
         return () if self.rank is None else self.rank.knns
 
     @property
@@ -103,7 +94,7 @@ class SearchPayload:
         if self.aggregate is None:
             return None
         name, aggregate = self.aggregate
-        return GroupBy(self.group_keys, tuple(aggregate.keys), aggregate.k, greatest=name == "$max_k")
+        return GroupBy(list(self.group_keys), aggregate.keys, aggregate.k, greatest=name == "$max_k")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +123,8 @@ def _read_payload(payload: _Payload) -> SearchPayload:
         offset=payload.limit.offset,
         limit=payload.limit.limit,
         select=frozenset(payload.select.keys),
-        order_by=tuple(payload.order_by),
-        facets=payload.facets,
+        order_by=payload.order_by,
+        facets=None if payload.facets is None else Facets(payload.facets.keys, payload.facets.limit),
         count=payload.count,
     )
 

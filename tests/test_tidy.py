@@ -22,7 +22,7 @@ FILE_LINES_MAX = 450
 LAYERS = (
     {"errors", "limits", "model", "clock", "memory"},
     {"config", "telemetry", "where", "rank", "regex", "distance", "sparse", "placement", "digest", "retry"},
-    {"redis", "rpc", "objects"},
+    {"redis", "rpc", "objects", "search"},
     {"announced", "catalog", "commits", "lease", "membership", "log", "manifest", "segment", "materialize", "memtable"},
     {"service"},
 )

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from frontend.grouping import GroupBy
 from frontend.search_validation import check_search, read_search
 from frontend.sparse import SparseVector
 from shared.errors import InvalidArgument, MalformedBody, WrongShape
+from shared.search.expression import KnnValue
+from shared.search.model import GroupBy
 from shared.where import Compare, MetadataCompare
 
 KNN: dict[str, Any] = {"$knn": {"query": [1, 2]}}
@@ -106,9 +107,10 @@ def test_everything_a_client_sends_is_accepted() -> None:
     assert payload.where == MetadataCompare("cat", Compare.EQ, "x")
     assert [knn.key for knn in payload.knns] == ["#embedding", "sv"]
     assert isinstance(payload.knns[1].query, SparseVector)
-    assert (payload.knns[1].limit, payload.knns[1].default) == (5, 2.0)
+    assert payload.knns[1].limit == 5
+    assert payload.rank.expression.operands[3] == KnnValue(1, 2.0)
     assert (payload.offset, payload.limit, payload.select) == (1, None, {"#score", "title"})
-    assert payload.group_by == GroupBy(("c",), ("#score", "price"), 2, greatest=True)
+    assert payload.group_by == GroupBy(["c"], ["#score", "price"], 2, greatest=True)
     check_search((payload,))
 
 

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frontend.grouping import GroupBy, survivors
 from frontend.rank import read_rank
-from frontend.ranking import Neighbours, Ranked, evaluate
 from frontend.search_validation import read_search
+from shared.search.grouping import survivors
+from shared.search.model import GroupBy
+from shared.search.ranking import Neighbours, Ranked, evaluate
 from tests.model import strategies as model
 from tests.model.reference import Collection
 from tests.search import strategies
@@ -138,6 +139,6 @@ def test_reciprocal_rank_fusion_as_the_clients_compose_it() -> None:
 
 
 def test_values_of_different_types_are_different_groups() -> None:
-    by_score = GroupBy(("v",), ("#score",), 1, greatest=False)
+    by_score = GroupBy(["v"], ["#score"], 1, greatest=False)
     metadatas: list[dict[str, Any]] = [{"v": 1}, {"v": 1.0}, {"v": True}, {"v": "1"}, {}, {"v": [1]}, {"v": 1}]
     assert survivors(by_score, [0.0] * 7, metadatas) == [0, 1, 2, 3, 4, 5]

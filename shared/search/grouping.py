@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from frontend.value_order import Key, score_key, value_key, values_key
-
-SCORE: Final = "#score"
-
-Metadata = dict[str, Any]
+from shared.search.model import SCORE, GroupBy
+from shared.search.value_order import Key, score_key, value_key, values_key
 
 
-@dataclass(frozen=True, slots=True)
-class GroupBy:
-    """Groups by `keys`; each keeps its `k` least (`greatest`: greatest) by `by` in turn: metadata or `#score`."""
-
-    keys: tuple[str, ...]
-    by: tuple[str, ...]
-    k: int
-    greatest: bool
-
-    @property
-    def metadata_keys(self) -> set[str]:
-        """What has to be read to group."""
-        return {*self.keys, *self.by} - {SCORE}
-
-
-def survivors(group_by: GroupBy, scores: Sequence[float], metadatas: Sequence[Metadata]) -> list[int]:
+def survivors(group_by: GroupBy, scores: Sequence[float], metadatas: Sequence[Mapping[str, Any]]) -> list[int]:
     """Places of the records that stay, ascending. Records are given in the order of the answer: of equal ones the first
     stays.
     """

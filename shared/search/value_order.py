@@ -9,7 +9,7 @@ one type: 1 and 1.0 are two.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 _TYPES: Final[dict[type, int]] = {bool: 1, int: 2, float: 3, str: 4}
@@ -39,6 +39,6 @@ def score_key(score: float) -> Key:
     return (math.isnan(score), 0.0 if math.isnan(score) else score)
 
 
-def values_key(metadata: dict[str, Any], keys: Sequence[str]) -> Key:
+def values_key(metadata: Mapping[str, Any], keys: Sequence[str]) -> Key:
     """Of the values at several keys."""
     return tuple([value_key(metadata.get(key)) for key in keys])

@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from frontend.rank import Combination, Constant, Expression, Fold, Knn, Pair, Unary
+from shared.search.expression import Combination, Constant, Expression, KnnValue, Operator
 
 Mask = npt.NDArray[np.bool_]
 Scores = npt.NDArray[np.float32]
@@ -77,7 +77,7 @@ class _Candidates:
         self._inserted = inserted
         self._found = found
 
-    def values(self, knn: Knn) -> _Values:
+    def values(self, knn: KnnValue) -> _Values:
         found = self._found[knn.place]
         places = np.searchsorted(self._inserted, found.inserted)
         values = self.constant(0.0).values
@@ -94,19 +94,19 @@ class _Candidates:
 def _evaluate(expression: Expression, candidates: _Candidates) -> _Values:
     if isinstance(expression, Constant):
         return candidates.constant(expression.value)
-    if isinstance(expression, Knn):
+    if isinstance(expression, KnnValue):
         return candidates.values(expression)
     return _operate(expression, candidates)
 
 
-def _operate(operation: Combination, candidates: _Candidates) -> _Values:
-    operands = [_evaluate(operand, candidates) for operand in operation.operands]
-    operator = operation.operator
-    if isinstance(operator, Unary):
+def _operate(combination: Combination, candidates: _Candidates) -> _Values:
+    operator = combination.operator
+    operands = [_evaluate(operand, candidates) for operand in combination.operands]
+    apply = _UNARY.get(operator)
+    if apply is not None:
         (only,) = operands
-        apply = _UNARY[operator]
         return _Values(only.support, apply(only.values), None if only.default is None else apply(only.default))
-    if isinstance(operator, Fold):
+    if operator in _NEUTRAL:
         operands.insert(0, candidates.constant(_NEUTRAL[operator]))
     function = _BINARY[operator]
     return reduce(lambda left, right: _merged(function, left, right), operands)
@@ -123,18 +123,22 @@ def _merged(function: Callable[[Any, Any], Any], left: _Values, right: _Values) 
     return _Values(left.support & right.support, values, None)
 
 
-_UNARY: Final[Mapping[Unary, Callable[[Any], Any]]] = {Unary.ABS: np.abs, Unary.EXP: np.exp, Unary.LOG: np.log}
-_BINARY: Final[Mapping[Fold | Pair, Callable[[Any, Any], Any]]] = {
-    Fold.SUM: np.add,
-    Fold.MUL: np.multiply,
-    Fold.MAX: np.fmax,  # of NaN and a number, the number
-    Fold.MIN: np.fmin,
-    Pair.SUB: np.subtract,
-    Pair.DIV: np.divide,
+_UNARY: Final[Mapping[Operator, Callable[[Any], Any]]] = {
+    Operator.ABS: np.abs,
+    Operator.EXP: np.exp,
+    Operator.LOG: np.log,
 }
-_NEUTRAL: Final[Mapping[Fold, np.float32]] = {
-    Fold.SUM: np.float32(0),
-    Fold.MUL: np.float32(1),
-    Fold.MAX: -_LARGEST,
-    Fold.MIN: _LARGEST,
+_BINARY: Final[Mapping[Operator, Callable[[Any, Any], Any]]] = {
+    Operator.SUM: np.add,
+    Operator.MUL: np.multiply,
+    Operator.MAX: np.fmax,  # of NaN and a number, the number
+    Operator.MIN: np.fmin,
+    Operator.SUB: np.subtract,
+    Operator.DIV: np.divide,
+}
+_NEUTRAL: Final[Mapping[Operator, np.float32]] = {
+    Operator.SUM: np.float32(0),
+    Operator.MUL: np.float32(1),
+    Operator.MAX: -_LARGEST,
+    Operator.MIN: _LARGEST,
 }
