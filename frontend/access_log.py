@@ -11,8 +11,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from aiohttp import web
-
+from frontend.request import Request
 from shared import telemetry
 
 MODULE: Final = "frontend.access"
@@ -29,7 +28,7 @@ class AccessLog:
         self._noted: list[dict[str, Any]] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def note(self, request: web.Request, method: str, route: str, status: int, seconds: float) -> None:
+    def note(self, request: Request, method: str, route: str, status: int, seconds: float) -> None:
         """A request that was answered just now, after so many seconds."""
         if status < self._least_status:
             return
@@ -39,7 +38,7 @@ class AccessLog:
                 "route": route,
                 "path": request.path,
                 "status": status,
-                "bytes_in": request.content_length,
+                "bytes_in": request.body_bytes,
                 "ms": round(seconds * 1000, 3),
                 "event": "request",
                 "time": datetime.now(UTC),
@@ -58,10 +57,3 @@ class AccessLog:
             self._timer = None
         noted, self._noted = self._noted, []
         telemetry.write_info(MODULE, noted)
-
-
-ACCESS_LOG: Final = web.AppKey("access_log", AccessLog)
-
-
-async def flush_at_the_end(app: web.Application) -> None:
-    app[ACCESS_LOG].flush()

@@ -24,7 +24,7 @@ import orjson
 from aiohttp import web
 
 from frontend.errors import BodyTimeout, BrokenBody
-from frontend.room import Room
+from frontend.request import Request
 from shared.errors import BodyTooLarge, MalformedBody, UnsupportedMediaType, WrongShape
 
 T = TypeVar("T")
@@ -35,21 +35,10 @@ DEPTH_MAX: Final = 127
 PARSE_IN_THREAD_BYTES: Final = 256 * 1024
 """Bodies from this size on are parsed off the event loop."""
 
-BODY_BYTES_MAX: Final = web.AppKey("body_bytes_max", int)
-BODY_TIMEOUT_S: Final = web.AppKey("body_timeout_s", float)
-
-RECEIVING: Final = web.AppKey("receiving", Room)
-"""Large bodies as text, by connection. Whoever takes room has to leave it when the request has ended."""
-
-PARSED: Final = web.AppKey("parsed", Room)
-"""Large bodies from their parsing on: by their bytes as text, of which each may become thirty."""
-
-RECEIVED_BODIES: Final = 16
-PARSED_BODIES: Final = 2
-"""Bodies of the greatest length that there is room for."""
-
 BROKEN: Final = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, web.RequestPayloadError, OSError)
 """What reading raises when the client hangs up or sends chunks that are none."""
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _MALFORMED: Final = "Failed to parse the request body as JSON: "
 _WRONG_SHAPE: Final = "Failed to deserialize the JSON body into the target type: "
@@ -61,7 +50,7 @@ _BACKSLASH: Final = ord("\\")
 _COLON: Final = ord(":")
 
 
-async def read_json(request: web.Request) -> Any:
+async def read_json(request: Request) -> Any:
     """The body as a tree of dicts, lists, strings, numbers, booleans and None.
 
     Integers beyond 64 bits arrive as floats. Raises UnsupportedMediaType, BodyTooLarge, BodyTimeout, BrokenBody,
@@ -70,54 +59,52 @@ async def read_json(request: web.Request) -> Any:
     check_content_type(request)
     data = await read_bytes(request)
     if len(data) >= PARSE_IN_THREAD_BYTES:
-        await request.app[PARSED].take(request.protocol, len(data))
+        await request.bodies.parsed.take(request.protocol, len(data))
         return await asyncio.to_thread(parse, data)
     return parse(data)
 
 
-def check_content_type(request: web.Request) -> None:
+def check_content_type(request: Request) -> None:
     """None at all counts as JSON."""
     declared = request.headers.get("Content-Type")
     if declared is not None and not _JSON_TYPE.fullmatch(declared.strip()):
         raise UnsupportedMediaType("Expected request with `Content-Type: application/json`")
 
 
-async def read_bytes(request: web.Request) -> bytes:
+async def read_bytes(request: Request) -> bytes:
     """The body as sent: chunks joined, nothing decompressed. Stops reading at the limit."""
-    bytes_max = request.app[BODY_BYTES_MAX]
+    if request.content.is_eof():  # it came along with the headers, or there is none
+        data = request.content.read_nowait(-1)
+        if len(data) > request.bodies.bytes_max:
+            raise _too_large()
+    else:
+        data = await _receive(request)
+    request.body_bytes = len(data)
+    return data
+
+
+async def _receive(request: Request) -> bytes:
+    bytes_max = request.bodies.bytes_max
     if request.content_length is not None and request.content_length > bytes_max:
         raise _too_large()
-    if not request.body_exists:
-        return b""
-    if request.content.is_eof():  # it came along with the headers
-        return _within(request.content.read_nowait(-1), bytes_max)
+    if request.transport is not None and request.headers.get("Expect", "").lower() == "100-continue":
+        request.transport.write(CONTINUE)
     chunks: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(request.app[BODY_TIMEOUT_S]):
+        async with asyncio.timeout(request.bodies.timeout_s):
             async for chunk in request.content.iter_any():
                 size += len(chunk)
                 if size > bytes_max:
                     raise _too_large()
                 if size >= PARSE_IN_THREAD_BYTES:
-                    await request.app[RECEIVING].take(request.protocol, len(chunk))
+                    await request.bodies.receiving.take(request.protocol, len(chunk))
                 chunks.append(chunk)
     except TimeoutError:
         raise BodyTimeout("The request body took too long to arrive") from None
-    except (
-        aiohttp.ClientError,
-        aiohttp.http_exceptions.HttpProcessingError,
-        web.RequestPayloadError,
-        OSError,
-    ) as error:
+    except BROKEN as error:
         raise BrokenBody("Failed to buffer the request body: the connection or its framing broke") from error
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-def _within(data: bytes, bytes_max: int) -> bytes:
-    if len(data) > bytes_max:
-        raise _too_large()
-    return data
 
 
 def _too_large() -> BodyTooLarge:

@@ -86,7 +86,6 @@ def new_collection(creation: Creation, shards: int) -> NewCollection:
         metadata=creation.metadata,
         configuration=shown_configuration(settings),
         schema=schema,
-        shards=shards,
         fixed=fixed_settings(settings, shards),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from aiohttp import web
+from frontend.answers import Answer
 
 VARY: Final = "origin, access-control-request-method, access-control-request-headers"
 ANY: Final = "*"
@@ -21,14 +21,17 @@ class Cors:
     def enabled(self) -> bool:
         return bool(self.origins)
 
-    def preflight(self) -> web.Response:
+    def preflight(self) -> Answer:
         """The answer to OPTIONS on any path, known or not."""
-        return web.Response(headers={"Access-Control-Allow-Methods": ANY, "Access-Control-Allow-Headers": ANY})
+        answer = Answer(content_type=None)
+        answer.add("Access-Control-Allow-Methods", ANY)
+        answer.add("Access-Control-Allow-Headers", ANY)
+        return answer
 
-    def mark(self, response: web.StreamResponse, origin: str | None) -> None:
-        """Sets the headers that every answer carries while origins are configured."""
-        response.headers["Vary"] = VARY
+    def mark(self, answer: Answer, origin: str | None) -> None:
+        """Adds the headers that every answer carries while origins are configured."""
+        answer.add("Vary", VARY)
         if ANY in self.origins:
-            response.headers["Access-Control-Allow-Origin"] = ANY
+            answer.add("Access-Control-Allow-Origin", ANY)
         elif origin is not None and origin in self.origins:
-            response.headers["Access-Control-Allow-Origin"] = origin
+            answer.add("Access-Control-Allow-Origin", origin)

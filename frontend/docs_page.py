@@ -7,10 +7,11 @@ import html
 from typing import Any
 
 import orjson
-from aiohttp import web
 
 from frontend import openapi
-from frontend.answers import answer_bytes
+from frontend.answers import Answer, answer_bytes
+from frontend.request import Request
+from frontend.router import Route
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #222 }
@@ -57,17 +58,23 @@ def _details(title: str, content: Any) -> str:
     return f"<details><summary>{title}</summary><pre>{html.escape(text)}</pre></details>"
 
 
-async def docs(_request: web.Request) -> web.Response:
-    return web.Response(body=page(), content_type="text/html", charset="utf-8")
+async def docs(_request: Request) -> Answer:
+    return Answer(page(), content_type="text/html; charset=utf-8")
 
 
-async def docs_redirect(_request: web.Request) -> web.Response:
-    return web.Response(status=303, headers={"Location": "/docs/"})
+async def docs_redirect(_request: Request) -> Answer:
+    answer = Answer(status=303, content_type=None)
+    answer.add("Location", "/docs/")
+    return answer
 
 
-async def openapi_json(_request: web.Request) -> web.Response:
+async def openapi_json(_request: Request) -> Answer:
     return answer_bytes(document_bytes())
 
 
-def routes() -> list[web.RouteDef]:
-    return [web.get("/docs", docs_redirect), web.get("/docs/", docs), web.get("/openapi.json", openapi_json)]
+def routes() -> list[Route]:
+    return [
+        Route("GET", "/docs", docs_redirect),
+        Route("GET", "/docs/", docs),
+        Route("GET", "/openapi.json", openapi_json),
+    ]

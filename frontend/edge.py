@@ -1,6 +1,6 @@
 """What surrounds every request, whatever its route: request id, errors, trace id, CORS, metrics, access log.
 
-One middleware, so that its order is visible: the id is set first, the handler runs, its exception becomes an answer,
+One method, so that its order is visible: the id is set first, the handler runs, its exception becomes an answer,
 the answer gets its headers, the request is counted and logged.
 """
 
@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import os
 import re
 import time
-from typing import Final
-from urllib.parse import unquote_to_bytes
+from typing import Any, Final
 
-from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import Counter, Gauge, Histogram
 
 from frontend import errors
-from frontend.access_log import ACCESS_LOG, MODULE
-from frontend.body import PARSED, RECEIVING
+from frontend.access_log import MODULE, AccessLog
+from frontend.answers import Answer
 from frontend.cors import Cors
-from shared.errors import InvalidArgument, PolychromeError
+from frontend.request import Bodies, Request
+from frontend.router import METHOD_ORDER, UNKNOWN, Router
+from frontend.shell import Shell
+from shared.errors import PolychromeError
 from shared.telemetry import get_logger, request_id
 
-METHOD_ORDER: Final = ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS")
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?", re.ASCII)
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
 
@@ -52,6 +52,7 @@ class InFlight:
         self.idle.set()
         self.draining = False
         self.spoken: set[object] = set()
+        IN_FLIGHT.set_function(lambda: self.count)
 
     def begin(self, connection: object) -> None:
         self.count += 1
@@ -64,72 +65,79 @@ class InFlight:
             self.idle.set()
 
 
-IN_FLIGHT_KEY: Final = web.AppKey("in_flight", InFlight)
+class Edge:
+    """Answers every request."""
 
+    def __init__(self, shell: Shell, router: Router, cors: Cors, access_log: AccessLog, bodies: Bodies) -> None:
+        self.in_flight = InFlight()
+        self.access_log = access_log
+        self.bodies = bodies
+        self._shell = shell
+        self._router = router
+        self._cors = cors
 
-def edge(cors: Cors) -> Middleware:
-    """The middleware of the application."""
+    def request(self, *args: Any) -> Request:
+        """Made by aiohttp of what its own requests are made of."""
+        return Request(self._shell, self.bodies, *args, asyncio.get_running_loop())
 
-    @web.middleware
-    async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def __call__(self, request: Request) -> Answer:
         started = time.perf_counter()
-        in_flight = request.app[IN_FLIGHT_KEY]
-        in_flight.begin(request.protocol)
-        IN_FLIGHT.inc()
+        self.in_flight.begin(request.protocol)
         token = request_id.set(request_id_of(request))
         try:
-            response = await _answer(request, handler, cors)
-            _finish(request, response, cors, in_flight.draining)
-            _observe(request, response.status, time.perf_counter() - started)
-            return response
+            answer, pattern = await self._answer(request)
+            self._finish(request, answer)
+            self._observe(request, pattern, answer.status, time.perf_counter() - started)
+            return answer
         finally:
             request_id.reset(token)
-            request.app[RECEIVING].leave(request.protocol)
-            request.app[PARSED].leave(request.protocol)
-            IN_FLIGHT.dec()
-            in_flight.end()
+            self.bodies.leave(request.protocol)
+            self.in_flight.end()
 
-    return around
+    async def _answer(self, request: Request) -> tuple[Answer, str]:
+        """The answer and the pattern of the route."""
+        pattern = UNKNOWN
+        if request.method == "OPTIONS" and self._cors.enabled:
+            return self._cors.preflight(), pattern
+        try:
+            handler, pattern, request.place = self._router.find(request.method, request.rel_url.raw_path)
+            return await handler(request), pattern
+        except PolychromeError as error:
+            _log_fault(error)
+            return errors.answer_of(error, request.path), pattern
+        except Exception:
+            log.exception("unforeseen")
+            return errors.internal_error(), pattern
+
+    def _finish(self, request: Request, answer: Answer) -> None:
+        answer.add("X-Request-Id", request_id.get())
+        if answer.status >= 400:
+            answer.add("Chroma-Trace-Id", trace_id_of(request))
+        if self._cors.enabled:
+            self._cors.mark(answer, request.headers.get("Origin"))
+        if self.in_flight.draining:
+            answer.force_close()
+
+    def _observe(self, request: Request, pattern: str, status: int, seconds: float) -> None:
+        method = request.method if request.method in METHOD_ORDER else "other"
+        _counter(method, pattern, status).inc()
+        _histogram(pattern).observe(seconds)
+        self.access_log.note(request, method, pattern, status, seconds)
 
 
-def request_id_of(request: web.Request) -> str:
+_new_ids: Final = map(f"{os.urandom(8).hex()}{{:016x}}".format, itertools.count())
+
+
+def request_id_of(request: Request) -> str:
     """The caller's id for this request when it is one that can be logged, else a new one."""
     given = request.headers.get("X-Request-Id")
-    return given if given is not None and _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else next(_new_ids)
 
 
-def trace_id_of(request: web.Request) -> str:
+def trace_id_of(request: Request) -> str:
     """The trace that W3C `traceparent` names, all zeros without one."""
     found = _TRACEPARENT.fullmatch(request.headers.get("Traceparent", ""))
     return found[1] if found else errors.NO_TRACE
-
-
-async def _answer(request: web.Request, handler: Handler, cors: Cors) -> web.StreamResponse:
-    if cors.enabled and request.method == "OPTIONS":
-        return cors.preflight()
-    try:
-        if "%" in request.path:
-            _check_encoding(request)
-        return await handler(request)
-    except PolychromeError as error:
-        _log_fault(error)
-        return errors.answer_of(error, request.path)
-    except web.HTTPException as refused:
-        return router_answer(refused)
-    except Exception:
-        log.exception("unforeseen")
-        return errors.internal_error()
-
-
-def _check_encoding(request: web.Request) -> None:
-    """Raises InvalidArgument for a parameter in the path that is no UTF-8. It would stay percent-encoded, and name what
-    its own spelling, encoded once more, names too.
-    """
-    for part, raw in zip(route_of(request).split("/"), request.rel_url.raw_path.split("/"), strict=False):
-        try:
-            unquote_to_bytes(raw).decode()
-        except UnicodeDecodeError:
-            raise InvalidArgument(f"Invalid URL: Invalid UTF-8 in `{part.strip('{}')}`") from None
 
 
 def _log_fault(error: PolychromeError) -> None:
@@ -141,30 +149,6 @@ def _log_fault(error: PolychromeError) -> None:
         log.warning("unavailable", code=error.code, message=error.message)
 
 
-def router_answer(refused: web.HTTPException) -> web.Response:
-    """404 and 405 of the router: an empty body, and for 405 the methods that exist."""
-    response = web.Response(status=refused.status)
-    if isinstance(refused, web.HTTPMethodNotAllowed):
-        response.headers["Allow"] = ",".join(method for method in METHOD_ORDER if method in refused.allowed_methods)
-    return response
-
-
-def _finish(request: web.Request, response: web.StreamResponse, cors: Cors, draining: bool) -> None:
-    response.headers["X-Request-Id"] = request_id.get()
-    if response.status >= 400:
-        response.headers["Chroma-Trace-Id"] = trace_id_of(request)
-    if cors.enabled:
-        cors.mark(response, request.headers.get("Origin"))
-    if draining:
-        response.force_close()
-
-
-def route_of(request: web.Request) -> str:
-    """The route's pattern, a bounded set: never the path itself."""
-    resource = request.match_info.route.resource
-    return "unknown" if resource is None else resource.canonical
-
-
 @functools.cache
 def _counter(method: str, route: str, status: int) -> Counter:
     """Looking a metric up by its labels costs more than counting."""
@@ -174,18 +158,3 @@ def _counter(method: str, route: str, status: int) -> Counter:
 @functools.cache
 def _histogram(route: str) -> Histogram:
     return SECONDS.labels(route)
-
-
-def _observe(request: web.Request, status: int, seconds: float) -> None:
-    route = route_of(request)
-    method = request.method if request.method in METHOD_ORDER else "other"
-    _counter(method, route, status).inc()
-    _histogram(route).observe(seconds)
-    request.app[ACCESS_LOG].note(request, method, route, status, seconds)
-
-
-async def tidy_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    """Last touch before the headers leave: no word about the server, no content type on a plain 413."""
-    response.headers.popall("Server", None)
-    if response.status == 413 and response.content_type != errors.JSON_TYPE:
-        response.headers.popall("Content-Type", None)

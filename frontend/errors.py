@@ -9,12 +9,11 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import orjson
-from aiohttp import web
 
+from frontend.answers import Answer
 from shared import errors
 
 UNIFORM: Final = "ChromaError"
-JSON_TYPE: Final = "application/json"
 NO_TRACE: Final = "0" * 32
 PLAIN_TOO_LARGE: Final = b"Payload too large"
 PLAIN_ROUTES: Final = frozenset({"add", "update", "upsert", "query", "search"})
@@ -89,35 +88,34 @@ def body_of(name: str, message: str) -> bytes:
     return orjson.dumps({"error": name, "message": message.encode("utf-8", "replace").decode()})
 
 
-def answer_of(error: errors.PolychromeError, path: str) -> web.Response:
-    """The response for `error` on `path`. Server faults keep their details to themselves: those belong in the log."""
+def answer_of(error: errors.PolychromeError, path: str) -> Answer:
+    """The answer for `error` on `path`. Server faults keep their details to themselves: those belong in the log."""
     wire = wire_of(error)
     if isinstance(error, errors.BodyTooLarge) and path.rpartition("/")[2] in PLAIN_ROUTES:
-        response = web.Response(body=PLAIN_TOO_LARGE, status=wire.status)
+        answer = Answer(PLAIN_TOO_LARGE, wire.status, content_type=None)
     else:
         message = FAULTS.get(wire.status, error.message) if not isinstance(error, errors.UnknownOutcome) else UNKNOWN
-        response = web.Response(body=body_of(wire.name, message), status=wire.status, content_type=JSON_TYPE)
+        answer = Answer(body_of(wire.name, message), wire.status)
     if isinstance(error, errors.Backoff):
-        response.headers["Retry-After"] = str(error.retry_after_s)
+        answer.add("Retry-After", str(error.retry_after_s))
     if wire.closes:
-        response.force_close()
-    return response
+        answer.force_close()
+    return answer
 
 
-def internal_error() -> web.Response:
+def internal_error() -> Answer:
     """The answer to an exception nobody foresaw."""
-    return web.Response(body=body_of("InternalError", "Internal error"), status=500, content_type=JSON_TYPE)
+    return Answer(body_of("InternalError", "Internal error"), 500)
 
 
-def not_http() -> web.Response:
-    """The answer to bytes that are no request. There is no request whose headers could be tidied later."""
-    body = body_of("InvalidArgumentError", "Not an HTTP/1.1 request that can be read")
-    headers = {"Server": "polychrome", "Chroma-Trace-Id": NO_TRACE}
-    response = web.Response(body=body, status=400, content_type=JSON_TYPE, headers=headers)
-    response.force_close()
-    return response
+def not_http() -> Answer:
+    """The answer to bytes that are no request."""
+    answer = Answer(body_of("InvalidArgumentError", "Not an HTTP/1.1 request that can be read"), 400)
+    answer.add("Chroma-Trace-Id", NO_TRACE)
+    answer.force_close()
+    return answer
 
 
-def gone(message: str) -> web.Response:
+def gone(message: str) -> Answer:
     """410: an API that is no more."""
-    return web.Response(body=body_of("Unimplemented", message), status=410, content_type=JSON_TYPE)
+    return Answer(body_of("Unimplemented", message), 410)

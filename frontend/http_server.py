@@ -16,8 +16,8 @@ from typing import Any, Final
 from aiohttp import http_exceptions, web
 
 from frontend.config import FrontendConfig
-from frontend.edge import IN_FLIGHT_KEY
-from frontend.errors import not_http
+from frontend.edge import Edge
+from frontend.errors import internal_error, not_http
 
 URL_BYTES_MAX: Final = 64 * 1024
 HEADER_BYTES_MAX: Final = 64 * 1024
@@ -39,18 +39,19 @@ class _Connection(web.RequestHandler):
 
     def handle_error(self, *args: Any, **kwargs: Any) -> web.StreamResponse:
         own = super().handle_error(*args, **kwargs)
-        return not_http() if own.status == 400 else own
+        return not_http() if own.status == 400 else internal_error()
 
 
 class HttpServer:
     """Serves one application."""
 
-    def __init__(self, app: web.Application, config: FrontendConfig) -> None:
-        self._app = app
+    def __init__(self, edge: Edge, config: FrontendConfig) -> None:
+        self.edge = edge
         self._config = config
         logger = logging.getLogger("frontend.http")
         logger.addFilter(_not_the_clients_fault)
-        self._runner = web.AppRunner(app, shutdown_timeout=CLOSE_TIMEOUT_S)
+        handler: Any = edge  # takes the requests that `edge.request` makes
+        self._server = web.Server(handler, request_factory=edge.request)
         self._settings: dict[str, Any] = {
             "access_log": None,
             "logger": logger,
@@ -66,11 +67,9 @@ class HttpServer:
         self._silent_since_s: dict[web.RequestHandler, float] = {}
 
     async def start(self) -> None:
-        await self._runner.setup()
-        loop, server = asyncio.get_running_loop(), self._runner.server
-        assert server is not None
+        loop = asyncio.get_running_loop()
         self._listening = await loop.create_server(
-            lambda: _Connection(server, loop=loop, **self._settings),
+            lambda: _Connection(self._server, loop=loop, **self._settings),
             self._config.host,
             self._config.port,
             backlog=LISTEN_BACKLOG,
@@ -82,15 +81,16 @@ class HttpServer:
 
     async def drain(self) -> None:
         """Stop listening, finish what has begun; idle connections are closed at once, busy ones after their answer."""
-        self._app[IN_FLIGHT_KEY].draining = True
+        self.edge.in_flight.draining = True
         self._stop_listening()
-        if self._runner.server is not None:
-            self._runner.server.pre_shutdown()
-        await self._app[IN_FLIGHT_KEY].idle.wait()
+        self._server.pre_shutdown()
+        await self.edge.in_flight.idle.wait()
 
     async def close(self) -> None:
         self._stop_listening()
-        await self._runner.cleanup()
+        self._server.pre_shutdown()
+        await self._server.shutdown(CLOSE_TIMEOUT_S)
+        self.edge.access_log.flush()
 
     def _stop_listening(self) -> None:
         if self._listening is not None:
@@ -105,11 +105,8 @@ class HttpServer:
             self._sweep(loop.time())
 
     def _sweep(self, now_s: float) -> None:
-        server = self._runner.server
-        if server is None:
-            return
-        spoken = self._app[IN_FLIGHT_KEY].spoken
-        connections = set(server.connections)
+        spoken = self.edge.in_flight.spoken
+        connections = set(self._server.connections)
         spoken &= connections
         silent = connections - spoken
         self._silent_since_s = {connection: self._silent_since_s.get(connection, now_s) for connection in silent}
@@ -119,8 +116,8 @@ class HttpServer:
 
 
 @asynccontextmanager
-async def open_http_server(app: web.Application, config: FrontendConfig) -> AsyncIterator[HttpServer]:
-    server = HttpServer(app, config)
+async def open_http_server(edge: Edge, config: FrontendConfig) -> AsyncIterator[HttpServer]:
+    server = HttpServer(edge, config)
     try:
         await server.start()
         yield server

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from aiohttp import web
-
+from frontend.request import Request
 from shared.errors import InvalidArgument
 from shared.limits import U32_MAX
 from shared.model import ReadLevel
@@ -22,7 +21,7 @@ def _repeated(name: str) -> InvalidArgument:
     return InvalidArgument(f"Failed to deserialize query string: duplicate field `{name}`")
 
 
-def query_page(request: web.Request) -> tuple[int | None, int]:
+def query_page(request: Request) -> tuple[int | None, int]:
     """`limit` (None: all) and `offset`. The first bad one in the query string is the one that is told."""
     given: dict[str, int] = {}
     for name, text in request.rel_url.query.items():
@@ -44,7 +43,7 @@ def _u32(name: str, text: str) -> int:
     return int(digits)
 
 
-def query_read_level(request: web.Request, name: str = "read_level") -> ReadLevel:
+def query_read_level(request: Request, name: str = "read_level") -> ReadLevel:
     """The read level, `index_and_wal` when it is not given."""
     levels = [_level(name, text) for text in request.rel_url.query.getall(name, [])]
     if len(levels) > 1:

@@ -19,11 +19,12 @@ import msgspec
 import numpy as np
 
 from frontend.embeddings import Floats
-from frontend.include import Wanted
 from frontend.merge import Hits, merge_get, merge_query, page_of, positions
 from frontend.offload import off_loop
 from shared.errors import StaleRead, Unavailable
+from shared.include import Wanted
 from shared.model import ReadLevel
+from shared.record_answers import encode_get, encode_query, refuse_unknown_ids
 from shared.rpc.messages import (
     Columns,
     CountRequest,
@@ -61,9 +62,9 @@ async def count(workers: Workers, collection: Collection, read_level: ReadLevel)
     return sum(answer.count for answer in answers)
 
 
-async def get(workers: Workers, collection: Collection, selection: Selection, page: Page, wanted: Wanted) -> Columns:
-    """The matching records of the page, in insertion order."""
-    whole = GetRequest(
+async def get_body(workers: Workers, collection: Collection, selection: Selection, page: Page, wanted: Wanted) -> bytes:
+    """The body of the answer: the matching records of the page, in insertion order."""
+    request = GetRequest(
         Shard(collection.id),
         selection,
         documents=wanted.documents,
@@ -71,8 +72,17 @@ async def get(workers: Workers, collection: Collection, selection: Selection, pa
         uris=wanted.uris_or_metadatas,
         embeddings=wanted.embeddings,
     )
+    if collection.shards == 1:
+        return await workers.get_body(
+            msgspec.structs.replace(request, offset=page.offset, limit=page.limit, include=wanted.given)
+        )
+    columns = await _get(workers, collection, request, page, wanted)
+    return await off_loop(_encoded_size(columns), encode_get, columns, wanted)
+
+
+async def _get(workers: Workers, collection: Collection, whole: GetRequest, page: Page, wanted: Wanted) -> Columns:
     has_columns = wanted.documents or wanted.uris_or_metadatas or wanted.embeddings
-    if collection.shards > 1 and page.limit is not None and has_columns:
+    if page.limit is not None and has_columns:
         return await _get_page(workers, collection, whole, page)
     return await _get_in_one_phase(workers, collection, whole, page)
 
@@ -83,7 +93,7 @@ async def matching_ids(workers: Workers, collection: Collection, selection: Sele
     return (await _get_in_one_phase(workers, collection, request, Page(limit=limit))).ids
 
 
-async def query(
+async def query_body(
     workers: Workers,
     collection: Collection,
     selection: Selection,
@@ -91,8 +101,10 @@ async def query(
     k: int,
     ef_search: int,
     wanted: Wanted,
-) -> Hits:
-    """The `k` nearest matching records of each of `vectors` [n, d]."""
+) -> bytes:
+    """The body of the answer: the `k` nearest matching records of each of `vectors` [n, d]. Raises InvalidArgument when
+    none of the ids that it is restricted to exists.
+    """
     request = QueryRequest(
         Shard(collection.id),
         embeddings=vectors.astype("<f4", copy=False).tobytes(),
@@ -106,8 +118,12 @@ async def query(
         uris=wanted.uris_or_metadatas,
         include_embeddings=wanted.embeddings,
     )
+    if collection.shards == 1:
+        return await workers.query_body(msgspec.structs.replace(request, include=wanted.given))
     answers = await _all_shards(collection, lambda shard: workers.query(msgspec.structs.replace(request, shard=shard)))
-    return await off_loop(_size(answers), merge_query, answers, k)
+    hits = await off_loop(_size(answers), merge_query, answers, k)
+    refuse_unknown_ids(selection, k, hits.columns)
+    return await off_loop(_encoded_size(hits.columns), _encode_hits, hits, wanted)
 
 
 async def _get_in_one_phase(workers: Workers, collection: Collection, request: GetRequest, page: Page) -> Columns:
@@ -164,10 +180,14 @@ def no_columns(request: GetRequest) -> Columns:
     )
 
 
-def no_hits(n_queries: int) -> Hits:
+def no_hits_body(n_queries: int, wanted: Wanted) -> bytes:
     """The answer of a collection without records."""
     nothing = Columns(ids=[], documents=[], metadatas=[], uris=[], embeddings=b"")
-    return Hits([0] * n_queries, np.empty(0, dtype=np.float32), nothing)
+    return encode_query([0] * n_queries, np.empty(0, dtype=np.float32), nothing, wanted)
+
+
+def _encode_hits(hits: Hits, wanted: Wanted) -> bytes:
+    return encode_query(hits.counts, hits.distances, hits.columns, wanted)
 
 
 def _size(answers: Sequence[GetResponse] | Sequence[QueryResponse]) -> int:
@@ -175,6 +195,16 @@ def _size(answers: Sequence[GetResponse] | Sequence[QueryResponse]) -> int:
     if len(answers) == 1:
         return 0
     return sum(len(answer.inserted) * 8 + len(answer.columns.embeddings or b"") for answer in answers)
+
+
+def _encoded_size(columns: Columns) -> int:
+    """Roughly the bytes of the columns once encoded."""
+    texts = (columns.documents, columns.metadatas)
+    return len(columns.ids) * 40 + 3 * len(columns.embeddings or b"") + sum(map(_text_size, texts))
+
+
+def _text_size(column: list[str | None] | None) -> int:
+    return sum(map(len, filter(None, column))) if column else 0
 
 
 async def _all_shards(collection: Collection, ask: Callable[[Shard], Awaitable[Answer]]) -> list[Answer]:

@@ -12,31 +12,30 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
-from aiohttp import web
 
 from frontend import reads
-from frontend.answers import answer, answer_bytes, nothing_to_say
+from frontend.answers import Answer, answer, answer_bytes, nothing_to_say
 from frontend.body import read_json, require_object, shaped, wrong_shape
 from frontend.configuration import effective_ef_search
 from frontend.embeddings import RawEmbeddings, decode, read_embeddings
-from frontend.include import GET_DEFAULT, QUERY_DEFAULT, Wanted
-from frontend.merge import Hits
 from frontend.offload import off_loop
 from frontend.params import query_read_level
-from frontend.record_answers import encode_get, encode_query
+from frontend.request import Request
+from frontend.router import Route
 from frontend.rows import missing
 from frontend.schema import check_filterable, check_key
 from frontend.search_validation import SearchPayload, check_search, read_search
-from frontend.shell import Shell, shell_of
+from frontend.shell import Shell
 from frontend.sparse import SparseVector
 from frontend.where_parser import parse_filters
 from frontend.write_validation import check_width, read_write, refuse_fields
 from frontend.writes import append_delete, append_write
 from shared.catalog import Collection
-from shared.errors import Gone, InvalidArgument, Unimplemented
+from shared.errors import Gone, Unimplemented
+from shared.include import GET_DEFAULT, QUERY_DEFAULT, Wanted
 from shared.limits import U32_MAX
 from shared.model import Include, Op
-from shared.rpc.messages import Columns, Selection
+from shared.rpc.messages import Selection
 
 U32 = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]
 
@@ -80,37 +79,37 @@ class _Target:
     collection: Collection
 
 
-def routes() -> list[web.RouteDef]:
+def routes() -> list[Route]:
     # Matched one after the other: what is asked most comes first.
     base = "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection_id}"
     return [
-        web.post(f"{base}/query", query),
-        web.post(f"{base}/get", get),
-        web.post(f"{base}/add", add),
-        web.post(f"{base}/update", update),
-        web.post(f"{base}/upsert", upsert),
-        web.post(f"{base}/delete", delete),
-        web.get(f"{base}/count", count),
-        web.post(f"{base}/search", search),
+        Route("POST", f"{base}/query", query),
+        Route("POST", f"{base}/get", get),
+        Route("POST", f"{base}/add", add),
+        Route("POST", f"{base}/update", update),
+        Route("POST", f"{base}/upsert", upsert),
+        Route("POST", f"{base}/delete", delete),
+        Route("GET", f"{base}/count", count),
+        Route("POST", f"{base}/search", search),
     ]
 
 
-async def add(request: web.Request) -> web.Response:
+async def add(request: Request) -> Answer:
     await _write(request, Op.ADD)
     return nothing_to_say(201)
 
 
-async def update(request: web.Request) -> web.Response:
+async def update(request: Request) -> Answer:
     await _write(request, Op.UPDATE)
     return nothing_to_say()
 
 
-async def upsert(request: web.Request) -> web.Response:
+async def upsert(request: Request) -> Answer:
     await _write(request, Op.UPSERT)
     return nothing_to_say()
 
 
-async def delete(request: web.Request) -> web.Response:
+async def delete(request: Request) -> Answer:
     body = await _read_body(request, lambda tree: shaped(tree, _Delete))
     async with _target(request) as target:
         selection = await body.selection(request.content_length)
@@ -119,32 +118,30 @@ async def delete(request: web.Request) -> web.Response:
         return answer({"deleted": await _delete(target, selection, body.limit)})
 
 
-async def count(request: web.Request) -> web.Response:
+async def count(request: Request) -> Answer:
     read_level = query_read_level(request)
     async with _target(request) as target:
         return answer(await reads.count(target.shell.workers, target.collection, read_level))
 
 
-async def get(request: web.Request) -> web.Response:
+async def get(request: Request) -> Answer:
     body = await _read_body(request, lambda tree: shaped(tree, _Get))
     wanted = Wanted(body.include)
     async with _target(request) as target:
         selection = await body.selection(request.content_length)
         check_filterable(target.collection, selection.where)
         page = reads.Page(body.offset or 0, body.limit)
-        columns = await reads.get(target.shell.workers, target.collection, selection, page, wanted)
-    return answer_bytes(await off_loop(_size(columns), encode_get, columns, wanted))
+        return answer_bytes(await reads.get_body(target.shell.workers, target.collection, selection, page, wanted))
 
 
-async def query(request: web.Request) -> web.Response:
+async def query(request: Request) -> Answer:
     body, vectors = await _read_body(request, _read_query)
     wanted = Wanted(body.include)
     async with _target(request) as target:
-        hits = await _query(target, body, vectors, wanted, request.content_length)
-    return answer_bytes(await off_loop(_size(hits.columns), encode_query, hits, wanted))
+        return answer_bytes(await _query(target, body, vectors, wanted, request.content_length))
 
 
-async def search(request: web.Request) -> web.Response:
+async def search(request: Request) -> Answer:
     searches = (await _read_body(request, read_search)).searches
     async with _target(request) as target:
         check_search(searches)
@@ -153,10 +150,10 @@ async def search(request: web.Request) -> web.Response:
 
 
 @asynccontextmanager
-async def _target(request: web.Request) -> AsyncIterator[_Target]:
+async def _target(request: Request) -> AsyncIterator[_Target]:
     """The collection in the path. When it turns out to be deleted, that is the same 404 as one never found."""
-    shell = shell_of(request)
-    path = request.match_info
+    shell = request.shell
+    path = request.place
     collection = await shell.rows.resolve(path["tenant"], path["database"], path["collection_id"])
     try:
         yield _Target(shell, collection)
@@ -165,11 +162,11 @@ async def _target(request: web.Request) -> AsyncIterator[_Target]:
         raise missing(collection.id) from None
 
 
-async def _read_body(request: web.Request, read: Callable[[Any], Body]) -> Body:
+async def _read_body(request: Request, read: Callable[[Any], Body]) -> Body:
     return await off_loop(request.content_length, read, require_object(await read_json(request)))
 
 
-async def _write(request: web.Request, op: Op) -> None:
+async def _write(request: Request, op: Op) -> None:
     write = await _read_body(request, lambda tree: read_write(op, tree))
     async with _target(request) as target:
         await append_write(target.shell, target.collection, write, request.content_length)
@@ -200,10 +197,7 @@ def _read_query(tree: Any) -> tuple[_Query, RawEmbeddings]:
     return shaped(tree, _Query), read_embeddings(tree["query_embeddings"], encoded_allowed=False)
 
 
-async def _query(target: _Target, body: _Query, raw: RawEmbeddings, wanted: Wanted, size: int | None) -> Hits:
-    """Unknown ids are ignored beside known ones. Where a query is restricted to ids of which none exists, Chroma's own
-    tests want its error; answering with no hits would hide the mistake.
-    """
+async def _query(target: _Target, body: _Query, raw: RawEmbeddings, wanted: Wanted, size: int | None) -> bytes:
     selection = await body.selection(size)
     embeddings = await off_loop(size, decode, raw)
     collection = target.collection
@@ -214,13 +208,10 @@ async def _query(target: _Target, body: _Query, raw: RawEmbeddings, wanted: Want
         refuse_fields({"query_embeddings": embeddings.problem()})
     check_filterable(collection, selection.where)
     if collection.dimension is None or not raw.count:
-        return reads.no_hits(raw.count)
+        return reads.no_hits_body(raw.count, wanted)
     k = N_RESULTS_DEFAULT if body.n_results is None else body.n_results
     ef_search = effective_ef_search(collection.configuration)
-    hits = await reads.query(target.shell.workers, collection, selection, embeddings.matrix, k, ef_search, wanted)
-    if k and selection.ids and selection.where is None and not hits.columns.ids:
-        raise InvalidArgument("Error executing plan: Internal error: Error finding id")
-    return hits
+    return await reads.query_body(target.shell.workers, collection, selection, embeddings.matrix, k, ef_search, wanted)
 
 
 def _check_search_indexes(collection: Collection, searches: tuple[SearchPayload, ...]) -> None:
@@ -230,13 +221,3 @@ def _check_search_indexes(collection: Collection, searches: tuple[SearchPayload,
         for knn in payload.knns:
             if isinstance(knn.query, SparseVector):
                 check_key(collection.schema, knn.key, "sparse_vector")
-
-
-def _size(columns: Columns) -> int:
-    """Roughly the bytes of the columns once encoded."""
-    texts = (columns.documents, columns.metadatas)
-    return len(columns.ids) * 40 + 3 * len(columns.embeddings or b"") + sum(map(_text_size, texts))
-
-
-def _text_size(column: list[str | None] | None) -> int:
-    return sum(map(len, filter(None, column))) if column else 0

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from aiohttp import web
-
-from frontend.answers import answer, nothing_to_say
+from frontend.answers import Answer, answer, nothing_to_say
 from frontend.body import read_json
 from frontend.collection_requests import (
     Update,
@@ -17,9 +15,11 @@ from frontend.collection_requests import (
     read_update,
 )
 from frontend.params import query_page
+from frontend.request import Request
+from frontend.router import Route
 from frontend.rows import canonical_uuid, check_collection_id, check_database_name, missing
 from frontend.schema import shown_schema
-from frontend.shell import Shell, shell_of
+from frontend.shell import Shell
 from shared.catalog import Collection, Database
 from shared.errors import InvalidArgument, NotFound, StaleGeneration
 
@@ -47,16 +47,16 @@ def _missing_name(name: str) -> NotFound:
     return NotFound(f"Collection [{name}] does not exist")
 
 
-async def _database(request: web.Request) -> Database | None:
-    name = request.match_info["database"]
+async def _database(request: Request) -> Database | None:
+    name = request.place["database"]
     check_database_name(name)
-    return await shell_of(request).catalog.get_database(request.match_info["tenant"], name)
+    return await request.shell.catalog.get_database(request.place["tenant"], name)
 
 
-async def create(request: web.Request) -> web.Response:
+async def create(request: Request) -> Answer:
     """The name is taken: 409, or with `get_or_create` the collection that has it, unchanged."""
     creation = read_creation(await read_json(request))
-    shell, database_name = shell_of(request), request.match_info["database"]
+    shell, database_name = request.shell, request.place["database"]
     check_database_name(database_name)
     new = new_collection(creation, shell.config.shards_default)
     database = await _database(request)
@@ -73,53 +73,53 @@ def _no_database(name: str) -> InvalidArgument:
     return InvalidArgument(f"Database [{name}] does not exist")
 
 
-async def list_all(request: web.Request) -> web.Response:
+async def list_all(request: Request) -> Answer:
     """In the order of their creation; of a database that is not there, none."""
     limit, offset = query_page(request)
     database = await _database(request)
     if database is None:
         return answer([])
-    found = await shell_of(request).catalog.list_collections(database, limit, offset)
+    found = await request.shell.catalog.list_collections(database, limit, offset)
     return answer([shown_collection(collection) for collection in found])
 
 
-async def count_all(request: web.Request) -> web.Response:
+async def count_all(request: Request) -> Answer:
     database = await _database(request)
-    return answer(0 if database is None else await shell_of(request).catalog.count_collections(database))
+    return answer(0 if database is None else await request.shell.catalog.count_collections(database))
 
 
-async def get(request: web.Request) -> web.Response:
-    name = request.match_info["name"]
+async def get(request: Request) -> Answer:
+    name = request.place["name"]
     database = await _database(request)
-    collection = None if database is None else await shell_of(request).catalog.get_collection(database, name)
+    collection = None if database is None else await request.shell.catalog.get_collection(database, name)
     if collection is None:
         raise _missing_name(name)
     return answer(shown_collection(collection))
 
 
-async def get_by_id(request: web.Request) -> web.Response:
-    check_database_name(request.match_info["database"])
-    collection_id = canonical_uuid(request.match_info["collection_id"])
+async def get_by_id(request: Request) -> Answer:
+    check_database_name(request.place["database"])
+    collection_id = canonical_uuid(request.place["collection_id"])
     if collection_id is None:
         raise InvalidArgument("Validation error: collection_id: Invalid collection ID format, expected UUID")
     database = await _database(request)
-    catalog = shell_of(request).catalog
+    catalog = request.shell.catalog
     collection = None if database is None else await catalog.get_collection_by_id(database, collection_id)
     if collection is None:
         raise _missing_name(collection_id)
     return answer(shown_collection(collection))
 
 
-async def get_by_crn(request: web.Request) -> web.Response:
+async def get_by_crn(request: Request) -> Answer:
     """`<tenant_resource_name>:<database_name>:<collection_name>`"""
-    crn = request.match_info["crn"]
+    crn = request.place["crn"]
     parts = crn.split(":")
     if len(parts) != 3 or not all(parts):
         raise InvalidArgument(
             "Validation error: crn: CRN must be in the format "
             "<tenant_resource_name>:<database_name>:<collection_name> with non-empty parts"
         )
-    catalog = shell_of(request).catalog
+    catalog = request.shell.catalog
     tenant = await catalog.find_tenant_by_resource_name(parts[0])
     database = None if tenant is None else await catalog.get_database(tenant.name, parts[1])
     collection = None if database is None else await catalog.get_collection(database, parts[2])
@@ -128,23 +128,23 @@ async def get_by_crn(request: web.Request) -> web.Response:
     return answer(shown_collection(collection))
 
 
-async def delete(request: web.Request) -> web.Response:
-    name = request.match_info["name"]
+async def delete(request: Request) -> Answer:
+    name = request.place["name"]
     database = await _database(request)
-    if database is None or not await shell_of(request).catalog.delete_collection(database, name):
+    if database is None or not await request.shell.catalog.delete_collection(database, name):
         raise _missing_name(name)
     return nothing_to_say()
 
 
-async def update(request: web.Request) -> web.Response:
+async def update(request: Request) -> Answer:
     """Name, metadata and configuration together, or nothing of it."""
     wanted = read_update(await read_json(request))
-    check_database_name(request.match_info["database"])
-    collection_id = check_collection_id(request.match_info["name"])
+    check_database_name(request.place["database"])
+    collection_id = check_collection_id(request.place["name"])
     database = await _database(request)
     if database is None:
         raise missing(collection_id)
-    await _apply(shell_of(request), database, collection_id, wanted)
+    await _apply(request.shell, database, collection_id, wanted)
     return nothing_to_say()
 
 
@@ -173,10 +173,10 @@ def _changes(collection: Collection, wanted: Update) -> dict[str, Any]:
     return changes
 
 
-async def indexing_status(request: web.Request) -> web.Response:
+async def indexing_status(request: Request) -> Answer:
     """An operation is one record of one write or delete."""
-    place = request.match_info
-    rows = shell_of(request).rows
+    place = request.place
+    rows = request.shell.rows
     collection = await rows.read(place["tenant"], place["database"], place["collection_id"])
     total, indexed = collection.appended, collection.indexed
     return answer(
@@ -189,15 +189,15 @@ async def indexing_status(request: web.Request) -> web.Response:
     )
 
 
-def routes() -> list[web.RouteDef]:
+def routes() -> list[Route]:
     return [
-        web.post(COLLECTIONS, create),
-        web.get(COLLECTIONS, list_all),
-        web.get("/api/v2/tenants/{tenant}/databases/{database}/collections_count", count_all),
-        web.get(COLLECTIONS + "/by-id/{collection_id}", get_by_id),
-        web.get(COLLECTIONS + "/{collection_id}/indexing_status", indexing_status),
-        web.get(COLLECTIONS + "/{name}", get),
-        web.delete(COLLECTIONS + "/{name}", delete),
-        web.put(COLLECTIONS + "/{name}", update),
-        web.get("/api/v2/collections/{crn}", get_by_crn),
+        Route("POST", COLLECTIONS, create),
+        Route("GET", COLLECTIONS, list_all),
+        Route("GET", "/api/v2/tenants/{tenant}/databases/{database}/collections_count", count_all),
+        Route("GET", COLLECTIONS + "/by-id/{collection_id}", get_by_id),
+        Route("GET", COLLECTIONS + "/{collection_id}/indexing_status", indexing_status),
+        Route("GET", COLLECTIONS + "/{name}", get),
+        Route("DELETE", COLLECTIONS + "/{name}", delete),
+        Route("PUT", COLLECTIONS + "/{name}", update),
+        Route("GET", "/api/v2/collections/{crn}", get_by_crn),
     ]

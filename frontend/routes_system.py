@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from aiohttp import web
-
-from frontend.answers import answer
-from frontend.shell import Shell, shell_of
+from frontend.answers import Answer, answer
+from frontend.request import Request
+from frontend.router import Route
+from frontend.shell import Shell
 from shared.errors import Forbidden, PolychromeError
 from shared.limits import BATCH_SIZE_ADVICE
 
@@ -20,13 +20,13 @@ DEFAULT_DATABASE: Final = "default_database"
 PROBE_TIMEOUT_S: Final = 1.0
 
 
-async def heartbeat(request: web.Request) -> web.Response:
-    return answer({"nanosecond heartbeat": int(shell_of(request).clock.now() * 1e9)})
+async def heartbeat(request: Request) -> Answer:
+    return answer({"nanosecond heartbeat": int(request.shell.clock.now() * 1e9)})
 
 
-async def healthcheck(request: web.Request) -> web.Response:
+async def healthcheck(request: Request) -> Answer:
     """Ready when some query worker takes requests and the log's server answers."""
-    shell = shell_of(request)
+    shell = request.shell
     log_ready = await _log_answers(shell)
     executor_ready = shell.workers.ready
     healthy = log_ready and executor_ready
@@ -49,22 +49,22 @@ async def _log_answers(shell: Shell) -> bool:
     return True
 
 
-async def version(_request: web.Request) -> web.Response:
+async def version(_request: Request) -> Answer:
     return answer(API_VERSION)
 
 
-async def pre_flight_checks(_request: web.Request) -> web.Response:
+async def pre_flight_checks(_request: Request) -> Answer:
     return answer({"max_batch_size": BATCH_SIZE_ADVICE, "supports_base64_encoding": True})
 
 
-async def identity(_request: web.Request) -> web.Response:
+async def identity(_request: Request) -> Answer:
     """Exactly these members: the Python client's constructor breaks on any other."""
     return answer({"user_id": "", "tenant": DEFAULT_TENANT, "databases": [DEFAULT_DATABASE]})
 
 
-async def reset(request: web.Request) -> web.Response:
+async def reset(request: Request) -> Answer:
     """Deletes everything, when the configuration allows it. Whatever the body holds is ignored."""
-    shell = shell_of(request)
+    shell = request.shell
     if not shell.config.allow_reset:
         raise Forbidden("Reset is disabled by config")
     await shell.catalog.reset()
@@ -72,13 +72,13 @@ async def reset(request: web.Request) -> web.Response:
     return answer(True)
 
 
-def routes() -> list[web.RouteDef]:
+def routes() -> list[Route]:
     return [
-        web.get("/api/v2", heartbeat),
-        web.get("/api/v2/heartbeat", heartbeat),
-        web.get("/api/v2/healthcheck", healthcheck),
-        web.get("/api/v2/version", version),
-        web.get("/api/v2/pre-flight-checks", pre_flight_checks),
-        web.get("/api/v2/auth/identity", identity),
-        web.post("/api/v2/reset", reset),
+        Route("GET", "/api/v2", heartbeat),
+        Route("GET", "/api/v2/heartbeat", heartbeat),
+        Route("GET", "/api/v2/healthcheck", healthcheck),
+        Route("GET", "/api/v2/version", version),
+        Route("GET", "/api/v2/pre-flight-checks", pre_flight_checks),
+        Route("GET", "/api/v2/auth/identity", identity),
+        Route("POST", "/api/v2/reset", reset),
     ]

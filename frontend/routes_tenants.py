@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import msgspec
-from aiohttp import web
 
-from frontend.answers import answer, nothing_to_say
+from frontend.answers import Answer, answer, nothing_to_say
 from frontend.body import read_json, shaped
 from frontend.names import check_new_tenant_name
-from frontend.shell import shell_of
+from frontend.request import Request
+from frontend.router import Route
 from shared.errors import AlreadyExists, NotFound
 
 
@@ -28,26 +28,26 @@ def missing_tenant(name: str) -> NotFound:
     return NotFound(f"Tenant [{name}] not found")
 
 
-async def create(request: web.Request) -> web.Response:
+async def create(request: Request) -> Answer:
     body = shaped(await read_json(request), TenantCreate)
     check_new_tenant_name(body.name)
-    await shell_of(request).catalog.create_tenant(body.name)
+    await request.shell.catalog.create_tenant(body.name)
     return nothing_to_say()
 
 
-async def get(request: web.Request) -> web.Response:
-    name = request.match_info["tenant"]
-    tenant = await shell_of(request).catalog.get_tenant(name)
+async def get(request: Request) -> Answer:
+    name = request.place["tenant"]
+    tenant = await request.shell.catalog.get_tenant(name)
     if tenant is None:
         raise missing_tenant(name)
     return answer({"name": tenant.name, "resource_name": tenant.resource_name})
 
 
-async def update(request: web.Request) -> web.Response:
+async def update(request: Request) -> Answer:
     """Sets the resource name; setting the same one again is fine."""
     body = shaped(await read_json(request), TenantUpdate)
-    name = request.match_info["tenant"]
-    catalog = shell_of(request).catalog
+    name = request.place["tenant"]
+    catalog = request.shell.catalog
     if await catalog.get_tenant(name) is None:
         raise missing_tenant(name)
     if not await catalog.set_resource_name(name, body.resource_name):
@@ -55,9 +55,9 @@ async def update(request: web.Request) -> web.Response:
     return nothing_to_say()
 
 
-def routes() -> list[web.RouteDef]:
+def routes() -> list[Route]:
     return [
-        web.post("/api/v2/tenants", create),
-        web.get("/api/v2/tenants/{tenant}", get),
-        web.patch("/api/v2/tenants/{tenant}", update),
+        Route("POST", "/api/v2/tenants", create),
+        Route("GET", "/api/v2/tenants/{tenant}", get),
+        Route("PATCH", "/api/v2/tenants/{tenant}", update),
     ]

@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
-from aiohttp import web
 
+from frontend.answers import Answer
 from frontend.body import read_json, require_object, shaped
 from frontend.names import is_multi_region
+from frontend.request import Request
+from frontend.router import Route
 from frontend.routes_collections import COLLECTIONS
 from frontend.rows import check_database_name
-from frontend.shell import shell_of
 from shared.errors import InvalidArgument, TransactionsNotSupported, Unimplemented
 
 COLLECTION: Final = COLLECTIONS + "/{collection_id}"
@@ -56,28 +57,28 @@ class ConditionalCommit(msgspec.Struct, frozen=True, kw_only=True):
     read_ids: list[str] = []
 
 
-async def _check_place(request: web.Request, multi_region: str | None = None) -> None:
+async def _check_place(request: Request, multi_region: str | None = None) -> None:
     """The checks before the feature itself: database name, collection id, the collection's existence."""
-    place = request.match_info
+    place = request.place
     check_database_name(place["database"])
     if multi_region is not None and is_multi_region(place["database"]):
         raise InvalidArgument(f"multi-region databases do not support {multi_region}")
-    await shell_of(request).rows.resolve(place["tenant"], place["database"], place["collection_id"])
+    await request.shell.rows.resolve(place["tenant"], place["database"], place["collection_id"])
 
 
-async def fork(request: web.Request) -> web.Response:
+async def fork(request: Request) -> Answer:
     shaped(await read_json(request), Fork)
     await _check_place(request, "forking")
     raise Unimplemented("Collection forking is unsupported for local chroma")
 
 
-async def fork_count(request: web.Request) -> web.Response:
+async def fork_count(request: Request) -> Answer:
     await _check_place(request)
     raise Unimplemented("Count forks is unsupported for local chroma")
 
 
-def _function_route(shape: type[msgspec.Struct] | None) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def handler(request: web.Request) -> web.Response:
+def _function_route(shape: type[msgspec.Struct] | None) -> Callable[[Request], Awaitable[Answer]]:
+    async def handler(request: Request) -> Answer:
         if shape is not None:
             shaped(await read_json(request), shape)
         await _check_place(request, "attached functions")
@@ -86,26 +87,26 @@ def _function_route(shape: type[msgspec.Struct] | None) -> Callable[[web.Request
     return handler
 
 
-async def conditional_get(request: web.Request) -> web.Response:
+async def conditional_get(request: Request) -> Answer:
     require_object(await read_json(request))
     await _check_place(request)
     raise TransactionsNotSupported(NO_TRANSACTIONS)
 
 
-async def conditional_commit(request: web.Request) -> web.Response:
+async def conditional_commit(request: Request) -> Answer:
     shaped(await read_json(request), ConditionalCommit)
     await _check_place(request)
     raise TransactionsNotSupported(NO_TRANSACTIONS)
 
 
-def routes() -> list[web.RouteDef]:
+def routes() -> list[Route]:
     return [
-        web.post(COLLECTION + "/fork", fork),
-        web.get(COLLECTION + "/fork_count", fork_count),
-        web.post(COLLECTION + "/functions/attach", _function_route(Attach)),
-        web.get(COLLECTION + "/functions/{name}", _function_route(None)),
-        web.post(COLLECTION + "/attached_functions/{name}/detach", _function_route(Detach)),
-        web.post(COLLECTION + "/attached_functions/{name}/add_input", _function_route(AddInput)),
-        web.post(COLLECTION + "/conditional/get", conditional_get),
-        web.post(COLLECTION + "/conditional/commit", conditional_commit),
+        Route("POST", COLLECTION + "/fork", fork),
+        Route("GET", COLLECTION + "/fork_count", fork_count),
+        Route("POST", COLLECTION + "/functions/attach", _function_route(Attach)),
+        Route("GET", COLLECTION + "/functions/{name}", _function_route(None)),
+        Route("POST", COLLECTION + "/attached_functions/{name}/detach", _function_route(Detach)),
+        Route("POST", COLLECTION + "/attached_functions/{name}/add_input", _function_route(AddInput)),
+        Route("POST", COLLECTION + "/conditional/get", conditional_get),
+        Route("POST", COLLECTION + "/conditional/commit", conditional_commit),
     ]

@@ -1,11 +1,9 @@
-"""What every handler works with, opened once by `frontend.service` and kept in the application."""
+"""What every handler works with, opened once by `frontend.service`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
-
-from aiohttp import web
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from frontend.config import FrontendConfig
@@ -30,10 +28,3 @@ class Shell:
     dirty: DirtyShards
     workers: Workers
     rows: RowCache
-
-
-SHELL: Final = web.AppKey("shell", Shell)
-
-
-def shell_of(request: web.Request) -> Shell:
-    return request.app[SHELL]

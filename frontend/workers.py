@@ -95,6 +95,14 @@ class Workers:
     async def query(self, request: QueryRequest) -> QueryResponse:
         return await self._ask("query", request.shard, request, QueryResponse)
 
+    async def get_body(self, request: GetRequest) -> bytes:
+        """The answer to a request with `include`."""
+        return bytes(await self._call("get", request.shard, msgspec.msgpack.encode(request)))
+
+    async def query_body(self, request: QueryRequest) -> bytes:
+        """The answer to a request with `include`."""
+        return bytes(await self._call("query", request.shard, msgspec.msgpack.encode(request)))
+
     async def _ask(self, method: str, shard: Shard, request: msgspec.Struct, answer: type[Response]) -> Response:
         payload = msgspec.msgpack.encode(request)
         data = await self._call(method, shard, payload)

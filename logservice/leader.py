@@ -107,7 +107,7 @@ class Leader:
             shards = {
                 (collection.id, shard): pointer
                 async for collection in tools.catalog.collections()
-                for shard, pointer in enumerate(collection.pointers)
+                for shard, pointer in zip(collection.layout.numbers, collection.pointers, strict=True)
             }
             collected = await self._garbage.collect(shards, await tools.collector.graves())
             await tools.collector.forget(collected.empty)

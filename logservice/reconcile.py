@@ -174,7 +174,7 @@ class Reconciler:
 
     async def _find(self, collections: Iterable[CollectionImage]) -> list[_Found]:
         async def one(image: CollectionImage) -> _Found:
-            return _Found(image, [await self._manifests.newest(image.id, shard) for shard in range(image.shards)])
+            return _Found(image, [await self._manifests.newest(image.id, shard) for shard in image.layout.numbers])
 
         return await _each(collections, one)
 
@@ -229,7 +229,7 @@ class Reconciler:
         them.
         """
         collections = [collection async for collection in self._catalog.collections()]
-        shards = [(collection.id, shard) for collection in collections for shard in range(collection.shards)]
+        shards = [(collection.id, shard) for collection in collections for shard in collection.layout.numbers]
         ahead = [found for found in await _each(shards, self._examine) if found]
         living = [_rolled_back(one, ahead, heads.get(one.id, 0)) for one in collections]
         present = {one.collection for one in living}
@@ -279,7 +279,8 @@ def _version(pointer: Pointer | None) -> int:
 
 def _rolled_back(collection: Collection, ahead: Iterable[_Ahead], known_head: int) -> MissingRange:
     newest = {one.shard: one.newest for one in ahead if one.collection == collection.id}
-    pointers = [newest.get(shard, pointer) for shard, pointer in enumerate(collection.pointers)]
+    shards = zip(collection.layout.numbers, collection.pointers, strict=True)
+    pointers = [newest.get(shard, pointer) for shard, pointer in shards]
     covered = [pointer.covers if pointer else FIRST_POSITION for pointer in pointers]
     seen = max(*covered, collection.head, known_head)
     return MissingRange(collection.id, collection.name, covered, seen, seen + limits.BACKLOG_OPS_CEILING)

@@ -25,6 +25,7 @@ class Recovery:
         self._cluster = cluster
         self._images = images
         self._snapshots = snapshots
+        self._objects = objects
         self._manifests = ManifestStore(objects)
 
     async def recover(self, collection_id: str, row: dict[str, Any]) -> bool:
@@ -34,12 +35,13 @@ class Recovery:
         number = await self._snapshots.next_number()
         image = await self._snapshots.newest()
         known = next((one for one in image.collections if one.id == collection_id), None) if image else None
-        found = [await self._manifests.newest(collection_id, shard) for shard in range(row["shards"])]
-        pointers = [one[1] if one else None for one in found]
         if image is None or known is None:
-            if any(pointers):
+            known_to_bucket = bool([True async for _ in self._objects.list(f"{collection_id}/")])
+            if known_to_bucket:
                 log.error("state_lost", collection=collection_id, name=row["name"])
-            return any(pointers)
+            return known_to_bucket
+        found = [await self._manifests.newest(collection_id, shard) for shard in known.layout.numbers]
+        pointers = [one[1] if one else None for one in found]
         covered = [pointer.covers for pointer in pointers if pointer]
         head = max(known.head, *covered, 0) + limits.BACKLOG_OPS_CEILING
         # First a snapshot with this head: a loss of Redis right after must begin from it.

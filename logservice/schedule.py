@@ -60,7 +60,10 @@ class Scheduler:
     async def sweep(self) -> None:
         """Watches every shard that has something to do, whether its writer said so or died before."""
         async for collection in self._catalog.collections():
-            self._watch((collection.id, shard) for shard, written in enumerate(collection.written) if written)
+            shards = list(zip(collection.layout.numbers, collection.written, strict=True))
+            if collection.rebuild:
+                shards += zip(collection.rebuild.layout.numbers, collection.rebuild.written, strict=True)
+            self._watch((collection.id, shard) for shard, written in shards if written)
 
     async def tick(self) -> None:
         """Takes the new marks, looks at every watched shard, queues what is due."""

@@ -7,7 +7,7 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from queryworker import execute
+from queryworker import answers
 from queryworker.shards import Shards
 from queryworker.threads import Threads
 from queryworker.view import Snapshot
@@ -38,15 +38,15 @@ class Api:
 
     def handlers(self) -> Mapping[str, Handler]:
         return {
-            "count": self._handler(CountRequest, execute.count, lambda request: request.selection == EVERYTHING),
-            "get": self._handler(GetRequest, execute.get),
-            "query": self._handler(QueryRequest, execute.query),
+            "count": self._handler(CountRequest, answers.count, lambda request: request.selection == EVERYTHING),
+            "get": self._handler(GetRequest, answers.get),
+            "query": self._handler(QueryRequest, answers.query),
         }
 
     def _handler(
         self,
         of: type[Request],
-        run: Callable[[Snapshot, Request], msgspec.Struct],
+        run: Callable[[Snapshot, Request], bytes],
         is_light: Callable[[Request], bool] = lambda _: False,
     ) -> Handler:
         """A request that `is_light` reads no file and no row: a thread would cost more than it."""
@@ -58,9 +58,6 @@ class Api:
             except msgspec.MsgspecError as error:
                 raise InvalidArgument(f"not a {of.__name__}: {error}") from error
 
-        def answer(snapshot: Snapshot, request: Request) -> bytes:
-            return msgspec.msgpack.encode(run(snapshot, request))
-
         async def handle(payload: memoryview) -> bytes:
             if len(payload) <= DECODED_ON_LOOP_MAX:
                 request = decode(payload)
@@ -68,7 +65,7 @@ class Api:
                 request = await self._threads.run(decode, payload)
             snapshot = await self._shards.snapshot(request.shard)
             if is_light(request):
-                return answer(snapshot, request)
-            return await self._threads.run(answer, snapshot, request)
+                return run(snapshot, request)
+            return await self._threads.run(run, snapshot, request)
 
         return handle

@@ -13,8 +13,8 @@ from queryworker.view import Snapshot
 from shared.rpc.messages import Columns
 
 
-class Wanted(NamedTuple):
-    """Which columns to fill."""
+class Filled(NamedTuple):
+    """Which columns are filled."""
 
     ids: bool
     documents: bool
@@ -31,7 +31,7 @@ class _Share(NamedTuple):
     places: npt.NDArray[np.intp]
 
 
-def assemble(snapshot: Snapshot, parts: npt.NDArray[np.intp], rows: Rows, wanted: Wanted) -> tuple[Rows, Columns]:
+def assemble(snapshot: Snapshot, parts: npt.NDArray[np.intp], rows: Rows, wanted: Filled) -> tuple[Rows, Columns]:
     """Positions of insertion and columns of the rows `rows` of the parts `parts` (parallel), in that order."""
     count = len(rows)
     shares = _shares(snapshot, parts, rows)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from prometheus_client import Counter
 
-from queryworker.columns import Wanted, assemble
+from queryworker.columns import Filled, assemble
 from queryworker.parts import Mask, Rows, Vectors, ViewPart
 from queryworker.planner import GraphSearch, plan
 from queryworker.view import Snapshot
@@ -93,7 +93,7 @@ def get(snapshot: Snapshot, request: GetRequest) -> GetResponse:
     else:
         limit = None if request.limit is None else request.offset + request.limit
         found = _slice(_in_order(select(snapshot, request.selection)), request.offset, limit)
-    wanted = Wanted(request.ids, request.documents, request.metadatas, request.uris, request.embeddings)
+    wanted = Filled(request.ids, request.documents, request.metadatas, request.uris, request.embeddings)
     inserted, columns = assemble(snapshot, found.parts, found.rows, wanted)
     return GetResponse(inserted.astype("<i8", copy=False).tobytes(), columns, snapshot.position)
 
@@ -234,7 +234,7 @@ def _answer(snapshot: Snapshot, request: QueryRequest, ranked: Sequence[_Ranked]
     parts = np.concatenate([np.empty(0, np.intp), *(one.found.parts for one in ranked)])
     rows = np.concatenate([np.empty(0, np.int64), *(one.found.rows for one in ranked)])
     measured = np.concatenate([np.empty(0, np.float32), *(one.distances for one in ranked)])
-    wanted = Wanted(True, request.documents, request.metadatas, request.uris, request.include_embeddings)
+    wanted = Filled(True, request.documents, request.metadatas, request.uris, request.include_embeddings)
     inserted, columns = assemble(snapshot, parts, rows, wanted)
     return QueryResponse(
         counts=[len(one.distances) for one in ranked],

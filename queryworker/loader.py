@@ -10,6 +10,7 @@ from queryworker.view import OpenManifest
 from shared.log.state import ShardState
 from shared.manifest import Manifest, ManifestStore
 from shared.model import Space
+from shared.segment.graph import GraphParams
 from shared.segment.reader import Segment
 from shared.segment.stack import SegmentStack
 
@@ -23,14 +24,19 @@ class Loader:
 
     async def load(self, collection: str, shard: int, state: ShardState) -> OpenManifest:
         """The base of the committed manifest; an empty one where there is none. Raises Corrupt, Unavailable."""
-        space = Space(state.fixed["space"])
+        graph = GraphParams(
+            space=Space(state.fixed["space"]),
+            ef_construction=int(state.fixed["ef_construction"]),
+            max_neighbors=int(state.fixed["max_neighbors"]),
+            threads=1,
+        )
         if state.pointer is None:
-            return OpenManifest(None, SegmentStack([], []), state.dimension, space, 0)
+            return OpenManifest(None, SegmentStack([], []), state.dimension, graph, 0)
         manifest = await self._manifests.load(collection, shard, state.pointer)
         segments = await asyncio.gather(*(self._pool.open(ref.info) for ref in manifest.segments))
         stack = await asyncio.to_thread(_stack, manifest, segments)
         size = sum(file.bytes for ref in manifest.segments for file in ref.info.files)
-        return OpenManifest(state.pointer, stack, manifest.dimension or state.dimension, space, size)
+        return OpenManifest(state.pointer, stack, manifest.dimension or state.dimension, graph, size)
 
 
 def _stack(manifest: Manifest, segments: Sequence[Segment]) -> SegmentStack:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from queryworker import filter as filters
 from queryworker.runs import TailIndex
+from queryworker.tail_graphs import Stretch
 from shared.memtable import Tail
 from shared.segment.reader import Segment
 from shared.where import Where
@@ -87,36 +88,57 @@ class SegmentPart:
         return self._segment.text(column).read(rows)
 
 
-class TailPart:
-    """The log's tail."""
+class _StretchSearcher:
+    """The graph of the slots from `place` on."""
 
-    def __init__(self, tail: Tail, index: TailIndex) -> None:
-        self.rows = tail.rows
-        self.graph: GraphSearcher | None = None
-        self.living = int(np.count_nonzero(tail.alive))
-        self.alive = None if self.living == tail.rows else tail.alive
-        self.vectors = tail.vectors
-        self.inserted = tail.inserted
+    def __init__(self, stretch: Stretch, place: int) -> None:
+        self._stretch = stretch
+        self._place = place
+
+    def search(self, queries: Vectors, k: int) -> list[Rows]:
+        return self._stretch.search_from(self._place, queries, k)
+
+
+class TailPart:
+    """The slots [start, stop) of the log's tail; its rows are counted from `start`. With a stretch there is a graph
+    for exactly them, but for those below the view's `origin` that it may begin with.
+    """
+
+    def __init__(
+        self, tail: Tail, index: TailIndex, start: int, stop: int, stretch: Stretch | None = None, origin: int = 0
+    ) -> None:
+        self.start = start
+        self.rows = stop - start
+        self.graph: GraphSearcher | None = _StretchSearcher(stretch, origin + start) if stretch else None
+        alive = tail.alive[start:stop]
+        self.living = int(np.count_nonzero(alive))
+        self.alive = None if self.living == self.rows else alive
+        self.vectors = tail.vectors[start:stop]
+        self.inserted = tail.inserted[start:stop]
         self.ordered = False
+        self._stop = stop
         self._tail = tail
         self._index = index
 
     def lives(self, row: int) -> bool:
-        return bool(self._tail.alive[row])
+        return bool(self._tail.alive[self.start + row])
 
     def match(self, where: Where, within: Mask | None) -> Mask:
-        mask = self._tail.alive if within is None else within
+        mask = self._tail.alive[self.start : self._stop] if within is None else within
         found = np.zeros(self.rows, np.bool_)
         for run in self._index.runs(self._tail):
-            stop = min(run.stop, self.rows)
+            begin, end = max(run.start, self.start), min(run.stop, self._stop)
+            if begin >= end:
+                continue
+            here, there = slice(begin - self.start, end - self.start), slice(begin - run.start, end - run.start)
             of_interest = np.zeros(run.rows, np.bool_)
-            of_interest[: stop - run.start] = mask[run.start : stop]
+            of_interest[there] = mask[here]
             if of_interest.any():
-                found[run.start : stop] = filters.evaluate(where, run, of_interest)[: stop - run.start]
+                found[here] = filters.evaluate(where, run, of_interest)[there]
         return found
 
     def norms(self, *, make: bool) -> Vectors | None:
-        return self._index.norms(self._tail)
+        return self._index.norms(self._tail)[self.start : self._stop]
 
     def texts(self, column: str, rows: Rows) -> list[str | None]:
         tail = self._tail
@@ -126,4 +148,4 @@ class TailPart:
             "metadata": tail.metadatas,
             "uri": tail.uris,
         }
-        return list(map(values[column].__getitem__, rows.tolist()))
+        return list(map(values[column].__getitem__, (rows + self.start).tolist()))

@@ -6,7 +6,7 @@ import asyncio
 import resource
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from queryworker.api import Api
 from queryworker.config import QueryWorkerConfig
@@ -26,6 +26,9 @@ from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.rpc.server import RpcServer
 from shared.segment.cache import SegmentCache
+
+INDEXER_NICE: Final = 10
+"""Indexing the tail must not take the processor from reads."""
 
 
 class QueryWorker:
@@ -67,6 +70,8 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         slot = stack.enter_context(own_slot(config.cache_dir))
         threads = Threads(config.threads, "read")
         stack.push_async_callback(threads.close)
+        indexer = Threads(1, "index", nice=INDEXER_NICE)
+        stack.push_async_callback(indexer.close)
         cache = SegmentCache(objects, slot / "segments", config.cache_bytes)
         await cache.open()
         pool = SegmentPool(cache)
@@ -74,7 +79,7 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         loader = Loader(ManifestStore(objects), pool)
         reader = Log(redis, keys)
         shards = Shards(
-            lambda collection, shard: ServedShard(collection, shard, reader, loader, threads, clock),
+            lambda collection, shard: ServedShard(collection, shard, reader, loader, threads, indexer, clock),
             clock,
             config.memory_bytes,
             config.idle_s,

@@ -7,16 +7,19 @@ the request arrived; all requests that wait share it: who comes while a read is 
     log read  [---1---][----2, 3----]  [---4---]
 
 Replacement. The state that every log read brings names the committed manifest. When it is not the view's, the new
-manifest is loaded beside the view: segments opened, a new memtable filled from the log after `covers`, brought up to
-the old view's position, then swapped in. Readers keep the old view until then; they wait only when it cannot be kept
-current any more, because entries were trimmed that it never saw. The view that was replaced is kept for a while, for
-reads as of a position that the new one does not reach back to.
+manifest is loaded beside the view; then a view of it takes over the tail after `covers` and is swapped in. Readers keep
+the old view until then. Only when that cannot be kept current any more, because entries were trimmed that it never saw,
+do they wait for a view that is filled from the log. The view that was replaced is kept for a while, for reads as of a
+position that the new one does not reach back to.
+
+Growth. While a shard that is read is also written fast, the log is followed without waiting for the next read, so that
+no read has much to apply. A tail that has grown is indexed in the background (`queryworker.tail_graphs`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from prometheus_client import Counter, Histogram
 
@@ -36,6 +39,15 @@ RETIRED_VIEW_S: Final = 30.0
 
 LOAD_RETRY_S: Final = 1.0
 """Pause after loading a manifest failed, while the old view still serves."""
+
+FOLLOW_OPS_MIN: Final = 256
+"""A log that grew by this many operations from one look to the next is looked at again by itself."""
+
+FOLLOW_S: Final = 0.05
+"""How soon."""
+
+FOLLOW_UNREAD_S: Final = 5.0
+"""A shard that nobody reads is followed for so long."""
 
 _BEHIND_EVERYTHING: Final = f"{2**63 - 1}-0"
 
@@ -77,6 +89,7 @@ class ServedShard:
         log_: LogReader,
         loader: BaseLoader,
         threads: Threads,
+        indexer: Threads,
         clock: Clock,
     ) -> None:
         self.collection = collection
@@ -85,6 +98,7 @@ class ServedShard:
         self._log = log_
         self._loader = loader
         self._threads = threads  # not the loop's own, which downloads may keep busy
+        self._indexer = indexer
         self._clock = clock
         self._view: ShardView | None = None
         self._retired: tuple[ShardView, float] | None = None
@@ -92,6 +106,10 @@ class ServedShard:
         self._next: asyncio.Task[ShardView] | None = None
         self._loading: asyncio.Task[ShardView] | None = None
         self._load_after_s = 0.0
+        self._indexing: asyncio.Task[None] | None = None
+        self._following: asyncio.TimerHandle | None = None
+        # Held while the newest view is moved forward, and while another one takes over its tail.
+        self._moving = asyncio.Lock()
 
     # ---- what requests use
 
@@ -130,7 +148,9 @@ class ServedShard:
 
     async def close(self) -> None:
         """Stop the work in the background and let go of everything."""
-        tasks = [task for task in (self._running, self._next, self._loading) if task is not None]
+        if self._following is not None:
+            self._following.cancel()
+        tasks = [t for t in (self._running, self._next, self._loading, self._indexing) if t is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -172,15 +192,41 @@ class ServedShard:
             state = await self._state()
             view = await self._load_now(state)
         while True:
-            try:
-                state = await self._catch_up(view)
-            except TailGap as gap:
-                # Trimmed under a newer manifest; or, with the same one, the log was lost and begins anew behind it.
-                view = await self._load_now(gap.state)
+            async with self._moving:
+                view = self._view or view  # another one may have been swapped in
+                before = view.position
+                try:
+                    state = await self._catch_up(view)
+                except TailGap as gap:
+                    # Trimmed under a newer manifest; or, with the same one, the log was lost and begins anew behind it.
+                    state, view.broken = gap.state, True
+            if view.broken:
+                view = await self._load_now(state)
                 continue
+            self._keep_up(view, view.position - before)
             if state.pointer != view.base.pointer:
                 self._load_beside(state)
             return view
+
+    def _keep_up(self, view: ShardView, operations: int) -> None:
+        """What a tail that has grown by so many operations needs."""
+        if view.index_due and self._indexing is None:
+            self._indexing = asyncio.create_task(self._index())
+            self._indexing.add_done_callback(_retrieve)
+        if operations >= FOLLOW_OPS_MIN and self._following is None:
+            self._following = asyncio.get_running_loop().call_later(FOLLOW_S, self._follow)
+
+    async def _index(self) -> None:
+        try:
+            while (view := self._view) is not None and view.index_due:
+                await self._indexer.run(view.index_more)
+        finally:
+            self._indexing = None
+
+    def _follow(self) -> None:
+        self._following = None
+        if self._clock.monotonic() - self.used_s < FOLLOW_UNREAD_S:
+            self._next_check()
 
     async def _state(self) -> ShardState:
         return _alive(await self._log.read(self.collection, self.number, _BEHIND_EVERYTHING)).state
@@ -241,6 +287,24 @@ class ServedShard:
     async def _load(self, state: ShardState) -> ShardView:
         begun = self._clock.monotonic()
         base = await self._loader.load(self.collection, self.number, state)
+        view = await self._continued(base) or await self._filled(base)
+        LOAD_SECONDS.observe(self._clock.monotonic() - begun)
+        return view
+
+    async def _continued(self, base: OpenManifest) -> ShardView | None:
+        """The view, swapped in, that goes on with the tail of the one before; None when there is none that reaches from
+        the new manifest on.
+        """
+        async with self._moving:
+            old = self._view
+            if old is None or not old.can_continue(base):
+                return None
+            view = await self._threads.run(ShardView, base, old)
+            self._swap(view)
+            return view
+
+    async def _filled(self, base: OpenManifest) -> ShardView:
+        """The view whose tail is read from the log, swapped in unless it has a gap already."""
         view = await self._threads.run(ShardView, base)
         old = self._view
         try:
@@ -258,7 +322,6 @@ class ServedShard:
                 raise self._lost(gap) from gap
             return view
         self._swap(view)
-        LOAD_SECONDS.observe(self._clock.monotonic() - begun)
         return view
 
     def _swap(self, view: ShardView) -> None:
@@ -283,7 +346,7 @@ def _alive(read: ShardRead) -> ShardRead:
     return read
 
 
-def _retrieve(task: asyncio.Task[ShardView]) -> None:
+def _retrieve(task: asyncio.Task[Any]) -> None:
     """Everybody who waited may have gone; the failure is theirs all the same, and the next one meets it again."""
     if not task.cancelled():
         task.exception()

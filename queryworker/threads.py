@@ -8,7 +8,9 @@ once.
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -30,12 +32,16 @@ class _Done(NamedTuple):
 
 
 class Threads:
-    """`count` threads, for the loop that runs when they are made. `close` waits for what has begun."""
+    """`count` threads, for the loop that runs when they are made. `close` waits for what has begun.
 
-    def __init__(self, count: int, name: str) -> None:
+    `nice` threads give way to all others of the machine, where threads have priorities of their own (Linux).
+    """
+
+    def __init__(self, count: int, name: str, nice: int = 0) -> None:
         self._loop = asyncio.get_running_loop()
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._done: deque[_Done] = deque()
+        self._nice = nice if sys.platform == "linux" else 0
         self._told = False
         """Whether the loop has been told that results are there. Set by the threads, cleared by the loop before it
         takes them: a thread that saw it set has put its result where the loop is still to look.
@@ -61,6 +67,8 @@ class Threads:
             await asyncio.to_thread(thread.join)
 
     def _serve(self) -> None:
+        if self._nice:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
         while (call := self._calls.get()) is not None:
             if not call.answer.cancelled():
                 self._done.append(_perform(call))

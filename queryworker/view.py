@@ -6,7 +6,7 @@
     ends
 
 A view only moves forward, and keeps every version since `covers`: a read as of any position in [covers, position] is a
-mask (see `shared.memtable`). A later manifest means another view.
+mask (see `shared.memtable`). A later manifest means another view, which continues the tail of this one where it can.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ import numpy.typing as npt
 
 from queryworker.parts import SegmentPart, TailPart, ViewPart
 from queryworker.runs import TailIndex
+from queryworker.tail_graphs import Stretch, TailGraphs
 from shared.errors import StaleRead
 from shared.log.batch import decode_batch
 from shared.log.state import Entry, Pointer, after_position
 from shared.memtable import Memtable, Tail
 from shared.model import FIRST_POSITION, Space
+from shared.segment.graph import GraphParams
 from shared.segment.stack import SegmentStack
 
 Mask = npt.NDArray[np.bool_]
@@ -36,8 +38,12 @@ class OpenManifest:
     pointer: Pointer | None
     stack: SegmentStack
     dimension: int | None
-    space: Space
+    graph: GraphParams
     bytes: int
+
+    @property
+    def space(self) -> Space:
+        return self.graph.space
 
     @property
     def covers(self) -> int:
@@ -46,7 +52,9 @@ class OpenManifest:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A shard as of one position, ready to be searched; the tail is the last part."""
+    """A shard as of one position, ready to be searched: a part for each segment, then those of the tail, of which the
+    numbers `tail_starts` are the first slots.
+    """
 
     position: int
     space: Space
@@ -55,6 +63,7 @@ class Snapshot:
     stack: SegmentStack
     memtable: Memtable
     tail: Tail
+    tail_starts: tuple[int, ...]
 
     def find(self, ids: Sequence[str]) -> list[npt.NDArray[np.int64]]:
         """Rows of the live records with these ids, per part, ascending."""
@@ -64,54 +73,107 @@ class Snapshot:
             if ref is not None and self.parts[ref.segment].lives(ref.row):
                 rows[ref.segment].append(ref.row)
         slots = self.memtable.find(wanted, self.tail)
-        return [*(np.sort(np.array(part, np.int64)) for part in rows[:-1]), np.sort(slots[slots >= 0])]
+        slots = np.sort(slots[slots >= 0])
+        of_tail = np.split(slots, np.searchsorted(slots, self.tail_starts[1:]))
+        segments = [np.sort(np.array(part, np.int64)) for part in rows[: -len(of_tail)]]
+        return [*segments, *(some - start for some, start in zip(of_tail, self.tail_starts, strict=True))]
 
 
 class ShardView:
-    """See the module. `apply` is called by one thread at a time; `at` by any."""
+    """See the module. `apply` is called by one thread at a time, and so is `index_more`; `at` by any."""
 
-    def __init__(self, base: OpenManifest) -> None:
+    def __init__(self, base: OpenManifest, continued: ShardView | None = None) -> None:
+        """`continued` is a view that has everything that the base covers: its tail after that goes on here, and nothing
+        may be applied to it any more.
+        """
         self.base = base
-        self.memtable = Memtable(base.stack, base.dimension)
         self.position = base.covers
         """Every operation below is in the view. Moved by the event loop alone, after the operations are applied."""
         self.last = after_position(base.covers)
+        self.broken = False
+        """Whether the log was seen not to continue what the view has."""
         self.index = TailIndex()
+        if continued is None:
+            self.memtable = Memtable(base.stack, base.dimension)
+            self.graphs = TailGraphs(base.graph)
+            self.origin = 0
+            """Place of the tail's first slot in `graphs`."""
+        else:
+            self.position, self.last = continued.position, continued.last
+            self.memtable = continued.memtable.rebased(base.stack, base.covers)
+            self.graphs = continued.graphs
+            self.origin = continued.origin + continued.memtable.slots - self.memtable.slots
+            self.graphs.forget_before(self.origin)
         self._tombstones = [_alive(rows, dead) for rows, dead in _shapes(base.stack)]
         self._ordered = [bool((np.diff(segment.inserted) > 0).all()) for segment in base.stack.segments]
         self._alive: dict[int, tuple[int, Mask]] = {}
-        self._newest: Snapshot | None = None
+        self._newest: tuple[tuple[Stretch, ...], Snapshot] | None = None
+
+    def can_continue(self, base: OpenManifest) -> bool:
+        """Whether a view of a later manifest may take over the tail of this one."""
+        return not self.broken and self.base.covers <= base.covers <= self.position
 
     @property
     def bytes(self) -> int:
         """About what the view holds, mapped files included."""
-        return self.base.bytes + self.memtable.bytes
+        return self.base.bytes + self.memtable.bytes + self.graphs.bytes
 
     def apply(self, entries: Sequence[Entry]) -> None:
         """Fold in entries of whole appends, in log order. Readers notice nothing until `position` moves."""
         for entry in entries:
             self.memtable.apply(decode_batch(entry.payload), entry.first, entry.end)
 
+    @property
+    def index_due(self) -> bool:
+        """Whether the tail has grown enough for `index_more`."""
+        return self.graphs.due(self.origin, self.memtable.slots)
+
+    def index_more(self) -> None:
+        """Index the next stretch of the tail. Takes a while; readers notice nothing until it is done."""
+        self.graphs.grow(self.memtable.vectors, self.origin)
+
     def at(self, as_of: int | None = None) -> Snapshot:
         """The shard as of a position, by default the newest; StaleRead where the view does not reach."""
         position = self.position if as_of is None else as_of
         if not self.base.covers <= position <= self.position:
             raise StaleRead(f"position {position} is not in [{self.base.covers}, {self.position}]; read again")
+        stretches = self.graphs.stretches
         newest = self._newest  # between two writes all reads are as of the same position
-        if newest is not None and newest.position == position:
-            return newest
+        if newest is not None and newest[0] is stretches and newest[1].position == position:
+            return newest[1]
         tail = self.memtable.at(position)
         segments: list[ViewPart] = [
             SegmentPart(segment, self._alive_rows(number, position), ordered=self._ordered[number])
             for number, segment in enumerate(self.base.stack.segments)
         ]
-        parts = (*segments, TailPart(tail, self.index))
+        of_tail = self._tail_parts(tail, stretches)
         snapshot = Snapshot(
-            position, self.base.space, self.memtable.dimension, parts, self.base.stack, self.memtable, tail
+            position=position,
+            space=self.base.space,
+            dimension=self.memtable.dimension,
+            parts=(*segments, *of_tail),
+            stack=self.base.stack,
+            memtable=self.memtable,
+            tail=tail,
+            tail_starts=tuple(part.start for part in of_tail),
         )
         if as_of is None:
-            self._newest = snapshot
+            self._newest = (stretches, snapshot)
         return snapshot
+
+    def _tail_parts(self, tail: Tail, stretches: Sequence[Stretch]) -> list[TailPart]:
+        """A part for each stretch that the tail has as a whole, and one for the slots behind those."""
+        parts: list[TailPart] = []
+        begin = 0
+        for stretch in stretches:
+            start, end = max(begin, stretch.start - self.origin), stretch.stop - self.origin
+            if end > tail.rows or end <= begin:
+                continue
+            if start > begin:  # slots whose graphs were let go of, since the newest view does not have them
+                parts.append(TailPart(tail, self.index, begin, start))
+            parts.append(TailPart(tail, self.index, start, end, stretch, self.origin))
+            begin = end
+        return [*parts, TailPart(tail, self.index, begin, tail.rows)]
 
     def _alive_rows(self, number: int, position: int) -> Mask | None:
         """The rows of a segment that are alive; None when all are. The newest mask is kept: kills only grow."""

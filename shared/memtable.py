@@ -10,6 +10,10 @@ A record that the tail touches lives wholly in the tail; its row in the base, if
     removes a slot's record         slot dies p + 1                        -
     removes a base row              -                                      row killed, dies p + 1
 
+What an operation does to a record depends on the operations before it and not on where the record lies. So the slots
+that are born above some position are the same, one by one, whatever the base: a tail over a later base is the end of
+the tail over the earlier one (`rebased`).
+
 A read as of position T (exclusive: everything below T is applied) sees exactly the slots with `born <= T < died`, and
 the base rows whose kill, if any, has `died > T`. So T is all that a reader needs: what is applied later is born above
 T or dies above T, and changes nothing that the reader looks at.
@@ -73,6 +77,12 @@ class _Growing:
             self.buffer = grown
         self.buffer[at : at + count] = values
 
+    def continue_from(self, other: _Growing, begin: int, end: int) -> None:
+        """The rows [begin, end) of another one, in its own memory unless most of that would be held for nothing."""
+        rest = other.buffer[begin:]
+        self._shape = other._shape
+        self.buffer = rest if 2 * (end - begin) >= len(other.buffer) else rest[: end - begin].copy()
+
 
 class _Kills:
     """Rows of one segment that the tail killed, in the order of their deaths."""
@@ -80,12 +90,19 @@ class _Kills:
     def __init__(self) -> None:
         self.rows = _Growing(np.int64)
         self.died = _Growing(np.int64)  # ascending
+        self.ids: list[str] = []
         self.size = 0
 
-    def add(self, row: int, died: int) -> None:
+    def add(self, row: int, id_: str, died: int) -> None:
         self.rows.write(self.size, row, 1)
         self.died.write(self.size, died, 1)
+        self.ids.append(id_)
         self.size += 1
+
+    def after(self, position: int) -> list[tuple[int, str]]:
+        """(died, id) of the rows that are alive as of `position`."""
+        first = int(np.searchsorted(self.died.buffer[: self.size], position, side="right"))
+        return list(zip(self.died.buffer[first : self.size].tolist(), self.ids[first:], strict=True))
 
     def as_of(self, position: int) -> Rows:
         size = self.size  # first: the buffers hold at least this much
@@ -123,13 +140,14 @@ class Memtable:
         """About what the tail holds in memory."""
 
         # Invariant: for every slot below _size, in all columns: born < died, written < born, inserted <= written;
-        # born ascends from slot to slot. Slots of one id are chained by _previous, newest first, with disjoint lives.
+        # born ascends from slot to slot. Slots of one id are chained by _previous (where there is one before), newest
+        # first, with disjoint lives.
         self._size = 0
         self._ids: list[str] = []
         self._documents: list[str | None] = []
         self._metadatas: list[str | None] = []
         self._uris: list[str | None] = []
-        self._previous: list[int] = []
+        self._previous: dict[int, int] = {}
         self._vectors = _Growing(np.float32, dimension or 0)
         self._inserted = _Growing(np.int64)
         self._written = _Growing(np.int64)
@@ -206,7 +224,6 @@ class Memtable:
         self._documents.extend(batch.column("document").to_pylist())
         self._metadatas.extend(metadatas)
         self._uris.extend(batch.column("uri").to_pylist())
-        self._previous.extend([_NO_SLOT] * count)
         self._size += count
         self._latest.update(zip(ids, range(at, at + count), strict=True))
 
@@ -251,7 +268,7 @@ class Memtable:
                 self._died.buffer[slot] = position + 1
             else:
                 assert below is not None
-                self._kills.setdefault(below[0], _Kills()).add(below[1], position + 1)
+                self._kills.setdefault(below[0], _Kills()).add(below[1], id_, position + 1)
                 self._latest[id_] = _NO_SLOT
         if record is not None:
             self._append(id_, record, position, _NO_SLOT if slot is None else slot)
@@ -267,7 +284,8 @@ class Memtable:
         self._documents.append(record.document)
         self._metadatas.append(record.metadata)
         self._uris.append(record.uri)
-        self._previous.append(previous)
+        if previous != _NO_SLOT:
+            self._previous[at] = previous
         self._size += 1
         self._latest[id_] = at
 
@@ -280,6 +298,45 @@ class Memtable:
             int(self._inserted.buffer[slot]),
             int(self._written.buffer[slot]),
         )
+
+    # ---- a later base
+
+    def rebased(self, base: Base, covers: int) -> Memtable:
+        """The tail from `covers` on over a base that holds everything below; `covers` is at most `position`.
+
+        It goes on with the buffers of this one, so nothing may be applied to this one any more. Those who read it may
+        go on. Raises Corrupt when the base has not what was alive at `covers`.
+        """
+        later = Memtable(base, self.dimension)
+        first = int(np.searchsorted(self._born.buffer[: self._size], covers, side="right"))
+        later.position = self.position
+        later._size = self._size - first
+        later.bytes = self.bytes * later._size // max(1, self._size)
+        for name in ("_ids", "_documents", "_metadatas", "_uris"):
+            setattr(later, name, getattr(self, name)[first : self._size])
+        for name in ("_vectors", "_inserted", "_written", "_born", "_died"):
+            getattr(later, name).continue_from(getattr(self, name), first, self._size)
+        later._previous = {slot - first: before - first for slot, before in self._previous.items() if before >= first}
+        later._kill_below(self._deaths_below(first, covers))
+        later._latest.update(zip(later._ids, range(later._size), strict=True))
+        return later
+
+    def _deaths_below(self, first: int, covers: int) -> list[tuple[int, str]]:
+        """(died, id), ascending, of what a base at `covers` has alive and the tail from slot `first` on kills."""
+        died = self._died.buffer[:first]
+        slots = np.flatnonzero((died > covers) & (died != NEVER))
+        deaths = [(int(died[slot]), self._ids[slot]) for slot in slots.tolist()]
+        for kills in self._kills.values():
+            deaths += kills.after(covers)
+        return sorted(deaths)
+
+    def _kill_below(self, deaths: list[tuple[int, str]]) -> None:
+        ids = [id_ for _, id_ in deaths]
+        for (died, id_), ref in zip(deaths, self.base.find(ids), strict=True):
+            if ref is None:
+                raise Corrupt(f"the later base lacks {id_!r}, which lived until {died}")
+            self._kills.setdefault(ref[0], _Kills()).add(ref[1], id_, died)
+            self._latest[id_] = _NO_SLOT
 
     # ---- reading as of a position
 
@@ -306,7 +363,7 @@ class Memtable:
         for i, id_ in enumerate(ids):
             slot = self._latest.get(id_, _NO_SLOT)
             while slot >= tail.rows:  # born later than this read
-                slot = self._previous[slot]
+                slot = self._previous.get(slot, _NO_SLOT)
             if slot >= 0 and tail.alive[slot]:
                 found[i] = slot
         return found
@@ -354,10 +411,16 @@ class Memtable:
     def slots(self) -> int:
         return self._size
 
+    @property
+    def vectors(self) -> npt.NDArray[np.float32]:
+        """Of all slots."""
+        size = self._size  # before the buffer
+        return self._vectors.buffer[:size]
+
     def check(self) -> None:
         """Assert the invariants; for tests."""
         size = self._size
-        columns = (self._ids, self._documents, self._metadatas, self._uris, self._previous)
+        columns = (self._ids, self._documents, self._metadatas, self._uris)
         assert all(len(column) == size for column in columns)
         inserted, written = self._inserted.buffer[:size], self._written.buffer[:size]
         born, died = self._born.buffer[:size], self._died.buffer[:size]
@@ -372,6 +435,6 @@ class Memtable:
             while slot != _NO_SLOT:
                 assert self._ids[slot] == id_
                 assert died[slot] <= later
-                slot, later = self._previous[slot], int(born[slot])
+                slot, later = self._previous.get(slot, _NO_SLOT), int(born[slot])
         killed = [set(kills.rows.buffer[: kills.size].tolist()) for kills in self._kills.values()]
         assert sum(len(rows) for rows in killed) == sum(kills.size for kills in self._kills.values())

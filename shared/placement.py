@@ -7,10 +7,39 @@ the second is advice only: any worker can serve any shard.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The shards of a collection at one time: `count` of them, numbered from `first`.
+
+    No two layouts of a collection have a number in common. So a number says which layout its user means, and whatever
+    belongs to a shard (stream, manifests, segments) belongs to one layout alone.
+    """
+
+    first: int
+    count: int
+
+    @property
+    def numbers(self) -> range:
+        return range(self.first, self.first + self.count)
+
+    def __contains__(self, number: int) -> bool:
+        return self.first <= number < self.first + self.count
+
+    def encode(self) -> str:
+        """The stored form: scripts compare it and take it apart."""
+        return f"{self.first} {self.count}"
+
+    @classmethod
+    def decode(cls, text: bytes | str) -> Layout:
+        first, count = text.split()
+        return cls(int(first), int(count))
 
 
 def shard_of(ids: Sequence[str], shards: int) -> npt.NDArray[np.int64]:

@@ -21,8 +21,8 @@ FILE_LINES_MAX = 450
 # Lower never imports higher; modules of one layer may import each other.
 LAYERS = (
     {"errors", "limits", "model", "clock", "memory"},
-    {"config", "telemetry", "where", "rank", "regex", "distance", "sparse", "placement", "digest", "retry"},
-    {"redis", "rpc", "objects", "search"},
+    {"config", "telemetry", "include", "where", "regex", "distance", "sparse", "placement", "digest", "retry"},
+    {"redis", "rpc", "objects", "search", "record_answers"},
     {"announced", "catalog", "commits", "lease", "membership", "log", "manifest", "segment", "materialize", "memtable"},
     {"service"},
 )

@@ -6,10 +6,12 @@ from shared.catalog.model import (
     DEFAULT_DATABASE,
     DEFAULT_DATABASE_ID,
     DEFAULT_TENANT,
+    SHARDS_KEY,
     UNSET,
     Collection,
     Database,
     NewCollection,
+    Rebuild,
     Tenant,
     Unset,
 )
@@ -19,6 +21,7 @@ __all__ = [
     "DEFAULT_DATABASE",
     "DEFAULT_DATABASE_ID",
     "DEFAULT_TENANT",
+    "SHARDS_KEY",
     "UNSET",
     "Catalog",
     "Cluster",
@@ -26,6 +29,7 @@ __all__ = [
     "Database",
     "NewCollection",
     "Pointer",
+    "Rebuild",
     "Tenant",
     "Unset",
 ]

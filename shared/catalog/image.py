@@ -18,6 +18,7 @@ from shared.catalog.slots import Slots
 from shared.errors import Corrupt, Unavailable
 from shared.log.lifecycle import Lifecycle
 from shared.log.state import Pointer
+from shared.placement import Layout
 from shared.redis.client import command, guarded, persist
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX
@@ -51,14 +52,16 @@ class CollectionImage(msgspec.Struct, frozen=True):
     dimension: int | None
     head: int
     keys: list[tuple[str, str]]
+    shards: tuple[int, int]
+    """The first one's number, and how many."""
 
     @property
     def name(self) -> str:
         return str(orjson.loads(self.row)["name"])
 
     @property
-    def shards(self) -> int:
-        return int(self.fixed["shards"])
+    def layout(self) -> Layout:
+        return Layout(*self.shards)
 
 
 class CatalogImage(msgspec.Struct, frozen=True):
@@ -166,7 +169,7 @@ class Images:
                 rows = await command(self._redis, "HMGET", self._keys.rows(database.key), *some)
                 async with self._redis.pipeline(transaction=False) as pipeline:
                     for collection_id in some:
-                        pipeline.hmget(self._keys.state(collection_id), ["head", "dim", "config"])
+                        pipeline.hmget(self._keys.state(collection_id), ["head", "dim", "config", "layout"])
                         pipeline.smembers(self._keys.metadata_keys(collection_id))
                     answers = await pipeline.execute()
             for collection_id, row, state, keys in zip(some, rows, answers[0::2], answers[1::2], strict=True):
@@ -200,6 +203,7 @@ class Images:
             fixed=one.fixed,
             generation=orjson.loads(one.row)["generation"],
             dimension=one.dimension,
+            layout=one.layout,
             pointers=pointers,
         )
         if one.keys:
@@ -224,7 +228,8 @@ class Images:
 def _collection_image(
     collection_id: str, database_key: str, row: bytes, state: Sequence[bytes | None], keys: set[bytes]
 ) -> CollectionImage:
-    head, dimension, config = state
+    head, dimension, config, encoded = state
+    layout = Layout.decode(encoded or b"0 1")
     pairs: list[tuple[str, str]] = sorted((pair[0], pair[1]) for pair in map(orjson.loads, keys))
     return CollectionImage(
         id=collection_id,
@@ -234,4 +239,5 @@ def _collection_image(
         dimension=None if dimension is None else int(dimension),
         head=int(head or 0),
         keys=pairs,
+        shards=(layout.first, layout.count),
     )

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from shared.log.state import Pointer
+from shared.placement import Layout
 
 DEFAULT_TENANT: Final = "default_tenant"
 DEFAULT_DATABASE: Final = "default_database"
 DEFAULT_DATABASE_ID: Final = "00000000-0000-0000-0000-000000000000"
+
+
+SHARDS_KEY: Final = "polychrome:shards"
+"""The metadata key that says how many shards a collection shall have at least."""
 
 
 class Unset(enum.Enum):
@@ -41,13 +46,26 @@ class Database:
 
 
 @dataclass(frozen=True, slots=True)
+class Rebuild:
+    """The layout that a collection is getting. `built` of its shards have segments of their own; `pointers` and
+    `written` are of these shards.
+    """
+
+    layout: Layout
+    built: int
+    pointers: tuple[Pointer | None, ...]
+    written: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Collection:
     """A catalog row together with the collection's state, read one after the other: `generation` is the row's.
 
     `schema` is the base schema as created; `keys` are the (metadata key, value type) pairs written since. `fixed` never
-    changes (space, shards, ef_construction, max_neighbors). `head` is the next position. `written` has the position of
-    each shard's newest log entry, 0 where there is none. `appended` and `trimmed` count operations of all shards, since
-    the collection was created or Redis was lost: unlike positions they have no gaps.
+    changes (space, shards at creation, ef_construction, max_neighbors). `head` is the next position. `pointers` and
+    `written` are of the shards in `layout`; the latter has the position of each one's newest log entry, 0 where there
+    is none. `appended` and `trimmed` count operations of all shards, since the collection was created or Redis was lost:
+    unlike positions they have no gaps.
     """
 
     id: str
@@ -58,7 +76,7 @@ class Collection:
     metadata: dict[str, Any] | None
     configuration: dict[str, Any]
     schema: dict[str, Any]
-    shards: int
+    layout: Layout
     generation: int
     dimension: int | None
     head: int
@@ -68,6 +86,26 @@ class Collection:
     written: tuple[int, ...]
     appended: int = 0
     trimmed: int = 0
+    rebuild: Rebuild | None = None
+    laid_s: float = 0.0
+    """Since when it has this layout."""
+    versions_before: int = 0
+    """The sum of the manifests' versions that its earlier shards had."""
+
+    @property
+    def shards(self) -> int:
+        return self.layout.count
+
+    @property
+    def shards_to_be(self) -> int:
+        """How many shards it is known to get, or has."""
+        return self.rebuild.layout.count if self.rebuild else self.layout.count
+
+    @property
+    def shards_wanted(self) -> int:
+        """How many shards its metadata asks for, if that is more than it is going to have; else 0."""
+        wanted = (self.metadata or {}).get(SHARDS_KEY, 0)
+        return wanted if isinstance(wanted, int) and wanted > self.shards_to_be else 0
 
     @property
     def log_position(self) -> int:
@@ -91,7 +129,7 @@ class Collection:
     @property
     def version(self) -> int:
         """Grows with every compaction of any shard."""
-        return sum(pointer.version for pointer in self.pointers if pointer)
+        return self.versions_before + sum(pointer.version for pointer in self.pointers if pointer)
 
 
 @dataclass(frozen=True)
@@ -102,5 +140,4 @@ class NewCollection:
     metadata: dict[str, Any] | None
     configuration: dict[str, Any]
     schema: dict[str, Any]
-    shards: int
     fixed: dict[str, Any]

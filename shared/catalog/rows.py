@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import orjson
 
-from shared.catalog.model import Collection, Database, NewCollection
+from shared.catalog.model import Collection, Database, NewCollection, Rebuild
 from shared.log.state import Pointer, position_of
+from shared.placement import Layout
 
 FIRST_GENERATION: Final = 1
 
@@ -20,7 +21,6 @@ def new_row(new: NewCollection) -> bytes:
             "metadata": new.metadata,
             "configuration": new.configuration,
             "schema": new.schema,
-            "shards": new.shards,
             "generation": FIRST_GENERATION,
         }
     )
@@ -28,7 +28,7 @@ def new_row(new: NewCollection) -> bytes:
 
 def changed_row(collection: Collection, changes: Mapping[str, Any]) -> bytes:
     """The row of the next generation."""
-    row = {name: getattr(collection, name) for name in ("name", "metadata", "configuration", "schema", "shards")}
+    row = {name: getattr(collection, name) for name in ("name", "metadata", "configuration", "schema")}
     return encode_row({**row, **changes, "generation": collection.generation + 1})
 
 
@@ -43,8 +43,8 @@ def collection_of(
     if b"head" not in state or b"deleted" in state:
         return None
     fields = orjson.loads(row)
-    shards = range(fields["shards"])
-    pointers = [state.get(b"m:%d" % shard) for shard in shards]
+    layout = Layout.decode(state[b"layout"])
+    earlier = int(state.get(b"ops_before", 0))
     return Collection(
         id=collection_id,
         name=fields["name"],
@@ -54,17 +54,36 @@ def collection_of(
         metadata=fields["metadata"],
         configuration=fields["configuration"],
         schema=fields["schema"],
-        shards=fields["shards"],
+        layout=layout,
         generation=fields["generation"],
         dimension=int(state[b"dim"]) if b"dim" in state else None,
         head=int(state[b"head"]),
         keys=frozenset(_pair(key) for key in keys),
-        pointers=tuple(None if pointer is None else Pointer.decode(pointer) for pointer in pointers),
+        pointers=_pointers(state, layout),
         fixed=orjson.loads(state[b"config"]),
-        written=tuple(position_of(state.get(b"tail:%d" % shard, b"0-0").decode()) for shard in shards),
-        appended=sum(int(state.get(b"ops:%d" % shard, 0)) for shard in shards),
-        trimmed=sum(int(state.get(b"trimmed_ops:%d" % shard, 0)) for shard in shards),
+        written=_written(state, layout),
+        appended=earlier + sum(int(state.get(b"ops:%d" % shard, 0)) for shard in layout.numbers),
+        trimmed=earlier + sum(int(state.get(b"trimmed_ops:%d" % shard, 0)) for shard in layout.numbers),
+        rebuild=_rebuild(state),
+        laid_s=float(state[b"laid_s"]),
+        versions_before=int(state.get(b"versions_before", 0)),
     )
+
+
+def _pointers(state: Mapping[bytes, bytes], layout: Layout) -> tuple[Pointer | None, ...]:
+    found = [state.get(b"m:%d" % shard) for shard in layout.numbers]
+    return tuple(None if pointer is None else Pointer.decode(pointer) for pointer in found)
+
+
+def _written(state: Mapping[bytes, bytes], layout: Layout) -> tuple[int, ...]:
+    return tuple(position_of(state.get(b"tail:%d" % shard, b"0-0").decode()) for shard in layout.numbers)
+
+
+def _rebuild(state: Mapping[bytes, bytes]) -> Rebuild | None:
+    if b"next" not in state:
+        return None
+    layout = Layout.decode(state[b"next"])
+    return Rebuild(layout, int(state.get(b"built", 0)), _pointers(state, layout), _written(state, layout))
 
 
 def _pair(encoded: bytes) -> tuple[str, str]:

@@ -8,7 +8,8 @@
 --
 -- {'OK', first, head}    appended, now or by an earlier run under the same request id
 -- {'GONE'}               no such collection, or deleted
--- {'STALE', generation}  the caller's catalog row is older than `generation`
+-- {'STALE', generation}  the caller's catalog row is older than `generation`, or names shards that the collection has not
+-- {'FENCED'}             not now: the collection's shards are being switched; again in a moment, or until the fence expires
 -- {'DIMENSION', d}       the collection has dimension d
 -- {'FULL', ops, bytes}   the backlog would pass its limit; it holds so much now
 --
@@ -21,18 +22,25 @@ if seen then
   return {'OK', tonumber(first), tonumber(head)}
 end
 
-local state = redis.call('HMGET', KEYS[1], 'head', 'dim', 'gen', 'deleted', 'backlog_ops', 'backlog_bytes')
+local state = redis.call('HMGET', KEYS[1], 'head', 'dim', 'gen', 'deleted', 'backlog_ops', 'backlog_bytes', 'layout', 'fence')
 if not state[1] or state[4] then return {'GONE'} end
 local count, dimension, generation = tonumber(ARGV[2]), ARGV[3], ARGV[4]
 if generation ~= '' and tonumber(state[3]) > tonumber(generation) then return {'STALE', tonumber(state[3])} end
 if dimension ~= '' and state[2] and state[2] ~= dimension then return {'DIMENSION', tonumber(state[2])} end
+
+if state[8] then
+  local clock = redis.call('TIME')
+  if clock[1] * 1000 + math.floor(clock[2] / 1000) < tonumber(state[8]) then return {'FENCED'} end
+end
+local first_shard, shards = string.match(state[7], '^(%d+) (%d+)$')
 
 -- Walk the arguments once without writing: the size must be known before anything is handed out.
 local pairs_end = 7 + tonumber(ARGV[7])
 local bytes = 0
 local at = pairs_end + 1
 while at <= #ARGV do
-  local entries = tonumber(ARGV[at + 1])
+  local shard, entries = ARGV[at] - first_shard, tonumber(ARGV[at + 1])
+  if shard < 0 or shard >= tonumber(shards) then return {'STALE', tonumber(state[3])} end
   for i = 1, entries do bytes = bytes + #ARGV[at + 1 + 3 * i] end
   at = at + 2 + 3 * entries
 end

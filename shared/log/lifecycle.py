@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from shared.log.state import Pointer
 from shared.model import FIRST_POSITION
+from shared.placement import Layout
 from shared.redis.client import command, guarded, persist
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
@@ -31,7 +32,8 @@ class Lifecycle:
 
     async def create(self, collection_id: str, database_key: str, fixed: Mapping[str, Any], generation: int) -> None:
         """An orphan until the catalog row is written."""
-        args = ["create", *_fields(database_key, fixed, generation, dimension=None), "head", FIRST_POSITION]
+        layout = Layout(0, fixed["shards"])
+        args = ["create", *_fields(database_key, fixed, generation, None, layout), "head", FIRST_POSITION]
         await STATE.run(self._redis, [self._keys.state(collection_id)], args)
 
     async def restore(
@@ -43,13 +45,14 @@ class Lifecycle:
         fixed: Mapping[str, Any],
         generation: int,
         dimension: int | None,
+        layout: Layout,
         pointers: Sequence[Pointer | None],
     ) -> int:
         """Creates a lost state, or raises the head of one that is there; returns the head. Positions below the head are
-        never handed out (again).
+        never handed out (again). `pointers` are those of the layout's shards.
         """
-        args = ["restore", head, *_fields(database_key, fixed, generation, dimension)]
-        for shard, pointer in enumerate(pointers):
+        args = ["restore", head, *_fields(database_key, fixed, generation, dimension, layout)]
+        for shard, pointer in zip(layout.numbers, pointers, strict=True):
             if pointer is not None:
                 args += [f"m:{shard}", pointer.encode()]
         restored: int = await STATE.run(self._redis, [self._keys.state(collection_id)], args)
@@ -69,9 +72,9 @@ class Lifecycle:
     async def collect(self, collection_id: str) -> None:
         """Removes everything that Redis holds of a deleted collection but its remembered requests, which expire."""
         state = self._keys.state(collection_id)
-        config = await persist(lambda: command(self._redis, "HGET", state, "config"), writes=False)
-        shards = 1 if config is None else orjson.loads(config)["shards"]
-        streams = [self._keys.log(collection_id, shard) for shard in range(shards)]
+        layouts = await persist(lambda: command(self._redis, "HMGET", state, "layout", "next"), writes=False)
+        shards = [shard for layout in layouts if layout for shard in Layout.decode(layout).numbers]
+        streams = [self._keys.log(collection_id, shard) for shard in shards]
         doomed = [state, self._keys.metadata_keys(collection_id), *streams]
         await persist(lambda: command(self._redis, "UNLINK", *doomed), writes=True)
 
@@ -98,8 +101,11 @@ class Lifecycle:
                 return
 
 
-def _fields(database_key: str, fixed: Mapping[str, Any], generation: int, dimension: int | None) -> list[Argument]:
+def _fields(
+    database_key: str, fixed: Mapping[str, Any], generation: int, dimension: int | None, layout: Layout
+) -> list[Argument]:
     """What a state has from its first moment, but the head."""
     fields: list[Argument] = ["gen", generation, "db", database_key, "config", orjson.dumps(dict(fixed))]
+    fields += ["layout", layout.encode(), "laid_s", f"{time.time():.3f}"]
     fields += ["backlog_ops", 0, "backlog_bytes", 0, "created", f"{time.time():.3f}"]
     return fields if dimension is None else [*fields, "dim", dimension]

@@ -7,10 +7,11 @@ connection is answered by trying again, within a deadline.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from prometheus_client import Counter, Histogram
@@ -41,6 +42,10 @@ COMMIT = Script("shared.log", "commit")
 COMMITS = Script("shared.log", "commits")
 TRIM = Script("shared.log", "trim")
 DIMENSION = Script("shared.log", "dimension")
+
+FENCE_PAUSE_S: Final = 0.005
+FENCE_TRIES: Final = 1000
+"""An append tries again so often, for so long, while the collection's shards are being switched."""
 
 SLOWEST_BYTES_S: Final = 32 * 1024 * 1024
 """How fast a page of the log arrives at least, from a server that is up."""
@@ -103,7 +108,7 @@ class Log:
             raise ValueError("an append has at least one operation")
         keys, args = self._append_call(collection_id, request_id, parts, count, dimension, generation, new_keys)
         with APPEND_SECONDS.time():
-            outcome, *details = await APPEND.run(self._redis, keys, args, deadline_s=self._append_deadline_s)
+            outcome, *details = await self._past_the_fence(keys, args)
         match outcome:
             case b"OK":
                 APPENDED_OPS.inc(count)
@@ -118,6 +123,15 @@ class Log:
             case b"FULL":
                 raise Backoff("The collection's log is full; its compaction has to catch up first")
         raise await self.missing(collection_id)
+
+    async def _past_the_fence(self, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
+        """What append.lua says, but for FENCED: a switch of shards takes a moment, and its fence expires by itself."""
+        for _ in range(FENCE_TRIES):
+            answer: list[Any] = await APPEND.run(self._redis, keys, args, deadline_s=self._append_deadline_s)
+            if answer[0] != b"FENCED":
+                return answer
+            await asyncio.sleep(FENCE_PAUSE_S)
+        raise Unavailable("The collection's shards are being switched")
 
     def _append_call(
         self,
@@ -188,7 +202,7 @@ class Log:
         for before, entry in pairwise(entries):
             if entry.previous != before.id:
                 raise Corrupt(f"{keys[1]}: entry {entry.id} follows {entry.previous}, not {before.id}")
-        return ShardRead(parse_state(values), entries, bool(complete))
+        return ShardRead(parse_state(shard, values), entries, bool(complete))
 
     async def states(self, shards: Sequence[tuple[str, int]]) -> list[ShardState | None]:
         """The states of many shards, pipelined; None where the collection is gone."""
@@ -196,7 +210,9 @@ class Log:
         for start in range(0, len(shards), PIPELINE_MAX):
             some = shards[start : start + PIPELINE_MAX]
             rows = await persist(lambda some=some: self._state_rows(some), writes=False)  # type: ignore[misc]
-            found.extend(None if row[0] is None else parse_state(row) for row in rows)
+            found.extend(
+                None if row[0] is None else parse_state(shard, row) for (_, shard), row in zip(some, rows, strict=True)
+            )
         return found
 
     async def _state_rows(self, shards: Iterable[tuple[str, int]]) -> list[list[bytes | None]]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import orjson
 
 from shared.errors import Corrupt
+from shared.placement import Layout
 
 FIRST_ID: Final = "0-0"
 """What `previous` of a stream's first entry says, and where a reader begins that has no manifest."""
@@ -34,10 +35,30 @@ class Pointer:
 
 
 @dataclass(frozen=True, slots=True)
+class Routing:
+    """Which shards a collection has now, and which it is going to have (docs/design/2026-11-21-rebuild.md).
+
+    `next` is the layout that is being built. `copied` is how far the streams of its shards reach (exclusive), None
+    until they have a beginning. `wanted` is the number of shards that was asked for and not begun with; 0: none.
+    """
+
+    layout: Layout
+    next: Layout | None = None
+    copied: int | None = None
+    wanted: int = 0
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there is a rebuild to begin or to go on with."""
+        return self.next is not None or self.wanted > self.layout.count
+
+
+@dataclass(frozen=True, slots=True)
 class ShardState:
     """One shard's part of the state hash, as of the moment of the read.
 
-    `head` is the collection's next position. `tail` is the id of the newest entry that the stream ever had.
+    `head` is the collection's next position; `reach` that up to which the shard's stream has everything: the head, or,
+    while the shard is being built, what was copied. `tail` is the id of the newest entry that the stream ever had.
     `generation` grows with every change of the catalog row. The backlogs count what the stream still holds.
     """
 
@@ -52,6 +73,23 @@ class ShardState:
     bytes_backlog: int
     trimmed: int
     """Position below which the stream was trimmed."""
+    routing: Routing
+    number: int
+    kept_from: int | None
+    """Position from which on the stream must be kept, whatever is compacted: a rebuild is still to copy it."""
+
+    @property
+    def serves(self) -> bool:
+        """Whether the shard is one of the collection's shards now."""
+        return self.number in self.routing.layout
+
+    @property
+    def building(self) -> bool:
+        return self.routing.next is not None and self.number in self.routing.next
+
+    @property
+    def reach(self) -> int:
+        return self.head if not self.building or self.routing.copied is None else self.routing.copied
 
     @property
     def uncompacted(self) -> bool:
@@ -60,8 +98,11 @@ class ShardState:
 
     @property
     def trimmable(self) -> bool:
-        """Whether a manifest was committed since the last trim."""
-        return self.pointer is not None and self.pointer.covers > self.trimmed
+        """Whether a manifest was committed since the last trim that lets the stream be trimmed further."""
+        if self.pointer is None:
+            return False
+        covers = self.pointer.covers if self.kept_from is None else min(self.pointer.covers, self.kept_from)
+        return covers > self.trimmed
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +142,16 @@ def after_position(covers: int) -> str:
 @functools.cache
 def state_fields(shard: int) -> tuple[str, ...]:
     """Fields of the state hash that `parse_state` needs, in its order."""
-    of_shard = ("tail", "m", "ops", "bytes", "trimmed_ops", "trimmed_bytes", "trimmed")
-    return ("head", "dim", "gen", "deleted", "config", *(f"{name}:{shard}" for name in of_shard))
+    of_collection = ("head", "dim", "gen", "deleted", "config", "layout", "next", "copied", "wanted")
+    of_shard = ("copied", "tail", "m", "ops", "bytes", "trimmed_ops", "trimmed_bytes", "trimmed")
+    return (*of_collection, *(f"{name}:{shard}" for name in of_shard))
 
 
-def parse_state(values: Sequence[bytes | None]) -> ShardState:
+def parse_state(shard: int, values: Sequence[bytes | None]) -> ShardState:
     """From the values of `state_fields`. Raises Corrupt when the state has no head."""
-    head, dimension, generation, deleted, config, tail, pointer, *counters = values
-    if head is None or generation is None or config is None:
+    head, dimension, generation, deleted, config, layout, following, copied, wanted = values[:9]
+    kept_from, tail, pointer, *counters = values[9:]
+    if head is None or generation is None or config is None or layout is None:
         raise Corrupt("the state of a collection has no head")
     ops, size, trimmed_ops, trimmed_size, trimmed = (int(counter or 0) for counter in counters)
     return ShardState(
@@ -122,6 +165,9 @@ def parse_state(values: Sequence[bytes | None]) -> ShardState:
         ops_backlog=ops - trimmed_ops,
         bytes_backlog=size - trimmed_size,
         trimmed=trimmed,
+        routing=routing_of(layout, following, copied, wanted),
+        number=shard,
+        kept_from=None if kept_from is None else int(kept_from),
     )
 
 
@@ -131,6 +177,17 @@ def parse_state(values: Sequence[bytes | None]) -> ShardState:
 @functools.lru_cache(maxsize=1024)
 def _pointer(data: bytes) -> Pointer:
     return Pointer.decode(data)
+
+
+@functools.lru_cache(maxsize=1024)
+def routing_of(layout: bytes, following: bytes | None, copied: bytes | None, wanted: bytes | None) -> Routing:
+    """From the fields of the state hash."""
+    return Routing(
+        Layout.decode(layout),
+        None if following is None else Layout.decode(following),
+        None if copied is None else int(copied),
+        int(wanted or 0),
+    )
 
 
 @functools.lru_cache(maxsize=1024)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from shared.model import ReadLevel
+from shared.model import Include, ReadLevel
 from shared.where import Where
 
 
@@ -62,6 +62,9 @@ class GetRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     `documents` .. `embeddings` choose the columns; ids and `inserted` always come. With `inserted` given (int64),
     exactly the records inserted at those positions are meant and selection, offset and limit are ignored: the second
     phase of a read over several shards.
+
+    With `include`, the list that the client sent, the answer is not a GetResponse but the body of the client's answer
+    (`shared.record_answers`): for the frontend that asks the only shard of a collection.
     """
 
     shard: Shard
@@ -74,6 +77,7 @@ class GetRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     embeddings: bool = False
     ids: bool = True
     inserted: bytes | None = None
+    include: list[Include] | None = None
 
 
 class GetResponse(msgspec.Struct, frozen=True):
@@ -85,7 +89,7 @@ class GetResponse(msgspec.Struct, frozen=True):
 
 
 class QueryRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The `k` nearest matching records of each query vector (float32 [n_queries, dimension])."""
+    """The `k` nearest matching records of each query vector (float32 [n_queries, dimension]). `include` as of a get."""
 
     shard: Shard
     embeddings: bytes
@@ -98,6 +102,7 @@ class QueryRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     metadatas: bool = False
     uris: bool = False
     include_embeddings: bool = False
+    include: list[Include] | None = None
 
 
 class QueryResponse(msgspec.Struct, frozen=True):

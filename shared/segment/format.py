@@ -1,7 +1,8 @@
 """The files of a segment, byte by byte, and the proof that they are whole.
 
 A segment is a directory of immutable files. All integers are little-endian; rows are numbered from 0 in insertion
-order, the same in all four files.
+order, the same in all files. Only segments of `limits.GRAPH_ROWS_MIN` rows or more have the last two: smaller ones are
+scanned.
 
 ```
 records.arrow     Arrow IPC file of `shared.model.record_schema`, uncompressed, exactly ONE record batch. One batch
@@ -10,7 +11,7 @@ records.arrow     Arrow IPC file of `shared.model.record_schema`, uncompressed, 
                   exceed 2 GiB. Arrow pads buffers to 8 bytes. Schema metadata: `polychrome.segment` = the format's
                   number in decimal.
 
-ids.index         0   8  magic "PCIDS" 0 0 1 (the last byte is the format's number)
+ids.index         0   8  magic "PCIDS" 0 0 2 (the last byte is the format's number)
                   8   8  u64  rows n
                  16   8  u64  seed of the hash (differs per segment: nobody can prepare colliding ids)
                  24   8  zero
@@ -18,7 +19,7 @@ ids.index         0   8  magic "PCIDS" 0 0 1 (the last byte is the format's numb
               32+8n  4n  u32  the row of each; rows of equal hashes ascending
                          The id column decides: a hash only says which rows to look at.
 
-metadata.index    0   8  magic "PCMETA" 0 1
+metadata.index    0   8  magic "PCMETA" 0 2
                   8   8  u64  rows
                  16   8  u64  where the directory begins
                  24   8  u64  bytes of the directory
@@ -27,7 +28,10 @@ metadata.index    0   8  magic "PCMETA" 0 1
                          Per (key, kind) one column: the values in ascending order and the row of each. Kinds and arrays
                          are drawn in `shared.segment.columns`.
 
-sparse.index      0   8  magic "PCSPARS" 1
+graph.hnsw        hnswlib 0.8.0's own format, label = row. It guides the search and decides no distance: those come from
+                  `records.arrow`. What vectors it holds stands in `shared.segment.graph`.
+
+sparse.index      0   8  magic "PCSPARS" 2
                   8   8  u64  rows
                  16   8  u64  where the directory begins
                  24   8  u64  bytes of the directory
@@ -37,9 +41,13 @@ sparse.index      0   8  magic "PCSPARS" 1
                          weights <f4 [n], least and most <f4 [u]; for their meaning see `shared.segment.sparse_index`.
                          Only when the schema has a sparse index that some row has a vector for.
 
-graph.hnsw        hnswlib 0.8.0's own format, label = row. Only with `limits.GRAPH_ROWS_MIN` rows or more. It guides the
-                  search and decides no distance: those come from `records.arrow`. What vectors it holds stands in
-                  `shared.segment.graph`.
+text.index        0   8  magic "PCTEXT" 0 2
+                  8   8  u64  rows
+                 16   8  u64  codes c
+                 24   8  zero
+                 32  8(c+1) u64  ends: the bitmap of code i is bytes [ends[i], ends[i+1]) of the file
+                  .  2c  u16  codes of trigrams (`shared.segment.text_index`), ascending
+                  .   .  bitmaps of rows, one after the other (roaring, the portable serialization)
 ```
 
 The manifest holds name, length and xxh3-128 of every file. `verify` reads everything and is called after a fetch;
@@ -57,17 +65,19 @@ import xxhash
 from shared.errors import Corrupt
 from shared.model import Space
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 FORMAT_KEY: Final = b"polychrome.segment"
 
 RECORDS: Final = "records.arrow"
 IDS: Final = "ids.index"
 METADATA: Final = "metadata.index"
 GRAPH: Final = "graph.hnsw"
+TEXT: Final = "text.index"
 SPARSE: Final = "sparse.index"
 
 IDS_MAGIC: Final = b"PCIDS\x00\x00" + bytes([FORMAT])
 METADATA_MAGIC: Final = b"PCMETA\x00" + bytes([FORMAT])
+TEXT_MAGIC: Final = b"PCTEXT\x00" + bytes([FORMAT])
 SPARSE_MAGIC: Final = b"PCSPARS" + bytes([FORMAT])
 HEADER_BYTES: Final = 32
 
@@ -99,7 +109,7 @@ class SegmentInfo(msgspec.Struct, frozen=True):
 
     def names(self) -> tuple[str, ...]:
         """The file names that a segment of this shape has."""
-        return (RECORDS, IDS, METADATA, GRAPH) if self.graph else (RECORDS, IDS, METADATA)
+        return (RECORDS, IDS, METADATA, GRAPH, TEXT) if self.graph else (RECORDS, IDS, METADATA)
 
 
 def checksum(path: Path) -> str:

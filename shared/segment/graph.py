@@ -63,9 +63,9 @@ def _index(space: Space, dimension: int) -> hnswlib.Index:
     return hnswlib.Index(space="l2" if space is Space.L2 else "ip", dim=dimension)
 
 
-def _chunks(vectors: Vectors, begin: int) -> Iterator[tuple[int, Vectors]]:
+def _chunks(vectors: Vectors, begin: int) -> Iterator[Vectors]:
     for at in range(begin, len(vectors), _CHUNK_ROWS):
-        yield at, vectors[at : at + _CHUNK_ROWS]
+        yield vectors[at : at + _CHUNK_ROWS]
 
 
 def build_graph(
@@ -92,30 +92,64 @@ def build_graph(
         begin = index.get_current_count()
         if begin > len(vectors):
             raise ValueError(f"the base graph has {begin} rows, the segment {len(vectors)}")
-    for at, chunk in _chunks(vectors, begin):
+    for chunk in _chunks(vectors, begin):
         if check is not None:
             check()
-        index.add_items(guides(params.space, chunk), np.arange(at, at + len(chunk)), num_threads=params.threads)
+        _add(index, params.space, chunk, params.threads)
     index.save_index(str(path))
 
 
 class Graph:
-    """A loaded graph. Safe for any number of searching threads: nothing in it changes after opening.
+    """A graph to search. Safe for any number of searching threads: nothing in it changes.
 
     hnswlib's beam is max(ef, k), so whoever wants a wider one asks for more rows instead of changing ef under others.
     """
 
-    def __init__(self, path: Path, space: Space, dimension: int, rows: int, ef_search: int) -> None:
+    def __init__(self, index: hnswlib.Index, space: Space, ef_search: int) -> None:
+        """`index` belongs to the graph from here on."""
+        self.rows: int = index.get_current_count()
         self._space = space
-        self._rows = rows
-        self._index = _index(space, dimension)
+        self._index = index
+        self._ef_search = ef_search
+        index.set_ef(max(1, min(ef_search, self.rows)))
+
+    @classmethod
+    def open(cls, path: Path, space: Space, dimension: int, rows: int, ef_search: int) -> Graph:
+        """One that was built into a file. Raises Corrupt."""
+        index = _index(space, dimension)
         try:
-            self._index.load_index(str(path), max_elements=rows)
+            index.load_index(str(path), max_elements=rows)
         except RuntimeError as error:
             raise Corrupt(f"{path.name}: {error}") from error
-        if self._index.get_current_count() != rows:
-            raise Corrupt(f"{path.name} has {self._index.get_current_count()} rows, not {rows}")
-        self._index.set_ef(max(1, min(ef_search, rows)))
+        if index.get_current_count() != rows:
+            raise Corrupt(f"{path.name} has {index.get_current_count()} rows, not {rows}")
+        return cls(index, space, ef_search)
+
+    @classmethod
+    def of(cls, vectors: Vectors, params: GraphParams, rows_max: int) -> Graph:
+        """One in memory that can be extended to `rows_max` rows: room that is not used takes none."""
+        index = _index(params.space, vectors.shape[1])
+        index.init_index(
+            max_elements=rows_max, M=params.max_neighbors, ef_construction=params.ef_construction, random_seed=_SEED
+        )
+        _add(index, params.space, vectors, params.threads)
+        return cls(index, params.space, ef_search=1)
+
+    def extended(self, vectors: Vectors, threads: int) -> Graph:
+        """Another one with more rows behind those of this one: a copy, because hnswlib cannot be searched while it
+        grows. Copying a row costs about a hundredth of adding one.
+        """
+        [state] = self._index.__getstate__()
+        index = hnswlib.Index(state)
+        del state
+        _add(index, self._space, vectors, threads)
+        return Graph(index, self._space, self._ef_search)
+
+    @property
+    def bytes(self) -> int:
+        """About what it takes in memory: vectors, twice as many links at the bottom as above, counts and labels."""
+        per_row: int = 4 * self._index.dim + 8 * self._index.M + 16
+        return self.rows * per_row
 
     def search(self, queries: Vectors, k: int, threads: int = 1) -> npt.NDArray[np.int64] | None:
         """Rows int64 [q, min(k, rows)], nearest first by the guides; None when the graph does not reach that many from
@@ -123,9 +157,15 @@ class Graph:
         """
         try:
             labels, _ = self._index.knn_query(
-                guides(self._space, queries), k=min(k, self._rows), num_threads=max(1, threads)
+                guides(self._space, queries), k=min(k, self.rows), num_threads=max(1, threads)
             )
         except RuntimeError:
             return None
         rows: npt.NDArray[np.int64] = labels.astype(np.int64)
         return rows
+
+
+def _add(index: hnswlib.Index, space: Space, vectors: Vectors, threads: int) -> None:
+    begin = index.get_current_count()
+    labels = np.arange(begin, begin + len(vectors))
+    index.add_items(guides(space, vectors), labels, num_threads=threads)

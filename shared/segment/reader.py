@@ -12,11 +12,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from shared.distance import nearest_many, squared_norms
-from shared.segment.format import GRAPH, IDS, METADATA, RECORDS, SegmentInfo, check_lengths
+from shared.segment.format import GRAPH, IDS, METADATA, RECORDS, TEXT, SegmentInfo, check_lengths
 from shared.segment.graph import Graph
 from shared.segment.id_index import IdIndex
 from shared.segment.metadata_index import MetadataIndex
 from shared.segment.records import embedding_matrix, open_records
+from shared.segment.text_index import TextIndex
 from shared.segment.texts import TextReader
 
 DEFAULT_EF_SEARCH: Final = 100
@@ -31,12 +32,12 @@ def open_segment(
     """
     check_lengths(directory, info)
     batch = open_records(directory / RECORDS, info)
-    loaded = (
-        Graph(directory / GRAPH, info.space, info.dimension, info.rows, ef_search) if info.graph and graph else None
-    )
-    return Segment(
-        info, batch, IdIndex(directory / IDS, batch.column("id")), MetadataIndex.open(directory / METADATA), loaded
-    )
+    loaded = None
+    if info.graph and graph:
+        loaded = Graph.open(directory / GRAPH, info.space, info.dimension, info.rows, ef_search)
+    ids = IdIndex(directory / IDS, batch.column("id"))
+    text_index = TextIndex(directory / TEXT, info.rows) if info.graph else None
+    return Segment(info, batch, ids, MetadataIndex.open(directory / METADATA), text_index, loaded)
 
 
 class Segment:
@@ -45,11 +46,18 @@ class Segment:
     """
 
     def __init__(
-        self, info: SegmentInfo, batch: pa.RecordBatch, ids: IdIndex, metadata: MetadataIndex, graph: Graph | None
+        self,
+        info: SegmentInfo,
+        batch: pa.RecordBatch,
+        ids: IdIndex,
+        metadata: MetadataIndex,
+        text_index: TextIndex | None,
+        graph: Graph | None,
     ) -> None:
         self.info = info
         self.rows = info.rows
         self.metadata = metadata
+        self.text_index = text_index
         self.vectors: npt.NDArray[np.float32] = embedding_matrix(batch.column("embedding"))
         self.inserted: npt.NDArray[np.int64] = batch.column("inserted").to_numpy(zero_copy_only=True)
         self.ids: pa.LargeStringArray = batch.column("id")

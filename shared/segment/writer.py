@@ -19,6 +19,7 @@ from shared.segment.format import (
     IDS,
     METADATA,
     RECORDS,
+    TEXT,
     SegmentInfo,
     describe,
 )
@@ -26,6 +27,7 @@ from shared.segment.graph import GraphParams, build_graph
 from shared.segment.id_index import write_id_index
 from shared.segment.metadata_index import MetadataIndex
 from shared.segment.records import embedding_matrix
+from shared.segment.text_index import write_text_index
 
 __all__ = ["GraphParams", "write_segment"]
 
@@ -52,8 +54,9 @@ def write_segment(
     _write_records(directory / RECORDS, batch)
     write_id_index(directory / IDS, ids.to_pylist(), segment_id)
     MetadataIndex.from_json(batch.column("metadata")).write(directory / METADATA)
-    graph = batch.num_rows >= GRAPH_ROWS_MIN
-    if graph:
+    indexed = batch.num_rows >= GRAPH_ROWS_MIN
+    if indexed:
+        write_text_index(directory / TEXT, batch.column("document"), check)
         build_graph(directory / GRAPH, vectors, params, base_graph, check)
     bounds = pc.min_max(ids).as_py()
     info = SegmentInfo(
@@ -62,7 +65,7 @@ def write_segment(
         rows=batch.num_rows,
         dimension=vectors.shape[1],
         space=params.space,
-        graph=graph,
+        graph=indexed,
         files=[],
         id_min=bounds["min"],
         id_max=bounds["max"],

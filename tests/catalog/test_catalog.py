@@ -17,7 +17,7 @@ ODD_NAMES = ["t}x{", "ü/ñ %", "a:b", "*"]
 
 
 def new(name: str) -> NewCollection:
-    return NewCollection(name, {"f": 2.0, "i": 2}, {"hnsw": {}}, {"keys": {}}, 1, FIXED)
+    return NewCollection(name, {"f": 2.0, "i": 2}, {"hnsw": {}}, {"keys": {}}, FIXED)
 
 
 async def test_the_defaults_are_there_from_the_start(catalog: Catalog, database: Database) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from shared.catalog import Collection, Database, NewCollection, Tenant
 from shared.errors import AlreadyExists, NotFound, Unavailable
+from shared.placement import Layout
 
 _KEEP: Any = object()
 
@@ -95,14 +96,14 @@ class MemoryCatalog:
             metadata=new.metadata,
             configuration=new.configuration,
             schema=new.schema,
-            shards=new.shards,
+            layout=Layout(0, new.fixed["shards"]),
             generation=1,
             dimension=None,
             head=1,
             keys=frozenset(),
-            pointers=(None,) * new.shards,
+            pointers=(None,) * new.fixed["shards"],
             fixed=new.fixed,
-            written=(0,) * new.shards,
+            written=(0,) * new.fixed["shards"],
         )
         self.collections[row.id] = row
         return row, True

@@ -9,7 +9,7 @@ from frontend import access_log
 from frontend.access_log import AccessLog
 from shared import telemetry
 
-REQUEST: Any = SimpleNamespace(path="/api/v2/version", content_length=None)
+REQUEST: Any = SimpleNamespace(path="/api/v2/version", body_bytes=0)
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:

@@ -332,9 +332,20 @@ async def test_pipelined_requests_are_answered_in_order(server: Running) -> None
 
 async def test_expect_100_continue_is_honoured(server: Running) -> None:
     body = orjson.dumps({"name": "abc"})
-    answer = await server.raw(
+    host, _, port = server.server.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(
         b"POST /api/v2/tenants HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\nconnection: close\r\n"
-        b"content-length: %d\r\n\r\n" % len(body) + body
+        b"content-length: %d\r\n\r\n" % len(body)
     )
-    assert answer.startswith(b"HTTP/1.1 100 ")
-    assert b"HTTP/1.1 200 " in answer
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(body)
+    assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+
+
+async def test_an_old_client_may_keep_its_connection(server: Running) -> None:
+    asked = b"GET /api/v2/version HTTP/1.0\r\nconnection: keep-alive\r\n\r\n"
+    answers = await server.raw(asked + b"GET /api/v2/version HTTP/1.0\r\n\r\n")
+    assert answers.count(b"HTTP/1.0 200 ") == 2
+    assert answers.lower().count(b"connection: keep-alive") == 1

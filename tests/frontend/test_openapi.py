@@ -6,15 +6,11 @@ from frontend import openapi
 from frontend.app import all_routes
 from frontend.docs_page import page
 
-UNDOCUMENTED = ("/docs", "/docs/", "/openapi.json", "/api/v1/{tail:.+}")
+UNDOCUMENTED = ("/docs", "/docs/", "/openapi.json", "/api/v1/{rest}")
 
 
 def test_every_route_is_documented_and_nothing_else() -> None:
-    served = {
-        (route.method.lower(), route.path.replace(":[^/]+", ""))
-        for route in all_routes()
-        if route.path not in UNDOCUMENTED
-    }
+    served = {(route.method.lower(), route.path) for route in all_routes() if route.path not in UNDOCUMENTED}
     assert {(operation.method, operation.path) for operation in openapi.operations()} == served
 
 

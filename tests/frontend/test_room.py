@@ -65,12 +65,12 @@ async def test_large_bodies_at_once_are_parsed_one_after_the_other(monkeypatch: 
         return parse(data)
 
     monkeypatch.setattr(body, "parse", watched)
-    monkeypatch.setattr("frontend.app.PARSED_BODIES", 1)
+    monkeypatch.setattr("frontend.request.PARSED_BODIES", 1)
     padded = b'{"name": "abc", "x": "' + b"y" * 600_000 + b'"}'
     async with running(body_bytes_max=1_000_000) as server:
-        app = server.server._app
-        rooms = app[body.PARSED]
+        bodies = server.server.edge.bodies
+        rooms = bodies.parsed
         answers = await asyncio.gather(*(server.client.post("/api/v2/tenants", content=padded) for _ in range(5)))
         assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409, 409]
         assert at_once == [len(padded)] * 5
-        assert (rooms.bytes, app[body.RECEIVING].bytes) == (0, 0)
+        assert (rooms.bytes, bodies.receiving.bytes) == (0, 0)

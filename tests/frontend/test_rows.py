@@ -52,7 +52,7 @@ def rows(catalog: Any, clock: StillClock) -> RowCache:
 async def add(catalog: MemoryCatalog, name: str = "col") -> Collection:
     database = await catalog.get_database(*PLACE)
     assert database is not None
-    row, _ = await catalog.create_collection(database, NewCollection(name, None, {}, {}, 1, {}), False)
+    row, _ = await catalog.create_collection(database, NewCollection(name, None, {}, {}, {"shards": 1}), False)
     return row
 
 

@@ -15,8 +15,11 @@ from frontend.rows import missing
 from frontend.schema import default_schema
 from shared.catalog import Collection
 from shared.errors import PolychromeError, StaleRead
+from shared.include import Wanted
 from shared.log.batch import EncodedEntry, decode_batch
 from shared.log.log import Appended
+from shared.placement import Layout
+from shared.record_answers import encode_get, encode_query, refuse_unknown_ids
 from shared.rpc.messages import (
     Columns,
     CountRequest,
@@ -31,7 +34,7 @@ COLLECTION_ID = "0f0e0d0c-0b0a-4908-8706-050403020100"
 
 
 def new_collection(**changes: Any) -> Collection:
-    shards = changes.get("shards", 1)
+    shards = changes.pop("shards", 1)
     collection = Collection(
         id=COLLECTION_ID,
         name="col",
@@ -41,13 +44,13 @@ def new_collection(**changes: Any) -> Collection:
         metadata=None,
         configuration=shown_configuration(VectorSettings()),
         schema=default_schema(),
-        shards=shards,
+        layout=Layout(0, shards),
         generation=1,
         dimension=None,
         head=1,
         keys=frozenset(),
         pointers=(None,) * shards,
-        fixed={},
+        fixed={"shards": shards},
         written=(0,) * shards,
     )
     return replace(collection, **changes)
@@ -180,6 +183,16 @@ class FakeWorkers:
             rows = rows[request.offset :] if request.limit is None else rows[request.offset :][: request.limit]
         inserted = np.array([row.inserted for row in rows], dtype="<i8").tobytes()
         return GetResponse(inserted, self._columns(rows, request, request.embeddings), position=100)
+
+    async def get_body(self, request: GetRequest) -> bytes:
+        found = await self.get(request)
+        return encode_get(found.columns, Wanted(request.include or ()))
+
+    async def query_body(self, request: QueryRequest) -> bytes:
+        found = await self.query(request)
+        refuse_unknown_ids(request.selection, request.k, found.columns)
+        distances = np.frombuffer(found.distances, "<f4")
+        return encode_query(found.counts, distances, found.columns, Wanted(request.include or ()))
 
     async def query(self, request: QueryRequest) -> QueryResponse:
         rows = self._matching(request)

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 
 from frontend import reads
-from frontend.include import GET_DEFAULT, Wanted
 from frontend.reads import Page
 from shared.errors import Gone, StaleRead, Unavailable
+from shared.include import GET_DEFAULT, QUERY_DEFAULT, Wanted
 from shared.model import Include, ReadLevel
 from shared.rpc.messages import Selection
 from tests.frontend_records.fakes import FakeWorkers, Row, new_collection
@@ -23,8 +24,12 @@ def three_shards() -> FakeWorkers:
     return FakeWorkers([[Row(i, (i, 0)) for i in range(1, 10) if i % 3 == shard] for shard in range(3)])
 
 
+async def got(workers: Any, page: Page, wanted: Wanted, shards: int) -> dict[str, Any]:
+    return json.loads(await reads.get_body(workers, new_collection(shards=shards), ALL, page, wanted))
+
+
 async def ids_of(workers: Any, page: Page, wanted: Wanted = COLUMNS) -> list[str]:
-    return (await reads.get(workers, new_collection(shards=3), ALL, page, wanted)).ids
+    return (await got(workers, page, wanted, shards=3))["ids"]
 
 
 async def test_counts_of_all_shards_are_added() -> None:
@@ -43,8 +48,8 @@ async def test_a_page_over_shards_is_the_same_as_over_one(page: Page, wanted: Wa
 
 async def test_the_second_phase_asks_for_exactly_the_page_as_of_the_first() -> None:
     workers = three_shards()
-    columns = await reads.get(workers, new_collection(shards=3), ALL, Page(1, 2), COLUMNS)  # type: ignore[arg-type]
-    assert columns.documents == ["d2", "d3"]
+    answer = await got(workers, Page(1, 2), COLUMNS, shards=3)
+    assert answer["documents"] == ["d2", "d3"]
     first, second = workers.asked[:3], workers.asked[3:]
     assert all(not request.ids and not request.documents and request.limit == 3 for request in first)
     assert [(request.shard.shard, request.shard.as_of) for request in second] == [(0, 100), (2, 100)]
@@ -66,14 +71,16 @@ async def test_a_page_is_not_begun_anew_for_ever() -> None:
 
 async def test_a_single_shard_is_asked_once_for_exactly_the_page() -> None:
     workers = FakeWorkers([[Row(i, (i, 0)) for i in range(1, 10)]])
-    columns = await reads.get(workers, new_collection(), ALL, Page(2, 3), COLUMNS)  # type: ignore[arg-type]
-    assert columns.ids == ["id3", "id4", "id5"]
-    assert [(request.offset, request.limit) for request in workers.asked] == [(2, 3)]
+    answer = await got(workers, Page(2, 3), COLUMNS, shards=1)
+    assert answer["ids"] == ["id3", "id4", "id5"]
+    assert [(request.offset, request.limit, request.include) for request in workers.asked] == [
+        (2, 3, ["documents", "metadatas"])
+    ]
 
 
 async def test_metadata_is_never_asked_for_without_the_uri() -> None:
     workers = three_shards()
-    await reads.get(workers, new_collection(shards=3), ALL, Page(), Wanted([Include.METADATAS]))  # type: ignore[arg-type]
+    await got(workers, Page(), Wanted([Include.METADATAS]), shards=3)
     assert all(request.uris and not request.documents for request in workers.asked)
 
 
@@ -87,10 +94,11 @@ async def test_matching_ids_are_the_first_in_insertion_order() -> None:
 async def test_the_nearest_of_all_shards_are_found_for_every_query() -> None:
     workers: Any = three_shards()
     vectors = np.array([[1, 0], [8, 0]], dtype=np.float32)
-    hits = await reads.query(workers, new_collection(shards=3, dimension=2), ALL, vectors, 3, 100, COLUMNS)
-    assert hits.counts == [3, 3]
-    assert hits.columns.ids == ["id1", "id2", "id3", "id8", "id7", "id9"]
-    assert hits.distances.tolist() == [0, 1, 4, 0, 1, 1]
+    wanted = Wanted(QUERY_DEFAULT)
+    body = await reads.query_body(workers, new_collection(shards=3, dimension=2), ALL, vectors, 3, 100, wanted)
+    answer = json.loads(body)
+    assert answer["ids"] == [["id1", "id2", "id3"], ["id8", "id7", "id9"]]
+    assert answer["distances"] == [[0, 1, 4], [0, 1, 1]]
 
 
 async def test_one_failing_shard_fails_the_read_and_stops_the_others() -> None:

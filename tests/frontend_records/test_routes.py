@@ -6,30 +6,18 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
 
-from frontend import records
-from frontend.body import BODY_BYTES_MAX, BODY_TIMEOUT_S, PARSED, RECEIVING
-from frontend.errors import answer_of
-from frontend.room import Room
-from frontend.shell import SHELL
-from shared.errors import Gone, PolychromeError
+from frontend.app import build_app
+from frontend.config import FrontendConfig
+from frontend.http_server import open_http_server
+from shared.errors import Gone
 from tests.frontend_records.fakes import COLLECTION_ID, FakeWorkers, Row, new_collection, new_shell
 
 BASE = f"/api/v2/tenants/default_tenant/databases/default_database/collections/{COLLECTION_ID}"
 MISSING = {"error": "NotFoundError", "message": f"Collection [{COLLECTION_ID}] does not exist."}
-Client = TestClient[web.Request, web.Application]
-
-
-@web.middleware
-async def errors_become_answers(request: web.Request, handler: Any) -> web.StreamResponse:
-    try:
-        response: web.StreamResponse = await handler(request)
-    except PolychromeError as error:
-        return answer_of(error, request.path)
-    return response
+Client = httpx.AsyncClient
 
 
 @pytest.fixture
@@ -40,19 +28,18 @@ def shell() -> Any:
 
 @pytest.fixture
 async def client(shell: Any) -> AsyncIterator[Client]:
-    app = web.Application(middlewares=[errors_become_answers])
-    app[SHELL] = shell
-    app[BODY_BYTES_MAX] = 1 << 20
-    app[BODY_TIMEOUT_S] = 10.0
-    app[RECEIVING] = app[PARSED] = Room(1 << 30)
-    app.add_routes(records.routes())
-    async with TestClient(TestServer(app)) as client:
+    config = FrontendConfig(redis_url="redis://nowhere", bucket_url="memory://", port=0, access_log="off")
+    shell.config = config
+    async with (
+        open_http_server(build_app(shell), config) as server,
+        httpx.AsyncClient(base_url=f"http://{server.address}", timeout=30) as client,
+    ):
         yield client
 
 
 async def post(client: Client, route: str, body: Any) -> tuple[int, Any]:
     response = await client.post(f"{BASE}/{route}", json=body)
-    return response.status, await response.json()
+    return response.status_code, response.json()
 
 
 async def test_add_answers_201_and_the_other_writes_200(client: Client) -> None:
@@ -108,9 +95,9 @@ async def test_ten_results_unless_said_otherwise(client: Client, shell: Any) -> 
 
 async def test_count(client: Client) -> None:
     response = await client.get(f"{BASE}/count?read_level=index_only")
-    assert (response.status, await response.json()) == (200, 5)
+    assert (response.status_code, response.json()) == (200, 5)
     response = await client.get(f"{BASE}/count?read_level=")
-    assert response.status == 400
+    assert response.status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -149,10 +136,8 @@ async def test_the_shape_comes_before_everything_else(client: Client, shell: Any
     path = "/api/v2/tenants/t/databases/x/collections/not-a-uuid"
     for route, body in (("add", {}), ("get", {"limit": -1}), ("query", {}), ("delete", {"ids": 5}), ("search", {})):
         response = await client.post(f"{path}/{route}", json=body)
-        assert response.status == 422
-        assert (await response.json())["message"].startswith(
-            "Failed to deserialize the JSON body into the target type: "
-        )
+        assert response.status_code == 422
+        assert response.json()["message"].startswith("Failed to deserialize the JSON body into the target type: ")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ FIXED = {"space": "l2", "shards": 1, "ef_construction": 100, "max_neighbors": 16
 
 
 async def make_collection(catalog: Catalog, database: Database, name: str = "numbers", shards: int = 1) -> Collection:
-    new = NewCollection(name, None, {}, {}, shards, {**FIXED, "shards": shards})
+    new = NewCollection(name, None, {}, {}, {**FIXED, "shards": shards})
     made, created = await catalog.create_collection(database, new, get_or_create=False)
     assert created
     return made

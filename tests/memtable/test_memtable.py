@@ -117,6 +117,18 @@ class MemtableMachine(RuleBasedStateMachine):
             assert record["metadata"] is None if not row.metadata else orjson.loads(record["metadata"]) == row.metadata
         self._rebase()
 
+    @precondition(lambda self: len(self.history) > 1)
+    @rule(data=st.data(), cut=st.integers(0, 4))
+    def go_on_over_a_later_base(self, data: st.DataObject, cut: int) -> None:
+        """A compaction of a part of the tail, while the rest goes on."""
+        covers = data.draw(st.sampled_from(sorted(self.history)))
+        old, shown_before = self.memtable, shown(self.memtable, self.base, self.head)
+        old_base = self.base
+        self.base = DictBase(self.history[covers], cut)
+        self.memtable = old.rebased(self.base, covers)
+        self.history = {position: state for position, state in self.history.items() if position >= covers}
+        assert shown(old, old_base, self.head) == shown_before
+
     @invariant()
     def every_position_shows_what_was_true_then(self) -> None:
         self.memtable.check()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import msgspec
 import numpy as np
+import orjson
 import pytest
 
 from shared.errors import InvalidArgument, StaleRead
-from shared.model import Op, ReadLevel, Space
+from shared.model import Include, Op, ReadLevel, Space
 from shared.redis.keys import Keys
 from shared.rpc import messages
 from shared.where import All, Compare, DocumentContains, IdIn, MetadataCompare
@@ -211,3 +213,33 @@ async def test_index_only_answers_without_asking_the_log_and_catches_up_by_itsel
         world.worker.log.open.set()
         await world.worker.count(messages.CountRequest(world.shard()))
         assert (await world.worker.count(lagging)).count == 2
+
+
+async def test_with_the_include_list_of_a_client_the_answer_is_the_body_it_gets(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await world.write([Operation(Op.ADD, f"r{i}", (float(i), 0.0, 0.0, 0.0), f"d{i}", {"n": i}) for i in range(4)])
+        get = get_request(world, limit=2, include=[Include.METADATAS, Include.EMBEDDINGS])
+        assert orjson.loads(await world.worker.body("get", get)) == {
+            "ids": ["r0", "r1"],
+            "embeddings": [[0.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]],
+            "documents": None,
+            "uris": None,
+            "metadatas": [{"n": 0}, {"n": 1}],
+            "include": ["metadatas", "embeddings"],
+        }
+        query = query_request(world, [(3.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0)], 1)
+        body = await world.worker.body("query", msgspec.structs.replace(query, include=[Include.DISTANCES]))
+        assert orjson.loads(body) == {
+            "ids": [["r3"], ["r0"]],
+            "embeddings": None,
+            "documents": None,
+            "uris": None,
+            "metadatas": None,
+            "distances": [[0.0], [0.0]],
+            "include": ["distances"],
+        }
+        unknown = query_request(world, [(0.0, 0.0, 0.0, 0.0)], 1, selection=messages.Selection(ids=["nobody"]))
+        with pytest.raises(InvalidArgument, match="Error finding id"):
+            await world.worker.body("query", msgspec.structs.replace(unknown, include=[]))

@@ -55,7 +55,8 @@ def segment(vectors: np.ndarray, tmp_path_factory: pytest.TempPathFactory):
 
 
 def _view(segment, dead: BitMap) -> ShardView:
-    return ShardView(OpenManifest(Pointer(1, "x", ROWS + 1), SegmentStack([segment], [dead]), DIMENSION, Space.L2, 0))
+    graph = GraphParams(Space.L2, ef_construction=100, max_neighbors=16, threads=1)
+    return ShardView(OpenManifest(Pointer(1, "x", ROWS + 1), SegmentStack([segment], [dead]), DIMENSION, graph, 0))
 
 
 def _recall(snapshot: Snapshot, vectors: np.ndarray, alive: np.ndarray, selection: messages.Selection, k: int) -> float:

@@ -34,7 +34,8 @@ def _fill(memtable: Memtable, count: int) -> None:
 
 
 def _matching(memtable: Memtable, index: TailIndex, position: int, remainder: int) -> list[int]:
-    part = TailPart(memtable.at(position), index)
+    tail = memtable.at(position)
+    part = TailPart(tail, index, 0, tail.rows)
     return np.flatnonzero(part.match(MetadataCompare("n", Compare.EQ, remainder), None)).tolist()
 
 
@@ -64,7 +65,8 @@ def test_a_filter_looks_only_at_what_is_alive_and_within() -> None:
     memtable, index = Memtable(DictBase({}), None), TailIndex()
     _fill(memtable, 100)
     memtable.apply(batch([Operation(Op.DELETE, "r0"), Operation(Op.UPDATE, "r7", document="other")]), 101, 103)
-    part = TailPart(memtable.at(103), index)
+    tail = memtable.at(103)
+    part = TailPart(tail, index, 0, tail.rows)
     where = DocumentContains("doc 0")
     assert np.flatnonzero(part.match(where, None)).tolist() == list(range(14, 100, 7))
     within = np.zeros(part.rows, bool)

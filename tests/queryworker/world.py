@@ -70,9 +70,9 @@ class Worker:
         self.clock = SystemClock()
         self.pool = SegmentPool(cache)
         self.loader = Loader(ManifestStore(objects), self.pool)
-        self.threads = Threads(2, "read")
+        self.threads, self.indexer = Threads(2, "read"), Threads(1, "index")
         self.shards = Shards(
-            lambda cid, number: ServedShard(cid, number, self.log, self.loader, self.threads, self.clock),
+            lambda cid, number: ServedShard(cid, number, self.log, self.loader, self.threads, self.indexer, self.clock),
             self.clock,
             1 << 40,
             3600.0,
@@ -88,6 +88,10 @@ class Worker:
     async def query(self, request: messages.QueryRequest) -> messages.QueryResponse:
         return msgspec.msgpack.decode(await self._call("query", request), type=messages.QueryResponse)
 
+    async def body(self, method: str, request: messages.GetRequest | messages.QueryRequest) -> bytes:
+        """The answer to a request with `include`."""
+        return await self._call(method, request)
+
     async def _call(self, method: str, request: msgspec.Struct) -> bytes:
         return await self._handlers[method](memoryview(msgspec.msgpack.encode(request)))
 
@@ -95,6 +99,7 @@ class Worker:
         await self.shards.close()
         await self.pool.close()
         await self.threads.close()
+        await self.indexer.close()
 
 
 @dataclasses.dataclass

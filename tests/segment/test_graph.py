@@ -86,7 +86,7 @@ def test_a_base_graph_with_more_rows_than_the_segment_is_refused(tmp_path: Path)
 def test_a_graph_of_another_number_of_rows_is_corrupt(tmp_path: Path) -> None:
     build_graph(tmp_path / "g", vectors_of(ROWS, 4), params())
     with pytest.raises(Corrupt):
-        Graph(tmp_path / "g", Space.L2, 4, ROWS + 1, 100)
+        Graph.open(tmp_path / "g", Space.L2, 4, ROWS + 1, 100)
 
 
 def test_a_graph_says_when_it_does_not_reach_as_many_as_asked(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_graph_says_when_it_does_not_reach_as_many_as_asked(tmp_path: Path) ->
     vectors = vectors_of(ROWS, 2)
     vectors[ROWS // 2 :] += np.float32(1e6)
     build_graph(tmp_path / "g", vectors, GraphParams(Space.L2, 2, 2, 1))
-    assert Graph(tmp_path / "g", Space.L2, 2, ROWS, 1).search(vectors[:1], ROWS) is None
+    assert Graph.open(tmp_path / "g", Space.L2, 2, ROWS, 1).search(vectors[:1], ROWS) is None
     _, segment = build(tmp_path / "s", table(vectors))
     assert sorted(segment.search(vectors[:1], ROWS)[0].tolist()) == list(range(ROWS))
 
@@ -142,3 +142,19 @@ def test_many_threads_search_one_graph_at_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda beam: segment.search(queries, beam), beams * 8))
     assert [[rows.tolist() for rows in found] for found in together] == alone * 8
+
+
+@pytest.mark.parametrize("space", Space)
+def test_a_graph_in_memory_is_extended_on_a_copy(space: Space) -> None:
+    vectors, queries = vectors_of(1200, 16), vectors_of(50, 16, seed=5)
+    first = Graph.of(vectors[:500], GraphParams(space, 100, 16, threads=1), 1200)
+    before = first.search(queries, 10)
+    second = first.extended(vectors[500:900], threads=1)
+    third = second.extended(vectors[900:], threads=1)
+    assert (first.rows, second.rows, third.rows) == (500, 900, 1200)
+    assert np.array_equal(before, first.search(queries, 10))
+    found = third.search(queries, 100)
+    assert found is not None
+    exact = nearest_many(space, queries, vectors, 10)
+    hits = [len(set(rows[:10].tolist()) & set(best.rows.tolist())) for rows, best in zip(found, exact, strict=True)]
+    assert sum(hits) / 500 >= 0.97

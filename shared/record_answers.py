@@ -1,4 +1,5 @@
-"""Answers of get and query, encoded.
+"""The bodies of the answers to get and query: by the worker where one shard is the whole collection, else by the
+frontend that merged them.
 
 Metadata goes from the segment to the client as the text that is stored; it is parsed only to hide keys.
 """
@@ -13,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from frontend.include import Wanted
-from frontend.merge import Hits
+from shared.errors import InvalidArgument
+from shared.include import Wanted
 from shared.model import HIDDEN_METADATA_PREFIX
-from shared.rpc.messages import Columns
+from shared.rpc.messages import Columns, Selection
 
 EMPTY: Final = orjson.Fragment(b"{}")
 _HIDDEN_KEY: Final = f'"{HIDDEN_METADATA_PREFIX}'
@@ -36,10 +37,11 @@ def encode_get(columns: Columns, wanted: Wanted) -> bytes:
     )
 
 
-def encode_query(hits: Hits, wanted: Wanted) -> bytes:
-    """The body of a query's answer: as of a get, with one inner list per query, and distances."""
-    columns = hits.columns
-    bounds = list(pairwise(accumulate(hits.counts, initial=0)))
+def encode_query(counts: Sequence[int], distances: npt.NDArray[np.float32], columns: Columns, wanted: Wanted) -> bytes:
+    """The body of a query's answer: as of a get, with one inner list per query, and distances. The first `counts[0]`
+    rows are of the first query, and so on.
+    """
+    bounds = list(pairwise(accumulate(counts, initial=0)))
 
     def per_query(values: Any, is_wanted: bool) -> list[Any] | None:
         return [values[start:end] for start, end in bounds] if is_wanted else None
@@ -51,10 +53,18 @@ def encode_query(hits: Hits, wanted: Wanted) -> bytes:
             "documents": per_query(columns.documents, wanted.documents),
             "uris": per_query(columns.uris, wanted.uris),
             "metadatas": per_query(shown_metadatas(columns) if wanted.metadatas else None, wanted.metadatas),
-            "distances": per_query(hits.distances, wanted.distances),
+            "distances": per_query(distances, wanted.distances),
             "include": wanted.given,
         }
     )
+
+
+def refuse_unknown_ids(selection: Selection, k: int, columns: Columns) -> None:
+    """Unknown ids are ignored beside known ones. Where a query is restricted to ids of which none exists, Chroma's own
+    tests want its error; answering with no hits would hide the mistake.
+    """
+    if k and selection.ids and selection.where is None and not columns.ids:
+        raise InvalidArgument("Error executing plan: Internal error: Error finding id")
 
 
 def shown_metadatas(columns: Columns) -> list[orjson.Fragment | None]:

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frontend.include import GET_DEFAULT, QUERY_DEFAULT, Wanted
-from frontend.merge import Hits
-from frontend.reads import no_hits
-from frontend.record_answers import encode_get, encode_query
+from frontend.reads import no_hits_body
+from shared.include import GET_DEFAULT, QUERY_DEFAULT, Wanted
 from shared.model import Include
+from shared.record_answers import encode_get, encode_query
 from shared.rpc.messages import Columns
 
 ALL = list(Include)
@@ -81,19 +80,19 @@ def test_nothing_found_is_empty_lists_where_something_was_wanted() -> None:
 
 
 def test_a_query_has_an_inner_list_per_query() -> None:
-    hits = Hits([2, 0, 1], np.array([0, np.inf, np.nan], dtype=np.float32), COLUMNS)
-    answer: dict[str, Any] = json.loads(encode_query(hits, Wanted(ALL)))
+    found = ([2, 0, 1], np.array([0, np.inf, np.nan], dtype=np.float32), COLUMNS)
+    answer: dict[str, Any] = json.loads(encode_query(*found, Wanted(ALL)))
     assert answer["ids"] == [["a", "b"], [], ["c"]]
     assert answer["documents"] == [["doc", None], [], [""]]
     assert answer["distances"] == [[0.0, None], [], [None]]
     assert answer["metadatas"] == [[{"k": 2.0, "n": [1, 2]}, None], [], [{}]]
     assert answer["embeddings"] == [[[0.1, 16777216.0], [1.0, -2.0]], [], [[3e38, 1e-20]]]
-    assert json.loads(encode_query(hits, Wanted(())))["distances"] is None
+    assert json.loads(encode_query(*found, Wanted(())))["distances"] is None
 
 
 @pytest.mark.parametrize("n_queries", [0, 1, 3])
 def test_a_collection_without_records_answers_every_query(n_queries: int) -> None:
-    answer = json.loads(encode_query(no_hits(n_queries), Wanted(QUERY_DEFAULT)))
+    answer = json.loads(no_hits_body(n_queries, Wanted(QUERY_DEFAULT)))
     assert answer["ids"] == answer["documents"] == answer["metadatas"] == answer["distances"] == [[]] * n_queries
     assert answer["embeddings"] is None
-    assert json.loads(encode_query(no_hits(n_queries), Wanted(ALL)))["embeddings"] == [[]] * n_queries
+    assert json.loads(no_hits_body(n_queries, Wanted(ALL)))["embeddings"] == [[]] * n_queries

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from shared.model import Include
@@ -15,8 +16,8 @@ class Wanted:
 
     __slots__ = ("distances", "documents", "embeddings", "given", "metadatas", "uris")
 
-    def __init__(self, given: tuple[Include, ...] | list[Include]) -> None:
-        self.given = [column.value for column in given]
+    def __init__(self, given: Sequence[Include]) -> None:
+        self.given = list(given)
         self.distances = Include.DISTANCES in given
         self.documents = Include.DOCUMENTS in given
         self.embeddings = Include.EMBEDDINGS in given
