@@ -1,9 +1,9 @@
 """The weights of all-MiniLM-L6-v2, from a safetensors file into the layout in which they are multiplied.
 
 A matrix of the file is [outputs, inputs]. Here it is transposed once, so that tokens [n, inputs] are multiplied from
-the left. What would be a step for every token is done to the weights instead: queries carry the attention's 1/sqrt(width
-of a head), keys and values stand beside them in one matrix, token type 0 is part of the places, and half of the GELU's
-factor is in the matrix behind it.
+the left. What would be a step for every token is done to the weights instead: queries carry the attention's factor of
+1/sqrt(HEAD_WIDTH), keys and values stand beside them in one matrix, token type 0 is part of the places, and the GELU's
+half is in the matrix behind it.
 """
 
 from __future__ import annotations

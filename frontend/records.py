@@ -17,7 +17,7 @@ from frontend import reads
 from frontend.answers import Answer, answer, answer_bytes, nothing_to_say
 from frontend.body import read_json, require_object, shaped, wrong_shape
 from frontend.configuration import effective_ef_search
-from frontend.embeddings import RawEmbeddings, decode, read_embeddings
+from frontend.embeddings import RawEmbeddings, read_embeddings
 from frontend.offload import off_loop
 from frontend.params import query_read_level
 from frontend.request import Request
@@ -27,6 +27,7 @@ from frontend.schema import check_filterable, check_key
 from frontend.search_validation import SearchPayload, check_search, read_search
 from frontend.shell import Shell
 from frontend.sparse import SparseVector
+from frontend.text_embedding import QueryTexts, query_vectors, read_query_texts, with_embeddings
 from frontend.where_parser import parse_filters
 from frontend.write_validation import check_width, read_write, refuse_fields
 from frontend.writes import append_delete, append_write
@@ -135,7 +136,8 @@ async def get(request: Request) -> Answer:
 
 
 async def query(request: Request) -> Answer:
-    body, vectors = await _read_body(request, _read_query)
+    can_embed = bool(request.shell.embedders)
+    body, vectors = await _read_body(request, lambda tree: _read_query(tree, can_embed))
     wanted = Wanted(body.include)
     async with _target(request) as target:
         return answer_bytes(await _query(target, body, vectors, wanted, request.content_length))
@@ -167,8 +169,10 @@ async def _read_body(request: Request, read: Callable[[Any], Body]) -> Body:
 
 
 async def _write(request: Request, op: Op) -> None:
-    write = await _read_body(request, lambda tree: read_write(op, tree))
+    can_embed = bool(request.shell.embedders)
+    write = await _read_body(request, lambda tree: read_write(op, tree, can_embed=can_embed))
     async with _target(request) as target:
+        write = await with_embeddings(target.shell.embedders, target.collection, write, request.content_length)
         await append_write(target.shell, target.collection, write, request.content_length)
 
 
@@ -191,15 +195,20 @@ async def _delete(target: _Target, selection: Selection, limit: int | None) -> i
     return len(ids)
 
 
-def _read_query(tree: Any) -> tuple[_Query, RawEmbeddings]:
+def _read_query(tree: Any, can_embed: bool) -> tuple[_Query, RawEmbeddings | QueryTexts]:
+    texts = read_query_texts(tree) if can_embed else None
+    if texts is not None:
+        return shaped(tree, _Query), texts
     if "query_embeddings" not in tree:
         raise wrong_shape("missing field `query_embeddings`")
     return shaped(tree, _Query), read_embeddings(tree["query_embeddings"], encoded_allowed=False)
 
 
-async def _query(target: _Target, body: _Query, raw: RawEmbeddings, wanted: Wanted, size: int | None) -> bytes:
+async def _query(
+    target: _Target, body: _Query, raw: RawEmbeddings | QueryTexts, wanted: Wanted, size: int | None
+) -> bytes:
     selection = await body.selection(size)
-    embeddings = await off_loop(size, decode, raw)
+    embeddings = await query_vectors(target.shell.embedders, target.collection, raw, size)
     collection = target.collection
     if collection.dimension is None:  # a cached row may be older than the first write
         collection = await target.shell.rows.refresh(collection)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from frontend.config import FrontendConfig
     from frontend.dirty import DirtyShards
+    from frontend.embedders import Embedders
     from frontend.rows import RowCache
     from frontend.workers import Workers
     from shared.catalog import Catalog
@@ -28,3 +29,4 @@ class Shell:
     dirty: DirtyShards
     workers: Workers
     rows: RowCache
+    embedders: Embedders

@@ -13,6 +13,7 @@ import httpx
 
 from frontend.app import build_app
 from frontend.config import FrontendConfig
+from frontend.embedders import Embedders
 from frontend.http_server import HttpServer, open_http_server
 from frontend.rows import RowCache
 from frontend.shell import Shell
@@ -54,6 +55,7 @@ async def running(**settings: Any) -> AsyncIterator[Running]:
         dirty=None,  # type: ignore[arg-type]
         workers=SimpleNamespace(ready=True),  # type: ignore[arg-type]
         rows=RowCache(catalog, clock),  # type: ignore[arg-type]
+        embedders=Embedders({}, None, timeout_s=10),
     )
     async with (
         open_http_server(build_app(shell), config) as server,

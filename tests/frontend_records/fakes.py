@@ -11,6 +11,7 @@ import numpy as np
 
 from frontend.configuration import VectorSettings, shown_configuration
 from frontend.dirty import DirtyShards
+from frontend.embedders import Embedders
 from frontend.rows import missing
 from frontend.schema import default_schema
 from shared.catalog import Collection
@@ -222,4 +223,5 @@ def new_shell(collection: Collection, workers: FakeWorkers | None = None) -> Any
         dirty=DirtyShards(jobs, gather_s=0),  # type: ignore[arg-type]
         rows=FakeRows(collection, collection),
         workers=workers or FakeWorkers([[] for _ in range(collection.shards)]),
+        embedders=Embedders({}, None, timeout_s=10),
     )
