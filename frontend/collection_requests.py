@@ -20,7 +20,7 @@ from frontend.configuration import (
 )
 from frontend.metadata_rules import Metadata, metadata_problem, stored_metadata
 from frontend.names import name_problem
-from frontend.schema import Schema, reconciled, settings_of, with_settings
+from frontend.schema import Schema, indexing_of, reconciled, settings_of, with_settings
 from frontend.schema_rules import schema_problem
 from frontend.schema_shape import GivenSchema, given_schema
 from frontend.write_validation import refuse_fields
@@ -86,7 +86,7 @@ def new_collection(creation: Creation, shards: int) -> NewCollection:
         metadata=creation.metadata,
         configuration=shown_configuration(settings),
         schema=schema,
-        fixed=fixed_settings(settings, shards),
+        fixed=fixed_settings(settings, shards) | indexing_of(schema).fixed_member(),
     )
 
 

@@ -23,16 +23,17 @@ from frontend.params import query_read_level
 from frontend.request import Request
 from frontend.router import Route
 from frontend.rows import missing
-from frontend.schema import check_filterable, check_key
-from frontend.search_validation import SearchPayload, check_search, read_search
+from frontend.schema import check_filterable
+from frontend.search_requests import check_indexes, empty_body, searches_of
+from frontend.search_validation import SearchBody, check_search, read_search
+from frontend.searching import search_body
 from frontend.shell import Shell
-from frontend.sparse import SparseVector
 from frontend.text_embedding import QueryTexts, query_vectors, read_query_texts, with_embeddings
 from frontend.where_parser import parse_filters
 from frontend.write_validation import check_width, read_write, refuse_fields
 from frontend.writes import append_delete, append_write
 from shared.catalog import Collection
-from shared.errors import Gone, Unimplemented
+from shared.errors import Gone
 from shared.include import GET_DEFAULT, QUERY_DEFAULT, Wanted
 from shared.limits import U32_MAX
 from shared.model import Include, Op
@@ -144,11 +145,9 @@ async def query(request: Request) -> Answer:
 
 
 async def search(request: Request) -> Answer:
-    searches = (await _read_body(request, read_search)).searches
+    body = await _read_body(request, read_search)
     async with _target(request) as target:
-        check_search(searches)
-        _check_search_indexes(target.collection, searches)
-    raise Unimplemented("Error executing plan: Not implemented: Search operation is not implemented for local executor")
+        return answer_bytes(await _search(target, body, request.content_length))
 
 
 @asynccontextmanager
@@ -223,10 +222,13 @@ async def _query(
     return await reads.query_body(target.shell.workers, collection, selection, embeddings.matrix, k, ef_search, wanted)
 
 
-def _check_search_indexes(collection: Collection, searches: tuple[SearchPayload, ...]) -> None:
-    """Raises InvalidArgument for a filter or a sparse query that needs an index that is off."""
-    for payload in searches:
-        check_filterable(collection, payload.where)
-        for knn in payload.knns:
-            if isinstance(knn.query, SparseVector):
-                check_key(collection.schema, knn.key, "sparse_vector")
+async def _search(target: _Target, body: SearchBody, size: int | None) -> bytes:
+    check_search(body.searches)
+    collection = target.collection
+    if collection.dimension is None:  # a cached row may be older than the first write
+        collection = await target.shell.rows.refresh(collection)
+    check_indexes(collection, body)
+    if collection.dimension is None:
+        return empty_body(body)
+    searches = await off_loop(size, searches_of, collection, body)
+    return await search_body(target.shell.workers, collection, searches)

@@ -16,7 +16,7 @@ import msgspec
 from frontend.body import shaped, wrong_shape
 from frontend.embeddings import Embeddings, RawEmbeddings, decode, read_embeddings
 from frontend.metadata_values import Metadatas, read_metadatas
-from shared.errors import InvalidArgument, Unimplemented
+from shared.errors import InvalidArgument
 from shared.model import Op
 
 OPTIONAL_TEXT: Final[frozenset[type]] = frozenset({str, NoneType})
@@ -107,13 +107,6 @@ def check_lengths(write: Write) -> None:
         raise InvalidArgument("Inconsistent number of IDs, embeddings, documents, URIs and metadatas")
     if "" in write.ids:
         raise InvalidArgument("Empty ID, ID must have at least one character")
-
-
-def check_supported(write: Write) -> None:
-    """Raises Unimplemented."""
-    key = None if write.metadatas is None else write.metadatas.first_sparse_key()
-    if key is not None:
-        raise Unimplemented(f"Unimplemented: Sparse vector is not supported for local chroma: {key}")
 
 
 def _column_lengths(write: Write) -> Iterable[int]:

@@ -17,12 +17,11 @@ from frontend.offload import off_loop
 from frontend.write_validation import (
     Write,
     check_lengths,
-    check_supported,
     check_values,
     check_width,
     wrong_width,
 )
-from shared.errors import DimensionMismatch, InvalidArgument, PolychromeError, StaleGeneration, Unimplemented
+from shared.errors import DimensionMismatch, InvalidArgument, PolychromeError, StaleGeneration
 from shared.log.batch import EncodedEntry, build_batch, split_batch
 from shared.model import Op
 
@@ -54,8 +53,7 @@ def prepare(write: Write, dimension: int | None, shards: int) -> Prepared:
     width = None if embeddings is None else check_width(embeddings, dimension)
     try:
         check_lengths(write)
-        check_supported(write)
-    except (InvalidArgument, Unimplemented) as refusal:
+    except InvalidArgument as refusal:
         return Prepared(width, refusal=refusal)
     batch = build_batch(
         write.op,

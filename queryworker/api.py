@@ -7,12 +7,19 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from queryworker import answers
+from queryworker import answers, searching
 from queryworker.shards import Shards
 from queryworker.threads import Threads
 from queryworker.view import Snapshot
 from shared.errors import InvalidArgument
 from shared.rpc.messages import CountRequest, GetRequest, QueryRequest, Selection, Shard
+from shared.rpc.search_messages import (
+    FrequenciesRequest,
+    NearestRequest,
+    OrderedRequest,
+    SearchRequest,
+    TallyRequest,
+)
 from shared.rpc.server import Handler
 
 DECODED_ON_LOOP_MAX: Final = 64 * 1024
@@ -41,6 +48,11 @@ class Api:
             "count": self._handler(CountRequest, answers.count, lambda request: request.selection == EVERYTHING),
             "get": self._handler(GetRequest, answers.get),
             "query": self._handler(QueryRequest, answers.query),
+            "search": self._handler(SearchRequest, searching.search),
+            "search.nearest": self._handler(NearestRequest, searching.nearest_step),
+            "search.frequencies": self._handler(FrequenciesRequest, searching.frequencies_step),
+            "search.ordered": self._handler(OrderedRequest, searching.ordered_step),
+            "search.tally": self._handler(TallyRequest, searching.tally_step),
         }
 
     def _handler(

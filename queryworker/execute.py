@@ -89,10 +89,10 @@ def count(snapshot: Snapshot, request: CountRequest) -> CountResponse:
 
 def get(snapshot: Snapshot, request: GetRequest) -> GetResponse:
     if request.inserted is not None:
-        found = _inserted_at(snapshot, np.frombuffer(request.inserted, "<i8"))
+        found = inserted_at(snapshot, np.frombuffer(request.inserted, "<i8"))
     else:
         limit = None if request.limit is None else request.offset + request.limit
-        found = _slice(_in_order(select(snapshot, request.selection)), request.offset, limit)
+        found = _slice(in_order(select(snapshot, request.selection)), request.offset, limit)
     wanted = Filled(request.ids, request.documents, request.metadatas, request.uris, request.embeddings)
     inserted, columns = assemble(snapshot, found.parts, found.rows, wanted)
     return GetResponse(inserted.astype("<i8", copy=False).tobytes(), columns, snapshot.position)
@@ -102,7 +102,7 @@ def _slice(found: Found, begin: int, end: int | None) -> Found:
     return Found(found.parts[begin:end], found.rows[begin:end])
 
 
-def _in_order(matches: Sequence[Matches]) -> Found:
+def in_order(matches: Sequence[Matches]) -> Found:
     """All matching rows by insertion."""
     filled = [(number, part) for number, part in enumerate(matches) if part.matching]
     if not filled:
@@ -117,14 +117,14 @@ def _in_order(matches: Sequence[Matches]) -> Found:
     return Found(parts[order], together[order])
 
 
-def _inserted_at(snapshot: Snapshot, positions: npt.NDArray[np.int64]) -> Found:
+def inserted_at(snapshot: Snapshot, positions: npt.NDArray[np.int64]) -> Found:
     """The living rows that were inserted at these positions, in order; those that are gone are left out."""
     matches: list[Matches] = []
     for part in snapshot.parts:
         mask = np.zeros(part.rows, np.bool_)
         mask[_rows_inserted_at(part, positions)] = True
         matches.append(_matches(part, mask if part.alive is None else mask & part.alive))
-    return _in_order(matches)
+    return in_order(matches)
 
 
 def _rows_inserted_at(part: ViewPart, positions: npt.NDArray[np.int64]) -> Rows:
@@ -138,8 +138,8 @@ def _rows_inserted_at(part: ViewPart, positions: npt.NDArray[np.int64]) -> Rows:
 # ---- query
 
 
-class _Hits(NamedTuple):
-    """Candidates of one query from one part."""
+class Hits(NamedTuple):
+    """Candidates from one part: its number, rows of it and their distances, parallel."""
 
     part: int
     rows: Rows
@@ -152,16 +152,18 @@ def query(snapshot: Snapshot, request: QueryRequest) -> QueryResponse:
     if not any(part.matching for part in matches):
         matches = []
     elif request.dimension != snapshot.dimension:
-        raise InvalidArgument(
-            f"Collection expecting embedding with dimension of {snapshot.dimension}, got {request.dimension}"
-        )
-    hits: list[list[_Hits]] = [[] for _ in queries]
+        raise wrong_dimension(snapshot, request.dimension)
+    hits: list[list[Hits]] = [[] for _ in queries]
     for number, part in enumerate(matches):
         if part.matching and request.k:
             nearest = _nearest(snapshot.space, queries, part, request.k, request.ef_search)
             for of_query, found in zip(hits, nearest, strict=True):
-                of_query.append(_Hits(number, found.rows, found.distances))
-    return _answer(snapshot, request, [_merge(snapshot, of_query, request.k) for of_query in hits])
+                of_query.append(Hits(number, found.rows, found.distances))
+    return _answer(snapshot, request, [merged(snapshot, of_query, request.k) for of_query in hits])
+
+
+def wrong_dimension(snapshot: Snapshot, dimension: int) -> InvalidArgument:
+    return InvalidArgument(f"Collection expecting embedding with dimension of {snapshot.dimension}, got {dimension}")
 
 
 def _nearest(space: Space, queries: Vectors, matches: Matches, k: int, ef_search: int) -> list[Nearest]:
@@ -190,7 +192,7 @@ def _nearest(space: Space, queries: Vectors, matches: Matches, k: int, ef_search
 
 
 def _scan(space: Space, queries: Vectors, matches: Matches, wanted: int) -> list[Nearest]:
-    """Exactly the `wanted` nearest, and a few more where equal distances straddle the end: `_merge` cuts."""
+    """Exactly the `wanted` nearest, and a few more where equal distances straddle the end: `merged` cuts."""
     part = matches.part
     rows = None if matches.matching == part.rows else matches.rows()
     # Norms of all rows are worth making only when many of them are compared.
@@ -211,26 +213,26 @@ def _scan(space: Space, queries: Vectors, matches: Matches, wanted: int) -> list
     return found
 
 
-class _Ranked(NamedTuple):
-    """The final hits of one query."""
+class Nearby(NamedTuple):
+    """Hits in order: rows of a snapshot and their distances, parallel."""
 
     found: Found
     distances: npt.NDArray[np.float32]
 
 
-def _merge(snapshot: Snapshot, hits: Sequence[_Hits], k: int) -> _Ranked:
+def merged(snapshot: Snapshot, hits: Sequence[Hits], k: int) -> Nearby:
     """The k nearest of all parts; equal distances by insertion."""
     if not hits:
-        return _Ranked(Found(np.empty(0, np.intp), np.empty(0, np.int64)), np.empty(0, np.float32))
+        return Nearby(Found(np.empty(0, np.intp), np.empty(0, np.int64)), np.empty(0, np.float32))
     parts = np.repeat([part.part for part in hits], [len(part.rows) for part in hits])
     rows = np.concatenate([part.rows for part in hits])
     measured = np.concatenate([part.distances for part in hits])
     inserted = np.concatenate([snapshot.parts[part.part].inserted[part.rows] for part in hits])
     order = np.lexsort((inserted, measured))[:k]
-    return _Ranked(Found(parts[order], rows[order]), measured[order])
+    return Nearby(Found(parts[order], rows[order]), measured[order])
 
 
-def _answer(snapshot: Snapshot, request: QueryRequest, ranked: Sequence[_Ranked]) -> QueryResponse:
+def _answer(snapshot: Snapshot, request: QueryRequest, ranked: Sequence[Nearby]) -> QueryResponse:
     parts = np.concatenate([np.empty(0, np.intp), *(one.found.parts for one in ranked)])
     rows = np.concatenate([np.empty(0, np.int64), *(one.found.rows for one in ranked)])
     measured = np.concatenate([np.empty(0, np.float32), *(one.distances for one in ranked)])
@@ -243,3 +245,18 @@ def _answer(snapshot: Snapshot, request: QueryRequest, ranked: Sequence[_Ranked]
         columns=columns,
         position=snapshot.position,
     )
+
+
+# ---- what searches are made of (`queryworker.searching`)
+
+
+def nearest(snapshot: Snapshot, matches: Sequence[Matches], vector: Vectors, k: int, ef_search: int) -> Nearby:
+    """The `k` nearest of the matching rows to one vector; equal distances by insertion. Raises InvalidArgument."""
+    filled = [(number, part) for number, part in enumerate(matches) if part.matching and k]
+    if filled and len(vector) != snapshot.dimension:
+        raise wrong_dimension(snapshot, len(vector))
+    hits: list[Hits] = []
+    for number, part in filled:
+        [found] = _nearest(snapshot.space, vector[None, :], part, k, ef_search)
+        hits.append(Hits(number, found.rows, found.distances))
+    return merged(snapshot, hits, k)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from queryworker import filter as filters
-from queryworker.runs import TailIndex
+from queryworker.runs import Run, TailIndex
 from queryworker.tail_graphs import Stretch
 from shared.memtable import Tail
+from shared.segment.metadata_index import MetadataIndex
 from shared.segment.reader import Segment
+from shared.segment.sparse_index import InvertedIndex
 from shared.where import Where
 
 Mask = npt.NDArray[np.bool_]
@@ -25,6 +29,40 @@ class GraphSearcher(Protocol):
     def search(self, queries: Vectors, k: int) -> list[Rows]:
         """About the `k` nearest rows of each query, dead ones included, nearest first."""
         ...
+
+
+class Indexed(Protocol):
+    """Rows with indexes over their metadata: a segment, or a run of the tail."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def metadata(self) -> MetadataIndex: ...
+
+    def sparse(self, key: str) -> InvertedIndex | None:
+        """Of the sparse vectors at a key, None when no row has one."""
+        ...
+
+
+class Piece(NamedTuple):
+    """Rows `there` of `indexed` are the rows `here` of a part."""
+
+    indexed: Indexed
+    here: slice
+    there: slice
+
+    def mask(self, of_part: Mask | None) -> Mask | None:
+        """Of the rows of `indexed`, those of the part's mask; None for all."""
+        if of_part is None and self.there == slice(0, self.indexed.rows):
+            return None
+        found = np.zeros(self.indexed.rows, np.bool_)
+        found[self.there] = True if of_part is None else of_part[self.here]
+        return found
+
+    def in_part(self, rows: Rows) -> Rows:
+        """The numbers in the part of rows of `indexed`."""
+        shift: int = self.here.start - self.there.start
+        return rows + shift
 
 
 class ViewPart(Protocol):
@@ -51,6 +89,10 @@ class ViewPart(Protocol):
 
     def match(self, where: Where, within: Mask | None) -> Mask:
         """The living rows (only those `within`, when given) that match a filter."""
+        ...
+
+    def pieces(self) -> Sequence[Piece]:
+        """What indexes the part's metadata; together they have each row once."""
         ...
 
     def norms(self, *, make: bool) -> Vectors | None:
@@ -80,6 +122,10 @@ class SegmentPart:
 
     def match(self, where: Where, within: Mask | None) -> Mask:
         return filters.evaluate(where, self._segment, self.alive if within is None else within)
+
+    def pieces(self) -> Sequence[Piece]:
+        whole = slice(0, self.rows)
+        return [Piece(self._segment, whole, whole)]
 
     def norms(self, *, make: bool) -> Vectors | None:
         return self._segment.norms if make or "norms" in vars(self._segment) else None
@@ -126,16 +172,23 @@ class TailPart:
     def match(self, where: Where, within: Mask | None) -> Mask:
         mask = self._tail.alive[self.start : self._stop] if within is None else within
         found = np.zeros(self.rows, np.bool_)
-        for run in self._index.runs(self._tail):
-            begin, end = max(run.start, self.start), min(run.stop, self._stop)
-            if begin >= end:
-                continue
-            here, there = slice(begin - self.start, end - self.start), slice(begin - run.start, end - run.start)
+        for run, here, there in self._runs():
             of_interest = np.zeros(run.rows, np.bool_)
             of_interest[there] = mask[here]
             if of_interest.any():
                 found[here] = filters.evaluate(where, run, of_interest)[there]
         return found
+
+    def pieces(self) -> Sequence[Piece]:
+        return list(itertools.starmap(Piece, self._runs()))
+
+    def _runs(self) -> Iterator[tuple[Run, slice, slice]]:
+        """Runs with rows of the part: which of its rows, and which of theirs."""
+        for run in self._index.runs(self._tail):
+            begin, end = max(run.start, self.start), min(run.stop, self._stop)
+            if begin < end:
+                here, there = slice(begin - self.start, end - self.start), slice(begin - run.start, end - run.start)
+                yield run, here, there
 
     def norms(self, *, make: bool) -> Vectors | None:
         return self._index.norms(self._tail)[self.start : self._stop]

@@ -18,6 +18,7 @@ import pyarrow as pa
 from shared.distance import squared_norms
 from shared.memtable import Tail
 from shared.segment.metadata_index import MetadataIndex
+from shared.segment.sparse_index import InvertedIndex, sparse_indexes
 
 SIZES: Final = (32_768, 4_096, 512, 64)
 
@@ -49,6 +50,7 @@ class Run:
         self._ids: pa.Array | None = None
         self._documents: pa.Array | None = None
         self._metadata: MetadataIndex | None = None
+        self._sparse: dict[str, InvertedIndex | None] = {}
 
     # Two threads may make the same column at once: the work is wasted, the results are equal.
 
@@ -69,6 +71,12 @@ class Run:
         if self._metadata is None:
             self._metadata = MetadataIndex.from_json(self._lists[2][self.start : self.stop])
         return self._metadata
+
+    def sparse(self, key: str) -> InvertedIndex | None:
+        """Of the sparse vectors at a key, None when no row has one."""
+        if key not in self._sparse:
+            self._sparse[key] = sparse_indexes(self._lists[2][self.start : self.stop], [key]).get(key)
+        return self._sparse[key]
 
 
 class TailIndex:

@@ -38,6 +38,12 @@ class Neighbours:
     inserted: Positions
     distances: Scores
 
+    def within(self, distance: float) -> Neighbours:
+        """Those not further away."""
+        with np.errstate(over="ignore"):
+            near = self.distances <= np.float32(distance)
+        return Neighbours(self.inserted[near], self.distances[near])
+
 
 @dataclass(frozen=True, slots=True)
 class Ranked:

@@ -106,10 +106,16 @@ class SegmentInfo(msgspec.Struct, frozen=True):
     files: list[FileInfo]
     id_min: str
     id_max: str
+    text: bool = False
+    sparse: bool = False
 
     def names(self) -> tuple[str, ...]:
         """The file names that a segment of this shape has."""
-        return (RECORDS, IDS, METADATA, GRAPH, TEXT) if self.graph else (RECORDS, IDS, METADATA)
+        names = [RECORDS, IDS, METADATA]
+        names += [SPARSE] if self.sparse else []
+        names += [GRAPH] if self.graph else []
+        names += [TEXT] if self.text else []
+        return tuple(names)
 
 
 def checksum(path: Path) -> str:

@@ -205,15 +205,7 @@ async def test_a_collection_found_to_be_deleted_is_a_404(client: Client, shell: 
     assert shell.rows.forgotten == 1
 
 
-async def test_search_is_checked_whole_and_then_not_implemented(client: Client) -> None:
-    status, answer = await post(client, "search", {"searches": [{"rank": {"$knn": {"query": [1, 2]}}}]})
-    assert (status, answer) == (
-        501,
-        {
-            "error": "ChromaError",
-            "message": "Error executing plan: Not implemented: Search operation is not implemented for local executor",
-        },
-    )
+async def test_what_a_search_needs_is_checked_before_anybody_is_asked(client: Client, shell: Any) -> None:
     status, answer = await post(client, "search", {"searches": [{"filter": {"#document": {"$eq": "x"}}}]})
     assert (status, answer["error"]) == (400, "InvalidArgumentError")
     sparse = {"$knn": {"query": {"indices": [1], "values": [1]}, "key": "sv"}}
@@ -221,4 +213,27 @@ async def test_search_is_checked_whole_and_then_not_implemented(client: Client) 
     assert (status, answer["message"]) == (
         400,
         "Cannot filter using metadata key 'sv' with type 'SparseVector' because indexing is disabled",
+    )
+    status, answer = await post(client, "search", {"searches": [{"rank": {"$knn": {"query": [1, 2, 3]}}}]})
+    assert (status, answer["message"]) == (400, "Collection expecting embedding with dimension of 2, got 3")
+    assert shell.workers.asked == []
+
+
+async def test_a_search_for_nothing_and_one_of_a_collection_without_records(client: Client, shell: Any) -> None:
+    members = ("ids", "documents", "embeddings", "metadatas", "scores", "select")
+    assert await post(client, "search", {"searches": []}) == (200, {member: [] for member in members})
+    shell.rows.collection = shell.rows.current = new_collection()
+    select = {"keys": ["#score", "#document", "b", "a", "b"]}
+    rank = {"$knn": {"query": [1, 2, 3]}}
+    assert await post(client, "search", {"searches": [{"rank": rank, "select": select, "count": True}]}) == (
+        200,
+        {
+            "ids": [[]],
+            "documents": [[]],
+            "embeddings": [None],
+            "metadatas": [[]],
+            "scores": [[]],
+            "select": [["#document", "#score", "a", "b"]],
+            "counts": [0],
+        },
     )

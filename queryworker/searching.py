@@ -1,0 +1,217 @@
+"""Searches over one shard as of one position: whole ones where the shard is the collection, else the steps of which the
+frontend makes one over all shards. Pure functions of a snapshot; they run in threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+import orjson
+
+from queryworker.columns import Filled, assemble
+from queryworker.execute import Found, Hits, Matches, Nearby, in_order, inserted_at, merged, nearest, select
+from queryworker.fields import first_rows, value_counts
+from queryworker.view import Snapshot
+from shared.rpc.messages import Columns, Selection
+from shared.rpc.search_messages import (
+    FrequenciesRequest,
+    FrequenciesResponse,
+    NearestRequest,
+    NearestResponse,
+    OrderedRequest,
+    OrderedResponse,
+    SearchRequest,
+    TallyRequest,
+    TallyResponse,
+    Value,
+)
+from shared.search.body import encode_searches
+from shared.search.columns import taken
+from shared.search.model import Dense, Knn, OrderKey
+from shared.search.ordering import Sortable, sortable, sorted_places
+from shared.search.ranking import Neighbours
+from shared.search.run import run, sparse_arrays
+from shared.search.source import Frequencies, Positions, Tally, WantedColumns
+from shared.sparse import Indices
+from shared.where import Where
+
+Result = TypeVar("Result")
+
+
+def search(snapshot: Snapshot, request: SearchRequest) -> bytes:
+    """The body of the client's answer. Raises InvalidArgument for a query of another dimension."""
+    source = SnapshotSource(snapshot)
+    return encode_searches([_completed(run(source, one)) for one in request.searches])
+
+
+def nearest_step(snapshot: Snapshot, request: NearestRequest) -> bytes:
+    found = SnapshotSource(snapshot).neighbours(request.where, request.knns)
+    response = NearestResponse(
+        counts=[len(one.inserted) for one in found],
+        distances=b"".join(one.distances.astype("<f4", copy=False).tobytes() for one in found),
+        inserted=b"".join(one.inserted.astype("<i8", copy=False).tobytes() for one in found),
+        position=snapshot.position,
+    )
+    return msgspec.msgpack.encode(response)
+
+
+def frequencies_step(snapshot: Snapshot, request: FrequenciesRequest) -> bytes:
+    asked = [(key, np.frombuffer(part, "<u4")) for key, part in zip(request.keys, request.indices, strict=True)]
+    found = SnapshotSource(snapshot).counted(asked)
+    having = [part.astype("<i8", copy=False).tobytes() for part in found.having]
+    return msgspec.msgpack.encode(FrequenciesResponse(found.records, having, snapshot.position))
+
+
+def ordered_step(snapshot: Snapshot, request: OrderedRequest) -> bytes:
+    inserted, values = SnapshotSource(snapshot).ordered(request.where, request.order_by, request.limit)
+    positions = inserted.astype("<i8", copy=False).tobytes()
+    return msgspec.msgpack.encode(OrderedResponse(positions, values, snapshot.position))
+
+
+def tally_step(snapshot: Snapshot, request: TallyRequest) -> bytes:
+    tally = SnapshotSource(snapshot).tallied(request.where, request.fields)
+    facets = [list(tally.facets[field]) for field in request.fields]
+    return msgspec.msgpack.encode(TallyResponse(tally.count, facets, snapshot.position))
+
+
+class SnapshotSource:
+    """`shared.search.source.RecordSource` of a collection whose only shard this is. Nothing in it waits."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._last: tuple[Where | None, list[Matches]] | None = None
+
+    async def nearest(self, where: Where | None, knns: Sequence[Knn]) -> list[Neighbours]:
+        return self.neighbours(where, knns)
+
+    async def frequencies(self, asked: Sequence[tuple[str, Indices]]) -> Frequencies:
+        return self.counted(asked)
+
+    async def page(
+        self, where: Where | None, order_by: Sequence[OrderKey], offset: int, limit: int | None
+    ) -> Positions:
+        end = None if limit is None else offset + limit
+        if order_by:
+            return self.ordered(where, order_by, end)[0][offset:]
+        found = in_order(self._select(where))
+        return self._inserted(Found(found.parts[offset:end], found.rows[offset:end]))
+
+    async def rows(self, inserted: Positions, wanted: WantedColumns) -> Columns:
+        ascending = np.sort(inserted)
+        found = inserted_at(self._snapshot, ascending)
+        filled = Filled(True, wanted.documents, wanted.metadatas, False, wanted.embeddings)
+        _, columns = assemble(self._snapshot, found.parts, found.rows, filled)
+        return taken(columns, np.searchsorted(ascending, inserted))
+
+    async def tally(self, where: Where | None, fields: Sequence[str]) -> Tally:
+        return self.tallied(where, fields)
+
+    # ---- the same without waiting
+
+    def neighbours(self, where: Where | None, knns: Sequence[Knn]) -> list[Neighbours]:
+        matches = self._select(where)
+        return [self._neighbours(matches, knn) for knn in knns]
+
+    def counted(self, asked: Sequence[tuple[str, Indices]]) -> Frequencies:
+        """Of all records, whatever a search filters by."""
+        snapshot = self._snapshot
+        having = [np.zeros(len(indices), np.int64) for _, indices in asked]
+        for part in snapshot.parts:
+            for piece in part.pieces():
+                mask = piece.mask(part.alive)
+                for counts, (key, indices) in zip(having, asked, strict=True):
+                    index = piece.indexed.sparse(key)
+                    if index is not None:
+                        np.add(counts, index.having(indices, mask), out=counts)
+        return Frequencies(sum(part.living for part in snapshot.parts), having)
+
+    def ordered(
+        self, where: Where | None, order_by: Sequence[OrderKey], limit: int | None
+    ) -> tuple[Positions, list[list[Sortable]]]:
+        """The first `limit` matching records, and what they are sorted by."""
+        parts: list[int] = []
+        rows: list[Positions] = []
+        for number, one in enumerate(self._select(where)):
+            for piece in one.part.pieces() if one.matching else ():
+                mask = piece.mask(one.mask)
+                there = np.arange(piece.indexed.rows) if mask is None else np.flatnonzero(mask)
+                inserted = one.part.inserted[piece.in_part(there)]
+                first = first_rows(piece.indexed.metadata, order_by, there, inserted, limit)
+                rows.append(piece.in_part(first))
+                parts += [number] * len(first)
+        found = Found(np.array(parts, np.intp), np.concatenate([np.empty(0, np.int64), *rows]))
+        inserted, columns = assemble(self._snapshot, found.parts, found.rows, Filled(False, False, True, False, False))
+        by_insertion = np.argsort(inserted)
+        texts = columns.metadatas or []
+        values = [_values(texts[place], order_by) for place in by_insertion.tolist()]
+        places = sorted_places(order_by, values)[:limit]
+        return inserted[by_insertion[np.array(places, np.intp)]], [values[place] for place in places]
+
+    def tallied(self, where: Where | None, fields: Sequence[str]) -> Tally:
+        matches = self._select(where)
+        counts: dict[str, dict[tuple[type, Value], int]] = {field: {} for field in fields}
+        for one in matches:
+            for piece in one.part.pieces() if one.matching and fields else ():
+                mask = piece.mask(one.mask)
+                if mask is None:
+                    mask = np.ones(piece.indexed.rows, np.bool_)
+                for field, into in counts.items():
+                    for value, count in value_counts(piece.indexed.metadata, field, mask):
+                        typed = (type(value), value)
+                        into[typed] = into.get(typed, 0) + count
+        facets = {field: [(value, count) for (_, value), count in into.items()] for field, into in counts.items()}
+        return Tally(sum(one.matching for one in matches), facets)
+
+    # ----
+
+    def _select(self, where: Where | None) -> list[Matches]:
+        if self._last is None or self._last[0] is not where:
+            self._last = (where, select(self._snapshot, Selection(where=where)))
+        return self._last[1]
+
+    def _neighbours(self, matches: Sequence[Matches], knn: Knn) -> Neighbours:
+        if isinstance(knn.query, Dense):
+            vector = np.frombuffer(knn.query.vector, "<f4")
+            ranked = nearest(self._snapshot, matches, vector, knn.limit, knn.query.ef_search)
+        else:
+            ranked = self._nearest_sparse(matches, knn)
+        found = Neighbours(self._inserted(ranked.found), ranked.distances)
+        return found if knn.max_distance is None else found.within(knn.max_distance)
+
+    def _nearest_sparse(self, matches: Sequence[Matches], knn: Knn) -> Nearby:
+        assert not isinstance(knn.query, Dense)
+        query = sparse_arrays(knn)
+        hits: list[Hits] = []
+        for number, one in enumerate(matches):
+            for piece in one.part.pieces() if one.matching else ():
+                index = piece.indexed.sparse(knn.query.key)
+                if index is not None:
+                    found = index.nearest(query, knn.limit, piece.mask(one.mask))
+                    hits.append(Hits(number, piece.in_part(found.rows), found.distances))
+        return merged(self._snapshot, hits, knn.limit)
+
+    def _inserted(self, found: Found) -> Positions:
+        inserted = np.empty(len(found.rows), np.int64)
+        for number in set(found.parts.tolist()):
+            places = np.flatnonzero(found.parts == number)
+            inserted[places] = self._snapshot.parts[number].inserted[found.rows[places]]
+        return inserted
+
+
+def _values(text: str | None, order_by: Sequence[OrderKey]) -> list[Sortable]:
+    metadata: Mapping[str, Any] = {} if text is None else orjson.loads(text)
+    return [sortable(metadata, step.key) for step in order_by]
+
+
+def _completed(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """What a coroutine returns that never waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: Result = stop.value
+        return result
+    coroutine.close()
+    raise RuntimeError("a search of one snapshot waits for nothing")
