@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -15,22 +15,39 @@ from embedder.tokens import token_ids
 from embedder.weights import WIDTH
 from shared.errors import InvalidArgument
 from shared.rpc.embed_messages import EMBED, EmbedRequest, EmbedResponse
-from shared.rpc.server import Handler
+from shared.rpc.server import Call, Serve
 
 TEXT_CHARS_MAX: Final = 32 * 1024
 """Of a longer text only the beginning is looked at: the model takes 256 tokens, which are hardly ever longer."""
 
 
 class Api:
-    """Handlers for `RpcServer`."""
+    """Methods for `RpcServer`."""
 
     def __init__(self, tokenizer: Tokenizer, batcher: Batcher) -> None:
         self._tokenizer = tokenizer
         self._batcher = batcher
         self._decoder = msgspec.msgpack.Decoder(EmbedRequest)
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    def handlers(self) -> Mapping[str, Handler]:
-        return {EMBED: self._embed}
+    def methods(self) -> Mapping[str, Serve]:
+        return {EMBED: self._serve}
+
+    def _serve(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            task = asyncio.create_task(self._answer(call))
+            self._tasks.add(task)  # the loop holds tasks weakly
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, call: Call) -> None:
+        try:
+            answer = await self._embed(call.payload)
+        except BaseException as error:
+            call.fail(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            call.answer(answer)
 
     async def _embed(self, payload: memoryview) -> bytes:
         texts = await asyncio.to_thread(self._tokens, payload)

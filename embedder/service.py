@@ -56,7 +56,7 @@ async def open_service(config: EmbedderConfig) -> AsyncIterator[Embedder]:
         threads = stack.enter_context(ThreadPoolExecutor(config.threads, thread_name_prefix="embed"))
         batcher = Batcher(model.embed, threads, config.threads, config.waiting_tokens_max)
         stack.push_async_callback(batcher.close)
-        server = RpcServer(Api(tokenizer, batcher).handlers())
+        server = RpcServer(Api(tokenizer, batcher).methods())
         stack.push_async_callback(server.close)
         bound = await server.start(config.host, config.port)
         address = advertised_address(config.host, bound, config.advertise_host, config.redis_url)

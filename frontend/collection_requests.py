@@ -18,13 +18,13 @@ from frontend.configuration import (
     settings_from_request,
     shown_configuration,
 )
-from frontend.metadata_rules import Metadata, metadata_problem, stored_metadata
+from frontend.metadata_rules import Metadata, metadata_problem, shards_problem, stored_metadata
 from frontend.names import name_problem
 from frontend.schema import Schema, indexing_of, reconciled, settings_of, with_settings
 from frontend.schema_rules import schema_problem
 from frontend.schema_shape import GivenSchema, given_schema
 from frontend.write_validation import refuse_fields
-from shared.catalog import Collection, NewCollection
+from shared.catalog import SHARDS_KEY, Collection, NewCollection
 
 
 class CollectionCreate(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,14 +69,14 @@ def read_creation(tree: Any) -> Creation:
     return Creation(body, metadata or None, given_schema(body.schema))
 
 
-def new_collection(creation: Creation, shards: int) -> NewCollection:
+def new_collection(creation: Creation, shards_default: int, shards_max: int) -> NewCollection:
     """What the catalog shall store. Raises InvalidArgument, the contract's first reason first."""
     body = creation.body
     settings = settings_from_request(body.configuration, creation.metadata)
     refuse_fields(
         {
             "name": name_problem(body.name),
-            "metadata": None if body.metadata is None else metadata_problem(body.metadata),
+            "metadata": None if body.metadata is None else _metadata_problem(body.metadata, shards_max),
             "schema": None if creation.schema is None else schema_problem(creation.schema),
         }
     )
@@ -86,8 +86,13 @@ def new_collection(creation: Creation, shards: int) -> NewCollection:
         metadata=creation.metadata,
         configuration=shown_configuration(settings),
         schema=schema,
-        fixed=fixed_settings(settings, shards) | indexing_of(schema).fixed_member(),
+        fixed=fixed_settings(settings, (creation.metadata or {}).get(SHARDS_KEY, shards_default))
+        | indexing_of(schema).fixed_member(),
     )
+
+
+def _metadata_problem(given: Metadata, shards_max: int) -> str | None:
+    return metadata_problem(given) or shards_problem(given, shards_max)
 
 
 def read_update(tree: Any) -> Update:
@@ -97,7 +102,7 @@ def read_update(tree: Any) -> Update:
     return Update(body, metadata or None)
 
 
-def check_update(update: Update) -> None:
+def check_update(update: Update, shards_max: int) -> None:
     """Whether any collection would take it. Raises InvalidArgument."""
     body = update.body
     if body.new_configuration is not None:
@@ -105,9 +110,16 @@ def check_update(update: Update) -> None:
     refuse_fields(
         {
             "new_name": None if body.new_name is None else name_problem(body.new_name),
-            "new_metadata": None if body.new_metadata is None else metadata_problem(body.new_metadata),
+            "new_metadata": None if body.new_metadata is None else _metadata_problem(body.new_metadata, shards_max),
         }
     )
+
+
+def check_shards(update: Update, collection: Collection) -> None:
+    """Shards are not taken away. Raises InvalidArgument."""
+    least = collection.shards_to_be
+    if (update.metadata or {}).get(SHARDS_KEY, least) < least:
+        refuse_fields({"new_metadata": f"{SHARDS_KEY} cannot be lowered, the collection has {least} shards"})
 
 
 def changed_vectors(collection: Collection, change: ConfigurationChange) -> tuple[dict[str, Any], Schema]:

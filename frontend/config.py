@@ -46,7 +46,16 @@ class FrontendConfig(ProcessConfig):
         parse=parse_origins,
     )
     shards_default: int = setting(
-        "POLYCHROME_FRONTEND_SHARDS_DEFAULT", "Shards of a new collection.", default=1, parse=parse_shards
+        "POLYCHROME_FRONTEND_SHARDS_DEFAULT",
+        "Shards of a new collection whose metadata does not say how many (`polychrome:shards`).",
+        default=1,
+        parse=parse_shards,
+    )
+    shards_max: int = setting(
+        "POLYCHROME_FRONTEND_SHARDS_MAX",
+        "Most shards that the metadata of a collection may ask for.",
+        default=limits.SHARDS_MAX,
+        parse=parse_shards,
     )
     body_bytes_max: int = setting(
         "POLYCHROME_FRONTEND_BODY_BYTES_MAX",

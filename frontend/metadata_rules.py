@@ -9,6 +9,7 @@ import msgspec
 
 from frontend.metadata_values import read_metadatas
 from frontend.sparse import SparseVector, read_sparse
+from shared.catalog import SHARDS_KEY
 
 Metadata = dict[str, Any]
 
@@ -31,6 +32,14 @@ def metadata_problem(given: Mapping[str, Any]) -> str | None:
     if not given:
         return "Metadata cannot be empty"
     return next((problem for key, value in given.items() if (problem := _entry_problem(key, value))), None)
+
+
+def shards_problem(given: Mapping[str, Any], shards_max: int) -> str | None:
+    """Why the number of shards that a collection's metadata asks for is refused, None when it is fine or not there."""
+    shards = given.get(SHARDS_KEY)
+    if shards is None or (type(shards) is int and 1 <= shards <= shards_max):
+        return None
+    return f"{SHARDS_KEY} must be an integer from 1 to {shards_max}"
 
 
 def _entry_problem(key: str, value: Any) -> str | None:

@@ -65,7 +65,7 @@ async def count(workers: Workers, collection: Collection, read_level: ReadLevel)
 async def get_body(workers: Workers, collection: Collection, selection: Selection, page: Page, wanted: Wanted) -> bytes:
     """The body of the answer: the matching records of the page, in insertion order."""
     request = GetRequest(
-        Shard(collection.id),
+        _first_shard(collection),
         selection,
         documents=wanted.documents,
         metadatas=wanted.metadatas,
@@ -89,7 +89,7 @@ async def _get(workers: Workers, collection: Collection, whole: GetRequest, page
 
 async def matching_ids(workers: Workers, collection: Collection, selection: Selection, limit: int | None) -> list[str]:
     """Ids of the first `limit` matching records in insertion order."""
-    request = GetRequest(Shard(collection.id), selection)
+    request = GetRequest(_first_shard(collection), selection)
     return (await _get_in_one_phase(workers, collection, request, Page(limit=limit))).ids
 
 
@@ -106,7 +106,7 @@ async def query_body(
     none of the ids that it is restricted to exists.
     """
     request = QueryRequest(
-        Shard(collection.id),
+        _first_shard(collection),
         embeddings=vectors.astype("<f4", copy=False).tobytes(),
         n_queries=len(vectors),
         dimension=vectors.shape[1],
@@ -160,7 +160,7 @@ async def _get_in_two_phases(workers: Workers, collection: Collection, request: 
             selection=Selection(),
             inserted=inserted.astype("<i8", copy=False).tobytes(),
         )
-        for number, (answer, inserted) in enumerate(zip(found, chosen, strict=True))
+        for number, answer, inserted in zip(collection.layout.numbers, found, chosen, strict=True)
         if len(inserted)
     ]
     if not rows:
@@ -207,8 +207,12 @@ def _text_size(column: list[str | None] | None) -> int:
     return sum(map(len, filter(None, column))) if column else 0
 
 
+def _first_shard(collection: Collection) -> Shard:
+    return Shard(collection.id, collection.layout.first)
+
+
 async def _all_shards(collection: Collection, ask: Callable[[Shard], Awaitable[Answer]]) -> list[Answer]:
-    return await together([ask(Shard(collection.id, number)) for number in range(collection.shards)])
+    return await together([ask(Shard(collection.id, number)) for number in collection.layout.numbers])
 
 
 async def together(calls: Sequence[Awaitable[Answer]]) -> list[Answer]:

@@ -6,7 +6,7 @@ collection, then the values.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
@@ -17,7 +17,7 @@ from frontend import reads
 from frontend.answers import Answer, answer, answer_bytes, nothing_to_say
 from frontend.body import read_json, require_object, shaped, wrong_shape
 from frontend.configuration import effective_ef_search
-from frontend.embeddings import RawEmbeddings, read_embeddings
+from frontend.embeddings import Embeddings, RawEmbeddings, read_embeddings
 from frontend.offload import off_loop
 from frontend.params import query_read_level
 from frontend.request import Request
@@ -31,9 +31,9 @@ from frontend.shell import Shell
 from frontend.text_embedding import QueryTexts, query_vectors, read_query_texts, with_embeddings
 from frontend.where_parser import parse_filters
 from frontend.write_validation import check_width, read_write, refuse_fields
-from frontend.writes import append_delete, append_write
+from frontend.writes import STALE_ROWS_MAX, append_delete, append_write
 from shared.catalog import Collection
-from shared.errors import Gone
+from shared.errors import Gone, StaleGeneration
 from shared.include import GET_DEFAULT, QUERY_DEFAULT, Wanted
 from shared.limits import U32_MAX
 from shared.model import Include, Op
@@ -42,6 +42,7 @@ from shared.rpc.messages import Selection
 U32 = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]
 
 Body = TypeVar("Body")
+Result = TypeVar("Result")
 
 N_RESULTS_DEFAULT: Final = 10
 
@@ -79,6 +80,16 @@ class _Target:
 
     shell: Shell
     collection: Collection
+
+    async def read(self, ask: Callable[[Collection], Awaitable[Result]]) -> Result:
+        """The answer of `ask`, which is asked again when the collection turns out to have other shards by now."""
+        collection = self.collection
+        for _ in range(STALE_ROWS_MAX):
+            try:
+                return await ask(collection)
+            except StaleGeneration:
+                collection = await self.shell.rows.refresh(collection)
+        return await ask(collection)
 
 
 def routes() -> list[Route]:
@@ -123,7 +134,8 @@ async def delete(request: Request) -> Answer:
 async def count(request: Request) -> Answer:
     read_level = query_read_level(request)
     async with _target(request) as target:
-        return answer(await reads.count(target.shell.workers, target.collection, read_level))
+        workers = target.shell.workers
+        return answer(await target.read(lambda collection: reads.count(workers, collection, read_level)))
 
 
 async def get(request: Request) -> Answer:
@@ -133,7 +145,10 @@ async def get(request: Request) -> Answer:
         selection = await body.selection(request.content_length)
         check_filterable(target.collection, selection.where)
         page = reads.Page(body.offset or 0, body.limit)
-        return answer_bytes(await reads.get_body(target.shell.workers, target.collection, selection, page, wanted))
+        workers = target.shell.workers
+        return answer_bytes(
+            await target.read(lambda collection: reads.get_body(workers, collection, selection, page, wanted))
+        )
 
 
 async def query(request: Request) -> Answer:
@@ -189,7 +204,8 @@ async def _delete(target: _Target, selection: Selection, limit: int | None) -> i
     """How many records are said to be deleted: with a filter those that matched, without one as many as were named."""
     ids = selection.ids or []
     if selection.where is not None:
-        ids = await reads.matching_ids(target.shell.workers, target.collection, selection, limit)
+        workers = target.shell.workers
+        ids = await target.read(lambda collection: reads.matching_ids(workers, collection, selection, limit))
     await append_delete(target.shell, target.collection, ids)
     return len(ids)
 
@@ -208,27 +224,37 @@ async def _query(
 ) -> bytes:
     selection = await body.selection(size)
     embeddings = await query_vectors(target.shell.embedders, target.collection, raw, size)
-    collection = target.collection
+    return await target.read(
+        lambda collection: _query_now(target.shell, collection, body, embeddings, selection, wanted)
+    )
+
+
+async def _query_now(
+    shell: Shell, collection: Collection, body: _Query, embeddings: Embeddings, selection: Selection, wanted: Wanted
+) -> bytes:
     if collection.dimension is None:  # a cached row may be older than the first write
-        collection = await target.shell.rows.refresh(collection)
+        collection = await shell.rows.refresh(collection)
     if len(embeddings.widths) > 1 or (collection.dimension is not None and embeddings.widths):
         check_width(embeddings, collection.dimension)
         refuse_fields({"query_embeddings": embeddings.problem()})
     check_filterable(collection, selection.where)
-    if collection.dimension is None or not raw.count:
-        return reads.no_hits_body(raw.count, wanted)
+    if collection.dimension is None or not embeddings.count:
+        return reads.no_hits_body(embeddings.count, wanted)
     k = N_RESULTS_DEFAULT if body.n_results is None else body.n_results
     ef_search = effective_ef_search(collection.configuration)
-    return await reads.query_body(target.shell.workers, collection, selection, embeddings.matrix, k, ef_search, wanted)
+    return await reads.query_body(shell.workers, collection, selection, embeddings.matrix, k, ef_search, wanted)
 
 
 async def _search(target: _Target, body: SearchBody, size: int | None) -> bytes:
     check_search(body.searches)
-    collection = target.collection
+    return await target.read(lambda collection: _search_now(target.shell, collection, body, size))
+
+
+async def _search_now(shell: Shell, collection: Collection, body: SearchBody, size: int | None) -> bytes:
     if collection.dimension is None:  # a cached row may be older than the first write
-        collection = await target.shell.rows.refresh(collection)
+        collection = await shell.rows.refresh(collection)
     check_indexes(collection, body)
     if collection.dimension is None:
         return empty_body(body)
     searches = await off_loop(size, searches_of, collection, body)
-    return await search_body(target.shell.workers, collection, searches)
+    return await search_body(shell.workers, collection, searches)

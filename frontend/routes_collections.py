@@ -9,6 +9,7 @@ from frontend.body import read_json
 from frontend.collection_requests import (
     Update,
     changed_vectors,
+    check_shards,
     check_update,
     new_collection,
     read_creation,
@@ -20,8 +21,9 @@ from frontend.router import Route
 from frontend.rows import canonical_uuid, check_collection_id, check_database_name, missing
 from frontend.schema import shown_schema
 from frontend.shell import Shell
-from shared.catalog import Collection, Database
+from shared.catalog import SHARDS_KEY, Collection, Database
 from shared.errors import InvalidArgument, NotFound, StaleGeneration
+from shared.log.jobs import REBUILD
 
 COLLECTIONS: Final = "/api/v2/tenants/{tenant}/databases/{database}/collections"
 UPDATE_TRIES: Final = 16
@@ -58,7 +60,7 @@ async def create(request: Request) -> Answer:
     creation = read_creation(await read_json(request))
     shell, database_name = request.shell, request.place["database"]
     check_database_name(database_name)
-    new = new_collection(creation, shell.config.shards_default)
+    new = new_collection(creation, shell.config.shards_default, shell.config.shards_max)
     database = await _database(request)
     if database is None:
         raise _no_database(database_name)
@@ -153,10 +155,13 @@ async def _apply(shell: Shell, database: Database, collection_id: str, wanted: U
         collection = await shell.catalog.get_collection_by_id(database, collection_id)
         if collection is None:
             raise missing(collection_id)
-        check_update(wanted)
+        check_update(wanted, shell.config.shards_max)
+        check_shards(wanted, collection)
         changes = _changes(collection, wanted)
         if not changes or await shell.catalog.update_collection(database, collection, **changes):
             shell.rows.forget(collection_id)
+            if SHARDS_KEY in (wanted.metadata or {}):
+                shell.dirty.add(collection_id, [REBUILD])
             return
     raise StaleGeneration("The collection is being changed by others; try again")
 
@@ -174,7 +179,9 @@ def _changes(collection: Collection, wanted: Update) -> dict[str, Any]:
 
 
 async def indexing_status(request: Request) -> Answer:
-    """An operation is one record of one write or delete."""
+    """An operation is one record of one write or delete. While the collection is getting more shards, `rebuild` tells
+    how far it is.
+    """
     place = request.place
     rows = request.shell.rows
     collection = await rows.read(place["tenant"], place["database"], place["collection_id"])
@@ -186,7 +193,15 @@ async def indexing_status(request: Request) -> Answer:
             "num_indexed_ops": indexed,
             "total_ops": total,
         }
+        | _rebuild(collection)
     )
+
+
+def _rebuild(collection: Collection) -> dict[str, Any]:
+    rebuild = collection.rebuild
+    if rebuild is None:
+        return {}
+    return {"rebuild": {"shards": collection.shards, "new_shards": rebuild.layout.count, "built": rebuild.built}}
 
 
 def routes() -> list[Route]:

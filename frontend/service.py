@@ -15,6 +15,7 @@ from frontend.config import FrontendConfig
 from frontend.dirty import DirtyShards
 from frontend.embedders import Embedder, Embedders
 from frontend.embedding_endpoint import EndpointEmbedder
+from frontend.group_commit import GroupCommit
 from frontend.http_server import HttpServer, open_http_server
 from frontend.local_embedder import LocalEmbedder
 from frontend.rows import RowCache
@@ -64,13 +65,15 @@ def build_shell(config: FrontendConfig, redis: Redis, rpc: RpcClient, http: aioh
     catalog = Catalog(redis, keys)
     jobs = Jobs(redis, keys)
     log = Log(redis, keys, backlog_ops_max=config.backlog_ops_max, backlog_bytes_max=config.backlog_bytes_max)
+    dirty = DirtyShards(jobs)
     return Shell(
         config=config,
         clock=clock,
         catalog=catalog,
         log=log,
         jobs=jobs,
-        dirty=DirtyShards(jobs),
+        dirty=dirty,
+        groups=GroupCommit(log, dirty),
         workers=Workers(Membership(redis, keys, "queryworker"), rpc, clock),
         rows=RowCache(catalog, clock, rows_max=config.rows_max, age_max_s=config.rows_age_max_s),
         embedders=build_embedders(config, Membership(redis, keys, "embedder"), rpc, http, clock),

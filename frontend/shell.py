@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from frontend.config import FrontendConfig
     from frontend.dirty import DirtyShards
     from frontend.embedders import Embedders
+    from frontend.group_commit import GroupCommit
     from frontend.rows import RowCache
     from frontend.workers import Workers
     from shared.catalog import Catalog
@@ -27,6 +28,7 @@ class Shell:
     log: Log
     jobs: Jobs
     dirty: DirtyShards
+    groups: GroupCommit
     workers: Workers
     rows: RowCache
     embedders: Embedders

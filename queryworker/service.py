@@ -85,7 +85,9 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
             config.idle_s,
         )
         stack.push_async_callback(shards.close)
-        server = RpcServer(Api(shards, threads).handlers())
+        api = Api(shards, threads)
+        stack.push_async_callback(api.close)
+        server = RpcServer(api.methods())
         stack.push_async_callback(server.close)
         bound = await server.start(config.host, config.port)
         address = advertised_address(config.host, bound, config.advertise_host, config.redis_url)

@@ -28,7 +28,7 @@ from queryworker.threads import Threads
 from queryworker.view import OpenManifest, ShardView, Snapshot
 from shared import telemetry
 from shared.clock import Clock
-from shared.errors import Corrupt, Gone
+from shared.errors import Corrupt, Gone, StaleGeneration
 from shared.log.state import Entry, ShardRead, ShardState
 
 READ_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -114,7 +114,9 @@ class ServedShard:
     # ---- what requests use
 
     async def current(self) -> ShardView:
-        """A view that has every write acknowledged before this call. Raises Gone, Corrupt, Unavailable."""
+        """A view that has every write acknowledged before this call. Raises Gone, StaleGeneration, Corrupt,
+        Unavailable.
+        """
         return await asyncio.shield(self._next_check())
 
     async def snapshot(self, as_of: int | None, *, fresh: bool) -> Snapshot:
@@ -179,7 +181,7 @@ class ServedShard:
         self._running, self._next = self._next, None
         try:
             return await self._check()
-        except Gone:
+        except (Gone, StaleGeneration):
             self._view = self._retired = None
             raise
         finally:
@@ -343,6 +345,8 @@ class ServedShard:
 def _alive(read: ShardRead) -> ShardRead:
     if read.state.deleted:
         raise Gone("the collection was deleted")
+    if not read.state.serves:
+        raise StaleGeneration(f"shard {read.state.number} is none of the collection's")
     return read
 
 

@@ -11,7 +11,7 @@ from queryworker.shard import ServedShard
 from queryworker.view import Snapshot
 from shared import telemetry
 from shared.clock import Clock
-from shared.errors import Gone
+from shared.errors import Gone, StaleGeneration
 from shared.model import ReadLevel
 from shared.rpc import messages
 
@@ -62,14 +62,16 @@ class Shards:
         self._shards: dict[Key, ServedShard] = {}
 
     async def snapshot(self, asked: messages.Shard) -> Snapshot:
-        """The shard as the request wants to see it. Raises Gone, StaleRead, Corrupt, Unavailable."""
+        """The shard as the request wants to see it. Raises Gone, StaleGeneration, StaleRead, Corrupt,
+        Unavailable.
+        """
         key = (asked.collection, asked.shard)
         shard = self._shards.get(key)
         if shard is None:
             shard = self._shards[key] = self._new_shard(*key)
         try:
             return await shard.snapshot(asked.as_of, fresh=asked.read_level is not ReadLevel.INDEX_ONLY)
-        except Gone:
+        except (Gone, StaleGeneration):
             if self._shards.get(key) is shard:
                 del self._shards[key]
             raise

@@ -1,8 +1,8 @@
 """Threads that work for an event loop.
 
 An executor makes two futures of every call, with a lock and a condition each, and wakes the loop for every result. Half
-of the reads take less than that costs, so here a call is one future, and results that are ready together wake the loop
-once.
+of the reads take less than that costs, so here a call is a function to be called back, and results that are ready
+together wake the loop once.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ from typing import Any, NamedTuple, TypeVar
 Result = TypeVar("Result")
 
 
-class _Call(NamedTuple):
-    answer: asyncio.Future[Any]
+Finish = Callable[[Any, BaseException | None], None]
+"""Takes the result or the error."""
+
+
+class _Job(NamedTuple):
+    finish: Finish
     work: Callable[..., Any]
     arguments: tuple[Any, ...]
 
 
 class _Done(NamedTuple):
-    answer: asyncio.Future[Any]
+    finish: Finish
     result: Any
     error: BaseException | None
 
@@ -39,7 +43,7 @@ class Threads:
 
     def __init__(self, count: int, name: str, nice: int = 0) -> None:
         self._loop = asyncio.get_running_loop()
-        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._done: deque[_Done] = deque()
         self._nice = nice if sys.platform == "linux" else 0
         self._told = False
@@ -57,40 +61,50 @@ class Threads:
         begins.
         """
         answer: asyncio.Future[Result] = self._loop.create_future()
-        self._calls.put(_Call(answer, work, arguments))
+
+        def unless_cancelled() -> Result | None:
+            return None if answer.cancelled() else work(*arguments)
+
+        def finish(result: Any, error: BaseException | None) -> None:
+            if answer.done():
+                return  # cancelled
+            if error is None:
+                answer.set_result(result)
+            else:
+                answer.set_exception(error)
+
+        self.begin(finish, unless_cancelled)
         return await answer
+
+    def begin(self, finish: Finish, work: Callable[..., Any], *arguments: Any) -> None:
+        """Do `work(*arguments)` in a thread, then call `finish` on the loop with its result or what it raised."""
+        self._jobs.put(_Job(finish, work, arguments))
 
     async def close(self) -> None:
         for _ in self._threads:
-            self._calls.put(None)
+            self._jobs.put(None)
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
 
     def _serve(self) -> None:
         if self._nice:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
-        while (call := self._calls.get()) is not None:
-            if not call.answer.cancelled():
-                self._done.append(_perform(call))
-                del call  # while waiting for the next one, nothing of this one is held
-                if not self._told:
-                    self._told = True
-                    self._loop.call_soon_threadsafe(self._hand_back)
+        while (job := self._jobs.get()) is not None:
+            self._done.append(_perform(job))
+            del job  # while waiting for the next one, nothing of this one is held
+            if not self._told:
+                self._told = True
+                self._loop.call_soon_threadsafe(self._hand_back)
 
     def _hand_back(self) -> None:
         self._told = False
         while self._done:
-            answer, result, error = self._done.popleft()
-            if answer.done():
-                continue  # cancelled
-            if error is None:
-                answer.set_result(result)
-            else:
-                answer.set_exception(error)
+            finish, result, error = self._done.popleft()
+            finish(result, error)
 
 
-def _perform(call: _Call) -> _Done:
+def _perform(job: _Job) -> _Done:
     try:
-        return _Done(call.answer, call.work(*call.arguments), None)
+        return _Done(job.finish, job.work(*job.arguments), None)
     except BaseException as error:
-        return _Done(call.answer, None, error)
+        return _Done(job.finish, None, error)

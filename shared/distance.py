@@ -26,6 +26,10 @@ Floats = npt.NDArray[np.float64]
 RowNumbers = npt.NDArray[np.int64]
 
 _CHUNK_FLOATS: Final = 1 << 20
+_BLOCK_ROWS: Final = 256
+"""Rows that BLAS multiplies at once: some queries are then compared with them while they are in the fastest cache."""
+_CANDIDATES_MAX: Final = 16
+"""Times k: a shortlist that is longer was made with too coarse a bound."""
 _UNIT: Final = 2.0**-24
 """Half the distance from 1 to the next float32: the relative error of one rounding."""
 _TINY: Final = 2.0**-120
@@ -125,25 +129,30 @@ def _chosen_norms(vectors: Vectors, rows: RowNumbers | None) -> npt.NDArray[np.f
 
 
 def _products(queries: Vectors, vectors: Vectors, rows: RowNumbers | None) -> Vectors:
-    """float32 [q, n] by BLAS. Chosen rows are gathered a cache-sized piece at a time; when most rows are chosen,
-    computing all of them costs less than gathering.
-    """
+    """float32 [q, n] by BLAS. Chosen rows are gathered; when most rows are chosen, computing all of them costs less."""
     with np.errstate(over="ignore", invalid="ignore"):
-        if rows is None:
-            return queries @ vectors.T
-        if 2 * len(rows) > len(vectors):
-            return (queries @ vectors.T)[:, rows]
-        found = np.empty((len(queries), len(rows)), dtype=np.float32)
-        step = max(1, _CHUNK_FLOATS // vectors.shape[1])
-        for at in range(0, len(rows), step):
-            np.matmul(queries, vectors[rows[at : at + step]].T, out=found[:, at : at + step])
+        if rows is not None and 2 * len(rows) > len(vectors):
+            return _products(queries, vectors, None)[:, rows]
+        count = len(vectors) if rows is None else len(rows)
+        if len(queries) == 1 and rows is None:
+            single: Vectors = vectors @ queries[0]
+            return single[None, :]
+        found = np.empty((len(queries), count), dtype=np.float32)
+        columns = np.ascontiguousarray(queries.T)
+        for at in range(0, count, _BLOCK_ROWS):
+            stop = at + _BLOCK_ROWS
+            block = vectors[at:stop] if rows is None else vectors[rows[at:stop]]
+            found[:, at:stop] = (block @ columns).T
         return found
 
 
 def _shortlist(space: Space, query: Vectors, product: Vectors, norms: npt.NDArray[np.float32], k: int) -> RowNumbers:
     """Places that may be among the k nearest: whose least possible distance is not above the k-th greatest
-    possible one.
+    possible one. With one bound of the error for all of them first, which takes a quarter of the time.
     """
+    places = _coarse_shortlist(space, query, product, norms, k)
+    if places is not None:
+        return places
     about, error = _bounds(space, query, product.astype(np.float64), norms.astype(np.float64))
     # What overflowed or lost its bits can be anywhere: it stays, and excludes nothing.
     unknown = ~np.isfinite(about) | ~np.isfinite(error)
@@ -151,6 +160,29 @@ def _shortlist(space: Space, query: Vectors, product: Vectors, norms: npt.NDArra
     error[unknown] = np.inf
     limit = np.partition(about + error, k - 1)[k - 1]
     return np.flatnonzero(about - error <= limit)
+
+
+def _coarse_shortlist(
+    space: Space, query: Vectors, product: Vectors, norms: npt.NDArray[np.float32], k: int
+) -> RowNumbers | None:
+    """`_shortlist` in float32, by the error of the worst row; None where that says too little."""
+    own = float(np.einsum("i,i->", query, query, dtype=np.float64))
+    least, most = float(norms.min()), float(norms.max())
+    if not (_TINY < own < 1 / _TINY and most < 1 / _TINY and (space is not Space.COSINE or least > _TINY)):
+        return None
+    both = np.sqrt(most * own)
+    if space is Space.L2:
+        about, size = norms - 2.0 * product, most + 2.0 * both + own
+    elif space is Space.IP:
+        about, size = -product, both
+    else:
+        about, size = product / -np.sqrt(norms), 2.0 * np.sqrt(own)
+    # The terms of `_bounds` for the greatest row, and what the float32 steps here and the last rounding add.
+    error = (1.01 * (len(query) + 4) + 16) * _UNIT * size + 2 * _UNIT * (1.0 if space is Space.IP else 0.0)
+    error += len(query) * _TINY
+    limit = float(np.partition(about, k - 1)[k - 1]) + 2.0 * error
+    places = np.flatnonzero(about <= limit)
+    return places if len(places) <= max(1000, _CANDIDATES_MAX * k) else None
 
 
 def _bounds(space: Space, query: Vectors, product: Floats, norms: Floats) -> tuple[Floats, Floats]:

@@ -10,6 +10,7 @@ Every change may be repeated after a lost answer: rows carry keys that are uniqu
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
@@ -296,8 +297,16 @@ class Catalog:
         if outcome == b"STALE":
             return False
         await self._lifecycle.raise_generation(collection.id, generation)
+        if not isinstance(metadata, Unset):
+            await self.want_shards(dataclasses.replace(collection, metadata=metadata))
         await self._slots.changed()
         return True
+
+    async def want_shards(self, collection: Collection) -> bool:
+        """Asks for the shards that the collection's metadata wants; whether that is more than it is going to have."""
+        if collection.shards_wanted:
+            await self._lifecycle.want_shards(collection.id, collection.shards_wanted)
+        return collection.shards_wanted > 0
 
     # Everything, for the log service
 

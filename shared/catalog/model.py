@@ -64,8 +64,8 @@ class Collection:
     `schema` is the base schema as created; `keys` are the (metadata key, value type) pairs written since. `fixed` never
     changes (space, shards at creation, ef_construction, max_neighbors). `head` is the next position. `pointers` and
     `written` are of the shards in `layout`; the latter has the position of each one's newest log entry, 0 where there
-    is none. `appended` and `trimmed` count operations of all shards, since the collection was created or Redis was lost:
-    unlike positions they have no gaps.
+    is none. `appended` and `trimmed` count operations of all shards, since the collection was created or Redis was
+    lost: unlike positions they have no gaps.
     """
 
     id: str

@@ -18,7 +18,7 @@ import pyarrow as pa
 from shared import limits
 from shared.errors import Corrupt
 from shared.model import Op, batch_schema, embedding_type
-from shared.placement import shard_of
+from shared.placement import Layout, shard_of
 
 ROW_OVERHEAD_BYTES = 32
 """Operation, offset, string offsets and validity of one row, about."""
@@ -86,12 +86,15 @@ def _vectors(embeddings: npt.NDArray[np.float32], rows: npt.NDArray[np.int64] | 
     )
 
 
-def split_batch(batch: pa.RecordBatch, shards: int) -> dict[int, list[EncodedEntry]]:
+def split_batch(batch: pa.RecordBatch, layout: Layout) -> dict[int, list[EncodedEntry]]:
     """The batch's rows by shard, each shard's cut into entries of about `limits.ENTRY_BYTES_TARGET`, in order."""
-    if shards == 1:
-        return {0: _encode_cut(batch)} if batch.num_rows else {}
-    homes = shard_of(batch.column("id").to_pylist(), shards)
-    return {int(shard): _encode_cut(batch.take(pa.array(np.flatnonzero(homes == shard)))) for shard in np.unique(homes)}
+    if layout.count == 1:
+        return {layout.first: _encode_cut(batch)} if batch.num_rows else {}
+    homes = shard_of(batch.column("id").to_pylist(), layout.count)
+    return {
+        layout.first + int(home): _encode_cut(batch.take(pa.array(np.flatnonzero(homes == home))))
+        for home in np.unique(homes)
+    }
 
 
 def _encode_cut(batch: pa.RecordBatch) -> list[EncodedEntry]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from redis.asyncio import Redis
 
@@ -15,13 +15,16 @@ from shared.redis.client import command, persist
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 
+REBUILD: Final = -1
+"""In the place of a shard's number: the collection's rebuild, taken a step further."""
+
 DIRTY = Script("shared.log", "dirty")
 JOBS = Script("shared.log", "jobs")
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Compact this shard."""
+    """Compact this shard; or, where it says REBUILD, go on with giving the collection other shards."""
 
     collection_id: str
     shard: int

@@ -65,6 +65,10 @@ class Lifecycle:
     async def raise_generation(self, collection_id: str, generation: int) -> bool:
         return bool(await STATE.run(self._redis, [self._keys.state(collection_id)], ["generation", generation]))
 
+    async def want_shards(self, collection_id: str, shards: int) -> None:
+        """Asks for so many shards at least; whoever takes the collection's job REBUILD sees to it."""
+        await STATE.run(self._redis, [self._keys.state(collection_id)], ["want", shards])
+
     async def mark_deleted(self, collection_ids: Iterable[str]) -> None:
         """From now on every append and read of these finds them gone."""
         await STATE.run_many(self._redis, [([self._keys.state(cid)], ["delete"]) for cid in collection_ids])

@@ -6,6 +6,7 @@
 --        'restore' head field value .. creates it where it is missing, then raises `head` to at least this: the head now
 --        'head' n                      raises `head` to at least n: the head now, or 0 when there is no such collection
 --        'generation' n                raises the generation to at least n; 1, or 0 when there is no such collection
+--        'want' n                      asks for n shards at least; 1, or 0 when there is no such collection
 --        'delete'                      marks it deleted; 1, or 0 when there is no such collection
 
 local verb = ARGV[1]
@@ -24,6 +25,9 @@ if verb == 'head' then
   return tonumber(redis.call('HGET', KEYS[1], 'head'))
 elseif verb == 'generation' then
   if tonumber(redis.call('HGET', KEYS[1], 'gen')) < tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], 'gen', ARGV[2]) end
+  return 1
+elseif verb == 'want' then
+  if tonumber(redis.call('HGET', KEYS[1], 'wanted') or 0) < tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], 'wanted', ARGV[2]) end
   return 1
 elseif verb == 'delete' then
   redis.call('HSET', KEYS[1], 'deleted', '1')

@@ -20,7 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from shared.errors import Backoff, PolychromeError, Unavailable, UnknownOutcome
-from shared.redis.line import PENDING_BYTES_MAX, Line, OpenLine
+from shared.redis.line import COMMAND_BYTES_MAX, Line, OpenLine
 
 SOCKET_TIMEOUT_S: Final = 5.0
 CONNECT_TIMEOUT_S: Final = 2.0
@@ -90,7 +90,7 @@ class _Client(Redis):
         self.line = line
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        if args[0] == "EVALSHA" and sum(map(_length, args)) <= PENDING_BYTES_MAX:
+        if args[0] == "EVALSHA" and sum(map(_length, args)) <= COMMAND_BYTES_MAX:
             packed = hiredis.pack_command(args)
             if self.line.takes(len(packed)):
                 return await self.line.execute(packed)

@@ -26,6 +26,9 @@ PENDING_BYTES_MAX: Final = 16 * 1024
 """What a server reads of one connection at a time. Commands beyond it would wait for another round of its loop, and
 for another fsync of its log."""
 
+COMMAND_BYTES_MAX: Final = 64 * 1024
+"""The longest single command, which then has the connection to itself until it is answered."""
+
 _NOTHING: Final = object()
 
 Connect = Callable[["OpenLine"], Awaitable[None]]
@@ -121,7 +124,7 @@ class Line:
 
     def takes(self, size: int) -> bool:
         """Whether a command of so many bytes should go this way."""
-        return size <= PENDING_BYTES_MAX and (self._current is None or self._current.has_room(size))
+        return size <= COMMAND_BYTES_MAX and (self._current is None or self._current.has_room(size))
 
     async def execute(self, packed: bytes) -> Any:
         """The answer to one command. Raises what the server answers; NotConnected; ConnectionError."""

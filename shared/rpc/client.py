@@ -1,15 +1,23 @@
 """The calling side of calls between processes. The bytes are drawn in `shared.rpc.frames`.
 
-A few persistent connections per address, opened when first needed and shared by all calls; a call takes the one with
-the fewest calls in flight. When a connection drops, its calls fail with Unavailable at once and the next call opens a
-new one. Nothing is retried here: the caller owns the deadline and knows whom else to ask.
+Calls to one address that come while the frame before them is under way travel together:
+
+    calls    1   2 3  4      5 6
+    frames  [1]      [2 3 4]      [5 6]
+    answers          1            2 3        ...
+
+The first goes at once; those that come meanwhile go with the first answer to that frame, or `GATHER_S` after it, so
+that a slow call holds nobody up. The more there is to do, the more travel together, and the less each costs.
+
+There are a few persistent connections per address, opened when the others are busy; a frame takes the one with the
+fewest calls in flight. When a connection drops, its calls fail with Unavailable at once and the next frame opens a new
+one. Nothing is retried here: the caller owns the deadline and knows whom else to ask.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, cast
 
 import msgspec
@@ -17,10 +25,23 @@ import msgspec
 from shared import limits, telemetry
 from shared.errors import BY_CODE, DeadlineExceeded, PolychromeError, Unavailable
 from shared.rpc import frames
-from shared.rpc.frames import BadFrame, ErrorHeader, Frame, FrameKind, FrameReader, RequestHeader
+from shared.rpc.frames import (
+    ALONE_BYTES,
+    TOGETHER_MAX,
+    AnswerHeader,
+    BadFrame,
+    CallHeader,
+    Frame,
+    FrameKind,
+    FrameReader,
+)
+from shared.rpc.ticker import Ticker
 
 CONNECT_TIMEOUT_S: Final = 2.0
 CONNECTIONS_PER_ADDRESS: Final = 2
+
+GATHER_S: Final = 0.0015
+"""How long a frame holds back those who come after it at most."""
 
 
 class RpcClient:
@@ -33,164 +54,263 @@ class RpcClient:
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         frame_bytes_max: int = limits.RPC_FRAME_BYTES_MAX,
     ) -> None:
-        self._connections_per_address = connections_per_address
-        self._connect_timeout_s = connect_timeout_s
-        self._frame_bytes_max = frame_bytes_max
-        self._channels: dict[str, list[_Channel]] = {}
+        self.connections_per_address = connections_per_address
+        self.connect_timeout_s = connect_timeout_s
+        self.frame_bytes_max = frame_bytes_max
+        self._peers: dict[str, _Peer] = {}
+        self._ticker = Ticker(self._expire)
         self._closed = False
 
-    async def call(self, address: str, method: str, payload: bytes, *, timeout_s: float) -> memoryview:
-        """The answer's payload.
+    def begin(self, address: str, method: str, payload: bytes, *, timeout_s: float) -> asyncio.Future[memoryview]:
+        """The answer's payload, when it comes.
 
-        Raises the error that the method raised, by its code; Unavailable when the connection cannot be made or breaks;
-        DeadlineExceeded. Cancelling the call tells the server so.
+        It fails with the error that the method raised, by its code; with Unavailable when the connection cannot be made
+        or breaks; with DeadlineExceeded. Cancelling it tells the server so. Raises Unavailable when the call cannot be
+        sent at all.
         """
         if self._closed:
             raise Unavailable("this process is stopping")
-        if len(payload) + limits.RPC_HEADER_BYTES_MAX > self._frame_bytes_max:
+        if len(payload) + limits.RPC_HEADER_BYTES_MAX > self.frame_bytes_max:
             raise Unavailable(f"a call of {len(payload)} bytes is too large")
-        channel = min(self._channels_of(address), key=_load)
-        header = msgspec.msgpack.encode(
-            RequestHeader(method, telemetry.request_id.get(), max(1, int(timeout_s * 1000)))
-        )
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await channel.call(header, payload)
-        except TimeoutError:
-            raise DeadlineExceeded(f"{method} at {address} took longer than {timeout_s:.3f} s") from None
+        peer = self._peers.get(address)
+        if peer is None:
+            peer = self._peers[address] = _Peer(self, address)
+        call = _Call(peer, method, payload, timeout_s)
+        peer.send(call)
+        self._ticker.wake(peer.loop)
+        return call.answer
+
+    async def call(self, address: str, method: str, payload: bytes, *, timeout_s: float) -> memoryview:
+        """`begin`, and wait for it."""
+        return await self.begin(address, method, payload, timeout_s=timeout_s)
 
     async def close(self) -> None:
         """Drop all connections; calls in flight fail."""
         self._closed = True
-        for channels in list(self._channels.values()):
-            for channel in channels:
-                channel.close()
-        self._channels.clear()
+        self._ticker.stop()
+        for peer in list(self._peers.values()):
+            peer.close()
+        self._peers.clear()
 
-    def _channels_of(self, address: str) -> list[_Channel]:
-        channels = self._channels.get(address)
-        if channels is None:
-            forget = functools.partial(self._forget_unused, address)
-            channels = [
-                _Channel(address, self._connect_timeout_s, self._frame_bytes_max, forget)
-                for _ in range(self._connections_per_address)
-            ]
-            self._channels[address] = channels
-        return channels
+    def calls_open(self, address: str) -> int:
+        """Calls in flight to an address, for who has a choice."""
+        peer = self._peers.get(address)
+        return len(peer.open) if peer is not None else 0
 
-    def _forget_unused(self, address: str) -> None:
+    def forget(self, address: str) -> None:
         """Addresses come and go with the processes behind them."""
-        if all(channel.unused for channel in self._channels.get(address, ())):
-            self._channels.pop(address, None)
+        self._peers.pop(address, None)
+
+    def _expire(self, now: float) -> bool:
+        """Fail the calls whose time is over; whether any are left."""
+        peers = list(self._peers.values())
+        for peer in peers:
+            peer.expire(now)
+        return any(peer.open for peer in peers)
 
 
-def _load(channel: _Channel) -> int:
-    return channel.calls
+class _Call:
+    """One call, from the asking to its end."""
+
+    __slots__ = ("answer", "connection", "deadline_s", "flight", "method", "number", "payload", "peer", "request_id")
+
+    def __init__(self, peer: _Peer, method: str, payload: bytes, timeout_s: float) -> None:
+        self.peer = peer
+        self.method = method
+        self.payload = payload
+        self.request_id = telemetry.request_id.get()
+        self.deadline_s = peer.loop.time() + timeout_s
+        self.number = 0
+        self.connection: _Connection | None = None
+        self.flight: _Flight | None = None
+        self.answer: asyncio.Future[memoryview] = peer.loop.create_future()
+        self.answer.add_done_callback(self._ended)
+
+    def fail(self, error: PolychromeError) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+    def _ended(self, _answer: asyncio.Future[memoryview]) -> None:
+        self.peer.ended(self)
 
 
-class _Channel:
-    """At most one connection to an address, opened when needed."""
+class _Flight:
+    """A frame of calls. It is back when the first of them has ended, however that was."""
 
-    def __init__(
-        self, address: str, connect_timeout_s: float, frame_bytes_max: int, unused: Callable[[], None]
-    ) -> None:
-        self.calls = 0  # waiting for the connection or for an answer
+    __slots__ = ("departed_s",)
+
+    def __init__(self, departed_s: float) -> None:
+        self.departed_s = departed_s
+
+
+class _Peer:
+    """One address: the calls that are open, those of them that wait to travel together, and the connections."""
+
+    def __init__(self, client: RpcClient, address: str) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.open: set[_Call] = set()
+        self._client = client
         self._address = address
-        self._connect_timeout_s = connect_timeout_s
-        self._frame_bytes_max = frame_bytes_max
-        self._on_unused = unused
-        self._connection: _Connection | None = None
-        self._connecting: asyncio.Task[_Connection] | None = None
+        self._held: list[_Call] = []
+        self._flight: _Flight | None = None  # the newest frame, while it is not back
+        self._departure: asyncio.Handle | None = None
+        self._departs_now = False
+        self._connections: list[_Connection] = []
+        self._boarding: list[Sequence[_Call]] = []  # frames that wait for the connection that is being made
+        self._connecting: asyncio.Task[None] | None = None
 
-    @property
-    def unused(self) -> bool:
-        return self.calls == 0 and self._connection is None
+    # ---- calls
 
-    async def call(self, header: bytes, payload: bytes) -> memoryview:
-        self.calls += 1
-        try:
-            connection = self._connection
-            if connection is None or not connection.usable:
-                connection = await self._open()
-            return await connection.call(header, payload)
-        finally:
-            self.calls -= 1
-            if self.unused:
-                self._on_unused()
+    def send(self, call: _Call) -> None:
+        self.open.add(call)
+        if len(call.payload) > ALONE_BYTES:
+            self._depart([call])
+            return
+        self._held.append(call)
+        if self._flight is None:
+            self._depart_soon()
+        elif self._departure is None:
+            wait_s = self._flight.departed_s + GATHER_S - self.loop.time()
+            self._departure = self.loop.call_later(max(0.0, wait_s), self._depart_held)
+
+    def ended(self, call: _Call) -> None:
+        """It has its answer, or failed, or nobody waits for it any more."""
+        self.open.discard(call)
+        if call.connection is not None:
+            call.connection.let_go(call)
+        if call.flight is not None and call.flight is self._flight:
+            self._flight = None
+            if self._held:
+                self._depart_soon()
+        if not self.open:
+            self._forget_unused()
+
+    def expire(self, now: float) -> None:
+        for call in [call for call in self.open if call.deadline_s <= now]:
+            call.fail(DeadlineExceeded(f"{call.method} at {self._address} took too long"))
 
     def close(self) -> None:
         if self._connecting is not None:
             self._connecting.cancel()
-        if self._connection is not None:
-            self._connection.abort()
+        for connection in list(self._connections):
+            connection.abort()
+        for call in self.open:
+            call.fail(Unavailable("this process is stopping"))
 
-    async def _open(self) -> _Connection:
-        """A usable connection. All who need one wait for the same attempt, and one giving up does not end it."""
+    # ---- departures
+
+    def _depart_soon(self) -> None:
+        """With whoever else comes in this turn of the loop."""
+        if self._departs_now:
+            return
+        if self._departure is not None:
+            self._departure.cancel()
+        self._departs_now = True
+        self._departure = self.loop.call_soon(self._depart_held)
+
+    def _depart_held(self) -> None:
+        self._departure, self._departs_now = None, False
+        held = [call for call in self._held if not call.answer.done()]
+        self._held = held[TOGETHER_MAX:]
+        if held:
+            self._depart(held[:TOGETHER_MAX])
+        if self._held:
+            self._depart_soon()
+
+    def _depart(self, calls: Sequence[_Call]) -> None:
+        self._flight = _Flight(self.loop.time())
+        for call in calls:
+            call.flight = self._flight
+        connection = self._connection()
+        if connection is not None:
+            connection.send(calls)
+            return
+        self._boarding.append(calls)
         if self._connecting is None:
-            self._connecting = asyncio.create_task(self._connect())
-            self._connecting.add_done_callback(self._connected)
-        return await asyncio.shield(self._connecting)
+            self._connecting = self.loop.create_task(self._connect())
 
-    def _connected(self, attempt: asyncio.Task[_Connection]) -> None:
-        self._connecting = None
-        if not attempt.cancelled() and attempt.exception() is None and attempt.result().usable:
-            self._connection = attempt.result()
+    # ---- connections
 
-    async def _connect(self) -> _Connection:
-        loop = asyncio.get_running_loop()
+    def _connection(self) -> _Connection | None:
+        """The one to send on; None when a new one should be made for it."""
+        usable = [connection for connection in self._connections if connection.usable]
+        best = min(usable, key=_load, default=None)
+        if best is None or (best.waiting and len(usable) < self._client.connections_per_address):
+            return best if best is not None and self._connecting is not None else None
+        return best
+
+    async def _connect(self) -> None:
+        """Make a connection and send what waits for it. One who gives up does not end it for the others."""
         try:
             host, port = frames.split_address(self._address)
-            async with asyncio.timeout(self._connect_timeout_s):
-                _, connection = await loop.create_connection(self._new_connection, host, port)
+            async with asyncio.timeout(self._client.connect_timeout_s):
+                _, connection = await self.loop.create_connection(self._new_connection, host, port)
         except (OSError, ValueError) as error:  # TimeoutError is an OSError
-            raise Unavailable(f"cannot reach {self._address}: {error or type(error).__name__}") from None
-        return connection
+            refused = Unavailable(f"cannot reach {self._address}: {error or type(error).__name__}")
+            for calls in self._board():
+                for call in calls:
+                    call.fail(refused)
+            self._forget_unused()
+            return
+        self._connections.append(connection)
+        for calls in self._board():
+            connection.send([call for call in calls if not call.answer.done()])
+
+    def _board(self) -> list[Sequence[_Call]]:
+        self._connecting = None
+        boarding, self._boarding = self._boarding, []
+        return boarding
 
     def _new_connection(self) -> _Connection:
-        return _Connection(self._address, self._frame_bytes_max, self._lost)
+        return _Connection(self._address, self._client.frame_bytes_max, self._lost)
 
     def _lost(self, connection: _Connection) -> None:
-        if self._connection is connection:
-            self._connection = None
-        if self.unused:
-            self._on_unused()
+        if connection in self._connections:
+            self._connections.remove(connection)
+        self._forget_unused()
+
+    def _forget_unused(self) -> None:
+        if not self.open and not self._connections and self._connecting is None:
+            self._client.forget(self._address)
+
+
+def _load(connection: _Connection) -> int:
+    return len(connection.waiting)
 
 
 class _Connection(asyncio.Protocol):
     """One connection and the calls in flight on it."""
 
     def __init__(self, address: str, frame_bytes_max: int, lost: Callable[[_Connection], None]) -> None:
+        self.waiting: dict[int, _Call] = {}
         self._address = address
         self._on_lost = lost
         self._reader = FrameReader(frame_bytes_max)
         self._transport: asyncio.Transport | None = None
-        self._waiting: dict[int, asyncio.Future[memoryview]] = {}
-        self._last_call = 0
+        self._last_number = 0
         self._leaving = False
-        self._writable = asyncio.Event()
-        self._writable.set()
 
     @property
     def usable(self) -> bool:
         return self._transport is not None and not self._leaving and not self._transport.is_closing()
 
-    async def call(self, header: bytes, payload: bytes) -> memoryview:
-        await self._writable.wait()
-        if self._transport is None or not self.usable:
-            raise Unavailable(f"the connection to {self._address} was lost")
-        self._last_call += 1
-        call = self._last_call
-        answer: asyncio.Future[memoryview] = asyncio.get_running_loop().create_future()
-        self._waiting[call] = answer
-        self._transport.writelines((frames.head(FrameKind.REQUEST, call, header, len(payload)), payload))
-        try:
-            return await answer
-        except asyncio.CancelledError:
-            if self.usable:
-                self._transport.write(frames.head(FrameKind.CANCEL, call, b"", 0))
-            raise
-        finally:
-            self._waiting.pop(call, None)
+    def send(self, calls: Sequence[_Call]) -> None:
+        if self._transport is None or not self.usable:  # lost as soon as it was made
+            self._fail(calls)
+            return
+        headers = []
+        for call in calls:
+            self._last_number += 1
+            call.number, call.connection = self._last_number, self
+            self.waiting[call.number] = call
+            timeout_ms = max(1, int((call.deadline_s - call.peer.loop.time()) * 1000))
+            headers.append(CallHeader(call.number, call.method, call.request_id, timeout_ms, len(call.payload)))
+        self._transport.writelines(frames.framed(FrameKind.CALLS, headers, [call.payload for call in calls]))
+
+    def let_go(self, call: _Call) -> None:
+        """The call has ended; when that was without an answer, the server may stop working on it."""
+        if self.waiting.pop(call.number, None) is not None and self._transport and not self._transport.is_closing():
+            self._transport.writelines(frames.framed(FrameKind.CANCEL, [call.number], ()))
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -209,34 +329,31 @@ class _Connection(asyncio.Protocol):
         except (BadFrame, msgspec.MsgspecError):
             self.abort()
 
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._writable.set()
-        for answer in self._waiting.values():
-            if not answer.done():
-                answer.set_exception(Unavailable(f"the connection to {self._address} was lost"))
+        waiting, self.waiting = self.waiting, {}
+        self._fail(waiting.values())
         self._on_lost(self)
+
+    def _fail(self, calls: Iterable[_Call]) -> None:
+        for call in calls:
+            call.fail(Unavailable(f"the connection to {self._address} was lost"))
 
     def _accept(self, frame: Frame) -> None:
         if frame.kind is FrameKind.LEAVING:
             self._leaving = True
             return
-        answer = self._waiting.get(frame.call)
-        if answer is None or answer.done():
-            return  # nobody waits any more; the cancel crossed the answer
-        if frame.kind is FrameKind.ANSWER:
-            answer.set_result(frame.payload)
-        elif frame.kind is FrameKind.ERROR:
-            answer.set_exception(_error(msgspec.msgpack.decode(frame.header, type=ErrorHeader)))
-        else:
+        if frame.kind is not FrameKind.ANSWERS:
             raise BadFrame(f"unexpected {frame.kind.name}")
+        for header, payload in frames.answers_of(frame):
+            call = self.waiting.pop(header.number, None)
+            if call is None or call.answer.done():
+                continue  # nobody waits any more; the cancel crossed the answer
+            if header.code:
+                call.answer.set_exception(_error(header))
+            else:
+                call.answer.set_result(payload)
 
 
-def _error(header: ErrorHeader) -> PolychromeError:
+def _error(header: AnswerHeader) -> PolychromeError:
     return BY_CODE.get(header.code, PolychromeError)(header.message)

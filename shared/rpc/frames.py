@@ -4,19 +4,24 @@ Each side of a TCP connection sends frames, back to back. Integers are big-endia
 
 ```
  0   2  magic "PC"
- 2   1  version, 1
- 3   1  kind: 1 request, 2 answer, 3 error, 4 cancel, 5 leaving
+ 2   1  version, 2
+ 3   1  kind: 1 calls, 2 answers, 3 cancel, 4 leaving
  4   4  u32  bytes of the header
- 8   4  u32  bytes of the payload
-12   8  u64  call: chosen by the caller, unique among its calls in flight on this connection; 0 in «leaving»
-20   .  header, msgpack: request [method, request id, milliseconds left], error [code, message], otherwise empty
- .   .  payload: the method's own, opaque here
+ 8   4  u32  bytes of the payloads
+12   .  header, msgpack
+         calls    one [call, method, request id, milliseconds left, bytes of its payload] for each
+         answers  one [call, bytes of its payload, code of the error, its message] for each; the code is empty when
+                  the call went well
+         cancel   numbers of calls
+         leaving  nothing
+ .   .  payloads, end to end in the order of the header: the methods' own, opaque here
 ```
 
-A caller may have many calls in flight; answers come in any order. `cancel` says that nobody waits for the call any
-more; what still comes for it is ignored. `leaving` says that the server takes no new calls on this connection and
-will close it after the last answer. Anything else on the wire is a mistake that cannot be resynchronised: the
-connection is closed.
+A call's number is chosen by the caller, unique among its calls in flight on the connection. Calls travel together only
+to save work: each is answered for itself, answers come in any order and in any company. `cancel` says that nobody
+waits for the calls any more; what still comes for them is ignored. `leaving` says that the server takes no new calls
+on this connection and will close it after the last answer. Anything else on the wire is a mistake that cannot be
+resynchronised: the connection is closed.
 """
 
 from __future__ import annotations
@@ -24,48 +29,60 @@ from __future__ import annotations
 import enum
 import socket
 import struct
-from typing import Final, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
 from shared import limits
 
 MAGIC: Final = b"PC"
-VERSION: Final = 1
-_HEAD: Final = struct.Struct(">2sBBIIQ")
+VERSION: Final = 2
+_HEAD: Final = struct.Struct(">2sBBII")
 HEAD_BYTES: Final = _HEAD.size
+
+ALONE_BYTES: Final = 64 * 1024
+"""A longer payload travels in a frame of its own: nobody else should wait until all of it has arrived."""
+
+TOGETHER_MAX: Final = 64
+"""Calls in one frame."""
 
 
 class FrameKind(enum.IntEnum):
     """What a frame is; the values are on the wire."""
 
-    REQUEST = 1
-    ANSWER = 2
-    ERROR = 3
-    CANCEL = 4
-    LEAVING = 5
+    CALLS = 1
+    ANSWERS = 2
+    CANCEL = 3
+    LEAVING = 4
 
 
-class RequestHeader(msgspec.Struct, frozen=True, array_like=True):
+class CallHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`timeout_ms` is the time the caller has left; `request_id` goes into the logs."""
 
+    number: int
     method: str
     request_id: str
     timeout_ms: int
+    payload_bytes: int
 
 
-class ErrorHeader(msgspec.Struct, frozen=True, array_like=True):
-    """`code` is that of a class in `shared.errors`."""
+class AnswerHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """`code` is that of a class in `shared.errors`, or empty."""
 
-    code: str
-    message: str
+    number: int
+    payload_bytes: int
+    code: str = ""
+    message: str = ""
+
+
+Header = TypeVar("Header", CallHeader, AnswerHeader)
 
 
 class Frame(NamedTuple):
     """One frame, as views of the buffer it arrived in."""
 
     kind: FrameKind
-    call: int
     header: memoryview
     payload: memoryview
 
@@ -74,9 +91,46 @@ class BadFrame(Exception):
     """The peer does not speak this protocol (or not this version of it)."""
 
 
-def head(kind: FrameKind, call: int, header: bytes, payload_bytes: int) -> bytes:
-    """Everything of a frame that comes before the payload."""
-    return _HEAD.pack(MAGIC, VERSION, kind, len(header), payload_bytes, call) + header
+_encode: Final = msgspec.msgpack.Encoder().encode
+_CALLS: Final = msgspec.msgpack.Decoder(list[CallHeader])
+_ANSWERS: Final = msgspec.msgpack.Decoder(list[AnswerHeader])
+_CANCELLED: Final = msgspec.msgpack.Decoder(list[int])
+
+
+def framed(
+    kind: FrameKind, headers: Sequence[CallHeader | AnswerHeader | int], payloads: Sequence[bytes]
+) -> list[bytes]:
+    """A frame, as buffers to be sent one after the other."""
+    header = _encode(headers)
+    size = sum(map(len, payloads))
+    return [_HEAD.pack(MAGIC, VERSION, kind, len(header), size) + header, *payloads]
+
+
+def calls_of(frame: Frame) -> Iterator[tuple[CallHeader, memoryview]]:
+    """Raises BadFrame, MsgspecError."""
+    return _split(_CALLS.decode(frame.header), frame.payload)
+
+
+def answers_of(frame: Frame) -> Iterator[tuple[AnswerHeader, memoryview]]:
+    """Raises BadFrame, MsgspecError."""
+    return _split(_ANSWERS.decode(frame.header), frame.payload)
+
+
+def cancelled_of(frame: Frame) -> list[int]:
+    """Raises MsgspecError."""
+    return _CANCELLED.decode(frame.header)
+
+
+def _split(headers: list[Header], payload: memoryview) -> Iterator[tuple[Header, memoryview]]:
+    if sum(header.payload_bytes for header in headers) != len(payload):
+        raise BadFrame("payloads of other lengths than announced")
+    at = 0
+    for header in headers:
+        end = at + header.payload_bytes
+        if end < at:
+            raise BadFrame("a payload of negative length")
+        yield header, payload[at:end]
+        at = end
 
 
 class FrameReader:
@@ -119,7 +173,7 @@ class FrameReader:
             if not MAGIC.startswith(bytes(view[at : at + len(MAGIC)])):  # no need to wait for a whole head of garbage
                 raise BadFrame("not a frame")
             return HEAD_BYTES
-        magic, version, kind, header_bytes, payload_bytes, _ = _HEAD.unpack_from(view, at)
+        magic, version, kind, header_bytes, payload_bytes = _HEAD.unpack_from(view, at)
         if magic != MAGIC or version != VERSION or kind not in _KINDS:
             raise BadFrame(f"not a frame: {bytes(view[at : at + 4])!r}")
         length: int = HEAD_BYTES + header_bytes + payload_bytes
@@ -132,9 +186,9 @@ _KINDS: Final = frozenset(FrameKind)
 
 
 def _frame(view: memoryview) -> Frame:
-    _, _, kind, header_bytes, _, call = _HEAD.unpack_from(view, 0)
+    _, _, kind, header_bytes, _ = _HEAD.unpack_from(view, 0)
     split = HEAD_BYTES + header_bytes
-    return Frame(FrameKind(kind), call, view[HEAD_BYTES:split], view[split:])
+    return Frame(FrameKind(kind), view[HEAD_BYTES:split], view[split:])
 
 
 def tune(sock: socket.socket) -> None:

@@ -6,6 +6,8 @@ vectors and distances, `int64` for positions. `position` in an answer is the exc
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from shared.model import Include, ReadLevel
@@ -17,6 +19,9 @@ class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ids: list[str] | None = None
     where: Where | None = None
+
+
+EVERYTHING: Final = Selection()
 
 
 class Columns(msgspec.Struct, frozen=True, omit_defaults=True):

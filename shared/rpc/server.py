@@ -1,26 +1,37 @@
 """The answering side of calls between processes. The bytes are drawn in `shared.rpc.frames`.
 
-Every request runs as a task of its own under the time that its caller has left; errors of the project's family travel
-as code and message, anything else as «internal» with its traceback in the log. A lost connection or a `cancel` frame
-cancels the task.
+A method is served by a plain function that is given the calls that came together, so that it can share work among them,
+and answers each for itself, now or later. Errors of the project's family travel as code and message, anything else as
+«internal» with its traceback in the log. A call is `done` when it was answered, when its caller has no time left, when
+the caller cancelled it and when the connection is lost: work that has not begun is then not worth beginning.
+
+Answers that are ready in one turn of the loop leave together.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, cast
+from collections import Counter as Tally
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import msgspec
 from prometheus_client import Counter, Histogram
 
 from shared import errors, limits, telemetry
 from shared.rpc import frames
-from shared.rpc.frames import BadFrame, ErrorHeader, Frame, FrameKind, FrameReader, RequestHeader
-
-Handler = Callable[[memoryview], Awaitable[bytes]]
+from shared.rpc.frames import (
+    ALONE_BYTES,
+    TOGETHER_MAX,
+    AnswerHeader,
+    BadFrame,
+    CallHeader,
+    Frame,
+    FrameKind,
+    FrameReader,
+)
+from shared.rpc.ticker import Ticker
 
 log = telemetry.get_logger(__name__)
 CALL_SECONDS = Histogram(
@@ -30,9 +41,10 @@ CALL_SECONDS = Histogram(
 CALLS = Counter(
     "polychrome_rpc_calls_total", "Calls answered, by error code («ok» when there was none).", ["method", "code"]
 )
+FRAME_CALLS = Histogram(
+    "polychrome_rpc_frame_calls", "Calls that came together.", buckets=(1, 2, 4, 8, 16, 32, TOGETHER_MAX)
+)
 BAD_CONNECTIONS = Counter("polychrome_rpc_bad_connections_total", "Connections closed for not speaking the protocol.")
-
-_NO_HEADER: Final = b""
 
 
 @functools.cache
@@ -46,31 +58,90 @@ def _histogram(method: str) -> Histogram:
     return CALL_SECONDS.labels(method)
 
 
-async def _no_such_method(_payload: memoryview) -> bytes:
-    raise errors.Unimplemented("no such method")
+class Call:
+    """One call. `answer` or `fail` ends it; only the first of both counts."""
+
+    __slots__ = ("_connection", "_method", "_number", "begun_s", "deadline_s", "done", "payload", "request_id")
+
+    def __init__(self, connection: _Connection, header: CallHeader, payload: memoryview, now_s: float) -> None:
+        self.payload = payload
+        self.request_id = header.request_id
+        self.begun_s = now_s
+        self.deadline_s = now_s + header.timeout_ms / 1000
+        self.done = False
+        self._connection = connection
+        self._number = header.number
+        self._method = header.method
+
+    def answer(self, payload: bytes) -> None:
+        """That is the result."""
+        if not self.done:
+            if len(payload) + frames.HEAD_BYTES > self._connection.server.frame_bytes_max:
+                self.fail(errors.InvalidArgument(f"the answer has {len(payload)} bytes; ask for less"))
+            else:
+                self._end("ok")
+                self._connection.send(AnswerHeader(self._number, len(payload)), payload)
+
+    def fail(self, error: BaseException) -> None:
+        """That is why there is none."""
+        if self.done:
+            return
+        if isinstance(error, asyncio.CancelledError):  # the work was given up here; nobody may be left waiting
+            error = errors.Unavailable("cancelled")
+        if not isinstance(error, errors.PolychromeError):
+            log.error("call failed", method=self._method, request_id=self.request_id, exc_info=error)
+            error = errors.PolychromeError("internal error")
+        self._end(error.code)
+        message = error.message[: limits.RPC_HEADER_BYTES_MAX // (8 * TOGETHER_MAX)]
+        self._connection.send(AnswerHeader(self._number, 0, error.code, message), b"")
+
+    def abandon(self) -> None:
+        """Nobody waits for it any more."""
+        if not self.done:
+            self._end("cancelled")
+
+    def _end(self, code: str) -> None:
+        self.done = True
+        self._connection.ended(self._number, self._method, code, self)
+
+
+Serve = Callable[[Sequence[Call]], None]
+
+
+def _refuse(calls: Sequence[Call]) -> None:
+    for call in calls:
+        call.fail(errors.WrongWorker("draining"))
+
+
+def _no_such_method(calls: Sequence[Call]) -> None:
+    for call in calls:
+        call.fail(errors.Unimplemented("no such method"))
 
 
 class RpcServer:
-    """Listens and answers. `handlers` maps method names to coroutine functions from payload to payload."""
+    """Listens, and hands calls to the functions that serve them, by method."""
 
     def __init__(
         self,
-        handlers: Mapping[str, Handler],
+        methods: Mapping[str, Serve],
         *,
         calls_max: int = limits.RPC_CALLS_MAX,
         frame_bytes_max: int = limits.RPC_FRAME_BYTES_MAX,
     ) -> None:
-        self.handlers = dict(handlers)
+        self.methods = dict(methods)
         self.calls_max = calls_max
         self.frame_bytes_max = frame_bytes_max
         self.draining = False
         self.connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
+        self._ticker = Ticker(self._expire)
+        self._quiet = asyncio.Event()
+        self._quiet.set()
 
     async def start(self, host: str, port: int) -> str:
         """Listen; the address as `host:port`, with the port that was given out where `port` is 0."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), host, port)
+        self._server = await loop.create_server(lambda: _Connection(self, loop), host, port)
         bound = self._server.sockets[0].getsockname()
         return frames.join_address(bound[0], bound[1])
 
@@ -83,43 +154,60 @@ class RpcServer:
             self._server.close()
         for connection in list(self.connections):
             connection.leave()
-        tasks = [task for connection in self.connections for task in connection.calls.values()]
-        if tasks:
-            await asyncio.wait(tasks, timeout=timeout_s)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._quiet.wait()
+        except TimeoutError:
+            log.warning("calls left unanswered", calls=sum(len(connection.calls) for connection in self.connections))
 
     async def close(self) -> None:
         """Drop the connections, with whatever is still in flight on them."""
         self.draining = True
+        self._ticker.stop()
         if self._server is not None:
             self._server.close()
-        tasks = [task for connection in self.connections for task in connection.calls.values()]
         for connection in list(self.connections):
             connection.abort()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def begun(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._quiet.clear()
+        self._ticker.wake(loop)
+
+    def note_end(self) -> None:
+        if not any(connection.calls for connection in self.connections):
+            self._quiet.set()
+
+    def _expire(self, now: float) -> bool:
+        """Fail the calls whose time is over; whether any are left."""
+        for connection in list(self.connections):
+            for call in [call for call in connection.calls.values() if call.deadline_s <= now]:
+                call.fail(errors.DeadlineExceeded("deadline exceeded"))
+        return any(connection.calls for connection in self.connections)
 
 
 class _Connection(asyncio.Protocol):
     """One peer."""
 
-    def __init__(self, server: RpcServer) -> None:
-        self.calls: dict[int, asyncio.Task[None]] = {}
-        self._server = server
+    def __init__(self, server: RpcServer, loop: asyncio.AbstractEventLoop) -> None:
+        self.server = server
+        self.calls: dict[int, Call] = {}
+        self._loop = loop
         self._reader = FrameReader(server.frame_bytes_max)
         self._transport: asyncio.Transport | None = None
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._ready: list[tuple[AnswerHeader, bytes]] = []
+        self._tally: Tally[tuple[str, str]] = Tally()
         self._reading = True
+        self._writable = True
         self._leaving = False
+        self._flush_due = False
 
     # ---- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         frames.tune(transport.get_extra_info("socket"))
-        self._server.connections.add(self)
-        if self._server.draining:
+        self.server.connections.add(self)
+        if self.server.draining:
             self.leave()
 
     def data_received(self, data: bytes) -> None:
@@ -133,106 +221,103 @@ class _Connection(asyncio.Protocol):
             self.abort()
 
     def pause_writing(self) -> None:
-        self._writable.clear()
+        self._writable = False
+        self._choose_reading()  # a peer that takes no answers gets no more calls served
 
     def resume_writing(self) -> None:
-        self._writable.set()
+        self._writable = True
+        self._choose_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._writable.set()  # whoever waits to write finds no transport
-        self._server.connections.discard(self)
-        for task in self.calls.values():
-            task.cancel()
+        self.server.connections.discard(self)
+        for call in list(self.calls.values()):
+            call.abandon()
+        self.server.note_end()
 
-    # ---- requests
+    # ---- calls
 
     def leave(self) -> None:
         """Tell the peer to call somebody else; the last answer closes the connection."""
         if not self._leaving:
             self._leaving = True
-            self._send(FrameKind.LEAVING, 0, _NO_HEADER, b"")
-        if not self.calls and self._transport is not None:
-            self._transport.close()  # after what is buffered is sent
+            self._write(FrameKind.LEAVING, (), ())
+        self._close_when_done()
 
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
 
-    def _accept(self, frame: Frame) -> None:
-        if frame.kind is FrameKind.CANCEL:
-            task = self.calls.get(frame.call)
-            if task is not None:
-                task.cancel()
-            return
-        if frame.kind is not FrameKind.REQUEST or frame.call in self.calls:
-            raise BadFrame(f"unexpected {frame.kind.name} of call {frame.call}")
-        header = msgspec.msgpack.decode(frame.header, type=RequestHeader)
-        if self._leaving:
-            self._refuse(frame.call, errors.WrongWorker("draining"))
-            return
-        task = asyncio.create_task(self._answer(frame.call, header, frame.payload))
-        task.add_done_callback(functools.partial(self._finished, frame.call))
-        self.calls[frame.call] = task
-        if len(self.calls) >= self._server.calls_max:
-            self._set_reading(False)
+    def ended(self, number: int, method: str, code: str, call: Call) -> None:
+        """What is to be sent of it is sent at the end of this turn of the loop."""
+        del self.calls[number]
+        method = method if method in self.server.methods else "unknown"
+        took_s = self._loop.time() - call.begun_s
+        self._tally[method, code] += 1
+        _histogram(method).observe(took_s)
+        log.debug("call", method=method, code=code, ms=round(took_s * 1000, 3), request_id=call.request_id)
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
 
-    def _set_reading(self, reading: bool) -> None:
+    def send(self, header: AnswerHeader, payload: bytes) -> None:
+        self._ready.append((header, payload))
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        ready, self._ready = self._ready, []
+        small = [answer for answer in ready if len(answer[1]) <= ALONE_BYTES]
+        for at in range(0, len(small), TOGETHER_MAX):
+            self._write(FrameKind.ANSWERS, *zip(*small[at : at + TOGETHER_MAX], strict=True))
+        for header, payload in ready:
+            if len(payload) > ALONE_BYTES:
+                self._write(FrameKind.ANSWERS, (header,), (payload,))
+        for (method, code), count in self._tally.items():
+            _counter(method, code).inc(count)
+        self._tally.clear()
+        self._choose_reading()
+        self.server.note_end()
+        self._close_when_done()
+
+    def _write(self, kind: FrameKind, headers: Sequence[AnswerHeader], payloads: Sequence[bytes]) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.writelines(frames.framed(kind, headers, payloads))
+
+    def _close_when_done(self) -> None:
+        if self._leaving and not self.calls and not self._ready and self._transport is not None:
+            self._transport.close()  # after what is buffered is sent
+
+    def _choose_reading(self) -> None:
+        reading = self._writable and len(self.calls) < self.server.calls_max
         if self._transport is not None and reading is not self._reading:
             self._reading = reading
             (self._transport.resume_reading if reading else self._transport.pause_reading)()
 
-    def _finished(self, call: int, _task: asyncio.Task[None]) -> None:
-        # A callback, not the task's own last lines: a task cancelled before its first step runs none of them.
-        del self.calls[call]
-        self._set_reading(True)
-        if self._leaving:
-            self.leave()
+    def _accept(self, frame: Frame) -> None:
+        if frame.kind is FrameKind.CANCEL:
+            for number in frames.cancelled_of(frame):
+                if (call := self.calls.get(number)) is not None:
+                    call.abandon()
+            return
+        if frame.kind is not FrameKind.CALLS:
+            raise BadFrame(f"unexpected {frame.kind.name}")
+        now = self._loop.time()
+        together: dict[str, list[Call]] = {}
+        for header, payload in frames.calls_of(frame):
+            if header.number in self.calls:
+                raise BadFrame(f"call {header.number} again")
+            call = self.calls[header.number] = Call(self, header, payload, now)
+            together.setdefault(header.method, []).append(call)
+        self._serve(together)
 
-    async def _answer(self, call: int, header: RequestHeader, payload: memoryview) -> None:
-        telemetry.request_id.set(header.request_id)
-        begun = time.perf_counter()
-        code = "cancelled"
-        try:
-            code = await self._perform(call, header, payload)
-        finally:
-            method = header.method if header.method in self._server.handlers else "unknown"
-            took_s = time.perf_counter() - begun
-            _counter(method, code).inc()
-            _histogram(method).observe(took_s)
-            log.debug("call", method=method, code=code, ms=round(took_s * 1000, 3))
-
-    async def _perform(self, call: int, header: RequestHeader, payload: memoryview) -> str:
-        """Answer the call, well or badly; the code for the metrics."""
-        handler = self._server.handlers.get(header.method, _no_such_method)
-        try:
-            async with asyncio.timeout(header.timeout_ms / 1000) as deadline:
-                answer = await handler(payload)
-        except errors.PolychromeError as error:
-            self._refuse(call, error)
-            return error.code
-        except asyncio.CancelledError:
-            # Mostly the caller's own wish, and then nobody listens; but nobody may be left waiting in any case.
-            self._refuse(call, errors.Unavailable("cancelled"))
-            raise
-        except Exception as error:
-            if isinstance(error, TimeoutError) and deadline.expired():
-                self._refuse(call, errors.DeadlineExceeded("deadline exceeded"))
-                return errors.DeadlineExceeded.code
-            log.exception("call failed", method=header.method)
-            self._refuse(call, errors.PolychromeError("internal error"))
-            return errors.PolychromeError.code
-        if len(answer) + frames.HEAD_BYTES > self._server.frame_bytes_max:
-            self._refuse(call, errors.InvalidArgument(f"the answer has {len(answer)} bytes; ask for less"))
-            return errors.InvalidArgument.code
-        await self._writable.wait()
-        self._send(FrameKind.ANSWER, call, _NO_HEADER, answer)
-        return "ok"
-
-    def _refuse(self, call: int, error: errors.PolychromeError) -> None:
-        header = msgspec.msgpack.encode(ErrorHeader(error.code, error.message[: limits.RPC_HEADER_BYTES_MAX // 8]))
-        self._send(FrameKind.ERROR, call, header, b"")
-
-    def _send(self, kind: FrameKind, call: int, header: bytes, payload: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.writelines((frames.head(kind, call, header, len(payload)), payload))
+    def _serve(self, together: Mapping[str, Sequence[Call]]) -> None:
+        FRAME_CALLS.observe(sum(map(len, together.values())))
+        self.server.begun(self._loop)
+        for method, calls in together.items():
+            serve = _refuse if self._leaving else self.server.methods.get(method, _no_such_method)
+            try:
+                serve(calls)
+            except Exception as error:
+                for call in calls:
+                    call.fail(error)
+        self._choose_reading()

@@ -87,7 +87,7 @@ class Shop:
             [rows[i][3] for i in ids],
         )  # fmt: skip
         appended = await self.log.append(
-            self.collection.id, uuid.uuid4().hex, split_batch(batch, self.collection.shards), len(ids),
+            self.collection.id, uuid.uuid4().hex, split_batch(batch, self.collection.layout), len(ids),
             dimension=DIMENSION if vectors else None, generation=None,
         )  # fmt: skip
         for offset, record_id in enumerate(ids):

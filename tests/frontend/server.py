@@ -53,6 +53,7 @@ async def running(**settings: Any) -> AsyncIterator[Running]:
         log=None,  # type: ignore[arg-type]
         jobs=None,  # type: ignore[arg-type]
         dirty=None,  # type: ignore[arg-type]
+        groups=None,  # type: ignore[arg-type]
         workers=SimpleNamespace(ready=True),  # type: ignore[arg-type]
         rows=RowCache(catalog, clock),  # type: ignore[arg-type]
         embedders=Embedders({}, None, timeout_s=10),

@@ -12,6 +12,7 @@ import numpy as np
 from frontend.configuration import VectorSettings, shown_configuration
 from frontend.dirty import DirtyShards
 from frontend.embedders import Embedders
+from frontend.group_commit import GroupCommit
 from frontend.rows import missing
 from frontend.schema import default_schema
 from shared.catalog import Collection
@@ -216,11 +217,13 @@ class FakeWorkers:
 
 
 def new_shell(collection: Collection, workers: FakeWorkers | None = None) -> Any:
-    jobs = FakeJobs()
+    jobs, log = FakeJobs(), FakeLog(dimension=collection.dimension)
+    dirty = DirtyShards(jobs, gather_s=0)  # type: ignore[arg-type]
     return SimpleNamespace(
-        log=FakeLog(dimension=collection.dimension),
+        log=log,
         jobs=jobs,
-        dirty=DirtyShards(jobs, gather_s=0),  # type: ignore[arg-type]
+        dirty=dirty,
+        groups=GroupCommit(log, dirty),  # type: ignore[arg-type]
         rows=FakeRows(collection, collection),
         workers=workers or FakeWorkers([[] for _ in range(collection.shards)]),
         embedders=Embedders({}, None, timeout_s=10),

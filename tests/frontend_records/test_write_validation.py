@@ -19,7 +19,7 @@ def refused(body: dict[str, Any], op: Op = Op.ADD, dimension: int | None = 2) ->
         prepared = prepare(write, dimension, 1)
     except PolychromeError as error:
         return error
-    assert prepared.parts is None
+    assert prepared.operations is None
     assert prepared.refusal is not None
     return prepared.refusal
 

@@ -55,7 +55,7 @@ async def append(
 ) -> Appended:
     """Upserts records with these ids and zero vectors."""
     batch = build_batch(Op.UPSERT, ids, np.zeros((len(ids), dimension), dtype=np.float32))
-    parts = split_batch(batch, collection.shards)
+    parts = split_batch(batch, collection.layout)
     return await log.append(
         collection.id, request_id or uuid.uuid4().hex, parts, len(ids), dimension=dimension, generation=generation
     )
@@ -75,7 +75,7 @@ def ids_of(entries: Sequence[Entry]) -> dict[int, str]:
 async def everything(log: Log, collection: Collection) -> dict[int, str]:
     """Position -> id over all shards, chains checked from their beginning."""
     found: dict[int, str] = {}
-    for shard in range(collection.shards):
+    for shard in collection.layout.numbers:
         read = await log.read(collection.id, shard)
         assert not read.entries or read.entries[0].previous == FIRST_ID
         assert read.state.tail == (read.entries[-1].id if read.entries else FIRST_ID)

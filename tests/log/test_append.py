@@ -14,6 +14,7 @@ from shared.log.batch import EncodedEntry, build_batch, split_batch
 from shared.log.log import Log
 from shared.log.state import Pointer, after_position, position_of
 from shared.model import Op
+from shared.placement import Layout
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
 from tests.log.appending import append, everything, make_cluster, make_collection
@@ -71,7 +72,7 @@ async def test_a_large_batch_is_several_entries_of_one_append(catalog: Catalog, 
     await append(log, collection, ["before"], dimension=1024)
     rows = 3 * limits.ENTRY_BYTES_TARGET // 4096
     batch = build_batch(Op.ADD, [str(i) for i in range(rows)], np.ones((rows, 1024), dtype=np.float32))
-    parts = split_batch(batch, 1)
+    parts = split_batch(batch, Layout(0, 1))
     await log.append(collection.id, "r", parts, rows, dimension=1024, generation=None)
     read = await log.read(collection.id, 0)
     chunks = read.entries[1:]
@@ -120,7 +121,7 @@ async def test_a_dimension_can_be_fixed_without_a_write(catalog: Catalog, databa
 
 async def test_a_delete_needs_no_dimension(catalog: Catalog, database: Database, log: Log) -> None:
     collection = await make_collection(catalog, database)
-    parts = split_batch(build_batch(Op.DELETE, ["a"]), 1)
+    parts = split_batch(build_batch(Op.DELETE, ["a"]), Layout(0, 1))
     await log.append(collection.id, "r", parts, 1, dimension=None, generation=None)
     assert (await log.read(collection.id, 0)).state.dimension is None
 
@@ -206,7 +207,8 @@ async def test_a_server_out_of_memory_refuses_appends_and_still_reads_commits_tr
 
 async def test_new_metadata_keys_are_remembered_with_the_append(catalog: Catalog, database: Database, log: Log) -> None:
     collection = await make_collection(catalog, database)
-    parts = split_batch(build_batch(Op.UPSERT, ["a"], np.zeros((1, 2), dtype=np.float32), metadatas=['{"k":1}']), 1)
+    batch = build_batch(Op.UPSERT, ["a"], np.zeros((1, 2), dtype=np.float32), metadatas=['{"k":1}'])
+    parts = split_batch(batch, collection.layout)
     await log.append(collection.id, "r", parts, 1, dimension=2, generation=1, new_keys=[("k", "int"), ("é}", "string")])
     found = await catalog.get_collection(database, "numbers")
     assert found is not None

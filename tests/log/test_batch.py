@@ -8,7 +8,7 @@ from shared import limits
 from shared.errors import Corrupt
 from shared.log.batch import build_batch, decode_batch, split_batch
 from shared.model import Op, batch_schema
-from shared.placement import shard_of
+from shared.placement import Layout, shard_of
 
 
 def test_a_batch_comes_back_as_it_was() -> None:
@@ -16,7 +16,7 @@ def test_a_batch_comes_back_as_it_was() -> None:
     batch = build_batch(
         Op.ADD, ["a", "é", "\U0001f600"], vectors, None, ["x", None, ""], [b'{"k":2.0}', None, '{"é":1}']
     )
-    (entry,) = split_batch(batch, 1)[0]
+    (entry,) = split_batch(batch, Layout(0, 1))[0]
     back = decode_batch(entry.payload)
     assert back.schema == batch_schema(2)
     assert back["id"].to_pylist() == ["a", "é", "\U0001f600"]
@@ -47,7 +47,7 @@ def test_operations_may_differ_by_row() -> None:
 def test_each_shard_gets_its_ids_with_their_offsets() -> None:
     ids = [f"id-{i}" for i in range(1000)]
     batch = build_batch(Op.ADD, ids, np.arange(2000, dtype=np.float32).reshape(1000, 2))
-    parts = split_batch(batch, 4)
+    parts = split_batch(batch, Layout(0, 4))
     seen = []
     for shard, entries in parts.items():
         for entry in entries:
@@ -65,7 +65,7 @@ def test_entries_are_cut_near_their_target_and_no_row_is_divided() -> None:
     huge = "x" * (limits.ENTRY_BYTES_TARGET + 1)
     documents = [huge, "small", *["y" * 100_000] * 90, huge]
     batch = build_batch(Op.ADD, [str(i) for i in range(len(documents))], documents=documents)
-    entries = split_batch(batch, 1)[0]
+    entries = split_batch(batch, Layout(0, 1))[0]
     back = pa.Table.from_batches([decode_batch(entry.payload) for entry in entries])
     assert back["document"].to_pylist() == documents
     assert [entry.offset for entry in entries] == np.cumsum([0, *(entry.count for entry in entries)])[:-1].tolist()
@@ -75,6 +75,6 @@ def test_entries_are_cut_near_their_target_and_no_row_is_divided() -> None:
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense", None])
 def test_a_payload_that_does_not_decode_is_corrupt(damage: bytes | None) -> None:
-    (entry,) = split_batch(build_batch(Op.ADD, ["a"], np.ones((1, 2), dtype=np.float32)), 1)[0]
+    (entry,) = split_batch(build_batch(Op.ADD, ["a"], np.ones((1, 2), dtype=np.float32)), Layout(0, 1))[0]
     with pytest.raises(Corrupt):
         decode_batch(entry.payload[: len(entry.payload) // 2] if damage is None else damage)

@@ -53,7 +53,7 @@ async def test_a_cancelled_callers_answer_reaches_nobody_else(taught: tuple[Redi
 
 async def test_what_is_large_takes_a_connection_of_its_own(taught: tuple[Redis, str]) -> None:
     redis, sha = taught
-    large = b"x" * (line.PENDING_BYTES_MAX + 1)
+    large = b"x" * (line.COMMAND_BYTES_MAX + 1)
     answers = await asyncio.gather(*(redis.evalsha(sha, 0, large) for _ in range(3)), redis.evalsha(sha, 0, "small"))
     assert answers == [large, large, large, b"small"]
     assert await connections(redis) > 2

@@ -15,6 +15,7 @@ from shared.log.batch import decode_batch
 from shared.log.state import Entry, after_position
 from shared.model import Op, ReadLevel
 from shared.objects.port import ObjectNotFound
+from shared.placement import Layout
 from shared.redis.keys import Keys
 from shared.rpc import messages
 from tests.memtable.model import Operation
@@ -204,7 +205,7 @@ async def test_a_log_that_was_lost_and_restored_from_the_bucket_is_followed_from
             await _count(world)
         await world.lifecycle.restore(
             world.collection, 1000, database_key="db", fixed=state.fixed, generation=1, dimension=2,
-            pointers=[state.pointer],
+            layout=Layout(0, 1), pointers=[state.pointer],
         )  # fmt: skip
         world.state = dict(compacted)
         await assert_get(world, world.state)

@@ -16,6 +16,7 @@ from shared.distance import nearest
 from shared.log.batch import build_batch, split_batch
 from shared.log.state import Entry, Pointer
 from shared.model import Op, Space, record_schema
+from shared.placement import Layout
 from shared.rpc import messages
 from shared.segment.reader import open_segment
 from shared.segment.stack import SegmentStack
@@ -85,7 +86,7 @@ def test_deleting_the_whole_neighbourhood_in_the_tail_still_finds_the_others(seg
     """The graph comes back with dead rows only."""
     view = _view(segment, BitMap())
     near = [f"r{i}" for i in range(ROWS // 2)]
-    (entries,) = split_batch(build_batch(Op.DELETE, near), 1).values()
+    (entries,) = split_batch(build_batch(Op.DELETE, near), Layout(0, 1)).values()
     head = ROWS + 1 + len(near)
     view.apply([Entry("a", "b", ROWS + 1, head, True, e.count, e.payload) for e in entries])
     view.position = head

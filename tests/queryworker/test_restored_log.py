@@ -10,6 +10,7 @@ from shared import limits
 from shared.errors import Corrupt
 from shared.log.state import Pointer
 from shared.model import Op
+from shared.placement import Layout
 from shared.redis.keys import Keys
 from shared.rpc import messages
 from tests.memtable.model import Operation
@@ -34,7 +35,14 @@ async def _lose_and_restore(world: World, keys: Keys, pointer: Pointer | None) -
     fixed = {"space": "l2", "shards": 1, "ef_construction": 100, "max_neighbors": 16}
     world.head += limits.BACKLOG_OPS_CEILING
     await world.lifecycle.restore(
-        world.collection, world.head, database_key="db", fixed=fixed, generation=0, dimension=2, pointers=[pointer]
+        world.collection,
+        world.head,
+        database_key="db",
+        fixed=fixed,
+        generation=0,
+        dimension=2,
+        layout=Layout(0, 1),
+        pointers=[pointer],
     )
     covers = pointer.covers if pointer else 1
     world.state = dict(world.states[covers])

@@ -15,6 +15,7 @@ from shared.distance import nearest
 from shared.log.batch import build_batch, split_batch
 from shared.log.state import Entry, Pointer
 from shared.model import Op, Space, record_schema
+from shared.placement import Layout
 from shared.rpc import messages
 from shared.segment.graph import GraphParams
 from shared.segment.reader import open_segment
@@ -41,7 +42,7 @@ def _write(view: ShardView, op: Op, rows: range) -> None:
     """One append; row n has the id `r<n>` and the n-th vector."""
     ids = [f"r{n}" for n in rows]
     (entries,) = split_batch(
-        build_batch(op, ids, None if op is Op.DELETE else VECTORS[rows.start : rows.stop]), 1
+        build_batch(op, ids, None if op is Op.DELETE else VECTORS[rows.start : rows.stop]), Layout(0, 1)
     ).values()
     head = view.position + len(rows)
     view.apply([Entry("a", "b", view.position, head, True, e.count, e.payload) for e in entries])

@@ -2,7 +2,8 @@ import pytest
 
 from queryworker.tailing import TailGap, nothing_left_over, prove, whole_appends
 from shared.errors import Corrupt
-from shared.log.state import Entry, ShardRead, ShardState
+from shared.log.state import Entry, Routing, ShardRead, ShardState
+from shared.placement import Layout
 
 
 def _entry(position: int, previous: int, *, last: bool = True) -> Entry:
@@ -10,7 +11,7 @@ def _entry(position: int, previous: int, *, last: bool = True) -> Entry:
 
 
 def _read(*entries: Entry, tail: int, complete: bool = True) -> ShardRead:
-    state = ShardState(100, f"{tail}-0", 2, 0, False, None, {}, 0, 0, 1)
+    state = ShardState(100, f"{tail}-0", 2, 0, False, None, {}, 0, 0, 1, Routing(Layout(0, 1)), 0, None)
     return ShardRead(state, list(entries), complete)
 
 

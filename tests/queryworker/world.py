@@ -35,9 +35,11 @@ from shared.manifest import ManifestStore
 from shared.model import Space
 from shared.objects.directory import open_directory
 from shared.objects.port import ObjectStore
+from shared.placement import Layout
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
 from shared.rpc import messages
+from shared.rpc.server import Call
 from shared.segment.cache import SegmentCache
 from tests.memtable.model import Operation, Row, step
 
@@ -61,6 +63,30 @@ class GatedLog:
         return await self._log.read(collection_id, shard, after, bytes_max)
 
 
+class DirectCall(Call):
+    """A call that came over no connection."""
+
+    def __init__(self, request: msgspec.Struct, request_id: str = "") -> None:
+        self.payload = memoryview(msgspec.msgpack.encode(request))
+        self.request_id = request_id
+        self.done = False
+        self.outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def answer(self, payload: bytes) -> None:
+        if not self.done:
+            self.done = True
+            self.outcome.set_result(payload)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.done:
+            self.done = True
+            self.outcome.set_exception(error)
+
+    def abandon(self) -> None:
+        self.done = True
+        self.outcome.cancel()
+
+
 class Worker:
     """A query worker without its listener."""
 
@@ -77,7 +103,8 @@ class Worker:
             1 << 40,
             3600.0,
         )
-        self._handlers = Api(self.shards, self.threads).handlers()
+        self.api = Api(self.shards, self.threads)
+        self.methods = self.api.methods()
 
     async def count(self, request: messages.CountRequest) -> messages.CountResponse:
         return msgspec.msgpack.decode(await self._call("count", request), type=messages.CountResponse)
@@ -93,9 +120,12 @@ class Worker:
         return await self._call(method, request)
 
     async def _call(self, method: str, request: msgspec.Struct) -> bytes:
-        return await self._handlers[method](memoryview(msgspec.msgpack.encode(request)))
+        call = DirectCall(request)
+        self.methods[method]([call])
+        return await call.outcome
 
     async def close(self) -> None:
+        await self.api.close()
         await self.shards.close()
         await self.pool.close()
         await self.threads.close()
@@ -134,7 +164,7 @@ class World:
             [o.uri for o in operations],
         )
         appended = await self.log.append(
-            self.collection, uuid.uuid4().hex, split_batch(batch, self.shards), len(operations),
+            self.collection, uuid.uuid4().hex, split_batch(batch, Layout(0, self.shards)), len(operations),
             dimension=matrix.shape[1] if len(rows) else None, generation=None,
         )  # fmt: skip
         for position, operation in enumerate(operations, start=appended.first):

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
 from structlog.testing import capture_logs
@@ -12,39 +12,74 @@ from structlog.testing import capture_logs
 from shared import errors, telemetry
 from shared.rpc import frames
 from shared.rpc.client import RpcClient
-from shared.rpc.frames import FrameKind
-from shared.rpc.server import Handler, RpcServer
+from shared.rpc.frames import ALONE_BYTES, TOGETHER_MAX, AnswerHeader, CallHeader, FrameKind
+from shared.rpc.server import Call, RpcServer, Serve
+
+Handler = Callable[[memoryview], Awaitable[bytes]]
 
 
 class Gate:
-    """A handler that waits until the test lets it go."""
+    """A method whose calls wait until the test lets them go. `frames`: how many came together."""
 
     def __init__(self) -> None:
         self.entered = asyncio.Event()
-        self.open = asyncio.Event()
-        self.cancelled = asyncio.Event()
-        self.running = 0
+        self.calls: list[Call] = []
+        self.frames: list[int] = []
 
-    async def __call__(self, payload: memoryview) -> bytes:
-        self.running += 1
+    def __call__(self, calls: Sequence[Call]) -> None:
+        self.frames.append(len(calls))
+        self.calls += calls
         self.entered.set()
-        try:
-            await self.open.wait()
-        except asyncio.CancelledError:
-            self.cancelled.set()
-            raise
-        finally:
-            self.running -= 1
-        return bytes(payload)
+
+    def open(self) -> None:
+        for call in self.calls:
+            call.answer(bytes(call.payload))
+
+    def abandoned(self) -> bool:
+        return bool(self.calls) and all(call.done for call in self.calls)
+
+
+def one_call(method: str, number: int) -> list[bytes]:
+    return frames.framed(FrameKind.CALLS, [CallHeader(number, method, "", 60_000, 0)], ())
 
 
 async def echo(payload: memoryview) -> bytes:
     return bytes(payload)
 
 
+def each(handler: Handler) -> Serve:
+    """Serves every call by a task of its own."""
+
+    async def answer(call: Call) -> None:
+        try:
+            call.answer(await handler(call.payload))
+        except BaseException as error:
+            call.fail(error)
+
+    def serve(calls: Sequence[Call]) -> None:
+        for call in calls:
+            task = asyncio.create_task(answer(call))
+            TASKS.add(task)
+            task.add_done_callback(TASKS.discard)
+
+    return serve
+
+
+TASKS: set[asyncio.Task[None]] = set()
+
+
+async def until(met: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not met():  # noqa: ASYNC110 (the other side of a connection is waited for)
+            await asyncio.sleep(0.001)
+
+
 @contextlib.asynccontextmanager
-async def serving(handlers: dict[str, Handler], **options: int) -> AsyncIterator[tuple[RpcServer, RpcClient, str]]:
-    server, client = RpcServer(handlers, **options), RpcClient()
+async def serving(
+    handlers: dict[str, Handler | Gate], **options: int
+) -> AsyncIterator[tuple[RpcServer, RpcClient, str]]:
+    methods = {name: handler if isinstance(handler, Gate) else each(handler) for name, handler in handlers.items()}
+    server, client = RpcServer(methods, **options), RpcClient()
     address = await server.start("127.0.0.1", 0)
     try:
         yield server, client, address
@@ -107,15 +142,17 @@ async def test_an_unexpected_error_is_internal_and_tells_nothing() -> None:
 
 
 async def test_the_request_id_travels_with_the_call() -> None:
-    async def who(_payload: memoryview) -> bytes:
-        return telemetry.request_id.get().encode()
-
-    async with serving({"who": who}) as (_, client, address):
+    gate = Gate()
+    async with serving({"gate": gate}) as (_, client, address):
         token = telemetry.request_id.set("r-1")
         try:
-            assert bytes(await client.call(address, "who", b"", timeout_s=5)) == b"r-1"
+            call = client.begin(address, "gate", b"", timeout_s=5)
         finally:
             telemetry.request_id.reset(token)
+        await gate.entered.wait()
+        assert gate.calls[0].request_id == "r-1"
+        gate.open()
+        await call
 
 
 async def test_a_deadline_ends_the_call_on_both_sides() -> None:
@@ -123,14 +160,8 @@ async def test_a_deadline_ends_the_call_on_both_sides() -> None:
     async with serving({"gate": gate}) as (server, client, address):
         with pytest.raises(errors.DeadlineExceeded):
             await client.call(address, "gate", b"", timeout_s=0.05)
-        await asyncio.wait_for(gate.cancelled.wait(), 5)
-        assert gate.running == 0
-        assert not any(connection.calls for connection in server.connections) or await _quiet(server)
-
-
-async def _quiet(server: RpcServer) -> bool:
-    await asyncio.gather(*(t for c in server.connections for t in c.calls.values()), return_exceptions=True)
-    return True
+        await until(gate.abandoned)
+        assert not any(connection.calls for connection in server.connections)
 
 
 async def test_cancelling_a_call_cancels_it_on_the_server() -> None:
@@ -141,7 +172,7 @@ async def test_cancelling_a_call_cancels_it_on_the_server() -> None:
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        await asyncio.wait_for(gate.cancelled.wait(), 5)
+        await until(gate.abandoned)
         assert bytes(await client.call(address, "echo", b"still", timeout_s=5)) == b"still"
 
 
@@ -174,7 +205,7 @@ async def test_a_dead_address_is_unavailable_and_forgotten() -> None:
     for wrong in (address, "127.0.0.1:nonsense"):
         with pytest.raises(errors.Unavailable):
             await client.call(wrong, "echo", b"", timeout_s=5)
-    assert client._channels == {}
+    assert client._peers == {}
     await client.close()
     with pytest.raises(errors.Unavailable):
         await client.call(address, "echo", b"", timeout_s=5)
@@ -187,39 +218,38 @@ async def test_draining_finishes_what_is_in_flight_and_refuses_the_rest() -> Non
         await gate.entered.wait()
         host, port = frames.split_address(address)
         reader, writer = await asyncio.open_connection(host, port)
-        request = frames.msgspec.msgpack.encode(frames.RequestHeader("echo", "", 5_000))
-        writer.write(frames.head(FrameKind.REQUEST, 1, request, 0))
-        await reader.readexactly(frames.HEAD_BYTES)
+        writer.writelines(one_call("echo", 1))
+        await reader.readexactly(len(b"".join(frames.framed(FrameKind.ANSWERS, [AnswerHeader(1, 0)], ()))))
         draining = asyncio.create_task(server.drain(5))
-        assert (await asyncio.wait_for(reader.readexactly(frames.HEAD_BYTES), 5))[3] == FrameKind.LEAVING
+        assert (await asyncio.wait_for(reader.readexactly(frames.HEAD_BYTES + 1), 5))[3] == FrameKind.LEAVING
         assert await reader.read() == b""  # nothing in flight there: closed
         writer.close()
         with pytest.raises(errors.PolychromeError):  # the listener is gone, and the connection takes no new calls
             await client.call(address, "echo", b"", timeout_s=5)
-        gate.open.set()
+        gate.open()
         assert bytes(await call) == b"x"
         await asyncio.wait_for(draining, 5)
 
 
 async def test_a_call_that_crosses_the_notice_of_leaving_is_refused_as_the_wrong_worker() -> None:
     gate = Gate()
-    async with serving({"gate": gate, "echo": echo}) as (server, _, address):
+    async with serving({"gate": gate}) as (server, _, address):
         reader, writer = await asyncio.open_connection(*frames.split_address(address))
-        request = frames.msgspec.msgpack.encode(frames.RequestHeader("gate", "", 60_000))
-        writer.write(frames.head(FrameKind.REQUEST, 1, request, 0))
+        writer.writelines(one_call("gate", 1))
         await gate.entered.wait()
         draining = asyncio.create_task(server.drain(5))
-        await reader.readexactly(frames.HEAD_BYTES)
-        writer.write(frames.head(FrameKind.REQUEST, 2, request, 0))
-        head = await reader.readexactly(frames.HEAD_BYTES)
-        assert (head[3], head[19]) == (FrameKind.ERROR, 2)
-        gate.open.set()
+        await reader.readexactly(frames.HEAD_BYTES + 1)  # an empty list
+        writer.writelines(one_call("gate", 2))
+        (frame,) = frames.FrameReader().feed(await reader.read(1000))
+        ((header, _),) = frames.answers_of(frame)
+        assert (header.number, header.code) == (2, "wrong_worker")
+        gate.open()
         await draining
         writer.close()
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\0" * 64, random.Random(0).randbytes(4096), b"PC\x01\x01" + b"\xff" * 64]
+    "garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\0" * 64, random.Random(0).randbytes(4096), b"PC\x02\x01" + b"\xff" * 64]
 )
 async def test_garbage_on_the_port_closes_that_connection_and_no_other(garbage: bytes) -> None:
     async with serving({"echo": echo}) as (_, client, address):
@@ -235,7 +265,7 @@ async def test_garbage_on_the_port_closes_that_connection_and_no_other(garbage: 
 async def test_a_bad_header_closes_the_connection() -> None:
     async with serving({"echo": echo}) as (server, _, address):
         reader, writer = await asyncio.open_connection(*frames.split_address(address))
-        writer.write(frames.head(FrameKind.REQUEST, 1, b"\x00", 0))
+        writer.writelines(frames.framed(FrameKind.CALLS, [1, 2, 3], ()))
         with contextlib.suppress(ConnectionResetError):
             assert await asyncio.wait_for(reader.read(), 5) == b""
         writer.close()
@@ -260,4 +290,101 @@ async def test_a_client_that_closes_fails_its_calls_and_the_server_stops_working
         await client.close()
         with pytest.raises(errors.Unavailable):
             await call
-        await asyncio.wait_for(gate.cancelled.wait(), 5)
+        await until(gate.abandoned)
+
+
+# ---- calls that travel together
+
+
+async def test_calls_that_come_while_a_frame_is_under_way_travel_together_and_in_order() -> None:
+    gate = Gate()
+    async with serving({"gate": gate}) as (_, client, address):
+        first = client.begin(address, "gate", b"0", timeout_s=5)
+        await gate.entered.wait()
+        later = [client.begin(address, "gate", bytes([i]), timeout_s=5) for i in range(1, 6)]
+        gate.open()
+        await first
+        await until(lambda: len(gate.calls) == 6)
+        assert gate.frames == [1, 5]
+        assert [bytes(call.payload) for call in gate.calls[1:]] == [bytes([i]) for i in range(1, 6)]
+        gate.open()
+        assert [bytes(await answer) for answer in later] == [bytes([i]) for i in range(1, 6)]
+
+
+async def test_a_slow_call_holds_up_neither_those_that_come_after_it_nor_those_that_came_with_it() -> None:
+    gate = Gate()
+    async with serving({"gate": gate, "echo": echo}) as (_, client, address):
+        slow = client.begin(address, "gate", b"slow", timeout_s=60)
+        beside = client.begin(address, "echo", b"beside", timeout_s=60)
+        assert bytes(await beside) == b"beside"
+        assert [bytes(await client.call(address, "echo", b"x", timeout_s=5)) for _ in range(3)] == [b"x"] * 3
+        assert not slow.done()
+        gate.open()
+        assert bytes(await slow) == b"slow"
+
+
+async def test_a_call_that_fails_fails_alone() -> None:
+    async def odd_only(payload: memoryview) -> bytes:
+        if payload[0] % 2 == 0:
+            raise errors.Gone(str(payload[0]))
+        return bytes(payload)
+
+    async with serving({"odd": odd_only}) as (_, client, address):
+        calls = [client.begin(address, "odd", bytes([i]), timeout_s=5) for i in range(10)]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert [isinstance(outcome, errors.Gone) for outcome in outcomes] == [i % 2 == 0 for i in range(10)]
+        answers = [bytes(outcome) for outcome in outcomes if isinstance(outcome, memoryview)]
+        assert answers == [bytes([i]) for i in range(1, 10, 2)]
+
+
+async def test_of_a_frame_whose_connection_is_lost_every_call_fails_and_a_held_one_takes_a_new_connection() -> None:
+    gate = Gate()
+    async with serving({"gate": gate, "echo": echo}) as (server, client, address):
+        calls = [client.begin(address, "gate", bytes([i]), timeout_s=60) for i in range(5)]
+        await gate.entered.wait()
+        held = client.begin(address, "echo", b"held", timeout_s=60)
+        for connection in list(server.connections):
+            connection.abort()
+        outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
+        assert [type(outcome) for outcome in outcomes] == [errors.Unavailable] * 5
+        assert bytes(await held) == b"held"
+
+
+async def test_a_cancelled_call_is_abandoned_alone_whether_it_was_sent_or_not() -> None:
+    gate = Gate()
+    async with serving({"gate": gate}) as (_, client, address):
+        calls = [client.begin(address, "gate", bytes([i]), timeout_s=60) for i in range(3)]
+        await gate.entered.wait()
+        held = [client.begin(address, "gate", bytes([i]), timeout_s=60) for i in range(3, 6)]
+        held[0].cancel()
+        calls[1].cancel()
+        await until(lambda: gate.calls[1].done)
+        assert [call.done for call in gate.calls[:3]] == [False, True, False]
+        await until(lambda: len(gate.calls) == 5)
+        assert [bytes(call.payload) for call in gate.calls[3:]] == [b"\x04", b"\x05"]
+        gate.open()
+        assert [bytes(await call) for call in (calls[0], calls[2], *held[1:])] == [b"\0", b"\2", b"\4", b"\5"]
+
+
+async def test_a_large_payload_travels_alone_and_no_frame_is_longer_than_it_may_be() -> None:
+    gate = Gate()
+    async with serving({"gate": gate}) as (_, client, address):
+        calls = [client.begin(address, "gate", b"", timeout_s=60) for _ in range(TOGETHER_MAX + 1)]
+        calls.append(client.begin(address, "gate", bytes(ALONE_BYTES + 1), timeout_s=60))
+        await until(lambda: len(gate.calls) == len(calls))
+        assert sorted(gate.frames) == [1, 1, TOGETHER_MAX]
+        gate.open()
+        await asyncio.gather(*calls)
+
+
+async def test_answers_that_are_ready_together_leave_together() -> None:
+    gate = Gate()
+    async with serving({"gate": gate}) as (_, _, address):
+        reader, writer = await asyncio.open_connection(*frames.split_address(address))
+        headers = [CallHeader(number, "gate", "", 60_000, 1) for number in range(3)]
+        writer.writelines(frames.framed(FrameKind.CALLS, headers, [b"a", b"b", b"c"]))
+        await gate.entered.wait()
+        gate.open()
+        (frame,) = frames.FrameReader().feed(await reader.read(1000))
+        assert [bytes(payload) for _, payload in frames.answers_of(frame)] == [b"a", b"b", b"c"]
+        writer.close()

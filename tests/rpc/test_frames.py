@@ -4,27 +4,28 @@ import pytest
 
 from shared.rpc.frames import (
     HEAD_BYTES,
+    AnswerHeader,
     BadFrame,
     FrameKind,
     FrameReader,
-    head,
+    answers_of,
+    framed,
     join_address,
     split_address,
 )
 
 
-def _stream(count: int, random_: random.Random) -> tuple[bytes, list[tuple[FrameKind, int, bytes, bytes]]]:
+def _stream(count: int, random_: random.Random) -> tuple[bytes, list[list[tuple[AnswerHeader, bytes]]]]:
     expected = [
-        (
-            random_.choice(list(FrameKind)),
-            random_.randrange(2**64),
-            random_.randbytes(random_.choice([0, 1, 30])),
-            random_.randbytes(random_.choice([0, 1, 100, 70_000])),
-        )
+        [
+            (AnswerHeader(random_.randrange(2**63), len(payload), random_.choice(["", "gone"]), "x"), payload)
+            for _ in range(random_.randrange(4))
+            for payload in [random_.randbytes(random_.choice([0, 1, 100, 70_000]))]
+        ]
         for _ in range(count)
     ]
-    wire = b"".join(head(kind, call, header, len(payload)) + payload for kind, call, header, payload in expected)
-    return wire, expected
+    frames = [framed(FrameKind.ANSWERS, [h for h, _ in answers], [p for _, p in answers]) for answers in expected]
+    return b"".join(buffer for buffers in frames for buffer in buffers), expected
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -36,15 +37,15 @@ def test_frames_come_out_whole_however_the_stream_is_cut(seed: int) -> None:
         step = random_.choice([1, 7, HEAD_BYTES, 1000, 65536, len(wire)])
         found += reader.feed(wire[at : at + step])
         at += step
-    assert [(f.kind, f.call, bytes(f.header), bytes(f.payload)) for f in found] == expected
+    assert [[(header, bytes(payload)) for header, payload in answers_of(frame)] for frame in found] == expected
 
 
 def test_a_view_handed_out_outlives_what_arrives_later() -> None:
     reader = FrameReader()
-    wire = head(FrameKind.ANSWER, 1, b"", 3) + b"abc"
+    wire = b"".join(framed(FrameKind.ANSWERS, [AnswerHeader(1, 3)], [b"abc"]))
     assert reader.feed(wire[:10]) == []
     (frame,) = reader.feed(wire[10:] + wire[:5])
-    assert [f.call for f in reader.feed(wire[5:])] == [1]
+    assert [f.kind for f in reader.feed(wire[5:])] == [FrameKind.ANSWERS]
     assert bytes(frame.payload) == b"abc"
 
 
@@ -53,10 +54,10 @@ def test_a_view_handed_out_outlives_what_arrives_later() -> None:
     [
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         bytes(40),
-        b"PC\x02" + bytes(40),
-        b"PC\x01\x09" + bytes(40),
-        head(FrameKind.REQUEST, 1, b"", 2**32 - 1),
-        head(FrameKind.REQUEST, 1, bytes(70_000), 0),
+        b"PC\x01" + bytes(40),
+        b"PC\x02\x09" + bytes(40),
+        b"PC\x02\x01" + bytes(4) + b"\xff" * 4,
+        b"PC\x02\x01" + (70_000).to_bytes(4, "big") + bytes(4),
     ],
 )
 def test_garbage_is_refused_without_waiting_for_what_it_claims(garbage: bytes) -> None:
@@ -67,3 +68,10 @@ def test_garbage_is_refused_without_waiting_for_what_it_claims(garbage: bytes) -
 @pytest.mark.parametrize("address", ["127.0.0.1:80", "[::1]:80", "worker-3.local:7000"])
 def test_addresses_survive_splitting(address: str) -> None:
     assert join_address(*split_address(address)) == address
+
+
+@pytest.mark.parametrize("sizes", [[4], [2], [], [5, -2]])
+def test_payloads_of_other_lengths_than_announced_are_refused(sizes: list[int]) -> None:
+    (frame,) = FrameReader().feed(b"".join(framed(FrameKind.ANSWERS, [AnswerHeader(1, n) for n in sizes], [b"abc"])))
+    with pytest.raises(BadFrame):
+        list(answers_of(frame))

@@ -1,0 +1,152 @@
+"""Calls that came together: shared work, separate fates."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from queryworker import answers
+from queryworker.batches import VECTORS_MAX, batches
+from shared.errors import InvalidArgument
+from shared.model import Include, Op
+from shared.redis.keys import Keys
+from shared.rpc import messages
+from shared.where import Compare, MetadataCompare
+from tests.memtable.model import Operation
+from tests.queryworker.truth import query_request
+from tests.queryworker.world import DirectCall, World, open_world
+from tests.redis_server import RedisServer
+
+ROWS = [Operation(Op.ADD, f"r{i}", (float(i), 1.0), f"doc {i}", {"n": i}) for i in range(50)]
+FILTER = messages.Selection(where=MetadataCompare("n", Compare.GTE, 40))
+
+
+def _plain(vectors: int = 1, **options: Any) -> messages.QueryRequest:
+    fields: dict[str, Any] = {"k": 3, "ef_search": 10, **options}
+    return messages.QueryRequest(messages.Shard("c"), bytes(8 * vectors), vectors, 2, **fields)
+
+
+def test_plain_queries_that_differ_in_their_vectors_alone_go_together() -> None:
+    others = [_plain(k=4), _plain(ef_search=11), _plain(documents=True), _plain(include=[Include.DISTANCES])]
+    requests = [_plain(), others[0], _plain(), *others[1:], _plain(), others[0]]
+    assert sorted(batches(requests)) == [[0, 2, 6], [1, 7], [3], [4], [5]]
+
+
+def test_a_query_with_a_selection_is_by_itself() -> None:
+    requests = [_plain(), _plain(selection=FILTER), _plain(selection=FILTER), _plain()]
+    assert sorted(batches(requests)) == [[0, 3], [1], [2]]
+
+
+def test_a_batch_is_bounded_by_its_vectors() -> None:
+    requests = [_plain() for _ in range(2 * VECTORS_MAX + 1)] + [_plain(10 * VECTORS_MAX), _plain(VECTORS_MAX - 1)]
+    made = batches(requests)
+    assert sorted(number for batch in made for number in batch) == list(range(len(requests)))
+    assert [len(batch) for batch in made] == [VECTORS_MAX, VECTORS_MAX, 1, 1, 1]
+    assert batches([]) == []
+
+
+def _serve(world: World, *requests: messages.QueryRequest) -> list[DirectCall]:
+    calls = [DirectCall(request) for request in requests]
+    world.worker.methods["query"](calls)
+    return calls
+
+
+@pytest.mark.parametrize("include", [None, [Include.DISTANCES, Include.METADATAS, Include.EMBEDDINGS]])
+async def test_queries_answered_together_are_answered_as_alone_after_one_look_at_the_log(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path, include: list[Include] | None
+) -> None:
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await world.write(ROWS)
+        requests = [
+            msgspec.structs.replace(query_request(world, vectors, k), include=include)
+            for k in (3, 0, 100)
+            for vectors in ([(4.2, 1.0)], [(8.0, 0.0), (3.0, 3.0)], [(44.0, 1.0)])
+        ]
+        alone = [await world.worker.body("query", request) for request in requests]
+        world.worker.log.reads = 0
+        assert await asyncio.gather(*(call.outcome for call in _serve(world, *requests))) == alone
+        assert world.worker.log.reads == 1
+
+
+async def test_a_call_that_fails_fails_alone(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await world.write(ROWS)
+        good = query_request(world, [(4.2, 1.0)], 3)
+        wide = query_request(world, [(4.2, 1.0, 1.0)], 3)
+        ids = query_request(world, [(1.0, 1.0)], 1, selection=messages.Selection(ids=["nobody"]))
+        unknown = msgspec.structs.replace(ids, include=[])
+        garbage = DirectCall(good)
+        garbage.payload = memoryview(b"\xc1")
+        calls = [DirectCall(good), DirectCall(wide), garbage, DirectCall(unknown), DirectCall(good)]
+        world.worker.methods["query"](calls)
+        outcomes = await asyncio.gather(*(call.outcome for call in calls), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes[1:4]] == [InvalidArgument] * 3
+        assert outcomes[0] == outcomes[4] == await world.worker.body("query", good)
+
+        together = answers.query_together
+
+        def at_fault(snapshot: Any, requests: Any) -> list[bytes]:
+            if any(request.embeddings == good.embeddings for request in requests):
+                raise RuntimeError("one of them")
+            return together(snapshot, requests)
+
+        monkeypatch.setattr(answers, "query_together", at_fault)
+        methods = world.worker.api.methods()
+        calls = [DirectCall(good), DirectCall(query_request(world, [(9.0, 1.0)], 3))]
+        methods["query"](calls)
+        outcomes = await asyncio.gather(*(call.outcome for call in calls), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [RuntimeError, bytes]
+
+
+async def test_a_slow_call_does_not_hold_up_those_it_came_with(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await world.write(ROWS)
+        release, together = threading.Event(), answers.query_together
+
+        def slow_filter(snapshot: Any, requests: Any) -> list[bytes]:
+            if requests[0].selection == FILTER:
+                release.wait(10)
+            return together(snapshot, requests)
+
+        monkeypatch.setattr(answers, "query_together", slow_filter)
+        plain = query_request(world, [(4.2, 1.0)], 3)
+        calls = [DirectCall(query_request(world, [(4.2, 1.0)], 3, selection=FILTER)), *map(DirectCall, [plain] * 3)]
+        world.worker.api.methods()["query"](calls)
+        async with asyncio.timeout(5):
+            await asyncio.gather(*(call.outcome for call in calls[1:]))
+        assert not calls[0].done
+        release.set()
+        await calls[0].outcome
+
+
+async def test_work_that_nobody_waits_for_any_more_is_not_begun(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await world.write(ROWS)
+        seen: list[int] = []
+        together = answers.query_together
+
+        def counted(snapshot: Any, requests: Any) -> list[bytes]:
+            seen.append(len(requests))
+            return together(snapshot, requests)
+
+        monkeypatch.setattr(answers, "query_together", counted)
+        world.worker.log.open.clear()
+        calls = [DirectCall(query_request(world, [(4.2, 1.0)], 3)) for _ in range(3)]
+        world.worker.api.methods()["query"](calls)
+        await world.worker.log.arrived.wait()
+        calls[0].abandon()
+        calls[2].abandon()
+        world.worker.log.open.set()
+        await calls[1].outcome
+        assert seen == [1]
