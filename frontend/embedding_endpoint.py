@@ -169,7 +169,7 @@ class EndpointEmbedder:
         if sorted(item.index for item in items) != list(range(count)):
             raise self._unusable(f"{len(items)} vectors for {count} texts, or not one for each")
         widths = {len(item.embedding) for item in items}
-        if len(widths) != 1 or self._endpoint.dimensions not in (None, *widths):
+        if len(widths) != 1 or 0 in widths or self._endpoint.dimensions not in (None, *widths):
             raise self._unusable(f"dimensions {sorted(widths)}")
         items.sort(key=lambda item: item.index)
         with np.errstate(over="ignore"):
