@@ -21,12 +21,12 @@ U32 = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]
 
 @dataclass(frozen=True, slots=True)
 class GivenKnn:
-    """A `$knn` as it was sent: `query` is a dense vector or a sparse one.
+    """A `$knn` as it was sent: `query` is a dense vector, a sparse one, or a text that is still to be embedded.
 
     `max_distance` is an extension of ours: records further away are no neighbours.
     """
 
-    query: list[float] | SparseVector
+    query: list[float] | SparseVector | str
     key: str
     limit: int
     max_distance: float | None
@@ -79,7 +79,7 @@ def _read_knn(operand: Any, knns: list[GivenKnn]) -> KnnValue:
     query = body.query
     if type(query) is dict:
         query = read_sparse(query)
-    else:
+    elif type(query) is not str:
         read_embeddings([query], encoded_allowed=False)
     knns.append(GivenKnn(query, body.key, body.limit, body.max_distance))
     return KnnValue(len(knns) - 1, body.default, body.return_rank)

@@ -28,7 +28,13 @@ from frontend.search_requests import check_indexes, empty_body, searches_of
 from frontend.search_validation import SearchBody, check_search, read_search
 from frontend.searching import search_body
 from frontend.shell import Shell
-from frontend.text_embedding import QueryTexts, query_vectors, read_query_texts, with_embeddings
+from frontend.text_embedding import (
+    QueryTexts,
+    query_vectors,
+    read_query_texts,
+    with_embeddings,
+    with_query_vectors,
+)
 from frontend.where_parser import parse_filters
 from frontend.write_validation import check_width, read_write, refuse_fields
 from frontend.writes import STALE_ROWS_MAX, append_delete, append_write
@@ -160,7 +166,8 @@ async def query(request: Request) -> Answer:
 
 
 async def search(request: Request) -> Answer:
-    body = await _read_body(request, read_search)
+    can_embed = bool(request.shell.embedders)
+    body = await _read_body(request, lambda tree: read_search(tree, can_embed=can_embed))
     async with _target(request) as target:
         return answer_bytes(await _search(target, body, request.content_length))
 
@@ -247,6 +254,7 @@ async def _query_now(
 
 async def _search(target: _Target, body: SearchBody, size: int | None) -> bytes:
     check_search(body.searches)
+    body = await with_query_vectors(target.shell.embedders, target.collection, body)
     return await target.read(lambda collection: _search_now(target.shell, collection, body, size))
 
 

@@ -31,8 +31,8 @@ def check_indexes(collection: Collection, body: SearchBody) -> None:
 
 
 def searches_of(collection: Collection, body: SearchBody) -> Searches:
-    """Of a collection whose dimension is known. Raises InvalidArgument for a vector of another dimension, or one that
-    is not finite.
+    """Of a collection whose dimension is known; texts are embedded by then. Raises InvalidArgument for a vector of
+    another dimension, or one that is not finite.
     """
     return Searches([_search(collection, payload) for payload in body.searches], body.read_level)
 

@@ -105,13 +105,18 @@ class SearchBody:
     read_level: ReadLevel
 
 
-def read_search(tree: Any) -> SearchBody:
-    """Raises WrongShape, and MalformedBody for the two slips that the contract answers with 400."""
+def read_search(tree: Any, *, can_embed: bool = False) -> SearchBody:
+    """With `can_embed` a `$knn` may look for a text. Raises WrongShape, and MalformedBody for the two slips that the
+    contract answers with 400.
+    """
     body = shaped(tree, _Body)
     if type(body.read_level) is not str:
         raise MalformedBody("Failed to parse the request body as JSON: read_level must be a string")
     read_level = shaped(body.read_level, ReadLevel)
-    return SearchBody(tuple(map(_read_payload, body.searches)), read_level)
+    searches = tuple(map(_read_payload, body.searches))
+    if not can_embed and any(isinstance(knn.query, str) for payload in searches for knn in payload.knns):
+        raise wrong_shape("rank: $knn: expected a vector")
+    return SearchBody(searches, read_level)
 
 
 def _read_payload(payload: _Payload) -> SearchPayload:

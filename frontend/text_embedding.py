@@ -1,4 +1,4 @@
-"""Texts where embeddings are missing: documents of a write, query texts.
+"""Texts where embeddings are missing: documents of a write, texts of a query, what a `$knn` looks for.
 
 Only where the operator has registered a function: without one, what has no embeddings is refused as it always was.
 """
@@ -14,11 +14,14 @@ import numpy as np
 from frontend.body import wrong_shape
 from frontend.embeddings import Embeddings, Floats, RawEmbeddings, decode
 from frontend.offload import off_loop
-from frontend.write_validation import Write, check_lengths, check_values
+from frontend.write_validation import Write, check_lengths, check_values, refuse_fields
 from shared.errors import InvalidArgument
+from shared.search.model import EMBEDDING
 
 if TYPE_CHECKING:
     from frontend.embedders import Embedders
+    from frontend.rank import GivenKnn
+    from frontend.search_validation import SearchBody, SearchPayload
     from shared.catalog import Collection
 
 QUERY_TEXTS: Final = ("query_texts", "queryTexts")
@@ -74,6 +77,34 @@ async def with_embeddings(embedders: Embedders, collection: Collection, write: W
     vectors = await embedders.embed(collection, [text for text in documents if text is not None])
     present = None if len(places) == len(documents) else np.array(places, np.int64)
     return replace(write, embeddings=_column(vectors, present, len(documents)))
+
+
+async def with_query_vectors(embedders: Embedders, collection: Collection, body: SearchBody) -> SearchBody:
+    """The searches with vectors for the texts that their `$knn`s look for; each text is embedded once. Raises
+    InvalidArgument, and what embedding raises.
+    """
+    given = [knn for payload in body.searches for knn in payload.knns if isinstance(knn.query, str)]
+    if not given:
+        return body
+    refuse_fields({f"searches[{index}].rank": _text_problem(payload) for index, payload in enumerate(body.searches)})
+    texts = list(dict.fromkeys(str(knn.query) for knn in given))
+    vectors = dict(zip(texts, (await embedders.embed(collection, texts)).tolist(), strict=True))
+
+    def embedded(knn: GivenKnn) -> GivenKnn:
+        return replace(knn, query=vectors[knn.query]) if isinstance(knn.query, str) else knn
+
+    def ranked(payload: SearchPayload) -> SearchPayload:
+        if payload.rank is None:
+            return payload
+        return replace(payload, rank=replace(payload.rank, knns=tuple(map(embedded, payload.rank.knns))))
+
+    return replace(body, searches=tuple(map(ranked, body.searches)))
+
+
+def _text_problem(payload: SearchPayload) -> str | None:
+    if all(knn.key == EMBEDDING for knn in payload.knns if isinstance(knn.query, str)):
+        return None
+    return f"A text can be looked for at {EMBEDDING} only: this server embeds no sparse vectors"
 
 
 def _check(write: Write) -> None:

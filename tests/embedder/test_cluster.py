@@ -53,6 +53,9 @@ def test_documents_are_found_by_what_they_mean(http: httpx.Client) -> None:
     asked = ["how do I make a loaf?", "race conditions", "why does the sea rise and fall?", "sailing in a storm"]
     answer = http.post(f"{collection}/query", json={"query_texts": asked, "n_results": 1}).json()
     assert answer["ids"] == [["bread"], ["locks"], ["tides"], ["sails"]]
+    searches = [{"rank": {"$knn": {"query": text}}, "limit": {"limit": 1}} for text in asked]
+    answer = http.post(f"{collection}/search", json={"searches": searches}).json()
+    assert answer["ids"] == [["bread"], ["locks"], ["tides"], ["sails"]]
 
 
 def test_what_is_stored_is_the_references_vector(http: httpx.Client) -> None:

@@ -12,6 +12,8 @@ from frontend.config import FrontendConfig
 from frontend.embedders import Embedders
 from frontend.errors import EmbeddingFailed
 from frontend.http_server import open_http_server
+from frontend.search_validation import read_search
+from frontend.text_embedding import with_query_vectors
 from shared.errors import Backoff, InvalidArgument, PolychromeError
 from tests.embedding.fakes import Lengths
 from tests.frontend_records.fakes import COLLECTION_ID, FakeWorkers, Row, new_collection, new_shell
@@ -224,3 +226,36 @@ async def test_without_any_function_all_is_as_it_was(client: Client, shell: Any,
 def test_the_error_of_a_failed_embedding_is_one_that_was_not_applied() -> None:
     assert issubclass(EmbeddingFailed, PolychromeError)
     assert str(EmbeddingFailed("x", "is away")) == "The embedding function 'x' is away; nothing was stored"
+
+
+def knn(query: Any, **more: Any) -> dict[str, Any]:
+    return {"$knn": {"query": query, **more}}
+
+
+async def test_texts_that_searches_look_for_are_embedded_once_each(lengths: Lengths) -> None:
+    embedders = Embedders({"default": lengths}, "default", timeout_s=10)
+    rank = {"$sum": [knn("xx"), {"$mul": [{"$val": 2}, knn("xx", limit=3)]}, knn([7, 8]), knn("xxxx")]}
+    body = read_search({"searches": [{"rank": rank}, {}, {"rank": knn("xx")}]}, can_embed=True)
+    first, second, third = (await with_query_vectors(embedders, new_collection(), body)).searches
+    assert lengths.asked == [["xx", "xxxx"]]
+    assert [found.query for found in first.knns] == [[2.0, 1.0], [2.0, 1.0], [7, 8], [4.0, 1.0]]
+    assert [found.limit for found in first.knns] == [16, 3, 16, 16]
+    assert (second.knns, third.knns[0].query) == ((), [2.0, 1.0])
+
+
+async def test_a_search_without_texts_asks_nobody(client: Client, lengths: Lengths) -> None:
+    await post(client, "search", {"searches": [{"rank": knn([1, 2])}]})
+    assert not lengths.asked
+
+
+async def test_a_text_is_looked_for_among_embeddings_alone(client: Client, lengths: Lengths) -> None:
+    status, answer = await post(client, "search", {"searches": [{"rank": knn("x", key="sparse")}]})
+    assert (status, answer["error"]) == (400, "InvalidArgumentError")
+    assert "searches[0].rank: A text can be looked for at #embedding only" in answer["message"]
+    assert not lengths.asked
+
+
+async def test_without_any_function_a_text_is_no_query(client: Client, shell: Any) -> None:
+    shell.embedders = Embedders({}, None, timeout_s=10)
+    status, answer = await post(client, "search", {"searches": [{"rank": knn("x")}]})
+    assert (status, answer["error"]) == (422, "ChromaError")
