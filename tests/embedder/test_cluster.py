@@ -2,6 +2,8 @@
 
 import re
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +15,8 @@ import pytest
 from tests.cluster.harness import Cluster, ClusterBuilder
 from tests.cluster.waiting import wait_until
 from tests.embedder.recorded import TEXTS, VECTORS, cosine_distances
+from tests.outside.paths import CHECKOUT
+from tests.test_examples import shown
 
 COLLECTIONS = "/api/v2/tenants/default_tenant/databases/default_database/collections"
 NOTES = {
@@ -102,6 +106,14 @@ def test_without_an_embedder_the_failure_is_clear_and_nothing_is_stored(embeddin
     finally:
         embedding.restart("embedder-1")
     assert http.post(f"{collection}/add", json={"ids": ["a"], "documents": ["x"]}).status_code == 201
+
+
+def test_the_example_prints_what_the_readme_shows(embedding: Cluster) -> None:
+    script = CHECKOUT / "examples" / "texts.py"
+    ran = subprocess.run([sys.executable, script, embedding.url], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == shown("texts output")
+    assert script.read_text().endswith(shown("texts script"))
 
 
 def embedded(cluster: Cluster) -> float:
