@@ -117,7 +117,8 @@ def _write(embeddings: JsonSchema, metadata: JsonSchema, required: tuple[str, ..
 
 def _embeddings(vector: JsonSchema, encoded: JsonSchema) -> JsonSchema:
     return {
-        "description": "All rows as numbers, or all as base64 of little-endian float32.",
+        "description": "All rows as numbers, or all as base64 of little-endian float32. Where the server embeds, a "
+        "document for every row may stand in their place.",
         "anyOf": [array(vector), array(encoded)],
     }
 
@@ -133,7 +134,13 @@ def _records() -> dict[str, JsonSchema]:
         "Delete": an_object(SELECTORS | {"limit": nullable(U32)}, ()),
         "Get": an_object(SELECTORS | {"limit": nullable(U32), "offset": nullable(U32), "include": INCLUDES}, ()),
         "Query": an_object(
-            SELECTORS | {"query_embeddings": array(VECTOR), "n_results": nullable(U32), "include": INCLUDES},
+            SELECTORS
+            | {
+                "query_embeddings": array(VECTOR),
+                "query_texts": array(TEXT) | {"description": "Instead of query_embeddings, where the server embeds."},
+                "n_results": nullable(U32),
+                "include": INCLUDES,
+            },
             ("query_embeddings",),
         ),
         "Search": an_object({"searches": array(JSON_OBJECT), "read_level": level}, ("searches",)),
