@@ -92,6 +92,22 @@ class Searcher:
             "matching": len(matching),
         }
 
+    def facets(self, where: Json | None, keys: Sequence[str], limit: int) -> Json:
+        """The most frequent values among the matching records, of arrays each element once; by type and value when
+        equally frequent.
+        """
+        found: Json = {}
+        for key in keys:
+            counts: dict[tuple[str, Any], int] = {}
+            for place in self.matching(where):
+                value = self._records[place].metadata.get(key)
+                values = value if isinstance(value, list) else [value]
+                for typed in {(type(one).__name__, one) for one in values if isinstance(one, str | int | float)}:
+                    counts[typed] = counts.get(typed, 0) + 1
+            order = sorted(counts.items(), key=lambda item: (-item[1], *item[0]))[:limit]
+            found[key] = [{"value": value, "count": count} for (_, value), count in order]
+        return found
+
     def matching(self, where: Json | None) -> list[int]:
         return [
             place for place, record in enumerate(self._records) if not where or matches(where, self._ids[place], record)
