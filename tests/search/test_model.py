@@ -4,6 +4,8 @@ from the log alone, from segments alone and from both.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ import pytest
 
 from shared.model import Op
 from shared.redis.keys import Keys
+from shared.rpc.messages import Shard
+from tests.memtable.model import Operation
 from tests.model.strategies import SPACES
+from tests.queryworker.world import Worker
 from tests.redis_server import RedisServer
-from tests.search.collection import Searched, open_searched
+from tests.search.collection import DirectWorkers, Searched, open_searched
 from tests.search.generate import Generator
 from tests.search.reference import Searcher
 
@@ -61,14 +66,14 @@ async def disturb(searched: Searched, generate: Generator) -> None:
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("seed", "ids"), [*((seed, 30) for seed in range(6)), (6, 250)])
 async def test_searches_answer_as_the_reference_does(
-    valkey_server: RedisServer, keys: Keys, tmp_path: Path, seed: int, shards: int
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path, seed: int, ids: int, shards: int
 ) -> None:
-    generate = Generator(seed)
+    generate = Generator(seed, ids)
     space = SPACES[seed % len(SPACES)]
     async with open_searched(valkey_server.url, keys, tmp_path, shards=shards, space=space) as searched:
-        await searched.write(Op.ADD, generate.rows(25))
+        await searched.write(Op.ADD, generate.rows(ids))
         for _ in range(4):
             await assert_answers(searched, [generate.search() for _ in range(12)])
             if generate.random.random() < 0.6:
@@ -77,3 +82,75 @@ async def test_searches_answer_as_the_reference_does(
                 await assert_answers(searched, [generate.search() for _ in range(12)])
             await disturb(searched, generate)
         await assert_answers(searched, [generate.search() for _ in range(12)])
+
+
+class WritingMeanwhile(DirectWorkers):
+    """Somebody else writes after the first `quiet` calls of a search."""
+
+    def __init__(self, worker: Worker, write: Callable[[], Coroutine[Any, Any, None]], quiet: int) -> None:
+        super().__init__(worker)
+        self._write = write
+        self._quiet = quiet
+        self._writing: asyncio.Future[None] | None = None
+
+    async def _call(self, method: str, shard: Shard, payload: bytes) -> memoryview:
+        if self.calls >= self._quiet:
+            self._writing = self._writing or asyncio.ensure_future(self._write())
+            await self._writing
+        return await super()._call(method, shard, payload)
+
+
+async def test_all_steps_of_a_search_over_several_shards_see_one_state(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    generate = Generator(1)
+    async with open_searched(valkey_server.url, keys, tmp_path, shards=3) as searched:
+        await searched.write(Op.ADD, generate.rows(25))
+        ids = list(searched.model.records)
+
+        async def remove_everything() -> None:
+            await searched.world.write([Operation(Op.DELETE, id_) for id_ in ids])
+
+        before = Searcher(dict(searched.model.records), "l2")
+        searched.workers = WritingMeanwhile(searched.world.worker, remove_everything, quiet=3)
+        search = {"rank": {"$knn": {"query": [0.0, 1.0, 3.0], "limit": 10}}, "order_by": [{"key": "n"}]}
+        answer = await searched.search({**search, "count": True})
+        expected = before.search(search)
+        assert answer["ids"] == [expected["ids"]]
+        assert answer["counts"] == [len(ids)]
+        assert (await searched.search(search))["ids"] == [[]]
+
+
+async def test_a_search_that_comes_too_late_for_its_state_begins_anew(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    generate = Generator(2)
+    async with open_searched(valkey_server.url, keys, tmp_path, shards=3) as searched:
+        await searched.write(Op.ADD, generate.rows(25))
+
+        async def rewrite_and_compact() -> None:
+            for worker_shard in list(searched.world.worker.shards._shards.values()):
+                await worker_shard.close()
+            searched.world.worker.shards._shards.clear()
+            await searched.delete(list(searched.model.records)[:5])
+            await searched.world.compact()
+
+        searched.workers = WritingMeanwhile(searched.world.worker, rewrite_and_compact, quiet=3)
+        search = {"rank": {"$knn": {"query": [0.0, 1.0, 3.0], "limit": 30}}}
+        answer = await searched.search(search)
+        assert answer["ids"] == [Searcher(searched.model.records, "l2").search(search)["ids"]]
+        assert searched.workers.calls > 6
+
+
+async def test_every_read_level_answers_and_the_default_sees_the_last_write(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    generate = Generator(3)
+    async with open_searched(valkey_server.url, keys, tmp_path) as searched:
+        for _ in range(3):
+            await searched.write(Op.UPSERT, generate.rows(5))
+            search = {"rank": {"$knn": {"query": [0.0, 1.0, 3.0], "limit": 30}}}
+            expected = Searcher(searched.model.records, "l2").search(search)["ids"]
+            for level in ("index_and_wal", "index_and_bounded_wal"):
+                assert (await searched.search(search, read_level=level))["ids"] == [expected]
+            assert set((await searched.search(search, read_level="index_only"))["ids"][0]) <= set(expected)
