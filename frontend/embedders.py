@@ -109,6 +109,12 @@ class Embedders:
         return name
 
 
+def names_function(collection: Collection) -> bool:
+    """Whether the collection itself selects one."""
+    function = collection.configuration.get("embedding_function")
+    return function is not None and function["type"] == "known"
+
+
 def _model_of(config: Any) -> str | None:
     """The model that a stored function asks for, by the member that the official clients write."""
     model = config.get("model_name") if isinstance(config, dict) else None

@@ -254,7 +254,7 @@ async def _query_now(
 
 async def _search(target: _Target, body: SearchBody, size: int | None) -> bytes:
     check_search(body.searches)
-    body = await with_query_vectors(target.shell.embedders, target.collection, body)
+    body = await with_query_vectors(target.shell, target.collection, body)
     return await target.read(lambda collection: _search_now(target.shell, collection, body, size))
 
 

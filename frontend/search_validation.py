@@ -28,6 +28,8 @@ U32 = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]
 
 FACET_VALUES_DEFAULT: Final = 10
 
+TEXT_REFUSED: Final = "rank: $knn: expected a vector"
+
 
 class _Limit(msgspec.Struct):
     offset: U32 = 0
@@ -115,7 +117,7 @@ def read_search(tree: Any, *, can_embed: bool = False) -> SearchBody:
     read_level = shaped(body.read_level, ReadLevel)
     searches = tuple(map(_read_payload, body.searches))
     if not can_embed and any(isinstance(knn.query, str) for payload in searches for knn in payload.knns):
-        raise wrong_shape("rank: $knn: expected a vector")
+        raise wrong_shape(TEXT_REFUSED)
     return SearchBody(searches, read_level)
 
 

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from frontend.body import wrong_shape
+from frontend.embedders import names_function
 from frontend.embeddings import Embeddings, Floats, RawEmbeddings, decode
 from frontend.offload import off_loop
+from frontend.search_validation import TEXT_REFUSED
 from frontend.write_validation import Write, check_lengths, check_values, refuse_fields
 from shared.errors import InvalidArgument
 from shared.search.model import EMBEDDING
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from frontend.embedders import Embedders
     from frontend.rank import GivenKnn
     from frontend.search_validation import SearchBody, SearchPayload
+    from frontend.shell import Shell
     from shared.catalog import Collection
 
 QUERY_TEXTS: Final = ("query_texts", "queryTexts")
@@ -79,16 +82,22 @@ async def with_embeddings(embedders: Embedders, collection: Collection, write: W
     return replace(write, embeddings=_column(vectors, present, len(documents)))
 
 
-async def with_query_vectors(embedders: Embedders, collection: Collection, body: SearchBody) -> SearchBody:
-    """The searches with vectors for the texts that their `$knn`s look for; each text is embedded once. Raises
-    InvalidArgument, and what embedding raises.
+async def with_query_vectors(shell: Shell, collection: Collection, body: SearchBody) -> SearchBody:
+    """The searches with vectors for the texts that their `$knn`s look for; each text is embedded once.
+
+    A collection that has no vectors yet and names no function says nothing of how texts become vectors: there a text is
+    as little of a query as it is for Chroma. Raises WrongShape then, InvalidArgument, and what embedding raises.
     """
     given = [knn for payload in body.searches for knn in payload.knns if isinstance(knn.query, str)]
     if not given:
         return body
     refuse_fields({f"searches[{index}].rank": _text_problem(payload) for index, payload in enumerate(body.searches)})
+    if collection.dimension is None and not names_function(collection):
+        collection = await shell.rows.refresh(collection)  # a cached row may be older than the first write
+        if collection.dimension is None:
+            raise wrong_shape(TEXT_REFUSED)
     texts = list(dict.fromkeys(str(knn.query) for knn in given))
-    vectors = dict(zip(texts, (await embedders.embed(collection, texts)).tolist(), strict=True))
+    vectors = dict(zip(texts, (await shell.embedders.embed(collection, texts)).tolist(), strict=True))
 
     def embedded(knn: GivenKnn) -> GivenKnn:
         return replace(knn, query=vectors[knn.query]) if isinstance(knn.query, str) else knn

@@ -232,15 +232,28 @@ def knn(query: Any, **more: Any) -> dict[str, Any]:
     return {"$knn": {"query": query, **more}}
 
 
-async def test_texts_that_searches_look_for_are_embedded_once_each(lengths: Lengths) -> None:
-    embedders = Embedders({"default": lengths}, "default", timeout_s=10)
+async def test_texts_that_searches_look_for_are_embedded_once_each(shell: Any, lengths: Lengths) -> None:
     rank = {"$sum": [knn("xx"), {"$mul": [{"$val": 2}, knn("xx", limit=3)]}, knn([7, 8]), knn("xxxx")]}
     body = read_search({"searches": [{"rank": rank}, {}, {"rank": knn("xx")}]}, can_embed=True)
-    first, second, third = (await with_query_vectors(embedders, new_collection(), body)).searches
+    first, second, third = (await with_query_vectors(shell, shell.rows.collection, body)).searches
     assert lengths.asked == [["xx", "xxxx"]]
     assert [found.query for found in first.knns] == [[2.0, 1.0], [2.0, 1.0], [7, 8], [4.0, 1.0]]
     assert [found.limit for found in first.knns] == [16, 3, 16, 16]
     assert (second.knns, third.knns[0].query) == ((), [2.0, 1.0])
+
+
+async def test_a_collection_that_says_nothing_of_vectors_refuses_texts(
+    client: Client, shell: Any, lengths: Lengths
+) -> None:
+    unwritten = new_collection()
+    shell.rows.collection = shell.rows.current = unwritten
+    status, answer = await post(client, "search", {"searches": [{"rank": knn("x")}]})
+    assert (status, answer["error"]) == (422, "ChromaError")
+    function = {"type": "known", "name": "default", "config": {}}
+    named = replace(unwritten, configuration=unwritten.configuration | {"embedding_function": function})
+    shell.rows.collection = shell.rows.current = named
+    status, answer = await post(client, "search", {"searches": [{"rank": knn("x")}]})
+    assert (status, answer["ids"]) == (200, [[]])
 
 
 async def test_a_search_without_texts_asks_nobody(client: Client, lengths: Lengths) -> None:
