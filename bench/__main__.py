@@ -1,71 +1,131 @@
-"""`python -m bench`: both servers, one run, one table."""
+"""`python -m bench [parts]`: part after part, results merged with those of earlier runs, the page written."""
 
 import argparse
-import os
+import subprocess
 import sys
-import tempfile
 import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
-from bench.data import Dataset, debian, synthetic
-from bench.load import generator
-from bench.report import machine, table
-from bench.servers import chroma, polychrome
-from bench.suite import Effort, Suite
+from bench import page
+from bench.programme import PARTS, STAGES, Part, StagePlan, chosen
+from bench.series import PartResult, Results, Series
+from bench.stage import FULL, QUICK, Effort, Setting, Stage, say, stage
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-QUICK = Effort(runs=1, seconds=1.0, ingest_rows=4000, upserts=100)
-FULL = Effort(runs=3, seconds=3.0, ingest_rows=10_000, upserts=500)
-QUICK_ROWS = 5000
+ROOT: Final = Path(__file__).resolve().parents[1]
+DATA: Final = ROOT.parent / "shared" / "data"
+BUILD: Final = ROOT / "build" / "bench"
 
 
 def main() -> None:
     options = _options()
-    effort = QUICK if options.quick else FULL
-    dataset = _dataset(options)
-    began_s, load_before = time.monotonic(), os.getloadavg()[0]
-    with (
-        tempfile.TemporaryDirectory(prefix="bench-", dir=options.directory) as directory,
-        generator() as load,
-        chroma(options.chroma, Path(directory) / "chroma") as theirs,
-        polychrome(Path(directory) / "polychrome", options.up) as ours,
-    ):
-        print(f"{theirs.name} at {theirs.url}, {ours.name} at {ours.url}, {len(dataset):,} rows", file=sys.stderr)
-        figures = Suite((theirs, ours), load, dataset, effort).run()
-    text = (
-        f"{dataset.name}: {len(dataset):,} rows of {dataset.vectors.shape[1]} dimensions; {machine()};"
-        f" load average {load_before:.1f} at the start; medians of {effort.runs} runs;"
-        f" {time.monotonic() - began_s:.0f} s in all\n\n{table(figures)}\n"
+    effort = _effort(options)
+    setting = Setting(effort, None if options.alone else options.chroma, options.directory, BUILD, options.up)
+    results_path = BUILD / f"{effort.name}.json"
+    run = Run(setting, options, Results.read(results_path), results_path)
+    for plan, parts in chosen(options.parts):
+        run.stage(plan, parts)
+    target = ROOT / "docs" if effort is FULL else BUILD / effort.name
+    print(page.write(run.results, target, BUILD / "simulation.md"))
+    sys.exit(1 if run.failed else 0)
+
+
+class Run:
+    """Does the parts; what fails is noted, and the rest goes on. Results are on disk after each part."""
+
+    def __init__(self, setting: Setting, options: argparse.Namespace, results: Results, path: Path) -> None:
+        self.results = results
+        self.failed = False
+        self._setting = setting
+        self._options = options
+        self._path = path
+
+    def stage(self, plan: StagePlan, parts: Sequence[Part]) -> None:
+        left = list(parts)
+        try:
+            say(f"{plan.name}: {', '.join(part.name for part in parts)}")
+            dataset = plan.dataset(self._setting.effort, self._options.data)
+            with_chroma = plan.with_chroma or self._options.chroma_at_a_million
+            with stage(self._setting, dataset, filled=plan.filled, with_chroma=with_chroma) as opened:
+                while left:
+                    self._part(left[0], opened)
+                    left.pop(0)
+                    opened.revive()
+        except Exception as error:  # the other stages go on
+            for part in left:
+                self._note(part, 0.0, [], f"the stage failed: {_text(error)}")
+
+    def _part(self, part: Part, opened: Stage) -> None:
+        say(f" {part.name} ({opened.effort.name})")
+        began_s = time.monotonic()
+        series: list[Series] = []
+        error = None
+        try:
+            series.extend(part.measure(opened))
+        except Exception as failure:  # the other parts go on, and what was measured is kept
+            ends = [
+                f"\n{server.name} ended; its log:\n{server.log_end()}" for server in opened.servers if server.ended()
+            ]
+            error = _text(failure) + "".join(ends)
+        datasets = {data.key: f"{len(data):,} rows: {data.title}" for data in (opened.dataset, *opened.others)}
+        self._note(part, time.monotonic() - began_s, series, error, datasets)
+
+    def _note(
+        self, part: Part, took_s: float, series: list[Series], error: str | None, datasets: dict[str, str] | None = None
+    ) -> None:
+        when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
+        effort = self._setting.effort.name
+        result = PartResult(when, effort, _commit(), took_s, datasets or {}, series, error)
+        if error is not None:
+            self.failed = True
+            say(f" {part.name} FAILED: {error}")
+        self.results.parts[part.name] = result
+        self.results.parts = {name: self.results.parts[name] for name in PARTS if name in self.results.parts}
+        self.results.write(self._path)
+        say(f" {part.name}: {took_s:.0f} s")
+
+
+def _text(error: Exception) -> str:
+    return "".join(traceback.format_exception(error, limit=-4))[-3000:]
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ("git", "rev-parse", "--short", "HEAD"), cwd=ROOT, capture_output=True, text=True, check=False
     )
-    print(text)
-    if options.output is not None:
-        options.output.write_text(text, encoding="utf-8")
+    return done.stdout.strip() or "unknown"
+
+
+def _effort(options: argparse.Namespace) -> Effort:
+    """Results of another effort than the full one stay apart."""
+    changed = {key: value for key in ("runs", "ingest_runs", "seconds") if (value := getattr(options, key)) is not None}
+    effort = QUICK if options.quick else FULL
+    return replace(effort, name=f"{effort.name}-tried", **changed) if changed else effort
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Polychrome beside a real Chroma server.")
-    parser.add_argument("--rows", type=int, default=None, help="only the first so many rows")
-    parser.add_argument("--quick", action="store_true", help=f"one short run of everything on {QUICK_ROWS:,} rows")
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of the Debian catalogue")
-    parser.add_argument("--synthetic", action="store_true", help="made-up rows instead of the catalogue")
-    parser.add_argument("--chroma", type=Path, default=Path(sys.executable).with_name("chroma"), help="the program")
     parser.add_argument(
-        "--directory", type=Path, default=None, help="where the servers keep their data (default: /tmp)"
+        "parts", nargs="*", metavar="part", help=f"all, or of: {' '.join(PARTS)}; or stages: {' '.join(STAGES)}"
     )
-    parser.add_argument("--output", type=Path, default=None, help="write the table there too")
-    parser.add_argument("up", nargs="*", help="after --: options for `polychrome up`")
+    parser.add_argument("--quick", action="store_true", help="little data, one short run; the page stays in build/")
+    parser.add_argument("--runs", type=int, help="instead of the effort's; the page stays in build/ then")
+    parser.add_argument("--ingest-runs", type=int, help="the same")
+    parser.add_argument("--seconds", type=float, help="the same")
+    parser.add_argument("--page-only", dest="parts", action="store_const", const=["page"], help="from earlier results")
+    parser.add_argument("--alone", action="store_true", help="without Chroma")
+    parser.add_argument("--chroma-at-a-million", action="store_true", help="fill Chroma with the large dataset, too")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the Debian catalogue")
+    parser.add_argument("--chroma", type=Path, default=Path(sys.executable).with_name("chroma"), help="the program")
+    parser.add_argument("--directory", type=Path, default=None, help="where servers keep their data (default: /tmp)")
+    parser.add_argument(
+        "--up", nargs="*", default=[], help="options for `polychrome up`, without their dashes in front"
+    )
     return parser.parse_args()
-
-
-def _dataset(options: argparse.Namespace) -> Dataset:
-    rows = options.rows or (QUICK_ROWS if options.quick else None)
-    if options.synthetic:
-        return synthetic(rows or 60_000, dimension=384)
-    if not (options.data / "debian-packages.parquet").exists():
-        sys.exit(
-            f"no debian-packages.parquet in {options.data}: name its folder with --data, or ask for --synthetic rows"
-        )
-    return debian(options.data, rows)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
-_MIB: Final = 1024
+_KIB_PER_MIB: Final = 1024
 
 
 def family(root_pid: int) -> list[int]:
@@ -28,14 +29,20 @@ def cpu_s(pids: list[int]) -> float:
     return sum(sum(map(int, fields[11:15])) for pid in pids if (fields := _stat(pid))) / _TICKS_PER_S
 
 
-def memory_mib(pids: list[int]) -> float:
-    """Proportional set size: pages that several processes share count once."""
-    total = 0
+def memory_mib(pids: list[int]) -> dict[str, float]:
+    """Proportional set size by process: pages that several share count once. Processes of the same name are summed."""
+    found: dict[str, float] = {}
     for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1])
-    return total / _MIB
+        with suppress(FileNotFoundError, ProcessLookupError):
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            kib = sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+            found[_name(pid)] = found.get(_name(pid), 0.0) + kib / _KIB_PER_MIB
+    return found
+
+
+def alive(pid: int) -> bool:
+    """Whether it still holds anything: a dead child that nobody waited for does not."""
+    return bool(fields := _stat(pid)) and fields[0] != "Z"
 
 
 def wait_until_idle(root_pid: int, timeout_s: float, window_s: float = 0.25, share: float = 0.08) -> float:
@@ -63,3 +70,9 @@ def _stat(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except (FileNotFoundError, ProcessLookupError):
         return []
+
+
+def _name(pid: int) -> str:
+    """The module for `python -m module`, else the program."""
+    argv = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    return argv[argv.index("-m") + 1] if "-m" in argv else Path(argv[0].split()[0]).name

@@ -1,4 +1,4 @@
-"""The named steps of a job: what the log shows at debug level, and where fault tests stop a compactor."""
+"""The named steps of jobs: what the log shows at debug level, and where fault tests stop a compactor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ log = get_logger(__name__)
 
 
 class Step(enum.StrEnum):
-    """A step is reached when what it says is done."""
+    """Of a compaction. A step is reached when what it says is done."""
 
     CLAIMED = "claimed"
     READ = "read"
@@ -23,11 +23,23 @@ class Step(enum.StrEnum):
     COMMITTED = "committed"
 
 
+class RebuildStep(enum.StrEnum):
+    """Of a rebuild, whose shard is said to be -1."""
+
+    SOWN = "sown"
+    COPIED = "copied"
+    FENCED = "fenced"
+    SWITCHED = "switched"
+
+
+AnyStep = Step | RebuildStep
+
+
 @dataclass(frozen=True, slots=True)
 class Pause:
     """How long to stop at a step."""
 
-    step: Step
+    step: AnyStep
     seconds: float
 
 
@@ -36,9 +48,10 @@ def parse_pause(text: str) -> Pause | None:
     if not text:
         return None
     name, _, seconds = text.partition(":")
-    if name not in set(Step):
-        raise ValueError(f"expected <step>:<seconds> with a step of {', '.join(Step)}")
-    return Pause(Step(name), float(seconds))
+    steps: dict[str, AnyStep] = {step.value: step for step in (*Step, *RebuildStep)}
+    if name not in steps:
+        raise ValueError(f"expected <step>:<seconds> with a step of {', '.join(steps)}")
+    return Pause(steps[name], float(seconds))
 
 
 class Checkpoints:
@@ -48,7 +61,7 @@ class Checkpoints:
         self._clock = clock
         self._pause = pause
 
-    async def reached(self, step: Step, collection: str, shard: int) -> None:
+    async def reached(self, step: AnyStep, collection: str, shard: int) -> None:
         log.debug("step", step=str(step), collection=collection, shard=shard)
         if self._pause is not None and self._pause.step is step:
             await self._clock.sleep(self._pause.seconds)

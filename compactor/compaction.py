@@ -40,6 +40,7 @@ from compactor.checkpoints import Checkpoints, Step
 from compactor.fold import Fold, Superseded, fold
 from compactor.policy import Part, plan
 from compactor.proof import prove
+from compactor.seeds import borrows
 from shared.clock import Clock
 from shared.commits import CommitNumbers
 from shared.errors import Corrupt, Gone, PolychromeError
@@ -189,7 +190,8 @@ class Compactor:
         [state] = await self._log.states([(collection, shard)])
         if state is None or state.deleted:
             raise Gone(f"collection {collection} was deleted")
-        if not state.uncompacted:
+        building = await self._borrows(collection, state)
+        if not state.uncompacted and not building:
             return Ending.NOTHING
         settled = await settle(self._objects, self._log.commit, collection, shard, state.pointer)
         if not isinstance(settled, int):
@@ -201,7 +203,7 @@ class Compactor:
                 self._log, collection, shard, state.pointer, old.stack(), state.dimension,
                 self._effort.fold_bytes, progress.check,
             )  # fmt: skip
-            if folded is None:
+            if not folded.operations and not building:
                 return Ending.NOTHING
             await progress.reached(Step.FOLDED)
             product = await asyncio.to_thread(self._make, progress, old, folded, folder)
@@ -210,6 +212,12 @@ class Compactor:
             await progress.reached(Step.UPLOADED)
             return await self._publish(progress, old, folded, product, settled)
 
+    async def _borrows(self, collection: str, state: ShardState) -> bool:
+        """Whether the shard is being built and has to get segments of its own, be there something in the log or not."""
+        if not state.building or state.pointer is None:
+            return False
+        return borrows(await self._manifests.load(collection, state.number, state.pointer))
+
     @contextlib.asynccontextmanager
     async def _opened(self, collection: str, shard: int, state: ShardState) -> AsyncIterator[_Old]:
         """The committed manifest and its segments, fetched and verified, held until the end."""
@@ -217,7 +225,7 @@ class Compactor:
             manifest = await self._manifests.load(collection, shard, state.pointer) if state.pointer else None
             refs = manifest.segments if manifest else []
             folders = [await stack.enter_async_context(self._cache.hold(ref.info)) for ref in refs]
-            sources = await asyncio.to_thread(_open_sources, refs, folders)
+            sources = await asyncio.to_thread(open_sources, refs, folders)
             yield _Old(state, manifest, sources)
 
     @contextlib.asynccontextmanager
@@ -330,7 +338,7 @@ def _version(manifest: Manifest | None) -> int:
     return manifest.version if manifest else 0
 
 
-def _open_sources(refs: Sequence[SegmentRef], folders: Sequence[Path]) -> list[Source]:
+def open_sources(refs: Sequence[SegmentRef], folders: Sequence[Path]) -> list[Source]:
     return [
         Source(folder, open_segment(folder, ref.info, graph=False), ref.bitmap())
         for ref, folder in zip(refs, folders, strict=True)

@@ -18,6 +18,13 @@ def _parse_lease(text: str) -> float:
     return value
 
 
+def _parse_nice(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 19:
+        raise ValueError("expected 0 to 19")
+    return value
+
+
 @dataclass(frozen=True)
 class CompactorConfig(ProcessConfig):
     """One compactor."""
@@ -58,6 +65,12 @@ class CompactorConfig(ProcessConfig):
         "Less brings rows into the index sooner, more copies large segments less often.",
         default=64 * 1024**2,
         parse=parse_positive,
+    )
+    nice: int = setting(
+        "POLYCHROME_COMPACTOR_NICE",
+        "By how much this process gives way to others of the machine, 0 to 19; `polychrome up` sets 10.",
+        default=0,
+        parse=_parse_nice,
     )
     pause_at: Pause | None = setting(
         "POLYCHROME_COMPACTOR_PAUSE_AT",

@@ -8,8 +8,8 @@
 3. Apply an append only when its last entry is here.
 4. Stop at the end of the log, or behind the append that reaches the limit of bytes.
 
-At the end of the log everything below the collection's head is covered, because the state is of the same moment as the
-last page.
+At the end of the log everything below the collection's head is covered (of a shard that is being built: below what was
+copied), because the state is of the same moment as the last page.
 """
 
 from __future__ import annotations
@@ -71,10 +71,8 @@ async def fold(
     dimension: int | None,
     bytes_max: int,
     check: Callable[[], None],
-) -> Fold | None:
-    """Folds the log after `pointer`; None when there is nothing after it. Raises Superseded, Gone, Corrupt,
-    Unavailable.
-    """
+) -> Fold:
+    """Folds the log after `pointer`. Raises Superseded, Gone, Corrupt, Unavailable."""
     covered = pointer.covers if pointer else FIRST_POSITION
     memtable = Memtable(base, dimension)
     after, waiting = after_position(covered), list[Entry]()
@@ -84,9 +82,9 @@ async def fold(
         check()
         page = await log.read(collection, shard, after, PAGE_BYTES)
         _check_state(page.state, collection, pointer)
-        _check_chain(page, after, covered if first_page else None)
+        check_chain(page, after, covered if first_page else None)
         first_page = False
-        ready, waiting = _whole_appends([*waiting, *page.entries])
+        ready, waiting = whole_appends([*waiting, *page.entries])
         await asyncio.to_thread(_apply, memtable, ready)
         operations += sum(entry.count for entry in ready)
         taken += sum(len(entry.payload) for entry in page.entries)
@@ -98,9 +96,7 @@ async def fold(
         if complete:
             if waiting:
                 raise Corrupt(f"the append at {waiting[0].first} of {collection}/{shard} has no end")
-            covers = page.state.head
-    if not operations:
-        return None
+            covers = page.state.reach
     tail = await asyncio.to_thread(_live_table, memtable)
     killed = {segment: BitMap(rows) for segment, rows in memtable.killed().items() if len(rows)}
     return Fold(covers, complete, operations, memtable.dimension, tail, killed)
@@ -109,11 +105,13 @@ async def fold(
 def _check_state(state: ShardState, collection: str, pointer: Pointer | None) -> None:
     if state.deleted:
         raise Gone(f"collection {collection} was deleted")
+    if not state.serves and not state.building:
+        raise Superseded(f"the collection has other shards than {state.number} by now")
     if state.pointer != pointer:
         raise Superseded(f"the newest manifest is {state.pointer}, not {pointer}")
 
 
-def _check_chain(page: ShardRead, after: str, covered: int | None) -> None:
+def check_chain(page: ShardRead, after: str, covered: int | None) -> None:
     """That the page continues what was read (on the first page: what the manifest covers) and ends where the stream
     does.
 
@@ -131,7 +129,7 @@ def _check_chain(page: ShardRead, after: str, covered: int | None) -> None:
             raise Corrupt(f"the log has a gap: it ends at {newest}, but {page.state.tail} was written")
 
 
-def _whole_appends(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+def whole_appends(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
     """The entries up to the last end of an append, and those after it."""
     for place in range(len(entries), 0, -1):
         if entries[place - 1].last:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import os
 import shutil
 import socket
 import uuid
@@ -17,10 +18,12 @@ from prometheus_client import Counter, Gauge
 from compactor.checkpoints import Checkpoints, Step
 from compactor.compaction import Abandon, Abandoned, Compactor, Effort, Ending
 from compactor.config import CompactorConfig
+from compactor.rebuild import Rebuilder
 from shared.clock import Clock, SystemClock
 from shared.errors import Corrupt, Gone, Unavailable
-from shared.log.jobs import Job, Jobs
+from shared.log.jobs import REBUILD, Job, Jobs
 from shared.log.log import Log
+from shared.log.rebuild import Rebuilds
 from shared.membership import Member, Membership
 from shared.objects.open import open_store, verify_conditional_create
 from shared.redis.fence import open_verified_redis
@@ -45,6 +48,7 @@ class CompactorService:
         self,
         jobs: Jobs,
         compactor: Compactor,
+        rebuilder: Rebuilder,
         checkpoints: Checkpoints,
         clock: Clock,
         config: CompactorConfig,
@@ -52,6 +56,7 @@ class CompactorService:
     ) -> None:
         self._jobs = jobs
         self._compactor = compactor
+        self._rebuilder = rebuilder
         self._checkpoints = checkpoints
         self._clock = clock
         self._config = config
@@ -129,10 +134,10 @@ class CompactorService:
         where = {"collection": job.collection_id, "shard": job.shard}
         try:
             await self._checkpoints.reached(Step.CLAIMED, job.collection_id, job.shard)
-            while True:
-                ending = await self._compactor.compact(job.collection_id, job.shard, abandon)
-                if ending not in (Ending.PARTIAL, Ending.COMPLETED) or await self._should_yield():
-                    break
+            if job.shard == REBUILD:
+                await self._rebuilder.step(job.collection_id)
+            else:
+                await self._compact(job, abandon)
         except Gone:
             log.info("the collection was deleted", **where)
         except Abandoned:
@@ -153,6 +158,12 @@ class CompactorService:
             renewal.cancel()
             await asyncio.gather(renewal, return_exceptions=True)
         return True
+
+    async def _compact(self, job: Job, abandon: Abandon) -> None:
+        while True:
+            ending = await self._compactor.compact(job.collection_id, job.shard, abandon)
+            if ending not in (Ending.PARTIAL, Ending.COMPLETED) or await self._should_yield():
+                return
 
     async def _should_yield(self) -> bool:
         """Whether to leave the rest of a shard for later: one that is written faster than it is compacted would keep
@@ -178,6 +189,7 @@ class CompactorService:
 @contextlib.asynccontextmanager
 async def open_service(config: CompactorConfig) -> AsyncIterator[CompactorService]:
     """Opens scratch space, object storage and the log. Raises Unavailable while one of them is away."""
+    os.nice(config.nice)  # before there are threads: they inherit it
     clock = SystemClock()
     with _scratch(config.scratch_dir) as (building, cached):
         keys = Keys(config.redis_prefix)
@@ -186,18 +198,13 @@ async def open_service(config: CompactorConfig) -> AsyncIterator[CompactorServic
             cache = SegmentCache(objects, cached, config.cache_bytes)
             await cache.open()
             checkpoints = Checkpoints(clock, config.pause_at)
-            compactor = Compactor(
-                Log(redis, keys),
-                objects,
-                cache,
-                building,
-                checkpoints,
-                clock,
-                Effort(config.threads, config.fold_bytes),
-                config.process_id,
-            )
+            shard_log, jobs, name = Log(redis, keys), Jobs(redis, keys), config.process_id
+            effort = Effort(config.threads, config.fold_bytes)
+            compactor = Compactor(shard_log, objects, cache, building, checkpoints, clock, effort, name)
+            rebuilds = Rebuilds(redis, keys)
+            rebuilder = Rebuilder(shard_log, rebuilds, jobs, objects, cache, checkpoints, clock, name)
             membership = Membership(redis, keys, "compactor")
-            yield CompactorService(Jobs(redis, keys), compactor, checkpoints, clock, config, membership)
+            yield CompactorService(jobs, compactor, rebuilder, checkpoints, clock, config, membership)
 
 
 @contextlib.contextmanager

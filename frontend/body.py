@@ -12,6 +12,7 @@ in that way, the exact and slow parse decides.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
 from collections.abc import Iterable
@@ -20,10 +21,12 @@ from typing import Any, Final, TypeVar
 import aiohttp
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import orjson
 from aiohttp import web
 
 from frontend.errors import BodyTimeout, BrokenBody
+from frontend.number_rows import parse_with_rows
 from frontend.request import Request
 from shared.errors import BodyTooLarge, MalformedBody, UnsupportedMediaType, WrongShape
 
@@ -38,6 +41,10 @@ PARSE_IN_THREAD_BYTES: Final = 256 * 1024
 BROKEN: Final = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, web.RequestPayloadError, OSError)
 """What reading raises when the client hangs up or sends chunks that are none."""
 
+SHORT_BYTES_MAX: Final = 16 * 1024
+QUOTES_FEW: Final = 200
+"""Within these it is quicker to take the text apart at its quotes than to begin with columns."""
+
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _MALFORMED: Final = "Failed to parse the request body as JSON: "
@@ -45,13 +52,15 @@ _WRONG_SHAPE: Final = "Failed to deserialize the JSON body into the target type:
 _JSON_TYPE: Final = re.compile(r"application/(?:json|[^;/\s]+\+json)\s*(?:;.*)?", re.ASCII | re.IGNORECASE | re.DOTALL)
 _BLANK_BEFORE_COLON: Final = re.compile(rb'"[ \t\r\n]+:')
 _BLANKS_END: Final = ord(" ")  # the other blanks come before it, and nothing else of a JSON text outside of strings
-_QUOTE: Final = ord('"')
+_CONTAINERS: Final = frozenset({dict, list})
+_QUOTE: Final = b'"'
 _BACKSLASH: Final = ord("\\")
 _COLON: Final = ord(":")
 
 
-async def read_json(request: Request) -> Any:
-    """The body as a tree of dicts, lists, strings, numbers, booleans and None.
+async def read_json(request: Request, rows: str | None = None) -> Any:
+    """The body as a tree of dicts, lists, strings, numbers, booleans and None. Rows of numbers in the member `rows` may
+    come as NumberRows.
 
     Integers beyond 64 bits arrive as floats. Raises UnsupportedMediaType, BodyTooLarge, BodyTimeout, BrokenBody,
     MalformedBody, and WrongShape for a repeated member.
@@ -60,8 +69,8 @@ async def read_json(request: Request) -> Any:
     data = await read_bytes(request)
     if len(data) >= PARSE_IN_THREAD_BYTES:
         await request.bodies.parsed.take(request.protocol, len(data))
-        return await asyncio.to_thread(parse, data)
-    return parse(data)
+        return await asyncio.to_thread(parse, data, rows)
+    return parse(data, rows)
 
 
 def check_content_type(request: Request) -> None:
@@ -111,40 +120,68 @@ def _too_large() -> BodyTooLarge:
     return BodyTooLarge("Failed to buffer the request body: length limit exceeded")
 
 
-def parse(data: bytes) -> Any:
-    """The JSON text as a tree; see the module's text for what else is checked."""
-    try:
-        tree = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise MalformedBody(f"{_MALFORMED}{error.msg} at line {error.lineno} column {error.colno}") from None
-    if not _surely_unrepeated(tree, data):
+def parse(data: bytes, rows: str | None = None) -> Any:
+    """The JSON text as a tree; see the module's text for what else is checked, and `read_json` for `rows`."""
+    tree = None if rows is None else parse_with_rows(data, rows)
+    if tree is None:
+        tree = _parse_any(data)
+    elif not any(type(value) in _CONTAINERS for value in tree.values()):
+        return tree  # its own members were looked at, and there are no others
+    # Raises MalformedBody for a tree that is too deep.
+    if _count_members(tree) != _count_names(data):
         _find_repeated(data)
     return tree
 
 
-def _surely_unrepeated(tree: Any, data: bytes) -> bool:
-    """False means «don't know». Raises MalformedBody for a tree that is too deep."""
-    return _count_members(tree) == _count_names(data)
+def _parse_any(data: bytes) -> Any:
+    # A text of nothing but brackets makes millions of lists while nobody else gets to run. The collector would look
+    # through all of them again and again, for garbage that cannot be there, and that takes as long once more.
+    collecting = len(data) >= PARSE_IN_THREAD_BYTES and gc.isenabled()
+    if collecting:
+        gc.disable()
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise MalformedBody(f"{_MALFORMED}{error.msg} at line {error.lineno} column {error.colno}") from None
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _count_names(data: bytes) -> int | None:
-    """Member names in a correct JSON text; None when it has what is not counted here.
+    """Member names in a correct JSON text; None when blanks stand before a colon, which the columns do not look behind.
 
-    A quote behind a backslash stands inside a string. All others open and close strings in turn, so every second one
-    closes, and a closed string before a colon is a name. Not counted: a quote behind two backslashes, which may or may
-    not close, and blanks before a colon.
+    Without backslashes every quote opens or closes a string, in turn, and a closed string before a colon is a name.
     """
+    if len(data) > SHORT_BYTES_MAX or b"\\" in data or data.count(_QUOTE) > QUOTES_FEW:
+        return _count_names_in_columns(data)
+    return sum(text.lstrip().startswith(b":") for text in data.split(_QUOTE)[2::2])
+
+
+def _count_names_in_columns(data: bytes) -> int | None:
+    """The same for texts of any length. A quote behind an odd number of backslashes stands inside a string."""
     text = np.frombuffer(data, np.uint8)
-    quotes = np.flatnonzero(text == _QUOTE)
+    quotes = np.flatnonzero(text == ord(_QUOTE))
     escaped = text.take(quotes - 1, mode="clip") == _BACKSLASH
     if escaped.any():
-        if (text.take(quotes[escaped] - 2, mode="clip") == _BACKSLASH).any():
-            return None
+        places = np.flatnonzero(escaped)
+        places = places[text.take(quotes[places] - 2, mode="clip") == _BACKSLASH]
+        if len(places):
+            escaped[places] = _backslashes_before(text, quotes[places]) % 2 == 1
         quotes = quotes[~escaped]
     following = text.take(quotes[1::2] + 1, mode="clip")
     if (following <= _BLANKS_END).any() and _BLANK_BEFORE_COLON.search(data):
         return None
     return int(np.count_nonzero(following == _COLON))
+
+
+def _backslashes_before(text: npt.NDArray[np.uint8], places: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """How many backslashes end right before each place: at least one."""
+    found = np.flatnonzero(text == _BACKSLASH)
+    begins = np.diff(found, prepend=-2) != 1
+    run = np.cumsum(begins) - 1
+    lengths: npt.NDArray[np.intp] = places - found[begins][run[np.searchsorted(found, places - 1)]]
+    return lengths
 
 
 def _count_members(tree: Any) -> int:

@@ -57,6 +57,12 @@ class FrontendConfig(ProcessConfig):
         default=limits.SHARDS_MAX,
         parse=parse_shards,
     )
+    replicas: int = setting(
+        "POLYCHROME_FRONTEND_REPLICAS",
+        "Query workers that share the reads of a shard when the best one is busy; at most as many as there are.",
+        default=2,
+        parse=parse_positive,
+    )
     body_bytes_max: int = setting(
         "POLYCHROME_FRONTEND_BODY_BYTES_MAX",
         "Longest request body; larger ones are answered with 413.",

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pybase64
 
 from frontend.body import wrong_shape
+from frontend.number_rows import NumberRows
 from shared.errors import InvalidArgument
 
 Floats = npt.NDArray[np.float32]
@@ -29,17 +30,13 @@ _ZERO_BITS: Final = ord("A")
 
 @dataclass(frozen=True, slots=True)
 class RawEmbeddings:
-    """A column of the right shape. `rows` are the ones that are not null, all text or all lists of numbers; `present`
-    holds their places among the `count` rows of the column, None when all rows are there.
+    """A column of the right shape. `rows` are the ones that are not null, all text or all numbers; `present` holds
+    their places among the `count` rows of the column, None when all rows are there.
     """
 
-    rows: list[Any]
+    rows: list[Any] | NumberRows
     present: npt.NDArray[np.int64] | None
     count: int
-
-    @property
-    def encoded(self) -> bool:
-        return bool(self.rows) and type(self.rows[0]) is str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +64,8 @@ class Embeddings:
 
 def read_embeddings(column: Any, *, encoded_allowed: bool = True, nulls_allowed: bool = False) -> RawEmbeddings:
     """Check the shape of a column. Raises WrongShape."""
+    if isinstance(column, NumberRows):
+        return RawEmbeddings(column, None, len(column.lengths))
     if type(column) is not list:
         raise wrong_shape("embeddings: expected a list of vectors")
     present = None
@@ -88,7 +87,13 @@ def read_embeddings(column: Any, *, encoded_allowed: bool = True, nulls_allowed:
 
 def decode(raw: RawEmbeddings) -> Embeddings:
     """Decode base64, or round numbers to float32 (too large ones become infinite). Raises InvalidArgument."""
-    values, widths = _decode_base64(raw.rows) if raw.encoded else _round_numbers(raw.rows)
+    rows = raw.rows
+    if isinstance(rows, NumberRows):
+        values, widths = rows.values, tuple(dict.fromkeys(rows.lengths))
+    elif rows and type(rows[0]) is str:
+        values, widths = _decode_base64(rows)
+    else:
+        values, widths = _round_numbers(rows)
     return Embeddings(values, widths, raw.present, raw.count)
 
 

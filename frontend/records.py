@@ -6,9 +6,7 @@ collection, then the values.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -21,8 +19,8 @@ from frontend.embeddings import Embeddings, RawEmbeddings, read_embeddings
 from frontend.offload import off_loop
 from frontend.params import query_read_level
 from frontend.request import Request
-from frontend.router import Route
-from frontend.rows import missing
+from frontend.router import Handler, Route
+from frontend.rows import check_collection_id, missing
 from frontend.schema import check_filterable
 from frontend.search_requests import check_indexes, empty_body, searches_of
 from frontend.search_validation import SearchBody, check_search, read_search
@@ -60,6 +58,8 @@ class _Selectors(msgspec.Struct):
 
     async def selection(self, size: int | None) -> Selection:
         """`size`: bytes of the body. Raises InvalidArgument."""
+        if self.where is None and self.where_document is None:
+            return Selection(self.ids)
         if "regex" in f"{self.where}{self.where_document}":
             size = None  # a pattern of a few bytes may take long to compile
         return Selection(self.ids, await off_loop(size, parse_filters, self.where, self.where_document))
@@ -80,37 +80,35 @@ class _Query(_Selectors):
     include: list[Include] = msgspec.field(default_factory=lambda: list(QUERY_DEFAULT))
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """The collection that a request names, found."""
-
-    shell: Shell
-    collection: Collection
-
-    async def read(self, ask: Callable[[Collection], Awaitable[Result]]) -> Result:
-        """The answer of `ask`, which is asked again when the collection turns out to have other shards by now."""
-        collection = self.collection
-        for _ in range(STALE_ROWS_MAX):
-            try:
-                return await ask(collection)
-            except StaleGeneration:
-                collection = await self.shell.rows.refresh(collection)
-        return await ask(collection)
-
-
 def routes() -> list[Route]:
-    # Matched one after the other: what is asked most comes first.
     base = "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection_id}"
+    posts = {
+        "query": query,
+        "get": get,
+        "add": add,
+        "update": update,
+        "upsert": upsert,
+        "delete": delete,
+        "search": search,
+    }
     return [
-        Route("POST", f"{base}/query", query),
-        Route("POST", f"{base}/get", get),
-        Route("POST", f"{base}/add", add),
-        Route("POST", f"{base}/update", update),
-        Route("POST", f"{base}/upsert", upsert),
-        Route("POST", f"{base}/delete", delete),
-        Route("GET", f"{base}/count", count),
-        Route("POST", f"{base}/search", search),
+        *(Route("POST", f"{base}/{name}", _while_it_exists(handler)) for name, handler in posts.items()),
+        Route("GET", f"{base}/count", _while_it_exists(count)),
     ]
+
+
+def _while_it_exists(handler: Handler) -> Handler:
+    """When the collection in the path turns out to be deleted, that is the same 404 as one never found."""
+
+    async def handle(request: Request) -> Answer:
+        try:
+            return await handler(request)
+        except Gone:
+            collection_id = check_collection_id(request.place["collection_id"])
+            request.shell.rows.forget(collection_id)
+            raise missing(collection_id) from None
+
+    return handle
 
 
 async def add(request: Request) -> Answer:
@@ -130,71 +128,85 @@ async def upsert(request: Request) -> Answer:
 
 async def delete(request: Request) -> Answer:
     body = await _read_body(request, lambda tree: shaped(tree, _Delete))
-    async with _target(request) as target:
-        selection = await body.selection(request.content_length)
-        _check_delete(body, selection)
-        check_filterable(target.collection, selection.where)
-        return answer({"deleted": await _delete(target, selection, body.limit)})
+    collection = await _collection(request)
+    selection = await body.selection(request.body_bytes)
+    _check_delete(body, selection)
+    check_filterable(collection, selection.where)
+    return answer({"deleted": await _delete(request.shell, collection, selection, body.limit)})
 
 
 async def count(request: Request) -> Answer:
     read_level = query_read_level(request)
-    async with _target(request) as target:
-        workers = target.shell.workers
-        return answer(await target.read(lambda collection: reads.count(workers, collection, read_level)))
+    shell, collection = request.shell, await _collection(request)
+    return answer(await _read(shell, collection, lambda collection: reads.count(shell.workers, collection, read_level)))
 
 
 async def get(request: Request) -> Answer:
     body = await _read_body(request, lambda tree: shaped(tree, _Get))
     wanted = Wanted(body.include)
-    async with _target(request) as target:
-        selection = await body.selection(request.content_length)
-        check_filterable(target.collection, selection.where)
-        page = reads.Page(body.offset or 0, body.limit)
-        workers = target.shell.workers
-        return answer_bytes(
-            await target.read(lambda collection: reads.get_body(workers, collection, selection, page, wanted))
+    shell, collection = request.shell, await _collection(request)
+    selection = await body.selection(request.body_bytes)
+    check_filterable(collection, selection.where)
+    page = reads.Page(body.offset or 0, body.limit)
+    return answer_bytes(
+        await _read(
+            shell, collection, lambda collection: reads.get_body(shell.workers, collection, selection, page, wanted)
         )
+    )
 
 
 async def query(request: Request) -> Answer:
     can_embed = bool(request.shell.embedders)
-    body, vectors = await _read_body(request, lambda tree: _read_query(tree, can_embed))
+    body, vectors = await _read_body(request, lambda tree: _read_query(tree, can_embed), "query_embeddings")
     wanted = Wanted(body.include)
-    async with _target(request) as target:
-        return answer_bytes(await _query(target, body, vectors, wanted, request.content_length))
+    shell, collection = request.shell, await _collection(request)
+    selection = await body.selection(request.body_bytes)
+    embeddings = await query_vectors(shell.embedders, collection, vectors, request.body_bytes)
+    return answer_bytes(
+        await _read(
+            shell, collection, lambda collection: _query(shell, collection, body, embeddings, selection, wanted)
+        )
+    )
 
 
 async def search(request: Request) -> Answer:
     can_embed = bool(request.shell.embedders)
     body = await _read_body(request, lambda tree: read_search(tree, can_embed=can_embed))
-    async with _target(request) as target:
-        return answer_bytes(await _search(target, body, request.content_length))
+    shell, collection = request.shell, await _collection(request)
+    check_search(body.searches)
+    embedded = await with_query_vectors(shell, collection, body)
+    return answer_bytes(
+        await _read(shell, collection, lambda collection: _search(shell, collection, embedded, request.body_bytes))
+    )
 
 
-@asynccontextmanager
-async def _target(request: Request) -> AsyncIterator[_Target]:
-    """The collection in the path. When it turns out to be deleted, that is the same 404 as one never found."""
-    shell = request.shell
-    path = request.place
-    collection = await shell.rows.resolve(path["tenant"], path["database"], path["collection_id"])
-    try:
-        yield _Target(shell, collection)
-    except Gone:
-        shell.rows.forget(collection.id)
-        raise missing(collection.id) from None
+async def _collection(request: Request) -> Collection:
+    """The collection in the path. Raises InvalidArgument, NotFound."""
+    place = request.place
+    return await request.shell.rows.resolve(place["tenant"], place["database"], place["collection_id"])
 
 
-async def _read_body(request: Request, read: Callable[[Any], Body]) -> Body:
-    return await off_loop(request.content_length, read, require_object(await read_json(request)))
+async def _read(shell: Shell, collection: Collection, ask: Callable[[Collection], Awaitable[Result]]) -> Result:
+    """The answer of `ask`, which is asked again when the collection turns out to have other shards by now."""
+    for _ in range(STALE_ROWS_MAX):
+        try:
+            return await ask(collection)
+        except StaleGeneration:
+            collection = await shell.rows.refresh(collection)
+    return await ask(collection)
+
+
+async def _read_body(request: Request, read: Callable[[Any], Body], rows: str | None = None) -> Body:
+    tree = require_object(await read_json(request, rows))
+    return await off_loop(request.body_bytes, read, tree)
 
 
 async def _write(request: Request, op: Op) -> None:
     can_embed = bool(request.shell.embedders)
-    write = await _read_body(request, lambda tree: read_write(op, tree, can_embed=can_embed))
-    async with _target(request) as target:
-        write = await with_embeddings(target.shell.embedders, target.collection, write, request.content_length)
-        await append_write(target.shell, target.collection, write, request.content_length)
+    write = await _read_body(request, lambda tree: read_write(op, tree, can_embed=can_embed), "embeddings")
+    shell, collection = request.shell, await _collection(request)
+    write = await with_embeddings(shell.embedders, collection, write, request.body_bytes)
+    await append_write(shell, collection, write, request.body_bytes)
 
 
 def _check_delete(body: _Delete, selection: Selection) -> None:
@@ -207,13 +219,14 @@ def _check_delete(body: _Delete, selection: Selection) -> None:
         refuse_fields({"limit, where": "limit can only be specified when a where clause is provided"})
 
 
-async def _delete(target: _Target, selection: Selection, limit: int | None) -> int:
+async def _delete(shell: Shell, collection: Collection, selection: Selection, limit: int | None) -> int:
     """How many records are said to be deleted: with a filter those that matched, without one as many as were named."""
     ids = selection.ids or []
     if selection.where is not None:
-        workers = target.shell.workers
-        ids = await target.read(lambda collection: reads.matching_ids(workers, collection, selection, limit))
-    await append_delete(target.shell, target.collection, ids)
+        ids = await _read(
+            shell, collection, lambda collection: reads.matching_ids(shell.workers, collection, selection, limit)
+        )
+    await append_delete(shell, collection, ids)
     return len(ids)
 
 
@@ -227,16 +240,6 @@ def _read_query(tree: Any, can_embed: bool) -> tuple[_Query, RawEmbeddings | Que
 
 
 async def _query(
-    target: _Target, body: _Query, raw: RawEmbeddings | QueryTexts, wanted: Wanted, size: int | None
-) -> bytes:
-    selection = await body.selection(size)
-    embeddings = await query_vectors(target.shell.embedders, target.collection, raw, size)
-    return await target.read(
-        lambda collection: _query_now(target.shell, collection, body, embeddings, selection, wanted)
-    )
-
-
-async def _query_now(
     shell: Shell, collection: Collection, body: _Query, embeddings: Embeddings, selection: Selection, wanted: Wanted
 ) -> bytes:
     if collection.dimension is None:  # a cached row may be older than the first write
@@ -252,13 +255,7 @@ async def _query_now(
     return await reads.query_body(shell.workers, collection, selection, embeddings.matrix, k, ef_search, wanted)
 
 
-async def _search(target: _Target, body: SearchBody, size: int | None) -> bytes:
-    check_search(body.searches)
-    body = await with_query_vectors(target.shell, target.collection, body)
-    return await target.read(lambda collection: _search_now(target.shell, collection, body, size))
-
-
-async def _search_now(shell: Shell, collection: Collection, body: SearchBody, size: int | None) -> bytes:
+async def _search(shell: Shell, collection: Collection, body: SearchBody, size: int | None) -> bytes:
     if collection.dimension is None:  # a cached row may be older than the first write
         collection = await shell.rows.refresh(collection)
     check_indexes(collection, body)

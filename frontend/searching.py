@@ -33,7 +33,7 @@ from shared.search.body import encode_searches
 from shared.search.columns import taken
 from shared.search.model import Knn, OrderKey, Search, Searches
 from shared.search.ordering import sorted_places
-from shared.search.ranking import Neighbours
+from shared.search.ranking import Neighbours, nearest_of
 from shared.search.run import SearchAnswer, run
 from shared.search.source import Frequencies, Positions, Tally, WantedColumns
 from shared.sparse import Indices
@@ -174,6 +174,4 @@ def _merged(answers: Sequence[NearestResponse], place: int, limit: int) -> Neigh
         begin, end = list(pairwise(accumulate(answer.counts, initial=0)))[place]
         inserted.append(np.frombuffer(answer.inserted, "<i8")[begin:end])
         distances.append(np.frombuffer(answer.distances, "<f4")[begin:end])
-    together_inserted, together_distances = np.concatenate(inserted), np.concatenate(distances)
-    order = np.lexsort((together_inserted, together_distances))[:limit]
-    return Neighbours(together_inserted[order], together_distances[order])
+    return nearest_of(inserted, distances, limit)

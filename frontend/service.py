@@ -74,7 +74,7 @@ def build_shell(config: FrontendConfig, redis: Redis, rpc: RpcClient, http: aioh
         jobs=jobs,
         dirty=dirty,
         groups=GroupCommit(log, dirty),
-        workers=Workers(Membership(redis, keys, "queryworker"), rpc, clock),
+        workers=Workers(Membership(redis, keys, "queryworker"), rpc, clock, replicas=config.replicas),
         rows=RowCache(catalog, clock, rows_max=config.rows_max, age_max_s=config.rows_age_max_s),
         embedders=build_embedders(config, Membership(redis, keys, "embedder"), rpc, http, clock),
     )

@@ -1,8 +1,8 @@
 """Calls to the query workers, one shard at a time, past workers that are dead, draining or slow.
 
 1. Live workers are ranked per shard by rendezvous hashing, so that a shard's reads find a warm cache.
-2. The first in rank is asked. When it fails, the next is asked at once; when it is merely slow, the next is asked
-   as well and the first answer wins.
+2. One of the best in rank is asked (`frontend.replicas`). When it fails, the next is asked at once; when it is merely
+   slow, the next is asked as well and the first answer wins.
 3. When nobody answered, membership is read again and all are tried again, until the failover time is over.
 
 Which worker answers never decides what is true: any worker can serve any shard.
@@ -11,6 +11,7 @@ Which worker answers never decides what is true: any worker can serve any shard.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -19,6 +20,7 @@ import msgspec
 from prometheus_client import Counter
 
 from frontend.offload import off_loop
+from frontend.replicas import in_turn
 from shared.errors import DeadlineExceeded, PolychromeError, Unavailable, WrongWorker
 from shared.placement import rank
 from shared.rpc.messages import (
@@ -53,6 +55,12 @@ Response = TypeVar("Response")
 ANOTHER_MAY_ANSWER: Final = (Unavailable, WrongWorker, DeadlineExceeded)
 """Failures of one worker that say nothing about what another would answer."""
 
+RANKS_MAX: Final = 10_000
+"""Shards whose ranking is remembered; it is made anew for all when the members change."""
+
+SUSPECT_CALLS: Final = 1 << 30
+"""As good as infinitely busy."""
+
 FAILOVERS = Counter("polychrome_frontend_worker_failovers_total", "Calls that went on to another query worker", ["why"])
 
 log = get_logger(__name__)
@@ -78,12 +86,22 @@ class Patience:
 class Workers:
     """The query workers as one thing that answers."""
 
-    def __init__(self, membership: Membership, rpc: RpcClient, clock: Clock, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        membership: Membership,
+        rpc: RpcClient,
+        clock: Clock,
+        patience: Patience | None = None,
+        *,
+        replicas: int = 1,
+    ) -> None:
         self._membership = membership
         self._rpc = rpc
         self._clock = clock
         self._patience = patience or Patience()
+        self._replicas = replicas
         self._members: dict[str, Member] = {}
+        self._ranks: dict[str, list[str]] = {}  # by shard, as of these members
         self._read_at: float | None = None
         self._reading = asyncio.Lock()
         self._suspect_until: dict[str, float] = {}
@@ -156,45 +174,57 @@ class Workers:
         if len(workers) == 1:
             return await self._ask_the_only(workers[0], method, payload)
         waiting = list(workers)
-        running: dict[asyncio.Task[memoryview], Member] = {}
+        running: dict[asyncio.Future[memoryview], Member] = {}
         failure: PolychromeError | _NobodyThereError = _NobodyThereError()
         try:
             while waiting or running:
                 if waiting and len(running) < 2:
                     worker = waiting.pop(0)
-                    call = self._rpc.call(worker.address, method, payload, timeout_s=self._patience.call_s)
-                    running[asyncio.ensure_future(call)] = worker
+                    call = self._rpc.begin(worker.address, method, payload, timeout_s=self._patience.call_s)
+                    running[call] = worker
                 hedge = self._patience.hedge_after_s if waiting and len(running) < 2 else None
                 done, _ = await asyncio.wait(running, timeout=hedge, return_when=asyncio.FIRST_COMPLETED)
                 if not done:
                     FAILOVERS.labels("slow").inc()
-                for task in done:
-                    worker = running.pop(task)
+                for call in done:
+                    worker = running.pop(call)
                     try:
-                        return task.result()
+                        return call.result()
                     except ANOTHER_MAY_ANSWER as error:
                         failure = error
                         self._distrust(worker, error)
         finally:
-            for task in running:
-                task.cancel()
+            for call in running:
+                call.cancel()
         raise failure
 
     async def _ask_the_only(self, worker: Member, method: str, payload: bytes) -> memoryview:
-        """Without a second there is nothing to race, and no task to make for it."""
+        """Without a second there is nothing to race."""
         try:
-            return await self._rpc.call(worker.address, method, payload, timeout_s=self._patience.call_s)
+            return await self._rpc.begin(worker.address, method, payload, timeout_s=self._patience.call_s)
         except ANOTHER_MAY_ANSWER as error:
             self._distrust(worker, error)
             raise
 
     def _ranked(self, key: str) -> list[Member]:
-        """Workers for this shard, best first, the recently failed ones behind all others."""
+        """Workers for this shard in the order to ask, the recently failed ones behind all others."""
         if len(self._members) == 1:
             return list(self._members.values())
-        now = self._clock.monotonic()
-        order = [self._members[worker] for worker in rank(key, list(self._members))]
-        return sorted(order, key=lambda worker: self._suspect_until.get(worker.id, 0.0) > now)
+        ranked = self._ranks.get(key)
+        if ranked is None:
+            if len(self._ranks) >= RANKS_MAX:
+                self._ranks.clear()
+            ranked = self._ranks[key] = rank(key, list(self._members))
+        if self._suspect_until:
+            now = self._clock.monotonic()
+            ranked = sorted(ranked, key=lambda worker: self._suspect_until.get(worker, 0.0) > now)
+        turn = in_turn(ranked, self._replicas, self._calls_open, random.randrange)
+        return [self._members[worker] for worker in turn]
+
+    def _calls_open(self, worker: str) -> int:
+        if self._suspect_until.get(worker, 0.0) > self._clock.monotonic():
+            return SUSPECT_CALLS
+        return self._rpc.calls_open(self._members[worker].address)
 
     def _distrust(self, worker: Member, error: PolychromeError) -> None:
         FAILOVERS.labels(error.code).inc()
@@ -217,7 +247,10 @@ class Workers:
             if self._read_at is not None and self._clock.monotonic() - self._read_at < max_age_s:
                 return
             found = await self._membership.members()
-            self._members = {member.id: member for member in found if not member.draining}
+            members = {member.id: member for member in found if not member.draining}
+            if members.keys() != self._members.keys():
+                self._ranks.clear()
+            self._members = members
             self._suspect_until = {
                 worker: until for worker, until in self._suspect_until.items() if worker in self._members
             }

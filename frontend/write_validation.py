@@ -24,7 +24,7 @@ OPTIONAL_TEXT: Final[frozenset[type]] = frozenset({str, NoneType})
 
 class _Body(msgspec.Struct):
     ids: list[Any]
-    embeddings: list[Any] | None = None
+    embeddings: Any = None
     documents: list[Any] | None = None
     uris: list[Any] | None = None
     metadatas: list[Any] | None = None

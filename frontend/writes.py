@@ -6,6 +6,7 @@ dimension with the collection's own state, and a stale row is fetched again and 
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,4 +102,9 @@ async def _append(shell: Shell, collection: Collection, operations: Operations) 
             if attempt == STALE_ROWS_MAX:
                 raise
             collection = await shell.rows.refresh(collection)
-    RECORDS_WRITTEN.labels(operations.op.name.lower()).inc(len(operations.ids))
+    _written(operations.op).inc(len(operations.ids))
+
+
+@functools.cache
+def _written(op: Op) -> Counter:
+    return RECORDS_WRITTEN.labels(op.name.lower())

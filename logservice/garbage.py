@@ -5,7 +5,8 @@ Time only ever keeps things longer: what it may delete follows from manifests. A
 
 1. Manifests. Of a living shard, kept are: the one that the pointer names and all later ones (a later one may be waiting
    to be completed), and every one that was replaced less than `retention_s` ago, judged by the age of the manifest
-   after it (readers, backups and forks may still use it). The others are condemned.
+   after it (readers, backups and forks may still use it). The others are condemned, and so are all manifests of shards
+   that a collection does not have any more, once it got others more than `retention_s` ago and a snapshot says so.
 2. References. Every kept manifest of every living collection is read. A segment that any of them names is kept,
    whoever's prefix it stands under: a fork names its parent's segments.
 3. Segments that nobody names, all of whose files are older than `grace_s`, are condemned: a mark is left beside their
@@ -77,6 +78,14 @@ class Periods:
 
 
 @dataclass(frozen=True, slots=True)
+class Laid:
+    """A collection's shards are numbered from `first`; since when. Lower ones are gone for good."""
+
+    first: int
+    since_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """Manifests of living shards, by key; and the shards whose committed one is missing."""
 
@@ -97,9 +106,15 @@ class Collected:
 
 
 def judge_manifests(
-    objects: Iterable[ObjectInfo], shards: Mapping[ShardKey, Pointer | None], now: float, periods: Periods
+    objects: Iterable[ObjectInfo],
+    shards: Mapping[ShardKey, Pointer | None],
+    now: float,
+    periods: Periods,
+    laid: Mapping[str, Laid],
 ) -> Judged:
-    """Step 1. `shards` has the pointer of every shard of every living collection."""
+    """Step 1. `shards` has the pointer of every shard of every living collection, those that are being built included;
+    `laid` the collections that got other shards.
+    """
     created: dict[ShardKey, dict[int, ObjectInfo]] = defaultdict(dict)
     for info in objects:
         parsed = parse_key(info.key)
@@ -111,8 +126,11 @@ def judge_manifests(
     broken: set[ShardKey] = set()
     living = {collection for collection, _ in shards}
     for key in created.keys() - shards.keys():
-        if key[0] in living:  # not a shard that the catalog knows: none of our business
-            kept += [info.key for info in created[key].values()]
+        if key[0] in living:
+            one = laid.get(key[0])
+            gone = one is not None and key[1] < one.first and one.since_s <= now - periods.retention_s
+            # What is neither gone nor known may be about to be: none of our business.
+            (condemned if gone else kept).extend(info.key for info in created[key].values())
     for key, pointer in shards.items():
         versions = created[key]
         if pointer is not None and pointer.version not in versions:
@@ -211,15 +229,21 @@ class Garbage:
         self._unlisted: set[str] = set()
         self._named: dict[str, frozenset[str]] = {}
 
-    async def collect(self, shards: Mapping[ShardKey, Pointer | None], graves: Mapping[str, float]) -> Collected:
-        """One round. Both are read from the whole catalog before the call: every shard of every collection that is not
-        deleted, with its pointer; collections that were deleted, each since when. Raises Unavailable.
+    async def collect(
+        self,
+        shards: Mapping[ShardKey, Pointer | None],
+        graves: Mapping[str, float],
+        laid: Mapping[str, Laid] | None = None,
+    ) -> Collected:
+        """One round. All are read from the whole catalog before the call: every shard of every collection that is not
+        deleted, with its pointer; collections that were deleted, each since when; collections that got other shards, as
+        far as a snapshot knows it. Raises Unavailable.
         """
         found, now = await self._survey()
         living = frozenset(collection for collection, _ in shards)
         dead = {one: since for one, since in graves.items() if one not in living}
         self._report_unlisted({one for info in found if (one := collection_of(info.key))} - living - dead.keys())
-        judged = judge_manifests(found, shards, now, self._periods)
+        judged = judge_manifests(found, shards, now, self._periods, laid or {})
         referenced, unreadable = await self._references(judged.kept)
         broken = judged.broken | unreadable
         BROKEN_SHARDS.set(len(broken))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,7 +16,7 @@ from logservice.recover import Recovery
 from logservice.schedule import Scheduler
 from logservice.snapshots import Snapshots, Snapshotter
 from logservice.trim import Trimmer
-from shared.catalog import Catalog, Cluster
+from shared.catalog import Catalog, Cluster, Collection, Pointer
 from shared.catalog.collector import Collector
 from shared.catalog.image import Images
 from shared.clock import Clock
@@ -104,12 +104,9 @@ class Leader:
         snapshotter = Snapshotter(tools.images, self._snapshots, cluster, clock)
 
         async def collect_garbage() -> None:
-            shards = {
-                (collection.id, shard): pointer
-                async for collection in tools.catalog.collections()
-                for shard, pointer in zip(collection.layout.numbers, collection.pointers, strict=True)
-            }
-            collected = await self._garbage.collect(shards, await tools.collector.graves())
+            collections = [collection async for collection in tools.catalog.collections()]
+            laid = snapshotter.laid(collections)
+            collected = await self._garbage.collect(_pointers(collections), await tools.collector.graves(), laid)
             await tools.collector.forget(collected.empty)
 
         async def repair_rows() -> None:
@@ -140,3 +137,14 @@ class Leader:
             except Unavailable:
                 log.debug("redis_away")
             await self._clock.sleep(WATCH_S)
+
+
+def _pointers(collections: Iterable[Collection]) -> dict[tuple[str, int], Pointer | None]:
+    """Of every shard, those included that are being built."""
+    found: dict[tuple[str, int], Pointer | None] = {}
+    for collection in collections:
+        for one in (collection, collection.rebuild):
+            if one is not None:
+                for shard, pointer in zip(one.layout.numbers, one.pointers, strict=True):
+                    found[collection.id, shard] = pointer
+    return found

@@ -27,7 +27,7 @@ ceiling.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Final, TypeVar
@@ -195,9 +195,10 @@ class Reconciler:
         lost_commits = commits - await self._log.commits()
         # Rows are taken from a snapshot that is newer than Redis alone: an older one has rows that were deleted since.
         newer = image if image is not None and image.changes > now.changes else None
-        if behind or newer or lost_commits > 0:
+        switched = _switched_since(now, image)
+        if behind or newer or switched or lost_commits > 0:
             log.warning("redis_went_back", heads=behind, rows=newer is not None, commits=max(lost_commits, 0))
-            await self._bring_forward(cluster, image, newer, heads)
+            await self._bring_forward(cluster, image, newer, heads, switched)
             await self._log.raise_commits(commits)  # last: it was the evidence
         else:
             raised = {one.id: one.head + limits.BACKLOG_OPS_CEILING for one in now.collections}
@@ -222,12 +223,18 @@ class Reconciler:
         return _Ahead(collection_id, shard, state.pointer, newest[1])
 
     async def _bring_forward(
-        self, cluster: Cluster, image: CatalogImage | None, newer: CatalogImage | None, heads: Mapping[str, int]
+        self,
+        cluster: Cluster,
+        image: CatalogImage | None,
+        newer: CatalogImage | None,
+        heads: Mapping[str, int],
+        switched: Sequence[CollectionImage],
     ) -> None:
         """What shows that Redis went back shows it for every collection: of those that nothing is known of, the log
         alone may have been lost. The snapshot with the new heads comes first, so that a loss right after begins from
         them.
         """
+        await self._force_layouts(switched)
         collections = [collection async for collection in self._catalog.collections()]
         shards = [(collection.id, shard) for collection in collections for shard in collection.layout.numbers]
         ahead = [found for found in await _each(shards, self._examine) if found]
@@ -248,6 +255,19 @@ class Reconciler:
                 await self._log.commit(one_ahead.collection, one_ahead.shard, one_ahead.pointer, one_ahead.newest)
         living += [one.missing(head) for one, head in zip(found, restored, strict=True)]
         await self._report(cluster, living, image)
+
+    async def _force_layouts(self, switched: Sequence[CollectionImage]) -> None:
+        """Gives collections the later layout that the snapshot knows, and forgets every rebuild under way: the bucket
+        may be ahead of what Redis says of it. It is begun anew, with shards of its own.
+        """
+        later = {found.image.id: found for found in await self._find(switched)}
+        async for collection in self._catalog.collections():
+            found = later.get(collection.id)
+            with suppress(Gone):
+                if collection.rebuild and not (found and found.image.layout == collection.rebuild.layout):
+                    await self._images.abandon_rebuild(collection)
+                if found:
+                    await self._images.force_layout(collection, found.image.layout, found.pointers)
 
     async def _report(self, cluster: Cluster, missing: list[MissingRange], image: CatalogImage | None) -> None:
         known = {one.id for one in image.collections} if image else set()
@@ -271,6 +291,13 @@ class Reconciler:
     async def _collections_in_bucket(self) -> set[str]:
         keys = [info.key async for info in self._objects.list("")]
         return {collection for key in keys if (collection := collection_of(key)) is not None}
+
+
+def _switched_since(now: CatalogImage, image: CatalogImage | None) -> list[CollectionImage]:
+    """Collections of the snapshot that have a later layout there than in Redis."""
+    first = {one.id: one.layout.first for one in now.collections}
+    known = image.collections if image else []
+    return [one for one in known if one.layout.first > first.get(one.id, one.layout.first)]
 
 
 def _version(pointer: Pointer | None) -> int:

@@ -14,11 +14,13 @@ from prometheus_client import Counter, Gauge
 from logservice.policy import Policy, Waiting, priority
 from shared.catalog import Catalog
 from shared.clock import Clock
-from shared.log.jobs import Jobs
+from shared.log.jobs import REBUILD, Jobs
 from shared.log.log import Log
 from shared.log.state import Pointer, ShardState
 
 DIRTY_PER_TAKE: Final = 1000
+REBUILD_PRIORITY: Final = 1000.0
+"""A step of a rebuild is short, and shards wait for it."""
 
 WATCHED: Final = Gauge("polychrome_logservice_watched_shards", "Shards with something to compact or to trim.")
 BACKLOG_OPS: Final = Gauge("polychrome_logservice_backlog_ops", "Operations in the logs of the watched shards.")
@@ -64,6 +66,8 @@ class Scheduler:
             if collection.rebuild:
                 shards += zip(collection.rebuild.layout.numbers, collection.rebuild.written, strict=True)
             self._watch((collection.id, shard) for shard, written in shards if written)
+            if await self._catalog.want_shards(collection) or collection.rebuild:
+                self._watch([(collection.id, REBUILD)])
 
     async def tick(self) -> None:
         """Takes the new marks, looks at every watched shard, queues what is due."""
@@ -76,7 +80,7 @@ class Scheduler:
         states = await self._log.states(shards)
         now = self._clock.monotonic()
         for shard, state in zip(shards, states, strict=True):
-            await self._look(shard, state, now)
+            await (self._look(shard, state, now) if shard[1] != REBUILD else self._look_at_rebuild(shard, state))
         await self._measure(states, now)
 
     def _watch(self, shards: Iterable[Shard]) -> None:
@@ -112,6 +116,15 @@ class Scheduler:
         )
         if urgency is not None and await self._jobs.put(*shard, urgency):
             PUT.inc()
+
+    async def _look_at_rebuild(self, shard: Shard, state: ShardState | None) -> None:
+        if state is None or state.deleted:
+            del self._watched[shard]
+        elif state.routing.unfinished:
+            await self._jobs.put(*shard, REBUILD_PRIORITY)
+        else:
+            del self._watched[shard]
+            await self._catalog.count_change()  # a snapshot should know the new layout soon
 
     async def _measure(self, states: list[ShardState | None], now: float) -> None:
         WATCHED.set(len(self._watched))

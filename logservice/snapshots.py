@@ -7,11 +7,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from prometheus_client import Counter, Gauge
 
-from shared.catalog import Cluster
+from logservice.garbage import Laid
+from shared.catalog import Cluster, Collection
 from shared.catalog.image import CatalogImage, Images, decode_image
 from shared.clock import Clock
 from shared.errors import Corrupt
@@ -98,6 +100,15 @@ class Snapshotter:
         self._written: CatalogImage | None = None
         self._rest_until_s = 0.0
         self._refresh_at_s = 0.0
+
+    def laid(self, collections: Iterable[Collection]) -> dict[str, Laid]:
+        """Those of the collections that got other shards and have the newest snapshot say so."""
+        known = {one.id: one.layout for one in self._written.collections} if self._written else {}
+        return {
+            one.id: Laid(one.layout.first, one.laid_s)
+            for one in collections
+            if one.layout.first and known.get(one.id) == one.layout
+        }
 
     async def step(self, changes: int) -> bool:
         """Looks whether one is due (`changes` is the catalog's present number) and writes it; whether it did."""

@@ -7,10 +7,10 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final, TypeVar
 
-from polychrome.bucket import BucketError, create_bucket
 from polychrome.datadir import DataDirError
 from polychrome.plan import ClusterOptions
 from polychrome.redis_server import NoRedisServerError
@@ -30,13 +30,14 @@ def main() -> None:
     arguments = _parser().parse_args()
     try:
         code = arguments.run(arguments)
-    except (AddressError, DataDirError, NoRedisServerError, BadConfigurationError, BucketError) as error:
+    except (AddressError, DataDirError, NoRedisServerError, BadConfigurationError) as error:
         sys.exit(f"polychrome: {error}")
     sys.exit(code)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="polychrome", description="A vector database that speaks the Chroma v2 API.")
+    parser.add_argument("--version", action="version", version=f"polychrome {version('polychrome')}")
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_up(commands.add_parser("up", help="run a whole cluster on this machine, in the foreground"))
     show = commands.add_parser("status", help="show the processes of a running cluster")
@@ -51,7 +52,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _create_bucket(arguments: argparse.Namespace) -> int:
-    create_bucket(arguments.url, _say)
+    from polychrome.bucket import BucketError, create_bucket  # the S3 client is large
+
+    try:
+        create_bucket(arguments.url, _say)
+    except BucketError as error:
+        sys.exit(f"polychrome: {error}")
     return 0
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import sys
+import zlib
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,8 @@ START_ORDER: Final = ("redis", "logservice", "compactor", "queryworker", "embedd
 
 STOP_ORDER: Final = ("frontend", "embedder", "queryworker", "compactor", "logservice", "redis")
 
+COMPACTOR_NICE: Final = 10
+"""On one machine, compactions get the processor that requests leave."""
 
 EMBEDDING_FUNCTIONS: Final = ("default", "onnx_mini_lm_l6_v2", "sentence_transformer")
 """What the official clients call functions that run the embedders' model; the first is what they use by themselves. One
@@ -64,13 +68,13 @@ def process_specs(options: ClusterOptions, stores: Stores, told: Container[str] 
     common = {"REDIS_URL": stores.redis_url, "POLYCHROME_BUCKET_URL": stores.bucket_url}
     by_role: dict[str, tuple[int, Mapping[str, str]]] = {
         "logservice": (options.log_services, {}),
-        "compactor": (options.compactors, {}),
+        "compactor": (options.compactors, {"POLYCHROME_COMPACTOR_NICE": str(COMPACTOR_NICE)}),
         "queryworker": (options.query_workers, {}),
         "embedder": (options.embedders, {}),
         "frontend": (options.frontends, _frontend_environ(options, told)),
     }
     return [
-        _spec(role, number, {**common, **environ, **_own_paths(role, number, stores.scratch)})
+        _spec(role, number, {**common, **environ, **_identity(role, number, stores.scratch)})
         for role in START_ORDER
         if role in by_role
         for count, environ in [by_role[role]]
@@ -99,12 +103,15 @@ def _frontend_environ(options: ClusterOptions, told: Container[str]) -> dict[str
     return environ
 
 
-def _own_paths(role: str, number: int, scratch: Path) -> dict[str, str]:
-    """Scratch space, one folder a process: what is in it may be lost at any time."""
-    folder = str(scratch / f"{role}-{number}")
+def _identity(role: str, number: int, scratch: Path) -> dict[str, str]:
+    """A name and a folder of scratch space: both stay the process's own when it is started again. So what a killed one
+    held, a lease or its place among the live ones, is not waited for.
+    """
+    folder = scratch / f"{role}-{number}"
+    name = {"POLYCHROME_PROCESS_ID": f"{role}-{number}-{socket.gethostname()}-{zlib.crc32(bytes(scratch)):08x}"}
     match role:
         case "compactor":
-            return {"POLYCHROME_COMPACTOR_SCRATCH_DIR": folder}
+            return {**name, "POLYCHROME_COMPACTOR_SCRATCH_DIR": str(folder)}
         case "queryworker":
-            return {"POLYCHROME_QUERYWORKER_CACHE_DIR": folder}
-    return {}
+            return {**name, "POLYCHROME_QUERYWORKER_CACHE_DIR": str(folder)}
+    return name

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from polychrome.fork import ForkedModule, die_with_parent
+
 LOG_BYTES_MAX: Final = 32 * 1024 * 1024
-_PR_SET_PDEATHSIG: Final = 1
-_LIBC: Final = ctypes.CDLL(None)  # loaded here: between fork and exec there is no place for it
+_ADMIN_PORTS: Final = range(20_000, 32_000)
+"""Below those that systems hand out to clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,30 +33,43 @@ class ProcessSpec:
     argv: tuple[str, ...]
     environ: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def module(self) -> str | None:
+        """What `argv` runs, where that is one of our modules."""
+        return self.argv[2] if self.argv[:2] == (sys.executable, "-m") and len(self.argv) == 3 else None
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listens on now."""
+
+def free_port(host: str = "127.0.0.1", wanted: int = 0) -> int:
+    """A TCP port that nobody listens on now: the wanted one if it is."""
     with socket.socket() as probe:
-        probe.bind((host, 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, wanted))
+        except OSError:
+            probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
 
 
 class Process:
-    """A child with its log file. Its admin endpoint gets a free port at every start.
+    """A child with its log file. Its admin endpoint keeps its port from start to start, unless somebody
+    else takes it.
 
     The child is its own process group, so that a Ctrl-C in the terminal reaches the supervisor alone, which stops all
     in order. It dies with its parent, and inherits `keep_fds`: the lock on the data directory is held as long as
-    anyone who writes there lives.
+    anyone who writes there lives. With `fork` our own modules begin as copies of this process.
     """
 
-    def __init__(self, spec: ProcessSpec, log_path: Path, keep_fds: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, spec: ProcessSpec, log_path: Path, keep_fds: tuple[int, ...] = (), *, fork: bool = False
+    ) -> None:
         self.spec = spec
         self.log_path = log_path
         self.admin_address: str | None = None
         self._log_start = 0
         self._keep_fds = keep_fds
-        self._popen: subprocess.Popen[bytes] | None = None
+        self._fork = fork
+        self._popen: subprocess.Popen[bytes] | ForkedModule | None = None
 
     @property
     def pid(self) -> int | None:
@@ -63,10 +79,14 @@ class Process:
         rotate(self.log_path)
         environ = os.environ | dict(self.spec.environ)
         if self.spec.role != "redis":
-            self.admin_address = f"127.0.0.1:{free_port()}"
+            wanted = _ADMIN_PORTS[zlib.crc32(bytes(self.log_path)) % len(_ADMIN_PORTS)]
+            self.admin_address = f"127.0.0.1:{free_port(wanted=wanted)}"
             environ["POLYCHROME_ADMIN_HOST"], environ["POLYCHROME_ADMIN_PORT"] = self.admin_address.split(":")
+        self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
+        if self._fork and self.spec.module is not None:
+            self._popen = ForkedModule(self.spec.module, self.spec.name, environ, self.log_path)
+            return
         with self.log_path.open("ab") as log:
-            self._log_start = log.tell()
             self._popen = subprocess.Popen(
                 self.spec.argv,
                 env=environ,
@@ -75,7 +95,7 @@ class Process:
                 stderr=log,
                 process_group=0,
                 pass_fds=self._keep_fds,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  (it calls one function of libc and allocates nothing)
+                preexec_fn=die_with_parent,  # noqa: PLW1509  (it calls one function of libc and allocates nothing)
             )
 
     def exit_code(self) -> int | None:
@@ -140,7 +160,3 @@ def rotate(log_path: Path) -> None:
         if log_path.stat().st_size > LOG_BYTES_MAX:
             shutil.copyfile(log_path, log_path.with_name(log_path.name + ".1"))
             os.truncate(log_path, 0)
-
-
-def _die_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

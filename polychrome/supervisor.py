@@ -28,7 +28,7 @@ RESTART_DELAY_MAX_S: Final = 30.0
 STEADY_AFTER_S: Final = 60.0
 STOP_GRACE_S: Final = 30.0
 SLOW_START_S: Final = 15.0
-_POLL_S: Final = 0.1
+_POLL_S: Final = 0.05
 _ROTATE_EVERY_S: Final = 30.0
 
 
@@ -52,7 +52,9 @@ class _Child:
 
 
 class Supervisor:
-    """`ready` tells whether a process is up; `say` prints one line; `changed` is called when pids have changed."""
+    """`ready` tells whether a process is up; `say` prints one line; `changed` is called when pids have changed;
+    `prepare` does what the others need before they start, while Redis loads its data.
+    """
 
     def __init__(
         self,
@@ -60,11 +62,13 @@ class Supervisor:
         ready: Callable[[Process], bool],
         say: Callable[[str], None],
         changed: Callable[[], None] = lambda: None,
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
         self._children = [_Child(process) for process in processes]
         self._ready = ready
         self._say = say
         self._changed = changed
+        self._prepare = prepare
         self._wake = threading.Event()
         self._signals = 0
         self._rotated_s = time.monotonic()
@@ -75,13 +79,18 @@ class Supervisor:
 
     def run(self, on_all_ready: Callable[[], None]) -> None:
         """Start all, call `on_all_ready` once they are, and keep them running until a signal comes."""
+        servers = [child for child in self._children if child.process.spec.role == "redis"]
         try:
+            for child in servers:
+                self._start(child)
+            self._prepare()
+            for child in servers:  # the others would only wait for it, and log that they do
+                self._until(partial(self._check, child))
             for child in self._children:
                 if self._signals:
                     return
-                self._start(child)
-                if child.process.spec.role == "redis":  # the others would only wait for it, and log that they do
-                    self._until(partial(self._check, child))
+                if child not in servers:
+                    self._start(child)
             self._until(self._check_all)
             if not self._signals:
                 on_all_ready()

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
+from polychrome import fork
 from polychrome.datadir import DataDir, ProcessEntry, Register, open_data_dir, temporary_data_dir
 from polychrome.plan import ClusterOptions, Stores, process_specs
 from polychrome.process import Process, ProcessSpec
@@ -30,9 +31,9 @@ def up(options: ClusterOptions, say: Callable[[str], None]) -> None:
     with ExitStack() as stack:
         data_dir = stack.enter_context(temporary_data_dir() if options.in_memory else open_data_dir(options.data_dir))
         stores, specs = _specs(options, data_dir)
-        processes = [Process(spec, data_dir.log(spec.name), (data_dir.lock_fd,)) for spec in specs]
+        processes = [Process(spec, data_dir.log(spec.name), (data_dir.lock_fd,), fork=True) for spec in specs]
         register = partial(_register, data_dir, options, stores, processes)
-        supervisor = Supervisor(processes, partial(_ready, stores), say, register)
+        supervisor = Supervisor(processes, partial(_ready, stores), say, register, fork.prepare)
         supervisor.install_signal_handlers()
         stack.callback(data_dir.unregister)
         supervisor.run(partial(_announce, options, data_dir, say))

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from queryworker.parts import Rows, ViewPart
+from queryworker.filter import Rows
+from queryworker.parts import ViewPart
 from queryworker.view import Snapshot
 from shared.rpc.messages import Columns
 

@@ -7,15 +7,16 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from prometheus_client import Counter
 
 from queryworker.columns import Filled, assemble
-from queryworker.parts import Mask, Rows, Vectors, ViewPart
-from queryworker.planner import GraphSearch, plan
+from queryworker.filter import Rows
+from queryworker.matches import Matches, of_rows, select
+from queryworker.parts import ViewPart
+from queryworker.search import Target, Trace, nearest
+from queryworker.text import Mask
 from queryworker.view import Snapshot
-from shared.distance import Nearest, distances, nearest_many
+from shared.distance import Nearest
 from shared.errors import InvalidArgument
-from shared.model import Space
 from shared.rpc.messages import (
     CountRequest,
     CountResponse,
@@ -23,27 +24,10 @@ from shared.rpc.messages import (
     GetResponse,
     QueryRequest,
     QueryResponse,
-    Selection,
 )
 
-PLANS: Final = Counter("polychrome_queryworker_plans", "Searches of one vector in one part, by plan.", ["plan"])
-_SCANS = PLANS.labels("scan")
-_GRAPHS = PLANS.labels("graph")
-_SCANS_AFTER_GRAPH = PLANS.labels("scan_after_graph")
-
-
-class Matches(NamedTuple):
-    """The rows of a part that a selection means. `mask` None: all of them."""
-
-    part: ViewPart
-    mask: Mask | None
-    matching: int
-
-    def rows(self) -> Rows:
-        """Ascending."""
-        if self.mask is None:
-            return np.arange(self.part.rows)
-        return np.flatnonzero(self.mask)
+DECIDED_AT_ONCE: Final = 64
+"""So many rows that a filter is open about are decided about at first, and twice as many each next time."""
 
 
 class Found(NamedTuple):
@@ -53,35 +37,12 @@ class Found(NamedTuple):
     rows: Rows
 
 
-def select(snapshot: Snapshot, selection: Selection) -> list[Matches]:
-    """What the selection means in each part."""
-    if selection.ids is not None:
-        return _select_ids(snapshot, selection.ids, selection)
-    if selection.where is None:
-        return [Matches(part, part.alive, part.living) for part in snapshot.parts]
-    return [_matches(part, part.match(selection.where, None)) for part in snapshot.parts]
-
-
-def _select_ids(snapshot: Snapshot, ids: Sequence[str], selection: Selection) -> list[Matches]:
-    found: list[Matches] = []
-    for part, rows in zip(snapshot.parts, snapshot.find(ids), strict=True):
-        mask = np.zeros(part.rows, np.bool_)
-        mask[rows] = True
-        if selection.where is not None and len(rows):
-            mask = part.match(selection.where, mask)
-        found.append(_matches(part, mask))
-    return found
-
-
-def _matches(part: ViewPart, mask: Mask) -> Matches:
-    return Matches(part, mask, int(np.count_nonzero(mask)))
-
-
 # ---- count
 
 
 def count(snapshot: Snapshot, request: CountRequest) -> CountResponse:
-    return CountResponse(sum(part.matching for part in select(snapshot, request.selection)), snapshot.position)
+    matches = select(snapshot, request.selection)
+    return CountResponse(sum(part.settled().matching for part in matches), snapshot.position)
 
 
 # ---- get
@@ -89,20 +50,48 @@ def count(snapshot: Snapshot, request: CountRequest) -> CountResponse:
 
 def get(snapshot: Snapshot, request: GetRequest) -> GetResponse:
     if request.inserted is not None:
-        found = inserted_at(snapshot, np.frombuffer(request.inserted, "<i8"))
+        found = _inserted_at(snapshot, np.frombuffer(request.inserted, "<i8"))
     else:
-        limit = None if request.limit is None else request.offset + request.limit
-        found = _slice(in_order(select(snapshot, request.selection)), request.offset, limit)
+        end = None if request.limit is None else request.offset + request.limit
+        found = _matching(select(snapshot, request.selection), request.offset, end)
     wanted = Filled(request.ids, request.documents, request.metadatas, request.uris, request.embeddings)
     inserted, columns = assemble(snapshot, found.parts, found.rows, wanted)
     return GetResponse(inserted.astype("<i8", copy=False).tobytes(), columns, snapshot.position)
 
 
-def _slice(found: Found, begin: int, end: int | None) -> Found:
+def _matching(matches: Sequence[Matches], begin: int, end: int | None) -> Found:
+    """What matches, by insertion, from the place `begin` to the place `end`."""
+    if end is None:
+        matches = [part.settled() for part in matches]
+    found = _in_order(matches)
+    if end is not None and any(part.verdict is not None for part in matches):
+        found = _first(found, matches, end)
     return Found(found.parts[begin:end], found.rows[begin:end])
 
 
-def in_order(matches: Sequence[Matches]) -> Found:
+def _first(found: Found, matches: Sequence[Matches], count: int) -> Found:
+    """The first `count` that match of those that may: decided about by and by, until there are as many."""
+    kept: list[npt.NDArray[np.intp]] = []
+    at, step = 0, max(DECIDED_AT_ONCE, count)
+    while at < len(found.rows) and count > 0:
+        places = np.arange(at, min(at + step, len(found.rows)))
+        kept.append(places[_decided(found, matches, places)])
+        count -= len(kept[-1])
+        at, step = at + step, 2 * step
+    places = np.concatenate([np.empty(0, np.intp), *kept])
+    return Found(found.parts[places], found.rows[places])
+
+
+def _decided(found: Found, matches: Sequence[Matches], places: npt.NDArray[np.intp]) -> Mask:
+    matching = np.ones(len(places), np.bool_)
+    for number, part in enumerate(matches):
+        here = np.flatnonzero(found.parts[places] == number) if part.verdict is not None else ()
+        if part.verdict is not None and len(here):
+            matching[here] = part.verdict.decide(found.rows[places[here]])
+    return matching
+
+
+def _in_order(matches: Sequence[Matches]) -> Found:
     """All matching rows by insertion."""
     filled = [(number, part) for number, part in enumerate(matches) if part.matching]
     if not filled:
@@ -117,14 +106,9 @@ def in_order(matches: Sequence[Matches]) -> Found:
     return Found(parts[order], together[order])
 
 
-def inserted_at(snapshot: Snapshot, positions: npt.NDArray[np.int64]) -> Found:
+def _inserted_at(snapshot: Snapshot, positions: npt.NDArray[np.int64]) -> Found:
     """The living rows that were inserted at these positions, in order; those that are gone are left out."""
-    matches: list[Matches] = []
-    for part in snapshot.parts:
-        mask = np.zeros(part.rows, np.bool_)
-        mask[_rows_inserted_at(part, positions)] = True
-        matches.append(_matches(part, mask if part.alive is None else mask & part.alive))
-    return in_order(matches)
+    return _in_order([of_rows(part, _rows_inserted_at(part, positions)) for part in snapshot.parts])
 
 
 def _rows_inserted_at(part: ViewPart, positions: npt.NDArray[np.int64]) -> Rows:
@@ -138,125 +122,62 @@ def _rows_inserted_at(part: ViewPart, positions: npt.NDArray[np.int64]) -> Rows:
 # ---- query
 
 
-class Hits(NamedTuple):
-    """Candidates from one part: its number, rows of it and their distances, parallel."""
-
-    part: int
-    rows: Rows
-    distances: npt.NDArray[np.float32]
-
-
 def query(snapshot: Snapshot, request: QueryRequest) -> QueryResponse:
     queries = np.frombuffer(request.embeddings, "<f4").reshape(request.n_queries, request.dimension)
     matches = select(snapshot, request.selection)
     if not any(part.matching for part in matches):
         matches = []
     elif request.dimension != snapshot.dimension:
-        raise wrong_dimension(snapshot, request.dimension)
-    hits: list[list[Hits]] = [[] for _ in queries]
+        raise InvalidArgument(
+            f"Collection expecting embedding with dimension of {snapshot.dimension}, got {request.dimension}"
+        )
+    hits: list[_Hits] = []
     for number, part in enumerate(matches):
         if part.matching and request.k:
-            nearest = _nearest(snapshot.space, queries, part, request.k, request.ef_search)
-            for of_query, found in zip(hits, nearest, strict=True):
-                of_query.append(Hits(number, found.rows, found.distances))
-    return _answer(snapshot, request, [merged(snapshot, of_query, request.k) for of_query in hits])
-
-
-def wrong_dimension(snapshot: Snapshot, dimension: int) -> InvalidArgument:
-    return InvalidArgument(f"Collection expecting embedding with dimension of {snapshot.dimension}, got {dimension}")
-
-
-def _nearest(space: Space, queries: Vectors, matches: Matches, k: int, ef_search: int) -> list[Nearest]:
-    """The min(k, matching) nearest matching rows of one part to each query; distances are exact."""
-    part, wanted = matches.part, min(k, matches.matching)
-    found: dict[int, Nearest] = {}
-    tried = 0
-    while len(found) < len(queries):
-        missing = [number for number in range(len(queries)) if number not in found]
-        chosen = plan(
-            rows=part.rows, matching=matches.matching, wanted=wanted, ef_search=ef_search,
-            graph=part.graph is not None, tried=tried,
-        )  # fmt: skip
-        if part.graph is None or not isinstance(chosen, GraphSearch):
-            (_SCANS_AFTER_GRAPH if tried else _SCANS).inc(len(missing))
-            found.update(zip(missing, _scan(space, queries[missing], matches, wanted), strict=True))
-            break
-        _GRAPHS.inc(len(missing))
-        tried = chosen.beam
-        for number, rows in zip(missing, part.graph.search(queries[missing], tried), strict=True):
-            matching = rows if matches.mask is None else rows[matches.mask[rows]]
-            if len(matching) >= wanted:
-                best = matching[:wanted]
-                found[number] = Nearest(best, distances(space, queries[number], part.vectors[best]))
-    return [found[number] for number in range(len(queries))]
-
-
-def _scan(space: Space, queries: Vectors, matches: Matches, wanted: int) -> list[Nearest]:
-    """Exactly the `wanted` nearest, and a few more where equal distances straddle the end: `merged` cuts."""
-    part = matches.part
-    rows = None if matches.matching == part.rows else matches.rows()
-    # Norms of all rows are worth making only when many of them are compared.
-    norms = part.norms(make=8 * matches.matching > part.rows)
-
-    def nearest(vectors: Vectors, k: int) -> list[Nearest]:
-        return nearest_many(space, vectors, part.vectors, k, rows=rows, norms=norms)
-
-    if part.ordered:  # of equal distances the lower row comes first, and that is the older one
-        return nearest(queries, wanted)
-    found = nearest(queries, wanted + 1)
-    for number, hits in enumerate(found):
-        reach = wanted + 1
-        while reach < matches.matching and hits.distances[-1] == hits.distances[wanted - 1]:
-            reach = min(2 * reach, matches.matching)
-            hits = nearest(queries[number : number + 1], reach)[0]  # noqa: PLW2901 (goes back into the list)
-        found[number] = hits
-    return found
-
-
-class Nearby(NamedTuple):
-    """Hits in order: rows of a snapshot and their distances, parallel."""
-
-    found: Found
-    distances: npt.NDArray[np.float32]
-
-
-def merged(snapshot: Snapshot, hits: Sequence[Hits], k: int) -> Nearby:
-    """The k nearest of all parts; equal distances by insertion."""
-    if not hits:
-        return Nearby(Found(np.empty(0, np.intp), np.empty(0, np.int64)), np.empty(0, np.float32))
-    parts = np.repeat([part.part for part in hits], [len(part.rows) for part in hits])
-    rows = np.concatenate([part.rows for part in hits])
-    measured = np.concatenate([part.distances for part in hits])
-    inserted = np.concatenate([snapshot.parts[part.part].inserted[part.rows] for part in hits])
-    order = np.lexsort((inserted, measured))[:k]
-    return Nearby(Found(parts[order], rows[order]), measured[order])
-
-
-def _answer(snapshot: Snapshot, request: QueryRequest, ranked: Sequence[Nearby]) -> QueryResponse:
-    parts = np.concatenate([np.empty(0, np.intp), *(one.found.parts for one in ranked)])
-    rows = np.concatenate([np.empty(0, np.int64), *(one.found.rows for one in ranked)])
-    measured = np.concatenate([np.empty(0, np.float32), *(one.distances for one in ranked)])
+            target = Target(snapshot.space, part, request.k, request.ef_search)
+            hits.append(_of_part(snapshot, number, nearest(target, queries, Trace())))
+    counts, found, distances = _merge(hits, len(queries), request.k)
     wanted = Filled(True, request.documents, request.metadatas, request.uris, request.include_embeddings)
-    inserted, columns = assemble(snapshot, parts, rows, wanted)
+    inserted, columns = assemble(snapshot, found.parts, found.rows, wanted)
     return QueryResponse(
-        counts=[len(one.distances) for one in ranked],
-        distances=measured.astype("<f4", copy=False).tobytes(),
+        counts=counts,
+        distances=distances.astype("<f4", copy=False).tobytes(),
         inserted=inserted.astype("<i8", copy=False).tobytes(),
         columns=columns,
         position=snapshot.position,
     )
 
 
-# ---- what searches are made of (`queryworker.searching`)
+class _Hits(NamedTuple):
+    """Candidates for all queries from some parts, parallel: the number of the query, where the row is, how far."""
+
+    queries: npt.NDArray[np.intp]
+    parts: npt.NDArray[np.intp]
+    rows: Rows
+    distances: npt.NDArray[np.float32]
+    inserted: Rows
 
 
-def nearest(snapshot: Snapshot, matches: Sequence[Matches], vector: Vectors, k: int, ef_search: int) -> Nearby:
-    """The `k` nearest of the matching rows to one vector; equal distances by insertion. Raises InvalidArgument."""
-    filled = [(number, part) for number, part in enumerate(matches) if part.matching and k]
-    if filled and len(vector) != snapshot.dimension:
-        raise wrong_dimension(snapshot, len(vector))
-    hits: list[Hits] = []
-    for number, part in filled:
-        [found] = _nearest(snapshot.space, vector[None, :], part, k, ef_search)
-        hits.append(Hits(number, found.rows, found.distances))
-    return merged(snapshot, hits, k)
+def _of_part(snapshot: Snapshot, number: int, nearest_of_each: Sequence[Nearest]) -> _Hits:
+    rows = np.concatenate([hits.rows for hits in nearest_of_each])
+    return _Hits(
+        np.repeat(np.arange(len(nearest_of_each)), [len(hits.rows) for hits in nearest_of_each]),
+        np.full(len(rows), number, np.intp),
+        rows,
+        np.concatenate([hits.distances for hits in nearest_of_each]),
+        snapshot.parts[number].inserted[rows],
+    )
+
+
+def _merge(hits: Sequence[_Hits], queries: int, k: int) -> tuple[list[int], Found, npt.NDArray[np.float32]]:
+    """The k nearest of all parts for each query, end to end, equal distances by insertion: how many each query has,
+    where they are, how far.
+    """
+    if not hits:
+        return [0] * queries, Found(np.empty(0, np.intp), np.empty(0, np.int64)), np.empty(0, np.float32)
+    all_ = hits[0] if len(hits) == 1 else _Hits(*map(np.concatenate, zip(*hits, strict=True)))
+    order = np.lexsort((all_.inserted, all_.distances, all_.queries))
+    found = np.bincount(all_.queries, minlength=queries)
+    place = np.arange(len(order)) - np.repeat(np.cumsum(found) - found, found)
+    order = order[place < k]
+    return np.minimum(found, k).tolist(), Found(all_.parts[order], all_.rows[order]), all_.distances[order]

@@ -1,19 +1,29 @@
-"""Filters as set algebra: which rows of a part match a `where`, one boolean per row.
+"""Filters as set algebra: which rows of a part match a `where`.
 
-The metadata index answers positives with row numbers; a negative is the complement of its positive, so it matches
-rows without the key, without metadata or with another type. The rules are the wire contract's, section 14.
+Indexes answer first. The metadata index knows its clauses exactly; the text index knows which documents *may* match a
+clause about documents, and where there is none all may. So a verdict is two sets of rows, those that match for sure and
+those that may match, and a way to decide about single rows by reading their documents. Both sets go through the algebra
+alike. Whoever wants only the nearest or the first few rows decides about few; who counts decides about all that are
+open.
+
+A negative is the complement of its positive, so it matches rows without the key, without metadata or with another
+type. The rules are the wire contract's, section 14.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from queryworker.text import Mask, containing, matching
+from queryworker.text import Mask, candidates, containing, matching
 from shared.segment.metadata_index import MetadataIndex
+from shared.segment.text_index import TextIndex
 from shared.where import (
     All,
     AnyOf,
@@ -26,6 +36,8 @@ from shared.where import (
     MetadataIn,
     Where,
 )
+
+Rows = npt.NDArray[np.int64]
 
 _SPARSE_SHARE = 4
 """Documents are gathered before they are searched when at most one row in this many is of interest."""
@@ -42,46 +54,87 @@ class Part(Protocol):
     def documents(self) -> pa.Array: ...
     @property
     def metadata(self) -> MetadataIndex: ...
+    @property
+    def text_index(self) -> TextIndex | None: ...
 
 
-def evaluate(where: Where, part: Part, within: Mask | None = None) -> Mask:
-    """The rows of `part` that match. With `within`, only its rows are of interest and the others come out False."""
-    if isinstance(where, All | AnyOf):
-        return _join(where, part, within)
+@dataclass(slots=True)
+class Verdict:
+    """What a filter says of the rows of a part; any number of threads may use it. `sure` is a part of `maybe`, and the
+    very same array when nothing is open. `decide` tells of any rows (ascending or not) which match.
+    """
+
+    sure: Mask
+    maybe: Mask
+    decide: Callable[[Rows], Mask]
+
+    @property
+    def settled(self) -> bool:
+        return self.sure is self.maybe
+
+    def settle(self) -> Mask:
+        """Decides about all that is open, once; the rows that match."""
+        sure, maybe = self.sure, self.maybe
+        if sure is not maybe:
+            found = sure.copy()
+            opened = np.flatnonzero(maybe & ~sure)
+            found[opened] = self.decide(opened)
+            self.maybe = found  # this one first: what another thread sees in between is true as well
+            self.sure = found
+        return self.sure
+
+    def part(self, begin: int, end: int) -> Verdict:
+        """Of the rows [begin, end) alone, numbered from there."""
+        settled, maybe = self.settled, self.maybe[begin:end]
+        sure = maybe if settled else self.sure[begin:end]
+        return Verdict(sure, maybe, lambda rows: self.decide(rows + begin))
+
+
+def end_to_end(parts: Sequence[tuple[int, Verdict]]) -> Verdict:
+    """The verdicts of stretches of rows as one; with each, its first row."""
+    if len(parts) == 1:
+        return parts[0][1]
+    maybe = np.concatenate([np.empty(0, np.bool_), *(verdict.maybe for _, verdict in parts)])
+    if all(verdict.settled for _, verdict in parts):
+        return _settled(maybe)
+    sure = np.concatenate([verdict.sure for _, verdict in parts])
+    starts = np.array([start for start, _ in parts])
+
+    def decide(rows: Rows) -> Mask:
+        found = np.zeros(len(rows), np.bool_)
+        of = np.searchsorted(starts, rows, side="right") - 1
+        for number in np.unique(of):
+            here = np.flatnonzero(of == number)
+            found[here] = parts[number][1].decide(rows[here] - starts[number])
+        return found
+
+    return Verdict(sure, maybe, decide)
+
+
+def evaluate(where: Where, part: Part) -> Verdict:
+    """What `where` says of the rows of `part`."""
+    if isinstance(where, All):
+        return _all([evaluate(clause, part) for clause in sorted(where.clauses, key=_cost)], part.rows)
+    if isinstance(where, AnyOf):
+        return _any([evaluate(clause, part) for clause in sorted(where.clauses, key=_cost)], part.rows)
     if isinstance(where, DocumentContains | DocumentRegex):
-        found = _documents(where, part, within)
-    elif isinstance(where, IdIn):
-        wanted = pa.array(where.ids, type=part.ids.type)
-        found = pc.is_in(part.ids, value_set=wanted).to_numpy(zero_copy_only=False)
-    else:
-        found = _metadata(where, part)
+        return _documents(where, part)
+    found = _ids(where, part) if isinstance(where, IdIn) else _metadata(where, part)
     if _negated(where):
         found = ~found
-    return found if within is None else found & within
+    return _settled(found)
+
+
+def _settled(found: Mask) -> Verdict:
+    return Verdict(found, found, found.__getitem__)
 
 
 def _negated(where: Where) -> bool:
     return where.op is Compare.NE if isinstance(where, MetadataCompare) else getattr(where, "negated", False)
 
 
-def _join(where: All | AnyOf, part: Part, within: Mask | None) -> Mask:
-    """Cheap clauses first; each next one is asked only about the rows that are still undecided."""
-    open_rows = np.ones(part.rows, dtype=bool) if within is None else within.copy()
-    found = np.zeros(part.rows, dtype=bool)
-    for clause in sorted(where.clauses, key=_cost):
-        if not open_rows.any():
-            break
-        hit = evaluate(clause, part, open_rows)
-        if isinstance(where, All):
-            open_rows = hit
-        else:
-            found |= hit
-            open_rows &= ~hit
-    return open_rows if isinstance(where, All) else found
-
-
 def _cost(where: Where) -> int:
-    """What a clause costs, as a rank: an index, a literal in every document, a pattern in every document."""
+    """What deciding about a row costs, as a rank: a bit, a literal in its document, a pattern in its document."""
     if isinstance(where, All | AnyOf):
         return max(map(_cost, where.clauses), default=0)
     if isinstance(where, DocumentRegex):
@@ -89,37 +142,108 @@ def _cost(where: Where) -> int:
     return 1 if isinstance(where, DocumentContains) else 0
 
 
+# ---- all, any: cheap clauses first; each next one decides only about rows that are still open
+
+
+def _all(clauses: Sequence[Verdict], rows: int) -> Verdict:
+    maybe = _folded(np.logical_and, [clause.maybe for clause in clauses], np.ones(rows, np.bool_))
+    opened = [clause for clause in clauses if not clause.settled]
+    if not opened:
+        return _settled(maybe)
+    sure = _folded(np.logical_and, [clause.sure for clause in clauses], maybe)
+
+    def decide(rows: Rows) -> Mask:
+        found = maybe[rows]
+        for clause in opened:
+            left = np.flatnonzero(found)
+            found[left] = clause.decide(rows[left])
+        return found
+
+    return Verdict(sure, maybe, decide)
+
+
+def _any(clauses: Sequence[Verdict], rows: int) -> Verdict:
+    sure = _folded(np.logical_or, [clause.sure for clause in clauses], np.zeros(rows, np.bool_))
+    opened = [clause for clause in clauses if not clause.settled]
+    if not opened:
+        return _settled(sure)
+    maybe = _folded(np.logical_or, [clause.maybe for clause in clauses], sure)
+
+    def decide(rows: Rows) -> Mask:
+        found = sure[rows]
+        for clause in opened:
+            left = np.flatnonzero(~found)
+            found[left] = clause.decide(rows[left])
+        return found
+
+    return Verdict(sure, maybe, decide)
+
+
+def _folded(join: np.ufunc, masks: Sequence[Mask], of_none: Mask) -> Mask:
+    """The masks joined, in one new array however many they are; one alone is itself."""
+    if not masks:
+        return of_none
+    if len(masks) == 1:
+        return masks[0]
+    found: Mask = join(masks[0], masks[1])
+    for mask in masks[2:]:
+        join(found, mask, out=found)
+    return found
+
+
+# ---- clauses
+
+
 def _metadata(where: MetadataCompare | MetadataIn | ArrayContains, part: Part) -> Mask:
     """The positive form, from the index."""
-    mask = np.zeros(part.rows, dtype=bool)
+    found = np.zeros(part.rows, np.bool_)
     index = part.metadata
     if isinstance(where, ArrayContains):
-        mask[index.contains(where.key, where.value)] = True
+        found[index.contains(where.key, where.value)] = True
     elif isinstance(where, MetadataIn):
         for value in where.values:
-            mask[index.equals(where.key, value)] = True
+            found[index.equals(where.key, value)] = True
     elif where.op in (Compare.EQ, Compare.NE):
-        mask[index.equals(where.key, where.value)] = True
+        found[index.equals(where.key, where.value)] = True
     elif isinstance(where.value, str | bool):
         raise TypeError(f"{where.op} takes a number, not {where.value!r}")
     else:
-        mask[index.compare(where.key, where.op, where.value)] = True
-    return mask
+        found[index.compare(where.key, where.op, where.value)] = True
+    return found
 
 
-def _documents(where: DocumentContains | DocumentRegex, part: Part, within: Mask | None) -> Mask:
-    """The positive form; rows outside `within` are not looked at when they are many."""
+def _ids(where: IdIn, part: Part) -> Mask:
+    wanted = pa.array(where.ids, type=part.ids.type)
+    found: Mask = pc.is_in(part.ids, value_set=wanted).to_numpy(zero_copy_only=False)
+    return found
 
-    def search(documents: pa.Array) -> Mask:
+
+def _documents(where: DocumentContains | DocumentRegex, part: Part) -> Verdict:
+    """Open wherever the text index does not exclude the document."""
+    some, none = np.ones(part.rows, np.bool_), np.zeros(part.rows, np.bool_)
+    found = None if part.text_index is None else candidates(where, part.text_index)
+    if found is not None:
+        some = none.copy()
+        some[np.frombuffer(found.to_array(), np.uint32)] = True
+    negated = where.negated
+
+    def decide(rows: Rows) -> Mask:
+        hit = some[rows]
+        left = np.flatnonzero(hit)
+        hit[left] = _search(where, part.documents, rows[left])
+        return ~hit if negated else hit
+
+    return Verdict(~some, ~none, decide) if negated else Verdict(none, some, decide)
+
+
+def _search(where: DocumentContains | DocumentRegex, documents: pa.Array, rows: Rows) -> Mask:
+    """Which of these rows have a document as the positive form wants it."""
+
+    def search(within: pa.Array) -> Mask:
         if isinstance(where, DocumentContains):
-            return containing(documents, where.text)
-        return matching(documents, where.pattern)
+            return containing(within, where.text)
+        return matching(within, where.pattern)
 
-    if within is None:
-        return search(part.documents)
-    chosen = np.flatnonzero(within)
-    if _SPARSE_SHARE * len(chosen) > part.rows:
-        return search(part.documents)
-    mask = np.zeros(part.rows, dtype=bool)
-    mask[chosen] = search(part.documents.take(pa.array(chosen)))
-    return mask
+    if _SPARSE_SHARE * len(rows) > len(documents):
+        return search(documents)[rows]
+    return search(documents.take(pa.array(rows)))

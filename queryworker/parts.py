@@ -9,17 +9,17 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from queryworker import filter as filters
+from queryworker.filter import Rows, Verdict, end_to_end
 from queryworker.runs import Run, TailIndex
 from queryworker.tail_graphs import Stretch
+from queryworker.text import Mask
+from queryworker.verdicts import Verdicts
 from shared.memtable import Tail
 from shared.segment.metadata_index import MetadataIndex
 from shared.segment.reader import Segment
 from shared.segment.sparse_index import InvertedIndex
 from shared.where import Where
 
-Mask = npt.NDArray[np.bool_]
-Rows = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
 
@@ -87,8 +87,8 @@ class ViewPart(Protocol):
 
     def lives(self, row: int) -> bool: ...
 
-    def match(self, where: Where, within: Mask | None) -> Mask:
-        """The living rows (only those `within`, when given) that match a filter."""
+    def match(self, where: Where) -> Verdict:
+        """What a filter says of all rows, dead ones included."""
         ...
 
     def pieces(self) -> Sequence[Piece]:
@@ -107,7 +107,7 @@ class ViewPart(Protocol):
 class SegmentPart:
     """A segment of the manifest."""
 
-    def __init__(self, segment: Segment, alive: Mask | None, *, ordered: bool) -> None:
+    def __init__(self, segment: Segment, verdicts: Verdicts, alive: Mask | None, *, ordered: bool) -> None:
         self.rows = segment.rows
         self.graph: GraphSearcher | None = segment if segment.info.graph else None
         self.alive = alive
@@ -116,12 +116,13 @@ class SegmentPart:
         self.inserted = segment.inserted
         self.ordered = ordered
         self._segment = segment
+        self._verdicts = verdicts
 
     def lives(self, row: int) -> bool:
         return self.alive is None or bool(self.alive[row])
 
-    def match(self, where: Where, within: Mask | None) -> Mask:
-        return filters.evaluate(where, self._segment, self.alive if within is None else within)
+    def match(self, where: Where) -> Verdict:
+        return self._verdicts.of(where)
 
     def pieces(self) -> Sequence[Piece]:
         whole = slice(0, self.rows)
@@ -169,26 +170,23 @@ class TailPart:
     def lives(self, row: int) -> bool:
         return bool(self._tail.alive[self.start + row])
 
-    def match(self, where: Where, within: Mask | None) -> Mask:
-        mask = self._tail.alive[self.start : self._stop] if within is None else within
-        found = np.zeros(self.rows, np.bool_)
-        for run, here, there in self._runs():
-            of_interest = np.zeros(run.rows, np.bool_)
-            of_interest[there] = mask[here]
-            if of_interest.any():
-                found[here] = filters.evaluate(where, run, of_interest)[there]
-        return found
+    def match(self, where: Where) -> Verdict:
+        return end_to_end(
+            [(here.start, run.verdicts.of(where).part(there.start, there.stop)) for run, here, there in self._runs()]
+        )
 
     def pieces(self) -> Sequence[Piece]:
         return list(itertools.starmap(Piece, self._runs()))
 
     def _runs(self) -> Iterator[tuple[Run, slice, slice]]:
         """Runs with rows of the part: which of its rows, and which of theirs."""
-        for run in self._index.runs(self._tail):
-            begin, end = max(run.start, self.start), min(run.stop, self._stop)
+        begin = self.start
+        for run in self._index.runs(self._tail):  # some may reach into the next ones: they were made for a longer tail
+            end = min(run.stop, self._stop)
             if begin < end:
                 here, there = slice(begin - self.start, end - self.start), slice(begin - run.start, end - run.start)
                 yield run, here, there
+                begin = end
 
     def norms(self, *, make: bool) -> Vectors | None:
         return self._index.norms(self._tail)[self.start : self._stop]

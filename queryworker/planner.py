@@ -1,13 +1,21 @@
 """How to find the nearest records of one part: scan the matching rows, or search the graph. Pure.
 
-A graph search does not know which rows match (deleted rows do not, and filtered ones). It visits a beam of nearest rows
-and what does not match is dropped afterwards. With a beam wider by the inverse share of matching rows, about
-`ef_search` of its rows match: recall is then that of an unfiltered search. When fewer than wanted are left (matching
-rows far from the query, or bad luck), the beam is widened, until it would cost more than scanning the matching rows;
-then those are scanned. So an answer always has min(k, matching) rows.
+A graph search does not know which rows match (dead rows do not, and filtered ones may not). It visits a *beam* of near
+rows, and what does not match is dropped afterwards. When one row in s matches, the nearest ten that match are among
+the nearest 10 s of all, so the question is how wide a beam has to be to hold the nearest r rows. Measured on real
+vectors, the true share of the r nearest in a beam is as good as that of the 10 nearest in a beam of 115 rows
 
-Costs are in units of one row of a sequential scan: at 384 dimensions 0.13 us, 0.3 us for a gathered row, 2.3 us for a
-row of a beam. They all grow alike with the dimension.
+    r             30    100    300    1000
+    with a beam  200    300    600    2000
+
+which the square root of r follows while r is small, and twice r beyond. What is known before is the share of matching
+rows in the whole part; near the query it may be another one. So after a search the same rule is asked again with the
+rank that the last row wanted was found at; when that says that the beam was too narrow, or fewer rows than wanted were
+left, it gives the next beam. As soon as a beam would cost more than comparing all matching rows, those are compared.
+So an answer always has min(k, matching) rows, and as many of the right ones as without a filter.
+
+Costs are in units of one row of a sequential scan: at 384 dimensions 0.13 us; 0.13 us for a gathered row while all of
+them stay in the processor's cache, 0.3 us beyond; 2.5 us for a row of a beam. They all grow alike with the dimension.
 """
 
 from __future__ import annotations
@@ -16,11 +24,19 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-GATHERED_ROW_COST: Final = 2.3
+GATHERED_ROW_COST: Final = 1.5
 """A row that is fetched by its number before it is compared."""
 
-BEAM_COST: Final = 18.0
+BEAM_COST: Final = 19.0
 """One more row in the beam of a graph search: its neighbours are fetched and compared."""
+
+BEAM_MARGIN_PERCENT: Final = 15
+"""Graphs that were extended, or whose rows died in part, find a little less than one built at once."""
+
+TOLERANCE: Final = 1.25
+"""A beam is searched again when it should have been wider by more than this: matching rows lie among the others by
+chance, and a second search costs more than the first.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,41 +46,52 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class GraphSearch:
-    """Search the graph with this beam, drop what does not match, scan if fewer than `wanted` are left."""
+    """Search the graph with this beam and drop what does not match."""
 
     beam: int
 
 
-BEAM_MARGIN_PERCENT: Final = 10
-"""Graphs that were extended, or whose rows died in part, find a little less than one built at once: measured on real
-vectors, 0.979 of the true nearest instead of 0.981 with a beam of 100, and 0.981 with a tenth more.
-"""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a search with `beam` brought: the rank (from 1) of the last row wanted; None: `matching` rows, too few."""
+
+    beam: int
+    rank: int | None
+    matching: int
+
 
 Plan = Scan | GraphSearch
 
-WIDENING: Final = 4
-"""How much wider the next beam is when one came back short."""
 
-
-def plan(*, rows: int, matching: int, wanted: int, ef_search: int, graph: bool, tried: int = 0) -> Plan:
-    """The cheaper way to the `wanted` (at most `matching`) nearest of `matching` among `rows` rows of a part.
-
-    `tried` is the beam that came back short before, 0 at first.
+def plan(*, rows: int, matching: int, wanted: int, ef_search: int, graph: bool, seen: Seen | None = None) -> Plan:
+    """The cheaper way to the `wanted` (at most `matching`) nearest of `matching` among `rows` rows of a part; after a
+    search that was not `enough`, the next way.
     """
     if not graph or matching == 0 or wanted == 0:
         return Scan()
-    beam = WIDENING * tried if tried else _beam(rows, matching, wanted, ef_search)
-    beam = min(beam, rows)
-    return GraphSearch(beam) if beam * BEAM_COST < scan_cost(rows, matching) else Scan()
+    share = matching / rows if seen is None else _share(seen, wanted)
+    beam = min(rows, _beam(share, wanted, ef_search))
+    wider = seen is None or beam > seen.beam
+    return GraphSearch(beam) if wider and beam * BEAM_COST < scan_cost(rows, matching) else Scan()
 
 
-def _beam(rows: int, matching: int, wanted: int, ef_search: int) -> int:
-    if matching < rows:
-        # What matches among the rows of a beam varies like a coin thrown for each: two deviations more come short
-        # rarely.
-        wanted += math.ceil(2 * math.sqrt(wanted))
-    beam = max(ef_search + ef_search * BEAM_MARGIN_PERCENT // 100, wanted)
-    return math.ceil(beam * rows / matching)
+def enough(seen: Seen, *, rows: int, wanted: int, ef_search: int) -> bool:
+    """Whether what a search brought is as good as that of an unfiltered one."""
+    if seen.rank is None:
+        return False
+    return seen.beam >= rows or _beam(_share(seen, wanted), wanted, ef_search) <= TOLERANCE * seen.beam
+
+
+def _share(seen: Seen, wanted: int) -> float:
+    """The share of matching rows near the query. When none was seen, half a one: the next may be near or far."""
+    return (seen.matching + 0.5) / seen.beam if seen.rank is None else wanted / seen.rank
+
+
+def _beam(share: float, wanted: int, ef_search: int) -> int:
+    least = ef_search * (100 + BEAM_MARGIN_PERCENT) / 100
+    # `wanted` of `wanted / share` rows match, give or take two deviations of a coin thrown for each.
+    apart = (wanted + 2 * math.sqrt(wanted * (1 - share))) / share
+    return math.ceil(max(least / math.sqrt(share), apart, (2 - share) * wanted / share))
 
 
 def scan_cost(rows: int, matching: int) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from queryworker.verdicts import Verdicts
 from shared.distance import squared_norms
 from shared.memtable import Tail
 from shared.segment.metadata_index import MetadataIndex
@@ -41,6 +42,8 @@ class Run:
     demand.
     """
 
+    text_index = None
+
     def __init__(self, tail: Tail, start: int, stop: int) -> None:
         self.start = start
         self.stop = stop
@@ -51,6 +54,7 @@ class Run:
         self._documents: pa.Array | None = None
         self._metadata: MetadataIndex | None = None
         self._sparse: dict[str, InvertedIndex | None] = {}
+        self.verdicts = Verdicts(self)
 
     # Two threads may make the same column at once: the work is wasted, the results are equal.
 

@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import orjson
 
-from queryworker.columns import Filled, assemble
-from queryworker.execute import Found, Hits, Matches, Nearby, in_order, inserted_at, merged, nearest, select
+from queryworker import execute
 from queryworker.fields import first_rows, value_counts
+from queryworker.matches import Matches, select
 from queryworker.view import Snapshot
-from shared.rpc.messages import Columns, Selection
+from shared.rpc.messages import Columns, GetRequest, QueryRequest, Selection, Shard
 from shared.rpc.search_messages import (
     FrequenciesRequest,
     FrequenciesResponse,
@@ -32,7 +33,7 @@ from shared.search.body import encode_searches
 from shared.search.columns import taken
 from shared.search.model import Dense, Knn, OrderKey
 from shared.search.ordering import Sortable, sortable, sorted_places
-from shared.search.ranking import Neighbours
+from shared.search.ranking import Neighbours, nearest_of
 from shared.search.run import run, sparse_arrays
 from shared.search.source import Frequencies, Positions, Tally, WantedColumns
 from shared.sparse import Indices
@@ -43,12 +44,12 @@ Result = TypeVar("Result")
 
 def search(snapshot: Snapshot, request: SearchRequest) -> bytes:
     """The body of the client's answer. Raises InvalidArgument for a query of another dimension."""
-    source = SnapshotSource(snapshot)
+    source = SnapshotSource(snapshot, request.shard)
     return encode_searches([_completed(run(source, one)) for one in request.searches])
 
 
 def nearest_step(snapshot: Snapshot, request: NearestRequest) -> bytes:
-    found = SnapshotSource(snapshot).neighbours(request.where, request.knns)
+    found = SnapshotSource(snapshot, request.shard).neighbours(request.where, request.knns)
     response = NearestResponse(
         counts=[len(one.inserted) for one in found],
         distances=b"".join(one.distances.astype("<f4", copy=False).tobytes() for one in found),
@@ -60,19 +61,19 @@ def nearest_step(snapshot: Snapshot, request: NearestRequest) -> bytes:
 
 def frequencies_step(snapshot: Snapshot, request: FrequenciesRequest) -> bytes:
     asked = [(key, np.frombuffer(part, "<u4")) for key, part in zip(request.keys, request.indices, strict=True)]
-    found = SnapshotSource(snapshot).counted(asked)
+    found = SnapshotSource(snapshot, request.shard).counted(asked)
     having = [part.astype("<i8", copy=False).tobytes() for part in found.having]
     return msgspec.msgpack.encode(FrequenciesResponse(found.records, having, snapshot.position))
 
 
 def ordered_step(snapshot: Snapshot, request: OrderedRequest) -> bytes:
-    inserted, values = SnapshotSource(snapshot).ordered(request.where, request.order_by, request.limit)
+    inserted, values = SnapshotSource(snapshot, request.shard).ordered(request.where, request.order_by, request.limit)
     positions = inserted.astype("<i8", copy=False).tobytes()
     return msgspec.msgpack.encode(OrderedResponse(positions, values, snapshot.position))
 
 
 def tally_step(snapshot: Snapshot, request: TallyRequest) -> bytes:
-    tally = SnapshotSource(snapshot).tallied(request.where, request.fields)
+    tally = SnapshotSource(snapshot, request.shard).tallied(request.where, request.fields)
     facets = [list(tally.facets[field]) for field in request.fields]
     return msgspec.msgpack.encode(TallyResponse(tally.count, facets, snapshot.position))
 
@@ -80,8 +81,9 @@ def tally_step(snapshot: Snapshot, request: TallyRequest) -> bytes:
 class SnapshotSource:
     """`shared.search.source.RecordSource` of a collection whose only shard this is. Nothing in it waits."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, shard: Shard) -> None:
         self._snapshot = snapshot
+        self._shard = shard
         self._last: tuple[Where | None, list[Matches]] | None = None
 
     async def nearest(self, where: Where | None, knns: Sequence[Knn]) -> list[Neighbours]:
@@ -93,18 +95,21 @@ class SnapshotSource:
     async def page(
         self, where: Where | None, order_by: Sequence[OrderKey], offset: int, limit: int | None
     ) -> Positions:
-        end = None if limit is None else offset + limit
         if order_by:
-            return self.ordered(where, order_by, end)[0][offset:]
-        found = in_order(self._select(where))
-        return self._inserted(Found(found.parts[offset:end], found.rows[offset:end]))
+            return self.ordered(where, order_by, None if limit is None else offset + limit)[0][offset:]
+        found = execute.get(self._snapshot, GetRequest(self._shard, Selection(where=where), offset, limit, ids=False))
+        return np.frombuffer(found.inserted, "<i8")
 
     async def rows(self, inserted: Positions, wanted: WantedColumns) -> Columns:
         ascending = np.sort(inserted)
-        found = inserted_at(self._snapshot, ascending)
-        filled = Filled(True, wanted.documents, wanted.metadatas, False, wanted.embeddings)
-        _, columns = assemble(self._snapshot, found.parts, found.rows, filled)
-        return taken(columns, np.searchsorted(ascending, inserted))
+        request = GetRequest(
+            self._shard,
+            documents=wanted.documents,
+            metadatas=wanted.metadatas,
+            embeddings=wanted.embeddings,
+            inserted=ascending.astype("<i8", copy=False).tobytes(),
+        )
+        return taken(execute.get(self._snapshot, request).columns, np.searchsorted(ascending, inserted))
 
     async def tally(self, where: Where | None, fields: Sequence[str]) -> Tally:
         return self.tallied(where, fields)
@@ -112,8 +117,8 @@ class SnapshotSource:
     # ---- the same without waiting
 
     def neighbours(self, where: Where | None, knns: Sequence[Knn]) -> list[Neighbours]:
-        matches = self._select(where)
-        return [self._neighbours(matches, knn) for knn in knns]
+        """Raises InvalidArgument for a vector of another dimension."""
+        return [self._neighbours(where, knn) for knn in knns]
 
     def counted(self, asked: Sequence[tuple[str, Indices]]) -> Frequencies:
         """Of all records, whatever a search filters by."""
@@ -132,23 +137,21 @@ class SnapshotSource:
         self, where: Where | None, order_by: Sequence[OrderKey], limit: int | None
     ) -> tuple[Positions, list[list[Sortable]]]:
         """The first `limit` matching records, and what they are sorted by."""
-        parts: list[int] = []
-        rows: list[Positions] = []
-        for number, one in enumerate(self._select(where)):
+        inserted: list[Positions] = []
+        values: list[list[Sortable]] = []
+        for one in self._select(where):
             for piece in one.part.pieces() if one.matching else ():
                 mask = piece.mask(one.mask)
                 there = np.arange(piece.indexed.rows) if mask is None else np.flatnonzero(mask)
-                inserted = one.part.inserted[piece.in_part(there)]
-                first = first_rows(piece.indexed.metadata, order_by, there, inserted, limit)
-                rows.append(piece.in_part(first))
-                parts += [number] * len(first)
-        found = Found(np.array(parts, np.intp), np.concatenate([np.empty(0, np.int64), *rows]))
-        inserted, columns = assemble(self._snapshot, found.parts, found.rows, Filled(False, False, True, False, False))
-        by_insertion = np.argsort(inserted)
-        texts = columns.metadatas or []
-        values = [_values(texts[place], order_by) for place in by_insertion.tolist()]
+                positions = one.part.inserted[piece.in_part(there)]
+                first = piece.in_part(first_rows(piece.indexed.metadata, order_by, there, positions, limit))
+                inserted.append(one.part.inserted[first])
+                values += [_values(text, order_by) for text in one.part.texts("metadata", first)]
+        together = np.concatenate([np.empty(0, np.int64), *inserted])
+        by_insertion = np.argsort(together)
+        values = [values[place] for place in by_insertion.tolist()]
         places = sorted_places(order_by, values)[:limit]
-        return inserted[by_insertion[np.array(places, np.intp)]], [values[place] for place in places]
+        return together[by_insertion[np.array(places, np.intp)]], [values[place] for place in places]
 
     def tallied(self, where: Where | None, fields: Sequence[str]) -> Tally:
         matches = self._select(where)
@@ -169,36 +172,33 @@ class SnapshotSource:
 
     def _select(self, where: Where | None) -> list[Matches]:
         if self._last is None or self._last[0] is not where:
-            self._last = (where, select(self._snapshot, Selection(where=where)))
+            self._last = (where, [one.settled() for one in select(self._snapshot, Selection(where=where))])
         return self._last[1]
 
-    def _neighbours(self, matches: Sequence[Matches], knn: Knn) -> Neighbours:
-        if isinstance(knn.query, Dense):
-            vector = np.frombuffer(knn.query.vector, "<f4")
-            ranked = nearest(self._snapshot, matches, vector, knn.limit, knn.query.ef_search)
-        else:
-            ranked = self._nearest_sparse(matches, knn)
-        found = Neighbours(self._inserted(ranked.found), ranked.distances)
+    def _neighbours(self, where: Where | None, knn: Knn) -> Neighbours:
+        found = self._dense(where, knn, knn.query) if isinstance(knn.query, Dense) else self._sparse(where, knn)
         return found if knn.max_distance is None else found.within(knn.max_distance)
 
-    def _nearest_sparse(self, matches: Sequence[Matches], knn: Knn) -> Nearby:
+    def _dense(self, where: Where | None, knn: Knn, query: Dense) -> Neighbours:
+        request = QueryRequest(
+            self._shard, query.vector, 1, len(query.vector) // 4, knn.limit, query.ef_search, Selection(where=where)
+        )
+        hits = execute.query(self._snapshot, request)
+        return Neighbours(np.frombuffer(hits.inserted, "<i8"), np.frombuffer(hits.distances, "<f4"))
+
+    def _sparse(self, where: Where | None, knn: Knn) -> Neighbours:
         assert not isinstance(knn.query, Dense)
         query = sparse_arrays(knn)
-        hits: list[Hits] = []
-        for number, one in enumerate(matches):
+        inserted: list[Positions] = [np.empty(0, np.int64)]
+        distances: list[npt.NDArray[np.float32]] = [np.empty(0, np.float32)]
+        for one in self._select(where):
             for piece in one.part.pieces() if one.matching else ():
                 index = piece.indexed.sparse(knn.query.key)
                 if index is not None:
                     found = index.nearest(query, knn.limit, piece.mask(one.mask))
-                    hits.append(Hits(number, piece.in_part(found.rows), found.distances))
-        return merged(self._snapshot, hits, knn.limit)
-
-    def _inserted(self, found: Found) -> Positions:
-        inserted = np.empty(len(found.rows), np.int64)
-        for number in set(found.parts.tolist()):
-            places = np.flatnonzero(found.parts == number)
-            inserted[places] = self._snapshot.parts[number].inserted[found.rows[places]]
-        return inserted
+                    inserted.append(one.part.inserted[piece.in_part(found.rows)])
+                    distances.append(found.distances)
+        return nearest_of(inserted, distances, knn.limit)
 
 
 def _values(text: str | None, order_by: Sequence[OrderKey]) -> list[Sortable]:

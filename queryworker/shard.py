@@ -19,6 +19,7 @@ no read has much to apply. A tail that has grown is indexed in the background (`
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any, Final, Protocol
 
 from prometheus_client import Counter, Histogram
@@ -67,7 +68,12 @@ class LogReader(Protocol):
     """The part of `shared.log.Log` that is used here."""
 
     async def read(
-        self, collection_id: str, shard: int, after: str = ..., bytes_max: int | None = None
+        self,
+        collection_id: str,
+        shard: int,
+        after: str = ...,
+        bytes_max: int | None = None,
+        known: ShardRead | None = None,
     ) -> ShardRead: ...
 
 
@@ -102,6 +108,7 @@ class ServedShard:
         self._clock = clock
         self._view: ShardView | None = None
         self._retired: tuple[ShardView, float] | None = None
+        self._known: tuple[ShardView, ShardRead] | None = None  # the last complete read, and the view that has it
         self._running: asyncio.Task[ShardView] | None = None
         self._next: asyncio.Task[ShardView] | None = None
         self._loading: asyncio.Task[ShardView] | None = None
@@ -156,7 +163,7 @@ class ServedShard:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._view = self._retired = None
+        self._view = self._retired = self._known = None
 
     def _at(self, view: ShardView, as_of: int) -> Snapshot:
         if as_of < view.base.covers and self._retired is not None:
@@ -182,7 +189,7 @@ class ServedShard:
         try:
             return await self._check()
         except (Gone, StaleGeneration):
-            self._view = self._retired = None
+            self._view = self._retired = self._known = None
             raise
         finally:
             self._running = None
@@ -236,10 +243,15 @@ class ServedShard:
     async def _catch_up(self, view: ShardView) -> ShardState:
         """Apply what the log has after the view; the state as of that moment. Raises TailGap."""
         pending: list[Entry] = []
+        known = self._known[1] if self._known is not None and self._known[0] is view else None
         while True:
             last = pending[-1].id if pending else view.last
             CHECKS.inc()
-            read = _alive(await self._log.read(self.collection, self.number, last, READ_BYTES_MAX))
+            read = await self._log.read(self.collection, self.number, last, READ_BYTES_MAX, known)
+            if read is known:
+                return read.state
+            known = None
+            _alive(read)
             prove(read, last, view.base.covers)
             pending += read.entries
             ready = whole_appends(pending)
@@ -250,6 +262,7 @@ class ServedShard:
             if read.complete:
                 nothing_left_over(read, pending)
                 view.position = read.state.head
+                self._known = (view, dataclasses.replace(read, entries=[]))
                 return read.state
 
     async def _apply(self, view: ShardView, entries: list[Entry]) -> None:

@@ -3,7 +3,7 @@
 Literals are found by RE2 (through Arrow) over the column's own bytes, without the interpreter lock: a literal
 means the same to every engine, and RE2 finds it several times faster than Arrow's own substring kernel. Patterns
 go to the engine that defines them (`shared.regex`), document by document; RE2's classes, boundaries and case
-folding differ from it in Unicode.
+folding differ from it in Unicode. A text index says before which documents are worth a look.
 """
 
 from __future__ import annotations
@@ -16,8 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyroaring import BitMap
 
+from queryworker.literals import Every, Need, Occurs, requirement
 from shared.regex import Matcher, compile_regex
+from shared.segment.text_index import TextIndex
+from shared.where import DocumentContains, DocumentRegex
 
 Mask = npt.NDArray[np.bool_]
 
@@ -26,6 +30,25 @@ _RE2_LITERAL_BYTES_MAX: Final = 4096
 _META: Final = frozenset(r"\.+*?()|[]{}^$")
 _CHUNK_ROWS: Final = 4096
 _CHUNK_BYTES: Final = 16 * 1024 * 1024
+
+
+def candidates(where: DocumentContains | DocumentRegex, index: TextIndex) -> BitMap | None:
+    """Rows among which are all that match the positive form; None when the index excludes none."""
+    if isinstance(where, DocumentContains):
+        return index.candidates(where.text)
+    compile_regex(where.pattern)  # what the engine refuses requires nothing
+    need = requirement(where.pattern)
+    return None if need is None else _meeting(need, index)
+
+
+def _meeting(need: Need, index: TextIndex) -> BitMap | None:
+    if isinstance(need, Occurs):
+        return index.candidates(need.text)
+    found = [_meeting(part, index) for part in need.needs]
+    known = [rows for rows in found if rows is not None]
+    if isinstance(need, Every):
+        return BitMap.intersection(*known) if known else None
+    return BitMap.union(*known) if len(known) == len(found) else None
 
 
 def containing(documents: pa.Array, text: str) -> Mask:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from queryworker.parts import SegmentPart, TailPart, ViewPart
 from queryworker.runs import TailIndex
 from queryworker.tail_graphs import Stretch, TailGraphs
+from queryworker.verdicts import Verdicts
 from shared.errors import StaleRead
 from shared.log.batch import decode_batch
 from shared.log.state import Entry, Pointer, after_position
@@ -105,6 +106,7 @@ class ShardView:
             self.origin = continued.origin + continued.memtable.slots - self.memtable.slots
             self.graphs.forget_before(self.origin)
         self._tombstones = [_alive(rows, dead) for rows, dead in _shapes(base.stack)]
+        self._verdicts = [Verdicts(segment) for segment in base.stack.segments]
         self._ordered = [bool((np.diff(segment.inserted) > 0).all()) for segment in base.stack.segments]
         self._alive: dict[int, tuple[int, Mask]] = {}
         self._newest: tuple[tuple[Stretch, ...], Snapshot] | None = None
@@ -116,7 +118,8 @@ class ShardView:
     @property
     def bytes(self) -> int:
         """About what the view holds, mapped files included."""
-        return self.base.bytes + self.memtable.bytes + self.graphs.bytes
+        verdicts = sum(verdicts.bytes for verdicts in self._verdicts)
+        return self.base.bytes + self.memtable.bytes + self.graphs.bytes + verdicts
 
     def apply(self, entries: Sequence[Entry]) -> None:
         """Fold in entries of whole appends, in log order. Readers notice nothing until `position` moves."""
@@ -143,7 +146,9 @@ class ShardView:
             return newest[1]
         tail = self.memtable.at(position)
         segments: list[ViewPart] = [
-            SegmentPart(segment, self._alive_rows(number, position), ordered=self._ordered[number])
+            SegmentPart(
+                segment, self._verdicts[number], self._alive_rows(number, position), ordered=self._ordered[number]
+            )
             for number, segment in enumerate(self.base.stack.segments)
         ]
         of_tail = self._tail_parts(tail, stretches)

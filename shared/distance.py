@@ -24,6 +24,7 @@ from shared.model import Space
 Vectors = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 RowNumbers = npt.NDArray[np.int64]
+Norms = npt.NDArray[np.float32]
 
 _CHUNK_FLOATS: Final = 1 << 20
 _BLOCK_ROWS: Final = 256
@@ -54,7 +55,22 @@ def distances(space: Space, query: Vectors, vectors: Vectors) -> npt.NDArray[np.
     return found
 
 
+def distances_of_each(space: Space, queries: Vectors, vectors: Vectors) -> npt.NDArray[np.float32]:
+    """`distances`, float32 [q, n], of `vectors` [q, n, d] each to its own of `queries` [q, d]."""
+    count, dimension = vectors.shape[1:]
+    found = np.empty(vectors.shape[:2], dtype=np.float32)
+    step = max(1, _CHUNK_FLOATS // max(1, count * dimension))
+    with np.errstate(over="ignore"):
+        for at in range(0, len(queries), step):
+            wide = vectors[at : at + step].astype(np.float64).reshape(-1, dimension)
+            beside = np.repeat(queries[at : at + step].astype(np.float64), count, axis=0)
+            part = found[at : at + step]
+            part[:] = _wide_distances(space, beside, wide).reshape(part.shape)
+    return found
+
+
 def _wide_distances(space: Space, query: Floats, vectors: Floats) -> Floats:
+    """From one query to all vectors, or from each of as many to its own."""
     # einsum adds along each row in one fixed order; BLAS would choose by shape.
     if space is Space.L2:
         gap = vectors - query
@@ -62,15 +78,15 @@ def _wide_distances(space: Space, query: Floats, vectors: Floats) -> Floats:
         return squares
     products: Floats = np.einsum("ij,ij->i", vectors, np.broadcast_to(query, vectors.shape))
     if space is Space.COSINE:
-        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors)) * np.sqrt(np.einsum("i,i->", query, query))
+        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors)) * np.sqrt(np.einsum("...j,...j->...", query, query))
         products = np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
     return 1.0 - products
 
 
-def squared_norms(vectors: Vectors) -> npt.NDArray[np.float32]:
+def squared_norms(vectors: Vectors) -> Norms:
     """float32 [n]; what `nearest` needs of every vector, worth keeping by who scans the same ones again."""
     with np.errstate(over="ignore"):
-        norms: npt.NDArray[np.float32] = np.einsum("ij,ij->i", vectors, vectors)
+        norms: Norms = np.einsum("ij,ij->i", vectors, vectors)
     return norms
 
 
@@ -81,7 +97,7 @@ def nearest(
     k: int,
     *,
     rows: RowNumbers | None = None,
-    norms: npt.NDArray[np.float32] | None = None,
+    norms: Norms | None = None,
 ) -> Nearest:
     """The k nearest of `vectors` [n, d], or of those at `rows` (ascending), by exact distance; all of them when fewer.
 
@@ -97,7 +113,7 @@ def nearest_many(
     k: int,
     *,
     rows: RowNumbers | None = None,
-    norms: npt.NDArray[np.float32] | None = None,
+    norms: Norms | None = None,
 ) -> list[Nearest]:
     """`nearest` for each of `queries` [q, d], sharing the passes over memory."""
     count = len(vectors) if rows is None else len(rows)
@@ -105,48 +121,55 @@ def nearest_many(
         return [Nearest(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries]
     if k >= count:
         return [_decide(space, query, vectors, count, np.arange(count), rows) for query in queries]
-    if norms is None:
-        norms = _chosen_norms(vectors, rows)
-    elif rows is not None:
+    if rows is not None and norms is not None:
         norms = norms[rows]
     found: list[Nearest] = []
     block = max(1, 8 * _CHUNK_FLOATS // count)
     for at in range(0, len(queries), block):
         part = queries[at : at + block]
-        products = _products(part, vectors, rows)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if rows is not None:
+                products, norms = _products_of(part, vectors, rows, norms)
+            else:
+                products, norms = _products(part, vectors), squared_norms(vectors) if norms is None else norms
         for query, product in zip(part, products, strict=True):
             places = _shortlist(space, query, product, norms, k)
             found.append(_decide(space, query, vectors, k, places, rows))
     return found
 
 
-def _chosen_norms(vectors: Vectors, rows: RowNumbers | None) -> npt.NDArray[np.float32]:
-    if rows is None:
-        return squared_norms(vectors)
-    step = max(1, _CHUNK_FLOATS // vectors.shape[1])
-    parts = [squared_norms(vectors[rows[at : at + step]]) for at in range(0, len(rows), step)]
-    return np.concatenate(parts)
+def _products(queries: Vectors, vectors: Vectors) -> Vectors:
+    """float32 [q, n] by BLAS."""
+    if len(queries) == 1:
+        single: Vectors = vectors @ queries[0]
+        return single[None, :]
+    found = np.empty((len(queries), len(vectors)), dtype=np.float32)
+    columns = np.ascontiguousarray(queries.T)
+    for at in range(0, len(vectors), _BLOCK_ROWS):
+        found[:, at : at + _BLOCK_ROWS] = (vectors[at : at + _BLOCK_ROWS] @ columns).T
+    return found
 
 
-def _products(queries: Vectors, vectors: Vectors, rows: RowNumbers | None) -> Vectors:
-    """float32 [q, n] by BLAS. Chosen rows are gathered; when most rows are chosen, computing all of them costs less."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        if rows is not None and 2 * len(rows) > len(vectors):
-            return _products(queries, vectors, None)[:, rows]
-        count = len(vectors) if rows is None else len(rows)
-        if len(queries) == 1 and rows is None:
-            single: Vectors = vectors @ queries[0]
-            return single[None, :]
-        found = np.empty((len(queries), count), dtype=np.float32)
-        columns = np.ascontiguousarray(queries.T)
-        for at in range(0, count, _BLOCK_ROWS):
-            stop = at + _BLOCK_ROWS
-            block = vectors[at:stop] if rows is None else vectors[rows[at:stop]]
-            found[:, at:stop] = (block @ columns).T
-        return found
+def _products_of(queries: Vectors, vectors: Vectors, rows: RowNumbers, norms: Norms | None) -> tuple[Vectors, Norms]:
+    """`_products` of chosen rows, and their squared norms, made along the way when they are not given."""
+    if 2 * len(rows) > len(vectors):  # computing all of them costs less than gathering
+        norms = squared_norms(vectors)[rows] if norms is None else norms
+        return _products(queries, vectors)[:, rows], norms
+    found = np.empty((len(queries), len(rows)), dtype=np.float32)
+    own = np.empty(len(rows), dtype=np.float32) if norms is None else norms
+    columns = np.ascontiguousarray(queries.T)
+    block = np.empty((_BLOCK_ROWS, vectors.shape[1]), dtype=np.float32)
+    for at in range(0, len(rows), _BLOCK_ROWS):
+        chosen = rows[at : at + _BLOCK_ROWS]
+        gathered = block[: len(chosen)]
+        np.take(vectors, chosen, axis=0, out=gathered, mode="clip")  # "raise" would make a copy first
+        found[:, at : at + _BLOCK_ROWS] = (gathered @ columns).T
+        if norms is None:
+            np.einsum("ij,ij->i", gathered, gathered, out=own[at : at + _BLOCK_ROWS])
+    return found, own
 
 
-def _shortlist(space: Space, query: Vectors, product: Vectors, norms: npt.NDArray[np.float32], k: int) -> RowNumbers:
+def _shortlist(space: Space, query: Vectors, product: Vectors, norms: Norms, k: int) -> RowNumbers:
     """Places that may be among the k nearest: whose least possible distance is not above the k-th greatest
     possible one. With one bound of the error for all of them first, which takes a quarter of the time.
     """
@@ -162,9 +185,7 @@ def _shortlist(space: Space, query: Vectors, product: Vectors, norms: npt.NDArra
     return np.flatnonzero(about - error <= limit)
 
 
-def _coarse_shortlist(
-    space: Space, query: Vectors, product: Vectors, norms: npt.NDArray[np.float32], k: int
-) -> RowNumbers | None:
+def _coarse_shortlist(space: Space, query: Vectors, product: Vectors, norms: Norms, k: int) -> RowNumbers | None:
     """`_shortlist` in float32, by the error of the worst row; None where that says too little."""
     own = float(np.einsum("i,i->", query, query, dtype=np.float64))
     least, most = float(norms.min()), float(norms.max())

@@ -34,8 +34,8 @@ from shared.memory import give_back_at_rest
 
 GC_CONTAINERS: Final = 20_000
 
-OPEN_BACKOFF_FIRST_S: Final = 0.2
-OPEN_BACKOFF_MAX_S: Final = 2.0
+OPEN_BACKOFF_FIRST_S: Final = 0.1
+OPEN_BACKOFF_MAX_S: Final = 0.5
 
 log = telemetry.get_logger(__name__)
 C = TypeVar("C", bound=ProcessConfig)

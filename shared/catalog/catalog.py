@@ -95,6 +95,10 @@ class Catalog:
         await self.bootstrap()
         await self._slots.changed()
 
+    async def count_change(self) -> None:
+        """After a change that was made beside the catalog and belongs into its snapshots."""
+        await self._slots.changed()
+
     async def changes(self) -> int:
         """A number that is another one after every change of the catalog."""
         return int(await persist(lambda: command(self._redis, "GET", self._keys.changes), writes=False) or 0)

@@ -12,11 +12,12 @@ from redis.asyncio import Redis
 
 from shared.catalog.catalog import Catalog
 from shared.catalog.founding import Cluster, Founding
-from shared.catalog.model import Database
+from shared.catalog.model import Collection, Database
 from shared.catalog.removal import Removal
 from shared.catalog.slots import Slots
 from shared.errors import Corrupt, Unavailable
 from shared.log.lifecycle import Lifecycle
+from shared.log.rebuild import Rebuilds
 from shared.log.state import Pointer
 from shared.placement import Layout
 from shared.redis.client import command, guarded, persist
@@ -131,6 +132,7 @@ class Images:
         self._lifecycle = Lifecycle(redis, keys)
         self._founding = Founding(redis, keys)
         self._removal = Removal(redis, keys)
+        self._rebuilds = Rebuilds(redis, keys)
 
     @staticmethod
     def empty(cluster: Cluster, taken_s: float) -> CatalogImage:
@@ -211,6 +213,15 @@ class Images:
             call = ("SADD", self._keys.metadata_keys(one.id), *members)
             await persist(lambda: command(self._redis, *call), writes=True)
         return restored
+
+    async def abandon_rebuild(self, collection: Collection) -> None:
+        """Forgets the layout that the collection is getting. Raises Gone."""
+        if collection.rebuild:
+            await self._rebuilds.abandon(collection.id, collection.layout, collection.rebuild.layout)
+
+    async def force_layout(self, collection: Collection, layout: Layout, pointers: Sequence[Pointer | None]) -> None:
+        """Gives the collection a layout that it had when Redis went back. Raises Gone."""
+        await self._rebuilds.force(collection.id, collection.layout, layout, pointers)
 
     async def raise_heads(self, heads: Mapping[str, int]) -> None:
         """Raises the heads of those collections that are there."""

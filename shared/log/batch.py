@@ -24,6 +24,8 @@ ROW_OVERHEAD_BYTES = 32
 """Operation, offset, string offsets and validity of one row, about."""
 
 
+_PLAIN_COLUMNS: Final = len(batch_schema(None))
+
 _END_OF_STREAM: Final = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 """The end mark of an Arrow IPC stream: a message of length 0."""
 
@@ -126,13 +128,14 @@ def _row_bytes(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
 
 def _encode(batch: pa.RecordBatch) -> EncodedEntry:
     # What `pa.ipc.new_stream` writes, without setting up a writer for every entry.
-    payload = b"".join((_schema_message(batch.schema), batch.serialize(), _END_OF_STREAM))
+    dimension = batch.schema.field("embedding").type.list_size if batch.num_columns > _PLAIN_COLUMNS else None
+    payload = b"".join((_schema_message(dimension), batch.serialize(), _END_OF_STREAM))
     return EncodedEntry(batch.column("offset")[0].as_py(), batch.num_rows, payload)
 
 
 @functools.lru_cache(maxsize=64)
-def _schema_message(schema: pa.Schema) -> bytes:
-    message: bytes = schema.serialize().to_pybytes()
+def _schema_message(dimension: int | None) -> bytes:
+    message: bytes = batch_schema(dimension).serialize().to_pybytes()
     return message
 
 

@@ -181,9 +181,17 @@ class Log:
         return fixed
 
     async def read(
-        self, collection_id: str, shard: int, after: str = FIRST_ID, bytes_max: int | None = None
+        self,
+        collection_id: str,
+        shard: int,
+        after: str = FIRST_ID,
+        bytes_max: int | None = None,
+        known: ShardRead | None = None,
     ) -> ShardRead:
         """The shard's state and the entries after the id `after`, as of one moment, in one round trip.
+
+        With `known`, a complete read whose entries the caller has, that one comes back when nothing has changed since:
+        the server says so in a word.
 
         With `bytes_max`, stops after the entry that reaches it. Entries are chained (each names the one before);
         whether the first one follows what the caller has, the caller checks by `previous`. Raises Gone, and Corrupt
@@ -191,18 +199,20 @@ class Log:
         """
         keys = [self._keys.state(collection_id), self._keys.log(collection_id, shard)]
         limit: Argument = "" if bytes_max is None else bytes_max
-        args = [after, limit, *state_fields(shard)]
+        args = [after, limit, known.mark if known is not None else "", *state_fields(shard)]
         # A page that cannot arrive within the deadline would be asked for again and again: give a large one more time.
         deadline_s = READ_DEADLINE_S + (limits.BACKLOG_BYTES_MAX if bytes_max is None else bytes_max) / SLOWEST_BYTES_S
         answer = await READ.run(self._redis, keys, args, writes=False, deadline_s=deadline_s)
         if answer is None:
             raise await self.missing(collection_id)
-        values, raw, complete = answer
+        if known is not None and answer == 1:
+            return known
+        values, raw, complete, mark = answer
         entries = [parse_entry(entry) for entry in raw]
         for before, entry in pairwise(entries):
             if entry.previous != before.id:
                 raise Corrupt(f"{keys[1]}: entry {entry.id} follows {entry.previous}, not {before.id}")
-        return ShardRead(parse_state(shard, values), entries, bool(complete))
+        return ShardRead(parse_state(shard, values), entries, bool(complete), mark)
 
     async def states(self, shards: Sequence[tuple[str, int]]) -> list[ShardState | None]:
         """The states of many shards, pipelined; None where the collection is gone."""

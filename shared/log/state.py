@@ -122,11 +122,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class ShardRead:
-    """State and entries of one moment. Not `complete`: a limit ended the read, more entries follow."""
+    """State and entries of one moment. Not `complete`: a limit ended the read, more entries follow. `mark` is that of
+    the state: equal only when the state is.
+    """
 
     state: ShardState
     entries: list[Entry]
     complete: bool
+    mark: bytes = b""
 
 
 def position_of(entry_id: str) -> int:

@@ -15,7 +15,6 @@ from shared.objects.directory import open_directory
 from shared.objects.memory import MemoryStore
 from shared.objects.port import ObjectStore, UnfitStore, check_key
 from shared.objects.retrying import RetryingStore
-from shared.objects.s3 import open_s3
 
 PROBE_WRITERS: Final = 4
 
@@ -33,6 +32,8 @@ async def open_store(url: str) -> AsyncIterator[ObjectStore]:
         if parts.scheme == "file" and not parts.netloc and parts.path.strip("/"):
             store = await stack.enter_async_context(open_directory(Path(unquote(parts.path))))
         elif parts.scheme == "s3" and parts.netloc:
+            from shared.objects.s3 import open_s3  # its client takes 20 MiB
+
             prefix = parts.path.strip("/")
             store = await stack.enter_async_context(open_s3(parts.netloc, check_key(prefix) + "/" if prefix else ""))
         elif parts.scheme == "memory":

@@ -65,18 +65,18 @@ class RpcClient:
         """The answer's payload, when it comes.
 
         It fails with the error that the method raised, by its code; with Unavailable when the connection cannot be made
-        or breaks; with DeadlineExceeded. Cancelling it tells the server so. Raises Unavailable when the call cannot be
-        sent at all.
+        or breaks; with DeadlineExceeded. Cancelling it tells the server so.
         """
-        if self._closed:
-            raise Unavailable("this process is stopping")
-        if len(payload) + limits.RPC_HEADER_BYTES_MAX > self.frame_bytes_max:
-            raise Unavailable(f"a call of {len(payload)} bytes is too large")
         peer = self._peers.get(address)
         if peer is None:
             peer = self._peers[address] = _Peer(self, address)
         call = _Call(peer, method, payload, timeout_s)
-        peer.send(call)
+        if self._closed:
+            call.fail(Unavailable("this process is stopping"))
+        elif len(payload) + limits.RPC_HEADER_BYTES_MAX > self.frame_bytes_max:
+            call.fail(Unavailable(f"a call of {len(payload)} bytes is too large"))
+        else:
+            peer.send(call)
         self._ticker.wake(peer.loop)
         return call.answer
 

@@ -45,6 +45,13 @@ class Neighbours:
         return Neighbours(self.inserted[near], self.distances[near])
 
 
+def nearest_of(inserted: Sequence[Positions], distances: Sequence[Scores], limit: int) -> Neighbours:
+    """The nearest of all, from arrays of candidates; equal distances by insertion."""
+    positions, measured = np.concatenate(inserted), np.concatenate(distances)
+    order = np.lexsort((positions, measured))[:limit]
+    return Neighbours(positions[order], measured[order])
+
+
 @dataclass(frozen=True, slots=True)
 class Ranked:
     """Records in the order of an answer: positions of insertion and scores, parallel."""

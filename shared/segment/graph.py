@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.errors import Corrupt
+from shared.huge_pages import in_huge_pages
 from shared.limits import GRAPH_EF_MAX, GRAPH_NEIGHBORS_MAX, GRAPH_NEIGHBORS_MIN
 from shared.model import Space
 
@@ -118,7 +119,8 @@ class Graph:
         """One that was built into a file. Raises Corrupt."""
         index = _index(space, dimension)
         try:
-            index.load_index(str(path), max_elements=rows)
+            with in_huge_pages():
+                index.load_index(str(path), max_elements=rows)
         except RuntimeError as error:
             raise Corrupt(f"{path.name}: {error}") from error
         if index.get_current_count() != rows:

@@ -13,10 +13,13 @@ from redis.asyncio import Redis
 
 from compactor.checkpoints import Checkpoints
 from compactor.compaction import Compactor, Effort
+from compactor.rebuild import Rebuilder
 from shared.catalog.catalog import Catalog
 from shared.clock import SystemClock
 from shared.log.batch import build_batch, split_batch
+from shared.log.jobs import Jobs
 from shared.log.log import Log
+from shared.log.rebuild import Rebuilds
 from shared.manifest import Manifest, ManifestStore
 from shared.model import Op
 from shared.objects.directory import open_directory
@@ -74,6 +77,22 @@ class Shop:
             self.log, objects, cache, scratch / "building", checkpoints or Checkpoints(clock), clock,
             Effort(threads=2, fold_bytes=fold_bytes), scratch.name,
         )  # fmt: skip
+
+    def rebuilder(self, checkpoints: Checkpoints | None = None, *, objects=None) -> Rebuilder:
+        clock = SystemClock()
+        cached = self.folder / f"rebuilder-{next(self.numbers)}"
+        cached.mkdir()
+        objects = objects or self.objects
+        cache = SegmentCache(objects, cached, 1 << 30)
+        rebuilds, jobs = Rebuilds(self.redis, self.keys), Jobs(self.redis, self.keys)
+        return Rebuilder(
+            self.log, rebuilds, jobs, objects, cache, checkpoints or Checkpoints(clock), clock, "rebuilder"
+        )
+
+    async def refresh(self) -> None:
+        """The collection as it is now."""
+        database = await self.catalog.get_database(self.collection.tenant, self.collection.database)
+        self.collection = await self.catalog.get_collection_by_id(database, self.collection.id)
 
     async def write(self, op: Op, rows: dict, *, vectors: bool = True) -> None:
         """Appends one batch: id -> (vector, document, metadata, uri); and applies it to the model."""

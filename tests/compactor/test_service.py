@@ -45,9 +45,8 @@ async def jobs(shop, valkey_server):
 def service_of(shop, jobs, compactor, **more):
     clock = more.pop("clock", SystemClock())
     config = read(CompactorConfig, environment(shop, POLYCHROME_PROCESS_ID="me", **more))
-    return CompactorService(
-        jobs, compactor, Checkpoints(clock), clock, config, Membership(shop.redis, shop.keys, "compactor")
-    )
+    membership = Membership(shop.redis, shop.keys, "compactor")
+    return CompactorService(jobs, compactor, None, Checkpoints(clock), clock, config, membership)
 
 
 async def test_a_queued_shard_is_compacted_and_its_lease_given_back(shop, jobs):

@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Final
 
-from compactor.checkpoints import Step
+from compactor.checkpoints import AnyStep, Step
 from polychrome.process import Process, ProcessSpec
 from polychrome.redis_server import answers
 from tests.cluster.harness import Cluster
@@ -70,7 +70,7 @@ class Killer:
         redis.process.start()
         await asyncio.to_thread(wait_until, lambda: answers(redis.url), "an answering Redis server")
 
-    async def compactor_at(self, step: Step) -> bool:
+    async def compactor_at(self, step: AnyStep) -> bool:
         """Dies between two steps of a job, its lease still running. False: no job took it to that step in time."""
         process = self.chance.choice(self.cluster.role("compactor"))
         plain = process.spec

@@ -47,11 +47,12 @@ async def run_scenario(cluster: Cluster, seed: int, disturb: Disturb) -> tuple[W
         workload.stop()
         await disturbing
         await work
-        await _validate(killer, workload)
+        await validate(killer, workload)
     return workload, killer
 
 
-async def _validate(killer: Killer, workload: Workload) -> None:
+async def validate(killer: Killer, workload: Workload) -> None:
+    """What must hold once nothing dies any more."""
     await asyncio.to_thread(killer.cluster.wait_ready)
     seen = await workload.everything()
     workload.ledger.check_whole(seen)

@@ -13,7 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import aiohttp
+from redis.exceptions import RedisError
 
+from shared.errors import Unavailable
+from shared.redis.client import command, open_redis
+from shared.redis.keys import Keys
+from tests.cluster.harness import Cluster
 from tests.faults.ledger import Ledger, State, Violation
 
 DIMENSION: Final = 8
@@ -22,6 +27,7 @@ REQUEST_TIMEOUT_S: Final = 60.0
 """Longer than any deadline inside the server: what has no answer by then has no request behind it either."""
 PAUSE_AFTER_FAILURE_S: Final = 0.05
 INDEX_TIMEOUT_S: Final = 60.0
+REBUILD_TIMEOUT_S: Final = 60.0
 
 
 class Failed(Exception):
@@ -202,6 +208,33 @@ class Workload:
         async with asyncio.timeout(INDEX_TIMEOUT_S):
             while (await self._get(f"/{self._id}/indexing_status"))["num_unindexed_ops"]:  # noqa: ASYNC110
                 await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
+
+    # ---- shards
+
+    async def ask_for_shards(self, shards: int) -> None:
+        """Repeated until it was heard."""
+        while True:
+            try:
+                await self._request("PUT", f"/{self._id}", {"new_metadata": {"polychrome:shards": shards}})
+            except Failed:
+                await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
+            else:
+                return
+
+    async def wait_for_shards(self, shards: int, cluster: Cluster) -> None:
+        """Until the collection has so many."""
+        async with asyncio.timeout(REBUILD_TIMEOUT_S):
+            while await self.shards(cluster) != shards:  # noqa: ASYNC110
+                await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
+
+    async def shards(self, cluster: Cluster) -> int:
+        """What Redis says, 0 while it is away."""
+        try:
+            async with open_redis(cluster.redis.url) as redis:
+                layout = await command(redis, "HGET", Keys().state(self._id), "layout")
+        except (Unavailable, RedisError):
+            return 0
+        return int(layout.split()[1])
 
     # ---- requests
 

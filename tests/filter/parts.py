@@ -10,6 +10,7 @@ import orjson
 import pyarrow as pa
 
 from shared.segment.metadata_index import MetadataIndex
+from shared.segment.text_index import TextIndex, write_text_index
 from tests.filter.scalar import Row
 
 
@@ -19,16 +20,21 @@ class RowsPart:
     ids: pa.Array
     documents: pa.Array
     metadata: MetadataIndex
+    text_index: TextIndex | None
 
 
 def part_of(rows: Sequence[Row], directory: Path | None = None) -> RowsPart:
-    """With a directory the metadata index makes the way through its file, and text is as wide as in a segment."""
+    """With a directory the indexes make the way through their files, and text is as wide as in a segment."""
     texts = [None if row.metadata is None else orjson.dumps(row.metadata).decode() for row in rows]
     metadata = MetadataIndex.from_json(texts)
     text = pa.string()
+    documents = [row.document for row in rows]
+    text_index: TextIndex | None = None
     if directory is not None:
         metadata.write(directory / "metadata.index")
         metadata = MetadataIndex.open(directory / "metadata.index")
         text = pa.large_string()
+        write_text_index(directory / "text.index", pa.array(documents, text))
+        text_index = TextIndex(directory / "text.index", len(rows))
     ids = pa.array([row.id for row in rows], text)
-    return RowsPart(len(rows), ids, pa.array([row.document for row in rows], text), metadata)
+    return RowsPart(len(rows), ids, pa.array(documents, text), metadata, text_index)

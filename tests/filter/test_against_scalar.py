@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from queryworker.filter import evaluate
+from queryworker.filter import end_to_end, evaluate
 from shared.where import (
     All,
     AnyOf,
@@ -55,6 +55,9 @@ _patterns = [
     "[^a]",
     r"\p{Lu}",
     "(a+)+$",
+    "aab|bba",
+    "(?i)abé?a",
+    "(ab|é){2}",
 ]
 _ordered = st.sampled_from([Compare.GT, Compare.GTE, Compare.LT, Compare.LTE])
 _leaves: st.SearchStrategy[Where] = st.one_of(
@@ -62,7 +65,7 @@ _leaves: st.SearchStrategy[Where] = st.one_of(
     st.builds(MetadataCompare, _keys, _ordered, _ints | _floats),
     st.builds(MetadataIn, _keys, st.lists(_scalars, min_size=1, max_size=4), _bools),
     st.builds(ArrayContains, _keys, _scalars, _bools),
-    st.builds(DocumentContains, st.text("abé1\n", max_size=3), _bools),
+    st.builds(DocumentContains, st.text("abAé1\n", max_size=4), _bools),
     st.builds(DocumentRegex, st.sampled_from(_patterns), _bools),
     st.builds(IdIn, st.lists(_ids, max_size=3), _bools),
 )
@@ -77,38 +80,69 @@ _wheres: st.SearchStrategy[Where] = st.recursive(_leaves, _joined, max_leaves=6)
 
 @settings(max_examples=400)
 @given(rows=_rows, wheres=st.lists(_wheres, min_size=1, max_size=5), data=st.data())
-def test_evaluate_says_what_the_contract_says(
+def test_a_verdict_says_what_the_contract_says(
     tmp_path_factory: pytest.TempPathFactory, rows: list[Row], wheres: list[Where], data: st.DataObject
 ) -> None:
-    within = np.array(data.draw(st.lists(_bools, min_size=len(rows), max_size=len(rows))), dtype=bool)
+    numbers = np.array(data.draw(st.permutations(range(len(rows)))), np.int64)
+    asked = numbers[: data.draw(st.integers(0, len(rows)))]
+    begin = data.draw(st.integers(0, len(rows)))
+    end = data.draw(st.integers(begin, len(rows)))
     parts = [part_of(rows), part_of(rows, tmp_path_factory.mktemp("part"))]
     for where in wheres:
         sent = msgspec.msgpack.decode(msgspec.msgpack.encode(where), type=Where)
-        expected = [matches(where, row) for row in rows]
+        expected = np.array([matches(where, row) for row in rows], dtype=bool)
         for part in parts:
-            found = evaluate(sent, part)
-            assert found.dtype == np.bool_
-            assert found.tolist() == expected
-            assert evaluate(sent, part, within).tolist() == (np.array(expected, dtype=bool) & within).tolist()
+            verdict = evaluate(sent, part)
+            assert verdict.sure.dtype == verdict.maybe.dtype == np.bool_
+            assert (verdict.sure <= expected).all()
+            assert (expected <= verdict.maybe).all()
+            assert verdict.decide(asked).tolist() == expected[asked].tolist()
+            between = verdict.part(begin, end)
+            assert between.decide(np.arange(end - begin)).tolist() == expected[begin:end].tolist()
+            pieces = [(0, verdict.part(0, begin)), (begin, between), (end, verdict.part(end, len(rows)))]
+            again = end_to_end([(start, piece) for start, piece in pieces if len(piece.maybe)])
+            assert again.decide(asked).tolist() == expected[asked].tolist()
+            assert again.settle().tolist() == verdict.settle().tolist() == expected.tolist()
+            assert verdict.settled
+            assert verdict.decide(asked).tolist() == expected[asked].tolist()
 
 
-def test_documents_are_searched_only_where_the_cheap_clauses_left_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = [Row(f"i{i}", f"text {i}", {"n": i}) for i in range(100)]
-    part = part_of(rows, tmp_path)
-    seen: list[int] = []
+_ROWS = [Row(f"i{i}", f"text {i}", {"n": i}) for i in range(100)]
 
-    def counting(documents: Any, text: str) -> np.ndarray:
-        seen.append(len(documents))
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many documents each search for a literal read; it finds itself in all of them."""
+    counts: list[int] = []
+
+    def counting(documents: Any, _text: str) -> np.ndarray:
+        counts.append(len(documents))
         return np.ones(len(documents), dtype=bool)
 
     monkeypatch.setattr("queryworker.filter.containing", counting)
+    return counts
+
+
+def test_documents_are_read_only_where_the_cheap_clauses_left_rows(tmp_path: Path, read: list[int]) -> None:
+    part = part_of(_ROWS, tmp_path)
     few = MetadataCompare("n", Compare.LT, 3)
-    assert evaluate(All([DocumentContains("text"), few]), part).sum() == 3
-    assert evaluate(All([DocumentContains("text"), MetadataCompare("n", Compare.LT, 0)]), part).sum() == 0
-    assert evaluate(AnyOf([DocumentContains("text"), MetadataCompare("n", Compare.GTE, 3)]), part).sum() == 100
-    assert seen == [3, 3]
+    assert evaluate(All([DocumentContains("text"), few]), part).settle().sum() == 3
+    assert evaluate(All([DocumentContains("text"), MetadataCompare("n", Compare.LT, 0)]), part).settle().sum() == 0
+    assert evaluate(AnyOf([DocumentContains("text"), MetadataCompare("n", Compare.GTE, 3)]), part).settle().sum() == 100
+    assert [count for count in read if count] == [3, 3]
+
+
+def test_documents_that_the_text_index_excludes_are_not_read(tmp_path: Path, read: list[int]) -> None:
+    where = AnyOf([DocumentContains("ext 42"), DocumentContains("nowhere")])
+    assert np.flatnonzero(evaluate(where, part_of(_ROWS, tmp_path)).settle()).tolist() == [42]
+    assert [count for count in read if count] == [1]
+
+
+def test_a_verdict_without_clauses_about_documents_is_settled_from_the_start(tmp_path: Path) -> None:
+    part = part_of(_ROWS, tmp_path)
+    few = MetadataCompare("n", Compare.LT, 3)
+    assert evaluate(AnyOf([few, All([MetadataCompare("n", Compare.NE, 5), IdIn(["i7"])])]), part).settled
+    assert not evaluate(AnyOf([few, DocumentContains("text")]), part).settled
 
 
 def test_an_order_operator_on_a_string_is_a_programming_error(tmp_path: Path) -> None:

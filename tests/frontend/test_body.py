@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frontend.body import DEPTH_MAX, parse
+from frontend.body import DEPTH_MAX, _count_names, parse
 from shared.errors import MalformedBody, WrongShape
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False, allow_infinity=False)
@@ -45,6 +45,8 @@ def test_a_repeated_member_is_found_wherever_it_hides(first: Any, second: Any, n
         rb'{"\u0061":1,"a":2}',
         rb'[1.5,{"a":1,"a":2}]',
         rb'["\\",{"a":1,"a":2}]',
+        rb'{"a\\\\":1,"a\\\\":2}',
+        rb'{"a\\\":":1,"b":"\\\\\"","b":2}',
     ],
 )
 def test_counting_is_not_fooled_by_quotes_blanks_and_escapes(text: bytes) -> None:
@@ -75,6 +77,13 @@ def test_integers_beyond_64_bits_become_floats() -> None:
 
 def test_the_exact_parse_takes_numbers_of_any_length() -> None:
     assert parse(b'{"a" : 0.' + b"1" * 6000 + b"}")["a"] == pytest.approx(1 / 9)
+
+
+@given(st.text(alphabet='\\":a ', max_size=12), st.integers(0, 3))
+def test_long_texts_are_counted_in_columns_as_short_ones_are(name: str, others: int) -> None:
+    tree = {name: name, "list": [{f"{name}{number}": name} for number in range(others)], "long": ["x"] * 10_000}
+    text = orjson.dumps(tree)
+    assert _count_names(text) == 3 + others - (name in ("list", "long"))
 
 
 def test_a_large_body_of_vectors_costs_little_more_than_its_parse() -> None:

@@ -60,9 +60,9 @@ async def test_large_bodies_at_once_are_parsed_one_after_the_other(monkeypatch: 
     at_once: list[int] = []
     parse = body.parse
 
-    def watched(data: bytes) -> Any:
+    def watched(data: bytes, rows: str | None) -> Any:
         at_once.append(rooms.bytes)
-        return parse(data)
+        return parse(data, rows)
 
     monkeypatch.setattr(body, "parse", watched)
     monkeypatch.setattr("frontend.request.PARSED_BODIES", 1)

@@ -53,19 +53,24 @@ class FakeRpc:
         self.answers: dict[str, int | PolychromeError | asyncio.Event] = {}
         self.asked: list[str] = []
         self.cancelled: list[str] = []
+        self.busy: dict[str, int] = {}
         self.on_call: Callable[[str], None] = lambda worker: None
 
-    async def call(self, address: str, method: str, payload: bytes, *, timeout_s: float) -> memoryview:
+    def begin(self, address: str, method: str, payload: bytes, *, timeout_s: float) -> asyncio.Future[memoryview]:
         worker = address.partition(":")[0]
         self.asked.append(worker)
+        call = asyncio.ensure_future(self._call(worker))
+        call.add_done_callback(lambda done: self.cancelled.append(worker) if done.cancelled() else None)
+        return call
+
+    def calls_open(self, address: str) -> int:
+        return self.busy.get(address.partition(":")[0], 0)
+
+    async def _call(self, worker: str) -> memoryview:
         self.on_call(worker)
         answer = self.answers.get(worker, 7)
         if isinstance(answer, asyncio.Event):
-            try:
-                await answer.wait()
-            except asyncio.CancelledError:
-                self.cancelled.append(worker)
-                raise
+            await answer.wait()
             answer = 7
         if isinstance(answer, PolychromeError):
             raise answer
@@ -73,11 +78,11 @@ class FakeRpc:
 
 
 class Bench:
-    def __init__(self, *members: str, patience: Patience = PATIENCE) -> None:
+    def __init__(self, *members: str, patience: Patience = PATIENCE, replicas: int = 1) -> None:
         self.clock = FakeClock()
         self.membership = FakeMembership(*members)
         self.rpc = FakeRpc()
-        self.workers = Workers(self.membership, self.rpc, self.clock, patience)  # type: ignore[arg-type]
+        self.workers = Workers(self.membership, self.rpc, self.clock, patience, replicas=replicas)  # type: ignore[arg-type]
         self.order = rank("c/3", list(members))
 
     async def count(self) -> int:
@@ -172,8 +177,7 @@ async def test_a_slow_worker_is_overtaken_and_told_to_stop() -> None:
     bench.rpc.answers[bench.order[0]] = asyncio.Event()
     assert await bench.count() == 7
     assert bench.rpc.asked == bench.order[:2]
-    await asyncio.sleep(0)
-    assert bench.rpc.cancelled == [bench.order[0]]
+    await until(lambda: bench.rpc.cancelled == [bench.order[0]])
 
 
 async def test_no_more_than_two_workers_do_the_same_work() -> None:
@@ -197,8 +201,7 @@ async def test_a_cancelled_read_leaves_nothing_running() -> None:
     counting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await counting
-    await asyncio.sleep(0)
-    assert bench.rpc.cancelled == ["w1"]
+    await until(lambda: bench.rpc.cancelled == ["w1"])
 
 
 async def test_the_poll_keeps_membership_fresh_and_outlives_redis() -> None:
@@ -217,3 +220,25 @@ async def test_the_poll_keeps_membership_fresh_and_outlives_redis() -> None:
     polling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await polling
+
+
+# ---- replicas
+
+
+async def test_a_busy_worker_shares_its_reads_with_the_next_in_rank() -> None:
+    bench = Bench("w1", "w2", "w3", replicas=2)
+    await bench.count()
+    bench.rpc.busy[bench.order[0]] = 100
+    await bench.count()
+    bench.rpc.busy[bench.order[1]] = 100
+    await bench.count()
+    assert bench.rpc.asked == [bench.order[0], bench.order[1], bench.order[0]]
+
+
+async def test_a_replica_that_failed_is_not_asked_because_it_has_nothing_to_do() -> None:
+    bench = Bench("w1", "w2", "w3", replicas=2)
+    bench.rpc.answers[bench.order[0]] = Unavailable("refused")
+    await bench.count()
+    bench.rpc.busy = dict.fromkeys(bench.order[1:], 100)
+    await bench.count()
+    assert bench.rpc.asked == [bench.order[0], bench.order[1], bench.order[1]]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from redis.asyncio import Redis
 
 from shared.catalog import Catalog, Database
+from shared.errors import Gone
 from shared.log.batch import EncodedEntry
 from shared.log.log import Log
 from shared.redis.keys import Keys
@@ -50,3 +52,28 @@ async def test_pages_of_any_size_add_up_to_the_whole_log(
             found += page.entries
             after, complete = found[-1].id, page.complete
         assert found == whole
+
+
+async def test_who_knows_everything_is_told_so_in_a_word_until_anything_changes(
+    redis: Redis, keys: Keys, catalog: Catalog, database: Database
+) -> None:
+    log = Log(redis, keys)
+    made = await make_collection(catalog, database)
+    await append(log, made, ["a"])
+    known = await log.read(made.id, 0)
+    assert await log.read(made.id, 0, known.entries[-1].id, MIB, known) is known
+    await append(log, made, ["b"])
+    later = await log.read(made.id, 0, known.entries[-1].id, MIB, known)
+    last = later.entries[-1].id
+    assert [entry.previous for entry in later.entries] == [known.entries[-1].id]
+    assert await log.read(made.id, 0, last, None, later) is later
+    assert (await log.read(made.id, 0, last)).entries == []
+    for field, value in (("gen", 7), ("m:0", '{"version":1,"hash":"x","covers":3}'), ("deleted", 1)):
+        await redis.hset(keys.state(made.id), field, value)  # type: ignore[misc]
+        changed = await log.read(made.id, 0, last, None, later)
+        assert changed.mark != later.mark
+        later = changed
+    assert later.state.deleted
+    await redis.delete(keys.state(made.id))
+    with pytest.raises(Gone):
+        await log.read(made.id, 0, last, None, later)

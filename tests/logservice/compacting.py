@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 
+from shared.catalog import Collection
 from shared.commits import CommitNumbers
 from shared.log.log import Log
+from shared.log.rebuild import Rebuilds
 from shared.log.state import Pointer
 from shared.manifest import Manifest, ManifestStore, ParentRef, SegmentRef
 from shared.objects.port import ObjectStore
+from shared.placement import Layout
 
 
 async def publish(
@@ -43,3 +46,21 @@ async def compact(log: Log, objects: ObjectStore, collection: str, shard: int = 
     pointer = await publish(objects, collection, shard, state.head, state.pointer)
     assert await log.commit(collection, shard, state.pointer, pointer)
     return pointer
+
+
+async def lay(rebuilds: Rebuilds, log: Log, objects: ObjectStore, collection: Collection, layout: Layout) -> None:
+    """Gives a collection without records other shards."""
+    assert await rebuilds.begin(collection.id, collection.layout, layout) == layout
+    [state] = await log.states([(collection.id, collection.layout.first)])
+    assert state is not None
+    await CommitNumbers(objects).leave(await log.draw_commit())
+    starts = dict.fromkeys(collection.layout.numbers, state.head)
+    pointers = {shard: await publish(objects, collection.id, shard, state.head, None) for shard in layout.numbers}
+    assert await rebuilds.seed(collection.id, collection.layout, layout, starts, pointers)
+
+
+async def switch(rebuilds: Rebuilds, log: Log, collection: Collection) -> None:
+    """Ends what `lay` has begun."""
+    [state] = await log.states([(collection.id, collection.layout.first)])
+    assert state is not None
+    assert await rebuilds.switch(collection.id, state.routing, state.head, {})

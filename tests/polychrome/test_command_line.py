@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -29,3 +30,8 @@ def test_wrong_commands_are_answered_with_what_was_expected(
     )
     assert ran.returncode != 0
     assert message in ran.stdout + ran.stderr
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    ran = subprocess.run([sys.executable, "-m", "polychrome", "--version"], capture_output=True, text=True, timeout=30)
+    assert ran.stdout == f"polychrome {version('polychrome')}\n"

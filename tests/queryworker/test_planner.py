@@ -1,24 +1,29 @@
+"""The planner: graph or scan, and how wide a beam."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queryworker.planner import GraphSearch, Scan, plan
+from queryworker.planner import GraphSearch, Plan, Scan, Seen, enough, plan
 
 
-def _plan(rows: int, matching: int, wanted: int = 10, ef_search: int = 100, graph: bool = True, tried: int = 0):
-    return plan(rows=rows, matching=matching, wanted=wanted, ef_search=ef_search, graph=graph, tried=tried)
+def _plan(
+    rows: int, matching: int, wanted: int = 10, ef_search: int = 100, graph: bool = True, seen: Seen | None = None
+) -> Plan:
+    return plan(rows=rows, matching=matching, wanted=wanted, ef_search=ef_search, graph=graph, seen=seen)
 
 
 def test_an_unfiltered_search_of_a_large_segment_uses_the_graph_with_a_little_more_beam_than_asked_for() -> None:
-    assert _plan(60_000, 60_000) == GraphSearch(110)
+    assert _plan(60_000, 60_000) == GraphSearch(115)
     assert _plan(60_000, 60_000, wanted=150) == GraphSearch(150)
 
 
-def test_deleted_rows_widen_the_beam_by_their_share() -> None:
-    assert _plan(60_000, 30_000) == GraphSearch(220)
+@pytest.mark.parametrize(("share", "beam"), [(0.99, 116), (0.5, 163), (0.25, 230), (0.1, 364)])
+def test_rows_that_do_not_match_widen_the_beam_less_than_by_their_share(share: float, beam: int) -> None:
+    assert _plan(60_000, round(60_000 * share)) == GraphSearch(beam)
 
 
-@pytest.mark.parametrize("matching", [1, 60, 600])
+@pytest.mark.parametrize("matching", [1, 60, 600, 2000])
 def test_few_matching_rows_are_scanned(matching: int) -> None:
     assert _plan(60_000, matching, wanted=min(10, matching)) == Scan()
 
@@ -32,11 +37,29 @@ def test_asking_for_everything_scans() -> None:
     assert _plan(60_000, 59_000, wanted=59_000, ef_search=4_000_000_000) == Scan()
 
 
-def test_a_search_that_came_back_short_is_widened_until_scanning_is_cheaper() -> None:
-    beams, tried = [], 0
-    while isinstance(step := _plan(60_000, 40_000, tried=tried), GraphSearch):
-        beams.append(tried := step.beam)
-    assert beams == [165, 660, 2640]
+@pytest.mark.parametrize(
+    ("seen", "next_beam"),
+    [
+        (Seen(163, None, 9), 477),
+        (Seen(163, None, 3), 922),
+        (Seen(163, 163, 10), 465),  # found, but at the edge of the beam
+        (Seen(163, None, 0), None),  # nothing matches here: no beam that pays would hold ten
+        (Seen(3000, 2500, 12), None),
+    ],
+)
+def test_a_search_that_was_not_enough_is_repeated_as_wide_as_it_showed_to_be_needed(
+    seen: Seen, next_beam: int | None
+) -> None:
+    assert not enough(seen, rows=60_000, wanted=10, ef_search=100)
+    assert _plan(60_000, 30_000, seen=seen) == (Scan() if next_beam is None else GraphSearch(next_beam))
+
+
+def test_what_was_found_well_inside_the_beam_is_enough() -> None:
+    assert enough(Seen(115, 10, 115), rows=60_000, wanted=10, ef_search=100)
+    assert enough(Seen(163, 25, 80), rows=60_000, wanted=10, ef_search=100)
+    assert enough(Seen(364, 150, 30), rows=60_000, wanted=10, ef_search=100)
+    assert not enough(Seen(364, 170, 30), rows=60_000, wanted=10, ef_search=100)
+    assert enough(Seen(5000, 4900, 10), rows=5000, wanted=10, ef_search=100)
 
 
 @given(
@@ -44,14 +67,18 @@ def test_a_search_that_came_back_short_is_widened_until_scanning_is_cheaper() ->
     st.integers(1, 10**7),
     st.integers(1, 2**32),
     st.integers(1, 2**32),
-    st.integers(0, 10**7),
+    st.integers(0, 10**6),
 )
-def test_every_plan_is_possible_and_widening_ends(
-    rows: int, matching: int, wanted: int, ef_search: int, tried: int
-) -> None:
+def test_every_plan_is_possible_and_ends(rows: int, matching: int, wanted: int, ef_search: int, near: int) -> None:
+    """`near`: how many of a thousand near rows match, whatever share of all does."""
     matching = min(matching, rows)
     wanted = min(wanted, matching)
-    chosen = _plan(rows, matching, wanted, ef_search, tried=tried)
-    if isinstance(chosen, GraphSearch):
-        assert wanted <= chosen.beam <= rows or tried
-        assert chosen.beam > tried
+    chosen, seen = _plan(rows, matching, wanted, ef_search), None
+    while isinstance(chosen, GraphSearch):
+        assert min(wanted, rows) <= chosen.beam <= rows
+        assert seen is None or chosen.beam > seen.beam
+        found = chosen.beam * near // 1000
+        seen = Seen(chosen.beam, wanted * 1000 // max(near, 1) if found >= wanted else None, found)
+        if enough(seen, rows=rows, wanted=wanted, ef_search=ef_search):
+            break
+        chosen = _plan(rows, matching, wanted, ef_search, seen=seen)

@@ -36,7 +36,8 @@ def _fill(memtable: Memtable, count: int) -> None:
 def _matching(memtable: Memtable, index: TailIndex, position: int, remainder: int) -> list[int]:
     tail = memtable.at(position)
     part = TailPart(tail, index, 0, tail.rows)
-    return np.flatnonzero(part.match(MetadataCompare("n", Compare.EQ, remainder), None)).tolist()
+    matching = part.match(MetadataCompare("n", Compare.EQ, remainder)).settle() & tail.alive
+    return np.flatnonzero(matching).tolist()
 
 
 def test_filters_on_a_growing_tail_agree_with_a_loop_and_index_no_row_often(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,17 +62,17 @@ def test_filters_on_a_growing_tail_agree_with_a_loop_and_index_no_row_often(monk
         assert _matching(memtable, index, position, 3) == list(range(3, position - 1, 10))
 
 
-def test_a_filter_looks_only_at_what_is_alive_and_within() -> None:
+def test_a_filter_reads_documents_of_all_runs_and_of_a_stretch_of_them() -> None:
     memtable, index = Memtable(DictBase({}), None), TailIndex()
     _fill(memtable, 100)
     memtable.apply(batch([Operation(Op.DELETE, "r0"), Operation(Op.UPDATE, "r7", document="other")]), 101, 103)
     tail = memtable.at(103)
-    part = TailPart(tail, index, 0, tail.rows)
     where = DocumentContains("doc 0")
-    assert np.flatnonzero(part.match(where, None)).tolist() == list(range(14, 100, 7))
-    within = np.zeros(part.rows, bool)
-    within[[14, 15]] = True
-    assert np.flatnonzero(part.match(where, within)).tolist() == [14]
+    verdict = TailPart(tail, index, 0, tail.rows).match(where)
+    assert not verdict.settled
+    assert verdict.decide(np.array([98, 15, 100, 7, 0])).tolist() == [True, False, False, True, True]
+    assert np.flatnonzero(verdict.settle() & tail.alive).tolist() == list(range(14, 100, 7))
+    assert np.flatnonzero(TailPart(tail, index, 60, 90).match(where).settle()).tolist() == [3, 10, 17, 24]
 
 
 def test_norms_are_those_of_the_vectors_however_the_tail_grew() -> None:

@@ -58,11 +58,18 @@ class GatedLog:
         self.open.set()
         self.arrived = asyncio.Event()
 
-    async def read(self, collection_id: str, shard: int, after: str = "0-0", bytes_max: int | None = None) -> ShardRead:
+    async def read(
+        self,
+        collection_id: str,
+        shard: int,
+        after: str = "0-0",
+        bytes_max: int | None = None,
+        known: ShardRead | None = None,
+    ) -> ShardRead:
         self.reads += 1
         self.arrived.set()
         await self.open.wait()
-        return await self._log.read(collection_id, shard, after, bytes_max)
+        return await self._log.read(collection_id, shard, after, bytes_max, known)
 
 
 class DirectCall(Call):

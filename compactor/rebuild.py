@@ -1,0 +1,210 @@
+"""One step of giving a collection more shards, from what the state says (docs/design/2026-11-21-rebuild.md).
+
+    begun      the next layout has numbers that nothing in the bucket has
+    sown       its shards have first manifests: the present segments through other tombstones
+    copied     their streams have what the log had after those, and are kept up with
+               (ordinary compactions rewrite the segments meanwhile, one job per shard)
+    fenced     appends wait
+    switched   the rest is copied, and the next layout is the present one
+
+Each is one script that compares before it sets. A step that finds another state than it expected ends, and the next
+one goes on from there; so two of them do no harm, and what a dead one leaves is garbage or is found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from typing import Final
+
+from compactor.checkpoints import Checkpoints, RebuildStep
+from compactor.compaction import open_sources
+from compactor.fold import check_chain, whole_appends
+from compactor.resplit import resplit
+from compactor.seeds import Seed, borrows, seeds
+from shared.clock import Clock
+from shared.commits import CommitNumbers
+from shared.errors import Gone
+from shared.log.jobs import REBUILD, Jobs
+from shared.log.log import Log
+from shared.log.rebuild import Rebuilds
+from shared.log.state import Entry, Pointer, Routing, ShardRead, ShardState, after_position
+from shared.manifest import Manifest, ManifestStore, SegmentRef, verify_present
+from shared.model import FIRST_POSITION
+from shared.objects.port import ObjectStore
+from shared.placement import Layout
+from shared.segment.cache import SegmentCache
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
+
+COPY_BYTES: Final = 16 * 1024 * 1024
+"""How much of the log one copy takes, over all shards, unless an append is larger."""
+COPIES_MAX: Final = 64
+"""Copies in one step, which may end behind a log that grows faster than it is copied."""
+SWITCH_OPS_MAX: Final = 4096
+"""Appends are made to wait only when the last copy had no more than this: then the rest takes milliseconds."""
+BUILD_PRIORITY: Final = 1.0
+
+
+class Rebuilder:
+    """Takes steps. `written_by` names the process in manifests."""
+
+    def __init__(
+        self,
+        log_: Log,
+        rebuilds: Rebuilds,
+        jobs: Jobs,
+        objects: ObjectStore,
+        cache: SegmentCache,
+        checkpoints: Checkpoints,
+        clock: Clock,
+        written_by: str,
+    ) -> None:
+        self._log = log_
+        self._rebuilds = rebuilds
+        self._jobs = jobs
+        self._objects = objects
+        self._manifests = ManifestStore(objects)
+        self._commits = CommitNumbers(objects)
+        self._cache = cache
+        self._checkpoints = checkpoints
+        self._clock = clock
+        self._written_by = written_by
+
+    async def step(self, collection: str) -> None:
+        """As far as it goes now. Raises Gone, Corrupt, Unavailable."""
+        routing = (await self._state(collection, REBUILD)).routing
+        following = await self._next(collection, routing)
+        if following is None:
+            return
+        if routing.copied is None:
+            await self._sow(collection, routing.layout, following)
+        if not await self._copy(collection):
+            return
+        unfinished = [shard for shard in following.numbers if await self._borrows(collection, shard)]
+        await self._rebuilds.note_built(collection, routing.layout, following, following.count - len(unfinished))
+        for shard in unfinished:
+            await self._jobs.put(collection, shard, BUILD_PRIORITY)
+        if not unfinished:
+            await self._switch(collection)
+
+    async def _state(self, collection: str, shard: int) -> ShardState:
+        [state] = await self._log.states([(collection, shard)])
+        if state is None or state.deleted:
+            raise Gone(f"collection {collection} was deleted")
+        return state
+
+    async def _next(self, collection: str, routing: Routing) -> Layout | None:
+        if routing.next is not None or not routing.unfinished:
+            return routing.next
+        used = [int(info.key.split("/")[1]) async for info in self._objects.list(f"{collection}/")]
+        first = max([*used, routing.layout.numbers[-1]]) + 1
+        return await self._rebuilds.begin(collection, routing.layout, Layout(first, routing.wanted))
+
+    # ---- the first manifests
+
+    async def _sow(self, collection: str, layout: Layout, following: Layout) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            states = [await self._state(collection, shard) for shard in layout.numbers]
+            refs: list[SegmentRef] = []
+            for state in states:
+                if state.pointer is not None:
+                    refs += (await self._manifests.load(collection, state.number, state.pointer)).segments
+            folders = [await stack.enter_async_context(self._cache.hold(ref.info)) for ref in refs]
+            sources = await asyncio.to_thread(open_sources, refs, folders)
+            sown = await asyncio.to_thread(seeds, sources, following.count)
+        starts = {state.number: state.pointer.covers if state.pointer else FIRST_POSITION for state in states}
+        await self._commits.leave(await self._log.draw_commit())
+        covers, dimension = min(starts.values()), states[0].dimension or 0
+        pointers = {
+            shard: await self._create(collection, shard, seed, covers, dimension)
+            for shard, seed in zip(following.numbers, sown, strict=True)
+        }
+        # Now that whoever collects garbage can see the manifests: are the segments still there? (logservice/garbage.py)
+        for ref in refs:
+            await verify_present(self._objects, ref.info)
+        if await self._rebuilds.seed(collection, layout, following, starts, pointers):
+            await self._jobs.mark_dirty((collection, shard) for shard in following.numbers)
+            log.info("sown", collection=collection, shards=layout.count, next=following.count, covers=covers)
+            await self._checkpoints.reached(RebuildStep.SOWN, collection, REBUILD)
+
+    async def _create(self, collection: str, shard: int, seed: Seed, covers: int, dimension: int) -> Pointer:
+        """Under the first version that is free: another one may have sown and died, or be about to."""
+        version = 0
+        while True:
+            version += 1
+            manifest = Manifest(
+                collection=collection, shard=shard, version=version, parent=None, covers=covers, dimension=dimension,
+                segments=seed.segments, rows=seed.rows, digest=seed.digest_hex,
+                written_by=f"{self._written_by} {uuid.uuid4().hex}", created_s=self._clock.now(),
+            )  # fmt: skip
+            pointer = await self._manifests.create(manifest)
+            if pointer is not None:
+                return pointer
+
+    async def _borrows(self, collection: str, shard: int) -> bool:
+        state = await self._state(collection, shard)
+        return state.pointer is None or borrows(await self._manifests.load(collection, shard, state.pointer))
+
+    # ---- the log
+
+    async def _copy(self, collection: str) -> bool:
+        """Copies until little is left; whether that was reached."""
+        for _ in range(COPIES_MAX):
+            routing = (await self._state(collection, REBUILD)).routing
+            if routing.next is None or routing.copied is None:
+                return False
+            entries, reach, complete = await self._read(collection, routing)
+            parts = await asyncio.to_thread(resplit, entries, routing.next)
+            if reach > routing.copied and not await self._rebuilds.copy(collection, routing, reach, parts):
+                return False
+            if complete and sum(entry.count for entry in entries) <= SWITCH_OPS_MAX:
+                await self._checkpoints.reached(RebuildStep.COPIED, collection, REBUILD)
+                return True
+        return False
+
+    async def _read(self, collection: str, routing: Routing) -> tuple[list[Entry], int, bool]:
+        """Whole appends of all present shards that are still to be copied, up to where (exclusive) they are all there,
+        and whether that is the log's end as it was.
+
+        The shards are read one after the other. An append that came in between is in some of the answers only: it is
+        left for the next time.
+        """
+        reads = [await self._read_shard(collection, shard, routing) for shard in routing.layout.numbers]
+        reach = min(end for _, end, _ in reads)
+        entries = [entry for found, _, _ in reads for entry in found if entry.end <= reach]
+        return entries, reach, all(complete for _, _, complete in reads)
+
+    async def _read_shard(self, collection: str, shard: int, routing: Routing) -> tuple[list[Entry], int, bool]:
+        start = (await self._state(collection, shard)).kept_from or FIRST_POSITION
+        bytes_max = COPY_BYTES // routing.layout.count
+        while True:
+            read: ShardRead = await self._log.read(collection, shard, after_position(start), bytes_max)
+            check_chain(read, after_position(start), start)
+            entries, _ = whole_appends(read.entries)
+            if read.complete:
+                return entries, read.state.head, True
+            if entries:
+                return entries, entries[-1].end, False
+            bytes_max *= 4  # an append is all there or not at all
+
+    async def _switch(self, collection: str) -> None:
+        routing = (await self._state(collection, REBUILD)).routing
+        if routing.next is None:
+            return
+        began_s = self._clock.monotonic()
+        head = await self._rebuilds.fence(collection, routing.layout, routing.next)
+        if head is None:
+            return
+        await self._checkpoints.reached(RebuildStep.FENCED, collection, REBUILD)
+        entries, reach, complete = await self._read(collection, routing)
+        if not complete or reach != head:
+            return  # the fence has expired: next time
+        parts = await asyncio.to_thread(resplit, entries, routing.next)
+        if await self._rebuilds.switch(collection, routing, head, parts):
+            fenced_ms = round(1000 * (self._clock.monotonic() - began_s))
+            log.info("switched", collection=collection, shards=routing.next.count, fenced_ms=fenced_ms)
+            await self._checkpoints.reached(RebuildStep.SWITCHED, collection, REBUILD)
+            await self._jobs.mark_dirty((collection, shard) for shard in routing.next.numbers)

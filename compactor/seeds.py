@@ -1,0 +1,61 @@
+"""The first manifests of a new layout's shards: the present segments, seen through other tombstones. Pure.
+
+Nothing is moved: a row is alive in the one new shard that its id hashes to, and dead in all others. Their first
+compactions then rewrite what is mostly dead, as the merge policy does with any segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from pyroaring import BitMap
+
+from compactor.build import Source
+from compactor.policy import Part
+from shared.digest import MODULUS, as_bytes, to_hex, total
+from shared.manifest import Manifest, SegmentRef, shard_prefix
+from shared.placement import shard_of
+
+
+@dataclass(slots=True)
+class Seed:
+    """What a new shard begins with."""
+
+    segments: list[SegmentRef] = field(default_factory=list)
+    rows: int = 0
+    digest: int = 0
+
+    @property
+    def digest_hex(self) -> str:
+        return to_hex(self.digest % MODULUS)
+
+
+def seeds(sources: Sequence[Source], shards: int) -> list[Seed]:
+    """One per new shard, from the segments of all present ones. Takes long: for a thread."""
+    found = [Seed() for _ in range(shards)]
+    for source in sources:
+        records = source.segment.records
+        homes = shard_of(records.column("id").to_pylist(), shards)
+        digests = as_bytes(records.column("digest"))
+        live = source.live_mask()
+        for home, seed in enumerate(found):
+            mine = live & (homes == home)
+            rows = int(np.count_nonzero(mine))
+            if rows:
+                dead = BitMap(np.flatnonzero(~mine).astype(np.uint32))
+                seed.segments.append(SegmentRef.of(source.segment.info, dead))
+                seed.rows += rows
+                seed.digest += total(digests[mine])
+    return found
+
+
+def borrows(manifest: Manifest) -> bool:
+    """Whether it still names segments of other shards that the merge policy would rewrite."""
+    own = shard_prefix(manifest.collection, manifest.shard)
+    return any(
+        Part(ref.info.rows, ref.dead, bytes=0, graph=ref.info.graph).worn
+        for ref in manifest.segments
+        if not ref.info.path.startswith(own)
+    )

@@ -1,0 +1,70 @@
+"""The rows that a request means, part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from queryworker.filter import Rows, Verdict
+from queryworker.parts import ViewPart
+from queryworker.text import Mask
+from queryworker.view import Snapshot
+from shared.rpc.messages import Selection
+
+
+class Matches(NamedTuple):
+    """The living rows of a part that a selection means: `matching` of them, those of `mask`, or all when it is None.
+    With a `verdict` only some of them: it decides which (see `queryworker.filter`).
+    """
+
+    part: ViewPart
+    mask: Mask | None
+    matching: int
+    verdict: Verdict | None = None
+
+    def rows(self) -> Rows:
+        """Ascending."""
+        return np.arange(self.part.rows) if self.mask is None else np.flatnonzero(self.mask)
+
+    def settled(self) -> Matches:
+        """Without a verdict."""
+        if self.verdict is None or self.mask is None:
+            return self
+        return _of(self.part, self.mask & self.verdict.settle())
+
+
+def select(snapshot: Snapshot, selection: Selection) -> list[Matches]:
+    """What the selection means in each part."""
+    if selection.ids is not None:
+        return _select_ids(snapshot, selection.ids, selection)
+    if selection.where is None:
+        return [Matches(part, part.alive, part.living) for part in snapshot.parts]
+    return [_within(part, part.match(selection.where), part.alive) for part in snapshot.parts]
+
+
+def of_rows(part: ViewPart, rows: Rows) -> Matches:
+    """Those of the rows that live."""
+    mask = np.zeros(part.rows, np.bool_)
+    mask[rows] = True
+    return _of(part, mask if part.alive is None else mask & part.alive)
+
+
+def _select_ids(snapshot: Snapshot, ids: Sequence[str], selection: Selection) -> list[Matches]:
+    found: list[Matches] = []
+    for part, rows in zip(snapshot.parts, snapshot.find(ids), strict=True):
+        matches = of_rows(part, rows)
+        if selection.where is not None and len(rows):
+            matches = _within(part, part.match(selection.where), matches.mask)
+        found.append(matches)
+    return found
+
+
+def _within(part: ViewPart, verdict: Verdict, mask: Mask | None) -> Matches:
+    settled, maybe = verdict.settled, verdict.maybe  # in this order: another thread may settle the verdict meanwhile
+    return _of(part, maybe if mask is None else maybe & mask, None if settled else verdict)
+
+
+def _of(part: ViewPart, mask: Mask, verdict: Verdict | None = None) -> Matches:
+    return Matches(part, mask, int(np.count_nonzero(mask)), verdict)

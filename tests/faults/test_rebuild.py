@@ -1,0 +1,84 @@
+"""Promises 1 to 4 while a collection gets more shards, undisturbed and under `kill -9`."""
+
+import asyncio
+import json
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from compactor.checkpoints import RebuildStep
+from tests.cluster.harness import Cluster
+from tests.faults.kills import ROLES, Killer
+from tests.faults.scenario import fault_cluster, validate
+from tests.faults.workload import Workload
+
+pytestmark = pytest.mark.timeout(300)
+
+FENCE_MS_MAX = 1000
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with fault_cluster(tmp_path_factory.mktemp("rebuild"), shards=1) as running:
+        yield running
+
+
+async def run(cluster: Cluster, seed: int, disturb) -> Workload:
+    killer = Killer(cluster, random.Random(seed))
+    async with Workload(cluster.urls, seed) as workload:
+        work = asyncio.create_task(workload.run())
+        disturbing = asyncio.ensure_future(disturb(workload, killer))
+        await asyncio.wait((work, disturbing), return_when=asyncio.FIRST_COMPLETED)
+        workload.stop()
+        await disturbing
+        await work
+        await validate(killer, workload)
+    return workload
+
+
+async def test_clients_notice_nothing_of_a_rebuild(cluster: Cluster) -> None:
+    async def disturb(workload: Workload, _killer: Killer) -> None:
+        for shards in (3, 5):
+            await asyncio.sleep(1)
+            await workload.ask_for_shards(shards)
+            await workload.wait_for_shards(shards, cluster)
+        await asyncio.sleep(1)
+
+    workload = await run(cluster, 1, disturb)
+    assert not workload.write_failures
+    assert not workload.outages.failures
+    fences = [ms for process in cluster.role("compactor") for ms in fenced_ms(process.log_path.read_text())]
+    assert len(fences) == 2
+    assert max(fences) < FENCE_MS_MAX
+
+
+def fenced_ms(log: str) -> list[int]:
+    entries = [json.loads(line) for line in log.splitlines() if '"switched"' in line]
+    return [entry["fenced_ms"] for entry in entries if "fenced_ms" in entry]
+
+
+@pytest.mark.parametrize("role", [*ROLES, "redis"])
+async def test_every_process_can_die_during_a_rebuild(cluster: Cluster, role: str) -> None:
+    async def disturb(workload: Workload, killer: Killer) -> None:
+        await asyncio.sleep(0.5)
+        await workload.ask_for_shards(3)
+        for _ in range(3):
+            await (killer.redis() if role == "redis" else killer.one(role))
+            await asyncio.sleep(0.2)
+        await workload.wait_for_shards(3, cluster)
+        await asyncio.sleep(0.5)
+
+    await run(cluster, 2, disturb)
+
+
+async def test_a_compactor_can_die_at_any_step_of_a_rebuild(cluster: Cluster) -> None:
+    async def disturb(workload: Workload, killer: Killer) -> None:
+        for number, step in enumerate(RebuildStep, start=2):
+            await asyncio.sleep(0.5)
+            dying = asyncio.create_task(killer.compactor_at(step))
+            await workload.ask_for_shards(number)
+            await dying
+            await workload.wait_for_shards(number, cluster)
+
+    await run(cluster, 3, disturb)

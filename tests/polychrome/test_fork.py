@@ -1,0 +1,49 @@
+"""Processes that begin as copies of this one."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from polychrome.fork import ForkedModule
+from polychrome.process import free_port
+
+
+def _module(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "a_module.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "a_module"
+
+
+def test_a_copy_runs_the_module_with_its_own_environment_log_and_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "import os, sys\nprint(__name__, os.environ['WHO'], os.getpgid(0) == os.getpid(), flush=True)\nsys.exit(3)\n"
+    child = ForkedModule(_module(tmp_path, text, monkeypatch), "one", {"WHO": "me"}, tmp_path / "log")
+    assert child.wait(30) == 3
+    assert (tmp_path / "log").read_text() == "__main__ me True\n"
+    assert "WHO" not in os.environ
+
+
+def test_a_copy_takes_signals_itself_whatever_this_process_does_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        module = _module(tmp_path, "import time\nprint('up', flush=True)\ntime.sleep(60)\n", monkeypatch)
+        child = ForkedModule(module, "one", {}, tmp_path / "log")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(0.01)
+    while not (tmp_path / "log").exists() or not (tmp_path / "log").read_text():
+        assert child.poll() is None
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(30) == -signal.SIGTERM
+
+
+def test_a_wanted_port_is_given_unless_it_is_taken() -> None:
+    port = free_port()
+    assert free_port(wanted=port) == port
