@@ -3,6 +3,7 @@
 #   make run            the whole cluster on this machine: http://127.0.0.1:8000  (options: make run ARGS="--port 9000")
 #   make test           the tests                       make lint           the linters and the type checker
 #   make bench          against a real Chroma server    make soak           faults, for long
+#   make bench-simulation  scale-out, simulated: a section of the benchmarks' page
 #   make bench-quick    the same on little data         make bench BENCH="queries filters"   parts of it
 #   make test-clients   the official clients alone      make test-ceph      the topology on Debian's radosgw
 #   make test-compose   compose.yaml with a real container engine (root; installs one)
@@ -12,6 +13,7 @@ PY := $(VENV)/bin/python
 RUN_STAMP := $(VENV)/.ready-run
 TEST_STAMP := $(VENV)/.ready-test
 BENCH_STAMP := $(VENV)/.ready-bench
+SIMULATION := build/bench/simulation.md
 JS := tests/clients/js
 CODE := frontend logservice compactor queryworker embedder polychrome shared tests bench examples
 # What building hnswlib and ourselves needs; pip freeze does not see it.
@@ -19,7 +21,7 @@ BUILD_PINS := hatchling==1.33.0 trove-classifiers==2026.9.21.13 setuptools==84.2
 ARGS ?=
 BENCH ?=
 
-.PHONY: run test lint format bench bench-quick fuzz soak test-clients test-ceph test-compose constraints clean
+.PHONY: run test lint format bench bench-quick bench-simulation fuzz soak test-clients test-ceph test-compose constraints clean
 
 run: $(RUN_STAMP)
 	@exec $(VENV)/bin/polychrome up $(ARGS)
@@ -46,11 +48,18 @@ format: $(TEST_STAMP)
 	@$(VENV)/bin/ruff format $(CODE)
 
 # All parts take about 45 minutes of a machine that does nothing else; what was measured is in build/bench/.
-bench: $(BENCH_STAMP)
+bench: $(BENCH_STAMP) $(SIMULATION)
 	@$(PY) -m bench $(BENCH) $(ARGS)
 
 bench-quick: $(BENCH_STAMP)
 	@$(PY) -m bench --quick $(BENCH) $(ARGS)
+
+bench-simulation: $(TEST_STAMP)
+	@$(PY) -m bench.simulation build/bench
+
+# Needs no Chroma and repeats well: made once. Without it the page lacks a section.
+$(SIMULATION): | $(TEST_STAMP)
+	-@$(PY) -m bench.simulation build/bench
 
 fuzz: $(TEST_STAMP)
 	@FUZZ_REQUESTS=10000 $(PY) -m pytest tests/fuzz $(ARGS)

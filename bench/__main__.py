@@ -1,6 +1,7 @@
 """`python -m bench [parts]`: part after part, results merged with those of earlier runs, the page written."""
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ BUILD: Final = ROOT / "build" / "bench"
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end with us
     options = _options()
     effort = _effort(options)
     setting = Setting(effort, None if options.alone else options.chroma, options.directory, BUILD, options.up)

@@ -151,6 +151,10 @@ def _running(server: Server) -> Iterator[Server]:
     try:
         server.start()
         yield server
+    except Exception as error:
+        if server.ended():
+            error.add_note(f"{server.name} ended by itself; the end of its log:\n{server.log_end()}")
+        raise
     finally:
         server.stop()
 

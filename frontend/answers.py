@@ -26,7 +26,7 @@ class Answer(web.StreamResponse):
     several steps of preparation. Here the head is text, and head and body leave together.
     """
 
-    def __init__(self, body: bytes = b"", status: int = 200, content_type: str | None = JSON_TYPE) -> None:
+    def __init__(self, body: bytes | memoryview = b"", status: int = 200, content_type: str | None = JSON_TYPE) -> None:
         super().__init__(status=status)
         self.body = body
         self._lines = "" if content_type is None else f"Content-Type: {content_type}\r\n"
@@ -94,7 +94,7 @@ def answer(value: Any, status: int = 200) -> Answer:
     return Answer(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status)
 
 
-def answer_bytes(body: bytes, status: int = 200) -> Answer:
+def answer_bytes(body: bytes | memoryview, status: int = 200) -> Answer:
     """JSON that has been encoded already."""
     return Answer(body, status)
 

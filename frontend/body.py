@@ -151,10 +151,12 @@ def _parse_any(data: bytes) -> Any:
 def _count_names(data: bytes) -> int | None:
     """Member names in a correct JSON text; None when blanks stand before a colon, which the columns do not look behind.
 
-    Without backslashes every quote opens or closes a string, in turn, and a closed string before a colon is a name.
+    But for escaped ones, every quote opens or closes a string, in turn, and a closed string before a colon is a name.
     """
-    if len(data) > SHORT_BYTES_MAX or b"\\" in data or data.count(_QUOTE) > QUOTES_FEW:
+    if len(data) > SHORT_BYTES_MAX or data.count(_QUOTE) > QUOTES_FEW:
         return _count_names_in_columns(data)
+    if b"\\" in data:
+        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")  # in this order: a backslash may be escaped as well
     return sum(text.lstrip().startswith(b":") for text in data.split(_QUOTE)[2::2])
 
 

@@ -130,7 +130,6 @@ def not_http() -> Answer:
     """The answer to bytes that are no request."""
     answer = Answer(body_of("InvalidArgumentError", "Not an HTTP/1.1 request that can be read"), 400)
     answer.add("Chroma-Trace-Id", NO_TRACE)
-    answer.force_close()
     return answer
 
 

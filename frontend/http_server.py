@@ -39,7 +39,9 @@ class _Connection(web.RequestHandler):
 
     def handle_error(self, *args: Any, **kwargs: Any) -> web.StreamResponse:
         own = super().handle_error(*args, **kwargs)
-        return not_http() if own.status == 400 else internal_error()
+        answer = not_http() if own.status == 400 else internal_error()
+        answer.force_close()
+        return answer
 
 
 class HttpServer:

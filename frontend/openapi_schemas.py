@@ -98,6 +98,11 @@ WHERE: Final = {
     'or {"$or": [..]}. null is no filter.',
     "anyOf": [JSON_OBJECT, {"type": "null"}],
 }
+EXPLAIN: Final = {
+    "type": "boolean",
+    "default": False,
+    "description": "Adds to the answer what each worker did for it. An extension of Chroma's API.",
+}
 SELECTORS: Final = {"ids": nullable(array(TEXT)), "where": WHERE, "where_document": WHERE}
 
 
@@ -132,7 +137,9 @@ def _records() -> dict[str, JsonSchema]:
         "Upsert": _write(full, PATCH, ("ids", "embeddings")),
         "Update": _write(partial, PATCH, ("ids",)),
         "Delete": an_object(SELECTORS | {"limit": nullable(U32)}, ()),
-        "Get": an_object(SELECTORS | {"limit": nullable(U32), "offset": nullable(U32), "include": INCLUDES}, ()),
+        "Get": an_object(
+            SELECTORS | {"limit": nullable(U32), "offset": nullable(U32), "include": INCLUDES, "explain": EXPLAIN}, ()
+        ),
         "Query": an_object(
             SELECTORS
             | {
@@ -140,6 +147,7 @@ def _records() -> dict[str, JsonSchema]:
                 "query_texts": array(TEXT) | {"description": "Instead of query_embeddings, where the server embeds."},
                 "n_results": nullable(U32),
                 "include": INCLUDES,
+                "explain": EXPLAIN,
             },
             ("query_embeddings",),
         ),
@@ -153,6 +161,22 @@ def _column(row: JsonSchema) -> JsonSchema:
     return nullable(array(nullable(row)))
 
 
+def _explanation() -> JsonSchema:
+    part = {"part": TEXT, "rows": COUNT, "living": COUNT, "matching": COUNT, "undecided": {"type": "boolean"}}
+    part |= {"beams": array(COUNT), "scans": COUNT, "examined": COUNT, "documents_read": COUNT}
+    return an_object(
+        {
+            "worker": TEXT,
+            "shard": COUNT,
+            "position": COUNT,
+            "segments": COUNT,
+            "tail_rows": COUNT,
+            "parts": array(an_object(part)),
+            "milliseconds": {"type": "object", "additionalProperties": {"type": "number"}},
+        }
+    )
+
+
 def _answers() -> dict[str, JsonSchema]:
     number = nullable({"type": "number"})
     columns = {
@@ -163,6 +187,7 @@ def _answers() -> dict[str, JsonSchema]:
     }
     get = {"ids": array(TEXT)} | {name: _column(row) for name, row in columns.items()} | {"include": INCLUDES}
     query = {"ids": array(array(TEXT))} | {name: nullable(array(array(nullable(row)))) for name, row in columns.items()}
+    query |= {"distances": nullable(array(array(number))), "include": INCLUDES}
     return {
         "Error": an_object({"error": TEXT, "message": TEXT}),
         "Nothing": {"type": "object", "maxProperties": 0},
@@ -176,8 +201,8 @@ def _answers() -> dict[str, JsonSchema]:
         "Database": an_object({"id": UUID, "name": TEXT, "tenant": TEXT}),
         "Collection": _collection(),
         "Deleted": an_object({"deleted": COUNT}),
-        "GetAnswer": an_object(get),
-        "QueryAnswer": an_object(query | {"distances": nullable(array(array(number))), "include": INCLUDES}),
+        "GetAnswer": an_object(get | {"explain": array(_explanation())}, tuple(get)),
+        "QueryAnswer": an_object(query | {"explain": array(_explanation())}, tuple(query)),
         "IndexingStatus": an_object(
             {
                 "op_indexing_progress": {"type": "number", "minimum": 0, "maximum": 1},

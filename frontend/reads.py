@@ -28,6 +28,7 @@ from shared.record_answers import encode_get, encode_query, refuse_unknown_ids
 from shared.rpc.messages import (
     Columns,
     CountRequest,
+    Explanation,
     GetRequest,
     GetResponse,
     QueryRequest,
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from shared.catalog import Collection
 
 Answer = TypeVar("Answer")
+
+Body = bytes | memoryview
+"""An answer as it goes to the client."""
 
 STALE_READS_MAX: Final = 5
 """How often a page is begun anew."""
@@ -62,7 +66,7 @@ async def count(workers: Workers, collection: Collection, read_level: ReadLevel)
     return sum(answer.count for answer in answers)
 
 
-async def get_body(workers: Workers, collection: Collection, selection: Selection, page: Page, wanted: Wanted) -> bytes:
+async def get_body(workers: Workers, collection: Collection, selection: Selection, page: Page, wanted: Wanted) -> Body:
     """The body of the answer: the matching records of the page, in insertion order."""
     request = GetRequest(
         _first_shard(collection),
@@ -71,26 +75,31 @@ async def get_body(workers: Workers, collection: Collection, selection: Selectio
         metadatas=wanted.metadatas,
         uris=wanted.uris_or_metadatas,
         embeddings=wanted.embeddings,
+        explain=wanted.explain,
     )
-    if collection.shards == 1:
+    if collection.shards == 1 and not wanted.explain:
         return await workers.get_body(
             msgspec.structs.replace(request, offset=page.offset, limit=page.limit, include=wanted.given)
         )
-    columns = await _get(workers, collection, request, page, wanted)
-    return await off_loop(_encoded_size(columns), encode_get, columns, wanted)
+    told: list[Explanation] = []
+    columns = await _get(workers, collection, request, page, wanted, told)
+    return await off_loop(_encoded_size(columns), encode_get, columns, wanted, told)
 
 
-async def _get(workers: Workers, collection: Collection, whole: GetRequest, page: Page, wanted: Wanted) -> Columns:
+async def _get(
+    workers: Workers, collection: Collection, whole: GetRequest, page: Page, wanted: Wanted, told: list[Explanation]
+) -> Columns:
+    """What the workers explain is added to `told`."""
     has_columns = wanted.documents or wanted.uris_or_metadatas or wanted.embeddings
-    if page.limit is not None and has_columns:
-        return await _get_page(workers, collection, whole, page)
-    return await _get_in_one_phase(workers, collection, whole, page)
+    if collection.shards > 1 and page.limit is not None and has_columns:
+        return await _get_page(workers, collection, whole, page, told)
+    return await _get_in_one_phase(workers, collection, whole, page, told)
 
 
 async def matching_ids(workers: Workers, collection: Collection, selection: Selection, limit: int | None) -> list[str]:
     """Ids of the first `limit` matching records in insertion order."""
     request = GetRequest(_first_shard(collection), selection)
-    return (await _get_in_one_phase(workers, collection, request, Page(limit=limit))).ids
+    return (await _get_in_one_phase(workers, collection, request, Page(limit=limit), [])).ids
 
 
 async def query_body(
@@ -101,7 +110,7 @@ async def query_body(
     k: int,
     ef_search: int,
     wanted: Wanted,
-) -> bytes:
+) -> Body:
     """The body of the answer: the `k` nearest matching records of each of `vectors` [n, d]. Raises InvalidArgument when
     none of the ids that it is restricted to exists.
     """
@@ -117,41 +126,53 @@ async def query_body(
         metadatas=wanted.metadatas,
         uris=wanted.uris_or_metadatas,
         include_embeddings=wanted.embeddings,
+        explain=wanted.explain,
     )
-    if collection.shards == 1:
+    if collection.shards == 1 and not wanted.explain:
         return await workers.query_body(msgspec.structs.replace(request, include=wanted.given))
     answers = await _all_shards(collection, lambda shard: workers.query(msgspec.structs.replace(request, shard=shard)))
     hits = await off_loop(_size(answers), merge_query, answers, k)
     refuse_unknown_ids(selection, k, hits.columns)
-    return await off_loop(_encoded_size(hits.columns), _encode_hits, hits, wanted)
+    return await off_loop(_encoded_size(hits.columns), _encode_hits, hits, wanted, _told(answers))
 
 
-async def _get_in_one_phase(workers: Workers, collection: Collection, request: GetRequest, page: Page) -> Columns:
+async def _get_in_one_phase(
+    workers: Workers, collection: Collection, request: GetRequest, page: Page, told: list[Explanation]
+) -> Columns:
     if collection.shards == 1:
         answer = await workers.get(msgspec.structs.replace(request, offset=page.offset, limit=page.limit))
+        told += _told([answer])
         return answer.columns
     enough = None if page.limit is None else page.offset + page.limit
     answers = await _all_shards(
         collection, lambda shard: workers.get(msgspec.structs.replace(request, shard=shard, limit=enough))
     )
+    told += _told(answers)
     return await off_loop(_size(answers), merge_get, answers, page.offset, page.limit)
 
 
-async def _get_page(workers: Workers, collection: Collection, request: GetRequest, page: Page) -> Columns:
+async def _get_page(
+    workers: Workers, collection: Collection, request: GetRequest, page: Page, told: list[Explanation]
+) -> Columns:
     for _ in range(STALE_READS_MAX):
         try:
-            return await _get_in_two_phases(workers, collection, request, page)
+            return await _get_in_two_phases(workers, collection, request, page, told)
         except StaleRead:
             continue
     raise Unavailable("The collection changed too fast for a consistent read; try again")
 
 
-async def _get_in_two_phases(workers: Workers, collection: Collection, request: GetRequest, page: Page) -> Columns:
+async def _get_in_two_phases(
+    workers: Workers, collection: Collection, request: GetRequest, page: Page, told: list[Explanation]
+) -> Columns:
     enough = None if page.limit is None else page.offset + page.limit
     found = await _all_shards(
         collection,
-        lambda shard: workers.get(GetRequest(shard, request.selection, limit=enough, ids=False)),
+        lambda shard: workers.get(
+            GetRequest(shard, request.selection, limit=enough, ids=False, explain=request.explain)
+        ),
     )
+    told += _told(found)
     chosen = page_of([positions(answer.inserted) for answer in found], page.offset, page.limit)
     rows = [
         msgspec.structs.replace(
@@ -166,6 +187,7 @@ async def _get_in_two_phases(workers: Workers, collection: Collection, request: 
     if not rows:
         return no_columns(request)
     answers = await together([workers.get(part) for part in rows])
+    told += _told(answers)
     return await off_loop(_size(answers), merge_get, answers)
 
 
@@ -186,8 +208,12 @@ def no_hits_body(n_queries: int, wanted: Wanted) -> bytes:
     return encode_query([0] * n_queries, np.empty(0, dtype=np.float32), nothing, wanted)
 
 
-def _encode_hits(hits: Hits, wanted: Wanted) -> bytes:
-    return encode_query(hits.counts, hits.distances, hits.columns, wanted)
+def _told(answers: Sequence[GetResponse] | Sequence[QueryResponse]) -> list[Explanation]:
+    return [answer.explanation for answer in answers if answer.explanation is not None]
+
+
+def _encode_hits(hits: Hits, wanted: Wanted, told: list[Explanation]) -> bytes:
+    return encode_query(hits.counts, hits.distances, hits.columns, wanted, told)
 
 
 def _size(answers: Sequence[GetResponse] | Sequence[QueryResponse]) -> int:

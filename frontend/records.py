@@ -73,11 +73,13 @@ class _Get(_Selectors):
     limit: U32 | None = None
     offset: U32 | None = None
     include: list[Include] = msgspec.field(default_factory=lambda: list(GET_DEFAULT))
+    explain: bool = False
 
 
 class _Query(_Selectors):
     n_results: U32 | None = None
     include: list[Include] = msgspec.field(default_factory=lambda: list(QUERY_DEFAULT))
+    explain: bool = False
 
 
 def routes() -> list[Route]:
@@ -143,7 +145,7 @@ async def count(request: Request) -> Answer:
 
 async def get(request: Request) -> Answer:
     body = await _read_body(request, lambda tree: shaped(tree, _Get))
-    wanted = Wanted(body.include)
+    wanted = Wanted(body.include, explain=body.explain)
     shell, collection = request.shell, await _collection(request)
     selection = await body.selection(request.body_bytes)
     check_filterable(collection, selection.where)
@@ -158,7 +160,7 @@ async def get(request: Request) -> Answer:
 async def query(request: Request) -> Answer:
     can_embed = bool(request.shell.embedders)
     body, vectors = await _read_body(request, lambda tree: _read_query(tree, can_embed), "query_embeddings")
-    wanted = Wanted(body.include)
+    wanted = Wanted(body.include, explain=body.explain)
     shell, collection = request.shell, await _collection(request)
     selection = await body.selection(request.body_bytes)
     embeddings = await query_vectors(shell.embedders, collection, vectors, request.body_bytes)
@@ -241,7 +243,7 @@ def _read_query(tree: Any, can_embed: bool) -> tuple[_Query, RawEmbeddings | Que
 
 async def _query(
     shell: Shell, collection: Collection, body: _Query, embeddings: Embeddings, selection: Selection, wanted: Wanted
-) -> bytes:
+) -> reads.Body:
     if collection.dimension is None:  # a cached row may be older than the first write
         collection = await shell.rows.refresh(collection)
     if len(embeddings.widths) > 1 or (collection.dimension is not None and embeddings.widths):

@@ -65,13 +65,19 @@ class RowCache:
         known = self._rows.get(collection_id_text)
         collection_id = collection_id_text if known is not None else check_collection_id(collection_id_text)
         known = known or self._rows.get(collection_id)
-        if known is not None:
-            row, fetched_s = known
-            fresh = self._clock.monotonic() - fetched_s <= self._age_max_s
-            if fresh and row.tenant == tenant and row.database == database:
-                self._rows.move_to_end(collection_id)
-                return row
-        return await self._fetch(tenant, database, collection_id)
+        if known is None or known[0].tenant != tenant or known[0].database != database:
+            return await self._fetch(tenant, database, collection_id)
+        row, fetched_s = known
+        now_s = self._clock.monotonic()
+        if now_s - fetched_s <= self._age_max_s:
+            self._rows.move_to_end(collection_id)
+            return row
+        self._rows[collection_id] = (row, now_s)  # one asks; the others go on with what there is until it has heard
+        try:
+            return await self._fetch(tenant, database, collection_id)
+        except NotFound:
+            self.forget(collection_id)
+            raise
 
     async def read(self, tenant: str, database: str, collection_id_text: str) -> Collection:
         """Like `resolve`, and the row as it is now, whatever the cache holds."""

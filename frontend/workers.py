@@ -124,13 +124,13 @@ class Workers:
     async def query(self, request: QueryRequest) -> QueryResponse:
         return await self._ask("query", request.shard, request, QueryResponse)
 
-    async def get_body(self, request: GetRequest) -> bytes:
-        """The answer to a request with `include`."""
-        return bytes(await self._call("get", request.shard, msgspec.msgpack.encode(request)))
+    async def get_body(self, request: GetRequest) -> memoryview:
+        """The answer to a request with `include`, where it arrived: it may have hundreds of MiB."""
+        return await self._call("get", request.shard, msgspec.msgpack.encode(request))
 
-    async def query_body(self, request: QueryRequest) -> bytes:
+    async def query_body(self, request: QueryRequest) -> memoryview:
         """The answer to a request with `include`."""
-        return bytes(await self._call("query", request.shard, msgspec.msgpack.encode(request)))
+        return await self._call("query", request.shard, msgspec.msgpack.encode(request))
 
     async def search_body(self, request: SearchRequest) -> bytes:
         return bytes(await self._call("search", request.shard, msgspec.msgpack.encode(request)))

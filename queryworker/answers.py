@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -11,32 +13,47 @@ from queryworker import execute
 from queryworker.view import Snapshot
 from shared.include import Wanted
 from shared.record_answers import encode_get, encode_query, refuse_unknown_ids
-from shared.rpc.messages import Columns, CountRequest, GetRequest, QueryRequest, QueryResponse
+from shared.rpc.messages import Columns, CountRequest, GetRequest, GetResponse, QueryRequest, QueryResponse
+
+PROCESSORS: Final = os.cpu_count() or 1
+
+VECTORS_PER_THREAD_MIN: Final = 5
+"""For fewer, starting another thread takes longer than it saves."""
+
+Explainable = TypeVar("Explainable", GetResponse, QueryResponse)
 
 
-def count(snapshot: Snapshot, request: CountRequest) -> bytes:
-    return msgspec.msgpack.encode(execute.count(snapshot, request))
+class Reading(NamedTuple):
+    """A snapshot, which worker has it, and how long it took to get it."""
+
+    snapshot: Snapshot
+    worker: str
+    waited_s: float
 
 
-def get(snapshot: Snapshot, request: GetRequest) -> bytes:
-    found = execute.get(snapshot, request)
+def count(reading: Reading, request: CountRequest) -> bytes:
+    return msgspec.msgpack.encode(execute.count(reading.snapshot, request))
+
+
+def get(reading: Reading, request: GetRequest) -> bytes:
+    found = execute.get(reading.snapshot, request)
     if request.include is None:
-        return msgspec.msgpack.encode(found)
+        return msgspec.msgpack.encode(_explained(reading, found))
     return encode_get(found.columns, Wanted(request.include))
 
 
-def query_together(snapshot: Snapshot, requests: Sequence[QueryRequest]) -> list[bytes]:
+def query_together(reading: Reading, requests: Sequence[QueryRequest]) -> list[bytes]:
     """The answers to queries that differ in their vectors alone. Raises InvalidArgument for a wrong dimension, and as
     `refuse_unknown_ids` says.
     """
     if len(requests) == 1:
-        return [_answer(requests[0], execute.query(snapshot, requests[0]))]
+        return [_alone(reading, requests[0])]
     as_one = msgspec.structs.replace(
         requests[0],
         embeddings=b"".join(request.embeddings for request in requests),
         n_queries=sum(request.n_queries for request in requests),
     )
-    found = execute.query(snapshot, as_one)
+    found = execute.query(reading.snapshot, as_one)
     answers: list[bytes] = []
     query = row = 0
     for request in requests:
@@ -45,6 +62,23 @@ def query_together(snapshot: Snapshot, requests: Sequence[QueryRequest]) -> list
         answers.append(_answer(request, _share(found, counts, rows)))
         query, row = query + request.n_queries, rows.stop
     return answers
+
+
+def _alone(reading: Reading, request: QueryRequest) -> bytes:
+    """With many vectors of one client, who waits for all of them, several threads search at once. In a batch there
+    would be no use in that: others are behind it.
+    """
+    threads = max(1, min(PROCESSORS, request.n_queries // VECTORS_PER_THREAD_MIN))
+    return _answer(request, _explained(reading, execute.query(reading.snapshot, request, threads)))
+
+
+def _explained(reading: Reading, found: Explainable) -> Explainable:
+    """With what only the worker knows, where an explanation was asked for."""
+    if found.explanation is None:
+        return found
+    stages_ms = {"currency": round(reading.waited_s * 1000, 3), **found.explanation.milliseconds}
+    told = msgspec.structs.replace(found.explanation, worker=reading.worker, milliseconds=stages_ms)
+    return msgspec.structs.replace(found, explanation=told)
 
 
 def _answer(request: QueryRequest, found: QueryResponse) -> bytes:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from queryworker import answers, searching
+from queryworker.answers import Reading
 from queryworker.batches import batches
 from queryworker.shards import Shards
 from queryworker.threads import Threads
-from queryworker.view import Snapshot
 from shared import telemetry
 from shared.errors import InvalidArgument
 from shared.rpc.messages import EVERYTHING, CountRequest, GetRequest, QueryRequest, Shard
@@ -41,7 +42,7 @@ class _OfShard(Protocol):
 
 
 Request = TypeVar("Request", bound=_OfShard)
-Work = Callable[[Snapshot, Sequence[Any]], Sequence[bytes]]
+Work = Callable[[Reading, Sequence[Any]], Sequence[bytes]]
 
 
 class _Asked(NamedTuple):
@@ -63,8 +64,10 @@ class _Method(NamedTuple):
 class Api:
     """Serves `RpcServer`."""
 
-    def __init__(self, shards: Shards, threads: Threads) -> None:
+    def __init__(self, shards: Shards, threads: Threads, worker: str) -> None:
+        """`worker`: this one's name, for explanations."""
         self._shards = shards
+        self._worker = worker
         self._threads = threads
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -118,6 +121,7 @@ class Api:
 
     async def _answer(self, method: _Method, shard: Shard, asked: Sequence[_Asked]) -> None:
         telemetry.request_id.set(asked[0].call.request_id)  # the others' are in nobody's way
+        began_s = time.perf_counter()
         try:
             snapshot = await self._shards.snapshot(shard)
         except BaseException as error:
@@ -125,15 +129,16 @@ class Api:
             if not isinstance(error, Exception):
                 raise
             return
+        reading = Reading(snapshot, self._worker, time.perf_counter() - began_s)
         heavy: list[_Asked] = []
         for one in asked:
             if method.is_light(one.request):
-                _hand_over([one], _perform(method.work, snapshot, [one]), None)
+                _hand_over([one], _perform(method.work, reading, [one]), None)
             else:
                 heavy.append(one)
         for numbers in method.jobs([one.request for one in heavy]):
             job = [heavy[number] for number in numbers]
-            self._threads.begin(functools.partial(_hand_over, job), _perform, method.work, snapshot, job)
+            self._threads.begin(functools.partial(_hand_over, job), _perform, method.work, reading, job)
 
 
 class _Outcome(NamedTuple):
@@ -144,17 +149,17 @@ class _Outcome(NamedTuple):
     error: Exception | None = None
 
 
-def _perform(work: Work, snapshot: Snapshot, asked: Sequence[_Asked]) -> list[_Outcome]:
+def _perform(work: Work, reading: Reading, asked: Sequence[_Asked]) -> list[_Outcome]:
     """Answers to the calls that somebody still waits for. What fails together is tried alone: one may be at fault."""
     asked = [one for one in asked if not one.call.done]
     if not asked:
         return []
     try:
-        found = work(snapshot, [one.request for one in asked])
+        found = work(reading, [one.request for one in asked])
     except Exception as error:
         if len(asked) == 1:
             return [_Outcome(asked[0].call, b"", error)]
-        return [outcome for one in asked for outcome in _perform(work, snapshot, [one])]
+        return [outcome for one in asked for outcome in _perform(work, reading, [one])]
     return [_Outcome(one.call, answer) for one, answer in zip(asked, found, strict=True)]
 
 
@@ -185,13 +190,13 @@ def _decoder(of: type[Request]) -> Callable[[memoryview], Request]:
     return decode
 
 
-def _alone(of: type[Request], answer: Callable[[Snapshot, Any], bytes]) -> _Method:
+def _alone(of: type[Request], answer: Callable[[Reading, Any], bytes]) -> _Method:
     """Each request is a job of its own."""
     return _Method(_decoder(of), _never, _one_each, _each(answer))
 
 
-def _each(answer: Callable[[Snapshot, Any], bytes]) -> Work:
-    return lambda snapshot, requests: [answer(snapshot, request) for request in requests]
+def _each(answer: Callable[[Reading, Any], bytes]) -> Work:
+    return lambda reading, requests: [answer(reading, request) for request in requests]
 
 
 def _one_each(requests: Sequence[Any]) -> Sequence[Sequence[int]]:

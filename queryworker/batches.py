@@ -12,13 +12,13 @@ VECTORS_MAX: Final = 16
 
 
 def batches(requests: Sequence[QueryRequest]) -> list[list[int]]:
-    """Numbers of the requests of one shard that go together: those without a selection that differ in their vectors
-    alone. All others are by themselves.
+    """Numbers of the requests of one shard that go together: those without a selection or an explanation that
+    differ in their vectors alone. All others are by themselves.
     """
     made: list[list[int]] = []
     filling: dict[Hashable, tuple[list[int], int]] = {}
     for number, request in enumerate(requests):
-        if request.selection != EVERYTHING:
+        if request.selection != EVERYTHING or request.explain:
             made.append([number])
             continue
         kind = _kind(request)

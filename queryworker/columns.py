@@ -76,7 +76,15 @@ def _texts(shares: list[_Share], count: int, read: Callable[[_Share], list[str |
     return texts
 
 
+def is_run(rows: Rows) -> bool:
+    """Whether each row follows the one before it: then they are a slice."""
+    return len(rows) > 0 and int(rows[-1]) - int(rows[0]) == len(rows) - 1 and bool((np.diff(rows) == 1).all())
+
+
 def _vectors(shares: list[_Share], count: int, dimension: int) -> bytes:
+    if len(shares) == 1 and is_run(shares[0].rows):
+        first = int(shares[0].rows[0])
+        return shares[0].part.vectors[first : first + count].astype("<f4", copy=False).tobytes()
     found = np.empty((count, dimension), "<f4")
     for share in shares:
         found[share.places] = share.part.vectors[share.rows]

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from queryworker.columns import Filled, assemble
+from queryworker.explain import Trace
 from queryworker.filter import Rows
 from queryworker.matches import Matches, of_rows, select
 from queryworker.parts import ViewPart
-from queryworker.search import Target, Trace, nearest
+from queryworker.search import Target, nearest
 from queryworker.text import Mask
 from queryworker.view import Snapshot
 from shared.distance import Nearest
@@ -49,45 +50,59 @@ def count(snapshot: Snapshot, request: CountRequest) -> CountResponse:
 
 
 def get(snapshot: Snapshot, request: GetRequest) -> GetResponse:
+    trace = Trace()
     if request.inserted is not None:
-        found = _inserted_at(snapshot, np.frombuffer(request.inserted, "<i8"))
+        matches = _inserted_at(snapshot, np.frombuffer(request.inserted, "<i8"))
+        begin, end = 0, None
     else:
-        end = None if request.limit is None else request.offset + request.limit
-        found = _matching(select(snapshot, request.selection), request.offset, end)
+        matches = select(snapshot, request.selection)
+        begin, end = request.offset, None if request.limit is None else request.offset + request.limit
+    trace.ended("filter")
+    found = _matching(matches, begin, end, trace)
+    trace.ended("search")
     wanted = Filled(request.ids, request.documents, request.metadatas, request.uris, request.embeddings)
     inserted, columns = assemble(snapshot, found.parts, found.rows, wanted)
-    return GetResponse(inserted.astype("<i8", copy=False).tobytes(), columns, snapshot.position)
+    trace.ended("assemble")
+    return GetResponse(
+        inserted=inserted.astype("<i8", copy=False).tobytes(),
+        columns=columns,
+        position=snapshot.position,
+        explanation=trace.explanation(snapshot, request.shard.shard, matches) if request.explain else None,
+    )
 
 
-def _matching(matches: Sequence[Matches], begin: int, end: int | None) -> Found:
+def _matching(matches: Sequence[Matches], begin: int, end: int | None, trace: Trace) -> Found:
     """What matches, by insertion, from the place `begin` to the place `end`."""
-    if end is None:
-        matches = [part.settled() for part in matches]
-    found = _in_order(matches)
-    if end is not None and any(part.verdict is not None for part in matches):
-        found = _first(found, matches, end)
+    undecided = [number for number, part in enumerate(matches) if part.verdict is not None]
+    if undecided and end is not None:
+        found = _first(_in_order(matches), matches, end, trace)
+    else:
+        for number in undecided:
+            trace.part(number).decided += matches[number].matching
+        found = _in_order([part.settled() for part in matches])
     return Found(found.parts[begin:end], found.rows[begin:end])
 
 
-def _first(found: Found, matches: Sequence[Matches], count: int) -> Found:
+def _first(found: Found, matches: Sequence[Matches], count: int, trace: Trace) -> Found:
     """The first `count` that match of those that may: decided about by and by, until there are as many."""
     kept: list[npt.NDArray[np.intp]] = []
     at, step = 0, max(DECIDED_AT_ONCE, count)
     while at < len(found.rows) and count > 0:
         places = np.arange(at, min(at + step, len(found.rows)))
-        kept.append(places[_decided(found, matches, places)])
+        kept.append(places[_decided(found, matches, places, trace)])
         count -= len(kept[-1])
         at, step = at + step, 2 * step
     places = np.concatenate([np.empty(0, np.intp), *kept])
     return Found(found.parts[places], found.rows[places])
 
 
-def _decided(found: Found, matches: Sequence[Matches], places: npt.NDArray[np.intp]) -> Mask:
+def _decided(found: Found, matches: Sequence[Matches], places: npt.NDArray[np.intp], trace: Trace) -> Mask:
     matching = np.ones(len(places), np.bool_)
     for number, part in enumerate(matches):
-        here = np.flatnonzero(found.parts[places] == number) if part.verdict is not None else ()
-        if part.verdict is not None and len(here):
+        if part.verdict is not None:
+            here = np.flatnonzero(found.parts[places] == number)
             matching[here] = part.verdict.decide(found.rows[places[here]])
+            trace.part(number).decided += len(here)
     return matching
 
 
@@ -106,9 +121,9 @@ def _in_order(matches: Sequence[Matches]) -> Found:
     return Found(parts[order], together[order])
 
 
-def _inserted_at(snapshot: Snapshot, positions: npt.NDArray[np.int64]) -> Found:
-    """The living rows that were inserted at these positions, in order; those that are gone are left out."""
-    return _in_order([of_rows(part, _rows_inserted_at(part, positions)) for part in snapshot.parts])
+def _inserted_at(snapshot: Snapshot, positions: npt.NDArray[np.int64]) -> list[Matches]:
+    """The living rows that were inserted at these positions; those that are gone are left out."""
+    return [of_rows(part, _rows_inserted_at(part, positions)) for part in snapshot.parts]
 
 
 def _rows_inserted_at(part: ViewPart, positions: npt.NDArray[np.int64]) -> Rows:
@@ -122,29 +137,33 @@ def _rows_inserted_at(part: ViewPart, positions: npt.NDArray[np.int64]) -> Rows:
 # ---- query
 
 
-def query(snapshot: Snapshot, request: QueryRequest) -> QueryResponse:
+def query(snapshot: Snapshot, request: QueryRequest, threads: int = 1) -> QueryResponse:
+    """`threads` search graphs at once. Raises InvalidArgument for vectors of another dimension."""
     queries = np.frombuffer(request.embeddings, "<f4").reshape(request.n_queries, request.dimension)
+    trace = Trace()
     matches = select(snapshot, request.selection)
-    if not any(part.matching for part in matches):
-        matches = []
-    elif request.dimension != snapshot.dimension:
+    trace.ended("filter")
+    if request.dimension != snapshot.dimension and any(part.matching for part in matches):
         raise InvalidArgument(
             f"Collection expecting embedding with dimension of {snapshot.dimension}, got {request.dimension}"
         )
     hits: list[_Hits] = []
     for number, part in enumerate(matches):
         if part.matching and request.k:
-            target = Target(snapshot.space, part, request.k, request.ef_search)
-            hits.append(_of_part(snapshot, number, nearest(target, queries, Trace())))
+            target = Target(snapshot.space, part, request.k, request.ef_search, threads)
+            hits.append(_of_part(snapshot, number, nearest(target, queries, trace.part(number))))
+    trace.ended("search")
     counts, found, distances = _merge(hits, len(queries), request.k)
     wanted = Filled(True, request.documents, request.metadatas, request.uris, request.include_embeddings)
     inserted, columns = assemble(snapshot, found.parts, found.rows, wanted)
+    trace.ended("assemble")
     return QueryResponse(
         counts=counts,
         distances=distances.astype("<f4", copy=False).tobytes(),
         inserted=inserted.astype("<i8", copy=False).tobytes(),
         columns=columns,
         position=snapshot.position,
+        explanation=trace.explanation(snapshot, request.shard.shard, matches) if request.explain else None,
     )
 
 

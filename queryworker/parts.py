@@ -26,8 +26,8 @@ Vectors = npt.NDArray[np.float32]
 class GraphSearcher(Protocol):
     """A neighbour graph over the rows of a part."""
 
-    def search(self, queries: Vectors, k: int) -> list[Rows]:
-        """About the `k` nearest rows of each query, dead ones included, nearest first."""
+    def search(self, queries: Vectors, k: int, threads: int = 1) -> list[Rows]:
+        """About the `k` nearest rows of each query, dead ones included, nearest first; by so many threads at once."""
         ...
 
 
@@ -68,6 +68,7 @@ class Piece(NamedTuple):
 class ViewPart(Protocol):
     """Rows by number. Every live record of a snapshot is a living row of exactly one part."""
 
+    name: str
     rows: int
     graph: GraphSearcher | None
     living: int
@@ -108,6 +109,7 @@ class SegmentPart:
     """A segment of the manifest."""
 
     def __init__(self, segment: Segment, verdicts: Verdicts, alive: Mask | None, *, ordered: bool) -> None:
+        self.name = f"segment {segment.info.id}"
         self.rows = segment.rows
         self.graph: GraphSearcher | None = segment if segment.info.graph else None
         self.alive = alive
@@ -142,8 +144,8 @@ class _StretchSearcher:
         self._stretch = stretch
         self._place = place
 
-    def search(self, queries: Vectors, k: int) -> list[Rows]:
-        return self._stretch.search_from(self._place, queries, k)
+    def search(self, queries: Vectors, k: int, threads: int = 1) -> list[Rows]:
+        return self._stretch.search_from(self._place, queries, k, threads)
 
 
 class TailPart:
@@ -154,6 +156,7 @@ class TailPart:
     def __init__(
         self, tail: Tail, index: TailIndex, start: int, stop: int, stretch: Stretch | None = None, origin: int = 0
     ) -> None:
+        self.name = "tail"
         self.start = start
         self.rows = stop - start
         self.graph: GraphSearcher | None = _StretchSearcher(stretch, origin + start) if stretch else None

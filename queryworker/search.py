@@ -32,7 +32,7 @@ DECIDED_BESIDE: Final = 8
 
 
 @dataclass(slots=True)
-class Trace:
+class PartTrace:
     """What was done in one part to find an answer. `beams`: of each graph search; `examined`: rows compared with a
     query or visited for it; `decided`: documents read because the filter was open about them.
     """
@@ -44,15 +44,16 @@ class Trace:
 
 
 class Target(NamedTuple):
-    """What is looked for: the `wanted` nearest of `matches`."""
+    """What is looked for: the `wanted` nearest of `matches`, in a graph by so many threads at once."""
 
     space: Space
     matches: Matches
     wanted: int
     ef_search: int
+    threads: int = 1
 
 
-def nearest(target: Target, queries: Vectors, trace: Trace) -> list[Nearest]:
+def nearest(target: Target, queries: Vectors, trace: PartTrace) -> list[Nearest]:
     """The min(wanted, matching) nearest matching rows for each query, by exact distance; in an unordered part a few
     more where equal distances straddle the end. Round by round: every query without an answer is searched with its next
     beam, or scanned.
@@ -85,7 +86,7 @@ def nearest(target: Target, queries: Vectors, trace: Trace) -> list[Nearest]:
     return [found[number] for number in range(len(queries))]
 
 
-def _nearest_of_all(target: Target, queries: Vectors, trace: Trace) -> list[Nearest] | None:
+def _nearest_of_all(target: Target, queries: Vectors, trace: PartTrace) -> list[Nearest] | None:
     """Where every row matches, one search of the graph answers all queries; None when there is none to be searched, or
     it came back short.
     """
@@ -100,7 +101,7 @@ def _nearest_of_all(target: Target, queries: Vectors, trace: Trace) -> list[Near
     return list(map(Nearest, together, measured))
 
 
-def _settled(target: Target, trace: Trace) -> Target:
+def _settled(target: Target, trace: PartTrace) -> Target:
     """With nothing open."""
     matches = target.matches
     if matches.verdict is not None:
@@ -109,13 +110,13 @@ def _settled(target: Target, trace: Trace) -> Target:
     return target._replace(matches=matches, wanted=min(target.wanted, matches.matching))
 
 
-def _matching_places(matches: Matches, rows: Rows, trace: Trace) -> Rows:
+def _matching_places(matches: Matches, rows: Rows, trace: PartTrace) -> Rows:
     """Places in `rows` of those that match."""
     places = np.arange(len(rows)) if matches.mask is None else np.flatnonzero(matches.mask[rows])
     return places if matches.verdict is None else places[_decide(matches.verdict, rows[places], trace)]
 
 
-def _decide(verdict: Verdict, rows: Rows, trace: Trace) -> Mask:
+def _decide(verdict: Verdict, rows: Rows, trace: PartTrace) -> Mask:
     trace.decided += len(rows)
     return verdict.decide(rows)
 
@@ -139,20 +140,20 @@ def _beam(target: Target, seen: Seen | None) -> int | None:
     return chosen.beam if isinstance(chosen, GraphSearch) else None
 
 
-def _search(target: Target, queries: Vectors, beam: int, trace: Trace) -> list[Rows]:
+def _search(target: Target, queries: Vectors, beam: int, trace: PartTrace) -> list[Rows]:
     graph: GraphSearcher | None = target.matches.part.graph
     assert graph is not None
     _GRAPHS.inc(len(queries))
     trace.beams.append(beam)
     trace.examined += beam * len(queries)
-    return graph.search(queries, beam)
+    return graph.search(queries, beam, target.threads)
 
 
 def _measured(target: Target, query: Vectors, rows: Rows) -> Nearest:
     return Nearest(rows, distances(target.space, query, target.matches.part.vectors[rows]))
 
 
-def _scan(target: Target, queries: Vectors, trace: Trace) -> list[Nearest] | None:
+def _scan(target: Target, queries: Vectors, trace: PartTrace) -> list[Nearest] | None:
     """Exactly the `wanted` nearest, and a few more where equal distances straddle the end. Where something is open, a
     few more are found and decided about; None when for some query not enough of them match.
     """
@@ -169,7 +170,7 @@ def _scan(target: Target, queries: Vectors, trace: Trace) -> list[Nearest] | Non
     return found
 
 
-def _scan_all(target: Target, queries: Vectors, trace: Trace) -> list[Nearest]:
+def _scan_all(target: Target, queries: Vectors, trace: PartTrace) -> list[Nearest]:
     """Exactly the `wanted` nearest of what matches or may match."""
     part, matching, wanted = target.matches.part, target.matches.matching, target.wanted
     trace.scans += len(queries)

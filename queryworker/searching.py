@@ -13,6 +13,7 @@ import numpy.typing as npt
 import orjson
 
 from queryworker import execute
+from queryworker.answers import Reading
 from queryworker.fields import first_rows, value_counts
 from queryworker.matches import Matches, select
 from queryworker.view import Snapshot
@@ -42,40 +43,42 @@ from shared.where import Where
 Result = TypeVar("Result")
 
 
-def search(snapshot: Snapshot, request: SearchRequest) -> bytes:
+def search(reading: Reading, request: SearchRequest) -> bytes:
     """The body of the client's answer. Raises InvalidArgument for a query of another dimension."""
-    source = SnapshotSource(snapshot, request.shard)
+    source = SnapshotSource(reading.snapshot, request.shard)
     return encode_searches([_completed(run(source, one)) for one in request.searches])
 
 
-def nearest_step(snapshot: Snapshot, request: NearestRequest) -> bytes:
-    found = SnapshotSource(snapshot, request.shard).neighbours(request.where, request.knns)
+def nearest_step(reading: Reading, request: NearestRequest) -> bytes:
+    found = SnapshotSource(reading.snapshot, request.shard).neighbours(request.where, request.knns)
     response = NearestResponse(
         counts=[len(one.inserted) for one in found],
         distances=b"".join(one.distances.astype("<f4", copy=False).tobytes() for one in found),
         inserted=b"".join(one.inserted.astype("<i8", copy=False).tobytes() for one in found),
-        position=snapshot.position,
+        position=reading.snapshot.position,
     )
     return msgspec.msgpack.encode(response)
 
 
-def frequencies_step(snapshot: Snapshot, request: FrequenciesRequest) -> bytes:
+def frequencies_step(reading: Reading, request: FrequenciesRequest) -> bytes:
     asked = [(key, np.frombuffer(part, "<u4")) for key, part in zip(request.keys, request.indices, strict=True)]
-    found = SnapshotSource(snapshot, request.shard).counted(asked)
+    found = SnapshotSource(reading.snapshot, request.shard).counted(asked)
     having = [part.astype("<i8", copy=False).tobytes() for part in found.having]
-    return msgspec.msgpack.encode(FrequenciesResponse(found.records, having, snapshot.position))
+    return msgspec.msgpack.encode(FrequenciesResponse(found.records, having, reading.snapshot.position))
 
 
-def ordered_step(snapshot: Snapshot, request: OrderedRequest) -> bytes:
-    inserted, values = SnapshotSource(snapshot, request.shard).ordered(request.where, request.order_by, request.limit)
+def ordered_step(reading: Reading, request: OrderedRequest) -> bytes:
+    inserted, values = SnapshotSource(reading.snapshot, request.shard).ordered(
+        request.where, request.order_by, request.limit
+    )
     positions = inserted.astype("<i8", copy=False).tobytes()
-    return msgspec.msgpack.encode(OrderedResponse(positions, values, snapshot.position))
+    return msgspec.msgpack.encode(OrderedResponse(positions, values, reading.snapshot.position))
 
 
-def tally_step(snapshot: Snapshot, request: TallyRequest) -> bytes:
-    tally = SnapshotSource(snapshot, request.shard).tallied(request.where, request.fields)
+def tally_step(reading: Reading, request: TallyRequest) -> bytes:
+    tally = SnapshotSource(reading.snapshot, request.shard).tallied(request.where, request.fields)
     facets = [list(tally.facets[field]) for field in request.fields]
-    return msgspec.msgpack.encode(TallyResponse(tally.count, facets, snapshot.position))
+    return msgspec.msgpack.encode(TallyResponse(tally.count, facets, reading.snapshot.position))
 
 
 class SnapshotSource:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
@@ -27,8 +28,11 @@ from shared.redis.keys import Keys
 from shared.rpc.server import RpcServer
 from shared.segment.cache import SegmentCache
 
-INDEXER_NICE: Final = 10
-"""Indexing the tail must not take the processor from reads."""
+SWITCH_S: Final = 0.001
+"""A thread that folds in a piece of the log gives the interpreter to a read, or to the loop, after so long."""
+
+INDEXER_NICE: Final = 5
+"""Indexing the tail must not take the processor from reads; it saves them more than a compaction next door does."""
 
 
 class QueryWorker:
@@ -63,6 +67,7 @@ class QueryWorker:
 async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
     """Redis, object storage, a slot for segment files, the threads, the listener; announced when all are there."""
     _allow_many_files()
+    sys.setswitchinterval(SWITCH_S)
     async with AsyncExitStack() as stack:
         keys, clock = Keys(config.redis_prefix), SystemClock()
         redis = await stack.enter_async_context(open_verified_redis(config.redis_url, keys))
@@ -85,7 +90,7 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
             config.idle_s,
         )
         stack.push_async_callback(shards.close)
-        api = Api(shards, threads)
+        api = Api(shards, threads, config.process_id)
         stack.push_async_callback(api.close)
         server = RpcServer(api.methods())
         stack.push_async_callback(server.close)

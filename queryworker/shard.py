@@ -30,7 +30,7 @@ from queryworker.view import OpenManifest, ShardView, Snapshot
 from shared import telemetry
 from shared.clock import Clock
 from shared.errors import Corrupt, Gone, StaleGeneration
-from shared.log.state import Entry, ShardRead, ShardState
+from shared.log.state import Entry, Pointer, ShardRead, ShardState
 
 READ_BYTES_MAX: Final = 64 * 1024 * 1024
 """Payload of one log read; a longer tail takes several."""
@@ -40,6 +40,9 @@ RETIRED_VIEW_S: Final = 30.0
 
 LOAD_RETRY_S: Final = 1.0
 """Pause after loading a manifest failed, while the old view still serves."""
+
+CORRUPT_RETRY_S: Final = 10.0
+"""How long a manifest that is corrupt is believed to be: its files are not fetched again for every read."""
 
 FOLLOW_OPS_MIN: Final = 256
 """A log that grew by this many operations from one look to the next is looked at again by itself."""
@@ -113,6 +116,7 @@ class ServedShard:
         self._next: asyncio.Task[ShardView] | None = None
         self._loading: asyncio.Task[ShardView] | None = None
         self._load_after_s = 0.0
+        self._corrupt: tuple[Pointer | None, str, float] | None = None
         self._indexing: asyncio.Task[None] | None = None
         self._following: asyncio.TimerHandle | None = None
         # Held while the newest view is moved forward, and while another one takes over its tail.
@@ -286,6 +290,10 @@ class ServedShard:
 
     async def _load_now(self, state: ShardState) -> ShardView:
         """The view of the manifest that the state names, once it is loaded; joins a loading in progress."""
+        if self._corrupt is not None:
+            pointer, message, until_s = self._corrupt
+            if pointer == state.pointer and self._clock.monotonic() < until_s:
+                raise Corrupt(message)
         if self._loading is None:
             self._begin_loading(state)
         assert self._loading is not None
@@ -301,7 +309,11 @@ class ServedShard:
 
     async def _load(self, state: ShardState) -> ShardView:
         begun = self._clock.monotonic()
-        base = await self._loader.load(self.collection, self.number, state)
+        try:
+            base = await self._loader.load(self.collection, self.number, state)
+        except Corrupt as error:
+            self._corrupt = (state.pointer, error.message, self._clock.monotonic() + CORRUPT_RETRY_S)
+            raise
         view = await self._continued(base) or await self._filled(base)
         LOAD_SECONDS.observe(self._clock.monotonic() - begun)
         return view

@@ -49,11 +49,11 @@ class Stretch:
     stop: int
     graph: Graph
 
-    def search_from(self, place: int, queries: Vectors, k: int) -> list[Rows]:
+    def search_from(self, place: int, queries: Vectors, k: int, threads: int) -> list[Rows]:
         """About the `k` nearest of the slots from `place` on, for each query, counted from `place`."""
         skipped = place - self.start
         rows = self.stop - self.start
-        found = self.graph.search(queries, math.ceil(k * rows / (rows - skipped)))
+        found = self.graph.search(queries, math.ceil(k * rows / (rows - skipped)), threads)
         if found is None:
             return [np.empty(0, np.int64) for _ in queries]
         return [some[some >= skipped] - skipped for some in found] if skipped else list(found)

@@ -1,4 +1,4 @@
-"""The columns a client asks for."""
+"""What a client asks to see in an answer."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ QUERY_DEFAULT: Final = (Include.DOCUMENTS, Include.METADATAS, Include.DISTANCES)
 
 
 class Wanted:
-    """Columns of an answer. `given` is echoed as sent, order and repeats included."""
+    """Columns of an answer, and whether to explain it. `given` is echoed as sent, order and repeats included."""
 
-    __slots__ = ("distances", "documents", "embeddings", "given", "metadatas", "uris")
+    __slots__ = ("distances", "documents", "embeddings", "explain", "given", "metadatas", "uris")
 
-    def __init__(self, given: Sequence[Include]) -> None:
+    def __init__(self, given: Sequence[Include], *, explain: bool = False) -> None:
         self.given = list(given)
+        self.explain = explain
         self.distances = Include.DISTANCES in given
         self.documents = Include.DOCUMENTS in given
         self.embeddings = Include.EMBEDDINGS in given

@@ -16,27 +16,26 @@ from typing import Final
 import pyarrow as pa
 
 LOOK_EVERY_S: Final = 2.0
-BUSY_SHARE: Final = 0.25
+WORK_S: Final = 0.5
+"""So much CPU time is worth tidying up after, however slowly it was had."""
 REST_SHARE: Final = 0.05
-"""CPU time per time, of one core: what counts as work worth tidying up after, and as rest."""
+"""CPU time per time, of one core: what counts as rest."""
 
 
 class Tidying:
-    """Says when: after a busy stretch, at the first rest. `cpu_s` grows."""
+    """Says when: after some work, at the first rest. `cpu_s` grows."""
 
     def __init__(self, cpu_s: float) -> None:
         self._cpu_s = cpu_s
-        self._was_busy = False
+        self._tidied_s = cpu_s
 
     def due(self, cpu_s: float, elapsed_s: float) -> bool:
         """Whether to give memory back now, `elapsed_s` after the last look."""
         share = (cpu_s - self._cpu_s) / elapsed_s
         self._cpu_s = cpu_s
-        if share > BUSY_SHARE:
-            self._was_busy = True
-        if not self._was_busy or share > REST_SHARE:
+        if share > REST_SHARE or cpu_s - self._tidied_s < WORK_S:
             return False
-        self._was_busy = False
+        self._tidied_s = cpu_s
         return True
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -42,12 +43,16 @@ class Layout:
         return cls(int(first), int(count))
 
 
+Hashes = npt.NDArray[np.uint64]
+
+_MIX: Final = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
+
+
 def shard_of(ids: Sequence[str], shards: int) -> npt.NDArray[np.int64]:
     """The shard of each id: xxh3-64 of its UTF-8 bytes, modulo `shards`. Never changes for a collection."""
     if shards == 1:
         return np.zeros(len(ids), dtype=np.int64)
-    hashes = np.fromiter((xxhash.xxh3_64_intdigest(i.encode()) for i in ids), dtype=np.uint64, count=len(ids))
-    return (hashes % np.uint64(shards)).astype(np.int64)
+    return (hashes(ids) % np.uint64(shards)).astype(np.int64)
 
 
 def rank(shard_key: str, workers: Sequence[str]) -> list[str]:
@@ -56,8 +61,22 @@ def rank(shard_key: str, workers: Sequence[str]) -> list[str]:
     The order depends on the names alone, so every frontend agrees; a worker that joins or leaves moves only the
     shards it takes or had.
     """
+    (weight,) = weights(hashes([shard_key]), hashes(workers))
+    return [workers[place] for place in np.argsort(weight)[::-1]]
 
-    def weight(worker: str) -> tuple[int, str]:
-        return xxhash.xxh3_64_intdigest(f"{worker}\0{shard_key}".encode()), worker
 
-    return sorted(workers, key=weight, reverse=True)
+def hashes(names: Sequence[str]) -> Hashes:
+    """xxh3-64 of each name."""
+    return np.fromiter((xxhash.xxh3_64_intdigest(name.encode()) for name in names), dtype=np.uint64, count=len(names))
+
+
+def weights(shards: Hashes, workers: Hashes) -> Hashes:
+    """[shards, workers]: how much each worker wants each shard. The two hashes are mixed as by splitmix64: every bit of
+    either decides about every bit of the weight.
+    """
+    mixed = shards[:, None] ^ workers
+    for shift, factor in _MIX:
+        mixed ^= mixed >> shift
+        mixed *= factor
+    mixed ^= mixed >> np.uint64(31)
+    return mixed

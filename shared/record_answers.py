@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import orjson
@@ -17,14 +18,16 @@ import orjson
 from shared.errors import InvalidArgument
 from shared.include import Wanted
 from shared.model import HIDDEN_METADATA_PREFIX
-from shared.rpc.messages import Columns, Selection
+from shared.rpc.messages import Columns, Explanation, Selection
 
 EMPTY: Final = orjson.Fragment(b"{}")
 _HIDDEN_KEY: Final = f'"{HIDDEN_METADATA_PREFIX}'
 
 
-def encode_get(columns: Columns, wanted: Wanted) -> bytes:
-    """The body of a get's answer. All six members always; a column that is not wanted is null."""
+def encode_get(columns: Columns, wanted: Wanted, told: Sequence[Explanation] = ()) -> bytes:
+    """The body of a get's answer. All six members always; a column that is not wanted is null. `explain` is there only
+    when it is wanted.
+    """
     return _encode(
         {
             "ids": columns.ids,
@@ -34,10 +37,17 @@ def encode_get(columns: Columns, wanted: Wanted) -> bytes:
             "metadatas": shown_metadatas(columns) if wanted.metadatas else None,
             "include": wanted.given,
         }
+        | _explained(wanted, told)
     )
 
 
-def encode_query(counts: Sequence[int], distances: npt.NDArray[np.float32], columns: Columns, wanted: Wanted) -> bytes:
+def encode_query(
+    counts: Sequence[int],
+    distances: npt.NDArray[np.float32],
+    columns: Columns,
+    wanted: Wanted,
+    told: Sequence[Explanation] = (),
+) -> bytes:
     """The body of a query's answer: as of a get, with one inner list per query, and distances. The first `counts[0]`
     rows are of the first query, and so on.
     """
@@ -56,7 +66,12 @@ def encode_query(counts: Sequence[int], distances: npt.NDArray[np.float32], colu
             "distances": per_query(distances, wanted.distances),
             "include": wanted.given,
         }
+        | _explained(wanted, told)
     )
+
+
+def _explained(wanted: Wanted, told: Sequence[Explanation]) -> dict[str, Any]:
+    return {"explain": msgspec.to_builtins(told)} if wanted.explain else {}
 
 
 def refuse_unknown_ids(selection: Selection, k: int, columns: Columns) -> None:

@@ -17,7 +17,7 @@ def test_memory_is_given_back_once_at_the_first_rest_after_work() -> None:
 
 async def test_the_loop_looks_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "LOOK_EVERY_S", 0.001)
-    monkeypatch.setattr(memory, "BUSY_SHARE", -1.0)  # always busy
+    monkeypatch.setattr(memory, "WORK_S", 0.0)  # always after work
     monkeypatch.setattr(memory, "REST_SHARE", 1e9)  # and always at rest
     rounds = asyncio.Event()
     times = 0

@@ -47,6 +47,40 @@ class Shard(msgspec.Struct, frozen=True, omit_defaults=True):
     as_of: int | None = None
 
 
+class PartExplanation(msgspec.Struct, frozen=True):
+    """What a read did in one segment or stretch of the tail.
+
+    `matching` rows are meant by the request; when `undecided`, as far as the indexes know, and documents decide.
+    `beams`: of the graph searches, one after the other; `scans`: how many queries were compared with all matching
+    rows; `examined`: rows that were compared, or visited by the graph, for all queries together; `documents_read`:
+    those that were looked at to decide whether they match.
+    """
+
+    part: str
+    rows: int
+    living: int
+    matching: int
+    undecided: bool
+    beams: list[int]
+    scans: int
+    examined: int
+    documents_read: int
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """What a worker did to answer from one shard. `milliseconds` by stage: `currency` (making the view current, waiting
+    included), then `filter`, `search`, `assemble`.
+    """
+
+    shard: int
+    position: int
+    segments: int
+    tail_rows: int
+    parts: list[PartExplanation]
+    milliseconds: dict[str, float]
+    worker: str = ""
+
+
 class CountRequest(msgspec.Struct, frozen=True):
     """How many records match."""
 
@@ -83,6 +117,7 @@ class GetRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     ids: bool = True
     inserted: bytes | None = None
     include: list[Include] | None = None
+    explain: bool = False
 
 
 class GetResponse(msgspec.Struct, frozen=True):
@@ -91,6 +126,7 @@ class GetResponse(msgspec.Struct, frozen=True):
     inserted: bytes
     columns: Columns
     position: int
+    explanation: Explanation | None = None
 
 
 class QueryRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -108,6 +144,7 @@ class QueryRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     uris: bool = False
     include_embeddings: bool = False
     include: list[Include] | None = None
+    explain: bool = False
 
 
 class QueryResponse(msgspec.Struct, frozen=True):
@@ -121,3 +158,4 @@ class QueryResponse(msgspec.Struct, frozen=True):
     inserted: bytes
     columns: Columns
     position: int
+    explanation: Explanation | None = None

@@ -70,9 +70,9 @@ class Killer:
         redis.process.start()
         await asyncio.to_thread(wait_until, lambda: answers(redis.url), "an answering Redis server")
 
-    async def compactor_at(self, step: AnyStep) -> bool:
+    async def compactor_at(self, step: AnyStep, process: Process | None = None) -> bool:
         """Dies between two steps of a job, its lease still running. False: no job took it to that step in time."""
-        process = self.chance.choice(self.cluster.role("compactor"))
+        process = process or self.chance.choice(self.cluster.role("compactor"))
         plain = process.spec
         pause = {"POLYCHROME_COMPACTOR_PAUSE_AT": f"{step}:60", "POLYCHROME_LOG_LEVEL": "debug"}
         self._killed("compactor", process)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ class CountingCatalog(MemoryCatalog):
 
     async def get_collection_by_id(self, db: Database, collection_id: str) -> Collection | None:
         self.lookups += 1
+        await asyncio.sleep(0)
         return await super().get_collection_by_id(db, collection_id)
 
 
@@ -64,6 +66,22 @@ async def test_a_row_is_read_once_until_it_is_old(catalog: CountingCatalog, cloc
     clock.time_s += 10.1
     await rows.resolve(*PLACE, row.id)
     assert catalog.lookups == 2
+
+
+async def test_an_old_row_is_read_again_once_however_many_ask(
+    catalog: CountingCatalog, clock: StillClock, rows: RowCache
+) -> None:
+    row = await rows.resolve(*PLACE, (await add(catalog)).id)
+    clock.time_s += 10.1
+    await asyncio.gather(*(rows.resolve(*PLACE, row.id) for _ in range(5)))
+    assert catalog.lookups == 2
+    database = await catalog.get_database(*PLACE)
+    assert database is not None
+    await catalog.delete_collection(database, row.name)
+    clock.time_s += 10.1
+    for _ in range(2):
+        with pytest.raises(NotFound):
+            await rows.resolve(*PLACE, row.id)
 
 
 async def test_checks_come_in_the_contracts_order(rows: RowCache) -> None:

@@ -26,6 +26,7 @@ from shared.rpc.messages import (
     Columns,
     CountRequest,
     CountResponse,
+    Explanation,
     GetRequest,
     GetResponse,
     QueryRequest,
@@ -173,6 +174,9 @@ class FakeWorkers:
             dimension=self.dimension,
         )
 
+    def _explanation(self, request: Any) -> Explanation | None:
+        return Explanation(request.shard.shard, 100, 1, 0, [], {"filter": 0.5}, "w") if request.explain else None
+
     async def count(self, request: CountRequest) -> CountResponse:
         return CountResponse(len(self._matching(request)), 1)
 
@@ -184,7 +188,8 @@ class FakeWorkers:
         else:
             rows = rows[request.offset :] if request.limit is None else rows[request.offset :][: request.limit]
         inserted = np.array([row.inserted for row in rows], dtype="<i8").tobytes()
-        return GetResponse(inserted, self._columns(rows, request, request.embeddings), position=100)
+        columns = self._columns(rows, request, request.embeddings)
+        return GetResponse(inserted, columns, position=100, explanation=self._explanation(request))
 
     async def get_body(self, request: GetRequest) -> bytes:
         found = await self.get(request)
@@ -213,6 +218,7 @@ class FakeWorkers:
             np.array([row.inserted for _, row in hits], dtype="<i8").tobytes(),
             self._columns([row for _, row in hits], request, request.include_embeddings),
             position=100,
+            explanation=self._explanation(request),
         )
 
 

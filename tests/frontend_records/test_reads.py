@@ -101,6 +101,30 @@ async def test_the_nearest_of_all_shards_are_found_for_every_query() -> None:
     assert answer["distances"] == [[0, 1, 4], [0, 1, 1]]
 
 
+async def test_every_answer_of_a_worker_is_explained_and_nothing_else_changes() -> None:
+    explained = Wanted(GET_DEFAULT, explain=True)
+    plain = await got(three_shards(), Page(1, 2), COLUMNS, shards=3)
+    answer = await got(three_shards(), Page(1, 2), explained, shards=3)
+    assert [told["shard"] for told in answer.pop("explain")] == [0, 1, 2, 0, 2]
+    assert answer == plain
+    one = await got(FakeWorkers([[Row(1, (1, 0))]]), Page(), explained, shards=1)
+    assert one.pop("explain") == [
+        {"shard": 0, "position": 100, "segments": 1, "tail_rows": 0, "parts": [], "milliseconds": {"filter": 0.5},
+         "worker": "w"}
+    ]  # fmt: skip
+    assert one == await got(FakeWorkers([[Row(1, (1, 0))]]), Page(), COLUMNS, shards=1)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+async def test_a_query_is_explained_by_every_shard(shards: int) -> None:
+    workers: Any = FakeWorkers([[Row(i + 1, (i, 0))] for i in range(shards)])
+    vectors = np.array([[1, 0]], dtype=np.float32)
+    wanted = Wanted(QUERY_DEFAULT, explain=True)
+    collection = new_collection(shards=shards, dimension=2)
+    answer = json.loads(await reads.query_body(workers, collection, ALL, vectors, 3, 100, wanted))
+    assert [told["shard"] for told in answer["explain"]] == list(range(shards))
+
+
 async def test_one_failing_shard_fails_the_read_and_stops_the_others() -> None:
     stopped = asyncio.Event()
 

@@ -278,16 +278,28 @@ async def test_a_damaged_copy_of_a_segment_is_fetched_again(
 
 
 async def test_a_segment_damaged_in_the_bucket_is_reported_and_never_served(
-    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_world(valkey_server.url, keys, tmp_path) as world:
         await world.write(_adds(0, 50))
         await world.compact()
         records = _the_only(tmp_path, "bucket/**/records.arrow")
         _flip(records)
-        with pytest.raises(Corrupt, match="checksum"):
-            await _count(world)
+        loader = world.worker.loader
+        load, loads = loader.load, 0
+
+        async def counted(*args: object) -> object:
+            nonlocal loads
+            loads += 1
+            return await load(*args)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(loader, "load", counted)
+        for _ in range(3):
+            with pytest.raises(Corrupt, match="checksum"):
+                await _count(world)
+        assert loads == 1  # nobody fetches it again for every read
         _flip(records)
+        _shard(world)._corrupt = None  # as after a while
         assert await _count(world) == 50
 
 

@@ -112,7 +112,7 @@ class Worker:
             1 << 40,
             3600.0,
         )
-        self.api = Api(self.shards, self.threads)
+        self.api = Api(self.shards, self.threads, "worker")
         self.methods = self.api.methods()
 
     async def count(self, request: messages.CountRequest) -> messages.CountResponse:
