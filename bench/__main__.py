@@ -29,9 +29,10 @@ def main() -> None:
     setting = Setting(effort, None if options.alone else options.chroma, options.directory, BUILD, options.up)
     results_path = BUILD / f"{effort.name}.json"
     run = Run(setting, options, Results.read(results_path), results_path)
+    target = ROOT / "docs" if effort is FULL else BUILD / effort.name
     for plan, parts in chosen(options.parts):
         run.stage(plan, parts)
-    target = ROOT / "docs" if effort is FULL else BUILD / effort.name
+        page.write(run.results, target, BUILD / "simulation.md")  # who stops early has what there is
     print(page.write(run.results, target, BUILD / "simulation.md"))
     sys.exit(1 if run.failed else 0)
 

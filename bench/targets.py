@@ -6,8 +6,8 @@ from typing import Final
 
 from bench.series import CHROMA, HNSWLIB, POLYCHROME, QUANTITIES, Results, Series
 
-RECALL_NOISE: Final = 0.002
-"""Two graphs of the same rows differ by about this much: no more counts as a lower recall."""
+RECALL_NOISE: Final = 0.005
+"""Two graphs of the same rows differ by about this much over so few queries: only more counts as a lower recall."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,7 @@ TARGETS: Final = (
     Target("get by 10 ids, throughput", "get by 10 ids", clients=16, factor=5),
     Target("filtered get, throughput", "filtered get", clients=16, factor=20),
     Target("get at a deep offset, throughput", "get at a deep offset", clients=16, factor=30),
-    Target(
-        "get of everything with embeddings", "get of everything with embeddings", quantity="p50_ms", clients=1, factor=5
-    ),
+    Target("get of everything with embeddings, 1 client", "get of everything with embeddings", clients=1, factor=5),
     Target("count, throughput", "count", clients=16, factor=10),
     Target("count right after a write, p50", "count right after a write", quantity="p50_ms", clients=1, factor=10),
     Target("queries during bulk ingest, throughput", DURING, clients=4, factor=15),

@@ -20,6 +20,7 @@ import msgspec
 from prometheus_client import Counter
 
 from frontend.offload import off_loop
+from frontend.prefetch import Prefetch
 from frontend.replicas import in_turn
 from shared.errors import DeadlineExceeded, PolychromeError, Unavailable, WrongWorker
 from shared.placement import rank
@@ -100,6 +101,7 @@ class Workers:
         self._clock = clock
         self._patience = patience or Patience()
         self._replicas = replicas
+        self._prefetch = Prefetch(rpc, replicas)
         self._members: dict[str, Member] = {}
         self._ranks: dict[str, list[str]] = {}  # by shard, as of these members
         self._read_at: float | None = None
@@ -155,6 +157,7 @@ class Workers:
     async def _call(self, method: str, shard: Shard, payload: bytes) -> memoryview:
         """The answer of whichever worker gives one; Unavailable or DeadlineExceeded when none does in time."""
         key = f"{shard.collection}/{shard.shard}"
+        self._prefetch.used(key)
         deadline = self._clock.monotonic() + self._patience.failover_s
         failure: PolychromeError = Unavailable("No query worker is available")
         while True:
@@ -218,6 +221,9 @@ class Workers:
         if self._suspect_until:
             now = self._clock.monotonic()
             ranked = sorted(ranked, key=lambda worker: self._suspect_until.get(worker, 0.0) > now)
+        loading = self._prefetch.loading(key)
+        if loading:
+            ranked = sorted(ranked, key=loading.__contains__)
         turn = in_turn(ranked, self._replicas, self._calls_open, random.randrange)
         return [self._members[worker] for worker in turn]
 
@@ -248,9 +254,10 @@ class Workers:
                 return
             found = await self._membership.members()
             members = {member.id: member for member in found if not member.draining}
-            if members.keys() != self._members.keys():
+            before, self._members = self._members, members
+            if members.keys() != before.keys():
                 self._ranks.clear()
-            self._members = members
+                self._prefetch.changed(list(before), members)
             self._suspect_until = {
                 worker: until for worker, until in self._suspect_until.items() if worker in self._members
             }

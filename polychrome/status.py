@@ -15,6 +15,8 @@ from polychrome.process import is_ready
 from polychrome.redis_server import answers
 from shared.config import ROLES
 from shared.errors import PolychromeError
+from shared.log.jobs import Jobs
+from shared.log.rebuild import Rebuilds
 from shared.membership import Member, Membership
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
@@ -49,7 +51,7 @@ def status(data_dir: Path, say: Callable[[str], None]) -> int:
         return 1
     prefix = register.redis_prefix if register else os.environ.get("POLYCHROME_REDIS_PREFIX", "pc")
     try:
-        members = asyncio.run(_members(redis_url, prefix))
+        members, rebuilds = asyncio.run(_ask(redis_url, prefix))
     except PolychromeError as error:
         say(f"the membership cannot be read: {error}")
         return 1
@@ -58,13 +60,19 @@ def status(data_dir: Path, say: Callable[[str], None]) -> int:
         say(f"url  {register.url}")
     for line in table(lines):
         say(line)
+    for line in rebuilds:
+        say(line)
     return 0 if all(line.health == "ready" for line in lines) else 1
 
 
-async def _members(redis_url: str, prefix: str) -> dict[str, list[Member]]:
+async def _ask(redis_url: str, prefix: str) -> tuple[dict[str, list[Member]], list[str]]:
+    """The members by role, and a line for every collection that is getting more shards."""
     async with open_redis(redis_url) as redis:
         keys = Keys(prefix)
-        return {role: await Membership(redis, keys, role).members() for role in ROLES}
+        members = {role: await Membership(redis, keys, role).members() for role in ROLES}
+        rebuilding = await Jobs(redis, keys).rebuilds()
+        progress = [(one, await Rebuilds(redis, keys).progress(one)) for one in rebuilding]
+        return members, [f"rebuild  {one}  {text}" for one, text in progress if text]
 
 
 def processes(

@@ -22,7 +22,7 @@ from queryworker.shards import Shards
 from queryworker.threads import Threads
 from shared import telemetry
 from shared.errors import InvalidArgument
-from shared.rpc.messages import EVERYTHING, CountRequest, GetRequest, QueryRequest, Shard
+from shared.rpc.messages import EVERYTHING, CountRequest, GetRequest, PrefetchRequest, QueryRequest, Shard
 from shared.rpc.search_messages import (
     FrequenciesRequest,
     NearestRequest,
@@ -74,10 +74,12 @@ class Api:
     def methods(self) -> Mapping[str, Serve]:
         count = _Method(_decoder(CountRequest), _reads_no_row, _one_each, _each(answers.count))
         query = _Method(_decoder(QueryRequest), _never, batches, answers.query_together)
+        prefetch = _Method(_decoder(PrefetchRequest), _always, _one_each, _each(lambda _reading, _request: b""))
         methods = {
             "count": count,
             "get": _alone(GetRequest, answers.get),
             "query": query,
+            "prefetch": prefetch,
             "search": _alone(SearchRequest, searching.search),
             "search.nearest": _alone(NearestRequest, searching.nearest_step),
             "search.frequencies": _alone(FrequenciesRequest, searching.frequencies_step),
@@ -206,6 +208,10 @@ def _one_each(requests: Sequence[Any]) -> Sequence[Sequence[int]]:
 def _reads_no_row(request: CountRequest) -> bool:
     """A thread would cost more than the answer."""
     return request.selection == EVERYTHING
+
+
+def _always(_request: Any) -> bool:
+    return True
 
 
 def _never(_request: Any) -> bool:

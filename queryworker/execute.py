@@ -76,11 +76,10 @@ def _matching(matches: Sequence[Matches], begin: int, end: int | None, trace: Tr
     undecided = [number for number, part in enumerate(matches) if part.verdict is not None]
     if undecided and end is not None:
         found = _first(_in_order(matches), matches, end, trace)
-    else:
-        for number in undecided:
-            trace.part(number).decided += matches[number].matching
-        found = _in_order([part.settled() for part in matches])
-    return Found(found.parts[begin:end], found.rows[begin:end])
+        return Found(found.parts[begin:end], found.rows[begin:end])
+    for number in undecided:
+        trace.part(number).decided += matches[number].matching
+    return _in_order([part.settled() for part in matches], begin, end)
 
 
 def _first(found: Found, matches: Sequence[Matches], count: int, trace: Trace) -> Found:
@@ -106,18 +105,20 @@ def _decided(found: Found, matches: Sequence[Matches], places: npt.NDArray[np.in
     return matching
 
 
-def _in_order(matches: Sequence[Matches]) -> Found:
-    """All matching rows by insertion."""
+def _in_order(matches: Sequence[Matches], begin: int = 0, end: int | None = None) -> Found:
+    """The matching rows by insertion, from the place `begin` to the place `end`."""
     filled = [(number, part) for number, part in enumerate(matches) if part.matching]
     if not filled:
         return Found(np.empty(0, np.intp), np.empty(0, np.int64))
+    if len(filled) == 1 and filled[0][1].part.ordered:  # a page of it is made without the rest
+        number, only = filled[0]
+        page = only.rows(begin, end)
+        return Found(np.full(len(page), number, np.intp), page)
     rows = [part.rows() for _, part in filled]
     parts = np.repeat([number for number, _ in filled], [len(some) for some in rows])
     together = np.concatenate(rows)
-    if len(filled) == 1 and filled[0][1].part.ordered:
-        return Found(parts, together)
     inserted = np.concatenate([part.part.inserted[some] for (_, part), some in zip(filled, rows, strict=True)])
-    order = np.argsort(inserted, kind="stable")  # made of ascending runs: merged, not sorted
+    order = np.argsort(inserted, kind="stable")[begin:end]  # made of ascending runs: merged, not sorted
     return Found(parts[order], together[order])
 
 

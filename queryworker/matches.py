@@ -24,9 +24,11 @@ class Matches(NamedTuple):
     matching: int
     verdict: Verdict | None = None
 
-    def rows(self) -> Rows:
-        """Ascending."""
-        return np.arange(self.part.rows) if self.mask is None else np.flatnonzero(self.mask)
+    def rows(self, begin: int = 0, end: int | None = None) -> Rows:
+        """Ascending, from the place `begin` to the place `end`."""
+        if self.mask is not None:
+            return np.flatnonzero(self.mask)[begin:end]
+        return np.arange(*slice(begin, end).indices(self.part.rows))
 
     def settled(self) -> Matches:
         """Without a verdict."""

@@ -22,6 +22,7 @@ from shared.clock import SystemClock
 from shared.log.log import Log
 from shared.manifest import ManifestStore
 from shared.membership import Membership
+from shared.memory import keep_for_reuse
 from shared.objects.open import open_store
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
@@ -67,6 +68,7 @@ class QueryWorker:
 async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
     """Redis, object storage, a slot for segment files, the threads, the listener; announced when all are there."""
     _allow_many_files()
+    keep_for_reuse()
     sys.setswitchinterval(SWITCH_S)
     async with AsyncExitStack() as stack:
         keys, clock = Keys(config.redis_prefix), SystemClock()

@@ -22,6 +22,13 @@ REST_SHARE: Final = 0.05
 """CPU time per time, of one core: what counts as rest."""
 
 
+KEPT_BYTES: Final = 16 * 1024 * 1024
+_OF_SYSTEM_BYTES: Final = 4 * 1024 * 1024
+_TRIM_THRESHOLD: Final = -1
+_MMAP_THRESHOLD: Final = -3
+"""glibc's numbers of what `mallopt` sets."""
+
+
 class Tidying:
     """Says when: after some work, at the first rest. `cpu_s` grows."""
 
@@ -49,6 +56,17 @@ async def give_back_at_rest() -> None:
         if tidying.due(time.process_time(), now_s - looked_s):
             await asyncio.to_thread(give_back)
         looked_s = now_s
+
+
+def keep_for_reuse() -> None:
+    """Lets each arena keep KEPT_BYTES of freed memory until the next rest. By itself the C library gives back whatever
+    block is longer than 128 KiB as soon as it is free: for a process that makes such arrays all the time, faulting the
+    pages in again costs more than what is computed in them.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, _OF_SYSTEM_BYTES)
+        mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def give_back() -> None:

@@ -1,9 +1,12 @@
 import asyncio
+import subprocess
+import sys
 
 import pytest
 
 from shared import memory
 from shared.memory import Tidying
+from tests.outside.paths import CHECKOUT
 
 
 def test_memory_is_given_back_once_at_the_first_rest_after_work() -> None:
@@ -40,3 +43,27 @@ def test_giving_back_now_is_harmless() -> None:
     kept = bytearray(b"kept" * 1000)
     memory.give_back()
     assert kept[:4] == b"kept"
+
+
+FAULTS = """
+import resource
+import numpy as np
+from shared.memory import keep_for_reuse
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    for _ in range(100):
+        arrays = [np.ones(40_000) for _ in range(4)]
+        del arrays
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+
+keep_for_reuse()
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts page faults as Linux does")
+def test_with_memory_kept_for_reuse_arrays_made_again_and_again_are_not_faulted_in_again() -> None:
+    told = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, cwd=CHECKOUT)
+    assert int(told.stdout) < 100

@@ -75,6 +75,12 @@ class Jobs:
         leased = await persist(lambda: command(self._redis, "HLEN", self._keys.job_leases), writes=False)
         return queued, leased
 
+    async def rebuilds(self) -> list[str]:
+        """Collections that are getting other shards, by their jobs."""
+        queued = [name async for name, _ in self._redis.zscan_iter(self._keys.jobs, f"*:{REBUILD}")]
+        leased = [name async for name, _ in self._redis.hscan_iter(self._keys.job_leases, f"*:{REBUILD}")]
+        return sorted({_shard(name)[0] for name in (*queued, *leased)})
+
     async def _run(self, verb: str, *args: Argument) -> Any:
         return await JOBS.run(self._redis, [self._keys.jobs, self._keys.job_leases], [verb, *args])
 

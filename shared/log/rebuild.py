@@ -16,6 +16,7 @@ from shared.errors import Gone
 from shared.log.batch import EncodedEntry
 from shared.log.state import Pointer, Routing
 from shared.placement import Layout
+from shared.redis.client import command, persist
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 
@@ -100,6 +101,15 @@ class Rebuilds:
         """Makes appends wait, for `FENCE_MS` at most; the head at which they do."""
         answer = await self._run(collection_id, layout, following, "fence", following.encode(), FENCE_MS)
         return int(answer[1]) if answer[0] == b"OK" else None
+
+    async def progress(self, collection_id: str) -> str | None:
+        """For people: from how many shards to how many, and how many are built; None when nothing is being built."""
+        state = self._keys.state(collection_id)
+        fields = await persist(lambda: command(self._redis, "HMGET", state, "layout", "next", "built"), writes=False)
+        if fields[1] is None:
+            return None
+        present, following = Layout.decode(fields[0]), Layout.decode(fields[1])
+        return f"{present.count} -> {following.count} shards, {int(fields[2] or 0)} built"
 
     async def abandon(self, collection_id: str, layout: Layout, following: Layout) -> None:
         """Forgets the layout that is being built."""

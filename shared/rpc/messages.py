@@ -47,6 +47,12 @@ class Shard(msgspec.Struct, frozen=True, omit_defaults=True):
     as_of: int | None = None
 
 
+class PrefetchRequest(msgspec.Struct, frozen=True):
+    """Load the shard, for it will be read here. The answer is empty."""
+
+    shard: Shard
+
+
 class PartExplanation(msgspec.Struct, frozen=True):
     """What a read did in one segment or stretch of the tail.
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from shared.distance import nearest_many, squared_norms
+from shared.errors import Corrupt
 from shared.segment.format import GRAPH, IDS, METADATA, RECORDS, SPARSE, TEXT, SegmentInfo, check_lengths
 from shared.segment.graph import Graph
 from shared.segment.id_index import IdIndex
@@ -38,7 +39,9 @@ def open_segment(
     if info.graph and graph:
         loaded = Graph.open(directory / GRAPH, info.space, info.dimension, info.rows, ef_search)
     ids = IdIndex(directory / IDS, batch.column("id"))
-    text_index = TextIndex(directory / TEXT, info.rows) if info.text else None
+    text_index = TextIndex(directory / TEXT) if info.text else None
+    if text_index is not None and text_index.rows != info.rows:
+        raise Corrupt(f"segment {info.id}: {TEXT} is of {text_index.rows} rows, not {info.rows}")
     sparse = open_sparse_indexes(directory / SPARSE, info.rows) if info.sparse else {}
     return Segment(info, batch, ids, MetadataIndex.open(directory / METADATA), sparse, text_index, loaded)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -55,15 +56,25 @@ def _codes(first: npt.NDArray[np.uint32], second: npt.NDArray[np.uint32], third:
 # ---- writing
 
 
-def write_text_index(path: Path, documents: pa.LargeStringArray, check: Callable[[], None] | None = None) -> None:
-    """Writes the index of a column of documents. `check` is called every second or so; what it raises ends the work."""
+def write_text_index(
+    path: Path, documents: pa.LargeStringArray, base: Path | None = None, check: Callable[[], None] | None = None
+) -> None:
+    """Writes the index of a column of documents. `base` is the index of exactly the first documents: it is extended
+    instead of reading them again. `check` is called every second or so; what it raises ends the work.
+    """
+    indexed = 0
     bitmaps: dict[int, BitMap] = {}
+    if base is not None:
+        extended = TextIndex(base)
+        indexed, bitmaps = extended.rows, extended.bitmaps()
+        if indexed > len(documents):
+            raise ValueError(f"the base has {indexed} rows, the segment {len(documents)}")
     _, offsets, data = documents.buffers()
     ends: npt.NDArray[np.int64] = np.frombuffer(offsets, "<i8")[
         documents.offset : documents.offset + len(documents) + 1
     ]
     text = np.empty(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)
-    for begin, end in _pieces(ends, 0, len(documents), _BLOCK_BYTES):
+    for begin, end in _pieces(ends, indexed, len(documents), _BLOCK_BYTES):
         if check is not None:
             check()
         _add_block(bitmaps, text, ends, begin, end)
@@ -137,12 +148,12 @@ def _keys(text: Bytes, ends: npt.NDArray[np.int64], first_row: int) -> npt.NDArr
 class TextIndex:
     """The mapped file. Any number of threads may use it."""
 
-    def __init__(self, path: Path, rows: int) -> None:
+    def __init__(self, path: Path) -> None:
         mapped = map_bytes(path, HEADER_BYTES)
         header = mapped[:HEADER_BYTES].tobytes()
-        count = int.from_bytes(header[16:24], "little")
-        if header[:8] != TEXT_MAGIC or int.from_bytes(header[8:16], "little") != rows:
-            raise Corrupt(f"{path.name} is no text index of {rows} rows")
+        if header[:8] != TEXT_MAGIC:
+            raise Corrupt(f"{path.name} is no text index")
+        self.rows, count = (int.from_bytes(header[at : at + 8], "little") for at in (8, 16))
         begin = HEADER_BYTES + 8 * (count + 1)
         self._ends = mapped[HEADER_BYTES:begin].view("<u8")
         self._codes = mapped[begin : begin + 2 * count].view("<u2")
@@ -163,7 +174,15 @@ class TextIndex:
         if found[-1] == len(self._codes) or not (self._codes[found] == codes).all():
             return BitMap()  # a trigram that no document has
         spans = sorted(zip(self._ends[found].tolist(), self._ends[found + 1].tolist(), strict=True), key=_length)
-        return BitMap.intersection(*(BitMap.deserialize(self._mapped[begin:end].tobytes()) for begin, end in spans))
+        return BitMap.intersection(*(self._bitmap(span) for span in spans))
+
+    def bitmaps(self) -> dict[int, BitMap]:
+        """All of them, by code."""
+        ends = self._ends.tolist()
+        return dict(zip(self._codes.tolist(), map(self._bitmap, pairwise(ends)), strict=True))
+
+    def _bitmap(self, span: tuple[int, int]) -> BitMap:
+        return BitMap.deserialize(self._mapped[span[0] : span[1]].tobytes())
 
 
 def _length(span: tuple[int, int]) -> int:

@@ -49,7 +49,8 @@ def write_segment(
     """Writes `records` (columns of `record_schema`, in insertion order, one or more) as a segment into `directory`.
 
     `path` is where the files will stand in the bucket. `base_graph` is the graph of a segment whose rows are
-    exactly the first rows of `records`, dead ones included: it is extended on a copy instead of building anew.
+    exactly the first rows of `records`, dead ones included: it is extended on a copy instead of building anew, and so
+    is the text index beside it.
     `check` is called now and then; what it raises ends the work. `indexing` says what is not indexed.
     """
     batch = _one_batch(records)
@@ -65,7 +66,8 @@ def write_segment(
     indexed = batch.num_rows >= GRAPH_ROWS_MIN
     text = indexed and indexing.documents
     if text:
-        write_text_index(directory / TEXT, batch.column("document"), check)
+        base_text = None if base_graph is None else base_graph.with_name(TEXT)
+        write_text_index(directory / TEXT, batch.column("document"), base_text, check)
     if indexed:
         build_graph(directory / GRAPH, vectors, params, base_graph, check)
     bounds = pc.min_max(ids).as_py()

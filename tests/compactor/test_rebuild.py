@@ -13,6 +13,7 @@ from compactor.seeds import borrows
 from shared.errors import Gone, StaleGeneration
 from shared.log.jobs import REBUILD, Jobs
 from shared.log.lifecycle import Lifecycle
+from shared.log.rebuild import Rebuilds
 from shared.log.state import FIRST_ID
 from shared.model import Op
 from shared.placement import Layout, shard_of
@@ -247,6 +248,20 @@ async def test_a_deleted_collection_is_left_alone(shop):
         await shop.rebuilder().step(shop.collection.id)
     await Lifecycle(shop.redis, shop.keys).collect(shop.collection.id)
     assert not [key async for key in shop.redis.scan_iter(f"{shop.keys.prefix}:{{{shop.collection.id}}}:log:*")]
+
+
+async def test_people_see_how_far_it_is(shop):
+    await churn(shop, random.Random(16), 2)
+    jobs, rebuilds = Jobs(shop.redis, shop.keys), Rebuilds(shop.redis, shop.keys)
+    assert await jobs.rebuilds() == []
+    await want(shop, 3)
+    await jobs.put(shop.collection.id, REBUILD, 1.0)
+    await jobs.put(shop.collection.id, 0, 1.0)
+    await rebuilds.begin(shop.collection.id, Layout(0, 1), Layout(1, 3))
+    assert await jobs.rebuilds() == [shop.collection.id]
+    assert await rebuilds.progress(shop.collection.id) == "1 -> 3 shards, 0 built"
+    await rebuild(shop)
+    assert await rebuilds.progress(shop.collection.id) is None
 
 
 async def test_new_shards_first_see_the_old_segments_and_then_have_their_own(shop):

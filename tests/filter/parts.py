@@ -35,6 +35,6 @@ def part_of(rows: Sequence[Row], directory: Path | None = None) -> RowsPart:
         metadata = MetadataIndex.open(directory / "metadata.index")
         text = pa.large_string()
         write_text_index(directory / "text.index", pa.array(documents, text))
-        text_index = TextIndex(directory / "text.index", len(rows))
+        text_index = TextIndex(directory / "text.index")
     ids = pa.array([row.id for row in rows], text)
     return RowsPart(len(rows), ids, pa.array(documents, text), metadata, text_index)

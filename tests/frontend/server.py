@@ -52,7 +52,7 @@ async def running(**settings: Any) -> AsyncIterator[Running]:
         catalog=catalog,  # type: ignore[arg-type]  # the same interface over dictionaries
         log=None,  # type: ignore[arg-type]
         jobs=None,  # type: ignore[arg-type]
-        dirty=None,  # type: ignore[arg-type]
+        dirty=SimpleNamespace(add=lambda *_: None),  # type: ignore[arg-type]
         groups=None,  # type: ignore[arg-type]
         workers=SimpleNamespace(ready=True),  # type: ignore[arg-type]
         rows=RowCache(catalog, clock),  # type: ignore[arg-type]

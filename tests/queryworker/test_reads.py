@@ -243,3 +243,15 @@ async def test_with_the_include_list_of_a_client_the_answer_is_the_body_it_gets(
         unknown = query_request(world, [(0.0, 0.0, 0.0, 0.0)], 1, selection=messages.Selection(ids=["nobody"]))
         with pytest.raises(InvalidArgument, match="Error finding id"):
             await world.worker.body("query", msgspec.structs.replace(unknown, include=[]))
+
+
+async def test_a_shard_that_is_prefetched_is_in_memory_before_it_is_read(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await world.write([Operation(Op.ADD, f"r{n}", (1.0, float(n))) for n in range(5)])
+        await world.compact()
+        prefetch = messages.PrefetchRequest(messages.Shard(world.collection, 0, ReadLevel.INDEX_ONLY))
+        for _ in range(2):
+            assert await world.worker.body("prefetch", prefetch) == b""
+        assert world.worker.shards._shards[world.collection, 0].bytes > 0

@@ -124,8 +124,8 @@ class Worker:
     async def query(self, request: messages.QueryRequest) -> messages.QueryResponse:
         return msgspec.msgpack.decode(await self._call("query", request), type=messages.QueryResponse)
 
-    async def body(self, method: str, request: messages.GetRequest | messages.QueryRequest) -> bytes:
-        """The answer to a request with `include`."""
+    async def body(self, method: str, request: msgspec.Struct) -> bytes:
+        """The answer as it comes."""
         return await self._call(method, request)
 
     async def _call(self, method: str, request: msgspec.Struct) -> bytes:

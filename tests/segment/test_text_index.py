@@ -18,7 +18,7 @@ _texts = st.text("abAB é\U0001f600\x00", max_size=12) | st.text(st.characters(e
 
 def written(path: Path, documents: list[str | None]) -> TextIndex:
     write_text_index(path, pa.array(documents, pa.large_string()))
-    return TextIndex(path, len(documents))
+    return TextIndex(path)
 
 
 @given(documents=st.lists(st.none() | _texts, min_size=1, max_size=10), literal=_texts, data=st.data())
@@ -66,7 +66,7 @@ def test_a_column_that_is_built_in_pieces_has_the_same_index(
 def test_a_slice_of_a_column_is_indexed_by_itself(tmp_path: Path) -> None:
     column = pa.array(["alpha", "beta", "gamma", "alphabet"], pa.large_string()).slice(1, 3)
     write_text_index(tmp_path / "text.index", column)
-    assert list(TextIndex(tmp_path / "text.index", 3).candidates("alpha") or []) == [2]
+    assert list(TextIndex(tmp_path / "text.index").candidates("alpha") or []) == [2]
 
 
 def test_a_long_literal_excludes_documents_that_lack_a_part_of_it(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_checks_are_made_while_it_is_built(tmp_path: Path) -> None:
         raise TimeoutError
 
     with pytest.raises(TimeoutError):
-        write_text_index(tmp_path / "text.index", pa.array(["abc"], pa.large_string()), check)
+        write_text_index(tmp_path / "text.index", pa.array(["abc"], pa.large_string()), check=check)
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:20], lambda b: b[:-1], lambda b: b"x" + b[1:], lambda b: b + b"x"])
@@ -89,7 +89,19 @@ def test_a_file_that_is_no_text_index_is_refused(tmp_path: Path, damage) -> None
     written(path, ["some text", "more text"])
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(Corrupt):
-        TextIndex(path, 2)
-    written(path, ["some text", "more text"])
-    with pytest.raises(Corrupt):
-        TextIndex(path, 3)
+        TextIndex(path)
+
+
+@pytest.mark.parametrize("indexed", [0, 1, 120, 199, 200])
+def test_an_index_that_is_extended_is_the_same_as_one_built_at_once(tmp_path: Path, indexed: int) -> None:
+    documents = [None if i % 7 == 0 else f"document {i} of {i % 13} kinds" for i in range(200)]
+    whole = written(tmp_path / "whole", documents)
+    written(tmp_path / "base", documents[:indexed])
+    write_text_index(tmp_path / "extended", pa.array(documents, pa.large_string()), tmp_path / "base")
+    assert TextIndex(tmp_path / "extended").bitmaps() == whole.bitmaps()
+
+
+def test_a_base_of_more_rows_is_none(tmp_path: Path) -> None:
+    written(tmp_path / "base", ["a", "b"])
+    with pytest.raises(ValueError, match="2 rows"):
+        write_text_index(tmp_path / "text.index", pa.array(["a"], pa.large_string()), tmp_path / "base")
