@@ -22,7 +22,7 @@ from bench import cost
 from bench.__main__ import DATA
 from bench.data import debian
 from bench.servers import Server, polychrome
-from bench.texts import Bm25, Vector
+from examples.bm25 import Bm25, Vector
 
 COLLECTIONS = "/api/v2/tenants/default_tenant/databases/default_database/collections"
 BATCH_ROWS = 1000

@@ -20,7 +20,7 @@ import orjson
 import pyarrow.parquet as pq
 
 from bench.__main__ import DATA
-from bench.texts import Bm25
+from examples.bm25 import Bm25
 from shared.segment.sparse_index import InvertedIndex, sparse_indexes
 from shared.sparse import SparseArrays
 

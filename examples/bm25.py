@@ -1,4 +1,4 @@
-"""BM25 over the Debian catalogue as sparse vectors, for the benchmarks and the example: what a client would compute."""
+"""Texts as sparse vectors: the client's half of BM25, for the examples and the benchmarks."""
 
 from __future__ import annotations
 
