@@ -181,9 +181,11 @@ class _Search:
 
     def _raise_floor(self, sums: Floats, done: int) -> None:
         """`sums` are of different rows that have an index of the query, `done` lists added."""
-        if len(sums) < self._k:
+        # Of a long list few are above the floor already, and only those can raise it.
+        above = sums[sums > self._floor - self._least[done]]
+        if len(above) < self._k:
             return
-        kth = np.partition(sums, len(sums) - self._k)[-self._k] + self._least[done] - self._slack
+        kth = np.partition(above, len(above) - self._k)[-self._k] + self._least[done] - self._slack
         # Whatever rounds to the same distance as the k-th is a tie.
         worst = np.nextafter(distances_of(kth), np.float32(np.inf))
         self._floor = max(self._floor, 1.0 - float(worst) - self._slack)
