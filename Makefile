@@ -4,6 +4,7 @@
 #   make test           the tests                       make lint           the linters and the type checker
 #   make bench          against a real Chroma server    make soak           faults, for long
 #   make bench-simulation  scale-out, simulated: a section of the benchmarks' page
+#   make bench-search   sparse vectors and searches
 #   make bench-quick    the same on little data         make bench BENCH="queries filters"   parts of it
 #   make test-clients   the official clients alone      make test-ceph      the topology on Debian's radosgw
 #   make test-compose   compose.yaml with a real container engine (root; installs one)
@@ -21,7 +22,7 @@ BUILD_PINS := hatchling==1.33.0 trove-classifiers==2026.9.21.13 setuptools==84.2
 ARGS ?=
 BENCH ?=
 
-.PHONY: run test lint format bench bench-quick bench-simulation fuzz soak test-clients test-ceph test-compose constraints clean
+.PHONY: run test lint format bench bench-quick bench-search bench-simulation fuzz soak test-clients test-ceph test-compose constraints clean
 
 run: $(RUN_STAMP)
 	@exec $(VENV)/bin/polychrome up $(ARGS)
@@ -53,6 +54,11 @@ bench: $(BENCH_STAMP) $(SIMULATION)
 
 bench-quick: $(BENCH_STAMP)
 	@$(PY) -m bench --quick $(BENCH) $(ARGS)
+
+# The sparse index beside libraries, and what a search costs on a server of its own: 5 minutes.
+bench-search: $(BENCH_STAMP)
+	@$(PY) -m bench.sparse
+	@$(PY) -m bench.search
 
 bench-simulation: $(TEST_STAMP)
 	@$(PY) -m bench.simulation build/bench
