@@ -11,6 +11,7 @@ from frontend import (
     routes_databases,
     routes_system,
     routes_tenants,
+    routes_transactions,
     routes_unimplemented,
 )
 from frontend.access_log import AccessLog
@@ -34,6 +35,7 @@ def all_routes() -> list[Route]:
     return [
         *records.routes(),
         *routes_collections.routes(),
+        *routes_transactions.routes(),
         *routes_unimplemented.routes(),
         *routes_databases.routes(),
         *routes_tenants.routes(),

@@ -71,7 +71,6 @@ WIRE: Final[dict[type[errors.PolychromeError], Wire]] = {
     errors.Backoff: Wire(429, "Backoff"),
     errors.Corrupt: Wire(500, "InternalError"),
     errors.Unimplemented: Wire(501),
-    errors.TransactionsNotSupported: Wire(501, "TransactionsNotSupported"),
     errors.Unavailable: Wire(503),
     errors.UnknownOutcome: Wire(503),
     errors.WrongWorker: Wire(503),

@@ -21,6 +21,7 @@ _REASONS: Final = {
     408: "The body took too long to arrive",
     409: "The name is taken, or something has changed in between",
     410: "This API is no more",
+    412: "The snapshot can no longer be read; begin anew",
     413: "The body is too large",
     415: "The body is not declared as JSON",
     422: "The body has the wrong shape",
@@ -121,6 +122,22 @@ def _records() -> list[Operation]:
     ]
 
 
+def _transactions() -> list[Operation]:
+    base = _COLLECTION + "/conditional"
+    read, committed = ref("ConditionalGetAnswer"), ref("Committed")
+    return [
+        Operation("post", base + "/get", "conditional_get", read, "ConditionalGet", failures=(404, 412)),
+        Operation(
+            "post",
+            base + "/commit",
+            "conditional_commit",
+            committed,
+            "ConditionalCommit",
+            failures=(404, 409, 429, 501),
+        ),
+    ]
+
+
 def _unimplemented() -> list[Operation]:
     attached = _COLLECTION + "/attached_functions/{name}"
     return [
@@ -130,20 +147,11 @@ def _unimplemented() -> list[Operation]:
         Operation("get", _COLLECTION + "/functions/{name}", "get_attached_function", None, failures=(404,)),
         Operation("post", attached + "/detach", "detach_function", None, "Detach", failures=(404,)),
         Operation("post", attached + "/add_input", "add_function_input", None, "AddInput", failures=(404,)),
-        Operation("post", _COLLECTION + "/conditional/get", "conditional_get", None, "ConditionalGet", failures=(404,)),
-        Operation(
-            "post",
-            _COLLECTION + "/conditional/commit",
-            "conditional_commit",
-            None,
-            "ConditionalCommit",
-            failures=(404,),
-        ),
     ]
 
 
 def operations() -> list[Operation]:
-    return [*_system(), *_tenants(), *_collections(), *_records(), *_unimplemented()]
+    return [*_system(), *_tenants(), *_collections(), *_records(), *_transactions(), *_unimplemented()]
 
 
 def document() -> dict[str, Any]:

@@ -14,7 +14,8 @@ from frontend.collection_requests import CollectionCreate, CollectionUpdate
 from frontend.names import TENANT_NAME_LENGTH_MIN
 from frontend.routes_databases import DatabaseCreate
 from frontend.routes_tenants import TenantCreate, TenantUpdate
-from frontend.routes_unimplemented import AddInput, Attach, ConditionalCommit, Detach, Fork
+from frontend.routes_transactions import ConditionalCommit
+from frontend.routes_unimplemented import AddInput, Attach, Detach, Fork
 from frontend.schema_shape import GivenSchema
 from shared.limits import U32_MAX
 from shared.model import Include
@@ -132,14 +133,14 @@ def _records() -> dict[str, JsonSchema]:
     full = _embeddings(VECTOR, TEXT)
     partial = nullable(_embeddings(nullable(VECTOR), nullable(TEXT)))
     level = {"type": "string", "enum": ["index_and_wal", "index_only", "index_and_bounded_wal"]}
+    get = SELECTORS | {"limit": nullable(U32), "offset": nullable(U32), "include": INCLUDES, "explain": EXPLAIN}
     return {
         "Add": _write(full, METADATA, ("ids", "embeddings")),
         "Upsert": _write(full, PATCH, ("ids", "embeddings")),
         "Update": _write(partial, PATCH, ("ids",)),
         "Delete": an_object(SELECTORS | {"limit": nullable(U32)}, ()),
-        "Get": an_object(
-            SELECTORS | {"limit": nullable(U32), "offset": nullable(U32), "include": INCLUDES, "explain": EXPLAIN}, ()
-        ),
+        "Get": an_object(get, ()),
+        "ConditionalGet": an_object(get | {"read_token": nullable(COUNT)}, ()),
         "Query": an_object(
             SELECTORS
             | {
@@ -153,7 +154,6 @@ def _records() -> dict[str, JsonSchema]:
         ),
         "Search": an_object({"searches": array(JSON_OBJECT), "read_level": level}, ("searches",)),
         "ReadLevel": level,
-        "ConditionalGet": JSON_OBJECT,
     }
 
 
@@ -202,6 +202,10 @@ def _answers() -> dict[str, JsonSchema]:
         "Collection": _collection(),
         "Deleted": an_object({"deleted": COUNT}),
         "GetAnswer": an_object(get | {"explain": array(_explanation())}, tuple(get)),
+        "ConditionalGetAnswer": an_object(
+            get | {"read_token": COUNT, "explain": array(_explanation())}, (*get, "read_token")
+        ),
+        "Committed": an_object({"first_inserted_record_offset": COUNT, "record_count": COUNT}),
         "QueryAnswer": an_object(query | {"explain": array(_explanation())}, tuple(query)),
         "IndexingStatus": an_object(
             {

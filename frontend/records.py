@@ -65,11 +65,15 @@ class _Selectors(msgspec.Struct):
         return Selection(self.ids, await off_loop(size, parse_filters, self.where, self.where_document))
 
 
-class _Delete(_Selectors):
+class Delete(_Selectors):
+    """Body of POST .../delete."""
+
     limit: U32 | None = None
 
 
-class _Get(_Selectors):
+class Get(_Selectors):
+    """Body of POST .../get."""
+
     limit: U32 | None = None
     offset: U32 | None = None
     include: list[Include] = msgspec.field(default_factory=lambda: list(GET_DEFAULT))
@@ -94,12 +98,12 @@ def routes() -> list[Route]:
         "search": search,
     }
     return [
-        *(Route("POST", f"{base}/{name}", _while_it_exists(handler)) for name, handler in posts.items()),
-        Route("GET", f"{base}/count", _while_it_exists(count)),
+        *(Route("POST", f"{base}/{name}", while_it_exists(handler)) for name, handler in posts.items()),
+        Route("GET", f"{base}/count", while_it_exists(count)),
     ]
 
 
-def _while_it_exists(handler: Handler) -> Handler:
+def while_it_exists(handler: Handler) -> Handler:
     """When the collection in the path turns out to be deleted, that is the same 404 as one never found."""
 
     async def handle(request: Request) -> Answer:
@@ -129,8 +133,8 @@ async def upsert(request: Request) -> Answer:
 
 
 async def delete(request: Request) -> Answer:
-    body = await _read_body(request, lambda tree: shaped(tree, _Delete))
-    collection = await _collection(request)
+    body = await read_body(request, lambda tree: shaped(tree, Delete))
+    collection = await collection_of(request)
     selection = await body.selection(request.body_bytes)
     _check_delete(body, selection)
     check_filterable(collection, selection.where)
@@ -139,19 +143,21 @@ async def delete(request: Request) -> Answer:
 
 async def count(request: Request) -> Answer:
     read_level = query_read_level(request)
-    shell, collection = request.shell, await _collection(request)
-    return answer(await _read(shell, collection, lambda collection: reads.count(shell.workers, collection, read_level)))
+    shell, collection = request.shell, await collection_of(request)
+    return answer(
+        await read_collection(shell, collection, lambda collection: reads.count(shell.workers, collection, read_level))
+    )
 
 
 async def get(request: Request) -> Answer:
-    body = await _read_body(request, lambda tree: shaped(tree, _Get))
+    body = await read_body(request, lambda tree: shaped(tree, Get))
     wanted = Wanted(body.include, explain=body.explain)
-    shell, collection = request.shell, await _collection(request)
+    shell, collection = request.shell, await collection_of(request)
     selection = await body.selection(request.body_bytes)
     check_filterable(collection, selection.where)
     page = reads.Page(body.offset or 0, body.limit)
     return answer_bytes(
-        await _read(
+        await read_collection(
             shell, collection, lambda collection: reads.get_body(shell.workers, collection, selection, page, wanted)
         )
     )
@@ -159,13 +165,13 @@ async def get(request: Request) -> Answer:
 
 async def query(request: Request) -> Answer:
     can_embed = bool(request.shell.embedders)
-    body, vectors = await _read_body(request, lambda tree: _read_query(tree, can_embed), "query_embeddings")
+    body, vectors = await read_body(request, lambda tree: _read_query(tree, can_embed), "query_embeddings")
     wanted = Wanted(body.include, explain=body.explain)
-    shell, collection = request.shell, await _collection(request)
+    shell, collection = request.shell, await collection_of(request)
     selection = await body.selection(request.body_bytes)
     embeddings = await query_vectors(shell.embedders, collection, vectors, request.body_bytes)
     return answer_bytes(
-        await _read(
+        await read_collection(
             shell, collection, lambda collection: _query(shell, collection, body, embeddings, selection, wanted)
         )
     )
@@ -173,22 +179,26 @@ async def query(request: Request) -> Answer:
 
 async def search(request: Request) -> Answer:
     can_embed = bool(request.shell.embedders)
-    body = await _read_body(request, lambda tree: read_search(tree, can_embed=can_embed))
-    shell, collection = request.shell, await _collection(request)
+    body = await read_body(request, lambda tree: read_search(tree, can_embed=can_embed))
+    shell, collection = request.shell, await collection_of(request)
     check_search(body.searches)
     embedded = await with_query_vectors(shell, collection, body)
     return answer_bytes(
-        await _read(shell, collection, lambda collection: _search(shell, collection, embedded, request.body_bytes))
+        await read_collection(
+            shell, collection, lambda collection: _search(shell, collection, embedded, request.body_bytes)
+        )
     )
 
 
-async def _collection(request: Request) -> Collection:
+async def collection_of(request: Request) -> Collection:
     """The collection in the path. Raises InvalidArgument, NotFound."""
     place = request.place
     return await request.shell.rows.resolve(place["tenant"], place["database"], place["collection_id"])
 
 
-async def _read(shell: Shell, collection: Collection, ask: Callable[[Collection], Awaitable[Result]]) -> Result:
+async def read_collection(
+    shell: Shell, collection: Collection, ask: Callable[[Collection], Awaitable[Result]]
+) -> Result:
     """The answer of `ask`, which is asked again when the collection turns out to have other shards by now."""
     for _ in range(STALE_ROWS_MAX):
         try:
@@ -198,20 +208,20 @@ async def _read(shell: Shell, collection: Collection, ask: Callable[[Collection]
     return await ask(collection)
 
 
-async def _read_body(request: Request, read: Callable[[Any], Body], rows: str | None = None) -> Body:
+async def read_body(request: Request, read: Callable[[Any], Body], rows: str | None = None) -> Body:
     tree = require_object(await read_json(request, rows))
     return await off_loop(request.body_bytes, read, tree)
 
 
 async def _write(request: Request, op: Op) -> None:
     can_embed = bool(request.shell.embedders)
-    write = await _read_body(request, lambda tree: read_write(op, tree, can_embed=can_embed), "embeddings")
-    shell, collection = request.shell, await _collection(request)
+    write = await read_body(request, lambda tree: read_write(op, tree, can_embed=can_embed), "embeddings")
+    shell, collection = request.shell, await collection_of(request)
     write = await with_embeddings(shell.embedders, collection, write, request.body_bytes)
     await append_write(shell, collection, write, request.body_bytes)
 
 
-def _check_delete(body: _Delete, selection: Selection) -> None:
+def _check_delete(body: Delete, selection: Selection) -> None:
     """Raises InvalidArgument for selectors that cannot stand together."""
     if selection.where is not None:
         return
@@ -225,7 +235,7 @@ async def _delete(shell: Shell, collection: Collection, selection: Selection, li
     """How many records are said to be deleted: with a filter those that matched, without one as many as were named."""
     ids = selection.ids or []
     if selection.where is not None:
-        ids = await _read(
+        ids = await read_collection(
             shell, collection, lambda collection: reads.matching_ids(shell.workers, collection, selection, limit)
         )
     await append_delete(shell, collection, ids)

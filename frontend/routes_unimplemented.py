@@ -9,17 +9,16 @@ from typing import Any, Final
 import msgspec
 
 from frontend.answers import Answer
-from frontend.body import read_json, require_object, shaped
+from frontend.body import read_json, shaped
 from frontend.names import is_multi_region
 from frontend.request import Request
 from frontend.router import Route
 from frontend.routes_collections import COLLECTIONS
 from frontend.rows import check_database_name
-from shared.errors import InvalidArgument, TransactionsNotSupported, Unimplemented
+from shared.errors import InvalidArgument, Unimplemented
 
 COLLECTION: Final = COLLECTIONS + "/{collection_id}"
 NO_FUNCTIONS: Final = "Attached functions are unsupported"
-NO_TRANSACTIONS: Final = "Conditional transactions are unsupported"
 
 
 class Fork(msgspec.Struct, frozen=True):
@@ -47,14 +46,6 @@ class AddInput(msgspec.Struct, frozen=True):
     """Body of POST .../attached_functions/{name}/add_input."""
 
     input_collection_id: uuid.UUID
-
-
-class ConditionalCommit(msgspec.Struct, frozen=True, kw_only=True):
-    """Outline of the body of POST .../conditional/commit."""
-
-    operations: list[dict[str, Any]]
-    read_token: int | None = None
-    read_ids: list[str] = []
 
 
 async def _check_place(request: Request, multi_region: str | None = None) -> None:
@@ -87,18 +78,6 @@ def _function_route(shape: type[msgspec.Struct] | None) -> Callable[[Request], A
     return handler
 
 
-async def conditional_get(request: Request) -> Answer:
-    require_object(await read_json(request))
-    await _check_place(request)
-    raise TransactionsNotSupported(NO_TRANSACTIONS)
-
-
-async def conditional_commit(request: Request) -> Answer:
-    shaped(await read_json(request), ConditionalCommit)
-    await _check_place(request)
-    raise TransactionsNotSupported(NO_TRANSACTIONS)
-
-
 def routes() -> list[Route]:
     return [
         Route("POST", COLLECTION + "/fork", fork),
@@ -107,6 +86,4 @@ def routes() -> list[Route]:
         Route("GET", COLLECTION + "/functions/{name}", _function_route(None)),
         Route("POST", COLLECTION + "/attached_functions/{name}/detach", _function_route(Detach)),
         Route("POST", COLLECTION + "/attached_functions/{name}/add_input", _function_route(AddInput)),
-        Route("POST", COLLECTION + "/conditional/get", conditional_get),
-        Route("POST", COLLECTION + "/conditional/commit", conditional_commit),
     ]

@@ -102,9 +102,9 @@ async def _append(shell: Shell, collection: Collection, operations: Operations) 
             if attempt == STALE_ROWS_MAX:
                 raise
             collection = await shell.rows.refresh(collection)
-    _written(operations.op).inc(len(operations.ids))
+    written(operations.op).inc(len(operations.ids))
 
 
 @functools.cache
-def _written(op: Op) -> Counter:
+def written(op: Op) -> Counter:
     return RECORDS_WRITTEN.labels(op.name.lower())

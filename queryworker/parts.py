@@ -81,6 +81,9 @@ class ViewPart(Protocol):
     inserted: Rows
     """Position of insertion, by row."""
 
+    written: Rows
+    """Position of the last change, by row."""
+
     ordered: bool
     """Whether `inserted` ascends. A segment that was made by extending another one need not: records that were updated
     stand behind.
@@ -116,6 +119,7 @@ class SegmentPart:
         self.living = segment.rows if alive is None else int(np.count_nonzero(alive))
         self.vectors = segment.vectors
         self.inserted = segment.inserted
+        self.written = segment.written
         self.ordered = ordered
         self._segment = segment
         self._verdicts = verdicts
@@ -165,6 +169,7 @@ class TailPart:
         self.alive = None if self.living == self.rows else alive
         self.vectors = tail.vectors[start:stop]
         self.inserted = tail.inserted[start:stop]
+        self.written = tail.written[start:stop]
         self.ordered = False
         self._stop = stop
         self._tail = tail

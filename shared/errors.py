@@ -101,12 +101,6 @@ class Unimplemented(PolychromeError):
     code = "unimplemented"
 
 
-class TransactionsNotSupported(Unimplemented):
-    """Conditional reads and commits are not available."""
-
-    code = "transactions_not_supported"
-
-
 class Unavailable(PolychromeError):
     """Something the request needs is away and the request was *not applied*; try again later."""
 

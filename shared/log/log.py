@@ -200,8 +200,8 @@ class Log:
         return Unavailable("The log is being restored")
 
     async def readable(self, collection_id: str) -> range:
-        """The positions that the collection can be read as of for sure, if a worker reaches back so far: the last one is
-        the head. What was read as of an earlier one may have been lost with an earlier run of the server. Raises Gone.
+        """The positions as of which reads mean something, if a worker reaches back so far; the last one is the head.
+        What was read as of an earlier one may have been lost with an earlier run of the server. Raises Gone.
         """
         key = self._keys.state(collection_id)
         head, floor, deleted = await persist(

@@ -67,6 +67,7 @@ class Segment:
         self.text_index = text_index
         self.vectors: npt.NDArray[np.float32] = embedding_matrix(batch.column("embedding"))
         self.inserted: npt.NDArray[np.int64] = batch.column("inserted").to_numpy(zero_copy_only=True)
+        self.written: npt.NDArray[np.int64] = batch.column("written").to_numpy(zero_copy_only=True)
         self.ids: pa.LargeStringArray = batch.column("id")
         self.documents: pa.LargeStringArray = batch.column("document")
         self.records = pa.Table.from_batches([batch])

@@ -268,8 +268,6 @@ UNIMPLEMENTED: list[tuple[str, str, Any, str]] = [
         {"input_collection_id": "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"},
         "Attached functions are unsupported",
     ),
-    ("POST", "conditional/get", {}, "Conditional transactions are unsupported"),
-    ("POST", "conditional/commit", {"operations": []}, "Conditional transactions are unsupported"),
 ]
 
 
@@ -278,8 +276,11 @@ async def test_what_is_not_there_says_so_after_the_usual_checks(
     server: Running, method: str, route: str, body: Any, message: str
 ) -> None:
     created = await create(server)
-    error = "TransactionsNotSupported" if route.startswith("conditional") else "ChromaError"
-    assert await refused(server, method, f"{COLLECTIONS}/{created['id']}/{route}", body) == (501, error, message)
+    assert await refused(server, method, f"{COLLECTIONS}/{created['id']}/{route}", body) == (
+        501,
+        "ChromaError",
+        message,
+    )
     assert (await refused(server, method, f"{NO_COLLECTION}/{route}", body))[0] == 404
     assert (await refused(server, method, f"{COLLECTIONS}/nonsense/{route}", body))[0] == 400
     short = f"{DATABASES}/ab/collections/nonsense/{route}"

@@ -105,8 +105,8 @@ async def test_many_bytes_or_many_ids_are_not_looked_at(catalog: Catalog, databa
     collection = await make_collection(catalog, database)
     before = await append(log, collection, ["apple"])
     await append(log, collection, [f"pear {i}" for i in range(3000)])
+    ids = [f"no such fruit in the basket {i}" for i in range(3000)]
     with pytest.raises(Undecided):
-        ids = [f"no such fruit in the basket {i}" for i in range(3000)]
         await commit(log, collection, ["x"], having_read(collection, ids, before.head))
 
 
