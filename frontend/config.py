@@ -57,6 +57,12 @@ class FrontendConfig(ProcessConfig):
         default=limits.SHARDS_MAX,
         parse=parse_shards,
     )
+    forks_max: int = setting(
+        "POLYCHROME_FRONTEND_FORKS_MAX",
+        "Forks that one family of collections may make; those that were deleted count.",
+        default=256,
+        parse=parse_positive,
+    )
     replicas: int = setting(
         "POLYCHROME_FRONTEND_REPLICAS",
         "Query workers that share the reads of a shard when the best one is busy; at most as many as there are.",

@@ -98,6 +98,8 @@ def _collections() -> list[Operation]:
         Operation("get", _COLLECTIONS + "/by-id/{collection_id}", "get_collection_by_id", one, failures=(404,)),
         Operation("get", "/api/v2/collections/{crn}", "get_collection_by_crn", one, failures=(404,)),
         Operation("get", _COLLECTION + "/indexing_status", "indexing_status", ref("IndexingStatus"), failures=(404,)),
+        Operation("post", _COLLECTION + "/fork", "fork_collection", ref("Collection"), "Fork", failures=(404, 409)),
+        Operation("get", _COLLECTION + "/fork_count", "fork_count", ref("ForkCount"), failures=(404,)),
     ]
 
 
@@ -141,8 +143,6 @@ def _transactions() -> list[Operation]:
 def _unimplemented() -> list[Operation]:
     attached = _COLLECTION + "/attached_functions/{name}"
     return [
-        Operation("post", _COLLECTION + "/fork", "fork_collection", None, "Fork", failures=(404,)),
-        Operation("get", _COLLECTION + "/fork_count", "fork_count", None, failures=(404,)),
         Operation("post", _COLLECTION + "/functions/attach", "attach_function", None, "Attach", failures=(404,)),
         Operation("get", _COLLECTION + "/functions/{name}", "get_attached_function", None, failures=(404,)),
         Operation("post", attached + "/detach", "detach_function", None, "Detach", failures=(404,)),

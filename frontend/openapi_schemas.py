@@ -13,9 +13,10 @@ import msgspec
 from frontend.collection_requests import CollectionCreate, CollectionUpdate
 from frontend.names import TENANT_NAME_LENGTH_MIN
 from frontend.routes_databases import DatabaseCreate
+from frontend.routes_forks import Fork
 from frontend.routes_tenants import TenantCreate, TenantUpdate
 from frontend.routes_transactions import ConditionalCommit
-from frontend.routes_unimplemented import AddInput, Attach, Detach, Fork
+from frontend.routes_unimplemented import AddInput, Attach, Detach
 from frontend.schema_shape import GivenSchema
 from shared.limits import U32_MAX
 from shared.model import Include
@@ -201,6 +202,7 @@ def _answers() -> dict[str, JsonSchema]:
         "Database": an_object({"id": UUID, "name": TEXT, "tenant": TEXT}),
         "Collection": _collection(),
         "Deleted": an_object({"deleted": COUNT}),
+        "ForkCount": an_object({"count": COUNT}),
         "GetAnswer": an_object(get | {"explain": array(_explanation())}, tuple(get)),
         "ConditionalGetAnswer": an_object(
             get | {"read_token": COUNT, "explain": array(_explanation())}, (*get, "read_token")

@@ -21,12 +21,6 @@ COLLECTION: Final = COLLECTIONS + "/{collection_id}"
 NO_FUNCTIONS: Final = "Attached functions are unsupported"
 
 
-class Fork(msgspec.Struct, frozen=True):
-    """Body of POST .../fork."""
-
-    new_name: str
-
-
 class Attach(msgspec.Struct, frozen=True):
     """Body of POST .../functions/attach."""
 
@@ -57,17 +51,6 @@ async def _check_place(request: Request, multi_region: str | None = None) -> Non
     await request.shell.rows.resolve(place["tenant"], place["database"], place["collection_id"])
 
 
-async def fork(request: Request) -> Answer:
-    shaped(await read_json(request), Fork)
-    await _check_place(request, "forking")
-    raise Unimplemented("Collection forking is unsupported for local chroma")
-
-
-async def fork_count(request: Request) -> Answer:
-    await _check_place(request)
-    raise Unimplemented("Count forks is unsupported for local chroma")
-
-
 def _function_route(shape: type[msgspec.Struct] | None) -> Callable[[Request], Awaitable[Answer]]:
     async def handler(request: Request) -> Answer:
         if shape is not None:
@@ -80,8 +63,6 @@ def _function_route(shape: type[msgspec.Struct] | None) -> Callable[[Request], A
 
 def routes() -> list[Route]:
     return [
-        Route("POST", COLLECTION + "/fork", fork),
-        Route("GET", COLLECTION + "/fork_count", fork_count),
         Route("POST", COLLECTION + "/functions/attach", _function_route(Attach)),
         Route("GET", COLLECTION + "/functions/{name}", _function_route(None)),
         Route("POST", COLLECTION + "/attached_functions/{name}/detach", _function_route(Detach)),

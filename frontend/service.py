@@ -15,6 +15,7 @@ from frontend.config import FrontendConfig
 from frontend.dirty import DirtyShards
 from frontend.embedders import Embedder, Embedders
 from frontend.embedding_endpoint import EndpointEmbedder
+from frontend.forking import Forker
 from frontend.group_commit import GroupCommit
 from frontend.http_server import HttpServer, open_http_server
 from frontend.local_embedder import LocalEmbedder
@@ -22,10 +23,14 @@ from frontend.rows import RowCache
 from frontend.shell import Shell
 from frontend.workers import Workers
 from shared.catalog import Catalog
+from shared.catalog.forking import Forking
 from shared.clock import Clock, SystemClock
+from shared.log.forks import Forks
 from shared.log.jobs import Jobs
 from shared.log.log import Log
 from shared.membership import Membership
+from shared.objects.open import open_store
+from shared.objects.port import ObjectStore
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.rpc.client import RpcClient
@@ -59,7 +64,9 @@ class Frontend:
         await self._shell.dirty.flush()
 
 
-def build_shell(config: FrontendConfig, redis: Redis, rpc: RpcClient, http: aiohttp.ClientSession) -> Shell:
+def build_shell(
+    config: FrontendConfig, redis: Redis, objects: ObjectStore, rpc: RpcClient, http: aiohttp.ClientSession
+) -> Shell:
     keys = Keys(config.redis_prefix)
     clock = SystemClock()
     catalog = Catalog(redis, keys)
@@ -77,7 +84,11 @@ def build_shell(config: FrontendConfig, redis: Redis, rpc: RpcClient, http: aioh
         workers=Workers(Membership(redis, keys, "queryworker"), rpc, clock, replicas=config.replicas),
         rows=RowCache(catalog, clock, rows_max=config.rows_max, age_max_s=config.rows_age_max_s),
         embedders=build_embedders(config, Membership(redis, keys, "embedder"), rpc, http, clock),
-    )
+        forker=Forker(
+            catalog, Forking(redis, keys, catalog), Forks(redis, keys), log, objects, clock, config.forks_max,
+            config.process_id,
+        ),
+    )  # fmt: skip
 
 
 def build_embedders(
@@ -99,10 +110,14 @@ def open_http() -> aiohttp.ClientSession:
 
 @asynccontextmanager
 async def open_service(config: FrontendConfig) -> AsyncIterator[Frontend]:
-    async with open_verified_redis(config.redis_url, Keys(config.redis_prefix)) as redis, open_http() as http:
+    async with (
+        open_store(config.bucket_url) as objects,
+        open_verified_redis(config.redis_url, Keys(config.redis_prefix)) as redis,
+        open_http() as http,
+    ):
         rpc = RpcClient()
         try:
-            shell = build_shell(config, redis, rpc, http)
+            shell = build_shell(config, redis, objects, rpc, http)
             await shell.catalog.bootstrap()
             async with open_http_server(build_app(shell), config) as server:
                 yield Frontend(server, shell)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from frontend.config import FrontendConfig
     from frontend.dirty import DirtyShards
     from frontend.embedders import Embedders
+    from frontend.forking import Forker
     from frontend.group_commit import GroupCommit
     from frontend.rows import RowCache
     from frontend.workers import Workers
@@ -32,3 +33,4 @@ class Shell:
     workers: Workers
     rows: RowCache
     embedders: Embedders
+    forker: Forker

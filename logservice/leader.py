@@ -106,8 +106,11 @@ class Leader:
         async def collect_garbage() -> None:
             collections = [collection async for collection in tools.catalog.collections()]
             laid = snapshotter.laid(collections)
-            collected = await self._garbage.collect(_pointers(collections), await tools.collector.graves(), laid)
+            lineage = {collection.id: collection.ancestors for collection in collections if collection.ancestors}
+            graves = await tools.collector.graves()
+            collected = await self._garbage.collect(_pointers(collections), graves, laid, lineage)
             await tools.collector.forget(collected.empty)
+            await tools.collector.forget_families({collection.root for collection in collections})
 
         async def repair_rows() -> None:
             await tools.collector.repair_rows(recovery.recover)

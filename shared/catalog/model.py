@@ -91,6 +91,13 @@ class Collection:
     """Since when it has this layout."""
     versions_before: int = 0
     """The sum of the manifests' versions that its earlier shards had."""
+    ancestors: tuple[str, ...] = ()
+    """Of a fork: the collections that it comes from, the family's root first, its origin last. They may be gone."""
+
+    @property
+    def root(self) -> str:
+        """The collection after which its family is called."""
+        return self.ancestors[0] if self.ancestors else self.id
 
     @property
     def shards(self) -> int:
@@ -141,3 +148,4 @@ class NewCollection:
     configuration: dict[str, Any]
     schema: dict[str, Any]
     fixed: dict[str, Any]
+    ancestors: tuple[str, ...] = ()

@@ -21,6 +21,7 @@ def new_row(new: NewCollection) -> bytes:
             "metadata": new.metadata,
             "configuration": new.configuration,
             "schema": new.schema,
+            "ancestors": new.ancestors,
             "generation": FIRST_GENERATION,
         }
     )
@@ -28,7 +29,7 @@ def new_row(new: NewCollection) -> bytes:
 
 def changed_row(collection: Collection, changes: Mapping[str, Any]) -> bytes:
     """The row of the next generation."""
-    row = {name: getattr(collection, name) for name in ("name", "metadata", "configuration", "schema")}
+    row = {name: getattr(collection, name) for name in ("name", "metadata", "configuration", "schema", "ancestors")}
     return encode_row({**row, **changes, "generation": collection.generation + 1})
 
 
@@ -67,6 +68,7 @@ def collection_of(
         rebuild=_rebuild(state),
         laid_s=float(state[b"laid_s"]),
         versions_before=int(state.get(b"versions_before", 0)),
+        ancestors=tuple(fields.get("ancestors", ())),
     )
 
 

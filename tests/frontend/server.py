@@ -57,6 +57,7 @@ async def running(**settings: Any) -> AsyncIterator[Running]:
         workers=SimpleNamespace(ready=True),  # type: ignore[arg-type]
         rows=RowCache(catalog, clock),  # type: ignore[arg-type]
         embedders=Embedders({}, None, timeout_s=10),
+        forker=None,  # type: ignore[arg-type]
     )
     async with (
         open_http_server(build_app(shell), config) as server,

@@ -252,8 +252,6 @@ async def test_reset_forgets_cached_rows() -> None:
 
 
 UNIMPLEMENTED: list[tuple[str, str, Any, str]] = [
-    ("POST", "fork", {"new_name": "x y"}, "Collection forking is unsupported for local chroma"),
-    ("GET", "fork_count", None, "Count forks is unsupported for local chroma"),
     (
         "POST",
         "functions/attach",
@@ -269,6 +267,24 @@ UNIMPLEMENTED: list[tuple[str, str, Any, str]] = [
         "Attached functions are unsupported",
     ),
 ]
+
+
+@pytest.mark.parametrize(
+    ("method", "route", "body"), [("POST", "fork", {"new_name": "x y"}), ("GET", "fork_count", None)]
+)
+async def test_routes_of_forks_make_the_usual_checks(server: Running, method: str, route: str, body: Any) -> None:
+    assert (await refused(server, method, f"{NO_COLLECTION}/{route}", body))[0] == 404
+    assert (await refused(server, method, f"{COLLECTIONS}/nonsense/{route}", body))[0] == 400
+    short = f"{DATABASES}/ab/collections/nonsense/{route}"
+    assert (await refused(server, method, short, body))[2] == "database name must be at least 3 characters"
+
+
+async def test_a_fork_needs_a_name_and_a_database_of_one_region(server: Running) -> None:
+    created = await create(server)
+    assert (await refused(server, "POST", f"{COLLECTIONS}/{created['id']}/fork", {}))[0] == 422
+    regions = f"{DATABASES}/some+where/collections/{created['id']}/fork"
+    message = "multi-region databases do not support forking"
+    assert (await refused(server, "POST", regions, {"new_name": "x"}))[::2] == (400, message)
 
 
 @pytest.mark.parametrize(("method", "route", "body", "message"), UNIMPLEMENTED)
