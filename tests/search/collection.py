@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -50,7 +51,11 @@ class DirectWorkers(Workers):
         self.calls += 1
         call = DirectCall(msgspec.Raw(payload))  # type: ignore[arg-type]  # encoded already
         self._worker.methods[method]([call])
-        return memoryview(await call.outcome)
+        try:
+            return memoryview(await call.outcome)
+        except asyncio.CancelledError:
+            call.abandon()
+            raise
 
 
 @dataclass
