@@ -16,7 +16,7 @@ from shared.log.lifecycle import Lifecycle
 from shared.log.log import Appended, Log
 from shared.log.state import Pointer
 from shared.model import Op
-from shared.placement import shard_of
+from shared.placement import Layout, shard_of
 from shared.redis.keys import Keys
 from tests.log.appending import append, everything, make_collection
 
@@ -164,3 +164,11 @@ async def test_of_racing_commits_that_read_the_same_one_wins(
     assert sum(isinstance(one, Appended) for one in done) == 1
     assert sum(isinstance(one, Undecided) for one in done) == 19
     assert len(await everything(log, collection)) == 4
+
+
+async def test_a_restored_collection_can_be_read_from_its_new_head_on(redis: Redis, keys: Keys, log: Log) -> None:
+    lifecycle, id_ = Lifecycle(redis, keys), str(uuid.uuid4())
+    fields = {"database_key": "db", "fixed": {}, "generation": 1, "dimension": None, "layout": Layout(0, 1)}
+    for head in (500, 900):
+        assert await lifecycle.restore(id_, head, pointers=[None], **fields) == head  # type: ignore[arg-type]
+        assert await log.readable(id_) == range(head, head + 1)
