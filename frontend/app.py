@@ -10,10 +10,10 @@ from frontend import (
     routes_collections,
     routes_databases,
     routes_forks,
+    routes_functions,
     routes_system,
     routes_tenants,
     routes_transactions,
-    routes_unimplemented,
 )
 from frontend.access_log import AccessLog
 from frontend.answers import Answer
@@ -38,7 +38,7 @@ def all_routes() -> list[Route]:
         *routes_collections.routes(),
         *routes_transactions.routes(),
         *routes_forks.routes(),
-        *routes_unimplemented.routes(),
+        *routes_functions.routes(),
         *routes_databases.routes(),
         *routes_tenants.routes(),
         *routes_system.routes(),

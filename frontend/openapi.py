@@ -140,18 +140,20 @@ def _transactions() -> list[Operation]:
     ]
 
 
-def _unimplemented() -> list[Operation]:
-    attached = _COLLECTION + "/attached_functions/{name}"
+def _functions() -> list[Operation]:
+    attached, one = _COLLECTION + "/attached_functions/{name}", ref("AttachedFunction")
     return [
-        Operation("post", _COLLECTION + "/functions/attach", "attach_function", None, "Attach", failures=(404,)),
-        Operation("get", _COLLECTION + "/functions/{name}", "get_attached_function", None, failures=(404,)),
-        Operation("post", attached + "/detach", "detach_function", None, "Detach", failures=(404,)),
-        Operation("post", attached + "/add_input", "add_function_input", None, "AddInput", failures=(404,)),
+        Operation(
+            "post", _COLLECTION + "/functions/attach", "attach_function", ref("Attached"), "Attach", failures=(404, 409)
+        ),
+        Operation("get", _COLLECTION + "/functions/{name}", "get_attached_function", one, failures=(404,)),
+        Operation("post", attached + "/detach", "detach_function", ref("Detached"), "Detach", failures=(404,)),
+        Operation("post", attached + "/add_input", "add_function_input", one, "AddInput", failures=(404, 409)),
     ]
 
 
 def operations() -> list[Operation]:
-    return [*_system(), *_tenants(), *_collections(), *_records(), *_transactions(), *_unimplemented()]
+    return [*_system(), *_tenants(), *_collections(), *_records(), *_transactions(), *_functions()]
 
 
 def document() -> dict[str, Any]:

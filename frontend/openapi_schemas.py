@@ -14,9 +14,9 @@ from frontend.collection_requests import CollectionCreate, CollectionUpdate
 from frontend.names import TENANT_NAME_LENGTH_MIN
 from frontend.routes_databases import DatabaseCreate
 from frontend.routes_forks import Fork
+from frontend.routes_functions import AddInput, Attach, Detach
 from frontend.routes_tenants import TenantCreate, TenantUpdate
 from frontend.routes_transactions import ConditionalCommit
-from frontend.routes_unimplemented import AddInput, Attach, Detach
 from frontend.schema_shape import GivenSchema
 from shared.limits import U32_MAX
 from shared.model import Include
@@ -220,6 +220,25 @@ def _answers() -> dict[str, JsonSchema]:
     }
 
 
+def _functions() -> dict[str, JsonSchema]:
+    short = {"id": UUID, "name": TEXT, "function_name": TEXT}
+    whole = short | {
+        "input_collection_id": UUID,
+        "output_collection": TEXT,
+        "output_collection_id": UUID,
+        "params": JSON_OBJECT,
+        "tenant_id": TEXT,
+        "database_id": UUID,
+        "completion_offset": COUNT,
+        "min_records_for_invocation": COUNT,
+    }
+    return {
+        "Attached": an_object({"attached_function": an_object(short), "created": {"type": "boolean"}}),
+        "AttachedFunction": an_object({"attached_function": an_object(whole)}),
+        "Detached": an_object({"success": {"type": "boolean"}}),
+    }
+
+
 def _collection() -> JsonSchema:
     hnsw = {
         "space": {"type": "string", "enum": ["l2", "cosine", "ip"]},
@@ -255,7 +274,7 @@ def _collection() -> JsonSchema:
 def all_schemas() -> dict[str, JsonSchema]:
     """Every named schema of the document."""
     _, shaped = msgspec.json.schema_components(SHAPED, ref_template="#/components/schemas/{name}")
-    schemas = shaped | _records() | _answers()
+    schemas = shaped | _records() | _answers() | _functions()
     schemas["CollectionCreate"]["properties"] |= {
         "metadata": nullable(METADATA),
         "schema": nullable(ref("GivenSchema")),

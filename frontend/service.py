@@ -24,6 +24,7 @@ from frontend.shell import Shell
 from frontend.workers import Workers
 from shared.catalog import Catalog
 from shared.catalog.forking import Forking
+from shared.catalog.functions import Functions
 from shared.clock import Clock, SystemClock
 from shared.log.forks import Forks
 from shared.log.jobs import Jobs
@@ -88,6 +89,7 @@ def build_shell(
             catalog, Forking(redis, keys, catalog), Forks(redis, keys), log, objects, clock, config.forks_max,
             config.process_id,
         ),
+        functions=Functions(redis, keys, catalog),
     )  # fmt: skip
 
 

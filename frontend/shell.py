@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from frontend.rows import RowCache
     from frontend.workers import Workers
     from shared.catalog import Catalog
+    from shared.catalog.functions import Functions
     from shared.clock import Clock
     from shared.log.jobs import Jobs
     from shared.log.log import Log
@@ -34,3 +35,4 @@ class Shell:
     rows: RowCache
     embedders: Embedders
     forker: Forker
+    functions: Functions

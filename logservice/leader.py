@@ -18,6 +18,7 @@ from logservice.snapshots import Snapshots, Snapshotter
 from logservice.trim import Trimmer
 from shared.catalog import Catalog, Cluster, Collection, Pointer
 from shared.catalog.collector import Collector
+from shared.catalog.functions import Functions
 from shared.catalog.image import Images
 from shared.clock import Clock
 from shared.commits import CommitNumbers
@@ -44,6 +45,7 @@ class Tools:
     catalog: Catalog
     images: Images
     collector: Collector
+    functions: Functions
     log: Log
     jobs: Jobs
 
@@ -114,6 +116,7 @@ class Leader:
 
         async def repair_rows() -> None:
             await tools.collector.repair_rows(recovery.recover)
+            await tools.functions.repair([collection async for collection in tools.catalog.collections()])
 
         async def snapshot() -> None:
             await snapshotter.step(await tools.catalog.changes())

@@ -61,6 +61,12 @@ class AlreadyExists(PolychromeError):
     code = "already_exists"
 
 
+class Attached(AlreadyExists):
+    """The collection has a function already."""
+
+    code = "attached"
+
+
 class Forbidden(PolychromeError):
     """Not allowed by configuration or to this caller."""
 

@@ -15,6 +15,7 @@ from shared.catalog.families import Families
 from shared.catalog.founding import Cluster, Founding
 from shared.catalog.model import Collection, Database
 from shared.catalog.removal import Removal
+from shared.catalog.rows import function_of
 from shared.catalog.slots import Slots
 from shared.errors import Corrupt, Unavailable
 from shared.log.lifecycle import Lifecycle
@@ -203,6 +204,9 @@ class Images:
             await self._slots.databases(database.tenant, "create", database.name, database.row)
         for one in image.collections:
             await self._slots.collections(one.database_key, "create", one.name, one.id, one.row)
+            function = function_of(one.row.encode())
+            for given in function.inputs if function else ():
+                await self._slots.collections(one.database_key, "feed", given, one.id)
         living = {one.id for one in image.collections}
         await self._removal.bury({one: since for one, since in image.graves.items() if one not in living})
         await self._families.restore(image.families)

@@ -7,6 +7,7 @@
 --        5 limit of operations in the backlog   6 limit of bytes in the backlog
 --        7 number of arguments of the condition, 0: none; then they are: the position that was read as of, and per shard: shard,
 --          position up to which the ids are known to be unchanged, number of ids, the ids
+--        then 0, or 2 and what an output must have been made of and is made of now (docs/design/2026-11-21-functions.md);
 --        then the number of new pairs, and the pairs;
 --        then per stream: shard, number of entries, and per entry: offset of its first operation, operations, payload
 --
@@ -17,6 +18,7 @@
 -- {'DIMENSION', d}       the collection has dimension d
 -- {'FULL', ops, bytes}   the backlog would pass its limit; it holds so much now
 -- {'CONFLICT'}           what was read may be lost, or was never there: the position is from before a restoration, or ahead
+-- {'REMADE'}             the output is made of something else by now
 -- {'DOUBT', shard ..}    in these shards, the log alone does not tell that no id of the condition was written
 --
 -- Conditions: docs/design/2026-11-21-transactions.md.
@@ -30,7 +32,8 @@ if seen then
   return {'OK', tonumber(first), tonumber(head)}
 end
 
-local state = redis.call('HMGET', KEYS[1], 'head', 'dim', 'gen', 'deleted', 'backlog_ops', 'backlog_bytes', 'layout', 'fence', 'floor')
+local state = redis.call('HMGET', KEYS[1], 'head', 'dim', 'gen', 'deleted', 'backlog_ops', 'backlog_bytes', 'layout', 'fence', 'floor',
+                         'made')
 if not state[1] or state[4] then return {'GONE'} end
 local count, dimension, generation = tonumber(ARGV[2]), ARGV[3], ARGV[4]
 if generation ~= '' and tonumber(state[3]) > tonumber(generation) then return {'STALE', tonumber(state[3])} end
@@ -44,7 +47,8 @@ local first_shard, shards = string.match(state[7], '^(%d+) (%d+)$')
 
 -- Walk the arguments once without writing: the size must be known before anything is handed out.
 local condition_end = 7 + tonumber(ARGV[7])
-local pairs_end = condition_end + 1 + tonumber(ARGV[condition_end + 1])
+local made_end = condition_end + 1 + tonumber(ARGV[condition_end + 1])
+local pairs_end = made_end + 1 + tonumber(ARGV[made_end + 1])
 local bytes, streams = 0, 0
 local at = pairs_end + 1
 while at <= #ARGV do
@@ -97,6 +101,8 @@ if condition_end > 7 then
   if #doubted > 1 then return doubted end
 end
 
+if made_end > condition_end + 1 and (state[10] or '') ~= ARGV[condition_end + 2] then return {'REMADE'} end
+
 local backlog_ops, backlog_bytes = tonumber(state[5]), tonumber(state[6])
 if backlog_ops + count > tonumber(ARGV[5]) or backlog_bytes + bytes > tonumber(ARGV[6]) then
   return {'FULL', backlog_ops, backlog_bytes}
@@ -136,6 +142,7 @@ end
 
 if dimension ~= '' and not state[2] then set('dim', dimension) end
 redis.call('HSET', KEYS[1], unpack(changed))
-for i = condition_end + 2, pairs_end do redis.call('SADD', KEYS[3], ARGV[i]) end
+if made_end > condition_end + 1 then redis.call('HSET', KEYS[1], 'made', ARGV[made_end]) end
+for i = made_end + 2, pairs_end do redis.call('SADD', KEYS[3], ARGV[i]) end
 redis.call('SET', KEYS[2], string.format('%d %d', first, head), 'EX', ARGV[1])
 return {'OK', first, head}

@@ -44,11 +44,18 @@ class Lifecycle:
         self._keys = keys
 
     async def create(
-        self, collection_id: str, database_key: str, fixed: Mapping[str, Any], generation: int, *, family: str = ""
+        self,
+        collection_id: str,
+        database_key: str,
+        fixed: Mapping[str, Any],
+        generation: int,
+        *,
+        dimension: int | None = None,
+        family: str = "",
     ) -> None:
         """An orphan until the catalog row is written. `family`: of a fork, the root of the family it joins."""
         layout = Layout(0, fixed["shards"])
-        args = ["create", *_fields(database_key, fixed, generation, None, layout), "head", FIRST_POSITION]
+        args = ["create", *_fields(database_key, fixed, generation, dimension, layout), "head", FIRST_POSITION]
         args += ["family", family] if family else []
         await STATE.run(self._redis, [self._keys.state(collection_id)], args)
 

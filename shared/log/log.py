@@ -29,6 +29,7 @@ from shared.errors import (
 )
 from shared.log.batch import EncodedEntry
 from shared.log.condition import CONFLICT, Condition, Undecided
+from shared.log.outputs import Made, Remade
 from shared.log.state import (
     FIRST_ID,
     Entry,
@@ -107,6 +108,7 @@ class Log:
         generation: int | None,
         new_keys: Sequence[tuple[str, str]] = (),
         condition: Condition | None = None,
+        made: Made | None = None,
     ) -> Appended:
         """Appends all parts, or none: `count` operations, whose offsets in the parts are 0 to count - 1.
 
@@ -115,12 +117,13 @@ class Log:
         Unavailable (nothing was appended) or UnknownOutcome (the same request id may be tried again).
 
         With a condition, appends only if it holds. Raises ConditionalWriteConflict, or Undecided when the log does not
-        tell; nothing was appended then.
+        tell; nothing was appended then. With `made`, appends only if the collection's content was made of that. Raises
+        Remade.
         """
         if count < 1 or not parts:
             raise ValueError("an append has at least one operation")
         keys, args = self._append_call(
-            collection_id, request_id, parts, count, dimension, generation, new_keys, condition
+            collection_id, request_id, parts, count, dimension, generation, new_keys, condition, made
         )
         with APPEND_SECONDS.time():
             outcome, *details = await self._past_the_fence(keys, args)
@@ -139,6 +142,8 @@ class Log:
                 raise Backoff("The collection's log is full; its compaction has to catch up first")
             case b"CONFLICT":
                 raise ConditionalWriteConflict(CONFLICT)
+            case b"REMADE":
+                raise Remade(f"collection {collection_id} is made of something else")
             case b"DOUBT":
                 raise Undecided(details)
         raise await self.missing(collection_id)
@@ -162,6 +167,7 @@ class Log:
         generation: int | None,
         new_keys: Sequence[tuple[str, str]],
         condition: Condition | None,
+        made: Made | None,
     ) -> tuple[list[str], list[Argument]]:
         """KEYS and ARGV as append.lua's header says."""
         name = self._keys
@@ -184,6 +190,7 @@ class Log:
             self._backlog_bytes_max,
             len(conditions),
             *conditions,
+            *((0,) if made is None else (2, made.before, made.now)),
             len(new_keys),
             *(orjson.dumps(pair) for pair in new_keys),
         ]

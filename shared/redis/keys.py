@@ -52,6 +52,9 @@ class Keys:
     def closed(self, database: str) -> str:
         return f"{self._database(database)}:closed"
 
+    def functions(self, database: str) -> str:
+        return f"{self._database(database)}:functions"
+
     def trash(self, database: str) -> str:
         return f"{self._database(database)}:trash"
 

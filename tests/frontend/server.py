@@ -58,6 +58,7 @@ async def running(**settings: Any) -> AsyncIterator[Running]:
         rows=RowCache(catalog, clock),  # type: ignore[arg-type]
         embedders=Embedders({}, None, timeout_s=10),
         forker=None,  # type: ignore[arg-type]
+        functions=None,  # type: ignore[arg-type]
     )
     async with (
         open_http_server(build_app(shell), config) as server,
