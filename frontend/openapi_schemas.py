@@ -149,6 +149,7 @@ def _records() -> dict[str, JsonSchema]:
                 "query_texts": array(TEXT) | {"description": "Instead of query_embeddings, where the server embeds."},
                 "n_results": nullable(U32),
                 "include": INCLUDES,
+                "read_level": level,
                 "explain": EXPLAIN,
             },
             ("query_embeddings",),

@@ -119,12 +119,13 @@ async def query_body(
     k: int,
     ef_search: int,
     wanted: Wanted,
+    read_level: ReadLevel = ReadLevel.INDEX_AND_WAL,
 ) -> Body:
     """The body of the answer: the `k` nearest matching records of each of `vectors` [n, d]. Raises InvalidArgument when
     none of the ids that it is restricted to exists.
     """
     request = QueryRequest(
-        _first_shard(collection),
+        Shard(collection.id, collection.layout.first, read_level),
         embeddings=vectors.astype("<f4", copy=False).tobytes(),
         n_queries=len(vectors),
         dimension=vectors.shape[1],
@@ -139,7 +140,8 @@ async def query_body(
     )
     if collection.shards == 1 and not wanted.explain:
         return await workers.query_body(msgspec.structs.replace(request, include=wanted.given))
-    answers = await _all_shards(collection, lambda shard: workers.query(msgspec.structs.replace(request, shard=shard)))
+    shards = [Shard(collection.id, number, read_level) for number in collection.layout.numbers]
+    answers = await together([workers.query(msgspec.structs.replace(request, shard=shard)) for shard in shards])
     hits = await off_loop(_size(answers), merge_query, answers, k)
     refuse_unknown_ids(selection, k, hits.columns)
     return await off_loop(_encoded_size(hits.columns), _encode_hits, hits, wanted, _told(answers))

@@ -40,7 +40,7 @@ from shared.catalog import Collection
 from shared.errors import Gone, StaleGeneration
 from shared.include import GET_DEFAULT, QUERY_DEFAULT, Wanted
 from shared.limits import U32_MAX
-from shared.model import Include, Op
+from shared.model import Include, Op, ReadLevel
 from shared.rpc.messages import Selection
 
 U32 = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]
@@ -83,6 +83,7 @@ class Get(_Selectors):
 class _Query(_Selectors):
     n_results: U32 | None = None
     include: list[Include] = msgspec.field(default_factory=lambda: list(QUERY_DEFAULT))
+    read_level: ReadLevel = ReadLevel.INDEX_AND_WAL
     explain: bool = False
 
 
@@ -264,7 +265,9 @@ async def _query(
         return reads.no_hits_body(embeddings.count, wanted)
     k = N_RESULTS_DEFAULT if body.n_results is None else body.n_results
     ef_search = effective_ef_search(collection.configuration)
-    return await reads.query_body(shell.workers, collection, selection, embeddings.matrix, k, ef_search, wanted)
+    return await reads.query_body(
+        shell.workers, collection, selection, embeddings.matrix, k, ef_search, wanted, body.read_level
+    )
 
 
 async def _search(shell: Shell, collection: Collection, body: SearchBody, size: int | None) -> bytes:

@@ -131,8 +131,8 @@ class ServedShard:
         return await asyncio.shield(self._next_check())
 
     async def snapshot(self, as_of: int | None, *, fresh: bool) -> Snapshot:
-        """The shard as of a position (None: now). Not `fresh`: as of whatever this worker has, which is brought up to
-        date behind the answer's back. Raises StaleRead too.
+        """The shard as of a position (None: now). Not `fresh`: without the log's tail, as of the manifest that this
+        worker has; a newer one is looked for behind the answer's back. Raises StaleRead too.
         """
         self.used_s = self._clock.monotonic()
         view = self._view
@@ -142,7 +142,9 @@ class ServedShard:
             view = await self.current()
         else:
             self._next_check()
-        return view.at() if as_of is None else self._at(view, as_of)
+        if as_of is None:
+            return view.at(None if fresh else view.base.covers)
+        return self._at(view, as_of)
 
     @property
     def bytes(self) -> int:

@@ -13,6 +13,7 @@ from frontend.app import build_app
 from frontend.config import FrontendConfig
 from frontend.http_server import open_http_server
 from shared.errors import Gone
+from shared.model import ReadLevel
 from tests.frontend_records.fakes import COLLECTION_ID, FakeWorkers, Row, new_collection, new_shell
 
 BASE = f"/api/v2/tenants/default_tenant/databases/default_database/collections/{COLLECTION_ID}"
@@ -98,6 +99,18 @@ async def test_count(client: Client) -> None:
     assert (response.status_code, response.json()) == (200, 5)
     response = await client.get(f"{BASE}/count?read_level=")
     assert response.status_code == 400
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+async def test_a_query_may_say_how_fresh_it_must_be(client: Client, shell: Any, shards: int) -> None:
+    shell.rows.collection = new_collection(dimension=2, shards=shards)
+    shell.workers.shards = [[] for _ in range(shards)]
+    for level in ReadLevel:
+        status, _ = await post(client, "query", {"query_embeddings": [[1, 0]], "read_level": level.value})
+        assert status == 200
+        assert {asked.shard.read_level for asked in shell.workers.asked[-shards:]} == {level}
+    for wrong in ("newest", None, 1):
+        assert (await post(client, "query", {"query_embeddings": [[1, 0]], "read_level": wrong}))[0] == 422
 
 
 @pytest.mark.parametrize(

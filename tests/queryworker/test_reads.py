@@ -200,19 +200,30 @@ async def test_conditions_on_ids_and_metadata_intersect_across_segment_and_tail(
         assert (await world.worker.count(nothing)).count == 0
 
 
-async def test_index_only_answers_without_asking_the_log_and_catches_up_by_itself(
+async def test_index_only_answers_from_what_was_compacted_without_asking_the_log_and_catches_up_by_itself(
     valkey_server: RedisServer, keys: Keys, tmp_path: Path
 ) -> None:
     async with open_world(valkey_server.url, keys, tmp_path) as world:
-        await world.write([Operation(Op.ADD, "a", (1.0, 2.0))])
-        lagging = messages.CountRequest(world.shard(read_level=ReadLevel.INDEX_ONLY))
-        assert (await world.worker.count(lagging)).count == 1
-        await world.write([Operation(Op.ADD, "b", (1.0, 2.0))])
+        index_only = world.shard(read_level=ReadLevel.INDEX_ONLY)
+        counted = messages.CountRequest(index_only)
+        await world.write([Operation(Op.ADD, "a", (1.0, 2.0)), Operation(Op.ADD, "b", (3.0, 4.0), "old")])
+        assert (await world.worker.count(counted)).count == 0
+        await world.compact()
+        await world.settled()
+        await world.write([Operation(Op.DELETE, "a"), Operation(Op.UPDATE, "b", document="new")])
+        assert (await world.worker.count(messages.CountRequest(world.shard()))).count == 1
         world.worker.log.open.clear()
-        assert (await world.worker.count(lagging)).count == 1
+        assert (await world.worker.count(counted)).count == 2
+        found = await world.worker.get(messages.GetRequest(index_only, documents=True))
+        assert (found.columns.ids, found.columns.documents) == (["a", "b"], [None, "old"])
+        nearest = query_request(world, [(1.0, 2.0)], 5)
+        nearest = msgspec.structs.replace(nearest, shard=index_only)
+        assert (await world.worker.query(nearest)).columns.ids == ["a", "b"]
         world.worker.log.open.set()
-        await world.worker.count(messages.CountRequest(world.shard()))
-        assert (await world.worker.count(lagging)).count == 2
+        await world.compact()
+        await world.settled()
+        assert (await world.worker.count(counted)).count == 1
+        assert (await world.worker.get(messages.GetRequest(index_only, documents=True))).columns.documents == ["new"]
 
 
 async def test_with_the_include_list_of_a_client_the_answer_is_the_body_it_gets(
