@@ -1,4 +1,4 @@
-"""`python -m bench.search`: what a search costs, and what two `$knn`s in one cost beside each alone.
+"""`python -m bench.search`: what a search costs, and what two `$knn`s in one cost beside each alone; and a fork.
 
 The Debian catalogue with its MiniLM vectors and BM25 vectors of its descriptions, in one shard, indexed. One client,
 one request at a time; the kinds of search take turns. Medians of the time of a request, and CPU over all processes of
@@ -30,6 +30,7 @@ CANDIDATES = 50
 NEIGHBOURS = 10
 QUERIES = 300
 ROUNDS = 3
+FORKS = 100
 SCHEMA = {
     "defaults": {},
     "keys": {"words": {"sparse_vector": {"sparse_vector_index": {"enabled": True, "config": {}}}}},
@@ -88,6 +89,7 @@ def main() -> None:
         path = _filled(http, dataset, model)
         cost.wait_until_idle(server.pid, timeout_s=600)
         found = _measure(http, server, f"{path}/search", kinds)
+        found["fork of all"] = _forked(http, server, path)
     for name, (ms, cpu_ms) in found.items():
         print(f"{name:28} p50 {ms:6.2f} ms   CPU {cpu_ms:6.2f} ms")
     parts = [found[name] for name in ("dense", "sparse")]
@@ -135,6 +137,16 @@ def _measure(
                 times[name].append(1000 * (time.perf_counter() - began_s))
             cpu[name].append(1000 * (cost.cpu_s(cost.family(server.pid)) - before_s) / len(bodies))
     return {name: (statistics.median(times[name]), statistics.median(cpu[name])) for name in kinds}
+
+
+def _forked(http: httpx.Client, server: Server, path: str) -> tuple[float, float]:
+    times: list[float] = []
+    before_s = cost.cpu_s(cost.family(server.pid))
+    for number in range(FORKS):
+        began_s = time.perf_counter()
+        http.post(f"{path}/fork", json={"new_name": f"fork-{number}"}).raise_for_status()
+        times.append(1000 * (time.perf_counter() - began_s))
+    return statistics.median(times), 1000 * (cost.cpu_s(cost.family(server.pid)) - before_s) / FORKS
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ WIRE: Final[dict[type[errors.PolychromeError], Wire]] = {
     errors.Gone: Wire(404, "NotFoundError"),
     BodyTimeout: Wire(408, closes=True),
     errors.AlreadyExists: Wire(409),
+    errors.Attached: Wire(409),
     errors.ConditionalWriteConflict: Wire(409, "ConditionalWriteConflictError"),
     errors.StaleRead: Wire(412, "StaleReadError"),
     errors.BodyTooLarge: Wire(413, closes=True),

@@ -27,7 +27,6 @@ _REASONS: Final = {
     422: "The body has the wrong shape",
     429: "The log is full; try again after Retry-After seconds",
     500: "A fault of the server",
-    501: "Not available in this build",
     503: "Something the server needs is away; nothing was done",
     504: "The deadline passed",
 }
@@ -106,9 +105,9 @@ def _collections() -> list[Operation]:
 def _records() -> list[Operation]:
     nothing, full = ref("Nothing"), (404, 429)
     return [
-        Operation("post", _COLLECTION + "/add", "collection_add", nothing, "Add", 201, failures=(*full, 501)),
-        Operation("post", _COLLECTION + "/update", "collection_update", nothing, "Update", failures=(*full, 501)),
-        Operation("post", _COLLECTION + "/upsert", "collection_upsert", nothing, "Upsert", failures=(*full, 501)),
+        Operation("post", _COLLECTION + "/add", "collection_add", nothing, "Add", 201, failures=full),
+        Operation("post", _COLLECTION + "/update", "collection_update", nothing, "Update", failures=full),
+        Operation("post", _COLLECTION + "/upsert", "collection_upsert", nothing, "Upsert", failures=full),
         Operation("post", _COLLECTION + "/delete", "collection_delete", ref("Deleted"), "Delete", failures=full),
         Operation(
             "get",
@@ -120,7 +119,7 @@ def _records() -> list[Operation]:
         ),
         Operation("post", _COLLECTION + "/get", "collection_get", ref("GetAnswer"), "Get", failures=(404,)),
         Operation("post", _COLLECTION + "/query", "collection_query", ref("QueryAnswer"), "Query", failures=(404,)),
-        Operation("post", _COLLECTION + "/search", "collection_search", None, "Search", failures=(404,)),
+        Operation("post", _COLLECTION + "/search", "collection_search", ref("SearchAnswer"), "Search", failures=(404,)),
     ]
 
 
@@ -135,7 +134,7 @@ def _transactions() -> list[Operation]:
             "conditional_commit",
             committed,
             "ConditionalCommit",
-            failures=(404, 409, 429, 501),
+            failures=(404, 409, 429),
         ),
     ]
 
@@ -198,8 +197,6 @@ def _responses(operation: Operation) -> dict[str, Any]:
     if operation.answer is not None:
         responses[str(operation.status)] = {"description": "Done", "content": _json(operation.answer)}
     statuses = {*_ALWAYS, *operation.failures, *(_WITH_BODY if operation.body else ())}
-    if operation.answer is None:
-        statuses.add(501)
     for status in sorted(statuses):
         responses[str(status)] = {"description": _REASONS[status], "content": _json(ref("Error"))}
     if operation.id == "create_collection":

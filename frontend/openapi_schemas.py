@@ -203,6 +203,9 @@ def _answers() -> dict[str, JsonSchema]:
         "Database": an_object({"id": UUID, "name": TEXT, "tenant": TEXT}),
         "Collection": _collection(),
         "Deleted": an_object({"deleted": COUNT}),
+        "SearchAnswer": an_object(
+            {name: array({}) for name in ("ids", "documents", "embeddings", "metadatas", "scores", "select")}
+        ),
         "ForkCount": an_object({"count": COUNT}),
         "GetAnswer": an_object(get | {"explain": array(_explanation())}, tuple(get)),
         "ConditionalGetAnswer": an_object(

@@ -12,7 +12,6 @@ from tests.outside.paths import CONTRACT
 
 pytestmark = pytest.mark.skipif(not CONTRACT.exists(), reason=REASON_ABSENT)
 
-DERIVED_SKIPPED = frozenset({"fork"})
 SKIPPED_AREAS = frozenset({"local_only", "local_quirks", "reset_disabled"})
 
 
@@ -28,7 +27,7 @@ def test_answers_as_chroma_did_with_reset_and_cors_switched_on(cors_client: http
     assert not differences, explain(case, differences)
 
 
-@pytest.mark.parametrize("case", cases("cases_derived.jsonl", DERIVED_SKIPPED))
+@pytest.mark.parametrize("case", cases("cases_derived.jsonl"))
 def test_answers_as_the_hosted_service_is_said_to(plain_client: httpx.Client, case: Case) -> None:
     differences = load_run_case()(plain_client, case)
     assert not differences, explain(case, differences)
