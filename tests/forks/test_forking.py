@@ -83,6 +83,20 @@ async def test_a_fork_made_during_a_rebuild_has_the_layout_of_before(shop, famil
     assert await everything(shop) == shop.model
 
 
+async def test_a_fork_can_get_more_shards_than_its_origin(shop, family):
+    rng = random.Random(16)
+    await churn(shop, rng, 3)
+    await compact_all(shop, shop.collection.layout)
+    fork = await family.fork(shop, "fork")
+    await churn(fork, rng, 1)
+    await want(fork, 3)
+    await rebuild(fork)
+    await family.collect()
+    assert fork.collection.layout == Layout(1, 3)
+    assert await everything(fork) == fork.model
+    assert await everything(shop) == shop.model
+
+
 async def test_the_name_is_taken(shop, family):
     with pytest.raises(AlreadyExists, match=r"Collection \[shop\] already exists"):
         await family.fork(shop, "shop")
@@ -199,8 +213,9 @@ class Between:
         return created
 
 
+@pytest.mark.parametrize("trimmed", [False, True])
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_fork_begins_anew_when_its_origin_is_compacted_in_the_middle(shop, family, when):
+async def test_a_fork_begins_anew_when_its_origin_is_compacted_in_the_middle(shop, family, when, trimmed):
     rng = random.Random(10)
     await churn(shop, rng, 2)
     await compact_all(shop, shop.collection.layout)
@@ -208,8 +223,8 @@ async def test_a_fork_begins_anew_when_its_origin_is_compacted_in_the_middle(sho
 
     async def compact_and_collect():
         assert await shop.compactor().compact(shop.collection.id, 0) is Ending.PUBLISHED
-        [state] = await shop.log.states([(shop.collection.id, 0)])
-        await shop.log.trim(shop.collection.id, 0, state.pointer)
+        if trimmed:
+            await trim(shop)
         await family.collect()
 
     objects = Between(shop.objects, **{when: compact_and_collect})
@@ -217,6 +232,39 @@ async def test_a_fork_begins_anew_when_its_origin_is_compacted_in_the_middle(sho
     await family.collect()
     assert await family.forking.count(fork.collection) == 1
     assert await everything(fork) == fork.model
+
+
+async def trim(shop):
+    [state] = await shop.log.states([(shop.collection.id, 0)])
+    await shop.log.trim(shop.collection.id, 0, state.pointer)
+
+
+@pytest.mark.parametrize("written_behind", [False, True])
+async def test_a_fork_begins_anew_when_the_tail_is_trimmed_while_it_is_copied(
+    shop, family, monkeypatch, written_behind
+):
+    rng = random.Random(15)
+    await churn(shop, rng, 4)
+    monkeypatch.setattr("frontend.forking.PAGE_BYTES", 1)
+
+    class Trims:
+        reads = 0
+
+        def __getattr__(self, name):
+            return getattr(shop.log, name)
+
+        async def read(self, *args):
+            self.reads += 1
+            if self.reads == 2:
+                await compact_all(shop, shop.collection.layout)
+                await trim(shop)
+                if written_behind:
+                    await churn(shop, rng, 1)
+            return await shop.log.read(*args)
+
+    log = Trims()
+    forked = await family.forker(log=log).fork(await family.db(), shop.collection.id, "fork")
+    assert await everything(dataclasses.replace(shop, collection=forked)) == shop.model
 
 
 async def test_a_fork_that_waits_is_not_collected_from_under_its_maker(shop, family):
