@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
+import dataclasses
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,7 @@ import msgspec
 import orjson
 
 from frontend.configuration import VectorSettings
+from frontend.forking import Forker
 from frontend.metadata_values import read_metadatas
 from frontend.schema import indexing_of, reconciled
 from frontend.schema_shape import given_schema
@@ -20,7 +24,13 @@ from frontend.search_requests import check_indexes, searches_of
 from frontend.search_validation import check_search, read_search
 from frontend.searching import search_body
 from frontend.workers import Workers
+from shared.catalog import Catalog, Database, NewCollection
 from shared.catalog import Collection as Row
+from shared.catalog.forking import Forking
+from shared.catalog.rows import new_row
+from shared.catalog.slots import Slots
+from shared.clock import SystemClock
+from shared.log.forks import Forks
 from shared.model import Op, Space
 from shared.placement import Layout
 from shared.redis.keys import Keys
@@ -66,6 +76,21 @@ class Searched:
     row: Row
     model: Model
     workers: DirectWorkers
+    keys: Keys
+
+    async def fork(self) -> Searched:
+        """By the frontend's own code; the same worker serves it."""
+        world, place = self.world, Database("", "db", "", "")
+        catalog = Catalog(world.redis, self.keys)
+        fixed = {"space": self.model.space, "shards": world.shards, "ef_construction": 100, "max_neighbors": 16}
+        new = NewCollection(world.collection, None, {}, self.row.schema, fixed)
+        await Slots(world.redis, self.keys).collections("db", "create", new.name, world.collection, new_row(new))
+        forking, forks = Forking(world.redis, self.keys, catalog), Forks(world.redis, self.keys)
+        forker = Forker(catalog, forking, forks, world.log, world.objects, SystemClock(), 256, "test")
+        forked = await forker.fork(place, world.collection, f"fork {uuid.uuid4()}")
+        apart = dataclasses.replace(world, collection=forked.id, state=dict(world.state), states=dict(world.states))
+        row, model = dataclasses.replace(self.row, id=forked.id), copy.deepcopy(self.model)
+        return Searched(apart, row, model, self.workers, self.keys)
 
     async def write(self, op: Op, rows: Sequence[Written]) -> None:
         if not rows:
@@ -101,4 +126,4 @@ async def open_searched(
         url, keys, directory, shards=shards, space=Space(space), indexing=indexing_of(schema)
     ) as world:
         row = new_collection(id=world.collection, schema=schema, dimension=dimension, layout=Layout(0, shards))
-        yield Searched(world, row, Model(world.collection, "", space, None), DirectWorkers(world.worker))
+        yield Searched(world, row, Model(world.collection, "", space, None), DirectWorkers(world.worker), keys)

@@ -84,6 +84,29 @@ async def test_searches_answer_as_the_reference_does(
         await assert_answers(searched, [generate.search() for _ in range(12)])
 
 
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("seed", [7, 8])
+async def test_searches_of_forks_answer_as_the_reference_does(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path, seed: int, shards: int
+) -> None:
+    generate = Generator(seed, 30)
+    async with open_searched(valkey_server.url, keys, tmp_path, shards=shards) as searched:
+        await searched.write(Op.ADD, generate.rows(30))
+        family = [searched]
+        for _ in range(3):
+            if generate.random.random() < 0.7:
+                await generate.random.choice(family).world.compact()
+            await disturb(family[-1], generate)
+            family.append(await generate.random.choice(family).fork())
+            for member in family:
+                await disturb(member, generate)
+                await assert_answers(member, [generate.search() for _ in range(6)])
+        for member in family:
+            await member.world.compact()
+            await member.world.settled()
+            await assert_answers(member, [generate.search() for _ in range(6)])
+
+
 class WritingMeanwhile(DirectWorkers):
     """Somebody else writes after the first `quiet` calls of a search."""
 
