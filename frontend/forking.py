@@ -154,7 +154,11 @@ class Forker:
 
 
 def _check_chain(read: ShardRead, last: str, covers: int) -> None:
-    """Raises _MovedOn when entries were trimmed that were not read yet. `last` is the id of the last one that was."""
+    """Raises _MovedOn when entries were trimmed that were not read yet, or the shard is none of the origin's any more
+    (its stream went then). `last` is the id of the last one that was read.
+    """
+    if not read.state.serves:
+        raise _MovedOn
     if read.entries:
         before = read.entries[0].previous
         joined = before == last if last != FIRST_ID else position_of(before) < covers
