@@ -34,10 +34,11 @@ class GivenKnn:
 
 @dataclass(frozen=True, slots=True)
 class GivenRank:
-    """An expression; the places in it are those of `knns`."""
+    """An expression; the places in it are those of `knns`. `nodes`: how many operators it has, in all."""
 
     expression: Expression
     knns: tuple[GivenKnn, ...]
+    nodes: int
 
 
 class _KnnBody(msgspec.Struct):
@@ -53,7 +54,12 @@ def read_rank(tree: Any) -> GivenRank:
     """Raises WrongShape, and MalformedBody for what is not an object with exactly one operator."""
     knns: list[GivenKnn] = []
     expression = _read(tree, 0, knns)
-    return GivenRank(expression, tuple(knns))
+    return GivenRank(expression, tuple(knns), _nodes(expression))
+
+
+def _nodes(expression: Expression) -> int:
+    operands = expression.operands if isinstance(expression, Combination) else ()
+    return 1 + sum(map(_nodes, operands))
 
 
 def _read(tree: Any, depth: int, knns: list[GivenKnn]) -> Expression:

@@ -182,7 +182,7 @@ async def search(request: Request) -> Answer:
     can_embed = bool(request.shell.embedders)
     body = await read_body(request, lambda tree: read_search(tree, can_embed=can_embed))
     shell, collection = request.shell, await collection_of(request)
-    check_search(body.searches)
+    await off_loop(request.body_bytes, check_search, body.searches)
     embedded = await with_query_vectors(shell, collection, body)
     return answer_bytes(
         await read_collection(

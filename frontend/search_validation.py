@@ -28,6 +28,14 @@ U32 = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]
 
 FACET_VALUES_DEFAULT: Final = 10
 
+# A request costs what its parts cost, and a few bytes are a part. All payloads together:
+SEARCHES_MAX: Final = 256
+KNNS_MAX: Final = 1024
+NODES_MAX: Final = 16_384
+"""Operators of rank expressions, `$val` and `$knn` included."""
+FIELDS_MAX: Final = 64
+"""To sort by, to count, to group by; of each search."""
+
 TEXT_REFUSED: Final = "rank: $knn: expected a vector"
 
 
@@ -152,7 +160,10 @@ def _read_aggregate(given: Mapping[str, _Aggregate] | None) -> tuple[str, _Aggre
 
 
 def check_search(searches: Sequence[SearchPayload]) -> None:
-    """The rules for single fields, of all payloads; then those for a payload as a whole. Raises InvalidArgument."""
+    """The limits; the rules for single fields, of all payloads; then those for a payload as a whole. Raises
+    InvalidArgument.
+    """
+    refuse_fields({"searches": _size_problem(searches)})
     refuse_fields(
         {
             f"searches[{index}].{field}": problem
@@ -174,6 +185,17 @@ def check_search(searches: Sequence[SearchPayload]) -> None:
     )
 
 
+def _size_problem(searches: Sequence[SearchPayload]) -> str | None:
+    ranks = [payload.rank for payload in searches if payload.rank is not None]
+    if len(searches) > SEARCHES_MAX:
+        return f"a request has at most {SEARCHES_MAX} searches"
+    if sum(len(rank.knns) for rank in ranks) > KNNS_MAX:
+        return f"a request has at most {KNNS_MAX} $knn"
+    if sum(rank.nodes for rank in ranks) > NODES_MAX:
+        return f"the rank expressions of a request have at most {NODES_MAX} operators"
+    return None
+
+
 def _rank_problem(payload: SearchPayload) -> str | None:
     for knn in payload.knns:
         problem = knn.query.problem() if isinstance(knn.query, SparseVector) else None
@@ -193,6 +215,8 @@ def _group_problem(payload: SearchPayload) -> str | None:
         return "group_by keys must be metadata fields (cannot use #score, #document, #embedding, or #metadata)"
     if not aggregate.keys:
         return "aggregate keys must not be empty"
+    if max(len(keys), len(aggregate.keys)) > FIELDS_MAX:
+        return f"group_by has at most {FIELDS_MAX} keys"
     if aggregate.k == 0:
         return "aggregate k must be greater than 0"
     if any(key.startswith("#") and key != SCORE for key in aggregate.keys):
@@ -201,6 +225,8 @@ def _group_problem(payload: SearchPayload) -> str | None:
 
 
 def _field_problem(what: str, keys: Sequence[str]) -> str | None:
+    if len(keys) > FIELDS_MAX:
+        return f"{what} has at most {FIELDS_MAX} keys"
     if any(not key or key[0] in "#$" for key in keys):
         return f"{what} keys must be metadata fields"
     return None

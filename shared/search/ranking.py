@@ -114,15 +114,15 @@ def _evaluate(expression: Expression, candidates: _Candidates) -> _Values:
 
 def _operate(combination: Combination, candidates: _Candidates) -> _Values:
     operator = combination.operator
-    operands = [_evaluate(operand, candidates) for operand in combination.operands]
+    # One after the other: columns of all operands at once could be more than fits into memory.
+    operands = (_evaluate(operand, candidates) for operand in combination.operands)
     apply = _UNARY.get(operator)
     if apply is not None:
         (only,) = operands
         return _Values(only.support, apply(only.values), None if only.default is None else apply(only.default))
-    if operator in _NEUTRAL:
-        operands.insert(0, candidates.constant(_NEUTRAL[operator]))
+    first = candidates.constant(_NEUTRAL[operator]) if operator in _NEUTRAL else next(operands)
     function = _BINARY[operator]
-    return reduce(lambda left, right: _merged(function, left, right), operands)
+    return reduce(lambda left, right: _merged(function, left, right), operands, first)
 
 
 def _merged(function: Callable[[Any, Any], Any], left: _Values, right: _Values) -> _Values:

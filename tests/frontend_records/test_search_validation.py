@@ -166,3 +166,23 @@ def test_a_bad_sparse_query_names_its_search() -> None:
     with pytest.raises(InvalidArgument) as caught:
         check_search(searches)
     assert caught.value.message.startswith("Validation error: searches[1].rank: Invalid sparse vector in KNN query: ")
+
+
+@pytest.mark.parametrize(
+    ("searches", "problem"),
+    [
+        ([{}] * 257, "searches: a request has at most 256 searches"),
+        ([{"rank": {"$sum": [KNN] * 600}}] * 2, "searches: a request has at most 1024 $knn"),
+        ([{"rank": {"$sum": [{"$val": 1}] * 9000}}] * 2, "searches: the rank expressions of a request have at most"),
+        ([{"facets": {"keys": ["k"] * 65}}], r"searches\[0\].facets: facets has at most 64 keys"),
+        ([{"order_by": [{"key": "k"}] * 65}], r"searches\[0\].order_by: order_by has at most 64 keys"),
+    ],
+)
+def test_a_request_that_would_cost_far_more_than_it_weighs_is_refused(searches: Any, problem: str) -> None:
+    with pytest.raises(InvalidArgument, match=problem.replace("$", r"\$")):
+        check_search(read_search({"searches": searches}).searches)
+
+
+def test_as_much_as_a_request_may_have_is_accepted() -> None:
+    check_search(read_search({"searches": [{"rank": {"$sum": [KNN] * 4}}] * 256}).searches)
+    check_search(read(rank={"$sum": [{"$val": 1}] * 16_383}))
