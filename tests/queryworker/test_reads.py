@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from shared.errors import InvalidArgument, StaleRead
+from shared.indexing import Indexing
 from shared.model import Include, Op, ReadLevel, Space
 from shared.redis.keys import Keys
 from shared.rpc import messages
@@ -71,6 +72,25 @@ async def test_random_writes_and_compactions_read_as_a_dict_would(
             if random_.random() < 0.3:
                 await world.settled()
                 await _assert_all_reads(world, random_, space)
+
+
+async def test_a_type_that_is_not_indexed_is_found_neither_before_nor_after_a_compaction(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    """A filter by an integer is allowed as long as those are indexed, whatever floats are."""
+    indexing = Indexing(keys={"n": {"float": False}})
+    async with open_world(valkey_server.url, keys, tmp_path, indexing=indexing) as world:
+        one = _vector(random.Random(6))
+        await world.write(
+            [Operation(Op.ADD, "int", one, None, {"n": 1}), Operation(Op.ADD, "float", one, None, {"n": 1.0})]
+        )
+        for _ in range(2):
+            for compare, expected in ((Compare.EQ, ["int"]), (Compare.NE, ["float"])):
+                chosen = messages.Selection(where=MetadataCompare("n", compare, 1))
+                answer = await world.worker.get(get_request(world, chosen))
+                assert answer.columns.ids == expected
+            await world.compact()
+            await world.settled()
 
 
 async def test_every_position_since_the_manifest_can_be_read_and_no_older_one(
