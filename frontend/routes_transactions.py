@@ -28,6 +28,7 @@ from frontend.writes import prepare
 from shared.catalog import Collection
 from shared.errors import InvalidArgument
 from shared.include import Wanted
+from shared.limits import READ_IDS_MAX
 from shared.model import Op
 
 Token = Annotated[int, msgspec.Meta(ge=0, le=I64_MAX)]
@@ -118,6 +119,8 @@ def _read_commit(tree: Any, can_embed: bool) -> tuple[ConditionalCommit, list[Wr
 def _check_commit(body: ConditionalCommit) -> None:
     if body.read_ids and body.read_token is None:
         raise InvalidArgument("read_ids without a read_token: nothing says when they were read")
+    if len(body.read_ids) > READ_IDS_MAX:
+        raise InvalidArgument(f"A conditional commit depends on {READ_IDS_MAX} ids at most, got {len(body.read_ids)}")
     if "" in body.read_ids:
         raise InvalidArgument("Empty ID, ID must have at least one character")
 

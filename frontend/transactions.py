@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
+from prometheus_client import Counter
 
 from frontend.group_commit import Operations, joined
 from frontend.offload import off_loop
@@ -40,8 +41,11 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
+COMMITS = Counter("polychrome_frontend_conditional_commits_total", "Conditional commits, by outcome", ["outcome"])
+PROOFS = Counter("polychrome_frontend_commit_proofs_total", "Commits that the log alone could not decide about")
+
 PROOFS_MAX: Final = 100
-"""How often a commit goes back to the workers because others wrote in between something that looks like its ids."""
+"""How often a commit goes back to the workers because others wrote in between what may have changed its ids."""
 
 
 async def read_as_of(
@@ -87,10 +91,14 @@ async def commit(
         try:
             appended = await _commit(shell, collection, operations, token, read_ids, request_id)
             break
+        except ConditionalWriteConflict:
+            COMMITS.labels("conflict").inc()
+            raise
         except StaleGeneration:
             if attempt == STALE_ROWS_MAX:
                 raise
             collection = await shell.rows.refresh(collection)
+    COMMITS.labels("committed").inc()
     for op, count in Multiset(each.op for each in operations for _ in each.ids).items():
         written(op).inc(count)
     return appended
@@ -124,6 +132,7 @@ async def _commit(
             raise wrong_width(error.expected, width or 0) from None
         except Undecided as undecided:
             assert token is not None
+            PROOFS.inc()
             reads = {**reads, **await _proven(shell.workers, collection.id, token, reads, undecided.shards)}
         else:
             shell.dirty.add(collection.id, parts)

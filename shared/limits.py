@@ -14,7 +14,7 @@ ENTRY_BYTES_TARGET: Final = 4 * 1024 * 1024
 """A batch whose payload is larger is cut into several log entries of about this size."""
 
 GRAPH_ROWS_MIN: Final = 2048
-"""A segment with fewer rows carries neither graph nor text index: scanning it exactly is as fast and finds everything."""
+"""A segment with fewer rows carries neither graph nor text index: scanning it exactly is as fast, and finds all."""
 
 GRAPH_NEIGHBORS_MIN: Final = 2
 GRAPH_NEIGHBORS_MAX: Final = 256
@@ -38,6 +38,9 @@ BACKLOG_BYTES_MAX: Final = 2 * 1024 * 1024 * 1024
 
 REQUEST_ID_TTL_S: Final = 600
 """How long the append script remembers a request id."""
+
+READ_IDS_MAX: Final = 100_000
+"""How many ids a conditional commit may have read: the server of the log takes no million of arguments."""
 
 SHARDS_MAX: Final = 256
 

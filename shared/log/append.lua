@@ -59,23 +59,49 @@ while at <= #ARGV do
   at = at + 2 + 3 * entries
 end
 
--- Whether the ids may have been written from a position on: the stream was compacted so far, or an entry has the bytes of one.
--- Payloads hold ids as they are. What would take long is in doubt.
-local LOOKED_AT_MAX = 64 * 1024 * 1024
+-- The ids of the operations in a payload, an Arrow IPC stream (`shared.log.batch`): a message with the schema, then one with the
+-- batch. Its metadata is a flatbuffer that says where in its body each column's buffers are; the ids' offsets are buffer 5,
+-- their bytes buffer 6.
+local OFFSETS, BYTES = 5, 6
+local function ids_of(payload, count)
+  local function number(format, at) return (struct.unpack('<' .. format, payload, at)) end
+  local function follow(at) return at + number('I4', at) end
+  local function field(at, slot) return at + number('I2', at - number('i4', at) + 4 + 2 * slot) end
+  local message = 9 + number('I4', 5)
+  local body = message + 8 + number('I4', message + 4)
+  local batch = follow(field(follow(message + 8), 2))
+  local buffers = follow(field(batch, 2)) + 4
+  local offsets = body + number('I4', buffers + 16 * OFFSETS)
+  local bytes = body + number('I4', buffers + 16 * BYTES)
+  local ids, start = {}, number('I4', offsets)
+  for i = 1, count do
+    local stop = number('I4', offsets + 4 * i)
+    ids[i] = string.sub(payload, bytes + start, bytes + stop - 1)
+    start = stop
+  end
+  return ids
+end
+
+-- Whether ids may have been written from a position on: the stream was compacted beyond it, or an operation names one of them.
+-- What would take long is in doubt.
+local LOOKED_AT_MAX = 10000
 local function in_doubt(stream, shard, since, from, to)
   local pointer = redis.call('HGET', KEYS[1], 'm:' .. shard)
   if pointer and cjson.decode(pointer).covers > since then return true end
-  local length, looked_at = 0, 0
-  for i = from, to do length = length + #ARGV[i] end
+  local asked, looked_at = nil, 0
   local start = string.format('%d-0', since)
   while true do
     local some = redis.call('XRANGE', stream, start, '+', 'COUNT', 4)
     for _, entry in ipairs(some) do
-      local payload = entry[2][#entry[2]]
-      looked_at = looked_at + #payload * length
+      local count = tonumber(entry[2][10])
+      looked_at = looked_at + count
       if looked_at > LOOKED_AT_MAX then return true end
-      for i = from, to do
-        if string.find(payload, ARGV[i], 1, true) then return true end
+      if not asked then
+        asked = {}
+        for i = from, to do asked[ARGV[i]] = true end
+      end
+      for _, id in ipairs(ids_of(entry[2][14], count)) do
+        if asked[id] then return true end
       end
     end
     if #some < 4 then return false end

@@ -14,6 +14,7 @@ from frontend.app import build_app
 from frontend.config import FrontendConfig
 from frontend.http_server import open_http_server
 from shared.errors import ConditionalWriteConflict, Gone, StaleGeneration, StaleRead
+from shared.limits import READ_IDS_MAX
 from shared.log.condition import CONFLICT, Condition, IdsRead, Undecided
 from shared.placement import Layout, shard_of
 from tests.frontend_records.fakes import COLLECTION_ID, FakeWorkers, Row, new_collection, new_shell
@@ -231,6 +232,7 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"operations": [upsert_of("a")], "read_ids": ["a"]}, 400, "read_token"),
     ({"operations": [upsert_of("a")], "read_ids": [""], "read_token": 1}, 400, "Empty ID"),
     ({"operations": [upsert_of("a")], "read_ids": None}, 422, "read_ids"),
+    ({"operations": [upsert_of("a")], "read_ids": ["a"] * (READ_IDS_MAX + 1), "read_token": 1}, 400, "100000 ids"),
 ]
 
 

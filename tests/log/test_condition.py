@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from shared.catalog import Catalog, Collection, Database
 from shared.errors import ConditionalWriteConflict, Gone, StaleGeneration
-from shared.log.batch import build_batch, split_batch
+from shared.log.batch import _encode, build_batch, split_batch
 from shared.log.condition import Condition, IdsRead, Undecided
 from shared.log.lifecycle import Lifecycle
 from shared.log.log import Appended, Log
@@ -82,12 +82,34 @@ async def test_the_log_is_looked_at_from_where_the_ids_are_known_on(
 ) -> None:
     collection = await make_collection(catalog, database)
     before = await append(log, collection, ["pear"])
-    looked_alike = await append(log, collection, ["a pear tree"])
+    again = await append(log, collection, ["pear"])
     with pytest.raises(Undecided):
         await commit(log, collection, ["x"], having_read(collection, ["pear"], before.head))
-    await commit(log, collection, ["x"], having_read(collection, ["pear"], before.head, looked_alike.head))
+    await commit(log, collection, ["x"], having_read(collection, ["pear"], before.head, again.head))
     with pytest.raises(Undecided):  # the commit before was just there
-        await commit(log, collection, ["y"], having_read(collection, ["x"], before.head, looked_alike.head))
+        await commit(log, collection, ["y"], having_read(collection, ["x"], before.head, again.head))
+
+
+async def test_the_log_names_exactly_the_ids_that_were_written(catalog: Catalog, database: Database, log: Log) -> None:
+    """Whatever else stands in the entries, and however they were cut."""
+    collection = await make_collection(catalog, database)
+    before = await append(log, collection, ["before"])
+    random.seed(5)
+    names = ["".join(random.choices("aä\0😀b ", k=random.randint(1, 6))) for _ in range(600)]
+    written, others = sorted(set(names[:300])), sorted(set(names[300:]) - set(names[:300]))
+    whole = build_batch(
+        np.array(random.choices(list(Op), k=len(written)), np.uint8),
+        written,
+        np.ones((len(written) // 2, 2), np.float32),
+        np.arange(len(written) // 2),
+        others[: len(written)] + [None] * (len(written) - len(others)),
+    )
+    parts = {0: [_encode(whole.slice(start, 100)) for start in range(0, len(written), 100)]}
+    await log.append(collection.id, "batch", parts, len(written), dimension=2, generation=None)
+    await commit(log, collection, ["x"], having_read(collection, others, before.head))
+    for id_ in written[::7]:
+        with pytest.raises(Undecided):
+            await commit(log, collection, ["x"], having_read(collection, [*others, id_], before.head))
 
 
 async def test_what_a_manifest_covers_the_log_does_not_tell(catalog: Catalog, database: Database, log: Log) -> None:
@@ -101,13 +123,13 @@ async def test_what_a_manifest_covers_the_log_does_not_tell(catalog: Catalog, da
     await commit(log, collection, ["x"], having_read(collection, ["apple"], before.head, after.head))
 
 
-async def test_many_bytes_or_many_ids_are_not_looked_at(catalog: Catalog, database: Database, log: Log) -> None:
+async def test_many_operations_are_not_looked_at(catalog: Catalog, database: Database, log: Log) -> None:
     collection = await make_collection(catalog, database)
     before = await append(log, collection, ["apple"])
-    await append(log, collection, [f"pear {i}" for i in range(3000)])
-    ids = [f"no such fruit in the basket {i}" for i in range(3000)]
+    many = await append(log, collection, [f"pear {i}" for i in range(10_001)])
     with pytest.raises(Undecided):
-        await commit(log, collection, ["x"], having_read(collection, ids, before.head))
+        await commit(log, collection, ["x"], having_read(collection, ["plum"], before.head))
+    await commit(log, collection, ["x"], having_read(collection, ["plum"], before.head, many.head))
 
 
 async def test_a_token_from_before_a_restoration_or_beyond_the_head_is_a_conflict(

@@ -82,12 +82,12 @@ class DirectCall(Call):
         self.outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     def answer(self, payload: bytes) -> None:
-        if not self.done:
+        if not self.done and not self.outcome.cancelled():
             self.done = True
             self.outcome.set_result(payload)
 
     def fail(self, error: BaseException) -> None:
-        if not self.done:
+        if not self.done and not self.outcome.cancelled():
             self.done = True
             self.outcome.set_exception(error)
 

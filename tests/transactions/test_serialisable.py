@@ -35,7 +35,7 @@ from tests.redis_server import RedisServer
 from tests.search.collection import DirectWorkers
 
 IDS = [f"apple {i}" for i in range(4)] + list("abc")
-"""The short ones look like many other things."""
+"""The short ones are part of much else that is written."""
 
 State = dict[str, str]
 """Id -> document."""
