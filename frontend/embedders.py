@@ -26,6 +26,9 @@ NO_FUNCTION: Final = (
     "The collection names no embedding function and the server has no default one; send embeddings with the request"
 )
 
+TEXTS_MAX: Final = 100_000
+"""Of one request. A body has room for ten million short ones, whose vectors would fill the memory."""
+
 TEXTS = Counter("polychrome_frontend_texts_embedded_total", "Texts embedded for clients", ["function"])
 FAILURES = Counter("polychrome_frontend_embedding_failures_total", "Embeddings that failed", ["function", "code"])
 SECONDS = Histogram(
@@ -72,6 +75,8 @@ class Embedders:
         name = self.chosen(collection.configuration.get("embedding_function"))
         if not texts:
             return np.empty((0, 0), np.float32)
+        if len(texts) > TEXTS_MAX:
+            raise InvalidArgument(f"At most {TEXTS_MAX} texts of a request are embedded, not {len(texts)}")
         began_s = time.perf_counter()
         try:
             async with asyncio.timeout(self._timeout_s):

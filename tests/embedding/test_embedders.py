@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frontend.embedders import Embedders
+from frontend.embedders import TEXTS_MAX, Embedders
 from frontend.embeddings import Floats
 from frontend.errors import EmbeddingFailed
 from shared.catalog import Collection
@@ -90,3 +90,11 @@ async def test_it_takes_no_longer_than_allowed() -> None:
 
     with pytest.raises(DeadlineExceeded, match="1 texts were not embedded"):
         await Embedders({"far": Stuck()}, "far", timeout_s=0.01).embed(collection_of(None), ["a"])
+
+
+async def test_more_texts_than_a_request_may_have_reach_no_function() -> None:
+    far = Lengths("large")
+    embedders = Embedders({"far": far}, "far", timeout_s=10)
+    with pytest.raises(InvalidArgument, match="At most 100000 texts"):
+        await embedders.embed(collection_of(None), ["a"] * (TEXTS_MAX + 1))
+    assert not far.asked
