@@ -148,24 +148,22 @@ class Forker:
             if entries and not await self._forks.copy(fork_id, number, entries, last):
                 raise Unavailable(f"the fork {fork_id} is being made by somebody else")
             operations += sum(entry.count for entry in entries)
+            after = last = entries[-1].id if entries else last
             if read.complete or len(entries) < len(read.entries):
-                return operations
-            after = last = entries[-1].id
+                break
+        # The stream may have been trimmed, or dropped with its layout: this was its end when the fork began.
+        if position_of(last) != origin.written[number]:
+            raise _MovedOn
+        return operations
 
 
 def _check_chain(read: ShardRead, last: str, covers: int) -> None:
-    """Raises _MovedOn when entries were trimmed that were not read yet, or the shard is none of the origin's any more
-    (its stream went then). `last` is the id of the last one that was read.
-    """
-    if not read.state.serves:
-        raise _MovedOn
+    """Raises _MovedOn when entries are gone that were not read yet. `last` is the id of the last one that was."""
     if read.entries:
         before = read.entries[0].previous
         joined = before == last if last != FIRST_ID else position_of(before) < covers
         if not joined:
             raise _MovedOn
-    elif read.complete and position_of(read.state.tail) >= max(covers, position_of(last) + 1):
-        raise _MovedOn
 
 
 def _like(origin: Collection, name: str) -> NewCollection:
