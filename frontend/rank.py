@@ -13,7 +13,7 @@ from frontend.embeddings import read_embeddings
 from frontend.sparse import SparseVector, read_sparse
 from shared.errors import MalformedBody
 from shared.limits import U32_MAX
-from shared.search.expression import Combination, Constant, Expression, KnnValue, Operator
+from shared.search.expression import Combination, Constant, Expression, KnnValue, Operator, node_count
 from shared.search.model import EMBEDDING
 
 U32 = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]
@@ -54,12 +54,7 @@ def read_rank(tree: Any) -> GivenRank:
     """Raises WrongShape, and MalformedBody for what is not an object with exactly one operator."""
     knns: list[GivenKnn] = []
     expression = _read(tree, 0, knns)
-    return GivenRank(expression, tuple(knns), _nodes(expression))
-
-
-def _nodes(expression: Expression) -> int:
-    operands = expression.operands if isinstance(expression, Combination) else ()
-    return 1 + sum(map(_nodes, operands))
+    return GivenRank(expression, tuple(knns), node_count(expression))
 
 
 def _read(tree: Any, depth: int, knns: list[GivenKnn]) -> Expression:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from frontend.merge import merge_get, page_of, positions
 from frontend.offload import off_loop
@@ -25,8 +26,10 @@ from shared.rpc.search_messages import (
     NearestRequest,
     NearestResponse,
     OrderedRequest,
+    OrderedResponse,
     SearchRequest,
     TallyRequest,
+    TallyResponse,
     Value,
 )
 from shared.search.body import encode_searches
@@ -35,13 +38,18 @@ from shared.search.model import Knn, OrderKey, Search, Searches
 from shared.search.ordering import sorted_places
 from shared.search.ranking import Neighbours, nearest_of
 from shared.search.run import SearchAnswer, run
-from shared.search.source import Frequencies, Positions, Tally, WantedColumns
+from shared.search.source import Arguments, Frequencies, Positions, Result, Tally, WantedColumns
 from shared.sparse import Indices
 from shared.where import Where
 
 if TYPE_CHECKING:
     from frontend.workers import Workers
     from shared.catalog import Collection
+
+
+KNN_BYTES: Final = 1024
+VALUE_BYTES: Final = 64
+"""What merging what was found for a `$knn` takes, or one value, in bytes that are handled in the same time."""
 
 
 class _Positioned(Protocol):
@@ -60,7 +68,8 @@ async def search_body(workers: Workers, collection: Collection, asked: Searches)
         shard = Shard(collection.id, collection.layout.first, asked.read_level)
         return await workers.search_body(SearchRequest(shard, asked.searches))
     answers = await together([_one(workers, collection, search, asked) for search in asked.searches])
-    return await off_loop(sum(_size(answer.columns) for answer in answers), encode_searches, answers)
+    size = sum(_size(answer.columns) + VALUE_BYTES * _facet_values(answer.tally) for answer in answers)
+    return await off_loop(size, encode_searches, answers)
 
 
 async def _one(workers: Workers, collection: Collection, search: Search, asked: Searches) -> SearchAnswer:
@@ -70,6 +79,10 @@ async def _one(workers: Workers, collection: Collection, search: Search, asked: 
         except StaleRead:
             continue
     raise Unavailable("The collection changed too fast for a consistent read; try again")
+
+
+def _facet_values(tally: Tally | None) -> int:
+    return 0 if tally is None else sum(map(len, tally.facets.values()))
 
 
 def _size(columns: Columns) -> int:
@@ -86,7 +99,8 @@ class ShardsSource:
 
     async def nearest(self, where: Where | None, knns: Sequence[Knn]) -> list[Neighbours]:
         answers = await self._ask(lambda shard: self._workers.nearest(NearestRequest(shard, where, list(knns))))
-        return [_merged(answers, place, knn.limit) for place, knn in enumerate(knns)]
+        size = sum(len(answer.inserted) + len(answer.distances) for answer in answers)
+        return await off_loop(size + KNN_BYTES * len(knns), _merged, answers, [knn.limit for knn in knns])
 
     async def frequencies(self, asked: Sequence[tuple[str, Indices]]) -> Frequencies:
         keys = [key for key, _ in asked]
@@ -134,25 +148,20 @@ class ShardsSource:
             counts = await self._ask(lambda shard: self._workers.count(CountRequest(shard, selection)))
             return Tally(sum(answer.count for answer in counts), {})
         answers = await self._ask(lambda shard: self._workers.tally(TallyRequest(shard, where, list(fields))))
-        facets: dict[str, list[tuple[Value, int]]] = {}
-        for place, field in enumerate(fields):
-            # Typed: 1, 1.0 and True are equal to Python.
-            summed: Counter[tuple[type, Value]] = Counter()
-            for answer in answers:
-                for value, count in answer.facets[place]:
-                    summed[type(value), value] += count
-            facets[field] = [(value, count) for (_, value), count in summed.items()]
-        return Tally(sum(answer.count for answer in answers), facets)
+        size = VALUE_BYTES * sum(len(values) for answer in answers for values in answer.facets)
+        return await off_loop(size, _tallied, answers, fields)
+
+    async def compute(
+        self, size: int, work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result:
+        return await off_loop(size, work, *args, **kwargs)
 
     async def _ordered(self, where: Where | None, order_by: Sequence[OrderKey], limit: int | None) -> Positions:
         answers = await self._ask(
             lambda shard: self._workers.ordered(OrderedRequest(shard, where, list(order_by), limit))
         )
-        inserted = np.concatenate([positions(answer.inserted) for answer in answers])
-        values = [row for answer in answers for row in answer.values]
-        by_insertion = np.argsort(inserted)
-        places = sorted_places(order_by, [values[place] for place in by_insertion.tolist()])[:limit]
-        return inserted[by_insertion[np.array(places, np.intp)]]
+        size = VALUE_BYTES * sum(len(answer.values) for answer in answers)
+        return await off_loop(size, _sorted, answers, order_by, limit)
 
     async def _ask(self, ask: Callable[[Shard], Awaitable[Response]]) -> list[Response]:
         shards = self._shards
@@ -167,11 +176,34 @@ def _in_order(answers: Sequence[GetResponse], ascending: Positions, inserted: Po
     return taken(merge_get(answers), np.searchsorted(ascending, inserted))
 
 
-def _merged(answers: Sequence[NearestResponse], place: int, limit: int) -> Neighbours:
-    """What all shards found for one `$knn`: the nearest of all, equal distances by insertion."""
-    inserted, distances = [], []
+def _tallied(answers: Sequence[TallyResponse], fields: Sequence[str]) -> Tally:
+    facets: dict[str, list[tuple[Value, int]]] = {}
+    for place, field in enumerate(fields):
+        # Typed: 1, 1.0 and True are equal to Python.
+        summed: Counter[tuple[type, Value]] = Counter()
+        for answer in answers:
+            for value, count in answer.facets[place]:
+                summed[type(value), value] += count
+        facets[field] = [(value, count) for (_, value), count in summed.items()]
+    return Tally(sum(answer.count for answer in answers), facets)
+
+
+def _sorted(answers: Sequence[OrderedResponse], order_by: Sequence[OrderKey], limit: int | None) -> Positions:
+    inserted = np.concatenate([positions(answer.inserted) for answer in answers])
+    values = [row for answer in answers for row in answer.values]
+    by_insertion = np.argsort(inserted)
+    places = sorted_places(order_by, [values[place] for place in by_insertion.tolist()])[:limit]
+    return inserted[by_insertion[np.array(places, np.intp)]]
+
+
+def _merged(answers: Sequence[NearestResponse], limits: Sequence[int]) -> list[Neighbours]:
+    """What all shards found for each `$knn`: the nearest of all, equal distances by insertion."""
+    inserted: list[list[Positions]] = [[] for _ in limits]
+    distances: list[list[npt.NDArray[np.float32]]] = [[] for _ in limits]
     for answer in answers:
-        begin, end = list(pairwise(accumulate(answer.counts, initial=0)))[place]
-        inserted.append(np.frombuffer(answer.inserted, "<i8")[begin:end])
-        distances.append(np.frombuffer(answer.distances, "<f4")[begin:end])
-    return nearest_of(inserted, distances, limit)
+        ends = accumulate(answer.counts, initial=0)
+        all_inserted, all_distances = np.frombuffer(answer.inserted, "<i8"), np.frombuffer(answer.distances, "<f4")
+        for place, (begin, end) in enumerate(pairwise(ends)):
+            inserted[place].append(all_inserted[begin:end])
+            distances[place].append(all_distances[begin:end])
+    return list(map(nearest_of, inserted, distances, limits))

@@ -4,8 +4,8 @@ frontend makes one over all shards. Pure functions of a snapshot; they run in th
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -36,11 +36,9 @@ from shared.search.model import Dense, Knn, OrderKey
 from shared.search.ordering import Sortable, sortable, sorted_places
 from shared.search.ranking import Neighbours, nearest_of
 from shared.search.run import run, sparse_arrays
-from shared.search.source import Frequencies, Positions, Tally, WantedColumns
+from shared.search.source import Arguments, Frequencies, Positions, Result, Tally, WantedColumns
 from shared.sparse import Indices
 from shared.where import Where
-
-Result = TypeVar("Result")
 
 
 def search(reading: Reading, request: SearchRequest) -> bytes:
@@ -116,6 +114,11 @@ class SnapshotSource:
 
     async def tally(self, where: Where | None, fields: Sequence[str]) -> Tally:
         return self.tallied(where, fields)
+
+    async def compute(
+        self, size: int, work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result:
+        return work(*args, **kwargs)
 
     # ---- the same without waiting
 

@@ -53,3 +53,9 @@ class Combination(_Node, frozen=True, tag="op"):
 
 
 Expression = Constant | KnnValue | Combination
+
+
+def node_count(expression: Expression) -> int:
+    """Operators, constants and searches, all together."""
+    operands = expression.operands if isinstance(expression, Combination) else ()
+    return 1 + sum(map(node_count, operands))

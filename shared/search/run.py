@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -19,6 +19,7 @@ import numpy.typing as npt
 import orjson
 
 from shared.rpc.messages import Columns
+from shared.search.expression import node_count
 from shared.search.grouping import survivors
 from shared.search.model import DOCUMENT, EMBEDDING, METADATA, SCORE, Knn, Search, Sparse
 from shared.search.ordering import sortable, sorted_places
@@ -27,6 +28,10 @@ from shared.search.source import Positions, RecordSource, Tally, WantedColumns
 from shared.sparse import SparseArrays, weighted
 
 SPECIAL = (DOCUMENT, EMBEDDING, METADATA, SCORE)
+
+NODE_BYTES: Final = 1024
+CANDIDATE_BYTES: Final = 16
+"""What evaluating takes, in bytes that are handled in the same time: a node, and a node for each candidate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,9 @@ async def _ranked_page(source: RecordSource, search: Search) -> tuple[Positions,
     assert search.rank is not None
     knns = await _weighted(source, search.knns)
     found = await source.nearest(search.where, knns) if knns else []
-    ranked = evaluate(search.rank, found)
+    candidates = sum(len(one.inserted) for one in found)
+    size = node_count(search.rank) * (NODE_BYTES + CANDIDATE_BYTES * candidates)
+    ranked = await source.compute(size, evaluate, search.rank, found)
     if len(ranked.inserted) and (search.group_by is not None or search.order_by):
         ranked = await _by_metadata(source, search, ranked)
     end = None if search.limit is None else search.offset + search.limit
@@ -100,7 +107,12 @@ def _sparse(knn: Knn) -> Sparse:
 async def _by_metadata(source: RecordSource, search: Search, ranked: Ranked) -> Ranked:
     """Grouped, then sorted."""
     read = await source.rows(ranked.inserted, WantedColumns(metadatas=True))
-    metadatas: list[dict[str, Any]] = [{} if text is None else orjson.loads(text) for text in read.metadatas or []]
+    texts = read.metadatas or []
+    return await source.compute(sum(len(text) for text in texts if text), _ordered, search, ranked, texts)
+
+
+def _ordered(search: Search, ranked: Ranked, texts: Sequence[str | None]) -> Ranked:
+    metadatas: list[dict[str, Any]] = [{} if text is None else orjson.loads(text) for text in texts]
     places = np.arange(len(metadatas))
     if search.group_by is not None:
         places = np.array(survivors(search.group_by, ranked.scores.tolist(), metadatas), np.int64)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ParamSpec, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ from shared.search.model import Knn, OrderKey
 from shared.search.ranking import Neighbours
 from shared.sparse import Counts, Indices
 from shared.where import Where
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 Positions = npt.NDArray[np.int64]
 FacetValue = bool | int | float | str
@@ -67,4 +70,10 @@ class RecordSource(Protocol):
 
     async def tally(self, where: Where | None, fields: Sequence[str]) -> Tally:
         """Counts of the matching records."""
+        ...
+
+    async def compute(
+        self, size: int, work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result:
+        """Does `work` on about `size` bytes where nobody else waits for it."""
         ...
