@@ -4,6 +4,7 @@
 #   make test           the tests                       make lint           the linters and the type checker
 #   make bench          against a real Chroma server    make soak           faults, for long
 #   make bench-simulation  scale-out, simulated: a section of the benchmarks' page
+#   make bench-search   sparse vectors and searches
 #   make bench-quick    the same on little data         make bench BENCH="queries filters"   parts of it
 #   make test-clients   the official clients alone      make test-ceph      the topology on Debian's radosgw
 #   make test-compose   compose.yaml with a real container engine (root; installs one)
@@ -15,13 +16,13 @@ TEST_STAMP := $(VENV)/.ready-test
 BENCH_STAMP := $(VENV)/.ready-bench
 SIMULATION := build/bench/simulation.md
 JS := tests/clients/js
-CODE := frontend logservice compactor queryworker polychrome shared tests bench examples
+CODE := frontend logservice compactor queryworker embedder polychrome shared tests bench examples
 # What building hnswlib and ourselves needs; pip freeze does not see it.
 BUILD_PINS := hatchling==1.33.0 trove-classifiers==2026.9.21.13 setuptools==84.2.1 wheel==0.48.0 pybind11==3.1.0
 ARGS ?=
 BENCH ?=
 
-.PHONY: run test lint format bench bench-quick bench-simulation fuzz soak test-clients test-ceph test-compose constraints clean
+.PHONY: run test lint format bench bench-quick bench-search bench-simulation fuzz soak test-clients test-ceph test-compose constraints clean
 
 run: $(RUN_STAMP)
 	@exec $(VENV)/bin/polychrome up $(ARGS)
@@ -54,6 +55,11 @@ bench: $(BENCH_STAMP) $(SIMULATION)
 bench-quick: $(BENCH_STAMP)
 	@$(PY) -m bench --quick $(BENCH) $(ARGS)
 
+# The sparse index beside libraries, and what a search costs on a server of its own: 5 minutes.
+bench-search: $(BENCH_STAMP)
+	@$(PY) -m bench.sparse
+	@$(PY) -m bench.search
+
 bench-simulation: $(TEST_STAMP)
 	@$(PY) -m bench.simulation build/bench
 
@@ -68,15 +74,15 @@ soak: $(TEST_STAMP)
 	@$(PY) -m tests.faults.soak $(ARGS)
 
 $(RUN_STAMP): pyproject.toml constraints.txt deploy/prepare.sh
-	@deploy/prepare.sh $(VENV) local
+	@deploy/prepare.sh $(VENV) local,minilm
 	@touch $@
 
 $(TEST_STAMP): pyproject.toml constraints.txt deploy/prepare.sh
-	@deploy/prepare.sh $(VENV) local,test
+	@deploy/prepare.sh $(VENV) local,minilm,test
 	@touch $(RUN_STAMP) $@
 
 $(BENCH_STAMP): pyproject.toml constraints.txt deploy/prepare.sh
-	@deploy/prepare.sh $(VENV) local,test,bench
+	@deploy/prepare.sh $(VENV) local,minilm,test,bench
 	@touch $(RUN_STAMP) $(TEST_STAMP) $@
 
 # Without npm the tests of the JavaScript client skip (and fail in CI).

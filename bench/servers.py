@@ -143,7 +143,8 @@ def chroma(program: Path, directory: Path) -> Iterator[Server]:
 def polychrome(directory: Path, options: Sequence[str]) -> Iterator[Server]:
     """`options` go to `polychrome up` as they are."""
     port = free_port()
-    argv = (sys.executable, "-m", "polychrome", "up", "--port", str(port), "--data-dir", str(directory), *options)
+    command = (sys.executable, "-m", "polychrome", "up", "--embedders", "0")  # the other server has nothing like them
+    argv = (*command, "--port", str(port), "--data-dir", str(directory), *options)
     yield from _running(Server("Polychrome", argv, port, directory.with_suffix(".log"), tells_indexed=True))
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pyroaring import BitMap
 
 from compactor.policy import Plan
+from shared.indexing import EVERYTHING, Indexing
 from shared.segment.format import GRAPH, SegmentInfo
 from shared.segment.reader import Segment
 from shared.segment.writer import GraphParams, write_segment
@@ -54,6 +55,7 @@ def build(
     tail: pa.Table,
     params: GraphParams,
     check: Callable[[], None],
+    indexing: Indexing = EVERYTHING,
 ) -> Built | None:
     """Writes the planned segment into `directory`; None when the plan has no row for it. Takes long: for a thread.
 
@@ -68,7 +70,7 @@ def build(
         return None
     check()
     base_graph = base.directory / GRAPH if base else None
-    info = write_segment(directory, segment_id, path, records, params, base_graph, check)
+    info = write_segment(directory, segment_id, path, records, params, base_graph, check, indexing)
     inserted = records.num_rows - (base.segment.rows if base else 0) if info.graph else 0
     return Built(directory, info, base.dead.copy() if base else BitMap(), inserted)
 

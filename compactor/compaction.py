@@ -44,6 +44,7 @@ from compactor.seeds import borrows
 from shared.clock import Clock
 from shared.commits import CommitNumbers
 from shared.errors import Corrupt, Gone, PolychromeError
+from shared.indexing import Indexing
 from shared.log.log import Log
 from shared.log.state import Pointer, ShardState
 from shared.manifest import Manifest, ManifestStore, ParentRef, SegmentRef, segment_path, settle, verify_present
@@ -243,7 +244,8 @@ class Compactor:
         segment_id = f"{_version(old.manifest) + 1:08d}-{uuid.uuid4().hex}"
         path = segment_path(progress.collection, progress.shard, segment_id)
         params = _graph_params(old.state, self._effort.threads)
-        built = build(folder, segment_id, path, sources, planned, folded.tail, params, progress.check)
+        indexing = Indexing.of(old.state.fixed)
+        built = build(folder, segment_id, path, sources, planned, folded.tail, params, progress.check, indexing)
         try:
             rows, digest = prove(old.manifest, folded, sources, planned, built)
         except Corrupt:

@@ -18,11 +18,15 @@ from prometheus_client import Counter, Gauge
 from compactor.checkpoints import Checkpoints, Step
 from compactor.compaction import Abandon, Abandoned, Compactor, Effort, Ending
 from compactor.config import CompactorConfig
+from compactor.functions import FunctionRunner
 from compactor.rebuild import Rebuilder
+from shared.catalog import Catalog
+from shared.catalog.functions import Functions
 from shared.clock import Clock, SystemClock
-from shared.errors import Corrupt, Gone, Unavailable
-from shared.log.jobs import REBUILD, Job, Jobs
+from shared.errors import Corrupt, Gone, PolychromeError, Unavailable
+from shared.log.jobs import FUNCTION, REBUILD, Job, Jobs
 from shared.log.log import Log
+from shared.log.outputs import Outputs
 from shared.log.rebuild import Rebuilds
 from shared.membership import Member, Membership
 from shared.objects.open import open_store, verify_conditional_create
@@ -49,6 +53,7 @@ class CompactorService:
         jobs: Jobs,
         compactor: Compactor,
         rebuilder: Rebuilder,
+        functions: FunctionRunner,
         checkpoints: Checkpoints,
         clock: Clock,
         config: CompactorConfig,
@@ -57,6 +62,7 @@ class CompactorService:
         self._jobs = jobs
         self._compactor = compactor
         self._rebuilder = rebuilder
+        self._functions = functions
         self._checkpoints = checkpoints
         self._clock = clock
         self._config = config
@@ -136,6 +142,8 @@ class CompactorService:
             await self._checkpoints.reached(Step.CLAIMED, job.collection_id, job.shard)
             if job.shard == REBUILD:
                 await self._rebuilder.step(job.collection_id)
+            elif job.shard == FUNCTION:
+                await self._functions.run(job.collection_id)
             else:
                 await self._compact(job, abandon)
         except Gone:
@@ -162,8 +170,19 @@ class CompactorService:
     async def _compact(self, job: Job, abandon: Abandon) -> None:
         while True:
             ending = await self._compactor.compact(job.collection_id, job.shard, abandon)
+            await self._follow(job)
             if ending not in (Ending.PARTIAL, Ending.COMPLETED) or await self._should_yield():
                 return
+
+    async def _follow(self, job: Job) -> None:
+        """Runs the function that follows the compaction, if there is one. Its failure is not the compaction's, and the
+        log service finds an output that is behind.
+        """
+        try:
+            await self._functions.follow(job.collection_id)
+        except PolychromeError as error:
+            FAILURES.labels(type(error).__name__).inc()
+            log.exception("a function failed", input=job.collection_id)
 
     async def _should_yield(self) -> bool:
         """Whether to leave the rest of a shard for later: one that is written faster than it is compacted would keep
@@ -203,8 +222,10 @@ async def open_service(config: CompactorConfig) -> AsyncIterator[CompactorServic
             compactor = Compactor(shard_log, objects, cache, building, checkpoints, clock, effort, name)
             rebuilds = Rebuilds(redis, keys)
             rebuilder = Rebuilder(shard_log, rebuilds, jobs, objects, cache, checkpoints, clock, name)
+            functions = Functions(redis, keys, Catalog(redis, keys))
+            runner = FunctionRunner(functions, Outputs(redis, keys), shard_log, jobs, objects, cache)
             membership = Membership(redis, keys, "compactor")
-            yield CompactorService(jobs, compactor, rebuilder, checkpoints, clock, config, membership)
+            yield CompactorService(jobs, compactor, rebuilder, runner, checkpoints, clock, config, membership)
 
 
 def _give_way(nice: int) -> None:

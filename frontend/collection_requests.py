@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +21,12 @@ from frontend.configuration import (
 )
 from frontend.metadata_rules import Metadata, metadata_problem, shards_problem, stored_metadata
 from frontend.names import name_problem
-from frontend.schema import Schema, reconciled, settings_of, with_settings
+from frontend.schema import Schema, default_schema, indexing_of, reconciled, settings_of, with_settings
 from frontend.schema_rules import schema_problem
 from frontend.schema_shape import GivenSchema, given_schema
 from frontend.write_validation import refuse_fields
-from shared.catalog import SHARDS_KEY, Collection, NewCollection
+from shared.catalog import SHARDS_KEY, Collection, Function, NewCollection
+from shared.catalog.functions import OUTPUT_DIMENSION
 
 
 class CollectionCreate(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +88,25 @@ def new_collection(creation: Creation, shards_default: int, shards_max: int) -> 
         metadata=creation.metadata,
         configuration=shown_configuration(settings),
         schema=schema,
-        fixed=fixed_settings(settings, (creation.metadata or {}).get(SHARDS_KEY, shards_default)),
+        fixed=fixed_settings(settings, (creation.metadata or {}).get(SHARDS_KEY, shards_default))
+        | indexing_of(schema).fixed_member(),
+    )
+
+
+def function_output(name: str, function_name: str, function: str, given: str) -> NewCollection:
+    """The output of a new function, whose input is `given`. Raises InvalidArgument."""
+    refuse_fields(
+        {"name": None if function_name else "Function name cannot be empty", "output_collection": name_problem(name)}
+    )
+    settings = VectorSettings()
+    return NewCollection(
+        name=name,
+        metadata=None,
+        configuration=shown_configuration(settings),
+        schema=default_schema(settings),
+        fixed=fixed_settings(settings, shards=1),
+        dimension=OUTPUT_DIMENSION,
+        function=Function(str(uuid.uuid4()), function_name, function, {}, (given,)),
     )
 
 

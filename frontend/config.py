@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from frontend.embedding_settings import Endpoints, Keys, embedding_problems, parse_endpoints, parse_keys
 from shared import limits
-from shared.config import ProcessConfig, parse_origins, parse_port, parse_positive, parse_seconds, setting
+from shared.config import ConfigError, ProcessConfig, parse_origins, parse_port, parse_positive, parse_seconds, setting
 
 ACCESS_LOGS: Final = ("all", "failed", "off")
 
@@ -55,6 +56,12 @@ class FrontendConfig(ProcessConfig):
         "Most shards that the metadata of a collection may ask for.",
         default=limits.SHARDS_MAX,
         parse=parse_shards,
+    )
+    forks_max: int = setting(
+        "POLYCHROME_FRONTEND_FORKS_MAX",
+        "Forks that one family of collections may make; those that were deleted count.",
+        default=256,
+        parse=parse_positive,
     )
     replicas: int = setting(
         "POLYCHROME_FRONTEND_REPLICAS",
@@ -119,3 +126,41 @@ class FrontendConfig(ProcessConfig):
         default="all",
         parse=parse_access_log,
     )
+    local_embedder_names: tuple[str, ...] = setting(
+        "POLYCHROME_FRONTEND_LOCAL_EMBEDDER_NAMES",
+        "Embedding functions, by name and separated by commas, that the embedder processes stand for "
+        "(all-MiniLM-L6-v2); empty: none.",
+        default=(),
+    )
+    embedding_endpoints: Endpoints = setting(
+        "POLYCHROME_FRONTEND_EMBEDDING_ENDPOINTS",
+        "OpenAI-compatible endpoints, a JSON object by the name of the embedding function: {url, model, dimensions, "
+        "batch, concurrency, timeout_s, attempts}; all but url and model may be left out.",
+        default=(),
+        parse=parse_endpoints,
+    )
+    embedding_keys: Keys = setting(
+        "POLYCHROME_FRONTEND_EMBEDDING_KEYS",
+        "Keys of the endpoints, a JSON object by the same names; sent as bearer tokens.",
+        default=(),
+        parse=parse_keys,
+        secret=True,
+    )
+    embedder_default: str = setting(
+        "POLYCHROME_FRONTEND_EMBEDDER_DEFAULT",
+        "Name of the embedding function for collections that name none; empty: they need embeddings.",
+        default="",
+    )
+    embedding_timeout_s: float = setting(
+        "POLYCHROME_FRONTEND_EMBEDDING_TIMEOUT_S",
+        "How long embedding the texts of one request may take; after that it is answered with 504.",
+        default=60.0,
+        parse=parse_seconds,
+    )
+
+    def __post_init__(self) -> None:
+        problems = embedding_problems(
+            self.local_embedder_names, self.embedding_endpoints, self.embedding_keys, self.embedder_default
+        )
+        if problems:
+            raise ConfigError(problems)

@@ -32,6 +32,17 @@ class BrokenBody(errors.PolychromeError):
     code = "broken_body"
 
 
+class EmbeddingFailed(errors.Unavailable):
+    """A registered embedding function gave no vectors, so nothing was stored. The message is made for clients: it names
+    the function as they know it, and no address.
+    """
+
+    code = "embedding_failed"
+
+    def __init__(self, function: str, what: str) -> None:
+        super().__init__(f"The embedding function '{function}' {what}; nothing was stored")
+
+
 class Wire(NamedTuple):
     """How one class of errors looks to a client. `closes`: the connection cannot be used any more."""
 
@@ -51,6 +62,7 @@ WIRE: Final[dict[type[errors.PolychromeError], Wire]] = {
     errors.Gone: Wire(404, "NotFoundError"),
     BodyTimeout: Wire(408, closes=True),
     errors.AlreadyExists: Wire(409),
+    errors.Attached: Wire(409),
     errors.ConditionalWriteConflict: Wire(409, "ConditionalWriteConflictError"),
     errors.StaleRead: Wire(412, "StaleReadError"),
     errors.BodyTooLarge: Wire(413, closes=True),
@@ -60,7 +72,6 @@ WIRE: Final[dict[type[errors.PolychromeError], Wire]] = {
     errors.Backoff: Wire(429, "Backoff"),
     errors.Corrupt: Wire(500, "InternalError"),
     errors.Unimplemented: Wire(501),
-    errors.TransactionsNotSupported: Wire(501, "TransactionsNotSupported"),
     errors.Unavailable: Wire(503),
     errors.UnknownOutcome: Wire(503),
     errors.WrongWorker: Wire(503),
@@ -94,13 +105,20 @@ def answer_of(error: errors.PolychromeError, path: str) -> Answer:
     if isinstance(error, errors.BodyTooLarge) and path.rpartition("/")[2] in PLAIN_ROUTES:
         answer = Answer(PLAIN_TOO_LARGE, wire.status, content_type=None)
     else:
-        message = FAULTS.get(wire.status, error.message) if not isinstance(error, errors.UnknownOutcome) else UNKNOWN
+        message = _told(error, wire.status)
         answer = Answer(body_of(wire.name, message), wire.status)
     if isinstance(error, errors.Backoff):
         answer.add("Retry-After", str(error.retry_after_s))
     if wire.closes:
         answer.force_close()
     return answer
+
+
+def _told(error: errors.PolychromeError, status: int) -> str:
+    """What a client hears of `error`."""
+    if isinstance(error, errors.UnknownOutcome):
+        return UNKNOWN
+    return error.message if isinstance(error, EmbeddingFailed) else FAULTS.get(status, error.message)
 
 
 def internal_error() -> Answer:

@@ -61,6 +61,13 @@ class Operations:
         return None if self.embeddings is None else self.embeddings.shape[1]
 
     @property
+    def rows_embedded(self) -> npt.NDArray[np.int64]:
+        """The rows that have an embedding."""
+        if self.embedding_rows is not None:
+            return self.embedding_rows
+        return np.arange(0 if self.embeddings is None else len(self.ids))
+
+    @property
     def small(self) -> bool:
         return self.size is not None and self.size <= SMALL_BYTES_MAX
 
@@ -192,14 +199,9 @@ def joined(operations: Sequence[Operations]) -> pa.RecordBatch:
         )
     lengths = [len(each.ids) for each in operations]
     rows = None
-    if any(each.embedding_rows is not None for each in operations):
+    if any(each.embeddings is None or each.embedding_rows is not None for each in operations):
         starts = np.cumsum([0, *lengths[:-1]])
-        rows = np.concatenate(
-            [
-                start + (np.arange(length) if each.embedding_rows is None else each.embedding_rows)
-                for each, start, length in zip(operations, starts, lengths, strict=True)
-            ]
-        )
+        rows = np.concatenate([start + each.rows_embedded for each, start in zip(operations, starts, strict=True)])
     given = [each.embeddings for each in operations if each.embeddings is not None]
     return build_batch(
         np.repeat(np.array([each.op for each in operations], dtype=np.uint8), lengths),

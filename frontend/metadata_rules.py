@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from frontend.metadata_values import read_metadatas
-from frontend.sparse import read_sparse
+from frontend.sparse import SparseVector, read_sparse
 from shared.catalog import SHARDS_KEY
 
 Metadata = dict[str, Any]
@@ -24,7 +24,7 @@ def stored_metadata(given: Mapping[str, Any], *, null_removes: bool = False) -> 
 
 def _shown(value: Any) -> Any:
     """Sparse vectors are shown with all their members."""
-    return msgspec.to_builtins(read_sparse(value)) if isinstance(value, dict) else value
+    return msgspec.to_builtins(value) if isinstance(value, SparseVector) else value
 
 
 def metadata_problem(given: Mapping[str, Any]) -> str | None:

@@ -16,8 +16,9 @@ from typing import Any, Final
 import orjson
 
 from frontend.body import wrong_shape
-from frontend.sparse import read_sparse
+from frontend.sparse import SparseVector, read_sparse
 from shared.model import HIDDEN_METADATA_PREFIX
+from shared.sparse import TYPE, TYPE_MEMBER, rounded
 
 I64_MAX: Final = 2**63 - 1
 
@@ -46,8 +47,10 @@ class Metadatas:
         return None
 
     def texts(self) -> list[bytes | None]:
-        """Canonical JSON text per row, None for a row without members."""
-        return [orjson.dumps(row) if row else None for row in self.rows]
+        """Canonical JSON text per row, None for a row without members. The values of sparse vectors are spelled as the
+        float32 that they are.
+        """
+        return [orjson.dumps(row, _stored_sparse, orjson.OPT_SERIALIZE_NUMPY) if row else None for row in self.rows]
 
     def kinds(self) -> frozenset[tuple[str, str]]:
         """(key, value type) as the schema counts them; hidden keys are none of its business."""
@@ -61,11 +64,8 @@ class Metadatas:
             if not key.startswith(HIDDEN_METADATA_PREFIX)
         )
 
-    def first_sparse_key(self) -> str | None:
-        return min(self._sparse_keys(), default=None)
-
     def _sparse_keys(self) -> set[str]:
-        return {key for key, value_type in self.pairs if value_type is dict}
+        return {key for key, value_type in self.pairs if value_type is SparseVector}
 
     def _array_kinds(self) -> Iterable[tuple[str, str]]:
         keys = {key for key, value_type in self.pairs if value_type is list}
@@ -127,9 +127,7 @@ def _stored_value(value: Any) -> Any:
         return float(value)
     if type(value) is list:
         return _stored_array(value)
-    if type(value) is dict:
-        read_sparse(value)
-    return value
+    return read_sparse(value) if type(value) is dict else value
 
 
 def _stored_array(values: list[Any]) -> list[Any] | None:
@@ -143,10 +141,19 @@ def _stored_array(values: list[Any]) -> list[Any] | None:
     return values
 
 
+def _stored_sparse(value: Any) -> dict[str, Any]:
+    assert isinstance(value, SparseVector)
+    return {
+        TYPE_MEMBER: TYPE,
+        "indices": value.indices,
+        "values": rounded(value.values),
+        "tokens": value.tokens,
+    }
+
+
 def _row_is_valid(row: dict[str, Any]) -> bool:
     return not any(
-        _reserved(key) or (type(value) is dict and read_sparse(value).problem() is not None)
-        for key, value in row.items()
+        _reserved(key) or (type(value) is SparseVector and value.problem() is not None) for key, value in row.items()
     )
 
 

@@ -21,12 +21,12 @@ _REASONS: Final = {
     408: "The body took too long to arrive",
     409: "The name is taken, or something has changed in between",
     410: "This API is no more",
+    412: "The snapshot can no longer be read; begin anew",
     413: "The body is too large",
     415: "The body is not declared as JSON",
     422: "The body has the wrong shape",
     429: "The log is full; try again after Retry-After seconds",
     500: "A fault of the server",
-    501: "Not available in this build",
     503: "Something the server needs is away; nothing was done",
     504: "The deadline passed",
 }
@@ -97,15 +97,17 @@ def _collections() -> list[Operation]:
         Operation("get", _COLLECTIONS + "/by-id/{collection_id}", "get_collection_by_id", one, failures=(404,)),
         Operation("get", "/api/v2/collections/{crn}", "get_collection_by_crn", one, failures=(404,)),
         Operation("get", _COLLECTION + "/indexing_status", "indexing_status", ref("IndexingStatus"), failures=(404,)),
+        Operation("post", _COLLECTION + "/fork", "fork_collection", ref("Collection"), "Fork", failures=(404, 409)),
+        Operation("get", _COLLECTION + "/fork_count", "fork_count", ref("ForkCount"), failures=(404,)),
     ]
 
 
 def _records() -> list[Operation]:
     nothing, full = ref("Nothing"), (404, 429)
     return [
-        Operation("post", _COLLECTION + "/add", "collection_add", nothing, "Add", 201, failures=(*full, 501)),
-        Operation("post", _COLLECTION + "/update", "collection_update", nothing, "Update", failures=(*full, 501)),
-        Operation("post", _COLLECTION + "/upsert", "collection_upsert", nothing, "Upsert", failures=(*full, 501)),
+        Operation("post", _COLLECTION + "/add", "collection_add", nothing, "Add", 201, failures=full),
+        Operation("post", _COLLECTION + "/update", "collection_update", nothing, "Update", failures=full),
+        Operation("post", _COLLECTION + "/upsert", "collection_upsert", nothing, "Upsert", failures=full),
         Operation("post", _COLLECTION + "/delete", "collection_delete", ref("Deleted"), "Delete", failures=full),
         Operation(
             "get",
@@ -117,33 +119,40 @@ def _records() -> list[Operation]:
         ),
         Operation("post", _COLLECTION + "/get", "collection_get", ref("GetAnswer"), "Get", failures=(404,)),
         Operation("post", _COLLECTION + "/query", "collection_query", ref("QueryAnswer"), "Query", failures=(404,)),
-        Operation("post", _COLLECTION + "/search", "collection_search", None, "Search", failures=(404,)),
+        Operation("post", _COLLECTION + "/search", "collection_search", ref("SearchAnswer"), "Search", failures=(404,)),
     ]
 
 
-def _unimplemented() -> list[Operation]:
-    attached = _COLLECTION + "/attached_functions/{name}"
+def _transactions() -> list[Operation]:
+    base = _COLLECTION + "/conditional"
+    read, committed = ref("ConditionalGetAnswer"), ref("Committed")
     return [
-        Operation("post", _COLLECTION + "/fork", "fork_collection", None, "Fork", failures=(404,)),
-        Operation("get", _COLLECTION + "/fork_count", "fork_count", None, failures=(404,)),
-        Operation("post", _COLLECTION + "/functions/attach", "attach_function", None, "Attach", failures=(404,)),
-        Operation("get", _COLLECTION + "/functions/{name}", "get_attached_function", None, failures=(404,)),
-        Operation("post", attached + "/detach", "detach_function", None, "Detach", failures=(404,)),
-        Operation("post", attached + "/add_input", "add_function_input", None, "AddInput", failures=(404,)),
-        Operation("post", _COLLECTION + "/conditional/get", "conditional_get", None, "ConditionalGet", failures=(404,)),
+        Operation("post", base + "/get", "conditional_get", read, "ConditionalGet", failures=(404, 412)),
         Operation(
             "post",
-            _COLLECTION + "/conditional/commit",
+            base + "/commit",
             "conditional_commit",
-            None,
+            committed,
             "ConditionalCommit",
-            failures=(404,),
+            failures=(404, 409, 429),
         ),
     ]
 
 
+def _functions() -> list[Operation]:
+    attached, one = _COLLECTION + "/attached_functions/{name}", ref("AttachedFunction")
+    return [
+        Operation(
+            "post", _COLLECTION + "/functions/attach", "attach_function", ref("Attached"), "Attach", failures=(404, 409)
+        ),
+        Operation("get", _COLLECTION + "/functions/{name}", "get_attached_function", one, failures=(404,)),
+        Operation("post", attached + "/detach", "detach_function", ref("Detached"), "Detach", failures=(404,)),
+        Operation("post", attached + "/add_input", "add_function_input", one, "AddInput", failures=(404, 409)),
+    ]
+
+
 def operations() -> list[Operation]:
-    return [*_system(), *_tenants(), *_collections(), *_records(), *_unimplemented()]
+    return [*_system(), *_tenants(), *_collections(), *_records(), *_transactions(), *_functions()]
 
 
 def document() -> dict[str, Any]:
@@ -188,8 +197,6 @@ def _responses(operation: Operation) -> dict[str, Any]:
     if operation.answer is not None:
         responses[str(operation.status)] = {"description": "Done", "content": _json(operation.answer)}
     statuses = {*_ALWAYS, *operation.failures, *(_WITH_BODY if operation.body else ())}
-    if operation.answer is None:
-        statuses.add(501)
     for status in sorted(statuses):
         responses[str(status)] = {"description": _REASONS[status], "content": _json(ref("Error"))}
     if operation.id == "create_collection":

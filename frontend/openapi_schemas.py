@@ -13,8 +13,10 @@ import msgspec
 from frontend.collection_requests import CollectionCreate, CollectionUpdate
 from frontend.names import TENANT_NAME_LENGTH_MIN
 from frontend.routes_databases import DatabaseCreate
+from frontend.routes_forks import Fork
+from frontend.routes_functions import AddInput, Attach, Detach
 from frontend.routes_tenants import TenantCreate, TenantUpdate
-from frontend.routes_unimplemented import AddInput, Attach, ConditionalCommit, Detach, Fork
+from frontend.routes_transactions import ConditionalCommit
 from frontend.schema_shape import GivenSchema
 from shared.limits import U32_MAX
 from shared.model import Include
@@ -122,7 +124,8 @@ def _write(embeddings: JsonSchema, metadata: JsonSchema, required: tuple[str, ..
 
 def _embeddings(vector: JsonSchema, encoded: JsonSchema) -> JsonSchema:
     return {
-        "description": "All rows as numbers, or all as base64 of little-endian float32.",
+        "description": "All rows as numbers, or all as base64 of little-endian float32. Where the server embeds, a "
+        "document for every row may stand in their place.",
         "anyOf": [array(vector), array(encoded)],
     }
 
@@ -131,22 +134,28 @@ def _records() -> dict[str, JsonSchema]:
     full = _embeddings(VECTOR, TEXT)
     partial = nullable(_embeddings(nullable(VECTOR), nullable(TEXT)))
     level = {"type": "string", "enum": ["index_and_wal", "index_only", "index_and_bounded_wal"]}
+    get = SELECTORS | {"limit": nullable(U32), "offset": nullable(U32), "include": INCLUDES, "explain": EXPLAIN}
     return {
         "Add": _write(full, METADATA, ("ids", "embeddings")),
         "Upsert": _write(full, PATCH, ("ids", "embeddings")),
         "Update": _write(partial, PATCH, ("ids",)),
         "Delete": an_object(SELECTORS | {"limit": nullable(U32)}, ()),
-        "Get": an_object(
-            SELECTORS | {"limit": nullable(U32), "offset": nullable(U32), "include": INCLUDES, "explain": EXPLAIN}, ()
-        ),
+        "Get": an_object(get, ()),
+        "ConditionalGet": an_object(get | {"read_token": nullable(COUNT)}, ()),
         "Query": an_object(
             SELECTORS
-            | {"query_embeddings": array(VECTOR), "n_results": nullable(U32), "include": INCLUDES, "explain": EXPLAIN},
+            | {
+                "query_embeddings": array(VECTOR),
+                "query_texts": array(TEXT) | {"description": "Instead of query_embeddings, where the server embeds."},
+                "n_results": nullable(U32),
+                "include": INCLUDES,
+                "read_level": level,
+                "explain": EXPLAIN,
+            },
             ("query_embeddings",),
         ),
         "Search": an_object({"searches": array(JSON_OBJECT), "read_level": level}, ("searches",)),
         "ReadLevel": level,
-        "ConditionalGet": JSON_OBJECT,
     }
 
 
@@ -194,7 +203,15 @@ def _answers() -> dict[str, JsonSchema]:
         "Database": an_object({"id": UUID, "name": TEXT, "tenant": TEXT}),
         "Collection": _collection(),
         "Deleted": an_object({"deleted": COUNT}),
+        "SearchAnswer": an_object(
+            {name: array({}) for name in ("ids", "documents", "embeddings", "metadatas", "scores", "select")}
+        ),
+        "ForkCount": an_object({"count": COUNT}),
         "GetAnswer": an_object(get | {"explain": array(_explanation())}, tuple(get)),
+        "ConditionalGetAnswer": an_object(
+            get | {"read_token": COUNT, "explain": array(_explanation())}, (*get, "read_token")
+        ),
+        "Committed": an_object({"first_inserted_record_offset": COUNT, "record_count": COUNT}),
         "QueryAnswer": an_object(query | {"explain": array(_explanation())}, tuple(query)),
         "IndexingStatus": an_object(
             {
@@ -204,6 +221,25 @@ def _answers() -> dict[str, JsonSchema]:
                 "total_ops": COUNT,
             }
         ),
+    }
+
+
+def _functions() -> dict[str, JsonSchema]:
+    short = {"id": UUID, "name": TEXT, "function_name": TEXT}
+    whole = short | {
+        "input_collection_id": UUID,
+        "output_collection": TEXT,
+        "output_collection_id": UUID,
+        "params": JSON_OBJECT,
+        "tenant_id": TEXT,
+        "database_id": UUID,
+        "completion_offset": COUNT,
+        "min_records_for_invocation": COUNT,
+    }
+    return {
+        "Attached": an_object({"attached_function": an_object(short), "created": {"type": "boolean"}}),
+        "AttachedFunction": an_object({"attached_function": an_object(whole)}),
+        "Detached": an_object({"success": {"type": "boolean"}}),
     }
 
 
@@ -242,7 +278,7 @@ def _collection() -> JsonSchema:
 def all_schemas() -> dict[str, JsonSchema]:
     """Every named schema of the document."""
     _, shaped = msgspec.json.schema_components(SHAPED, ref_template="#/components/schemas/{name}")
-    schemas = shaped | _records() | _answers()
+    schemas = shaped | _records() | _answers() | _functions()
     schemas["CollectionCreate"]["properties"] |= {
         "metadata": nullable(METADATA),
         "schema": nullable(ref("GivenSchema")),

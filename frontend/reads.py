@@ -66,10 +66,19 @@ async def count(workers: Workers, collection: Collection, read_level: ReadLevel)
     return sum(answer.count for answer in answers)
 
 
-async def get_body(workers: Workers, collection: Collection, selection: Selection, page: Page, wanted: Wanted) -> Body:
-    """The body of the answer: the matching records of the page, in insertion order."""
+async def get_body(
+    workers: Workers,
+    collection: Collection,
+    selection: Selection,
+    page: Page,
+    wanted: Wanted,
+    as_of: int | None = None,
+) -> Body:
+    """The body of the answer: the matching records of the page, in insertion order, as of a position or now. Raises
+    StaleRead when some shard cannot be read as of that position.
+    """
     request = GetRequest(
-        _first_shard(collection),
+        _first_shard(collection, as_of),
         selection,
         documents=wanted.documents,
         metadatas=wanted.metadatas,
@@ -110,12 +119,13 @@ async def query_body(
     k: int,
     ef_search: int,
     wanted: Wanted,
+    read_level: ReadLevel = ReadLevel.INDEX_AND_WAL,
 ) -> Body:
     """The body of the answer: the `k` nearest matching records of each of `vectors` [n, d]. Raises InvalidArgument when
     none of the ids that it is restricted to exists.
     """
     request = QueryRequest(
-        _first_shard(collection),
+        Shard(collection.id, collection.layout.first, read_level),
         embeddings=vectors.astype("<f4", copy=False).tobytes(),
         n_queries=len(vectors),
         dimension=vectors.shape[1],
@@ -130,7 +140,8 @@ async def query_body(
     )
     if collection.shards == 1 and not wanted.explain:
         return await workers.query_body(msgspec.structs.replace(request, include=wanted.given))
-    answers = await _all_shards(collection, lambda shard: workers.query(msgspec.structs.replace(request, shard=shard)))
+    shards = [Shard(collection.id, number, read_level) for number in collection.layout.numbers]
+    answers = await together([workers.query(msgspec.structs.replace(request, shard=shard)) for shard in shards])
     hits = await off_loop(_size(answers), merge_query, answers, k)
     refuse_unknown_ids(selection, k, hits.columns)
     return await off_loop(_encoded_size(hits.columns), _encode_hits, hits, wanted, _told(answers))
@@ -145,7 +156,9 @@ async def _get_in_one_phase(
         return answer.columns
     enough = None if page.limit is None else page.offset + page.limit
     answers = await _all_shards(
-        collection, lambda shard: workers.get(msgspec.structs.replace(request, shard=shard, limit=enough))
+        collection,
+        lambda shard: workers.get(msgspec.structs.replace(request, shard=shard, limit=enough)),
+        request.shard.as_of,
     )
     told += _told(answers)
     return await off_loop(_size(answers), merge_get, answers, page.offset, page.limit)
@@ -158,6 +171,8 @@ async def _get_page(
         try:
             return await _get_in_two_phases(workers, collection, request, page, told)
         except StaleRead:
+            if request.shard.as_of is not None:
+                raise
             told.clear()  # this page is not the answer
     raise Unavailable("The collection changed too fast for a consistent read; try again")
 
@@ -171,6 +186,7 @@ async def _get_in_two_phases(
         lambda shard: workers.get(
             GetRequest(shard, request.selection, limit=enough, ids=False, explain=request.explain)
         ),
+        request.shard.as_of,
     )
     told += _told(found)
     chosen = page_of([positions(answer.inserted) for answer in found], page.offset, page.limit)
@@ -233,12 +249,14 @@ def _text_size(column: list[str | None] | None) -> int:
     return sum(map(len, filter(None, column))) if column else 0
 
 
-def _first_shard(collection: Collection) -> Shard:
-    return Shard(collection.id, collection.layout.first)
+def _first_shard(collection: Collection, as_of: int | None = None) -> Shard:
+    return Shard(collection.id, collection.layout.first, as_of=as_of)
 
 
-async def _all_shards(collection: Collection, ask: Callable[[Shard], Awaitable[Answer]]) -> list[Answer]:
-    return await together([ask(Shard(collection.id, number)) for number in collection.layout.numbers])
+async def _all_shards(
+    collection: Collection, ask: Callable[[Shard], Awaitable[Answer]], as_of: int | None = None
+) -> list[Answer]:
+    return await together([ask(Shard(collection.id, number, as_of=as_of)) for number in collection.layout.numbers])
 
 
 async def together(calls: Sequence[Awaitable[Answer]]) -> list[Answer]:

@@ -15,24 +15,32 @@ from frontend import reads
 from frontend.answers import Answer, answer, answer_bytes, nothing_to_say
 from frontend.body import read_json, require_object, shaped, wrong_shape
 from frontend.configuration import effective_ef_search
-from frontend.embeddings import Embeddings, RawEmbeddings, decode, read_embeddings
+from frontend.embeddings import Embeddings, RawEmbeddings, read_embeddings
 from frontend.offload import off_loop
 from frontend.params import query_read_level
 from frontend.request import Request
 from frontend.router import Handler, Route
 from frontend.rows import check_collection_id, missing
-from frontend.schema import check_filterable, check_key
-from frontend.search_validation import SearchPayload, check_search, read_search
+from frontend.schema import check_filterable
+from frontend.search_requests import check_indexes, empty_body, searches_of
+from frontend.search_validation import SearchBody, check_search, read_search
+from frontend.searching import search_body
 from frontend.shell import Shell
-from frontend.sparse import SparseVector
+from frontend.text_embedding import (
+    QueryTexts,
+    query_vectors,
+    read_query_texts,
+    with_embeddings,
+    with_query_vectors,
+)
 from frontend.where_parser import parse_filters
 from frontend.write_validation import check_width, read_write, refuse_fields
 from frontend.writes import STALE_ROWS_MAX, append_delete, append_write
 from shared.catalog import Collection
-from shared.errors import Gone, StaleGeneration, Unimplemented
+from shared.errors import Gone, StaleGeneration
 from shared.include import GET_DEFAULT, QUERY_DEFAULT, Wanted
 from shared.limits import U32_MAX
-from shared.model import Include, Op
+from shared.model import Include, Op, ReadLevel
 from shared.rpc.messages import Selection
 
 U32 = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]
@@ -57,11 +65,15 @@ class _Selectors(msgspec.Struct):
         return Selection(self.ids, await off_loop(size, parse_filters, self.where, self.where_document))
 
 
-class _Delete(_Selectors):
+class Delete(_Selectors):
+    """Body of POST .../delete."""
+
     limit: U32 | None = None
 
 
-class _Get(_Selectors):
+class Get(_Selectors):
+    """Body of POST .../get."""
+
     limit: U32 | None = None
     offset: U32 | None = None
     include: list[Include] = msgspec.field(default_factory=lambda: list(GET_DEFAULT))
@@ -71,6 +83,7 @@ class _Get(_Selectors):
 class _Query(_Selectors):
     n_results: U32 | None = None
     include: list[Include] = msgspec.field(default_factory=lambda: list(QUERY_DEFAULT))
+    read_level: ReadLevel = ReadLevel.INDEX_AND_WAL
     explain: bool = False
 
 
@@ -86,12 +99,12 @@ def routes() -> list[Route]:
         "search": search,
     }
     return [
-        *(Route("POST", f"{base}/{name}", _while_it_exists(handler)) for name, handler in posts.items()),
-        Route("GET", f"{base}/count", _while_it_exists(count)),
+        *(Route("POST", f"{base}/{name}", while_it_exists(handler)) for name, handler in posts.items()),
+        Route("GET", f"{base}/count", while_it_exists(count)),
     ]
 
 
-def _while_it_exists(handler: Handler) -> Handler:
+def while_it_exists(handler: Handler) -> Handler:
     """When the collection in the path turns out to be deleted, that is the same 404 as one never found."""
 
     async def handle(request: Request) -> Answer:
@@ -121,8 +134,8 @@ async def upsert(request: Request) -> Answer:
 
 
 async def delete(request: Request) -> Answer:
-    body = await _read_body(request, lambda tree: shaped(tree, _Delete))
-    collection = await _collection(request)
+    body = await read_body(request, lambda tree: shaped(tree, Delete))
+    collection = await collection_of(request)
     selection = await body.selection(request.body_bytes)
     _check_delete(body, selection)
     check_filterable(collection, selection.where)
@@ -131,52 +144,62 @@ async def delete(request: Request) -> Answer:
 
 async def count(request: Request) -> Answer:
     read_level = query_read_level(request)
-    shell, collection = request.shell, await _collection(request)
-    return answer(await _read(shell, collection, lambda collection: reads.count(shell.workers, collection, read_level)))
+    shell, collection = request.shell, await collection_of(request)
+    return answer(
+        await read_collection(shell, collection, lambda collection: reads.count(shell.workers, collection, read_level))
+    )
 
 
 async def get(request: Request) -> Answer:
-    body = await _read_body(request, lambda tree: shaped(tree, _Get))
+    body = await read_body(request, lambda tree: shaped(tree, Get))
     wanted = Wanted(body.include, explain=body.explain)
-    shell, collection = request.shell, await _collection(request)
+    shell, collection = request.shell, await collection_of(request)
     selection = await body.selection(request.body_bytes)
     check_filterable(collection, selection.where)
     page = reads.Page(body.offset or 0, body.limit)
     return answer_bytes(
-        await _read(
+        await read_collection(
             shell, collection, lambda collection: reads.get_body(shell.workers, collection, selection, page, wanted)
         )
     )
 
 
 async def query(request: Request) -> Answer:
-    body, vectors = await _read_body(request, _read_query, "query_embeddings")
+    can_embed = bool(request.shell.embedders)
+    body, vectors = await read_body(request, lambda tree: _read_query(tree, can_embed), "query_embeddings")
     wanted = Wanted(body.include, explain=body.explain)
-    shell, collection = request.shell, await _collection(request)
+    shell, collection = request.shell, await collection_of(request)
     selection = await body.selection(request.body_bytes)
-    embeddings = await off_loop(request.body_bytes, decode, vectors)
+    embeddings = await query_vectors(shell.embedders, collection, vectors, request.body_bytes)
     return answer_bytes(
-        await _read(
+        await read_collection(
             shell, collection, lambda collection: _query(shell, collection, body, embeddings, selection, wanted)
         )
     )
 
 
 async def search(request: Request) -> Answer:
-    searches = await _read_body(request, read_search)
-    collection = await _collection(request)
-    check_search(searches)
-    _check_search_indexes(collection, searches)
-    raise Unimplemented("Error executing plan: Not implemented: Search operation is not implemented for local executor")
+    can_embed = bool(request.shell.embedders)
+    body = await read_body(request, lambda tree: read_search(tree, can_embed=can_embed))
+    shell, collection = request.shell, await collection_of(request)
+    await off_loop(request.body_bytes, check_search, body.searches)
+    embedded = await with_query_vectors(shell, collection, body)
+    return answer_bytes(
+        await read_collection(
+            shell, collection, lambda collection: _search(shell, collection, embedded, request.body_bytes)
+        )
+    )
 
 
-async def _collection(request: Request) -> Collection:
+async def collection_of(request: Request) -> Collection:
     """The collection in the path. Raises InvalidArgument, NotFound."""
     place = request.place
     return await request.shell.rows.resolve(place["tenant"], place["database"], place["collection_id"])
 
 
-async def _read(shell: Shell, collection: Collection, ask: Callable[[Collection], Awaitable[Result]]) -> Result:
+async def read_collection(
+    shell: Shell, collection: Collection, ask: Callable[[Collection], Awaitable[Result]]
+) -> Result:
     """The answer of `ask`, which is asked again when the collection turns out to have other shards by now."""
     for _ in range(STALE_ROWS_MAX):
         try:
@@ -186,17 +209,20 @@ async def _read(shell: Shell, collection: Collection, ask: Callable[[Collection]
     return await ask(collection)
 
 
-async def _read_body(request: Request, read: Callable[[Any], Body], rows: str | None = None) -> Body:
+async def read_body(request: Request, read: Callable[[Any], Body], rows: str | None = None) -> Body:
     tree = require_object(await read_json(request, rows))
     return await off_loop(request.body_bytes, read, tree)
 
 
 async def _write(request: Request, op: Op) -> None:
-    write = await _read_body(request, lambda tree: read_write(op, tree), "embeddings")
-    await append_write(request.shell, await _collection(request), write, request.body_bytes)
+    can_embed = bool(request.shell.embedders)
+    write = await read_body(request, lambda tree: read_write(op, tree, can_embed=can_embed), "embeddings")
+    shell, collection = request.shell, await collection_of(request)
+    write = await with_embeddings(shell.embedders, collection, write, request.body_bytes)
+    await append_write(shell, collection, write, request.body_bytes)
 
 
-def _check_delete(body: _Delete, selection: Selection) -> None:
+def _check_delete(body: Delete, selection: Selection) -> None:
     """Raises InvalidArgument for selectors that cannot stand together."""
     if selection.where is not None:
         return
@@ -210,14 +236,17 @@ async def _delete(shell: Shell, collection: Collection, selection: Selection, li
     """How many records are said to be deleted: with a filter those that matched, without one as many as were named."""
     ids = selection.ids or []
     if selection.where is not None:
-        ids = await _read(
+        ids = await read_collection(
             shell, collection, lambda collection: reads.matching_ids(shell.workers, collection, selection, limit)
         )
     await append_delete(shell, collection, ids)
     return len(ids)
 
 
-def _read_query(tree: Any) -> tuple[_Query, RawEmbeddings]:
+def _read_query(tree: Any, can_embed: bool) -> tuple[_Query, RawEmbeddings | QueryTexts]:
+    texts = read_query_texts(tree) if can_embed else None
+    if texts is not None:
+        return shaped(tree, _Query), texts
     if "query_embeddings" not in tree:
         raise wrong_shape("missing field `query_embeddings`")
     return shaped(tree, _Query), read_embeddings(tree["query_embeddings"], encoded_allowed=False)
@@ -236,13 +265,16 @@ async def _query(
         return reads.no_hits_body(embeddings.count, wanted)
     k = N_RESULTS_DEFAULT if body.n_results is None else body.n_results
     ef_search = effective_ef_search(collection.configuration)
-    return await reads.query_body(shell.workers, collection, selection, embeddings.matrix, k, ef_search, wanted)
+    return await reads.query_body(
+        shell.workers, collection, selection, embeddings.matrix, k, ef_search, wanted, body.read_level
+    )
 
 
-def _check_search_indexes(collection: Collection, searches: tuple[SearchPayload, ...]) -> None:
-    """Raises InvalidArgument for a filter or a sparse query that needs an index that is off."""
-    for payload in searches:
-        check_filterable(collection, payload.where)
-        for knn in payload.knn:
-            if isinstance(knn.query, SparseVector):
-                check_key(collection.schema, knn.key, "sparse_vector")
+async def _search(shell: Shell, collection: Collection, body: SearchBody, size: int | None) -> bytes:
+    if collection.dimension is None:  # a cached row may be older than the first write
+        collection = await shell.rows.refresh(collection)
+    check_indexes(collection, body)
+    if collection.dimension is None:
+        return empty_body(body)
+    searches = await off_loop(size, searches_of, collection, body)
+    return await search_body(shell.workers, collection, searches)

@@ -35,7 +35,7 @@ def shown_collection(collection: Collection) -> dict[str, Any]:
         "id": collection.id,
         "name": collection.name,
         "configuration_json": collection.configuration,
-        "schema": shown_schema(collection.schema, collection.keys),
+        "schema": shown_schema(collection.schema, collection.keys) | _source(collection),
         "metadata": collection.metadata,
         "dimension": collection.dimension,
         "tenant": collection.tenant,
@@ -43,6 +43,11 @@ def shown_collection(collection: Collection) -> dict[str, Any]:
         "log_position": collection.log_position,
         "version": collection.version,
     }
+
+
+def _source(collection: Collection) -> dict[str, str]:
+    """What the schema says of the function whose output the collection is."""
+    return {"source_attached_function_id": collection.function.id} if collection.function else {}
 
 
 def _missing_name(name: str) -> NotFound:

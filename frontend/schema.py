@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from frontend.configuration import VectorSettings, default_numbers, is_default_function, too_small
 from frontend.schema_shape import DOCUMENT_KEY, EMBEDDING_KEY, GivenSchema, plain_json
 from shared.errors import InvalidArgument
+from shared.indexing import Indexing
 from shared.model import HIDDEN_METADATA_PREFIX, Space
 from shared.where import (
     All,
@@ -101,8 +102,6 @@ def _check_indexes(schema: Schema) -> None:
     """Raises InvalidArgument for indexes that cannot be built."""
     for types in (schema["defaults"], schema["keys"][EMBEDDING_KEY]):
         _check_vector_numbers(types)
-    for types in schema["keys"].values():
-        _refuse_sparse_index(types)
 
 
 def _overlay(base: dict[str, Any], given: Mapping[str, Any]) -> None:
@@ -121,13 +120,6 @@ def _check_vector_numbers(types: Mapping[str, Any]) -> None:
     name = too_small(default_numbers() | config.get("hnsw", {}))
     if name:
         raise InvalidArgument(f"Failed to reconcile schema: Invalid HNSW configuration: {name} must be at least 2")
-
-
-def _refuse_sparse_index(types: Mapping[str, Any]) -> None:
-    if types.get("sparse_vector", {}).get("sparse_vector_index", {}).get("enabled"):
-        raise InvalidArgument(
-            "Failed to reconcile schema: Invalid schema input: Sparse vector indexing is not enabled in local"
-        )
 
 
 def reconciled(given: GivenSchema | None, settings: VectorSettings) -> tuple[Schema, VectorSettings]:
@@ -182,6 +174,25 @@ def with_settings(schema: Schema, settings: VectorSettings) -> Schema:
     return changed
 
 
+def indexing_of(schema: Schema) -> Indexing:
+    """What the schema says of everything but embeddings to those who build the indexes."""
+    inverted = {value_type: index for value_type, index in SCALAR_INDEXES.items() if value_type != "sparse_vector"}
+    keys: dict[str, dict[str, bool]] = {}
+    sparse: list[str] = []
+    for key, types in schema["keys"].items():
+        if key in (DOCUMENT_KEY, EMBEDDING_KEY):
+            continue
+        given = {
+            value_type: bool(types[value_type][index]["enabled"])
+            for value_type, index in inverted.items()
+            if index in types.get(value_type, {})
+        }
+        keys |= {key: given} if given else {}
+        sparse += [key] if _is_enabled(schema, key, "sparse_vector", "sparse_vector_index") else []
+    off = [value_type for value_type, index in inverted.items() if not schema["defaults"][value_type][index]["enabled"]]
+    return Indexing(off, keys, sparse, _is_enabled(schema, DOCUMENT_KEY, "string", "fts_index"))
+
+
 # ---- growing
 
 
@@ -230,6 +241,12 @@ def value_type(value: Scalar) -> str:
     return "float" if isinstance(value, float) else "string"
 
 
+def check_field(schema: Schema, key: str) -> None:
+    """Raises InvalidArgument when values of some type at `key` have no index: counting and sorting them needs all."""
+    for kind in ("string", "int", "float", "bool"):
+        check_key(schema, key, kind)
+
+
 def check_key(schema: Schema, key: str, kind: str) -> None:
     """Raises InvalidArgument when `key` has no index for values of type `kind`."""
     if not _is_enabled(schema, key, kind, SCALAR_INDEXES[kind]):
@@ -241,3 +258,10 @@ def check_key(schema: Schema, key: str, kind: str) -> None:
 def _is_enabled(schema: Schema, key: str, kind: str, index: str) -> bool:
     own = schema["keys"].get(key, {}).get(kind, {}).get(index)
     return bool((own or schema["defaults"][kind][index])["enabled"])
+
+
+def sparse_config(schema: Schema, key: str) -> dict[str, Any]:
+    """The configuration of the sparse index at `key`."""
+    own = schema["keys"].get(key, {}).get("sparse_vector", {}).get("sparse_vector_index")
+    config: dict[str, Any] = (own or schema["defaults"]["sparse_vector"]["sparse_vector_index"])["config"]
+    return config

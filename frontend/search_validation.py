@@ -1,45 +1,42 @@
 """The body of a search, checked whole (wire contract, section 15).
 
 `read_search` checks the shape before the collection is looked up; filters are part of the shape here, so a bad one is
-422. `check_search` checks the rules after that.
+422. `check_search` checks the rules after that. Members of a payload beyond the contract are extensions of ours
+(docs/api.md); official clients send none of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 import msgspec
 
-from frontend.body import DEPTH_MAX, shaped, wrong_shape
-from frontend.embeddings import read_embeddings
-from frontend.sparse import SparseVector, read_sparse
+from frontend.body import shaped, wrong_shape
+from frontend.rank import GivenKnn, GivenRank, read_rank
+from frontend.sparse import SparseVector
 from frontend.where_parser import parse_where
 from frontend.write_validation import refuse_fields
 from shared.errors import InvalidArgument, MalformedBody
 from shared.limits import U32_MAX
 from shared.model import ReadLevel
+from shared.search.model import SCORE, Facets, GroupBy, OrderKey
 from shared.where import Where
 
 U32 = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]
 
-SCORE: Final = "#score"
-EMBEDDING: Final = "#embedding"
+FACET_VALUES_DEFAULT: Final = 10
 
+# A request costs what its parts cost, and a few bytes are a part. All payloads together:
+SEARCHES_MAX: Final = 256
+KNNS_MAX: Final = 1024
+NODES_MAX: Final = 16_384
+"""Operators of rank expressions, `$val` and `$knn` included."""
+FIELDS_MAX: Final = 64
+"""To sort by, to count, to group by; of each search."""
 
-class Knn(msgspec.Struct, frozen=True):
-    """A nearest-neighbour operator. `query` is a dense vector as given, or a sparse one."""
-
-    query: list[float] | SparseVector
-    key: str
-
-
-class _KnnBody(msgspec.Struct):
-    query: Any
-    key: str = EMBEDDING
-    limit: U32 = 16
-    default: float | None = None
-    return_rank: bool = False
+TEXT_REFUSED: Final = "rank: $knn: expected a vector"
 
 
 class _Limit(msgspec.Struct):
@@ -51,16 +48,19 @@ class _Select(msgspec.Struct):
     keys: list[str] = []
 
 
-class Aggregate(msgspec.Struct, frozen=True):
-    """Each group keeps its `k` best by `keys` in turn."""
-
+class _Aggregate(msgspec.Struct, frozen=True):
     keys: list[str]
     k: U32
 
 
 class _GroupBy(msgspec.Struct):
     keys: list[str] = []
-    aggregate: dict[str, Aggregate] | None = None
+    aggregate: dict[str, _Aggregate] | None = None
+
+
+class _Facets(msgspec.Struct):
+    keys: list[str]
+    limit: U32 = FACET_VALUES_DEFAULT
 
 
 class _Payload(msgspec.Struct):
@@ -69,6 +69,9 @@ class _Payload(msgspec.Struct):
     group_by: _GroupBy = msgspec.field(default_factory=_GroupBy)
     limit: _Limit = msgspec.field(default_factory=_Limit)
     select: _Select = msgspec.field(default_factory=_Select)
+    order_by: list[OrderKey] = []
+    facets: _Facets | None = None
+    count: bool = False
 
 
 class _Body(msgspec.Struct):
@@ -76,32 +79,68 @@ class _Body(msgspec.Struct):
     read_level: Any = ReadLevel.INDEX_AND_WAL.value
 
 
-class SearchPayload(msgspec.Struct, frozen=True):
-    """One search of a request. `knn` are the nearest-neighbour operators of the rank expression, in order."""
+@dataclass(frozen=True, slots=True)
+class SearchPayload:
+    """One search of a request: the matching records, ranked, grouped, sorted, and a page of them."""
 
     where: Where | None
-    ranked: bool
-    knn: tuple[Knn, ...]
+    rank: GivenRank | None
     group_keys: tuple[str, ...]
-    aggregate: Aggregate | None
+    aggregate: tuple[str, _Aggregate] | None
+    offset: int
+    limit: int | None
+    select: frozenset[str]
+    order_by: list[OrderKey]
+    facets: Facets | None
+    count: bool
+
+    @property
+    def knns(self) -> tuple[GivenKnn, ...]:
+        return () if self.rank is None else self.rank.knns
+
+    @property
+    def group_by(self) -> GroupBy | None:
+        """Of a payload that was checked."""
+        if self.aggregate is None:
+            return None
+        name, aggregate = self.aggregate
+        return GroupBy(list(self.group_keys), aggregate.keys, aggregate.k, greatest=name == "$max_k")
 
 
-def read_search(tree: Any) -> tuple[SearchPayload, ...]:
-    """Raises WrongShape, and MalformedBody for the two slips that the contract answers with 400."""
+@dataclass(frozen=True, slots=True)
+class SearchBody:
+    """A whole request."""
+
+    searches: tuple[SearchPayload, ...]
+    read_level: ReadLevel
+
+
+def read_search(tree: Any, *, can_embed: bool = False) -> SearchBody:
+    """With `can_embed` a `$knn` may look for a text. Raises WrongShape, and MalformedBody for the two slips that the
+    contract answers with 400.
+    """
     body = shaped(tree, _Body)
     if type(body.read_level) is not str:
-        raise _malformed("read_level must be a string")
-    shaped(body.read_level, ReadLevel)
-    return tuple(map(_read_payload, body.searches))
+        raise MalformedBody("Failed to parse the request body as JSON: read_level must be a string")
+    read_level = shaped(body.read_level, ReadLevel)
+    searches = tuple(map(_read_payload, body.searches))
+    if not can_embed and any(isinstance(knn.query, str) for payload in searches for knn in payload.knns):
+        raise wrong_shape(TEXT_REFUSED)
+    return SearchBody(searches, read_level)
 
 
 def _read_payload(payload: _Payload) -> SearchPayload:
     return SearchPayload(
         where=None if payload.filter is None or payload.filter == {} else _read_filter(payload.filter),
-        ranked=payload.rank is not None,
-        knn=() if payload.rank is None else tuple(_read_rank(payload.rank, 0)),
+        rank=None if payload.rank is None else read_rank(payload.rank),
         group_keys=tuple(payload.group_by.keys),
         aggregate=_read_aggregate(payload.group_by.aggregate),
+        offset=payload.limit.offset,
+        limit=payload.limit.limit,
+        select=frozenset(payload.select.keys),
+        order_by=payload.order_by,
+        facets=None if payload.facets is None else Facets(payload.facets.keys, payload.facets.limit),
+        count=payload.count,
     )
 
 
@@ -112,91 +151,53 @@ def _read_filter(clause: Any) -> Where:
         raise wrong_shape(f"filter: {error.message}") from None
 
 
-def _read_aggregate(given: Mapping[str, Aggregate] | None) -> Aggregate | None:
+def _read_aggregate(given: Mapping[str, _Aggregate] | None) -> tuple[str, _Aggregate] | None:
     if given is None:
         return None
     if len(given) != 1 or not given.keys() <= {"$min_k", "$max_k"}:
         raise wrong_shape("group_by: expected one aggregate, `$min_k` or `$max_k`")
-    return next(iter(given.values()))
-
-
-def _read_rank(expression: Any, depth: int) -> Iterator[Knn]:
-    """Check an expression; yields its nearest-neighbour operators."""
-    if type(expression) is str:
-        raise wrong_shape(f"rank: unknown operator `{expression}`")
-    if type(expression) is not dict or len(expression) != 1 or depth > DEPTH_MAX:
-        raise _malformed("a rank expression must be an object with exactly one operator")
-    operator, operand = next(iter(expression.items()))
-    if operator == "$val":
-        shaped(operand, float)
-    elif operator == "$knn":
-        yield _read_knn(operand)
-    elif operator in _OPERANDS:
-        for child in _OPERANDS[operator](operand):
-            yield from _read_rank(child, depth + 1)
-    else:
-        raise wrong_shape(f"rank: unknown operator `{operator}`")
-
-
-def _many(operand: Any) -> Sequence[Any]:
-    if type(operand) is not list:
-        raise wrong_shape("rank: expected a list of expressions")
-    return operand
-
-
-def _pair(operand: Any) -> Sequence[Any]:
-    if type(operand) is dict and "left" in operand and "right" in operand:
-        return operand["left"], operand["right"]
-    if type(operand) is list and len(operand) == 2:
-        return operand
-    raise wrong_shape("rank: expected `left` and `right`")
-
-
-def _one(operand: Any) -> Sequence[Any]:
-    return (operand,)
-
-
-_OPERANDS: Final[Mapping[str, Callable[[Any], Sequence[Any]]]] = {
-    "$sum": _many,
-    "$mul": _many,
-    "$max": _many,
-    "$min": _many,
-    "$sub": _pair,
-    "$div": _pair,
-    "$abs": _one,
-    "$exp": _one,
-    "$log": _one,
-}
-
-
-def _read_knn(operand: Any) -> Knn:
-    body = shaped(operand, _KnnBody)
-    if type(body.query) is dict:
-        return Knn(read_sparse(body.query), body.key)
-    read_embeddings([body.query], encoded_allowed=False)
-    return Knn(body.query, body.key)
+    return next(iter(given.items()))
 
 
 def check_search(searches: Sequence[SearchPayload]) -> None:
-    """The rules for single fields, of all payloads; then those for a payload as a whole. Raises InvalidArgument."""
+    """The limits; the rules for single fields, of all payloads; then those for a payload as a whole. Raises
+    InvalidArgument.
+    """
+    refuse_fields({"searches": _size_problem(searches)})
     refuse_fields(
         {
             f"searches[{index}].{field}": problem
             for index, payload in enumerate(searches)
-            for field, problem in (("rank", _rank_problem(payload)), ("group_by", _group_problem(payload)))
+            for field, problem in (
+                ("rank", _rank_problem(payload)),
+                ("group_by", _group_problem(payload)),
+                ("order_by", _field_problem("order_by", [step.key for step in payload.order_by])),
+                ("facets", _field_problem("facets", payload.facets.keys if payload.facets else ())),
+            )
         }
     )
     refuse_fields(
         {
             f"searches[{index}].__all__": "group_by requires rank expression to be specified"
             for index, payload in enumerate(searches)
-            if payload.aggregate is not None and not payload.ranked
+            if payload.aggregate is not None and payload.rank is None
         }
     )
 
 
+def _size_problem(searches: Sequence[SearchPayload]) -> str | None:
+    ranks = [payload.rank for payload in searches if payload.rank is not None]
+    if len(searches) > SEARCHES_MAX:
+        return f"a request has at most {SEARCHES_MAX} searches"
+    if sum(len(rank.knns) for rank in ranks) > KNNS_MAX:
+        return f"a request has at most {KNNS_MAX} $knn"
+    if sum(rank.nodes for rank in ranks) > NODES_MAX:
+        return f"the rank expressions of a request have at most {NODES_MAX} operators"
+    return None
+
+
 def _rank_problem(payload: SearchPayload) -> str | None:
-    for knn in payload.knn:
+    for knn in payload.knns:
         problem = knn.query.problem() if isinstance(knn.query, SparseVector) else None
         if problem is not None:
             return f"Invalid sparse vector in KNN query: {problem}"
@@ -204,15 +205,18 @@ def _rank_problem(payload: SearchPayload) -> str | None:
 
 
 def _group_problem(payload: SearchPayload) -> str | None:
-    keys, aggregate = payload.group_keys, payload.aggregate
-    if bool(keys) != (aggregate is not None):
+    keys = payload.group_keys
+    if bool(keys) != (payload.aggregate is not None):
         return "group_by keys and aggregate must both be specified or both be omitted"
-    if aggregate is None:
+    if payload.aggregate is None:
         return None
+    _, aggregate = payload.aggregate
     if any(key.startswith("#") for key in keys):
         return "group_by keys must be metadata fields (cannot use #score, #document, #embedding, or #metadata)"
     if not aggregate.keys:
         return "aggregate keys must not be empty"
+    if max(len(keys), len(aggregate.keys)) > FIELDS_MAX:
+        return f"group_by has at most {FIELDS_MAX} keys"
     if aggregate.k == 0:
         return "aggregate k must be greater than 0"
     if any(key.startswith("#") and key != SCORE for key in aggregate.keys):
@@ -220,5 +224,9 @@ def _group_problem(payload: SearchPayload) -> str | None:
     return None
 
 
-def _malformed(reason: str) -> MalformedBody:
-    return MalformedBody(f"Failed to parse the request body as JSON: {reason}")
+def _field_problem(what: str, keys: Sequence[str]) -> str | None:
+    if len(keys) > FIELDS_MAX:
+        return f"{what} has at most {FIELDS_MAX} keys"
+    if any(not key or key[0] in "#$" for key in keys):
+        return f"{what} keys must be metadata fields"
+    return None

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 from redis.asyncio import Redis
 
 from frontend.app import build_app
 from frontend.config import FrontendConfig
 from frontend.dirty import DirtyShards
+from frontend.embedders import Embedder, Embedders
+from frontend.embedding_endpoint import EndpointEmbedder
+from frontend.forking import Forker
 from frontend.group_commit import GroupCommit
 from frontend.http_server import HttpServer, open_http_server
+from frontend.local_embedder import LocalEmbedder
 from frontend.rows import RowCache
 from frontend.shell import Shell
 from frontend.workers import Workers
 from shared.catalog import Catalog
-from shared.clock import SystemClock
+from shared.catalog.forking import Forking
+from shared.catalog.functions import Functions
+from shared.clock import Clock, SystemClock
+from shared.log.forks import Forks
 from shared.log.jobs import Jobs
 from shared.log.log import Log
 from shared.membership import Membership
+from shared.objects.open import open_store
+from shared.objects.port import ObjectStore
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.rpc.client import RpcClient
@@ -54,7 +65,9 @@ class Frontend:
         await self._shell.dirty.flush()
 
 
-def build_shell(config: FrontendConfig, redis: Redis, rpc: RpcClient) -> Shell:
+def build_shell(
+    config: FrontendConfig, redis: Redis, objects: ObjectStore, rpc: RpcClient, http: aiohttp.ClientSession
+) -> Shell:
     keys = Keys(config.redis_prefix)
     clock = SystemClock()
     catalog = Catalog(redis, keys)
@@ -71,15 +84,42 @@ def build_shell(config: FrontendConfig, redis: Redis, rpc: RpcClient) -> Shell:
         groups=GroupCommit(log, dirty),
         workers=Workers(Membership(redis, keys, "queryworker"), rpc, clock, replicas=config.replicas),
         rows=RowCache(catalog, clock, rows_max=config.rows_max, age_max_s=config.rows_age_max_s),
-    )
+        embedders=build_embedders(config, Membership(redis, keys, "embedder"), rpc, http, clock),
+        forker=Forker(
+            catalog, Forking(redis, keys, catalog), Forks(redis, keys), log, objects, clock, config.forks_max,
+            config.process_id,
+        ),
+        functions=Functions(redis, keys, catalog),
+    )  # fmt: skip
+
+
+def build_embedders(
+    config: FrontendConfig, membership: Membership, rpc: RpcClient, http: aiohttp.ClientSession, clock: Clock
+) -> Embedders:
+    """The embedding functions that the operator registered."""
+    local = LocalEmbedder(membership, rpc, clock)
+    by_name: dict[str, Embedder] = dict.fromkeys(config.local_embedder_names, local)
+    keys, chance = dict(config.embedding_keys), random.Random()  # noqa: S311  # spreads pauses, nothing secret
+    for name, endpoint in config.embedding_endpoints:
+        by_name[name] = EndpointEmbedder(name, endpoint, keys.get(name), http, clock, chance)
+    return Embedders(by_name, config.embedder_default or None, config.embedding_timeout_s)
+
+
+def open_http() -> aiohttp.ClientSession:
+    """For endpoints of the operator's. Cookies would be shared between them."""
+    return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
 
 
 @asynccontextmanager
 async def open_service(config: FrontendConfig) -> AsyncIterator[Frontend]:
-    async with open_verified_redis(config.redis_url, Keys(config.redis_prefix)) as redis:
+    async with (
+        open_store(config.bucket_url) as objects,
+        open_verified_redis(config.redis_url, Keys(config.redis_prefix)) as redis,
+        open_http() as http,
+    ):
         rpc = RpcClient()
         try:
-            shell = build_shell(config, redis, rpc)
+            shell = build_shell(config, redis, objects, rpc, http)
             await shell.catalog.bootstrap()
             async with open_http_server(build_app(shell), config) as server:
                 yield Frontend(server, shell)

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from frontend.config import FrontendConfig
     from frontend.dirty import DirtyShards
+    from frontend.embedders import Embedders
+    from frontend.forking import Forker
     from frontend.group_commit import GroupCommit
     from frontend.rows import RowCache
     from frontend.workers import Workers
     from shared.catalog import Catalog
+    from shared.catalog.functions import Functions
     from shared.clock import Clock
     from shared.log.jobs import Jobs
     from shared.log.log import Log
@@ -30,3 +33,6 @@ class Shell:
     groups: GroupCommit
     workers: Workers
     rows: RowCache
+    embedders: Embedders
+    forker: Forker
+    functions: Functions

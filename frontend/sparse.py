@@ -7,9 +7,11 @@ from operator import lt
 from typing import Annotated, Any, Literal
 
 import msgspec
+import numpy as np
 
 from frontend.body import shaped
 from shared.limits import U32_MAX
+from shared.sparse import SparseArrays, rounded
 
 Index = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]
 
@@ -30,7 +32,12 @@ class SparseVector(msgspec.Struct, frozen=True, kw_only=True):
             return "tokens and indices must have the same length"
         if not all(lt(*pair) for pair in pairwise(self.indices)):
             return "indices must be strictly ascending"
+        if not np.isfinite(rounded(self.values)).all():
+            return "values must not contain NaN or Infinity values"
         return None
+
+    def arrays(self) -> SparseArrays:
+        return SparseArrays(np.array(self.indices, np.uint32), rounded(self.values))
 
 
 def read_sparse(value: Any) -> SparseVector:

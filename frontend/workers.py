@@ -33,6 +33,17 @@ from shared.rpc.messages import (
     QueryResponse,
     Shard,
 )
+from shared.rpc.search_messages import (
+    FrequenciesRequest,
+    FrequenciesResponse,
+    NearestRequest,
+    NearestResponse,
+    OrderedRequest,
+    OrderedResponse,
+    SearchRequest,
+    TallyRequest,
+    TallyResponse,
+)
 from shared.telemetry import get_logger
 
 if TYPE_CHECKING:
@@ -122,6 +133,21 @@ class Workers:
     async def query_body(self, request: QueryRequest) -> memoryview:
         """The answer to a request with `include`."""
         return await self._call("query", request.shard, msgspec.msgpack.encode(request))
+
+    async def search_body(self, request: SearchRequest) -> bytes:
+        return bytes(await self._call("search", request.shard, msgspec.msgpack.encode(request)))
+
+    async def nearest(self, request: NearestRequest) -> NearestResponse:
+        return await self._ask("search.nearest", request.shard, request, NearestResponse)
+
+    async def frequencies(self, request: FrequenciesRequest) -> FrequenciesResponse:
+        return await self._ask("search.frequencies", request.shard, request, FrequenciesResponse)
+
+    async def ordered(self, request: OrderedRequest) -> OrderedResponse:
+        return await self._ask("search.ordered", request.shard, request, OrderedResponse)
+
+    async def tally(self, request: TallyRequest) -> TallyResponse:
+        return await self._ask("search.tally", request.shard, request, TallyResponse)
 
     async def _ask(self, method: str, shard: Shard, request: msgspec.Struct, answer: type[Response]) -> Response:
         payload = msgspec.msgpack.encode(request)

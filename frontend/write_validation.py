@@ -16,7 +16,7 @@ import msgspec
 from frontend.body import shaped, wrong_shape
 from frontend.embeddings import Embeddings, RawEmbeddings, decode, read_embeddings
 from frontend.metadata_values import Metadatas, read_metadatas
-from shared.errors import InvalidArgument, Unimplemented
+from shared.errors import InvalidArgument
 from shared.model import Op
 
 OPTIONAL_TEXT: Final[frozenset[type]] = frozenset({str, NoneType})
@@ -28,24 +28,33 @@ class _Body(msgspec.Struct):
     documents: list[Any] | None = None
     uris: list[Any] | None = None
     metadatas: list[Any] | None = None
+    embed_documents: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """An add, update or upsert of the right shape. Columns are parallel if all is well; None: none for all rows."""
+    """An add, update or upsert of the right shape. Columns are parallel if all is well; None: none for all rows.
+    `embeds_documents`: its documents are to become its embeddings.
+    """
 
     op: Op
     ids: list[str]
-    embeddings: RawEmbeddings | None
+    embeddings: RawEmbeddings | Embeddings | None
     documents: list[str | None] | None
     uris: list[str | None] | None
     metadatas: Metadatas | None
+    embeds_documents: bool = False
 
 
-def read_write(op: Op, tree: Any) -> Write:
-    """The body of an add, update or upsert. Raises WrongShape."""
+def read_write(op: Op, tree: Any, *, can_embed: bool = False) -> Write:
+    """The body of an add, update or upsert. With `can_embed` an add or upsert may have a document for every row instead
+    of embeddings, and an update without embeddings may ask for its documents to be embedded. Raises WrongShape.
+    """
     body = shaped(tree, _Body)
-    if body.embeddings is None and op is not Op.UPDATE:
+    embeds = can_embed and body.embeddings is None and body.documents is not None
+    if op is Op.UPDATE:
+        embeds = embeds and body.embed_documents is True
+    elif body.embeddings is None and not (embeds and {str}.issuperset(map(type, body.documents or ()))):
         raise wrong_shape("missing field `embeddings`")
     return Write(
         op=op,
@@ -54,12 +63,14 @@ def read_write(op: Op, tree: Any) -> Write:
         documents=None if body.documents is None else _texts("documents", body.documents, OPTIONAL_TEXT),
         uris=None if body.uris is None else _texts("uris", body.uris, OPTIONAL_TEXT),
         metadatas=None if body.metadatas is None else read_metadatas(body.metadatas, patch=op is not Op.ADD),
+        embeds_documents=embeds,
     )
 
 
 def check_values(write: Write) -> Embeddings | None:
     """Decoded embeddings, None when the write has none. Raises InvalidArgument."""
-    embeddings = None if write.embeddings is None else decode(write.embeddings)
+    given = write.embeddings
+    embeddings = decode(given) if isinstance(given, RawEmbeddings) else given
     refuse_fields(
         {
             "metadatas": None if write.metadatas is None else write.metadatas.problem(),
@@ -96,13 +107,6 @@ def check_lengths(write: Write) -> None:
         raise InvalidArgument("Inconsistent number of IDs, embeddings, documents, URIs and metadatas")
     if "" in write.ids:
         raise InvalidArgument("Empty ID, ID must have at least one character")
-
-
-def check_supported(write: Write) -> None:
-    """Raises Unimplemented."""
-    key = None if write.metadatas is None else write.metadatas.first_sparse_key()
-    if key is not None:
-        raise Unimplemented(f"Unimplemented: Sparse vector is not supported for local chroma: {key}")
 
 
 def _column_lengths(write: Write) -> Iterable[int]:

@@ -19,12 +19,11 @@ from frontend.offload import off_loop
 from frontend.write_validation import (
     Write,
     check_lengths,
-    check_supported,
     check_values,
     check_width,
     wrong_width,
 )
-from shared.errors import DimensionMismatch, InvalidArgument, PolychromeError, StaleGeneration, Unimplemented
+from shared.errors import DimensionMismatch, InvalidArgument, PolychromeError, StaleGeneration
 from shared.model import Op
 
 if TYPE_CHECKING:
@@ -54,8 +53,7 @@ def prepare(write: Write, dimension: int | None, size: int | None) -> Prepared:
     width = None if embeddings is None else check_width(embeddings, dimension)
     try:
         check_lengths(write)
-        check_supported(write)
-    except (InvalidArgument, Unimplemented) as refusal:
+    except InvalidArgument as refusal:
         return Prepared(width, refusal=refusal)
     metadatas = write.metadatas
     operations = Operations(
@@ -104,9 +102,9 @@ async def _append(shell: Shell, collection: Collection, operations: Operations) 
             if attempt == STALE_ROWS_MAX:
                 raise
             collection = await shell.rows.refresh(collection)
-    _written(operations.op).inc(len(operations.ids))
+    written(operations.op).inc(len(operations.ids))
 
 
 @functools.cache
-def _written(op: Op) -> Counter:
+def written(op: Op) -> Counter:
     return RECORDS_WRITTEN.labels(op.name.lower())

@@ -7,8 +7,10 @@ Time only ever keeps things longer: what it may delete follows from manifests. A
    to be completed), and every one that was replaced less than `retention_s` ago, judged by the age of the manifest
    after it (readers, backups and forks may still use it). The others are condemned, and so are all manifests of shards
    that a collection does not have any more, once it got others more than `retention_s` ago and a snapshot says so.
-2. References. Every kept manifest of every living collection is read. A segment that any of them names is kept,
-   whoever's prefix it stands under: a fork names its parent's segments.
+2. References. Every kept manifest of every living collection is read, and every one of collections that the catalog
+   neither has nor buried: a fork has manifests before it has a row. A segment that any of them names is kept, whoever's
+   prefix it stands under: a fork names its origin's segments. Where a manifest of a fork cannot be read, all segments
+   of its ancestors are kept.
 3. Segments that nobody names, all of whose files are older than `grace_s`, are condemned: a mark is left beside their
    files. In a later round that still sees nobody name it, a condemned segment goes, the mark last; if somebody does,
    the mark alone goes. The grace period only saves work: it covers the usual compaction under way.
@@ -87,11 +89,13 @@ class Laid:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Manifests of living shards, by key; and the shards whose committed one is missing."""
+    """Manifests by key, and the living shards whose committed one is missing."""
 
     kept: list[str]
     condemned: list[str]
     broken: set[ShardKey]
+    strange: list[str]
+    """Manifests of collections that are neither living nor dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +115,10 @@ def judge_manifests(
     now: float,
     periods: Periods,
     laid: Mapping[str, Laid],
+    dead: Set[str] = frozenset(),
 ) -> Judged:
     """Step 1. `shards` has the pointer of every shard of every living collection, those that are being built included;
-    `laid` the collections that got other shards.
+    `laid` the collections that got other shards; `dead` those that were deleted.
     """
     created: dict[ShardKey, dict[int, ObjectInfo]] = defaultdict(dict)
     for info in objects:
@@ -124,6 +129,7 @@ def judge_manifests(
     kept: list[str] = []
     condemned: list[str] = []
     broken: set[ShardKey] = set()
+    strange: list[str] = []
     living = {collection for collection, _ in shards}
     for key in created.keys() - shards.keys():
         if key[0] in living:
@@ -131,6 +137,8 @@ def judge_manifests(
             gone = one is not None and key[1] < one.first and one.since_s <= now - periods.retention_s
             # What is neither gone nor known may be about to be: none of our business.
             (condemned if gone else kept).extend(info.key for info in created[key].values())
+        elif key[0] not in dead:
+            strange.extend(info.key for info in created[key].values())
     for key, pointer in shards.items():
         versions = created[key]
         if pointer is not None and pointer.version not in versions:
@@ -141,7 +149,7 @@ def judge_manifests(
             current = pointer is None or version >= pointer.version
             recent = replaced_s > now - periods.retention_s
             (kept if current or recent or key in broken else condemned).append(info.key)
-    return Judged(sorted(kept), sorted(condemned), broken)
+    return Judged(sorted(kept), sorted(condemned), broken, sorted(strange))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +168,16 @@ def judge_segments(
     broken: Set[ShardKey],
     now: float,
     periods: Periods,
+    guarded: Set[str] = frozenset(),
 ) -> Sentences:
-    """Step 3, over the segments of living collections."""
+    """Step 3, over the segments of living collections but those in `guarded`."""
     files: dict[str, list[ObjectInfo]] = defaultdict(list)
     for info in objects:
         found = _SEGMENT.fullmatch(info.key)
-        if found and collection_of(info.key) in living and shard_of_path(found[1]) not in broken:
+        if not found or shard_of_path(found[1]) in broken:
+            continue
+        collection = collection_of(info.key)
+        if collection in living and collection not in guarded:
             files[found[1]].append(info)
     sentences = Sentences([], [], [])
     for path, segment in files.items():
@@ -186,8 +198,11 @@ def judge_dead(
     referenced: frozenset[str],
     now: float,
     periods: Periods,
+    guarded: Set[str] = frozenset(),
 ) -> list[str]:
-    """Step 4: keys below the prefixes of dead collections. `dead_since` says when each was buried."""
+    """Step 4: keys below the prefixes of dead collections. `dead_since` says when each was buried; of those in
+    `guarded`, all segments stay.
+    """
     left: dict[str, list[ObjectInfo]] = defaultdict(list)
     for info in objects:
         collection = collection_of(info.key)
@@ -198,7 +213,7 @@ def judge_dead(
         for collection, found in left.items()
         if max(dead_since[collection], *(info.modified_s for info in found)) <= now - periods.grace_s
         for info in found
-        if not ((segment := _SEGMENT.fullmatch(info.key)) and segment[1] in referenced)
+        if not ((segment := _SEGMENT.fullmatch(info.key)) and (collection in guarded or segment[1] in referenced))
     ]
 
 
@@ -234,26 +249,28 @@ class Garbage:
         shards: Mapping[ShardKey, Pointer | None],
         graves: Mapping[str, float],
         laid: Mapping[str, Laid] | None = None,
+        lineage: Mapping[str, Sequence[str]] | None = None,
     ) -> Collected:
         """One round. All are read from the whole catalog before the call: every shard of every collection that is not
         deleted, with its pointer; collections that were deleted, each since when; collections that got other shards, as
-        far as a snapshot knows it. Raises Unavailable.
+        far as a snapshot knows it; the ancestors of forks. Raises Unavailable.
         """
         found, now = await self._survey()
         living = frozenset(collection for collection, _ in shards)
         dead = {one: since for one, since in graves.items() if one not in living}
         self._report_unlisted({one for info in found if (one := collection_of(info.key))} - living - dead.keys())
-        judged = judge_manifests(found, shards, now, self._periods, laid or {})
-        referenced, unreadable = await self._references(judged.kept)
+        judged = judge_manifests(found, shards, now, self._periods, laid or {}, dead.keys())
+        referenced, unreadable = await self._references([*judged.kept, *judged.strange])
         broken = judged.broken | unreadable
+        guarded = {ancestor for collection, _ in broken for ancestor in (lineage or {}).get(collection, ())}
         BROKEN_SHARDS.set(len(broken))
         for collection, shard in sorted(judged.broken):
             log.error("committed_manifest_missing", collection=collection, shard=shard)
         manifests = [key for key in judged.condemned if _shard_of_manifest(key) not in broken]
-        segments = judge_segments(found, living, referenced, broken, now, self._periods)
+        segments = judge_segments(found, living, referenced, broken, now, self._periods, guarded)
         others = [
             *segments.files,
-            *judge_dead(found, dead, referenced, now, self._periods),
+            *judge_dead(found, dead, referenced, now, self._periods, guarded),
             *judge_probes(found, now, self._periods),
         ]
         sizes = {info.key: info.bytes for info in found}

@@ -18,6 +18,7 @@ from logservice.snapshots import Snapshots, Snapshotter
 from logservice.trim import Trimmer
 from shared.catalog import Catalog, Cluster, Collection, Pointer
 from shared.catalog.collector import Collector
+from shared.catalog.functions import Functions
 from shared.catalog.image import Images
 from shared.clock import Clock
 from shared.commits import CommitNumbers
@@ -44,6 +45,7 @@ class Tools:
     catalog: Catalog
     images: Images
     collector: Collector
+    functions: Functions
     log: Log
     jobs: Jobs
 
@@ -106,11 +108,15 @@ class Leader:
         async def collect_garbage() -> None:
             collections = [collection async for collection in tools.catalog.collections()]
             laid = snapshotter.laid(collections)
-            collected = await self._garbage.collect(_pointers(collections), await tools.collector.graves(), laid)
+            lineage = {collection.id: collection.ancestors for collection in collections if collection.ancestors}
+            graves = await tools.collector.graves()
+            collected = await self._garbage.collect(_pointers(collections), graves, laid, lineage)
             await tools.collector.forget(collected.empty)
+            await tools.collector.forget_families({collection.root for collection in collections})
 
         async def repair_rows() -> None:
             await tools.collector.repair_rows(recovery.recover)
+            await tools.functions.repair([collection async for collection in tools.catalog.collections()])
 
         async def snapshot() -> None:
             await snapshotter.step(await tools.catalog.changes())

@@ -45,7 +45,7 @@ class Recovery:
         covered = [pointer.covers for pointer in pointers if pointer]
         head = max(known.head, *covered, 0) + limits.BACKLOG_OPS_CEILING
         # First a snapshot with this head: a loss of Redis right after must begin from it.
-        lost = msgspec.structs.replace(image, tenants=[], databases=[], collections=[known], graves={})
+        lost = msgspec.structs.replace(image, tenants=[], databases=[], collections=[known], graves={}, families={})
         now = merged(await self._images.take(self._cluster), lost, {collection_id: head})
         if not await self._snapshots.write(now, number):
             raise Unavailable("Another snapshot of the catalog was written meanwhile")

@@ -16,6 +16,7 @@ from logservice.reconcile import Reconciler
 from logservice.snapshots import Snapshots
 from shared.catalog import Catalog
 from shared.catalog.collector import Collector
+from shared.catalog.functions import Functions
 from shared.catalog.image import Images
 from shared.clock import Clock, SystemClock
 from shared.errors import Unavailable
@@ -164,6 +165,7 @@ async def _open_tools(url: str, keys: Keys) -> AsyncIterator[Tools]:
             catalog=catalog,
             images=Images(redis, keys, catalog),
             collector=Collector(redis, keys, catalog),
+            functions=Functions(redis, keys, catalog),
             log=Log(redis, keys),
             jobs=Jobs(redis, keys),
         )

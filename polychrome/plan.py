@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from polychrome.process import ProcessSpec
 
-START_ORDER: Final = ("redis", "logservice", "compactor", "queryworker", "frontend")
+START_ORDER: Final = ("redis", "logservice", "compactor", "queryworker", "embedder", "frontend")
 """Also the order of the lines printed. Stopping goes the other way, the log service last before Redis."""
 
 COMPACTOR_NICE: Final = 4
 """On one machine, requests go before compactions; but while they never pause, these still get about a fifth of it, or
 the log would grow without end."""
 
-STOP_ORDER: Final = ("frontend", "queryworker", "compactor", "logservice", "redis")
+STOP_ORDER: Final = ("frontend", "embedder", "queryworker", "compactor", "logservice", "redis")
+
+EMBEDDING_FUNCTIONS: Final = ("default", "onnx_mini_lm_l6_v2", "sentence_transformer")
+"""What the official clients call functions that run the embedders' model; the first is what they use by themselves. One
+that asks for another model in its settings is refused.
+"""
+
+LOCAL_NAMES: Final = "POLYCHROME_FRONTEND_LOCAL_EMBEDDER_NAMES"
+DEFAULT_NAME: Final = "POLYCHROME_FRONTEND_EMBEDDER_DEFAULT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +40,7 @@ class ClusterOptions:
     log_services: int = 1
     compactors: int = 1
     query_workers: int = 1
+    embedders: int = 0
     shards_default: int | None = None
     allow_reset: bool = False
     cors_allow_origins: tuple[str, ...] = ()
@@ -53,14 +62,17 @@ class Stores:
     name: str
 
 
-def process_specs(options: ClusterOptions, stores: Stores) -> list[ProcessSpec]:
-    """All processes but the Redis server, in the order in which they start."""
+def process_specs(options: ClusterOptions, stores: Stores, told: Container[str] = ()) -> list[ProcessSpec]:
+    """All processes but the Redis server, in the order in which they start. `told`: variables that the environment sets
+    already; what embedding functions there are is not said against them.
+    """
     common = {"REDIS_URL": stores.redis_url, "POLYCHROME_BUCKET_URL": stores.bucket_url}
     by_role: dict[str, tuple[int, Mapping[str, str]]] = {
         "logservice": (options.log_services, {}),
         "compactor": (options.compactors, {"POLYCHROME_COMPACTOR_NICE": str(COMPACTOR_NICE)}),
         "queryworker": (options.query_workers, {}),
-        "frontend": (options.frontends, _frontend_environ(options)),
+        "embedder": (options.embedders, {}),
+        "frontend": (options.frontends, _frontend_environ(options, told)),
     }
     return [
         _spec(role, number, {**common, **environ, **_identity(role, number, stores)})
@@ -75,7 +87,7 @@ def _spec(role: str, number: int, environ: Mapping[str, str]) -> ProcessSpec:
     return ProcessSpec(f"{role}-{number}", role, (sys.executable, "-m", role), environ)
 
 
-def _frontend_environ(options: ClusterOptions) -> dict[str, str]:
+def _frontend_environ(options: ClusterOptions, told: Container[str]) -> dict[str, str]:
     environ = {"POLYCHROME_FRONTEND_HOST": options.host, "POLYCHROME_FRONTEND_PORT": str(options.port)}
     if options.frontends > 1:
         environ["POLYCHROME_FRONTEND_REUSE_PORT"] = "true"
@@ -85,6 +97,10 @@ def _frontend_environ(options: ClusterOptions) -> dict[str, str]:
         environ["POLYCHROME_FRONTEND_CORS_ALLOW_ORIGINS"] = ",".join(options.cors_allow_origins)
     if options.shards_default is not None:
         environ["POLYCHROME_FRONTEND_SHARDS_DEFAULT"] = str(options.shards_default)
+    if options.embedders and LOCAL_NAMES not in told:
+        environ[LOCAL_NAMES] = ",".join(EMBEDDING_FUNCTIONS)
+        if DEFAULT_NAME not in told:
+            environ[DEFAULT_NAME] = EMBEDDING_FUNCTIONS[0]
     return environ
 
 

@@ -68,7 +68,7 @@ def _specs(options: ClusterOptions, data_dir: DataDir) -> tuple[Stores, list[Pro
         specs.append(server.prepare())
     bucket_url = os.environ.get("POLYCHROME_BUCKET_URL") or data_dir.objects.as_uri()
     stores = Stores(redis_url, bucket_url, data_dir.scratch, data_dir.name)
-    return stores, specs + process_specs(options, stores)
+    return stores, specs + process_specs(options, stores, os.environ)
 
 
 def _ready(stores: Stores, process: Process) -> bool:

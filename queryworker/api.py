@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from queryworker import answers
+from queryworker import answers, searching
 from queryworker.answers import Reading
 from queryworker.batches import batches
 from queryworker.execute import TooLongError
@@ -29,6 +29,13 @@ from queryworker.view import Snapshot
 from shared import telemetry
 from shared.errors import InvalidArgument
 from shared.rpc.messages import EVERYTHING, CountRequest, GetRequest, PrefetchRequest, QueryRequest, Shard
+from shared.rpc.search_messages import (
+    FrequenciesRequest,
+    NearestRequest,
+    OrderedRequest,
+    SearchRequest,
+    TallyRequest,
+)
 from shared.rpc.server import Call, Serve
 
 DECODED_ON_LOOP_MAX: Final = 64 * 1024
@@ -83,7 +90,17 @@ class Api:
         get = _Method(_decoder(GetRequest), _names_few_rows, _one_each, _each(answers.get))
         query = _Method(_decoder(QueryRequest), _never, batches, answers.query_together)
         prefetch = _Method(_decoder(PrefetchRequest), _always, _one_each, _each(lambda _reading, _request: b""))
-        methods = {"count": count, "get": get, "query": query, "prefetch": prefetch}
+        methods = {
+            "count": count,
+            "get": get,
+            "query": query,
+            "prefetch": prefetch,
+            "search": _alone(SearchRequest, searching.search),
+            "search.nearest": _alone(NearestRequest, searching.nearest_step),
+            "search.frequencies": _alone(FrequenciesRequest, searching.frequencies_step),
+            "search.ordered": _alone(OrderedRequest, searching.ordered_step),
+            "search.tally": _alone(TallyRequest, searching.tally_step),
+        }
         return {name: functools.partial(self._serve, method) for name, method in methods.items()}
 
     async def close(self) -> None:
@@ -235,6 +252,11 @@ def _decoder(of: type[Request]) -> Callable[[memoryview], Request]:
             raise InvalidArgument(f"not a {of.__name__}: {error}") from error
 
     return decode
+
+
+def _alone(of: type[Request], answer: Callable[[Reading, Any], bytes]) -> _Method:
+    """Each request is a job of its own."""
+    return _Method(_decoder(of), _never, _one_each, _each(answer))
 
 
 def _each(answer: Callable[[Reading, Any], bytes]) -> Work:

@@ -67,6 +67,14 @@ def encoded_bytes(snapshot: Snapshot, parts: npt.NDArray[np.intp], rows: Rows, w
     return found
 
 
+def written_at(snapshot: Snapshot, parts: npt.NDArray[np.intp], rows: Rows) -> Rows:
+    """Positions at which these rows were changed last."""
+    written = np.empty(len(rows), np.int64)
+    for share in _shares(snapshot, parts, rows):
+        written[share.places] = share.part.written[share.rows]
+    return written
+
+
 def _shares(snapshot: Snapshot, parts: npt.NDArray[np.intp], rows: Rows) -> list[_Share]:
     numbers = sorted(set(parts.tolist()))
     if len(numbers) == 1:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from queryworker.columns import Filled, assemble, encoded_bytes
+from queryworker.columns import Filled, assemble, encoded_bytes, written_at
 from queryworker.explain import Trace
 from queryworker.filter import Rows
 from queryworker.matches import Matches, of_rows, select
@@ -75,6 +75,7 @@ def get(snapshot: Snapshot, request: GetRequest, bytes_max: int | None = None) -
         columns=columns,
         position=snapshot.position,
         explanation=trace.explanation(snapshot, request.shard.shard, matches) if request.explain else None,
+        written=written_at(snapshot, found.parts, found.rows).astype("<i8").tobytes() if request.written else None,
     )
 
 

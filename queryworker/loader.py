@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from queryworker.segments import SegmentPool
 from queryworker.view import OpenManifest
+from shared.indexing import Indexing
 from shared.log.state import ShardState
 from shared.manifest import Manifest, ManifestStore
 from shared.model import Space
@@ -30,13 +31,14 @@ class Loader:
             max_neighbors=int(state.fixed["max_neighbors"]),
             threads=1,
         )
+        indexing = Indexing.of(state.fixed)
         if state.pointer is None:
-            return OpenManifest(None, SegmentStack([], []), state.dimension, graph, 0)
+            return OpenManifest(None, SegmentStack([], []), state.dimension, graph, 0, indexing)
         manifest = await self._manifests.load(collection, shard, state.pointer)
         segments = await asyncio.gather(*(self._pool.open(ref.info) for ref in manifest.segments))
         stack = await asyncio.to_thread(_stack, manifest, segments)
         size = sum(file.bytes for ref in manifest.segments for file in ref.info.files)
-        return OpenManifest(state.pointer, stack, manifest.dimension or state.dimension, graph, size)
+        return OpenManifest(state.pointer, stack, manifest.dimension or state.dimension, graph, size, indexing)
 
 
 def _stack(manifest: Manifest, segments: Sequence[Segment]) -> SegmentStack:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from queryworker.filter import Rows, Verdict, end_to_end
-from queryworker.runs import TailIndex
+from queryworker.runs import Run, TailIndex
 from queryworker.tail_graphs import Stretch
 from queryworker.text import Mask
 from queryworker.verdicts import Verdicts
 from shared.memtable import Tail
+from shared.segment.metadata_index import MetadataIndex
 from shared.segment.reader import Segment
+from shared.segment.sparse_index import InvertedIndex
 from shared.where import Where
 
 Vectors = npt.NDArray[np.float32]
@@ -25,6 +29,40 @@ class GraphSearcher(Protocol):
     def search(self, queries: Vectors, k: int, threads: int = 1) -> list[Rows]:
         """About the `k` nearest rows of each query, dead ones included, nearest first; by so many threads at once."""
         ...
+
+
+class Indexed(Protocol):
+    """Rows with indexes over their metadata: a segment, or a run of the tail."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def metadata(self) -> MetadataIndex: ...
+
+    def sparse(self, key: str) -> InvertedIndex | None:
+        """Of the sparse vectors at a key, None when no row has one."""
+        ...
+
+
+class Piece(NamedTuple):
+    """Rows `there` of `indexed` are the rows `here` of a part."""
+
+    indexed: Indexed
+    here: slice
+    there: slice
+
+    def mask(self, of_part: Mask | None) -> Mask | None:
+        """Of the rows of `indexed`, those of the part's mask; None for all."""
+        if of_part is None and self.there == slice(0, self.indexed.rows):
+            return None
+        found = np.zeros(self.indexed.rows, np.bool_)
+        found[self.there] = True if of_part is None else of_part[self.here]
+        return found
+
+    def in_part(self, rows: Rows) -> Rows:
+        """The numbers in the part of rows of `indexed`."""
+        shift: int = self.here.start - self.there.start
+        return rows + shift
 
 
 class ViewPart(Protocol):
@@ -43,6 +81,9 @@ class ViewPart(Protocol):
     inserted: Rows
     """Position of insertion, by row."""
 
+    written: Rows
+    """Position of the last change, by row."""
+
     ordered: bool
     """Whether `inserted` ascends. A segment that was made by extending another one need not: records that were updated
     stand behind.
@@ -52,6 +93,10 @@ class ViewPart(Protocol):
 
     def match(self, where: Where) -> Verdict:
         """What a filter says of all rows, dead ones included."""
+        ...
+
+    def pieces(self) -> Sequence[Piece]:
+        """What indexes the part's metadata; together they have each row once."""
         ...
 
     def norms(self, *, make: bool) -> Vectors | None:
@@ -78,6 +123,7 @@ class SegmentPart:
         self.living = segment.rows if alive is None else int(np.count_nonzero(alive))
         self.vectors = segment.vectors
         self.inserted = segment.inserted
+        self.written = segment.written
         self.ordered = ordered
         self._segment = segment
         self._verdicts = verdicts
@@ -87,6 +133,10 @@ class SegmentPart:
 
     def match(self, where: Where) -> Verdict:
         return self._verdicts.of(where)
+
+    def pieces(self) -> Sequence[Piece]:
+        whole = slice(0, self.rows)
+        return [Piece(self._segment, whole, whole)]
 
     def norms(self, *, make: bool) -> Vectors | None:
         return self._segment.norms if make or "norms" in vars(self._segment) else None
@@ -126,6 +176,7 @@ class TailPart:
         self.alive = None if self.living == self.rows else alive
         self.vectors = tail.vectors[start:stop]
         self.inserted = tail.inserted[start:stop]
+        self.written = tail.written[start:stop]
         self.ordered = False
         self._stop = stop
         self._tail = tail
@@ -135,14 +186,22 @@ class TailPart:
         return bool(self._tail.alive[self.start + row])
 
     def match(self, where: Where) -> Verdict:
-        found = []
+        return end_to_end(
+            [(here.start, run.verdicts.of(where).part(there.start, there.stop)) for run, here, there in self._runs()]
+        )
+
+    def pieces(self) -> Sequence[Piece]:
+        return list(itertools.starmap(Piece, self._runs()))
+
+    def _runs(self) -> Iterator[tuple[Run, slice, slice]]:
+        """Runs with rows of the part: which of its rows, and which of theirs."""
         begin = self.start
         for run in self._index.runs(self._tail):  # some may reach into the next ones: they were made for a longer tail
             end = min(run.stop, self._stop)
             if begin < end:
-                found.append((begin - self.start, run.verdicts.of(where).part(begin - run.start, end - run.start)))
+                here, there = slice(begin - self.start, end - self.start), slice(begin - run.start, end - run.start)
+                yield run, here, there
                 begin = end
-        return end_to_end(found)
 
     def norms(self, *, make: bool) -> Vectors | None:
         return self._index.norms(self._tail)[self.start : self._stop]

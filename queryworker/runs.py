@@ -17,8 +17,10 @@ import pyarrow as pa
 
 from queryworker.verdicts import Verdicts
 from shared.distance import squared_norms
+from shared.indexing import EVERYTHING, Indexing
 from shared.memtable import Tail
 from shared.segment.metadata_index import MetadataIndex
+from shared.segment.sparse_index import InvertedIndex, sparse_indexes
 
 SIZES: Final = (32_768, 4_096, 512, 64)
 
@@ -43,7 +45,8 @@ class Run:
 
     text_index = None
 
-    def __init__(self, tail: Tail, start: int, stop: int) -> None:
+    def __init__(self, tail: Tail, start: int, stop: int, indexing: Indexing) -> None:
+        self._indexing = indexing
         self.start = start
         self.stop = stop
         self.rows = stop - start
@@ -52,6 +55,7 @@ class Run:
         self._ids: pa.Array | None = None
         self._documents: pa.Array | None = None
         self._metadata: MetadataIndex | None = None
+        self._sparse: dict[str, InvertedIndex | None] = {}
         self.verdicts = Verdicts(self)
 
     # Two threads may make the same column at once: the work is wasted, the results are equal.
@@ -71,14 +75,23 @@ class Run:
     @property
     def metadata(self) -> MetadataIndex:
         if self._metadata is None:
-            self._metadata = MetadataIndex.from_json(self._lists[2][self.start : self.stop])
+            self._metadata = MetadataIndex.from_json(self._lists[2][self.start : self.stop], self._indexing)
         return self._metadata
+
+    def sparse(self, key: str) -> InvertedIndex | None:
+        """Of the sparse vectors at a key, None when no row has one."""
+        if key not in self._sparse:
+            self._sparse[key] = sparse_indexes(self._lists[2][self.start : self.stop], [key]).get(key)
+        return self._sparse[key]
 
 
 class TailIndex:
-    """What is kept of one memtable between reads. Any number of threads may use it."""
+    """What is kept of one memtable between reads. Any number of threads may use it. `indexing` is that of the segments:
+    what they do not find, the tail must not find either.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, indexing: Indexing = EVERYTHING) -> None:
+        self._indexing = indexing
         self._runs: dict[int, Run] = {}
         self._norms = np.empty(0, np.float32)
         self._growing = threading.Lock()
@@ -101,7 +114,7 @@ class TailIndex:
     def _run(self, tail: Tail, start: int, stop: int) -> Run:
         run = self._runs.get(start)
         if run is None or run.stop < stop:
-            run = Run(tail, start, stop)
+            run = Run(tail, start, stop, self._indexing)
             self._runs[start] = run
             for inner in [other for other in self._runs.copy() if start < other < stop]:
                 self._runs.pop(inner, None)

@@ -29,7 +29,7 @@ from queryworker.threads import Threads
 from queryworker.view import OpenManifest, ShardView, Snapshot
 from shared import telemetry
 from shared.clock import Clock
-from shared.errors import Corrupt, Gone, StaleGeneration
+from shared.errors import Corrupt, Gone, StaleGeneration, Unavailable
 from shared.log.state import Entry, Pointer, ShardRead, ShardState
 
 READ_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -63,6 +63,9 @@ FOLLOW_S: Final = 0.05
 
 FOLLOW_UNREAD_S: Final = 5.0
 """A shard that nobody reads is followed for so long."""
+
+INDEX_ONLY_WAIT_S: Final = 0.25
+"""How long a read of what is compacted waits to hear which manifest is the newest."""
 
 _BEHIND_EVERYTHING: Final = f"{2**63 - 1}-0"
 
@@ -146,23 +149,37 @@ class ServedShard:
         return await asyncio.shield(self._next_check())
 
     async def snapshot(self, as_of: int | None, *, fresh: bool) -> Snapshot:
-        """The shard as of a position (None: now). Not `fresh`: as of whatever this worker has, which is brought up to
-        date behind the answer's back. The log is not asked for that, nor for a position that the worker has, unless the
-        last look at it is too old. Raises StaleRead too.
+        """The shard as of a position (None: now). Not `fresh`: without the log's tail, as of the committed manifest.
+        The log is not asked for a position that the worker has, unless the last look at it is too old. Raises
+        StaleRead too.
         """
         self.used_s = self._clock.monotonic()
         view = self._view if self.used_s - self._looked_s <= LOOK_AGE_MAX_S else None
         if as_of is not None and view is not None and as_of <= view.position:
             return self._at(view, as_of)
-        if view is None or fresh:
-            view = await self.current()
-        else:
-            self._next_check()
+        if as_of is None and not fresh:
+            return await self._compacted()
+        view = await self.current()
         return view.at() if as_of is None else self._at(view, as_of)
 
     def likely(self) -> Snapshot | None:
         """The newest snapshot of a shard that had not changed when the log was looked at last."""
         return self._view.at() if self._view is not None and self._unchanged else None
+
+    async def _compacted(self) -> Snapshot:
+        """As of the committed manifest, whether it is loaded or only its operations are in the tail. When the log does
+        not answer soon, as of the one that is loaded.
+        """
+        check = self._next_check()
+        if self._view is not None:
+            await asyncio.wait([check], timeout=INDEX_ONLY_WAIT_S)
+        view = self._view
+        if view is None or (check.done() and not isinstance(check.exception(), Unavailable)):
+            view = await asyncio.shield(check)
+            if self._known is not None and self._known[0] is view:
+                pointer = self._known[1].state.pointer
+                return view.at(max(pointer.covers if pointer else 0, view.base.covers))
+        return view.at(view.base.covers)
 
     @property
     def bytes(self) -> int:

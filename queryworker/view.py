@@ -23,6 +23,7 @@ from queryworker.runs import TailIndex
 from queryworker.tail_graphs import Stretch, TailGraphs
 from queryworker.verdicts import Verdicts
 from shared.errors import StaleRead
+from shared.indexing import EVERYTHING, Indexing
 from shared.log.batch import decode_batch
 from shared.log.state import Entry, Pointer, after_position
 from shared.memtable import Memtable, Tail
@@ -42,6 +43,7 @@ class OpenManifest:
     dimension: int | None
     graph: GraphParams
     bytes: int
+    indexing: Indexing = EVERYTHING
 
     @property
     def space(self) -> Space:
@@ -94,7 +96,7 @@ class ShardView:
         self.last = after_position(base.covers)
         self.broken = False
         """Whether the log was seen not to continue what the view has."""
-        self.index = TailIndex()
+        self.index = TailIndex(base.indexing)
         if continued is None:
             self.memtable = Memtable(base.stack, base.dimension)
             self.graphs = TailGraphs(base.graph)

@@ -24,7 +24,7 @@ from typing import Any, Final, TypeVar
 from shared.errors import PolychromeError
 
 PREFIX: Final = "POLYCHROME_"
-ROLES: Final = ("frontend", "logservice", "compactor", "queryworker")
+ROLES: Final = ("frontend", "logservice", "compactor", "queryworker", "embedder")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")

@@ -61,6 +61,12 @@ class AlreadyExists(PolychromeError):
     code = "already_exists"
 
 
+class Attached(AlreadyExists):
+    """The collection has a function already."""
+
+    code = "attached"
+
+
 class Forbidden(PolychromeError):
     """Not allowed by configuration or to this caller."""
 
@@ -99,12 +105,6 @@ class Unimplemented(PolychromeError):
     """Not done by this build."""
 
     code = "unimplemented"
-
-
-class TransactionsNotSupported(Unimplemented):
-    """Conditional reads and commits are not available."""
-
-    code = "transactions_not_supported"
 
 
 class Unavailable(PolychromeError):

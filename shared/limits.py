@@ -39,6 +39,9 @@ BACKLOG_BYTES_MAX: Final = 2 * 1024 * 1024 * 1024
 REQUEST_ID_TTL_S: Final = 600
 """How long the append script remembers a request id."""
 
+READ_IDS_MAX: Final = 100_000
+"""How many ids a conditional commit may have read: the server of the log takes no million of arguments."""
+
 SHARDS_MAX: Final = 256
 
 RPC_FRAME_BYTES_MAX: Final = 1024 * 1024 * 1024

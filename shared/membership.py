@@ -24,7 +24,7 @@ class Member:
 
 
 class Membership:
-    """The members of one role: "frontend", "logservice", "compactor" or "queryworker"."""
+    """The members of one role: "frontend", "logservice", "compactor", "queryworker" or "embedder"."""
 
     def __init__(self, redis: Redis, keys: Keys, role: str) -> None:
         self._redis = redis

@@ -125,6 +125,7 @@ class Tail(NamedTuple):
     alive: npt.NDArray[np.bool_]
     vectors: npt.NDArray[np.float32]
     inserted: Positions
+    written: Positions
     ids: list[str]
     documents: list[str | None]
     metadatas: list[str | None]
@@ -359,6 +360,7 @@ class Memtable:
             alive=self._died.buffer[:rows] > position,
             vectors=self._vectors.buffer[:rows],
             inserted=self._inserted.buffer[:rows],
+            written=self._written.buffer[:rows],
             ids=self._ids,
             documents=self._documents,
             metadatas=self._metadatas,

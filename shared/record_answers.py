@@ -89,14 +89,15 @@ def shown_metadatas(columns: Columns) -> list[orjson.Fragment | None]:
     texts = columns.metadatas or []
     uris: Sequence[str | None] = columns.uris or [None] * len(texts)
     return [
-        (EMPTY if uri is not None else None)
-        if text is None
-        else orjson.Fragment(_without_hidden(text) if _HIDDEN_KEY in text else text)
+        (EMPTY if uri is not None else None) if text is None else orjson.Fragment(shown_text(text))
         for text, uri in zip(texts, uris, strict=True)
     ]
 
 
-def _without_hidden(text: str) -> bytes:
+def shown_text(text: str) -> bytes | str:
+    """Metadata without its hidden keys."""
+    if _HIDDEN_KEY not in text:
+        return text
     members = orjson.loads(text)
     return orjson.dumps({key: value for key, value in members.items() if not key.startswith(HIDDEN_METADATA_PREFIX)})
 

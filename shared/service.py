@@ -1,4 +1,4 @@
-"""The life of a process, the same for all four roles.
+"""The life of a process, the same for all roles.
 
 1. Read the configuration; a wrong one ends the process with all its problems (exit code 2).
 2. Start the admin endpoint: `/livez` answers from here on, `/readyz` only while the service is ready.

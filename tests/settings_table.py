@@ -16,6 +16,7 @@ BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 DEPENDS_ON_THE_MACHINE = {
     "POLYCHROME_COMPACTOR_THREADS": "number of CPUs",
     "POLYCHROME_QUERYWORKER_THREADS": "number of CPUs",
+    "POLYCHROME_EMBEDDER_THREADS": "number of CPUs",
     "POLYCHROME_COMPACTOR_SCRATCH_DIR": "in the system's temporary directory",
     "POLYCHROME_QUERYWORKER_CACHE_DIR": "in the system's temporary directory",
 }

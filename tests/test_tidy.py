@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
@@ -13,17 +14,17 @@ from shared.config import ProcessConfig, settings
 from tests import settings_table
 from tests.outside.paths import CHECKOUT
 
-PROCESSES = ("frontend", "logservice", "compactor", "queryworker")
+PROCESSES = ("frontend", "logservice", "compactor", "queryworker", "embedder")
 PACKAGES = (*PROCESSES, "polychrome", "shared")
 FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 450
 
 # Lower never imports higher; modules of one layer may import each other.
 LAYERS = (
-    {"errors", "limits", "model", "clock", "memory", "huge_pages"},
-    {"config", "telemetry", "include", "where", "rank", "regex", "distance", "placement", "digest", "retry"},
-    {"redis", "rpc", "objects", "record_answers"},
-    {"catalog", "commits", "lease", "membership", "log", "manifest", "segment", "materialize", "memtable"},
+    {"errors", "limits", "model", "indexing", "clock", "memory", "huge_pages"},
+    {"config", "telemetry", "include", "where", "regex", "distance", "sparse", "placement", "digest", "retry"},
+    {"redis", "rpc", "objects", "search", "record_answers"},
+    {"announced", "catalog", "commits", "lease", "membership", "log", "manifest", "segment", "materialize", "memtable"},
     {"service"},
 )
 # The edges: but for them and the module that opens a process's resources, nobody sees these libraries.
@@ -166,6 +167,17 @@ def test_metrics_that_the_operations_page_names_exist() -> None:
 def test_committed_pins_name_no_host() -> None:
     lines = (CHECKOUT / "constraints.txt").read_text().splitlines()
     assert all(re.fullmatch(r"#.*|[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line) for line in lines)
+
+
+def test_every_package_is_in_the_wheel_and_in_the_image() -> None:
+    assert {f"COPY {package} {package}" for package in PACKAGES} <= _lines("deploy/Dockerfile")
+    assert {f"!{package}" for package in PACKAGES} <= _lines(".dockerignore")
+    wheel = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert set(wheel["packages"]) == set(PACKAGES)
+
+
+def _lines(path: str) -> set[str]:
+    return set((CHECKOUT / path).read_text().splitlines())
 
 
 def test_links_between_pages_lead_somewhere() -> None:

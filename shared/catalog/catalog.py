@@ -27,18 +27,20 @@ from shared.catalog.model import (
     UNSET,
     Collection,
     Database,
+    Function,
     NewCollection,
     Tenant,
     Unset,
 )
 from shared.catalog.removal import Removal
-from shared.catalog.rows import FIRST_GENERATION, changed_row, collection_of, new_row
+from shared.catalog.rows import FIRST_GENERATION, changed_row, collection_of, function_of, new_row
 from shared.catalog.slots import Slots
-from shared.errors import AlreadyExists, NotFound, Unavailable
+from shared.errors import AlreadyExists, Attached, Gone, NotFound, Unavailable
 from shared.log.lifecycle import Lifecycle
+from shared.log.outputs import Outputs
 from shared.redis.client import command, guarded, persist
 from shared.redis.keys import Keys
-from shared.redis.scripts import PIPELINE_MAX
+from shared.redis.scripts import PIPELINE_MAX, Argument
 
 ATTEMPTS_MAX: Final = 32
 """How often a creation that loses a race begins anew. Every round lost is one that another creator or deleter of the
@@ -58,6 +60,7 @@ class Catalog:
         self._lifecycle = Lifecycle(redis, keys)
         self._founding = Founding(redis, keys)
         self._removal = Removal(redis, keys)
+        self._outputs = Outputs(redis, keys)
 
     # The cluster
 
@@ -189,7 +192,7 @@ class Catalog:
 
     async def create_collection(self, db: Database, new: NewCollection, get_or_create: bool) -> tuple[Collection, bool]:
         """The collection, and whether this call made it. Raises AlreadyExists, and NotFound when the database was
-        deleted.
+        deleted. The output of a function has one input. Raises Attached and Gone.
         """
         await self._founding.require()
         for _ in range(ATTEMPTS_MAX):
@@ -209,10 +212,12 @@ class Catalog:
         or the collector took the state for an orphan.
         """
         collection_id = str(uuid.uuid4())
-        await self._lifecycle.create(collection_id, db.key, new.fixed, FIRST_GENERATION)
-        outcome, *_ = await self._slots.collections(db.key, "create", new.name, collection_id, new_row(new))
+        await self._lifecycle.create(collection_id, db.key, new.fixed, FIRST_GENERATION, dimension=new.dimension)
+        inputs = new.function.inputs if new.function else ()
+        outcome, *rest = await self._slots.collections(db.key, "create", new.name, collection_id, new_row(new), *inputs)
         if outcome != b"OK":
             await self._lifecycle.collect(collection_id)
+        _check_input(outcome, rest, *inputs)
         if outcome == b"CLOSED":
             raise NotFound(f"Database [{db.name}] does not exist")
         return await self.get_collection_by_id(db, collection_id) if outcome == b"OK" else None
@@ -273,8 +278,12 @@ class Catalog:
         collection_id = await self._read("HGET", self._keys.names(db.key), name)
         if collection_id is None:
             return False
+        row = await self._read("HGET", self._keys.rows(db.key), collection_id)
         await self._slots.collections(db.key, "delete", name, collection_id)
         await self._lifecycle.mark_deleted([collection_id.decode()])
+        function = None if row is None else function_of(row)
+        for given in function.inputs if function else ():
+            await self._outputs.unfeed(given, collection_id.decode())
         await self._slots.changed()
         return True
 
@@ -287,15 +296,21 @@ class Catalog:
         metadata: dict[str, Any] | Unset | None = UNSET,
         configuration: dict[str, Any] | Unset = UNSET,
         schema: dict[str, Any] | Unset = UNSET,
+        function: Function | Unset = UNSET,
+        new_input: str | None = None,
     ) -> bool:
         """Changes the row if it is still of `collection.generation`. False: it is not; read again. Raises
-        AlreadyExists.
+        AlreadyExists; with a new input for the function, whose output the collection is, also Attached and Gone.
         """
-        given = {"name": name, "metadata": metadata, "configuration": configuration, "schema": schema}
+        given: dict[str, Any] = {"name": name, "metadata": metadata, "configuration": configuration, "schema": schema}
+        given["function"] = function
         changes = {field: value for field, value in given.items() if value is not UNSET}
         row, generation = changed_row(collection, changes), collection.generation + 1
         new_name = collection.name if isinstance(name, Unset) else name
-        outcome, *_ = await self._slots.collections(db.key, "update", collection.id, generation, new_name, row)
+        call: list[Argument] = [collection.id, generation, new_name, row]
+        call += [] if new_input is None else [new_input]
+        outcome, *rest = await self._slots.collections(db.key, "update", *call)
+        _check_input(outcome, rest, new_input)
         if outcome == b"TAKEN":
             raise AlreadyExists(f"Collection [{new_name}] already exists")
         if outcome == b"STALE":
@@ -356,6 +371,13 @@ class Catalog:
         with guarded():
             pairs: Iterable[tuple[bytes, bytes]] = (await command(self._redis, "HGETALL", key)).items()
         return {field.decode(): value for field, value in pairs}
+
+
+def _check_input(outcome: bytes, rest: Sequence[bytes], given: str | None = None) -> None:
+    if outcome == b"ATTACHED":
+        raise Attached(f"collection {given} has a function with the output {rest[0].decode()}")
+    if outcome == b"GONE":
+        raise Gone(f"collection {given} was deleted")
 
 
 def _database(tenant: str, name: str, row: bytes) -> Database:

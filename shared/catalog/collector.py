@@ -5,16 +5,18 @@ state is behind or gone.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence, Set
 from typing import Any, Final
 
 import orjson
 from redis.asyncio import Redis
 
 from shared.catalog.catalog import Catalog
+from shared.catalog.families import Families
 from shared.catalog.removal import Removal
 from shared.catalog.slots import Slots
-from shared.log.lifecycle import Lifecycle
+from shared.log.lifecycle import Lifecycle, Owner
 from shared.redis.client import command, guarded, persist
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX
@@ -42,6 +44,7 @@ class Collector:
         self._removal = Removal(redis, keys)
         self._slots = Slots(redis, keys)
         self._lifecycle = Lifecycle(redis, keys)
+        self._families = Families(redis, keys)
         self._orphan_age_s = orphan_age_s
 
     async def collect_deleted(self) -> int:
@@ -55,6 +58,10 @@ class Collector:
         """Collections that the catalog deleted and whose objects may not be gone, each since when."""
         return await self._removal.graves()
 
+    async def forget_families(self, living: Set[str]) -> None:
+        """Those without a member. `living` are the roots of the others."""
+        await self._families.forget_all_but(living)
+
     async def forget(self, collection_ids: Sequence[str]) -> None:
         """Nothing at all is left of these."""
         await self._removal.forget(collection_ids)
@@ -62,17 +69,24 @@ class Collector:
     async def collect_orphans(self) -> int:
         """Collects states that have no row and are old enough; returns how many."""
         collected = 0
-        async for collection_id, database_key, age_s in self._lifecycle.owners():
-            if age_s < self._orphan_age_s:
+        async for owner in self._lifecycle.owners():
+            if owner.age_s < self._orphan_age_s:
                 continue
             # The id goes to the trash first, in the slot where a row would be committed: from here on it can't be.
-            _, abandoned = await self._slots.collections(database_key, "abandon", collection_id)
+            _, abandoned = await self._slots.collections(owner.database_key, "abandon", owner.collection_id)
             if abandoned:
-                await self._lifecycle.mark_deleted([collection_id])
-                await self._lifecycle.collect(collection_id)
-                await self._slots.collections(database_key, "collected", collection_id)
+                await self._collect_orphan(owner)
                 collected += 1
         return collected
+
+    async def _collect_orphan(self, owner: Owner) -> None:
+        """A fork has objects before it has a row. A row that comes too late finds the grave: see `repair_rows`."""
+        if owner.family:
+            await self._families.remove(owner.family, owner.collection_id)
+            await self._removal.bury({owner.collection_id: time.time()})
+        await self._lifecycle.mark_deleted([owner.collection_id])
+        await self._lifecycle.collect(owner.collection_id)
+        await self._slots.collections(owner.database_key, "collected", owner.collection_id)
 
     async def repair_rows(self, recover: Recover) -> int:
         """Brings states up to their rows' generation where the process that changed the row died before that. Rows
@@ -118,7 +132,7 @@ class Collector:
             # Not while Redis is lost or just restored: then the state is missing only for this moment.
             if await self._catalog.cluster() is None or await self._exists(collection_id):
                 return False
-            if await recover(collection_id, row):
+            if not await self._removal.is_buried(collection_id) and await recover(collection_id, row):
                 return True
             await self._slots.collections(database_key, "delete", row["name"], collection_id)
             log.warning("row_without_state", collection=collection_id, name=row["name"])

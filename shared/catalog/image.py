@@ -11,9 +11,11 @@ import orjson
 from redis.asyncio import Redis
 
 from shared.catalog.catalog import Catalog
+from shared.catalog.families import Families
 from shared.catalog.founding import Cluster, Founding
 from shared.catalog.model import Collection, Database
 from shared.catalog.removal import Removal
+from shared.catalog.rows import function_of
 from shared.catalog.slots import Slots
 from shared.errors import Corrupt, Unavailable
 from shared.log.lifecycle import Lifecycle
@@ -79,6 +81,8 @@ class CatalogImage(msgspec.Struct, frozen=True):
     collections: list[CollectionImage]
     graves: dict[str, float] = {}
     """Deleted collections whose objects are still to be removed, each since when."""
+    families: dict[str, list[str]] = {}
+    """The forks that each family ever made, by its root."""
     format: int = FORMAT
 
     def encode(self) -> bytes:
@@ -109,6 +113,9 @@ def merged(now: CatalogImage, older: CatalogImage | None, heads: Mapping[str, in
     databases |= {(one.tenant, one.name): one for one in now.databases}
     collections |= {one.id: one for one in now.collections}
     graves = (older.graves if older else {}) | now.graves
+    families = {root: set(forks) for root, forks in (older.families if older else {}).items()}
+    for root, forks in now.families.items():
+        families[root] = families.get(root, set()) | set(forks)
     return msgspec.structs.replace(
         now,
         changes=max(now.changes, older.changes if older else 0),
@@ -118,6 +125,7 @@ def merged(now: CatalogImage, older: CatalogImage | None, heads: Mapping[str, in
             msgspec.structs.replace(one, head=max(one.head, heads.get(one.id, 0))) for one in collections.values()
         ],
         graves={one: since for one, since in graves.items() if one not in collections},
+        families={root: sorted(forks) for root, forks in families.items()},
     )
 
 
@@ -133,6 +141,7 @@ class Images:
         self._founding = Founding(redis, keys)
         self._removal = Removal(redis, keys)
         self._rebuilds = Rebuilds(redis, keys)
+        self._families = Families(redis, keys)
 
     @staticmethod
     def empty(cluster: Cluster, taken_s: float) -> CatalogImage:
@@ -153,9 +162,12 @@ class Images:
                     databases.append(DatabaseImage(tenant.name, database.name, database.key, rows[database.name]))
                     collections += [image async for image in self._collections(database)]
         graves = await self._removal.graves()
+        families = await self._families.every()
         if await self._catalog.cluster() != cluster:
             raise Unavailable("The cluster was lost or restored while its catalog was read")
-        return CatalogImage(cluster.id, cluster.epoch, changes, time.time(), tenants, databases, collections, graves)
+        return CatalogImage(
+            cluster.id, cluster.epoch, changes, time.time(), tenants, databases, collections, graves, families
+        )
 
     async def _rows(self, key: str) -> dict[str, str]:
         with guarded():
@@ -192,8 +204,12 @@ class Images:
             await self._slots.databases(database.tenant, "create", database.name, database.row)
         for one in image.collections:
             await self._slots.collections(one.database_key, "create", one.name, one.id, one.row)
+            function = function_of(one.row.encode())
+            for given in function.inputs if function else ():
+                await self._slots.collections(one.database_key, "feed", given, one.id)
         living = {one.id for one in image.collections}
         await self._removal.bury({one: since for one, since in image.graves.items() if one not in living})
+        await self._families.restore(image.families)
         await persist(lambda: command(self._redis, "SET", self._keys.changes, image.changes), writes=True)
 
     async def restore_state(self, one: CollectionImage, head: int, pointers: Sequence[Pointer | None]) -> int:

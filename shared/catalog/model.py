@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from dataclasses import dataclass
 from typing import Any, Final
@@ -43,6 +44,25 @@ class Database:
     key: str
     name: str
     tenant: str
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """What makes a collection, its output, of others, its inputs (ids). None is left: it was detached."""
+
+    id: str
+    name: str
+    function: str
+    params: dict[str, Any]
+    inputs: tuple[str, ...]
+
+    def encode(self) -> dict[str, Any]:
+        """For a row."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def decode(cls, fields: dict[str, Any]) -> Function:
+        return cls(**{**fields, "inputs": tuple(fields["inputs"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +111,20 @@ class Collection:
     """Since when it has this layout."""
     versions_before: int = 0
     """The sum of the manifests' versions that its earlier shards had."""
+    ancestors: tuple[str, ...] = ()
+    """Of a fork: the collections that it comes from, the family's root first, its origin last. They may be gone."""
+
+    function: Function | None = None
+    """Of the output of a function."""
+    feeds: str | None = None
+    """Of the input of a function: its output's id, as far as the state knows it (`shared.log.outputs`)."""
+    counted: int = 0
+    runs: int = 0
+
+    @property
+    def root(self) -> str:
+        """The collection after which its family is called."""
+        return self.ancestors[0] if self.ancestors else self.id
 
     @property
     def shards(self) -> int:
@@ -128,7 +162,12 @@ class Collection:
 
     @property
     def version(self) -> int:
-        """Grows with every compaction of any shard."""
+        """Grows with every compaction of any shard; of a function's input, as soon as the function has seen it."""
+        return self.runs + (self.compactions if self.feeds is None else self.counted)
+
+    @property
+    def compactions(self) -> int:
+        """The sum of the manifests' versions that its shards ever had."""
         return self.versions_before + sum(pointer.version for pointer in self.pointers if pointer)
 
 
@@ -141,3 +180,6 @@ class NewCollection:
     configuration: dict[str, Any]
     schema: dict[str, Any]
     fixed: dict[str, Any]
+    ancestors: tuple[str, ...] = ()
+    dimension: int | None = None
+    function: Function | None = None

@@ -92,6 +92,10 @@ class Removal:
         found = await persist(lambda: command(self._redis, *call), writes=False)
         return {one.decode(): float(since) for one, since in zip(found[0::2], found[1::2], strict=True)}
 
+    async def is_buried(self, collection_id: str) -> bool:
+        call = ("ZSCORE", self._keys.graves, collection_id)
+        return await persist(lambda: command(self._redis, *call), writes=False) is not None
+
     async def forget(self, collection_ids: Sequence[str]) -> None:
         """Nothing at all is left of these."""
         for some in _pieces(collection_ids):

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-from shared.catalog.model import Collection, Database, NewCollection, Rebuild
+from shared.catalog.model import Collection, Database, Function, NewCollection, Rebuild
 from shared.log.state import Pointer, position_of
 from shared.placement import Layout
 
@@ -21,6 +21,8 @@ def new_row(new: NewCollection) -> bytes:
             "metadata": new.metadata,
             "configuration": new.configuration,
             "schema": new.schema,
+            "ancestors": new.ancestors,
+            "function": new.function,
             "generation": FIRST_GENERATION,
         }
     )
@@ -28,12 +30,20 @@ def new_row(new: NewCollection) -> bytes:
 
 def changed_row(collection: Collection, changes: Mapping[str, Any]) -> bytes:
     """The row of the next generation."""
-    row = {name: getattr(collection, name) for name in ("name", "metadata", "configuration", "schema")}
+    row = {
+        name: getattr(collection, name)
+        for name in ("name", "metadata", "configuration", "schema", "ancestors", "function")
+    }
     return encode_row({**row, **changes, "generation": collection.generation + 1})
 
 
 def encode_row(row: Mapping[str, Any]) -> bytes:
     return orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
+
+
+def function_of(row: bytes) -> Function | None:
+    encoded = orjson.loads(row).get("function")
+    return None if encoded is None else Function.decode(encoded)
 
 
 def collection_of(
@@ -59,7 +69,7 @@ def collection_of(
         dimension=int(state[b"dim"]) if b"dim" in state else None,
         head=int(state[b"head"]),
         keys=frozenset(_pair(key) for key in keys),
-        pointers=_pointers(state, layout),
+        pointers=pointers_of(state, layout),
         fixed=orjson.loads(state[b"config"]),
         written=_written(state, layout),
         appended=earlier + sum(int(state.get(b"ops:%d" % shard, 0)) for shard in layout.numbers),
@@ -67,10 +77,15 @@ def collection_of(
         rebuild=_rebuild(state),
         laid_s=float(state[b"laid_s"]),
         versions_before=int(state.get(b"versions_before", 0)),
+        ancestors=tuple(fields.get("ancestors", ())),
+        function=function_of(row),
+        feeds=state[b"feeds"].decode() if b"feeds" in state else None,
+        counted=int(state.get(b"counted", 0)),
+        runs=int(state.get(b"runs", 0)),
     )
 
 
-def _pointers(state: Mapping[bytes, bytes], layout: Layout) -> tuple[Pointer | None, ...]:
+def pointers_of(state: Mapping[bytes, bytes], layout: Layout) -> tuple[Pointer | None, ...]:
     found = [state.get(b"m:%d" % shard) for shard in layout.numbers]
     return tuple(None if pointer is None else Pointer.decode(pointer) for pointer in found)
 
@@ -83,7 +98,7 @@ def _rebuild(state: Mapping[bytes, bytes]) -> Rebuild | None:
     if b"next" not in state:
         return None
     layout = Layout.decode(state[b"next"])
-    return Rebuild(layout, int(state.get(b"built", 0)), _pointers(state, layout), _written(state, layout))
+    return Rebuild(layout, int(state.get(b"built", 0)), pointers_of(state, layout), _written(state, layout))
 
 
 def _pair(encoded: bytes) -> tuple[str, str]:

@@ -34,6 +34,7 @@ class Slots:
     async def collections(self, database_key: str, verb: str, *args: Argument) -> Any:
         key, names = database_key, self._keys
         keys = [names.names(key), names.rows(key), names.order(key), names.trash(key), names.closed(key)]
+        keys.append(names.functions(key))
         return await COLLECTIONS.run(self._redis, keys, [verb, *args])
 
     async def changed(self) -> None:

@@ -18,13 +18,16 @@ from shared.redis.scripts import Argument, Script
 REBUILD: Final = -1
 """In the place of a shard's number: the collection's rebuild, taken a step further."""
 
+FUNCTION: Final = -2
+"""In the place of a shard's number: the function that makes the collection what it is, run if it is behind."""
+
 DIRTY = Script("shared.log", "dirty")
 JOBS = Script("shared.log", "jobs")
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Compact this shard; or, where it says REBUILD, go on with giving the collection other shards."""
+    """Compact this shard; or, where it says REBUILD, go on with giving the collection other shards; or FUNCTION."""
 
     collection_id: str
     shard: int

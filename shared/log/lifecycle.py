@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -23,6 +24,18 @@ STATE = Script("shared.log", "state")
 SCAN_COUNT = 1000
 
 
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose a state is: which collection's, in which database, and since when. `family`: of a fork, its family's
+    root.
+    """
+
+    collection_id: str
+    database_key: str
+    age_s: float
+    family: str
+
+
 class Lifecycle:
     """State hashes, without a look at the streams' content."""
 
@@ -30,10 +43,20 @@ class Lifecycle:
         self._redis = redis
         self._keys = keys
 
-    async def create(self, collection_id: str, database_key: str, fixed: Mapping[str, Any], generation: int) -> None:
-        """An orphan until the catalog row is written."""
+    async def create(
+        self,
+        collection_id: str,
+        database_key: str,
+        fixed: Mapping[str, Any],
+        generation: int,
+        *,
+        dimension: int | None = None,
+        family: str = "",
+    ) -> None:
+        """An orphan until the catalog row is written. `family`: of a fork, the root of the family it joins."""
         layout = Layout(0, fixed["shards"])
-        args = ["create", *_fields(database_key, fixed, generation, None, layout), "head", FIRST_POSITION]
+        args = ["create", *_fields(database_key, fixed, generation, dimension, layout), "head", FIRST_POSITION]
+        args += ["family", family] if family else []
         await STATE.run(self._redis, [self._keys.state(collection_id)], args)
 
     async def restore(
@@ -82,10 +105,8 @@ class Lifecycle:
         doomed = [state, self._keys.metadata_keys(collection_id), *streams]
         await persist(lambda: command(self._redis, "UNLINK", *doomed), writes=True)
 
-    async def owners(self) -> AsyncIterator[tuple[str, str, float]]:
-        """(collection id, database key, age in seconds) of every state that is there, in no order, some perhaps
-        twice.
-        """
+    async def owners(self) -> AsyncIterator[Owner]:
+        """Of every state that is there, in no order, some perhaps twice."""
         cursor = 0
         while True:
             with guarded():
@@ -95,11 +116,14 @@ class Lifecycle:
                 names = [key.decode() for key in found]
                 async with self._redis.pipeline(transaction=False) as pipeline:
                     for name in names:
-                        pipeline.hmget(name, ["db", "created"])
+                        pipeline.hmget(name, ["db", "created", "family"])
                     rows = await pipeline.execute()
-            for name, (database, created) in zip(names, rows, strict=True):
+            for name, (database, created, family) in zip(names, rows, strict=True):
                 if database is not None and created is not None:
-                    yield self._keys.collection_of_state(name), database.decode(), time.time() - float(created)
+                    age_s = time.time() - float(created)
+                    yield Owner(
+                        self._keys.collection_of_state(name), database.decode(), age_s, (family or b"").decode()
+                    )
             cursor = int(raw)
             if cursor == 0:
                 return

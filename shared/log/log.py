@@ -18,8 +18,18 @@ from prometheus_client import Counter, Histogram
 from redis.asyncio import Redis
 
 from shared import limits
-from shared.errors import Backoff, Corrupt, DimensionMismatch, Gone, StaleGeneration, Unavailable
+from shared.errors import (
+    Backoff,
+    ConditionalWriteConflict,
+    Corrupt,
+    DimensionMismatch,
+    Gone,
+    StaleGeneration,
+    Unavailable,
+)
 from shared.log.batch import EncodedEntry
+from shared.log.condition import CONFLICT, Condition, Undecided
+from shared.log.outputs import Made, Remade
 from shared.log.state import (
     FIRST_ID,
     Entry,
@@ -97,16 +107,24 @@ class Log:
         dimension: int | None,
         generation: int | None,
         new_keys: Sequence[tuple[str, str]] = (),
+        condition: Condition | None = None,
+        made: Made | None = None,
     ) -> Appended:
         """Appends all parts, or none: `count` operations, whose offsets in the parts are 0 to count - 1.
 
         A request id that was used on this collection in the last `limits.REQUEST_ID_TTL_S` answers as it did then and
         appends nothing: it must be new for every request. Raises Gone, StaleGeneration, DimensionMismatch, Backoff,
         Unavailable (nothing was appended) or UnknownOutcome (the same request id may be tried again).
+
+        With a condition, appends only if it holds. Raises ConditionalWriteConflict, or Undecided when the log does not
+        tell; nothing was appended then. With `made`, appends only if the collection's content was made of that. Raises
+        Remade.
         """
         if count < 1 or not parts:
             raise ValueError("an append has at least one operation")
-        keys, args = self._append_call(collection_id, request_id, parts, count, dimension, generation, new_keys)
+        keys, args = self._append_call(
+            collection_id, request_id, parts, count, dimension, generation, new_keys, condition, made
+        )
         with APPEND_SECONDS.time():
             outcome, *details = await self._past_the_fence(keys, args)
         match outcome:
@@ -122,6 +140,12 @@ class Log:
                 )
             case b"FULL":
                 raise Backoff("The collection's log is full; its compaction has to catch up first")
+            case b"CONFLICT":
+                raise ConditionalWriteConflict(CONFLICT)
+            case b"REMADE":
+                raise Remade(f"collection {collection_id} is made of something else")
+            case b"DOUBT":
+                raise Undecided(details)
         raise await self.missing(collection_id)
 
     async def _past_the_fence(self, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
@@ -142,6 +166,8 @@ class Log:
         dimension: int | None,
         generation: int | None,
         new_keys: Sequence[tuple[str, str]],
+        condition: Condition | None,
+        made: Made | None,
     ) -> tuple[list[str], list[Argument]]:
         """KEYS and ARGV as append.lua's header says."""
         name = self._keys
@@ -151,6 +177,10 @@ class Log:
             name.metadata_keys(collection_id),
             *(name.log(collection_id, shard) for shard in parts),
         ]
+        conditions: list[Argument] = []
+        if condition is not None:
+            keys += [name.log(collection_id, shard) for shard in condition.reads]
+            conditions = condition.arguments()
         args: list[Argument] = [
             limits.REQUEST_ID_TTL_S,
             count,
@@ -158,6 +188,9 @@ class Log:
             "" if generation is None else generation,
             self._backlog_ops_max,
             self._backlog_bytes_max,
+            len(conditions),
+            *conditions,
+            *((0,) if made is None else (2, made.before, made.now)),
             len(new_keys),
             *(orjson.dumps(pair) for pair in new_keys),
         ]
@@ -172,6 +205,18 @@ class Log:
         if await persist(lambda: self._redis.exists(self._keys.cluster), writes=False):
             return Gone(f"collection {collection_id} was deleted")
         return Unavailable("The log is being restored")
+
+    async def readable(self, collection_id: str) -> range:
+        """The positions as of which reads mean something, if a worker reaches back so far; the last one is the head.
+        What was read as of an earlier one may have been lost with an earlier run of the server. Raises Gone.
+        """
+        key = self._keys.state(collection_id)
+        head, floor, deleted = await persist(
+            lambda: command(self._redis, "HMGET", key, "head", "floor", "deleted"), writes=False
+        )
+        if head is None or deleted is not None:
+            raise await self.missing(collection_id)
+        return range(int(floor or 0), int(head) + 1)
 
     async def fix_dimension(self, collection_id: str, dimension: int) -> int:
         """The collection's dimension, which is `dimension` now if it had none. Raises Gone."""

@@ -8,6 +8,8 @@
 --        'generation' n                raises the generation to at least n; 1, or 0 when there is no such collection
 --        'want' n                      asks for n shards at least; 1, or 0 when there is no such collection
 --        'delete'                      marks it deleted; 1, or 0 when there is no such collection
+--
+-- `floor` is where the head was raised to: what was read as of a position below it may be lost.
 
 local verb = ARGV[1]
 local head = redis.call('HGET', KEYS[1], 'head')
@@ -15,13 +17,13 @@ if verb == 'create' then
   if not head then redis.call('HSET', KEYS[1], unpack(ARGV, 2)) end
   return 1
 elseif verb == 'restore' then
-  if not head then redis.call('HSET', KEYS[1], 'head', ARGV[2], unpack(ARGV, 3)) end
-  if head and tonumber(head) < tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], 'head', ARGV[2]) end
+  if not head then redis.call('HSET', KEYS[1], 'head', ARGV[2], 'floor', ARGV[2], unpack(ARGV, 3)) end
+  if head and tonumber(head) < tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], 'head', ARGV[2], 'floor', ARGV[2]) end
   return tonumber(redis.call('HGET', KEYS[1], 'head'))
 end
 if not head then return 0 end
 if verb == 'head' then
-  if tonumber(head) < tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], 'head', ARGV[2]) end
+  if tonumber(head) < tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], 'head', ARGV[2], 'floor', ARGV[2]) end
   return tonumber(redis.call('HGET', KEYS[1], 'head'))
 elseif verb == 'generation' then
   if tonumber(redis.call('HGET', KEYS[1], 'gen')) < tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], 'gen', ARGV[2]) end

@@ -26,6 +26,10 @@ class Keys:
         self.dirty = f"{prefix}:{{dirty}}"
         self.jobs = f"{prefix}:{{jobs}}"
         self.job_leases = f"{prefix}:{{jobs}}:leases"
+        self.families = f"{prefix}:{{catalog}}:families"
+
+    def forks(self, root: str) -> str:
+        return f"{self.prefix}:{{catalog}}:forks:{root}"
 
     def databases(self, tenant: str) -> str:
         return f"{self._tenant(tenant)}:databases"
@@ -47,6 +51,9 @@ class Keys:
 
     def closed(self, database: str) -> str:
         return f"{self._database(database)}:closed"
+
+    def functions(self, database: str) -> str:
+        return f"{self._database(database)}:functions"
 
     def trash(self, database: str) -> str:
         return f"{self._database(database)}:trash"

@@ -104,9 +104,9 @@ class CountResponse(msgspec.Struct, frozen=True):
 class GetRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """Matching records in insertion order, `offset` skipped, at most `limit` of them.
 
-    `documents` .. `embeddings` choose the columns; ids and `inserted` always come. With `inserted` given (int64),
-    exactly the records inserted at those positions are meant and selection, offset and limit are ignored: the second
-    phase of a read over several shards.
+    `documents` .. `embeddings` choose the columns; ids and `inserted` always come, `written` when it is asked for.
+    With `inserted` given (int64), exactly the records inserted at those positions are meant and selection, offset and
+    limit are ignored: the second phase of a read over several shards.
 
     With `include`, the list that the client sent, the answer is not a GetResponse but the body of the client's answer
     (`shared.record_answers`): for the frontend that asks the only shard of a collection.
@@ -121,18 +121,22 @@ class GetRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     uris: bool = False
     embeddings: bool = False
     ids: bool = True
+    written: bool = False
     inserted: bytes | None = None
     include: list[Include] | None = None
     explain: bool = False
 
 
 class GetResponse(msgspec.Struct, frozen=True):
-    """`inserted` (int64) is parallel to the columns and ascending."""
+    """`inserted` (int64) is parallel to the columns and ascending. So is `written`, the position of the operation that
+    changed the record last; but it does not ascend.
+    """
 
     inserted: bytes
     columns: Columns
     position: int
     explanation: Explanation | None = None
+    written: bytes | None = None
 
 
 class QueryRequest(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -64,6 +64,19 @@ _NUMBER_TYPES: Final[dict[Kind, str]] = {
 }
 
 
+SCHEMA_TYPES: Final[dict[Kind, str]] = {
+    Kind.INT: "int",
+    Kind.FLOAT: "float",
+    Kind.BOOL: "bool",
+    Kind.STR: "string",
+    Kind.INTS: "int",
+    Kind.FLOATS: "float",
+    Kind.BOOLS: "bool",
+    Kind.STRS: "string",
+}
+"""What a schema calls each; an array counts as its elements."""
+
+
 class ColumnInfo(msgspec.Struct, frozen=True, array_like=True):
     """One entry of the directory: where each array of the column begins and how many elements it has."""
 
@@ -151,6 +164,10 @@ class TextColumn:
 
     def arrays(self) -> tuple[npt.NDArray[Any], ...]:
         return self.text, self.ends, self.starts, self.rows
+
+    def value(self, index: int) -> str:
+        """The `index`-th of the distinct values, ascending."""
+        return self._value(index).decode()
 
     def _value(self, index: int) -> bytes:
         return self.text[self.ends[index] : self.ends[index + 1]].tobytes()

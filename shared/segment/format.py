@@ -31,6 +31,16 @@ metadata.index    0   8  magic "PCMETA" 0 2
 graph.hnsw        hnswlib 0.8.0's own format, label = row. It guides the search and decides no distance: those come from
                   `records.arrow`. What vectors it holds stands in `shared.segment.graph`.
 
+sparse.index      0   8  magic "PCSPARS" 2
+                  8   8  u64  rows
+                 16   8  u64  where the directory begins
+                 24   8  u64  bytes of the directory
+                 32   .  arrays, each begins at a multiple of 8, in any order
+                  .   .  directory: msgpack (`shared.segment.sparse_file.SparseDirectory`)
+                         Per key with sparse vectors: indices <u4 [u] ascending, starts <i8 [u+1], rows <i4 [n],
+                         weights <f4 [n], least and most <f4 [u]; for their meaning see `shared.segment.sparse_index`.
+                         Only when the schema has a sparse index that some row has a vector for.
+
 text.index        0   8  magic "PCTEXT" 0 2
                   8   8  u64  rows
                  16   8  u64  codes c
@@ -63,10 +73,12 @@ IDS: Final = "ids.index"
 METADATA: Final = "metadata.index"
 GRAPH: Final = "graph.hnsw"
 TEXT: Final = "text.index"
+SPARSE: Final = "sparse.index"
 
 IDS_MAGIC: Final = b"PCIDS\x00\x00" + bytes([FORMAT])
 METADATA_MAGIC: Final = b"PCMETA\x00" + bytes([FORMAT])
 TEXT_MAGIC: Final = b"PCTEXT\x00" + bytes([FORMAT])
+SPARSE_MAGIC: Final = b"PCSPARS" + bytes([FORMAT])
 HEADER_BYTES: Final = 32
 
 _CHUNK_BYTES: Final = 4 * 1024 * 1024
@@ -94,10 +106,16 @@ class SegmentInfo(msgspec.Struct, frozen=True):
     files: list[FileInfo]
     id_min: str
     id_max: str
+    text: bool = False
+    sparse: bool = False
 
     def names(self) -> tuple[str, ...]:
         """The file names that a segment of this shape has."""
-        return (RECORDS, IDS, METADATA, GRAPH, TEXT) if self.graph else (RECORDS, IDS, METADATA)
+        names = [RECORDS, IDS, METADATA]
+        names += [SPARSE] if self.sparse else []
+        names += [GRAPH] if self.graph else []
+        names += [TEXT] if self.text else []
+        return tuple(names)
 
 
 def checksum(path: Path) -> str:

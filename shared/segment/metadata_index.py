@@ -21,7 +21,9 @@ import orjson
 import pyarrow as pa
 
 from shared.errors import Corrupt
+from shared.indexing import EVERYTHING, Indexing
 from shared.segment.columns import (
+    SCHEMA_TYPES,
     Column,
     ColumnInfo,
     Directory,
@@ -55,14 +57,16 @@ class MetadataIndex:
         self._columns = columns
 
     @classmethod
-    def from_json(cls, rows: Sequence[str | None] | pa.Array) -> Self:
-        """The index of these metadata objects (JSON text, None for none)."""
+    def from_json(cls, rows: Sequence[str | None] | pa.Array, indexing: Indexing = EVERYTHING) -> Self:
+        """The index of these metadata objects (JSON text, None for none), as far as there shall be one."""
         gathered: dict[_Name, tuple[list[Rows], list[Packed]]] = {}
         # Values are objects only for a chunk of rows at a time: those of a million rows would take gigabytes.
         for at in range(0, len(rows), _CHUNK_ROWS):
             chunk = rows[at : at + _CHUNK_ROWS]
             texts = chunk.to_pylist() if isinstance(chunk, pa.Array) else chunk
             for name, (places, values) in _turn(texts).items():
+                if not indexing.has(name[0], SCHEMA_TYPES[name[1]]):
+                    continue
                 into = gathered.setdefault(name, ([], []))
                 into[0].append(np.array(places, dtype="<i4") + np.int32(at))
                 into[1].append(packed_values(name[1], values))
@@ -105,6 +109,10 @@ class MetadataIndex:
     def names(self) -> Iterable[tuple[str, Kind]]:
         """Every (key, kind) that some row has."""
         return self._columns.keys()
+
+    def column(self, key: str, kind: Kind) -> Column | None:
+        """The values of one kind at `key`, None when no row has any."""
+        return self._columns.get((key, kind))
 
     def equals(self, key: str, value: Scalar) -> Rows:
         """Rows whose scalar at `key` equals `value`. Integers and floats compare as numbers; other types never mix."""

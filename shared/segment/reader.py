@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -13,11 +13,13 @@ import pyarrow as pa
 
 from shared.distance import nearest_many, squared_norms
 from shared.errors import Corrupt
-from shared.segment.format import GRAPH, IDS, METADATA, RECORDS, TEXT, SegmentInfo, check_lengths
+from shared.segment.format import GRAPH, IDS, METADATA, RECORDS, SPARSE, TEXT, SegmentInfo, check_lengths
 from shared.segment.graph import Graph
 from shared.segment.id_index import IdIndex
 from shared.segment.metadata_index import MetadataIndex
 from shared.segment.records import embedding_matrix, open_records
+from shared.segment.sparse_file import open_sparse_indexes
+from shared.segment.sparse_index import InvertedIndex
 from shared.segment.text_index import TextIndex
 from shared.segment.texts import TextReader
 
@@ -37,10 +39,11 @@ def open_segment(
     if info.graph and graph:
         loaded = Graph.open(directory / GRAPH, info.space, info.dimension, info.rows, ef_search)
     ids = IdIndex(directory / IDS, batch.column("id"))
-    text_index = TextIndex(directory / TEXT) if info.graph else None
+    text_index = TextIndex(directory / TEXT) if info.text else None
     if text_index is not None and text_index.rows != info.rows:
         raise Corrupt(f"segment {info.id}: {TEXT} is of {text_index.rows} rows, not {info.rows}")
-    return Segment(info, batch, ids, MetadataIndex.open(directory / METADATA), text_index, loaded)
+    sparse = open_sparse_indexes(directory / SPARSE, info.rows) if info.sparse else {}
+    return Segment(info, batch, ids, MetadataIndex.open(directory / METADATA), sparse, text_index, loaded)
 
 
 class Segment:
@@ -54,6 +57,7 @@ class Segment:
         batch: pa.RecordBatch,
         ids: IdIndex,
         metadata: MetadataIndex,
+        sparse: Mapping[str, InvertedIndex],
         text_index: TextIndex | None,
         graph: Graph | None,
     ) -> None:
@@ -63,11 +67,13 @@ class Segment:
         self.text_index = text_index
         self.vectors: npt.NDArray[np.float32] = embedding_matrix(batch.column("embedding"))
         self.inserted: npt.NDArray[np.int64] = batch.column("inserted").to_numpy(zero_copy_only=True)
+        self.written: npt.NDArray[np.int64] = batch.column("written").to_numpy(zero_copy_only=True)
         self.ids: pa.LargeStringArray = batch.column("id")
         self.documents: pa.LargeStringArray = batch.column("document")
         self.records = pa.Table.from_batches([batch])
         self._texts: dict[str, TextReader] = {}
         self._index = ids
+        self._sparse = sparse
         self._graph: Graph | None = graph
 
     def text(self, name: str) -> TextReader:
@@ -85,6 +91,10 @@ class Segment:
     def find(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
         """The row of each id, -1 where it is missing. Knows nothing of tombstones: see `SegmentStack`."""
         return self._index.find(ids)
+
+    def sparse(self, key: str) -> InvertedIndex | None:
+        """Of the sparse vectors at a key, None when no row has one or the schema has no index for them."""
+        return self._sparse.get(key)
 
     def search(self, queries: npt.NDArray[np.float32], k: int, threads: int = 1) -> list[npt.NDArray[np.int64]]:
         """min(k, rows) rows for each of `queries` [q, d], nearest first: by the graph with a beam of max(ef_search of

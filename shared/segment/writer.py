@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from shared.indexing import EVERYTHING, Indexing
 from shared.limits import GRAPH_ROWS_MIN
 from shared.model import record_schema
 from shared.segment.format import (
@@ -19,6 +20,7 @@ from shared.segment.format import (
     IDS,
     METADATA,
     RECORDS,
+    SPARSE,
     TEXT,
     SegmentInfo,
     describe,
@@ -27,6 +29,8 @@ from shared.segment.graph import GraphParams, build_graph
 from shared.segment.id_index import write_id_index
 from shared.segment.metadata_index import MetadataIndex
 from shared.segment.records import embedding_matrix
+from shared.segment.sparse_file import write_sparse_indexes
+from shared.segment.sparse_index import sparse_indexes
 from shared.segment.text_index import write_text_index
 
 __all__ = ["GraphParams", "write_segment"]
@@ -40,13 +44,14 @@ def write_segment(
     params: GraphParams,
     base_graph: Path | None = None,
     check: Callable[[], None] | None = None,
+    indexing: Indexing = EVERYTHING,
 ) -> SegmentInfo:
     """Writes `records` (columns of `record_schema`, in insertion order, one or more) as a segment into `directory`.
 
     `path` is where the files will stand in the bucket. `base_graph` is the graph of a segment whose rows are
     exactly the first rows of `records`, dead ones included: it is extended on a copy instead of building anew, and so
     is the text index beside it.
-    `check` is called now and then; what it raises ends the work.
+    `check` is called now and then; what it raises ends the work. `indexing` says what is not indexed.
     """
     batch = _one_batch(records)
     vectors = embedding_matrix(batch.column("embedding"))
@@ -54,11 +59,16 @@ def write_segment(
     ids = batch.column("id")
     _write_records(directory / RECORDS, batch)
     write_id_index(directory / IDS, ids.to_pylist(), segment_id)
-    MetadataIndex.from_json(batch.column("metadata")).write(directory / METADATA)
+    MetadataIndex.from_json(batch.column("metadata"), indexing).write(directory / METADATA)
+    sparse = sparse_indexes(batch.column("metadata"), indexing.sparse)
+    if sparse:
+        write_sparse_indexes(directory / SPARSE, batch.num_rows, sparse)
     indexed = batch.num_rows >= GRAPH_ROWS_MIN
-    if indexed:
+    text = indexed and indexing.documents
+    if text:
         base_text = None if base_graph is None else base_graph.with_name(TEXT)
         write_text_index(directory / TEXT, batch.column("document"), base_text, check)
+    if indexed:
         build_graph(directory / GRAPH, vectors, params, base_graph, check)
     bounds = pc.min_max(ids).as_py()
     info = SegmentInfo(
@@ -71,6 +81,8 @@ def write_segment(
         files=[],
         id_min=bounds["min"],
         id_max=bounds["max"],
+        text=text,
+        sparse=bool(sparse),
     )
     info.files.extend(describe(directory / name) for name in info.names())
     return info

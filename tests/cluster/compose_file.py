@@ -18,7 +18,7 @@ from tests.outside.paths import CHECKOUT
 
 COMPOSE = Path(sys.executable).with_name("docker-compose")
 COMPOSE_FILE = CHECKOUT / "compose.yaml"
-PROCESSES = ("logservice", "compactor", "queryworker", "frontend")
+PROCESSES = ("logservice", "compactor", "queryworker", "embedder", "frontend")
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,7 @@ class ClusterBuilder:
     log_services: int = 1
     compactors: int = 1
     query_workers: int = 1
+    embedders: int = 0
     shards_default: int = 1
     s3: bool = False
     cors_allow_origins: str = "http://example.com"
@@ -150,7 +151,7 @@ class ClusterBuilder:
             scratch = self.directory / "scratch"
             bucket = spec_of(services["bucket"], 1, here, scratch)
             subprocess.run(bucket.argv, env=os.environ | dict(bucket.environ), check=True, capture_output=True)
-            counts = (self.log_services, self.compactors, self.query_workers, self.frontends)
+            counts = (self.log_services, self.compactors, self.query_workers, self.embedders, self.frontends)
             specs = [
                 spec_of(services[role], number, here, scratch)
                 for role, count in zip(PROCESSES, counts, strict=True)
@@ -165,6 +166,7 @@ class ClusterBuilder:
             log_services=self.log_services,
             compactors=self.compactors,
             query_workers=self.query_workers,
+            embedders=self.embedders,
         )
 
     def _test_environ(self) -> dict[str, str]:

@@ -336,7 +336,7 @@ async def test_a_segment_damaged_in_the_bucket_is_never_built_upon(shop):
 async def test_a_compaction_that_does_not_prove_is_not_published(shop, mistake, monkeypatch):
     real = compaction.build
 
-    def wrong(directory, segment_id, path, sources, planned, tail, params, check):
+    def wrong(directory, segment_id, path, sources, planned, tail, params, check, indexing):
         if mistake == "drops":
             tail = tail.slice(1)
         elif mistake == "invents":
@@ -345,7 +345,7 @@ async def test_a_compaction_that_does_not_prove_is_not_published(shop, mistake, 
             place = tail.schema.get_field_index("document")
             changed = pa.array(["changed"] * tail.num_rows, pa.large_string())
             tail = tail.set_column(place, tail.schema.field(place), changed)
-        return real(directory, segment_id, path, sources, planned, tail, params, check)
+        return real(directory, segment_id, path, sources, planned, tail, params, check, indexing)
 
     monkeypatch.setattr(compaction, "build", wrong)
     await shop.write(Op.ADD, {f"id{n}": row(random.Random(n)) for n in range(5)})

@@ -42,11 +42,16 @@ async def jobs(shop, valkey_server):
     return Jobs(shop.redis, shop.keys)
 
 
+class NoFunctions:
+    async def follow(self, collection):
+        pass
+
+
 def service_of(shop, jobs, compactor, **more):
     clock = more.pop("clock", SystemClock())
     config = read(CompactorConfig, environment(shop, POLYCHROME_PROCESS_ID="me", **more))
     membership = Membership(shop.redis, shop.keys, "compactor")
-    return CompactorService(jobs, compactor, None, Checkpoints(clock), clock, config, membership)
+    return CompactorService(jobs, compactor, None, NoFunctions(), Checkpoints(clock), clock, config, membership)
 
 
 async def test_a_queued_shard_is_compacted_and_its_lease_given_back(shop, jobs):

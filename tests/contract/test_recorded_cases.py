@@ -1,7 +1,7 @@
 """Every recorded exchange with a real Chroma server, replayed.
 
-Not replayed: what only a single-node server does (`local_only`, `local_quirks`), what it refuses because it
-cannot embed (`no_server_embedding`), and the one case that needs reset switched off.
+Not replayed: what only a single-node server does (`local_only`, `local_quirks`) and the one case that needs reset
+switched off. The server has no embedding function, so that texts without embeddings are refused as by Chroma's.
 """
 
 import httpx
@@ -12,7 +12,7 @@ from tests.outside.paths import CONTRACT
 
 pytestmark = pytest.mark.skipif(not CONTRACT.exists(), reason=REASON_ABSENT)
 
-SKIPPED_AREAS = frozenset({"local_only", "local_quirks", "no_server_embedding", "reset_disabled"})
+SKIPPED_AREAS = frozenset({"local_only", "local_quirks", "reset_disabled"})
 
 
 @pytest.mark.parametrize("case", cases("cases.jsonl", SKIPPED_AREAS))
@@ -24,4 +24,10 @@ def test_answers_as_chroma_did(plain_client: httpx.Client, case: Case) -> None:
 @pytest.mark.parametrize("case", cases("cases_options.jsonl"))
 def test_answers_as_chroma_did_with_reset_and_cors_switched_on(cors_client: httpx.Client, case: Case) -> None:
     differences = load_run_case()(cors_client, case)
+    assert not differences, explain(case, differences)
+
+
+@pytest.mark.parametrize("case", cases("cases_derived.jsonl"))
+def test_answers_as_the_hosted_service_is_said_to(plain_client: httpx.Client, case: Case) -> None:
+    differences = load_run_case()(plain_client, case)
     assert not differences, explain(case, differences)

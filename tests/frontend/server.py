@@ -13,6 +13,7 @@ import httpx
 
 from frontend.app import build_app
 from frontend.config import FrontendConfig
+from frontend.embedders import Embedders
 from frontend.http_server import HttpServer, open_http_server
 from frontend.rows import RowCache
 from frontend.shell import Shell
@@ -55,6 +56,9 @@ async def running(**settings: Any) -> AsyncIterator[Running]:
         groups=None,  # type: ignore[arg-type]
         workers=SimpleNamespace(ready=True),  # type: ignore[arg-type]
         rows=RowCache(catalog, clock),  # type: ignore[arg-type]
+        embedders=Embedders({}, None, timeout_s=10),
+        forker=None,  # type: ignore[arg-type]
+        functions=None,  # type: ignore[arg-type]
     )
     async with (
         open_http_server(build_app(shell), config) as server,

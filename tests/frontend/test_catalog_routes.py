@@ -251,38 +251,40 @@ async def test_reset_forgets_cached_rows() -> None:
         assert (await server.client.get(path)).status_code == 404
 
 
-UNIMPLEMENTED: list[tuple[str, str, Any, str]] = [
-    ("POST", "fork", {"new_name": "x y"}, "Collection forking is unsupported for local chroma"),
-    ("GET", "fork_count", None, "Count forks is unsupported for local chroma"),
-    (
-        "POST",
-        "functions/attach",
-        {"name": "f", "function_id": "record_counter", "output_collection": "out"},
-        "Attached functions are unsupported",
-    ),
-    ("GET", "functions/f", None, "Attached functions are unsupported"),
-    ("POST", "attached_functions/f/detach", {}, "Attached functions are unsupported"),
-    (
-        "POST",
-        "attached_functions/f/add_input",
-        {"input_collection_id": "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"},
-        "Attached functions are unsupported",
-    ),
-    ("POST", "conditional/get", {}, "Conditional transactions are unsupported"),
-    ("POST", "conditional/commit", {"operations": []}, "Conditional transactions are unsupported"),
+OF_A_COLLECTION: list[tuple[str, str, Any]] = [
+    ("POST", "fork", {"new_name": "x y"}),
+    ("GET", "fork_count", None),
+    ("POST", "functions/attach", {"name": "f", "function_id": "record_counter", "output_collection": "out"}),
+    ("GET", "functions/f", None),
+    ("POST", "attached_functions/f/detach", {}),
+    ("POST", "attached_functions/f/add_input", {"input_collection_id": "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"}),
 ]
 
 
-@pytest.mark.parametrize(("method", "route", "body", "message"), UNIMPLEMENTED)
-async def test_what_is_not_there_says_so_after_the_usual_checks(
-    server: Running, method: str, route: str, body: Any, message: str
+@pytest.mark.parametrize(("method", "route", "body"), OF_A_COLLECTION)
+async def test_routes_of_a_collection_make_the_usual_checks(
+    server: Running, method: str, route: str, body: Any
 ) -> None:
-    created = await create(server)
-    error = "TransactionsNotSupported" if route.startswith("conditional") else "ChromaError"
-    assert await refused(server, method, f"{COLLECTIONS}/{created['id']}/{route}", body) == (501, error, message)
     assert (await refused(server, method, f"{NO_COLLECTION}/{route}", body))[0] == 404
     assert (await refused(server, method, f"{COLLECTIONS}/nonsense/{route}", body))[0] == 400
     short = f"{DATABASES}/ab/collections/nonsense/{route}"
     assert (await refused(server, method, short, body))[2] == "database name must be at least 3 characters"
     if method == "POST":
         assert (await refused(server, method, f"{COLLECTIONS}/nonsense/{route}", []))[0] == 422
+
+
+@pytest.mark.parametrize(
+    ("method", "route", "body", "what"),
+    [
+        (method, route, body, "forking" if route == "fork" else "attached functions")
+        for method, route, body in OF_A_COLLECTION
+        if route != "fork_count"
+    ],
+)
+async def test_databases_of_several_regions_have_neither_forks_nor_functions(
+    server: Running, method: str, route: str, body: Any, what: str
+) -> None:
+    created = await create(server)
+    regions = f"{DATABASES}/some+where/collections/{created['id']}/{route}"
+    message = f"multi-region databases do not support {what}"
+    assert (await refused(server, method, regions, body))[::2] == (400, message)

@@ -6,10 +6,21 @@ from typing import Any
 import pytest
 
 from frontend.configuration import VectorSettings, default_numbers
-from frontend.schema import check_where, completed, default_schema, reconciled, settings_of, shown_schema, with_settings
+from frontend.schema import (
+    check_where,
+    completed,
+    default_schema,
+    indexing_of,
+    reconciled,
+    settings_of,
+    shown_schema,
+    sparse_config,
+    with_settings,
+)
 from frontend.schema_rules import schema_problem
 from frontend.schema_shape import given_schema
 from shared.errors import InvalidArgument, WrongShape
+from shared.indexing import Indexing
 from shared.model import Space
 from shared.where import (
     All,
@@ -159,9 +170,33 @@ def test_a_schema_checks_the_numbers_that_a_configuration_does_not(name: str) ->
     reconciled(given_schema(keyed(k=vector({"hnsw": {name: 1}}, enabled=False))), VectorSettings())
 
 
-def test_an_enabled_sparse_index_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match=r"^Failed to reconcile schema: Invalid schema input: Sparse vector"):
-        reconciled(given_schema(keyed(s=sparse({}))), VectorSettings())
+def test_whoever_builds_segments_learns_what_the_schema_switches() -> None:
+    off: dict[str, Any] = {"enabled": False, "config": {}}
+    on: dict[str, Any] = {"enabled": True, "config": {}}
+    schema, _ = reconciled(
+        given_schema(
+            {
+                "defaults": {"int": {"int_inverted_index": off}},
+                "keys": {
+                    "#document": {"string": {"fts_index": off}},
+                    "s": sparse({"bm25": True}),
+                    "t": sparse({}, enabled=False),
+                    "k": {"int": {"int_inverted_index": on}, "string": {"string_inverted_index": off}},
+                },
+            }
+        ),
+        VectorSettings(),
+    )
+    indexing = indexing_of(schema)
+    assert indexing == Indexing.of(indexing.fixed_member())
+    assert (indexing.sparse, indexing.documents) == (["s"], False)
+    found = [indexing.has(key, kind) for key in ("k", "other") for kind in ("int", "string", "bool")]
+    assert found == [True, False, True, False, True, True]
+    assert sparse_config(schema, "s") == {"bm25": True}
+
+
+def test_a_schema_that_switches_nothing_is_not_kept_twice() -> None:
+    assert indexing_of(default_schema()).fixed_member() == {}
 
 
 def test_a_default_schema_gives_way_to_the_configuration() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from frontend.configuration import VectorSettings, shown_configuration
 from frontend.dirty import DirtyShards
+from frontend.embedders import Embedders
 from frontend.group_commit import GroupCommit
 from frontend.rows import missing
 from frontend.schema import default_schema
@@ -18,6 +19,7 @@ from shared.catalog import Collection
 from shared.errors import PolychromeError, StaleRead
 from shared.include import Wanted
 from shared.log.batch import EncodedEntry, decode_batch
+from shared.log.condition import Condition
 from shared.log.log import Appended
 from shared.placement import Layout
 from shared.record_answers import encode_get, encode_query, refuse_unknown_ids
@@ -66,13 +68,16 @@ class Append:
     generation: int | None
     new_keys: list[tuple[str, str]]
     parts: dict[int, list[dict[str, Any]]]
+    condition: Condition | None = None
 
 
 @dataclass
 class FakeLog:
-    failures: list[PolychromeError] = field(default_factory=list)
+    failures: list[Exception] = field(default_factory=list)
     appends: list[Append] = field(default_factory=list)
     dimension: int | None = None
+    positions: list[range] = field(default_factory=lambda: [range(101)])
+    """What `readable` says, one after the other; the last one for ever."""
 
     async def append(
         self,
@@ -84,15 +89,19 @@ class FakeLog:
         dimension: int | None,
         generation: int | None,
         new_keys: Sequence[tuple[str, str]] = (),
+        condition: Condition | None = None,
     ) -> Appended:
         rows = {
             shard: [row for entry in entries for row in decode_batch(entry.payload).to_pylist()]
             for shard, entries in parts.items()
         }
-        self.appends.append(Append(request_id, count, dimension, generation, list(new_keys), rows))
+        self.appends.append(Append(request_id, count, dimension, generation, list(new_keys), rows, condition))
         if self.failures:
             raise self.failures.pop(0)
         return Appended(1, 1 + count)
+
+    async def readable(self, collection_id: str) -> range:
+        return self.positions.pop(0) if len(self.positions) > 1 else self.positions[0]
 
     async def fix_dimension(self, collection_id: str, dimension: int) -> int:
         if self.failures:
@@ -148,7 +157,9 @@ class Row:
 
 @dataclass
 class FakeWorkers:
-    """Rows by shard. Only selections by id are understood. `failures` are raised by the next calls with `as_of`."""
+    """Rows by shard. Only selections by id are understood. `failures` are raised by the next calls with `as_of`. A row
+    was written when it was inserted.
+    """
 
     shards: list[list[Row]]
     dimension: int = 2
@@ -188,7 +199,8 @@ class FakeWorkers:
             rows = rows[request.offset :] if request.limit is None else rows[request.offset :][: request.limit]
         inserted = np.array([row.inserted for row in rows], dtype="<i8").tobytes()
         columns = self._columns(rows, request, request.embeddings)
-        return GetResponse(inserted, columns, position=100, explanation=self._explanation(request))
+        written = inserted if request.written else None
+        return GetResponse(inserted, columns, 100, self._explanation(request), written)
 
     async def get_body(self, request: GetRequest) -> bytes:
         found = await self.get(request)
@@ -231,4 +243,5 @@ def new_shell(collection: Collection, workers: FakeWorkers | None = None) -> Any
         groups=GroupCommit(log, dirty),  # type: ignore[arg-type]
         rows=FakeRows(collection, collection),
         workers=workers or FakeWorkers([[] for _ in range(collection.shards)]),
+        embedders=Embedders({}, None, timeout_s=10),
     )

@@ -99,8 +99,19 @@ def test_a_valid_sparse_vector_is_found() -> None:
     sparse = {"#type": "sparse_vector", "indices": [1, 5], "values": [1, 0.5], "tokens": None}
     metadatas = read_metadatas([{"a": 1, "sv": sparse}], patch=False)
     assert metadatas.problem() is None
-    assert metadatas.first_sparse_key() == "sv"
-    assert read_metadatas([{"a": 1}], patch=False).first_sparse_key() is None
+    assert metadatas.kinds() == {("a", "int"), ("sv", "sparse_vector")}
+
+
+def test_a_sparse_vector_is_stored_tagged_and_as_the_float32_that_it_is() -> None:
+    [text] = read_metadatas([{"sv": {"indices": [1, 5], "values": [0.1, 1]}}], patch=False).texts()
+    assert text == b'{"sv":{"#type":"sparse_vector","indices":[1,5],"values":[0.1,1.0],"tokens":null}}'
+    [text] = read_metadatas([{"sv": {"indices": [], "values": [], "tokens": []}}], patch=False).texts()
+    assert text == b'{"sv":{"#type":"sparse_vector","indices":[],"values":[],"tokens":[]}}'
+
+
+def test_a_sparse_value_beyond_float32_is_refused() -> None:
+    huge = read_metadatas([{"sv": {"indices": [1], "values": [1e39]}}], patch=False)
+    assert huge.problem() == "Invalid metadata at index 0"
 
 
 def test_kinds_are_those_of_the_schema() -> None:

@@ -13,6 +13,7 @@ from frontend.app import build_app
 from frontend.config import FrontendConfig
 from frontend.http_server import open_http_server
 from shared.errors import Gone
+from shared.model import ReadLevel
 from tests.frontend_records.fakes import COLLECTION_ID, FakeWorkers, Row, new_collection, new_shell
 
 BASE = f"/api/v2/tenants/default_tenant/databases/default_database/collections/{COLLECTION_ID}"
@@ -98,6 +99,18 @@ async def test_count(client: Client) -> None:
     assert (response.status_code, response.json()) == (200, 5)
     response = await client.get(f"{BASE}/count?read_level=")
     assert response.status_code == 400
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+async def test_a_query_may_say_how_fresh_it_must_be(client: Client, shell: Any, shards: int) -> None:
+    shell.rows.collection = new_collection(dimension=2, shards=shards)
+    shell.workers.shards = [[] for _ in range(shards)]
+    for level in ReadLevel:
+        status, _ = await post(client, "query", {"query_embeddings": [[1, 0]], "read_level": level.value})
+        assert status == 200
+        assert {asked.shard.read_level for asked in shell.workers.asked[-shards:]} == {level}
+    for wrong in ("newest", None, 1):
+        assert (await post(client, "query", {"query_embeddings": [[1, 0]], "read_level": wrong}))[0] == 422
 
 
 @pytest.mark.parametrize(
@@ -205,15 +218,7 @@ async def test_a_collection_found_to_be_deleted_is_a_404(client: Client, shell: 
     assert shell.rows.forgotten == 1
 
 
-async def test_search_is_checked_whole_and_then_not_implemented(client: Client) -> None:
-    status, answer = await post(client, "search", {"searches": [{"rank": {"$knn": {"query": [1, 2]}}}]})
-    assert (status, answer) == (
-        501,
-        {
-            "error": "ChromaError",
-            "message": "Error executing plan: Not implemented: Search operation is not implemented for local executor",
-        },
-    )
+async def test_what_a_search_needs_is_checked_before_anybody_is_asked(client: Client, shell: Any) -> None:
     status, answer = await post(client, "search", {"searches": [{"filter": {"#document": {"$eq": "x"}}}]})
     assert (status, answer["error"]) == (400, "InvalidArgumentError")
     sparse = {"$knn": {"query": {"indices": [1], "values": [1]}, "key": "sv"}}
@@ -221,4 +226,27 @@ async def test_search_is_checked_whole_and_then_not_implemented(client: Client) 
     assert (status, answer["message"]) == (
         400,
         "Cannot filter using metadata key 'sv' with type 'SparseVector' because indexing is disabled",
+    )
+    status, answer = await post(client, "search", {"searches": [{"rank": {"$knn": {"query": [1, 2, 3]}}}]})
+    assert (status, answer["message"]) == (400, "Collection expecting embedding with dimension of 2, got 3")
+    assert shell.workers.asked == []
+
+
+async def test_a_search_for_nothing_and_one_of_a_collection_without_records(client: Client, shell: Any) -> None:
+    members = ("ids", "documents", "embeddings", "metadatas", "scores", "select")
+    assert await post(client, "search", {"searches": []}) == (200, {member: [] for member in members})
+    shell.rows.collection = shell.rows.current = new_collection()
+    select = {"keys": ["#score", "#document", "b", "a", "b"]}
+    rank = {"$knn": {"query": [1, 2, 3]}}
+    assert await post(client, "search", {"searches": [{"rank": rank, "select": select, "count": True}]}) == (
+        200,
+        {
+            "ids": [[]],
+            "documents": [[]],
+            "embeddings": [None],
+            "metadatas": [[]],
+            "scores": [[]],
+            "select": [["#document", "#score", "a", "b"]],
+            "counts": [0],
+        },
     )

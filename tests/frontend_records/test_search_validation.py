@@ -7,13 +7,15 @@ import pytest
 from frontend.search_validation import check_search, read_search
 from frontend.sparse import SparseVector
 from shared.errors import InvalidArgument, MalformedBody, WrongShape
+from shared.search.expression import KnnValue
+from shared.search.model import GroupBy
 from shared.where import Compare, MetadataCompare
 
 KNN: dict[str, Any] = {"$knn": {"query": [1, 2]}}
 
 
 def read(**payload: Any) -> Any:
-    return read_search({"searches": [payload]})
+    return read_search({"searches": [payload]}).searches
 
 
 def grouped(keys: Any, aggregate: Any, rank: Any = KNN) -> None:
@@ -103,8 +105,12 @@ def test_everything_a_client_sends_is_accepted() -> None:
         zzz=1,
     )
     assert payload.where == MetadataCompare("cat", Compare.EQ, "x")
-    assert [knn.key for knn in payload.knn] == ["#embedding", "sv"]
-    assert isinstance(payload.knn[1].query, SparseVector)
+    assert [knn.key for knn in payload.knns] == ["#embedding", "sv"]
+    assert isinstance(payload.knns[1].query, SparseVector)
+    assert payload.knns[1].limit == 5
+    assert payload.rank.expression.operands[3] == KnnValue(1, 2.0)
+    assert (payload.offset, payload.limit, payload.select) == (1, None, {"#score", "title"})
+    assert payload.group_by == GroupBy(["c"], ["#score", "price"], 2, greatest=True)
     check_search((payload,))
 
 
@@ -113,7 +119,8 @@ def test_absent_null_and_empty_parts_mean_none(payload: Any) -> None:
     searches = read(**payload)
     check_search(searches)
     assert searches[0].where is None
-    assert not searches[0].ranked
+    assert searches[0].rank is None
+    assert searches[0].group_by is None
 
 
 MIN_SCORE = {"$min_k": {"keys": ["#score"], "k": 1}}
@@ -155,7 +162,27 @@ def test_the_rules_of_group_by(keys: list[str], aggregate: Any, rank: Any, messa
 def test_a_bad_sparse_query_names_its_search() -> None:
     searches = read_search(
         {"searches": [{}, {"rank": {"$abs": {"$knn": {"query": {"indices": [2, 1], "values": [1, 2]}}}}}]}
-    )
+    ).searches
     with pytest.raises(InvalidArgument) as caught:
         check_search(searches)
     assert caught.value.message.startswith("Validation error: searches[1].rank: Invalid sparse vector in KNN query: ")
+
+
+@pytest.mark.parametrize(
+    ("searches", "problem"),
+    [
+        ([{}] * 257, "searches: a request has at most 256 searches"),
+        ([{"rank": {"$sum": [KNN] * 600}}] * 2, "searches: a request has at most 1024 $knn"),
+        ([{"rank": {"$sum": [{"$val": 1}] * 9000}}] * 2, "searches: the rank expressions of a request have at most"),
+        ([{"facets": {"keys": ["k"] * 65}}], r"searches\[0\].facets: facets has at most 64 keys"),
+        ([{"order_by": [{"key": "k"}] * 65}], r"searches\[0\].order_by: order_by has at most 64 keys"),
+    ],
+)
+def test_a_request_that_would_cost_far_more_than_it_weighs_is_refused(searches: Any, problem: str) -> None:
+    with pytest.raises(InvalidArgument, match=problem.replace("$", r"\$")):
+        check_search(read_search({"searches": searches}).searches)
+
+
+def test_as_much_as_a_request_may_have_is_accepted() -> None:
+    check_search(read_search({"searches": [{"rank": {"$sum": [KNN] * 4}}] * 256}).searches)
+    check_search(read(rank={"$sum": [{"$val": 1}] * 16_383}))

@@ -6,7 +6,7 @@ import pytest
 
 from frontend.write_validation import check_lengths, check_values, check_width, read_write
 from frontend.writes import prepare
-from shared.errors import InvalidArgument, PolychromeError, Unimplemented, WrongShape
+from shared.errors import InvalidArgument, PolychromeError, WrongShape
 from shared.model import Op
 
 LENGTHS = "Inconsistent number of IDs, embeddings, documents, URIs and metadatas"
@@ -96,14 +96,6 @@ def test_a_late_refusal_still_knows_the_width_that_fixes_the_dimension() -> None
     late = prepare(read_write(Op.ADD, {"ids": ["a", "b"], "embeddings": [[1, 2, 3]]}), None, 1)
     assert late.width == 3
     assert isinstance(late.refusal, InvalidArgument)
-
-
-def test_a_sparse_vector_is_not_supported_yet() -> None:
-    error = refused(
-        {"ids": ["a"], "embeddings": [[1, 2]], "metadatas": [{"sv": {"indices": [1], "values": [1]}}]}, Op.UPSERT
-    )
-    assert isinstance(error, Unimplemented)
-    assert error.message == "Unimplemented: Sparse vector is not supported for local chroma: sv"
 
 
 def test_the_width_is_that_of_the_rows_that_are_there() -> None:

@@ -34,6 +34,9 @@ class Api:
     def collections_count(self) -> Any:
         return self._call("GET", f"{self._base}/collections_count")
 
+    def fork(self, collection_id: str, name: str) -> Any:
+        return self._call("POST", f"{self._base}/collections/{collection_id}/fork", {"new_name": name})
+
     def drop(self, name: str) -> None:
         self._call("DELETE", f"{self._base}/collections/{name}")
 

@@ -3,6 +3,7 @@
 A collection lives in a bundle by its key in `self.collections`; a dropped one is consumed.
 """
 
+import copy
 import itertools
 import struct
 import uuid
@@ -86,6 +87,17 @@ class Machine(RuleBasedStateMachine):
         self.api.modify(collection.id, new_name=new)
         collection.name = new
         self.collections[new] = self.collections.pop(old)
+
+    @precondition(lambda self: self.collections)
+    @rule(data=st.data(), new=st.sampled_from(NAMES))
+    def fork(self, data: st.DataObject, new: str) -> None:
+        collection = self.collections[self._pick(data)]
+        if new in self.collections:
+            self._refused(409, self.api.fork, collection.id, new)
+            return
+        forked = copy.deepcopy(collection)
+        forked.id, forked.name = self.api.fork(collection.id, new)["id"], new
+        self.collections[new] = forked
 
     @precondition(lambda self: self.collections)
     @rule(data=st.data())

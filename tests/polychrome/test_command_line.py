@@ -13,6 +13,7 @@ import pytest
         ("up --port http", "argument --port: 'http': expected a port, 0 to 65535"),
         ("up --port 99999", "argument --port: '99999': expected a port, 0 to 65535"),
         ("up --frontends 0", "argument --frontends: '0': expected a number of at least 1"),
+        ("up --embedders some", "argument --embedders: 'some': expected a number of at least 1"),
         ("up --shards-default 100000", "argument --shards-default: '100000': expected at most"),
         ("up --cors-allow-origins localhost", "'localhost': expected origins such as https://example.com"),
         ("create-bucket", "no bucket is named"),

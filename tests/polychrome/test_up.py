@@ -30,7 +30,8 @@ class Terminal:
         self.url = f"http://127.0.0.1:{self.port}"
         self.seen: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
-        command = [sys.executable, "-m", "polychrome", "up", "--port", str(self.port), "--data-dir", str(data_dir)]
+        command = [sys.executable, "-m", "polychrome", "up", "--embedders", "0", "--port", str(self.port)]
+        command += ["--data-dir", str(data_dir)]
         self.popen = subprocess.Popen(
             [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=data_dir.parent
         )

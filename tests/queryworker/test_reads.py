@@ -11,12 +11,12 @@ import orjson
 import pytest
 
 from shared.errors import InvalidArgument, StaleRead
+from shared.indexing import Indexing
 from shared.model import Include, Op, ReadLevel, Space
 from shared.redis.keys import Keys
 from shared.rpc import messages
 from shared.where import All, Compare, DocumentContains, IdIn, MetadataCompare
 from tests.memtable.model import Operation
-from tests.queryworker.test_unasked import StillClock
 from tests.queryworker.truth import assert_get, assert_query, get_request, in_order, query_request, shown
 from tests.queryworker.world import DIMENSION, World, open_world
 from tests.redis_server import RedisServer
@@ -72,6 +72,25 @@ async def test_random_writes_and_compactions_read_as_a_dict_would(
             if random_.random() < 0.3:
                 await world.settled()
                 await _assert_all_reads(world, random_, space)
+
+
+async def test_a_type_that_is_not_indexed_is_found_neither_before_nor_after_a_compaction(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    """A filter by an integer is allowed as long as those are indexed, whatever floats are."""
+    indexing = Indexing(keys={"n": {"float": False}})
+    async with open_world(valkey_server.url, keys, tmp_path, indexing=indexing) as world:
+        one = _vector(random.Random(6))
+        await world.write(
+            [Operation(Op.ADD, "int", one, None, {"n": 1}), Operation(Op.ADD, "float", one, None, {"n": 1.0})]
+        )
+        for _ in range(2):
+            for compare, expected in ((Compare.EQ, ["int"]), (Compare.NE, ["float"])):
+                chosen = messages.Selection(where=MetadataCompare("n", compare, 1))
+                answer = await world.worker.get(get_request(world, chosen))
+                assert answer.columns.ids == expected
+            await world.compact()
+            await world.settled()
 
 
 async def test_every_position_since_the_manifest_can_be_read_and_no_older_one(
@@ -217,20 +236,31 @@ async def test_conditions_on_ids_and_metadata_intersect_across_segment_and_tail(
         assert (await world.worker.count(nothing)).count == 0
 
 
-async def test_index_only_answers_without_asking_the_log_and_catches_up_by_itself(
+async def test_index_only_reads_what_is_compacted_and_needs_no_log_for_it(
     valkey_server: RedisServer, keys: Keys, tmp_path: Path
 ) -> None:
     async with open_world(valkey_server.url, keys, tmp_path) as world:
-        await world.write([Operation(Op.ADD, "a", (1.0, 2.0))])
-        world.worker.clock = StillClock()
-        lagging = messages.CountRequest(world.shard(read_level=ReadLevel.INDEX_ONLY))
-        assert (await world.worker.count(lagging)).count == 1
-        await world.write([Operation(Op.ADD, "b", (1.0, 2.0))])
+        index_only = world.shard(read_level=ReadLevel.INDEX_ONLY)
+        counted = messages.CountRequest(index_only)
+        await world.write([Operation(Op.ADD, "a", (1.0, 2.0)), Operation(Op.ADD, "b", (3.0, 4.0), "old")])
+        assert (await world.worker.count(counted)).count == 0
+        await world.compact()
+        assert (await world.worker.count(counted)).count == 2, "compacted, and not loaded yet"
+        await world.settled()
+        await world.write([Operation(Op.DELETE, "a"), Operation(Op.UPDATE, "b", document="new")])
+        assert (await world.worker.count(messages.CountRequest(world.shard()))).count == 1
+        assert (await world.worker.count(counted)).count == 2
         world.worker.log.open.clear()
-        assert (await world.worker.count(lagging)).count == 1
+        assert (await world.worker.count(counted)).count == 2
+        found = await world.worker.get(messages.GetRequest(index_only, documents=True))
+        assert (found.columns.ids, found.columns.documents) == (["a", "b"], [None, "old"])
+        nearest = query_request(world, [(1.0, 2.0)], 5)
+        nearest = msgspec.structs.replace(nearest, shard=index_only)
+        assert (await world.worker.query(nearest)).columns.ids == ["a", "b"]
         world.worker.log.open.set()
-        await world.worker.count(messages.CountRequest(world.shard()))
-        assert (await world.worker.count(lagging)).count == 2
+        await world.compact()
+        assert (await world.worker.count(counted)).count == 1
+        assert (await world.worker.get(messages.GetRequest(index_only, documents=True))).columns.documents == ["new"]
 
 
 async def test_with_the_include_list_of_a_client_the_answer_is_the_body_it_gets(

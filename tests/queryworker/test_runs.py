@@ -44,10 +44,10 @@ def test_filters_on_a_growing_tail_agree_with_a_loop_and_index_no_row_often(monk
     indexed = 0
     build = runs_module.MetadataIndex.from_json
 
-    def counting(rows):
+    def counting(rows, indexing):
         nonlocal indexed
         indexed += len(rows)
-        return build(rows)
+        return build(rows, indexing)
 
     monkeypatch.setattr(runs_module.MetadataIndex, "from_json", counting)
     random_ = random.Random(3)

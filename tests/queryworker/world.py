@@ -11,6 +11,7 @@ import dataclasses
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -27,6 +28,7 @@ from queryworker.shards import Shards
 from queryworker.threads import Threads
 from shared.catalog import Catalog
 from shared.clock import SystemClock
+from shared.indexing import EVERYTHING, Indexing
 from shared.log.batch import build_batch, split_batch
 from shared.log.lifecycle import Lifecycle
 from shared.log.log import Log
@@ -80,12 +82,12 @@ class DirectCall(Call):
         self.outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     def answer(self, payload: bytes) -> None:
-        if not self.done:
+        if not self.done and not self.outcome.cancelled():
             self.done = True
             self.outcome.set_result(payload)
 
     def fail(self, error: BaseException) -> None:
-        if not self.done:
+        if not self.done and not self.outcome.cancelled():
             self.done = True
             self.outcome.set_exception(error)
 
@@ -202,14 +204,21 @@ class World:
 
 @contextlib.asynccontextmanager
 async def open_world(
-    url: str, keys: Keys, directory: Path, *, shards: int = 1, space: Space = Space.L2
+    url: str,
+    keys: Keys,
+    directory: Path,
+    *,
+    shards: int = 1,
+    space: Space = Space.L2,
+    indexing: Indexing = EVERYTHING,
 ) -> AsyncIterator[World]:
     clock = SystemClock()
     async with open_redis(url) as redis, open_directory(directory / "bucket") as objects:
         await Catalog(redis, keys).found()
         log, lifecycle = Log(redis, keys), Lifecycle(redis, keys)
         collection = str(uuid.uuid4())
-        fixed = {"space": str(space), "shards": shards, "ef_construction": 100, "max_neighbors": 16}
+        fixed: dict[str, Any] = {"space": str(space), "shards": shards, "ef_construction": 100, "max_neighbors": 16}
+        fixed |= indexing.fixed_member()
         await lifecycle.create(collection, "db", fixed, 0)
         built = SegmentCache(objects, directory / "compactor", 1 << 40)
         await built.open()

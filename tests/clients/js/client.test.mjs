@@ -7,6 +7,12 @@ import {
   ChromaClient,
   ChromaNotFoundError,
   ChromaUniqueError,
+  K,
+  Knn,
+  Rrf,
+  Schema,
+  Search,
+  SparseVectorIndexConfig,
 } from "chromadb";
 
 const url = new URL(process.env.SERVER_URL);
@@ -125,4 +131,28 @@ test("tenants and databases keep their collections apart", async () => {
   assert.equal((await second.listCollections()).length, 0);
   await admin.deleteDatabase({ name: "first", tenant });
   await assert.rejects(admin.getDatabase({ name: "first", tenant }), ChromaNotFoundError);
+});
+
+test("dense and sparse neighbours, and both fused", async () => {
+  const schema = new Schema().createIndex(new SparseVectorIndexConfig(), "words");
+  const collection = await client.createCollection({ name: fresh(), schema, embeddingFunction: null });
+  const words = [
+    { indices: [7], values: [1] },
+    { indices: [7, 9], values: [0.5, 2] },
+    { indices: [9], values: [0.25] },
+  ];
+  const metadatas = [...words.map((vector, i) => ({ n: i, words: vector })), { n: 3 }];
+  await collection.add({ ids: IDS, embeddings: EMBEDDINGS, documents: DOCUMENTS, metadatas });
+
+  const query = { indices: [9], values: [1] };
+  const dense = Knn({ query: [0, 0, 1], returnRank: true, default: 100 });
+  const sparse = Knn({ query, key: "words", returnRank: true, default: 100 });
+  const found = await collection.search([
+    new Search().rank(Knn({ query, key: "words" })).select(K.SCORE, "n"),
+    new Search().rank(Rrf({ ranks: [dense, sparse] })).limit(1).select(K.DOCUMENT),
+  ]);
+  assert.deepEqual(found.ids, [["b", "c"], ["c"]]);
+  assert.deepEqual(found.scores[0], [-1, 0.75]);
+  assert.deepEqual(found.metadatas[0], [{ n: 1 }, { n: 2 }]);
+  assert.deepEqual(found.documents[1], ["a cherry"]);
 });

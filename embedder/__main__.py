@@ -1,0 +1,7 @@
+"""python -m embedder"""
+
+from embedder.config import EmbedderConfig
+from embedder.service import open_service
+from shared.service import main
+
+main("embedder", EmbedderConfig, open_service)

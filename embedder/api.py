@@ -1,0 +1,62 @@
+"""The method that frontends call (`shared.rpc.embed_messages`)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+from tokenizers import Tokenizer
+
+from embedder.batching import Batcher
+from embedder.model import TokenIds
+from embedder.tokens import token_ids
+from embedder.weights import WIDTH
+from shared.errors import InvalidArgument
+from shared.rpc.embed_messages import EMBED, EmbedRequest, EmbedResponse
+from shared.rpc.server import Call, Serve
+
+TEXT_CHARS_MAX: Final = 32 * 1024
+"""Of a longer text only the beginning is looked at: the model takes 256 tokens, which are hardly ever longer."""
+
+
+class Api:
+    """Methods for `RpcServer`."""
+
+    def __init__(self, tokenizer: Tokenizer, batcher: Batcher) -> None:
+        self._tokenizer = tokenizer
+        self._batcher = batcher
+        self._decoder = msgspec.msgpack.Decoder(EmbedRequest)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def methods(self) -> Mapping[str, Serve]:
+        return {EMBED: self._serve}
+
+    def _serve(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            task = asyncio.create_task(self._answer(call))
+            self._tasks.add(task)  # the loop holds tasks weakly
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, call: Call) -> None:
+        try:
+            answer = await self._embed(call.payload)
+        except BaseException as error:
+            call.fail(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            call.answer(answer)
+
+    async def _embed(self, payload: memoryview) -> bytes:
+        texts = await asyncio.to_thread(self._tokens, payload)
+        vectors = await self._batcher.embed(texts)
+        return msgspec.msgpack.encode(EmbedResponse(vectors.astype("<f4", copy=False).tobytes(), WIDTH))
+
+    def _tokens(self, payload: memoryview) -> list[TokenIds]:
+        try:
+            request = self._decoder.decode(payload)
+        except msgspec.MsgspecError as error:
+            raise InvalidArgument(f"not an EmbedRequest: {error}") from error
+        return token_ids(self._tokenizer, [text[:TEXT_CHARS_MAX] for text in request.texts])

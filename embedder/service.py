@@ -1,0 +1,71 @@
+"""An embedder process: what it opens, in order, and what it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from embedder.api import Api
+from embedder.batching import Batcher
+from embedder.config import EmbedderConfig
+from embedder.model import Model
+from embedder.tokens import read_tokenizer
+from embedder.weights import read_weights
+from shared.announced import Announced, advertised_address
+from shared.membership import Membership
+from shared.redis.fence import open_verified_redis
+from shared.redis.keys import Keys
+from shared.rpc.server import RpcServer
+
+
+class Embedder:
+    """The running embedder."""
+
+    def __init__(self, config: EmbedderConfig, announced: Announced) -> None:
+        self._config = config
+        self._announced = announced
+
+    @property
+    def address(self) -> str:
+        return self._announced.address
+
+    @property
+    def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
+        return (self._announced.heartbeat,)
+
+    def ready(self) -> bool:
+        return not self._announced.draining
+
+    async def drain(self) -> None:
+        await self._announced.drain(self._config.drain_timeout_s)
+
+
+@asynccontextmanager
+async def open_service(config: EmbedderConfig) -> AsyncIterator[Embedder]:
+    """Redis, the model, its threads, the listener; announced when all are there."""
+    async with AsyncExitStack() as stack:
+        keys = Keys(config.redis_prefix)
+        redis = await stack.enter_async_context(open_verified_redis(config.redis_url, keys))
+        model, tokenizer = await asyncio.to_thread(_read, config.model_files)
+        threads = stack.enter_context(ThreadPoolExecutor(config.threads, thread_name_prefix="embed"))
+        batcher = Batcher(model.embed, threads, config.threads, config.waiting_tokens_max)
+        stack.push_async_callback(batcher.close)
+        server = RpcServer(Api(tokenizer, batcher).methods())
+        stack.push_async_callback(server.close)
+        bound = await server.start(config.host, config.port)
+        address = advertised_address(config.host, bound, config.advertise_host, config.redis_url)
+        membership = Membership(redis, keys, "embedder")
+        announced = Announced(config.process_id, address, membership, server, config.heartbeat_s)
+        await announced.announce()
+        yield Embedder(config, announced)
+
+
+def _read(files: tuple[Path, Path]) -> tuple[Model, Tokenizer]:
+    weights, tokenizer = files
+    return Model(read_weights(weights)), read_tokenizer(tokenizer)

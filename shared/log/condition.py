@@ -1,0 +1,47 @@
+"""The condition of an append: that ids which were read have not been written since.
+
+docs/design/2026-11-21-transactions.md says how it is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from shared.redis.scripts import Argument
+
+CONFLICT: Final = "conditional write conflict: something that was read has been written since"
+
+
+@dataclass(frozen=True, slots=True)
+class IdsRead:
+    """Ids of one shard, which were read and are known to be unchanged up to `since` (exclusive). None is empty."""
+
+    since: int
+    ids: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """No id in `reads`, by shard, was written at `token` or later, the position that they were read as of. Each `since`
+    is the token or a later position that the collection's head once was.
+    """
+
+    token: int
+    reads: Mapping[int, IdsRead]
+
+    def arguments(self) -> list[Argument]:
+        """As the header of append.lua says."""
+        args: list[Argument] = [self.token]
+        for shard, read in self.reads.items():
+            args += [shard, read.since, len(read.ids), *read.ids]
+        return args
+
+
+class Undecided(Exception):  # no error: the caller has to find out otherwise, and try again
+    """In these shards the log alone does not tell that the condition holds. Nothing was appended."""
+
+    def __init__(self, shards: Sequence[int]) -> None:
+        super().__init__(f"the log does not tell about the ids read in shards {list(shards)}")
+        self.shards = shards

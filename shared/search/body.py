@@ -1,0 +1,85 @@
+"""The body of the answer to a request of searches (wire contract, section 15)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from shared.model import HIDDEN_METADATA_PREFIX
+from shared.record_answers import shown_text
+from shared.rpc.messages import Columns
+from shared.search.model import DOCUMENT, EMBEDDING, METADATA, SCORE, Facets
+from shared.search.run import SPECIAL, SearchAnswer
+from shared.search.source import FacetValue, Tally
+
+
+def encode_searches(answers: Sequence[SearchAnswer]) -> bytes:
+    """All six members always, one entry per search; a column that was not selected is null. Members for counts and
+    facets, extensions of ours, only when some search asks for them.
+    """
+    body: dict[str, Any] = {
+        "ids": [answer.columns.ids for answer in answers],
+        "documents": _column(answers, DOCUMENT, lambda answer: answer.columns.documents or []),
+        "embeddings": _column(answers, EMBEDDING, lambda answer: _matrix(answer.columns)),
+        "metadatas": [_metadatas(answer) for answer in answers],
+        "scores": _column(answers, SCORE, lambda answer: answer.scores),
+        "select": [selected(answer.search.select) for answer in answers],
+    }
+    if any(answer.search.count for answer in answers):
+        body["counts"] = [answer.tally.count if answer.tally and answer.search.count else None for answer in answers]
+    if any(answer.search.facets for answer in answers):
+        body["facets"] = [
+            _facets(answer.tally, answer.search.facets) if answer.tally and answer.search.facets else None
+            for answer in answers
+        ]
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def selected(keys: Sequence[str]) -> list[str]:
+    """The selection as it is echoed: each once, the special ones first."""
+    return [key for key in SPECIAL if key in keys] + sorted(set(keys) - set(SPECIAL))
+
+
+def _column(answers: Sequence[SearchAnswer], name: str, read: Callable[[SearchAnswer], Any]) -> list[Any]:
+    return [read(answer) if name in answer.search.select else None for answer in answers]
+
+
+def _matrix(columns: Columns) -> Any:
+    return np.frombuffer(columns.embeddings or b"", "<f4").reshape(len(columns.ids), -1) if columns.ids else []
+
+
+def _metadatas(answer: SearchAnswer) -> list[orjson.Fragment | None] | None:
+    """Whole, or only the selected fields; a record of which nothing is left shows null."""
+    texts = answer.columns.metadatas or []
+    if METADATA in answer.search.select:
+        return [None if text is None else _whole(text) for text in texts]
+    fields = set(answer.search.select) - set(SPECIAL)
+    return [None if text is None else _fields(text, fields) for text in texts] if fields else None
+
+
+def _whole(text: str) -> orjson.Fragment | None:
+    shown = shown_text(text)
+    return None if shown == b"{}" else orjson.Fragment(shown)
+
+
+def _fields(text: str, fields: set[str]) -> orjson.Fragment | None:
+    members = orjson.loads(text)
+    kept = {key: members[key] for key in fields & members.keys() if not key.startswith(HIDDEN_METADATA_PREFIX)}
+    return orjson.Fragment(orjson.dumps(kept)) if kept else None
+
+
+def _facets(tally: Tally, asked: Facets) -> dict[str, list[dict[str, Any]]]:
+    """The most frequent values of each field; equally frequent ones by type and value."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for key in asked.keys:
+        values = sorted(tally.facets.get(key, ()), key=_rarity)[: asked.limit]
+        found[key] = [{"value": value, "count": count} for value, count in values]
+    return found
+
+
+def _rarity(value_and_count: tuple[FacetValue, int]) -> tuple[Any, ...]:
+    value, count = value_and_count
+    return (-count, type(value).__name__, value)

@@ -1,0 +1,39 @@
+"""`order_by`, an extension of ours: records sorted by their metadata. Pure.
+
+    booleans < numbers (by value) < strings (by code points)
+
+Records without such a value at the key come last, whatever the direction; equal ones keep the order of insertion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from shared.search.model import OrderKey
+
+Sortable = bool | int | float | str | None
+
+
+def sortable(metadata: Mapping[str, Any], key: str) -> Sortable:
+    """The value that a record is sorted by, None where it has none that sorts."""
+    value = metadata.get(key)
+    return value if isinstance(value, str | int | float) else None
+
+
+def sorted_places(order_by: Sequence[OrderKey], rows: Sequence[Sequence[Sortable]]) -> list[int]:
+    """Places of `rows` in order. A row has one value per step of `order_by`; rows are given by insertion."""
+    places = list(range(len(rows)))
+    for step in reversed(range(len(order_by))):  # each sort is stable, so the first step decides and the last is a tie
+        have = [place for place in places if rows[place][step] is not None]
+        lack = [place for place in places if rows[place][step] is None]
+        have.sort(
+            key=lambda place, step=step: _key(rows[place][step]),  # type: ignore[misc]
+            reverse=order_by[step].direction == "desc",
+        )
+        places = have + lack
+    return places
+
+
+def _key(value: Any) -> tuple[int, Any]:
+    return (2 if isinstance(value, str) else 0 if isinstance(value, bool) else 1, value)

@@ -1,0 +1,270 @@
+"""Sparse vectors turned around: from index to the rows that have it, and the nearest rows by pruning.
+
+One *list* per index: its rows, ascending, and their weights. A query asks a few lists, and a record's sum is that of
+`q[i] * weight` over the lists that it stands in. Most of a sum comes from the few rare indices of a query, most of the
+rows come from its common ones.
+
+The search is MaxScore (Turtle and Flood, «Query evaluation: strategies and optimizations», 1995), list by list with
+accumulators as in Strohman and Croft («Efficient document retrieval in main memory», 2007), because whole lists are
+what numpy is quick at. Every list has a bound: the most that it can add to a sum.
+
+1. Lists are added to the accumulators in the order of their bounds, the greatest first. The k-th greatest sum so far is
+   a floor under the k-th greatest in the end.
+2. Once the bounds of all lists that are left add up to less than the floor, no row that stands only in those can be
+   among the k nearest. The rows seen so far are the candidates, less those that cannot reach the floor.
+3. The remaining lists, which are the long ones, are not walked: the candidates are looked up in them by binary search.
+   Each list raises the floor and leaves fewer candidates.
+4. What is left, a few dozen rows, is summed anew in the one order that `shared.sparse` prescribes.
+
+Nothing is approximate: floors and bounds count in the errors of rounding, ties in float32 included. Weights and queries
+may be negative; a list's bound is then what its least weight can add. When few rows are allowed, all of them are
+candidates from the beginning, and only step 3 and 4 remain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+
+from shared.distance import Nearest
+from shared.sparse import TYPE, Counts, Indices, SparseArrays, Weights, distances_of, is_sparse, of_json
+
+Mask = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+LOOKUP_COST: Final = 8
+"""What looking up one row in a list costs, in rows of a list that is walked."""
+
+_CHUNK_ROWS: Final = 4096
+_UNIT: Final = 2.0**-53
+_LARGEST: Final = float(np.finfo(np.float64).max)
+_RowNumbers = npt.NDArray[np.int32]
+_NOTHING: Final = Nearest(np.empty(0, np.int64), np.empty(0, np.float32))
+
+
+class _List(NamedTuple):
+    """One index of a query: `least` and `most` are what a row of the list can add."""
+
+    rows: _RowNumbers
+    weights: Weights
+    factor: np.float64
+    least: float
+    most: float
+
+
+class _Candidates(NamedTuple):
+    """Rows, ascending, with their sums so far and whether they stand in any list so far."""
+
+    rows: _RowNumbers
+    sums: Floats
+    hit: Mask
+
+    def only(self, places: Mask) -> _Candidates:
+        return _Candidates(self.rows[places], self.sums[places], self.hit[places])
+
+
+@dataclass(frozen=True, slots=True)
+class InvertedIndex:
+    """The sparse vectors at one key of `count` rows.
+
+    `indices` [u] ascending; the list of `indices[i]` is `[starts[i], starts[i + 1])` of `rows` (ascending in it) and
+    `weights`, with the least and the greatest weight in `least[i]` and `most[i]`.
+    """
+
+    count: int
+    indices: Indices
+    starts: npt.NDArray[np.int64]
+    rows: _RowNumbers
+    weights: Weights
+    least: Weights
+    most: Weights
+
+    def having(self, indices: Indices, within: Mask | None = None) -> Counts:
+        """How many rows (of those `within`) have each of these indices."""
+        found = np.zeros(len(indices), np.int64)
+        for place, number in zip(*self._places(indices), strict=True):
+            rows = self.rows[self.starts[number] : self.starts[number + 1]]
+            found[place] = len(rows) if within is None else np.count_nonzero(within[rows])
+        return found
+
+    def nearest(self, query: SparseArrays, k: int, within: Mask | None = None) -> Nearest:
+        """The `k` nearest rows, nearest first, ties by row; only rows `within` (bool [count]) when it is given.
+
+        Further rows whose distance equals that of the last one come along: who merges parts cuts by another order. Rows
+        without a shared index are none, so there may be fewer.
+        """
+        lists = self._lists(query)
+        if k <= 0 or not lists:
+            return _NOTHING
+        search = _Search(self.count, lists, k)
+        if within is not None:
+            allowed = int(np.count_nonzero(within))
+            if LOOKUP_COST * allowed * len(lists) < search.postings:
+                return search.within(within)
+        return search.run(within)
+
+    def _places(self, indices: Indices) -> tuple[list[int], list[int]]:
+        """Places in `indices` of those that some row has, and their numbers here."""
+        numbers = np.searchsorted(self.indices, indices)
+        numbers[numbers == len(self.indices)] = 0
+        known = np.flatnonzero(self.indices[numbers] == indices) if len(self.indices) else numbers[:0]
+        return known.tolist(), numbers[known].tolist()
+
+    def _lists(self, query: SparseArrays) -> list[_List]:
+        """The lists of the query's indices, ascending by index."""
+        found: list[_List] = []
+        for place, number in zip(*self._places(query.indices), strict=True):
+            here = slice(self.starts[number], self.starts[number + 1])
+            factor = np.float64(query.values[place])
+            ends = sorted((float(factor * self.least[number]), float(factor * self.most[number])))
+            found.append(_List(self.rows[here], self.weights[here], factor, *ends))
+        return found
+
+
+class _Search:
+    """One query. `lists` ascend by index: the order in which sums count."""
+
+    def __init__(self, count: int, lists: Sequence[_List], k: int) -> None:
+        self._count = count
+        self._lists = lists
+        self._by_bound = sorted(lists, key=lambda one: one.most, reverse=True)
+        self._k = k
+        self.postings = sum(len(one.rows) for one in lists)
+
+        # What the lists from each place on can still add, at least and at most.
+        self._least = _suffix_sums([min(0.0, one.least) for one in self._by_bound])
+        self._most = _suffix_sums([max(0.0, one.most) for one in self._by_bound])
+        magnitude = sum(max(abs(one.least), abs(one.most)) for one in lists)
+        self._slack = 2.0 * (len(lists) + 2) * _UNIT * magnitude
+        """More than two sums of the same numbers in different orders can differ by."""
+        self._floor = -np.inf
+        """A sum, in whatever order, that is below it is not among the k greatest. Only grows."""
+
+    def run(self, within: Mask | None) -> Nearest:
+        """All four steps."""
+        sums = np.zeros(self._count) if within is None else np.where(within, 0.0, -np.inf)
+        hit = np.zeros(self._count, np.bool_)
+        done = 0
+        for one in self._by_bound:
+            reached = sums[one.rows]
+            reached += one.weights * one.factor
+            sums[one.rows] = reached
+            hit[one.rows] = True
+            done += 1
+            self._raise_floor(reached, done)
+            if self._most[done] < self._floor:
+                break
+        rows = np.flatnonzero(hit & self._may_reach(sums, done)).astype(np.int32)
+        return self._refined(_Candidates(rows, sums[rows], np.ones(len(rows), np.bool_)), done)
+
+    def within(self, mask: Mask) -> Nearest:
+        """Steps 3 and 4, with all rows of the mask as candidates."""
+        rows = np.flatnonzero(mask).astype(np.int32)
+        return self._refined(_Candidates(rows, np.zeros(len(rows)), np.zeros(len(rows), np.bool_)), 0)
+
+    def _refined(self, candidates: _Candidates, done: int) -> Nearest:
+        for one in self._by_bound[done:]:
+            rows, sums, hit = candidates
+            added, found = _looked_up(one, rows)
+            candidates = _Candidates(rows, sums + added, hit | found)
+            done += 1
+            self._raise_floor(candidates.sums[candidates.hit], done)
+            candidates = candidates.only(self._may_reach(candidates.sums, done))
+        return self._decided(candidates.rows)
+
+    def _raise_floor(self, sums: Floats, done: int) -> None:
+        """`sums` are of different rows that have an index of the query, `done` lists added."""
+        # Of a long list few are above the floor already, and only those can raise it.
+        above = sums[sums > self._floor - self._least[done]]
+        if len(above) < self._k:
+            return
+        kth = np.partition(above, len(above) - self._k)[-self._k] + self._least[done] - self._slack
+        # Whatever rounds to the same distance as the k-th is a tie.
+        worst = np.nextafter(distances_of(kth), np.float32(np.inf))
+        self._floor = max(self._floor, 1.0 - float(worst) - self._slack)
+
+    def _may_reach(self, sums: Floats, done: int) -> Mask:
+        return sums >= max(self._floor - self._most[done], -_LARGEST)  # rows that are not allowed have -inf
+
+    def _decided(self, rows: _RowNumbers) -> Nearest:
+        """Step 4."""
+        sums, hit = np.zeros(len(rows)), np.zeros(len(rows), np.bool_)
+        for one in self._lists:
+            added, found = _looked_up(one, rows)
+            sums += added
+            hit |= found
+        chosen, distances = rows[hit].astype(np.int64), distances_of(sums[hit])
+        order = np.argsort(distances, kind="stable")  # rows ascend already
+        if len(order) > self._k:
+            last = distances[order[self._k - 1]]
+            order = order[: int(np.searchsorted(distances[order], last, side="right"))]
+        return Nearest(chosen[order], distances[order])
+
+
+def _looked_up(one: _List, rows: _RowNumbers) -> tuple[Floats, Mask]:
+    """What a list adds to each of `rows`, and which of them it has."""
+    places = np.searchsorted(one.rows, rows)
+    places[places == len(one.rows)] = 0
+    found = one.rows[places] == rows
+    return np.where(found, one.weights[places] * one.factor, 0.0), found
+
+
+def _suffix_sums(values: Sequence[float]) -> list[float]:
+    """Sum of the values from each place on, and 0 behind the last."""
+    return [*reversed(list(accumulate(reversed(values), initial=0.0)))]
+
+
+# ---- building
+
+
+def sparse_indexes(texts: Sequence[str | None] | pa.Array, keys: Collection[str]) -> dict[str, InvertedIndex]:
+    """The index of each of `keys` that some row has a sparse vector at. `texts` is metadata: JSON text, None for
+    none.
+    """
+    gathered: dict[str, _Gathered] = {key: _Gathered() for key in keys}
+    for at in range(0, len(texts) if gathered else 0, _CHUNK_ROWS):
+        chunk = texts[at : at + _CHUNK_ROWS]
+        for row, text in enumerate(chunk.to_pylist() if isinstance(chunk, pa.Array) else chunk, start=at):
+            if text is None or TYPE not in text:
+                continue
+            for key, value in orjson.loads(text).items():
+                if key in gathered and is_sparse(value):
+                    gathered[key].add(row, value)
+    return {key: into.index(len(texts)) for key, into in gathered.items() if into.rows}
+
+
+class _Gathered:
+    """Sparse vectors at one key, row by row."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self._vectors: list[SparseArrays] = []
+
+    def add(self, row: int, value: Mapping[str, Any]) -> None:
+        self.rows.append(row)
+        self._vectors.append(of_json(value))
+
+    def index(self, count: int) -> InvertedIndex:
+        lengths = [len(vector.indices) for vector in self._vectors]
+        rows = np.repeat(np.array(self.rows, np.int32), lengths)
+        indices = np.concatenate([vector.indices for vector in self._vectors])
+        weights = np.concatenate([vector.values for vector in self._vectors])
+        order = np.argsort(indices, kind="stable")  # rows ascend within an index
+        indices, starts = np.unique(indices[order], return_index=True)
+        weights = weights[order]
+        return InvertedIndex(
+            count=count,
+            indices=indices,
+            starts=np.append(starts, len(rows)).astype("<i8"),
+            rows=rows[order],
+            weights=weights,
+            least=np.minimum.reduceat(weights, starts) if len(starts) else weights,
+            most=np.maximum.reduceat(weights, starts) if len(starts) else weights,
+        )

@@ -1,0 +1,68 @@
+"""Sparse vectors: what one is, its distance to another, and the weight of a rare index.
+
+    distance    1 - sum(q[i] * d[i])    over the indices that both have
+    none        when they share no index: such a record is no neighbour at all
+
+The sum is made in float64 in ascending order of the indices and rounded once to float32, so the same two vectors have
+the same distance in a segment, in the tail and on any worker, and parts merge exactly. (A product of two float32 is
+exact in float64.) What exceeds float32 becomes infinite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Indices = npt.NDArray[np.uint32]
+Weights = npt.NDArray[np.float32]
+Counts = npt.NDArray[np.int64]
+
+TYPE_MEMBER: Final = "#type"
+TYPE: Final = "sparse_vector"
+"""How a sparse vector is told from other objects in the JSON text of metadata."""
+
+
+class SparseArrays(NamedTuple):
+    """A sparse vector: `values[i]` stands at `indices[i]`, strictly ascending; all else is zero."""
+
+    indices: Indices
+    values: Weights
+
+
+def is_sparse(value: object) -> bool:
+    """Whether a metadata value is a sparse vector (its shape was checked when it was written)."""
+    return type(value) is dict and value.get(TYPE_MEMBER) == TYPE
+
+
+def of_json(value: Mapping[str, Any]) -> SparseArrays:
+    """The sparse vector of a stored metadata value."""
+    return SparseArrays(np.array(value["indices"], np.uint32), rounded(value["values"]))
+
+
+def rounded(values: Any) -> Weights:
+    """Numbers as float32; too large ones become infinite."""
+    with np.errstate(over="ignore"):
+        return np.asarray(values, np.float64).astype(np.float32)
+
+
+def distances_of(products: Any) -> Any:
+    """From sums of products to distances."""
+    with np.errstate(over="ignore"):
+        return (1.0 - products).astype(np.float32)
+
+
+def rarity(records: int, having: Counts) -> npt.NDArray[np.float64]:
+    """The inverse document frequency of BM25 (Robertson and Sparck Jones; the variant of Lucene, never negative) of
+    indices that `having` of `records` records have.
+    """
+    having = np.minimum(having, records)
+    return np.log1p((records - having + 0.5) / (having + 0.5))
+
+
+def weighted(query: SparseArrays, records: int, having: Counts) -> SparseArrays:
+    """The query with each value multiplied by the rarity of its index."""
+    largest = float(np.finfo(np.float32).max)
+    return SparseArrays(query.indices, rounded(np.clip(query.values * rarity(records, having), -largest, largest)))

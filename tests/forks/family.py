@@ -1,0 +1,65 @@
+"""A collection, its forks and theirs, each with a model of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from frontend.forking import Forker
+from logservice.garbage import Garbage, Periods, collection_of
+from logservice.leader import _pointers
+from shared.catalog.collector import Collector
+from shared.catalog.forking import Forking
+from shared.clock import SystemClock
+from shared.log.forks import Forks
+from tests.compactor.conftest import Shop
+
+FORKS_MAX = 5
+
+
+class Family:
+    """What forks and collects, around a shop."""
+
+    def __init__(self, shop: Shop) -> None:
+        self.shop = shop
+        self.forking = Forking(shop.redis, shop.keys, shop.catalog)
+        self.forks = Forks(shop.redis, shop.keys)
+
+    def forker(self, **parts) -> Forker:
+        given = {"log": self.shop.log, "objects": self.shop.objects, "forks_max": FORKS_MAX} | parts
+        return Forker(
+            self.shop.catalog, self.forking, self.forks, given["log"], given["objects"], SystemClock(),
+            given["forks_max"], "test",
+        )  # fmt: skip
+
+    async def db(self):
+        return await self.shop.catalog.get_database("default_tenant", "default_database")
+
+    async def fork(self, shop: Shop, name: str, forker: Forker | None = None) -> Shop:
+        model = dict(shop.model)
+        forked = await (forker or self.forker()).fork(await self.db(), shop.collection.id, name)
+        return dataclasses.replace(shop, collection=forked, model=model)
+
+    async def delete(self, shop: Shop) -> None:
+        await shop.refresh()
+        assert await self.shop.catalog.delete_collection(await self.db(), shop.collection.name)
+
+    async def collect(self, garbage: Garbage | None = None, **options) -> None:
+        """Two rounds: what the first condemns the second deletes."""
+        catalog = self.shop.catalog
+        collector = Collector(self.shop.redis, self.shop.keys, catalog, **options)
+        await collector.collect_deleted()
+        await collector.collect_orphans()
+        garbage = garbage or Garbage(self.shop.objects, SystemClock(), Periods(-1.0, -1.0))
+        for _ in range(2):
+            collections = [one async for one in catalog.collections()]
+            lineage = {one.id: one.ancestors for one in collections}
+            collected = await garbage.collect(_pointers(collections), await collector.graves(), {}, lineage)
+            await collector.forget(collected.empty)
+            await collector.forget_families({one.root for one in collections})
+
+    async def owners(self) -> set[str]:
+        """Collections of which the bucket has something."""
+        return {one async for info in self.shop.objects.list("") if (one := collection_of(info.key))}
+
+    async def keys_below(self, collection_id: str) -> list[str]:
+        return [info.key async for info in self.shop.objects.list(f"{collection_id}/")]

@@ -1,0 +1,344 @@
+"""Forks, made by the frontend's own code on a real log, a directory and real compactions."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+
+import pytest
+
+from compactor.compaction import Ending
+from shared.catalog.families import Families
+from shared.errors import AlreadyExists, Gone, QuotaExceeded
+from shared.model import Op
+from shared.placement import Layout
+from tests.compactor.conftest import Shop
+from tests.compactor.test_compaction import row
+from tests.compactor.test_rebuild import churn, compact_all, everything, rebuild, want
+from tests.forks.family import FORKS_MAX
+from tests.log.appending import make_collection
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+async def test_a_fork_has_what_its_origin_had_and_both_go_their_own_ways(shop, family, shards):
+    rng = random.Random(shards)
+    shop.collection = await make_collection(shop.catalog, await family.db(), "several", shards=shards)
+    await churn(shop, rng, 3)
+    await compact_all(shop, shop.collection.layout)
+    await churn(shop, rng, 2)
+    await shop.refresh()
+    fork = await family.fork(shop, "fork")
+    assert fork.collection.dimension == shop.collection.dimension
+    assert fork.collection.appended == shop.collection.appended
+    assert (fork.collection.head, fork.collection.keys) == (shop.collection.head, shop.collection.keys)
+    await churn(shop, rng, 2)
+    await churn(fork, rng, 2)
+    assert await everything(fork) == fork.model
+    assert await everything(shop) == shop.model
+    assert fork.model != shop.model
+
+
+async def test_nothing_of_the_origins_records_is_moved(shop, family):
+    rng = random.Random(2)
+    await churn(shop, rng, 3)
+    await compact_all(shop, shop.collection.layout)
+    fork = await family.fork(shop, "fork")
+    [manifest] = await family.keys_below(fork.collection.id)
+    assert manifest.endswith("/manifests/00000000000000000001.json")
+    assert (await fork.manifest()).segments == (await shop.manifest()).segments
+
+
+async def test_a_collection_without_records_can_be_forked(shop, family):
+    fork = await family.fork(shop, "fork")
+    assert (fork.collection.dimension, fork.collection.appended, fork.collection.version) == (None, 0, 0)
+    await churn(fork, random.Random(3), 1)
+    assert await everything(fork) == fork.model
+
+
+async def test_a_fork_of_a_collection_with_later_shards_numbers_its_own_from_0(shop, family):
+    rng = random.Random(4)
+    await churn(shop, rng, 2)
+    await want(shop, 3)
+    await rebuild(shop)
+    assert shop.collection.layout == Layout(1, 3)
+    await churn(shop, rng, 1)
+    fork = await family.fork(shop, "fork")
+    assert fork.collection.layout == Layout(0, 3)
+    await churn(fork, rng, 1)
+    assert await everything(fork) == fork.model
+
+
+async def test_a_fork_made_during_a_rebuild_has_the_layout_of_before(shop, family):
+    rng = random.Random(5)
+    await churn(shop, rng, 2)
+    await compact_all(shop, shop.collection.layout)
+    await want(shop, 3)
+    await shop.rebuilder().step(shop.collection.id)
+    await churn(shop, rng, 1)
+    fork = await family.fork(shop, "fork")
+    assert fork.collection.layout == Layout(0, 1)
+    await rebuild(shop)
+    assert await everything(fork) == fork.model
+    assert await everything(shop) == shop.model
+
+
+async def test_a_fork_can_get_more_shards_than_its_origin(shop, family):
+    rng = random.Random(16)
+    await churn(shop, rng, 3)
+    await compact_all(shop, shop.collection.layout)
+    fork = await family.fork(shop, "fork")
+    await churn(fork, rng, 1)
+    await want(fork, 3)
+    await rebuild(fork)
+    await family.collect()
+    assert fork.collection.layout == Layout(1, 3)
+    assert await everything(fork) == fork.model
+    assert await everything(shop) == shop.model
+
+
+async def test_the_name_is_taken(shop, family):
+    with pytest.raises(AlreadyExists, match=r"Collection \[shop\] already exists"):
+        await family.fork(shop, "shop")
+    assert await family.forking.count(shop.collection) == 0
+
+
+async def test_of_two_forks_under_one_name_one_is_made_and_nothing_is_left_of_the_other(shop, family):
+    await churn(shop, random.Random(6), 2)
+    await compact_all(shop, shop.collection.layout)
+    both = await asyncio.gather(*(family.fork(shop, "fork") for _ in range(2)), return_exceptions=True)
+    assert sorted(type(one).__name__ for one in both) == ["AlreadyExists", "Shop"]
+    await shop.refresh()
+    assert await family.forking.count(shop.collection) == 1
+    [fork] = [one for one in both if isinstance(one, Shop)]
+    await family.collect()
+    assert await family.owners() == {shop.collection.id, fork.collection.id}
+
+
+async def test_every_fork_of_the_family_counts_for_all_its_members_deleted_or_not(shop, family):
+    forks = [await family.fork(shop, "a")]
+    forks.append(await family.fork(forks[0], "b"))
+    await family.delete(forks[0])
+    forks.append(await family.fork(forks[1], "c"))
+    for member in (shop, *forks):
+        assert await family.forking.count(member.collection) == 3
+    assert forks[2].collection.ancestors == (shop.collection.id, forks[0].collection.id, forks[1].collection.id)
+
+
+async def test_a_family_makes_so_many_forks_and_no_more(shop, family):
+    for number in range(FORKS_MAX):
+        await family.fork(shop, f"fork{number}")
+    message = (
+        "'Number of forks' exceeded quota limit for action 'Fork Collection': current usage of 6 exceeds limit of 5"
+    )
+    with pytest.raises(QuotaExceeded, match=f"Quota exceeded: {message}"):
+        await family.fork(shop, "one too many")
+    other = await make_collection(shop.catalog, await family.db(), "other")
+    await family.forker().fork(await family.db(), other.id, "another family")
+
+
+async def test_deleted_collections_cannot_be_forked(shop, family):
+    await family.delete(shop)
+    with pytest.raises(Gone):
+        await family.fork(shop, "fork")
+
+
+async def test_segments_stay_as_long_as_a_fork_names_them(shop, family):
+    rng = random.Random(7)
+    await churn(shop, rng, 2)
+    await compact_all(shop, shop.collection.layout)
+    child = await family.fork(shop, "child")
+    grandchild = await family.fork(child, "grandchild")
+    await family.delete(shop)
+    await family.collect()
+    assert not [key for key in await family.keys_below(shop.collection.id) if "manifests" in key]
+    await family.delete(child)
+    await family.collect()
+    assert await everything(grandchild) == grandchild.model
+    await churn(grandchild, rng, 3, rows=300)  # enough to rewrite what came from the other one
+    assert await everything(grandchild) == grandchild.model
+    await family.collect()
+    assert await everything(grandchild) == grandchild.model
+    await family.delete(grandchild)
+    await family.collect()
+    await family.collect()
+    assert await family.owners() == set()
+    assert await Families(shop.redis, shop.keys).every() == {}
+
+
+async def test_the_origin_goes_on_when_its_fork_is_deleted(shop, family):
+    rng = random.Random(8)
+    await churn(shop, rng, 2)
+    await compact_all(shop, shop.collection.layout)
+    fork = await family.fork(shop, "fork")
+    await family.delete(fork)
+    await family.collect()
+    assert await everything(shop) == shop.model
+    assert await family.keys_below(fork.collection.id) == []
+
+
+async def test_segments_of_ancestors_stay_where_a_forks_manifest_cannot_be_read(shop, family):
+    rng = random.Random(9)
+    await churn(shop, rng, 2)
+    await compact_all(shop, shop.collection.layout)
+    child = await family.fork(shop, "child")
+    grandchild = await family.fork(child, "grandchild")
+    [key] = await family.keys_below(grandchild.collection.id)
+    whole = await shop.objects.get(key)
+    await shop.objects.put(key, b"{")
+    await family.delete(shop)
+    await family.delete(child)
+    await family.collect()
+    await shop.objects.put(key, whole)
+    assert await everything(grandchild) == grandchild.model
+
+
+class Between:
+    """An object store that lets a test act when the fork's first manifest has just been created, or is about to be."""
+
+    def __init__(self, objects, before=None, after=None):
+        self._objects, self._before, self._after = objects, before, after
+
+    def __getattr__(self, name):
+        return getattr(self._objects, name)
+
+    async def create(self, key, data):
+        act, self._before = self._before, None
+        if act:
+            await act()
+        created = await self._objects.create(key, data)
+        act, self._after = self._after, None
+        if act:
+            await act()
+        return created
+
+
+@pytest.mark.parametrize("trimmed", [False, True])
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_fork_begins_anew_when_its_origin_is_compacted_in_the_middle(shop, family, when, trimmed):
+    rng = random.Random(10)
+    await churn(shop, rng, 2)
+    await compact_all(shop, shop.collection.layout)
+    await churn(shop, rng, 2, rows=200)
+
+    async def compact_and_collect():
+        assert await shop.compactor().compact(shop.collection.id, 0) is Ending.PUBLISHED
+        if trimmed:
+            await trim(shop)
+        await family.collect()
+
+    objects = Between(shop.objects, **{when: compact_and_collect})
+    fork = await family.fork(shop, "fork", family.forker(objects=objects))
+    await family.collect()
+    assert await family.forking.count(fork.collection) == 1
+    assert await everything(fork) == fork.model
+
+
+async def trim(shop):
+    [state] = await shop.log.states([(shop.collection.id, 0)])
+    await shop.log.trim(shop.collection.id, 0, state.pointer)
+
+
+@pytest.mark.parametrize("written_behind", [False, True])
+async def test_a_fork_begins_anew_when_the_tail_is_trimmed_while_it_is_copied(
+    shop, family, monkeypatch, written_behind
+):
+    rng = random.Random(15)
+    await churn(shop, rng, 4)
+    monkeypatch.setattr("frontend.forking.PAGE_BYTES", 1)
+
+    class Trims:
+        reads = 0
+
+        def __getattr__(self, name):
+            return getattr(shop.log, name)
+
+        async def read(self, *args):
+            self.reads += 1
+            if self.reads == 2:
+                await compact_all(shop, shop.collection.layout)
+                await trim(shop)
+                if written_behind:
+                    await churn(shop, rng, 1)
+            return await shop.log.read(*args)
+
+    log = Trims()
+    forked = await family.forker(log=log).fork(await family.db(), shop.collection.id, "fork")
+    assert await everything(dataclasses.replace(shop, collection=forked)) == shop.model
+
+
+async def test_a_fork_that_waits_is_not_collected_from_under_its_maker(shop, family):
+    """Whatever rounds come between the manifest and the row."""
+    rng = random.Random(11)
+    await churn(shop, rng, 2)
+    await compact_all(shop, shop.collection.layout)
+
+    class Slow:
+        def __getattr__(self, name):
+            return getattr(shop.log, name)
+
+        async def read(self, *args):
+            await churn(shop, rng, 2, rows=200)
+            await compact_all(shop, shop.collection.layout)
+            await family.collect()
+            return await shop.log.read(*args)
+
+    await shop.write(Op.UPSERT, {"late": row(rng)})
+    model = dict(shop.model)
+    forked = await family.forker(log=Slow()).fork(await family.db(), shop.collection.id, "fork")
+    assert await everything(dataclasses.replace(shop, collection=forked)) == model
+
+
+async def test_a_fork_is_a_snapshot_of_one_moment_while_others_write(shop, family):
+    """Each batch writes the same number into every shard: a fork has one number in all of them."""
+    shop.collection = await make_collection(shop.catalog, await family.db(), "several", shards=4)
+    ids = [f"id{number}" for number in range(40)]
+    stop, acknowledged = asyncio.Event(), [0]
+
+    async def write():
+        number = 0
+        while not stop.is_set():
+            number += 1
+            await shop.write(Op.UPSERT, {one: ((0.0,) * 4, str(number), None, None) for one in ids})
+            acknowledged[0] = number
+
+    writing = asyncio.create_task(write())
+    for number in range(4):
+        await asyncio.sleep(0.02)
+        known = acknowledged[0]
+        fork = await family.fork(shop, f"fork{number}")
+        records = await everything(fork)
+        seen = {record[1] for record in records.values()}
+        assert len(seen) <= 1
+        assert not known or int(seen.pop()) >= known
+    stop.set()
+    await writing
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_a_family_that_forks_writes_compacts_and_dies_agrees_with_plain_dictionaries(shop, family, seed):
+    rng = random.Random(seed)
+    shop.collection = await make_collection(shop.catalog, await family.db(), "first", shards=rng.choice([1, 3]))
+    members = [shop]
+    forker = family.forker(forks_max=100)
+    for number in range(30):
+        member = rng.choice(members)
+        match rng.choice(["fork", "write", "write", "compact", "delete", "collect"]):
+            case "fork" if len(members) < 6:
+                members.append(await family.fork(member, f"fork{number}", forker))
+            case "write":
+                await churn(member, rng, 1, rows=rng.choice([5, 40]))
+            case "compact":
+                await compact_all(member, member.collection.layout)
+                for shard in member.collection.layout.numbers:
+                    [state] = await shop.log.states([(member.collection.id, shard)])
+                    if state.pointer:
+                        await shop.log.trim(member.collection.id, shard, state.pointer)
+            case "delete" if len(members) > 2:
+                members.remove(member)
+                await family.delete(member)
+            case "collect":
+                await family.collect()
+    await family.collect()
+    for member in members:
+        assert await everything(member) == member.model
