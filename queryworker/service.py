@@ -34,10 +34,10 @@ from shared.segment.cache import SegmentCache
 SWITCH_S: Final = 0.001
 """A thread that folds in a piece of the log gives the interpreter to a read, or to the loop, after so long."""
 
-log = telemetry.get_logger(__name__)
-
 INDEXER_NICE: Final = 5
 """Indexing the tail must not take the processor from reads; it saves them more than a compaction next door does."""
+
+log = telemetry.get_logger(__name__)
 
 
 class QueryWorker:
