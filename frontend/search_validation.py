@@ -20,7 +20,7 @@ from frontend.where_parser import parse_where
 from frontend.write_validation import refuse_fields
 from shared.errors import InvalidArgument, MalformedBody
 from shared.limits import U32_MAX
-from shared.model import ReadLevel
+from shared.model import HIDDEN_METADATA_PREFIX, ReadLevel
 from shared.search.model import SCORE, Facets, GroupBy, OrderKey
 from shared.where import Where
 
@@ -227,6 +227,6 @@ def _group_problem(payload: SearchPayload) -> str | None:
 def _field_problem(what: str, keys: Sequence[str]) -> str | None:
     if len(keys) > FIELDS_MAX:
         return f"{what} has at most {FIELDS_MAX} keys"
-    if any(not key or key[0] in "#$" for key in keys):
+    if any(not key or key[0] in "#$" or key.startswith(HIDDEN_METADATA_PREFIX) for key in keys):
         return f"{what} keys must be metadata fields"
     return None

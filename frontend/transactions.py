@@ -5,7 +5,6 @@ has been written since (docs/design/2026-11-21-transactions.md).
 from __future__ import annotations
 
 import uuid
-from collections import Counter as Multiset
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -99,8 +98,8 @@ async def commit(
                 raise
             collection = await shell.rows.refresh(collection)
     COMMITS.labels("committed").inc()
-    for op, count in Multiset(each.op for each in operations for _ in each.ids).items():
-        written(op).inc(count)
+    for each in operations:
+        written(each.op).inc(len(each.ids))
     return appended
 
 

@@ -84,18 +84,18 @@ end
 
 -- Whether ids may have been written from a position on: the stream was compacted beyond it, or an operation names one of them.
 -- What would take long is in doubt.
-local LOOKED_AT_MAX = 10000
+local LOOKED_AT_MAX, LOOKED_AT_BYTES_MAX = 10000, 64 * 1024 * 1024
 local function in_doubt(stream, shard, since, from, to)
   local pointer = redis.call('HGET', KEYS[1], 'm:' .. shard)
   if pointer and cjson.decode(pointer).covers > since then return true end
-  local asked, looked_at = nil, 0
+  local asked, looked_at, bytes_looked_at = nil, 0, 0
   local start = string.format('%d-0', since)
   while true do
     local some = redis.call('XRANGE', stream, start, '+', 'COUNT', 4)
     for _, entry in ipairs(some) do
       local count = tonumber(entry[2][10])
-      looked_at = looked_at + count
-      if looked_at > LOOKED_AT_MAX then return true end
+      looked_at, bytes_looked_at = looked_at + count, bytes_looked_at + #entry[2][14]
+      if looked_at > LOOKED_AT_MAX or bytes_looked_at > LOOKED_AT_BYTES_MAX then return true end
       if not asked then
         asked = {}
         for i = from, to do asked[ARGV[i]] = true end

@@ -31,6 +31,8 @@ if ARGV[1] == 'copy' then
              'bytes:' .. shard, string.format('%d', bytes), 'backlog_ops', string.format('%d', backlog_ops + ops),
              'backlog_bytes', string.format('%d', backlog_bytes + bytes))
 elseif ARGV[1] == 'open' then
+  -- Once: it may arrive again when the collection is in use, and the head must not go back.
+  if redis.call('HEXISTS', KEYS[1], 'ops_before') == 1 then return {'OK'} end
   local last = 2 + tonumber(ARGV[2])
   for i = 3, last do redis.call('SADD', KEYS[2], ARGV[i]) end
   redis.call('HSET', KEYS[1], unpack(ARGV, last + 1))

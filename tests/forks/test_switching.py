@@ -1,4 +1,4 @@
-"""Forks of a collection that gets other shards in the middle."""
+"""Forks of a collection that gets other shards in the middle, and commands that arrive twice."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import random
 
 import pytest
 
+from shared.log.forks import Forks
+from shared.model import Op
+from tests.compactor.test_compaction import row
 from tests.compactor.test_rebuild import churn, compact_all, everything, rebuild, want
 
 
@@ -34,3 +37,23 @@ async def test_a_fork_begins_anew_when_the_shards_are_switched_before_the_tail_i
     forked = await family.forker(log=Switches()).fork(await family.db(), shop.collection.id, "fork")
     assert forked.shards == 3
     assert await everything(dataclasses.replace(shop, collection=forked)) == shop.model
+
+
+async def test_an_opening_that_arrives_once_more_finds_the_fork_as_it_is_by_then(shop, family, monkeypatch):
+    """Its connection was given up, and what was sent over it came late: positions must not be handed out again."""
+    rng = random.Random(22)
+    await churn(shop, rng, 2)
+    opened = []
+    open_ = Forks.open
+
+    async def noting(self, *args, **kwargs):
+        opened.append((args, kwargs))
+        await open_(self, *args, **kwargs)
+
+    monkeypatch.setattr(Forks, "open", noting)
+    fork = await family.fork(shop, "fork")
+    await fork.write(Op.UPSERT, {"one": row(rng)})
+    [(args, kwargs)] = opened
+    await open_(family.forks, *args, **kwargs)
+    await fork.write(Op.UPSERT, {"two": row(rng)})
+    assert await everything(fork) == fork.model

@@ -132,6 +132,18 @@ async def test_many_operations_are_not_looked_at(catalog: Catalog, database: Dat
     await commit(log, collection, ["x"], having_read(collection, ["plum"], before.head, many.head))
 
 
+async def test_many_bytes_are_not_looked_at(catalog: Catalog, database: Database, log: Log) -> None:
+    collection = await make_collection(catalog, database)
+    before = await append(log, collection, ["apple"])
+    for number in range(2):
+        whole = build_batch(Op.UPSERT, ["pear"], np.ones((1, 2), np.float32), documents=["x" * (33 << 20)])
+        parts = {collection.layout.first: [_encode(whole)]}
+        many = await log.append(collection.id, f"large {number}", parts, 1, dimension=2, generation=None)
+    with pytest.raises(Undecided):
+        await commit(log, collection, ["x"], having_read(collection, ["plum"], before.head))
+    await commit(log, collection, ["x"], having_read(collection, ["plum"], before.head, many.head))
+
+
 async def test_a_token_from_before_a_restoration_or_beyond_the_head_is_a_conflict(
     catalog: Catalog, database: Database, log: Log, redis: Redis, keys: Keys
 ) -> None:
