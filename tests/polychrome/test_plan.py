@@ -4,7 +4,7 @@ from pathlib import Path
 
 from polychrome.plan import DEFAULT_NAME, LOCAL_NAMES, ClusterOptions, Stores, process_specs
 
-STORES = Stores("redis://nowhere", "file:///nowhere", Path("/nowhere"))
+STORES = Stores("redis://nowhere", "file:///nowhere", Path("/nowhere"), "test")
 
 
 def frontend(options: ClusterOptions, *told: str) -> dict[str, str]:
