@@ -45,8 +45,8 @@ class Forking:
 
     async def commit(self, db: Database, fork_id: str, new: NewCollection) -> Collection | None:
         """The fork, if this was not too late: None when it was taken for an orphan. Raises AlreadyExists, and NotFound
-        when the database was deleted; then it is given up. NotFound, too, when the fork is
-        gone already: deleted by somebody, or buried before its row came.
+        when the database was deleted; then it is given up. NotFound, too, when the fork is gone
+        already: deleted by somebody, or buried before its row came.
         """
         outcome, *_ = await self._slots.collections(db.key, "create", new.name, fork_id, new_row(new))
         if outcome == b"OK":

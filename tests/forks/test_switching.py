@@ -1,4 +1,4 @@
-"""Forks of a collection whose shards are switched meanwhile; commands that arrive twice; deletions that come at once."""
+"""Forks of a collection whose shards are switched meanwhile, commands that arrive twice, deletions at once."""
 
 from __future__ import annotations
 
