@@ -45,12 +45,16 @@ class Forking:
 
     async def commit(self, db: Database, fork_id: str, new: NewCollection) -> Collection | None:
         """The fork, if this was not too late: None when it was taken for an orphan. Raises AlreadyExists, and NotFound
-        when the database was deleted; then it is given up.
+        when the database was deleted; then it is given up. NotFound, too, when the fork is gone
+        already: deleted by somebody, or buried before its row came.
         """
         outcome, *_ = await self._slots.collections(db.key, "create", new.name, fork_id, new_row(new))
         if outcome == b"OK":
             await self._slots.changed()
-            return await self._catalog.get_collection_by_id(db, fork_id)
+            found = await self._catalog.get_collection_by_id(db, fork_id)
+            if found is None:
+                raise NotFound(f"Collection [{new.name}] does not exist")
+            return found
         await self.give_up(new.ancestors[0], fork_id)
         if outcome == b"TAKEN":
             raise AlreadyExists(f"Collection [{new.name}] already exists")

@@ -48,7 +48,8 @@ async def test_a_row_that_comes_after_its_orphan_was_buried_goes_again(shop, fam
     await shop.objects.put(f"{fork_id}/0/manifests/{1:020d}.json", b"{}")
     collector = Collector(shop.redis, shop.keys, shop.catalog, orphan_age_s=-1.0)
     await collector.collect_orphans()
-    assert await family.forking.commit(await family.db(), fork_id, new) is None
+    with pytest.raises(NotFound):
+        await family.forking.commit(await family.db(), fork_id, new)
 
     async def never(*_):
         pytest.fail("a buried collection is not recovered")

@@ -1,4 +1,4 @@
-"""Forks of a collection that gets other shards in the middle, and commands that arrive twice."""
+"""Forks of a collection whose shards are switched meanwhile, commands that arrive twice, deletions at once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from shared.errors import NotFound
 from shared.log.forks import Forks
 from shared.model import Op
 from tests.compactor.test_compaction import row
@@ -57,3 +58,17 @@ async def test_an_opening_that_arrives_once_more_finds_the_fork_as_it_is_by_then
     await open_(family.forks, *args, **kwargs)
     await fork.write(Op.UPSERT, {"two": row(rng)})
     assert await everything(fork) == fork.model
+
+
+async def test_a_fork_that_is_deleted_at_once_is_not_made_again(shop, family, monkeypatch):
+    changed = family.forking._slots.changed
+
+    async def delete():
+        await changed()
+        await shop.catalog.delete_collection(await family.db(), "fork")
+
+    monkeypatch.setattr(family.forking._slots, "changed", delete)
+    with pytest.raises(NotFound):
+        await family.fork(shop, "fork")
+    assert await shop.catalog.get_collection(await family.db(), "fork") is None
+    assert await family.forking.count(shop.collection) == 1
