@@ -112,7 +112,9 @@ def _embedders_default() -> int:
 
 
 def _number(text: str) -> int:
-    return int(text) if text == "0" else parse_positive(text)
+    if not text.isdecimal():
+        raise ValueError("expected a number, 0 or more")
+    return int(text)
 
 
 def _shards(text: str) -> int:
