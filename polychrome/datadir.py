@@ -32,12 +32,13 @@ class DataDirInUseError(DataDirError):
 
 
 class ProcessEntry(msgspec.Struct, frozen=True):
-    """One line of the register; `admin` is host:port, or None for the Redis server."""
+    """One line of the register; `admin` is host:port, `id` the name among the members: None for the Redis server."""
 
     name: str
     role: str
     pid: int
     admin: str | None
+    id: str | None = None
 
 
 class Register(msgspec.Struct, frozen=True):
@@ -105,7 +106,10 @@ def open_data_dir(root: Path) -> Iterator[DataDir]:
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise DataDirInUseError(f"{root} is in use by another cluster (or by a process it left)") from error
+            raise DataDirInUseError(
+                f"{root} is in use by another cluster, or by a process that a killed one left: such a process ends by "
+                "itself, so try again in some seconds"
+            ) from error
         yield DataDir(root, lock_fd)
     finally:
         os.close(lock_fd)

@@ -34,6 +34,11 @@ class ProcessSpec:
     environ: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def id(self) -> str | None:
+        """What it calls itself among the members, where that was planned."""
+        return self.environ.get("POLYCHROME_PROCESS_ID")
+
+    @property
     def module(self) -> str | None:
         """What `argv` runs, where that is one of our modules."""
         return self.argv[2] if self.argv[:2] == (sys.executable, "-m") and len(self.argv) == 3 else None

@@ -88,10 +88,19 @@ def find_program() -> Path:
 
 def answers(url: str) -> bool:
     """Whether the server at `url` is there and has finished loading."""
-    client = redis.Redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0)
+    return why_silent(url) is None
+
+
+def why_silent(url: str) -> str | None:
+    """What keeps the server at `url` from being used; None when nothing does."""
     try:
-        return bool(client.ping())
-    except redis.RedisError:
-        return False
+        client = redis.Redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0)
+    except ValueError as error:
+        return str(error)
+    try:
+        client.ping()
+    except redis.RedisError as error:
+        return str(error)
     finally:
         client.close()
+    return None

@@ -79,12 +79,12 @@ def processes(
     local: Sequence[ProcessEntry], members: Mapping[str, Sequence[Member]], ready: Callable[[str], bool]
 ) -> list[StatusLine]:
     """Processes of this machine's cluster, asked one by one, then those that only the membership knows."""
-    known = {member.id.rpartition("-")[2]: member for announced in members.values() for member in announced}
+    known = {member.id: member for announced in members.values() for member in announced}
     lines = []
     for entry in local:
         if entry.admin is None:
             continue
-        member = known.pop(str(entry.pid), None)
+        member = known.pop(entry.id, None) if entry.id is not None else None
         health = _health(member) if ready(entry.admin) else "not ready"
         address = member.address if member else NONE
         lines.append(StatusLine(entry.role, f"{entry.name} (pid {entry.pid})", address, entry.admin, health))
@@ -92,7 +92,7 @@ def processes(
         StatusLine(role, member.id, member.address, NONE, _health(member))
         for role in START_ORDER
         for member in members.get(role, ())
-        if member in known.values()
+        if member.id in known
     ]
 
 

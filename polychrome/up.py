@@ -14,7 +14,7 @@ from polychrome import fork
 from polychrome.datadir import DataDir, ProcessEntry, Register, open_data_dir, temporary_data_dir
 from polychrome.plan import ClusterOptions, Stores, process_specs
 from polychrome.process import Process, ProcessSpec
-from polychrome.redis_server import answers, redis_server
+from polychrome.redis_server import answers, redis_server, why_silent
 from polychrome.supervisor import Supervisor
 
 
@@ -31,6 +31,8 @@ def up(options: ClusterOptions, say: Callable[[str], None]) -> None:
     with ExitStack() as stack:
         data_dir = stack.enter_context(temporary_data_dir() if options.in_memory else open_data_dir(options.data_dir))
         stores, specs = _specs(options, data_dir)
+        if specs[0].role != "redis" and (reason := why_silent(stores.redis_url)):
+            say(f"Redis does not answer at REDIS_URL; waiting for it: {reason}")
         processes = [Process(spec, data_dir.log(spec.name), (data_dir.lock_fd,), fork=True) for spec in specs]
         register = partial(_register, data_dir, options, stores, processes)
         supervisor = Supervisor(processes, partial(_ready, stores), say, register, fork.prepare)
@@ -77,7 +79,7 @@ def _ready(stores: Stores, process: Process) -> bool:
 
 def _register(data_dir: DataDir, options: ClusterOptions, stores: Stores, processes: list[Process]) -> None:
     entries = [
-        ProcessEntry(process.spec.name, process.spec.role, process.pid, process.admin_address)
+        ProcessEntry(process.spec.name, process.spec.role, process.pid, process.admin_address, process.spec.id)
         for process in processes
         if process.pid is not None
     ]

@@ -1,20 +1,39 @@
+from pathlib import Path
+
 from polychrome.datadir import ProcessEntry
+from polychrome.plan import ClusterOptions, Stores, process_specs
 from polychrome.status import StatusLine, processes, table
 from shared.membership import Member
 
 LOCAL = [
     ProcessEntry("redis", "redis", 1, None),
-    ProcessEntry("compactor-1", "compactor", 2, "127.0.0.1:20"),
-    ProcessEntry("queryworker-1", "queryworker", 3, "127.0.0.1:30"),
+    ProcessEntry("compactor-1", "compactor", 2, "127.0.0.1:20", "compactor-1-host-ab12"),
+    ProcessEntry("queryworker-1", "queryworker", 3, "127.0.0.1:30", "queryworker-1-host-ab12"),
+    ProcessEntry("queryworker-2", "queryworker", 4, "127.0.0.1:40", "queryworker-2-host-ab12"),
 ]
 
 
-def test_a_local_process_and_its_announcement_are_one_line() -> None:
-    members = {"queryworker": [Member("queryworker-host-3", "10.0.0.1:9")]}
+def test_a_local_process_and_its_announcement_are_one_line_and_another_clusters_is_its_own() -> None:
+    members = {
+        "queryworker": [
+            Member("queryworker-1-host-ab12", "10.0.0.1:9"),
+            Member("queryworker-1-host-cd34", "10.0.0.1:11"),
+            Member("queryworker-2-host-ab12", "10.0.0.1:10", draining=True),
+        ]
+    }
     assert processes(LOCAL, members, lambda _: True) == [
         StatusLine("compactor", "compactor-1 (pid 2)", "-", "127.0.0.1:20", "ready"),
         StatusLine("queryworker", "queryworker-1 (pid 3)", "10.0.0.1:9", "127.0.0.1:30", "ready"),
+        StatusLine("queryworker", "queryworker-2 (pid 4)", "10.0.0.1:10", "127.0.0.1:40", "draining"),
+        StatusLine("queryworker", "queryworker-1-host-cd34", "10.0.0.1:11", "-", "ready"),
     ]
+
+
+def test_the_register_holds_the_names_that_processes_announce() -> None:
+    specs = process_specs(ClusterOptions(query_workers=2), Stores("redis://", "file:///", Path("scratch"), "ab12"))
+    workers = [spec for spec in specs if spec.role == "queryworker"]
+    assert [spec.id for spec in workers] == [spec.environ["POLYCHROME_PROCESS_ID"] for spec in workers]
+    assert len({spec.id for spec in specs}) == len(specs)
 
 
 def test_processes_of_other_machines_are_known_by_their_announcements() -> None:
@@ -25,7 +44,11 @@ def test_processes_of_other_machines_are_known_by_their_announcements() -> None:
 
 
 def test_a_process_that_does_not_answer_is_not_ready() -> None:
-    assert [line.health for line in processes(LOCAL, {}, lambda admin: admin.endswith("20"))] == ["ready", "not ready"]
+    assert [line.health for line in processes(LOCAL, {}, lambda admin: admin.endswith("20"))] == [
+        "ready",
+        "not ready",
+        "not ready",
+    ]
 
 
 def test_columns_are_aligned() -> None:

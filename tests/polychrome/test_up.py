@@ -109,6 +109,8 @@ def test_a_cluster_comes_up_restarts_what_dies_stops_in_order_and_keeps_its_data
     shown = status(data_dir)
     assert shown.returncode == 0, shown.stdout
     assert "frontend-2" in shown.stdout
+    worker = [line.split() for line in shown.stdout.splitlines() if line.startswith("queryworker")]
+    assert [(line[1], line[4] == "-") for line in worker] == [("queryworker-1", False)]
 
     for name in ("queryworker-1", "redis"):
         os.kill(terminal.pid(name), signal.SIGKILL)
@@ -135,6 +137,7 @@ def test_a_second_cluster_on_the_same_data_is_refused(tmp_path: Path, terminals:
     terminals.append(Terminal(tmp_path / "data"))
     assert terminals[1].end() == 1
     assert "in use by another cluster" in terminals[1].seen[-1]
+    assert "try again in some seconds" in terminals[1].seen[-1]
     assert terminals[0].stop() == 0
 
 
@@ -162,6 +165,18 @@ def test_a_port_that_is_taken_is_told_at_once(tmp_path: Path, terminals: list[Te
         terminals.append(Terminal(tmp_path / "data", "--port", str(taken.getsockname()[1])))
         assert terminals[0].end() == 1
     assert "already in use; --port takes another" in terminals[0].seen[-1]
+
+
+def test_a_redis_that_does_not_answer_is_told_at_once(
+    tmp_path: Path, terminals: list[Terminal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    monkeypatch.setenv("REDIS_URL", f"redis://:secret@127.0.0.1:{port}/0")
+    terminals.append(Terminal(tmp_path / "data"))
+    said = terminals[0].until("Redis does not answer")
+    assert f"127.0.0.1:{port}" in said
+    assert "secret" not in said
+    assert terminals[0].stop() == 0
 
 
 def test_any_free_port_is_one_that_is_told(tmp_path: Path, terminals: list[Terminal]) -> None:
