@@ -184,8 +184,8 @@ def _changes(collection: Collection, wanted: Update) -> dict[str, Any]:
 
 
 async def indexing_status(request: Request) -> Answer:
-    """An operation is one record of one write or delete. While the collection is getting more shards, `rebuild` tells
-    how far it is.
+    """An operation is one record of one write or delete. As long as the collection has fewer shards than it was
+    asked to have, `rebuild` tells how far it is.
     """
     place = request.place
     rows = request.shell.rows
@@ -204,9 +204,10 @@ async def indexing_status(request: Request) -> Answer:
 
 def _rebuild(collection: Collection) -> dict[str, Any]:
     rebuild = collection.rebuild
-    if rebuild is None:
+    if rebuild is None and not collection.shards_wanted:
         return {}
-    return {"rebuild": {"shards": collection.shards, "new_shards": rebuild.layout.count, "built": rebuild.built}}
+    new_shards, built = (rebuild.layout.count, rebuild.built) if rebuild else (collection.shards_wanted, 0)
+    return {"rebuild": {"shards": collection.shards, "new_shards": new_shards, "built": built}}
 
 
 def routes() -> list[Route]:

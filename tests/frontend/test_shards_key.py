@@ -58,6 +58,8 @@ async def test_indexing_status_tells_how_far_a_rebuild_is() -> None:
         made = (await server.client.post(COLLECTIONS, json={"name": "col"})).json()
         path = f"{COLLECTIONS}/{made['id']}/indexing_status"
         assert "rebuild" not in (await server.client.get(path)).json()
+        await server.client.put(f"{COLLECTIONS}/{made['id']}", json={"new_metadata": {SHARDS_KEY: 4}})
+        assert (await server.client.get(path)).json()["rebuild"] == {"shards": 1, "new_shards": 4, "built": 0}
         row = server.catalog.collections[made["id"]]
         server.catalog.collections[row.id] = replace(row, rebuild=Rebuild(Layout(1, 4), 1, (None,) * 4, (0,) * 4))
         assert (await server.client.get(path)).json()["rebuild"] == {"shards": 1, "new_shards": 4, "built": 1}
