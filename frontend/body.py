@@ -15,7 +15,8 @@ import asyncio
 import gc
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import aiohttp
@@ -226,6 +227,15 @@ def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
 def wrong_shape(reason: str) -> WrongShape:
     """The 422 of a body that is JSON of the wrong shape."""
     return WrongShape(_WRONG_SHAPE + reason)
+
+
+@contextmanager
+def inside(place: str) -> Iterator[None]:
+    """Adds to what is said of a wrong shape where in the body that is."""
+    try:
+        yield
+    except WrongShape as error:
+        raise wrong_shape(f"{place}: {error.message.removeprefix(_WRONG_SHAPE)}") from None
 
 
 def shaped(tree: Any, shape: type[T]) -> T:

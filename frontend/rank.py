@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from frontend.body import DEPTH_MAX, shaped, wrong_shape
+from frontend.body import DEPTH_MAX, inside, shaped, wrong_shape
 from frontend.embeddings import read_embeddings
 from frontend.sparse import SparseVector, read_sparse
 from shared.errors import MalformedBody
@@ -59,7 +59,7 @@ def read_rank(tree: Any) -> GivenRank:
 
 def _read(tree: Any, depth: int, knns: list[GivenKnn]) -> Expression:
     if type(tree) is str:
-        raise wrong_shape(f"rank: unknown operator `{tree}`")
+        raise wrong_shape(f"unknown operator `{tree}`")
     if type(tree) is not dict or len(tree) != 1 or depth > DEPTH_MAX:
         raise MalformedBody(
             "Failed to parse the request body as JSON: a rank expression must be an object with exactly one operator"
@@ -71,24 +71,25 @@ def _read(tree: Any, depth: int, knns: list[GivenKnn]) -> Expression:
         return _read_knn(operand, knns)
     read_operands = _OPERANDS.get(name)
     if read_operands is None:
-        raise wrong_shape(f"rank: unknown operator `{name}`")
+        raise wrong_shape(f"unknown operator `{name}`")
     return Combination(Operator(name), [_read(child, depth + 1, knns) for child in read_operands(operand)])
 
 
 def _read_knn(operand: Any, knns: list[GivenKnn]) -> KnnValue:
-    body = shaped(operand, _KnnBody)
-    query = body.query
-    if type(query) is dict:
-        query = read_sparse(query)
-    elif type(query) is not str:
-        read_embeddings([query], encoded_allowed=False)
+    with inside("$knn"):
+        body = shaped(operand, _KnnBody)
+        query = body.query
+        if type(query) is dict:
+            query = read_sparse(query)
+        elif type(query) is not str:
+            read_embeddings([query], encoded_allowed=False)
     knns.append(GivenKnn(query, body.key, body.limit, body.max_distance))
     return KnnValue(len(knns) - 1, body.default, body.return_rank)
 
 
 def _many(operand: Any) -> Sequence[Any]:
     if type(operand) is not list:
-        raise wrong_shape("rank: expected a list of expressions")
+        raise wrong_shape("expected a list of expressions")
     return operand
 
 
@@ -97,7 +98,7 @@ def _pair(operand: Any) -> Sequence[Any]:
         return operand["left"], operand["right"]
     if type(operand) is list and len(operand) == 2:
         return operand
-    raise wrong_shape("rank: expected `left` and `right`")
+    raise wrong_shape("expected `left` and `right`")
 
 
 def _one(operand: Any) -> Sequence[Any]:

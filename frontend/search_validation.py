@@ -13,12 +13,12 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from frontend.body import shaped, wrong_shape
+from frontend.body import inside, shaped, wrong_shape
 from frontend.rank import GivenKnn, GivenRank, read_rank
 from frontend.sparse import SparseVector
 from frontend.where_parser import parse_where
 from frontend.write_validation import refuse_fields
-from shared.errors import InvalidArgument, MalformedBody
+from shared.errors import InvalidArgument, MalformedBody, WrongShape
 from shared.limits import U32_MAX
 from shared.model import HIDDEN_METADATA_PREFIX, ReadLevel
 from shared.search.model import SCORE, Facets, GroupBy, OrderKey
@@ -35,8 +35,6 @@ NODES_MAX: Final = 16_384
 """Operators of rank expressions, `$val` and `$knn` included."""
 FIELDS_MAX: Final = 64
 """To sort by, to count, to group by; of each search."""
-
-TEXT_REFUSED: Final = "rank: $knn: expected a vector"
 
 
 class _Limit(msgspec.Struct):
@@ -99,6 +97,11 @@ class SearchPayload:
         return () if self.rank is None else self.rank.knns
 
     @property
+    def texts(self) -> list[str]:
+        """What its `$knn`s look for by meaning."""
+        return [knn.query for knn in self.knns if isinstance(knn.query, str)]
+
+    @property
     def group_by(self) -> GroupBy | None:
         """Of a payload that was checked."""
         if self.aggregate is None:
@@ -123,18 +126,30 @@ def read_search(tree: Any, *, can_embed: bool = False) -> SearchBody:
     if type(body.read_level) is not str:
         raise MalformedBody("Failed to parse the request body as JSON: read_level must be a string")
     read_level = shaped(body.read_level, ReadLevel)
-    searches = tuple(map(_read_payload, body.searches))
-    if not can_embed and any(isinstance(knn.query, str) for payload in searches for knn in payload.knns):
-        raise wrong_shape(TEXT_REFUSED)
+    searches = tuple(_read_payload(f"searches[{index}]", payload) for index, payload in enumerate(body.searches))
+    for index, payload in enumerate(searches):
+        if payload.texts and not can_embed:
+            raise text_refused(index)
     return SearchBody(searches, read_level)
 
 
-def _read_payload(payload: _Payload) -> SearchPayload:
+def text_refused(index: int) -> WrongShape:
+    """The 422 of a text that nothing here makes a vector of."""
+    return wrong_shape(f"searches[{index}].rank: $knn: expected a vector")
+
+
+def _read_payload(place: str, payload: _Payload) -> SearchPayload:
+    with inside(f"{place}.filter"):
+        where = None if payload.filter is None or payload.filter == {} else _read_filter(payload.filter)
+    with inside(f"{place}.rank"):
+        rank = None if payload.rank is None else read_rank(payload.rank)
+    with inside(f"{place}.group_by"):
+        aggregate = _read_aggregate(payload.group_by.aggregate)
     return SearchPayload(
-        where=None if payload.filter is None or payload.filter == {} else _read_filter(payload.filter),
-        rank=None if payload.rank is None else read_rank(payload.rank),
+        where=where,
+        rank=rank,
         group_keys=tuple(payload.group_by.keys),
-        aggregate=_read_aggregate(payload.group_by.aggregate),
+        aggregate=aggregate,
         offset=payload.limit.offset,
         limit=payload.limit.limit,
         select=frozenset(payload.select.keys),
@@ -148,14 +163,14 @@ def _read_filter(clause: Any) -> Where:
     try:
         return parse_where(clause)
     except InvalidArgument as error:
-        raise wrong_shape(f"filter: {error.message}") from None
+        raise wrong_shape(error.message) from None
 
 
 def _read_aggregate(given: Mapping[str, _Aggregate] | None) -> tuple[str, _Aggregate] | None:
     if given is None:
         return None
     if len(given) != 1 or not given.keys() <= {"$min_k", "$max_k"}:
-        raise wrong_shape("group_by: expected one aggregate, `$min_k` or `$max_k`")
+        raise wrong_shape("expected one aggregate, `$min_k` or `$max_k`")
     return next(iter(given.items()))
 
 

@@ -15,7 +15,7 @@ from frontend.body import wrong_shape
 from frontend.embedders import names_function
 from frontend.embeddings import Embeddings, Floats, RawEmbeddings, decode
 from frontend.offload import off_loop
-from frontend.search_validation import TEXT_REFUSED
+from frontend.search_validation import text_refused
 from frontend.write_validation import Write, check_lengths, check_values, refuse_fields
 from shared.errors import InvalidArgument
 from shared.search.model import EMBEDDING
@@ -88,15 +88,15 @@ async def with_query_vectors(shell: Shell, collection: Collection, body: SearchB
     A collection that has no vectors yet and names no function says nothing of how texts become vectors: there a text is
     as little of a query as it is for Chroma. Raises WrongShape then, InvalidArgument, and what embedding raises.
     """
-    given = [knn for payload in body.searches for knn in payload.knns if isinstance(knn.query, str)]
-    if not given:
+    asking = [index for index, payload in enumerate(body.searches) if payload.texts]
+    if not asking:
         return body
     refuse_fields({f"searches[{index}].rank": _text_problem(payload) for index, payload in enumerate(body.searches)})
     if collection.dimension is None and not names_function(collection):
         collection = await shell.rows.refresh(collection)  # a cached row may be older than the first write
         if collection.dimension is None:
-            raise wrong_shape(TEXT_REFUSED)
-    texts = list(dict.fromkeys(str(knn.query) for knn in given))
+            raise text_refused(asking[0])
+    texts = list(dict.fromkeys(text for payload in body.searches for text in payload.texts))
     vectors = dict(zip(texts, (await shell.embedders.embed(collection, texts)).tolist(), strict=True))
 
     def embedded(knn: GivenKnn) -> GivenKnn:

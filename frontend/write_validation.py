@@ -54,8 +54,11 @@ def read_write(op: Op, tree: Any, *, can_embed: bool = False) -> Write:
     embeds = can_embed and body.embeddings is None and body.documents is not None
     if op is Op.UPDATE:
         embeds = embeds and body.embed_documents is True
-    elif body.embeddings is None and not (embeds and {str}.issuperset(map(type, body.documents or ()))):
+    elif body.embeddings is None and not embeds:
         raise wrong_shape("missing field `embeddings`")
+    elif embeds and body.documents is not None and None in body.documents:
+        row = body.documents.index(None)
+        raise wrong_shape(f"missing field `embeddings`: row {row} (counted from 0) has no document to make one from")
     return Write(
         op=op,
         ids=_texts("ids", body.ids, frozenset({str})),

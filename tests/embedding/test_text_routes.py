@@ -99,6 +99,11 @@ async def test_rows_with_neither_are_the_422_of_old(
     assert not lengths.asked
 
 
+async def test_the_row_that_has_neither_is_named(client: Client) -> None:
+    _, answer = await post(client, "add", {"ids": ["a", "b"], "documents": ["x", None]})
+    assert "missing field `embeddings`: row 1 (counted from 0) has no document" in answer["message"]
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -68,6 +68,27 @@ def test_another_shape_is_refused(body: Any) -> None:
         read_search(body)
 
 
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        ({"rank": {"$bogus": 1}}, "searches[1].rank: unknown operator `$bogus`"),
+        ({"rank": {"$sum": {"$val": 1}}}, "searches[1].rank: expected a list of expressions"),
+        (
+            {"rank": {"$abs": {"$knn": {"query": [1], "max_distance": "x"}}}},
+            "searches[1].rank: $knn: Expected `float | null`, got `str` - at `$.max_distance`",
+        ),
+        ({"rank": {"$knn": {"query": "text"}}}, "searches[1].rank: $knn: expected a vector"),
+        ({"filter": {"a": None}}, "searches[1].filter: Invalid where clause"),
+        ({"group_by": {"aggregate": {}}}, "searches[1].group_by: expected one aggregate, `$min_k` or `$max_k`"),
+        ({"limit": 5}, "Expected `object`, got `int` - at `$.searches[1].limit`"),
+    ],
+)
+def test_what_is_refused_says_in_which_search_it_stands(payload: Any, message: str) -> None:
+    with pytest.raises(WrongShape) as caught:
+        read_search({"searches": [{}, payload]})
+    assert caught.value.message == f"Failed to deserialize the JSON body into the target type: {message}"
+
+
 @pytest.mark.parametrize("rank", [{}, {"$val": 1, "$abs": {"$val": 1}}, 5, {"$abs": 1}, {"$sum": [5]}])
 def test_a_rank_without_exactly_one_operator_is_a_syntax_error(rank: Any) -> None:
     with pytest.raises(MalformedBody, match=r"^Failed to parse the request body as JSON: "):
