@@ -19,14 +19,20 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import chromadb
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from chromadb.api import ClientAPI
-from chromadb.config import Settings
-from chromadb.errors import ChromaError
-from tqdm import tqdm
+try:
+    import chromadb
+    import httpx
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from chromadb.api import ClientAPI
+    from chromadb.config import Settings
+    from chromadb.errors import ChromaError
+    from tqdm import tqdm
+
+    MISSING = None
+except ModuleNotFoundError as error:  # told after --help
+    MISSING = error.name
 
 COLLECTION: Final = "debian-packages"
 FIELDS: Final = (
@@ -80,6 +86,15 @@ class Filter:
 
 def main() -> int:
     options = _options()
+    try:
+        return measure(options)
+    except Exception as error:
+        if not isinstance(error, ChromaError | httpx.HTTPError) and type(error) is not Exception:
+            raise  # the client makes a plain one of a status that it has no class for
+        sys.exit(f"{options.url}: {error}")
+
+
+def measure(options: argparse.Namespace) -> int:
     packages = read(options.packages, options.rows)
     queries = read(options.packages.with_name("debian-queries.parquet"), None).vectors
     client = connect(options.url)
@@ -115,7 +130,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("packages", nargs="?", type=Path, default=default, help="debian-packages.parquet")
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="the server (default: %(default)s)")
     parser.add_argument("--rows", type=int, default=None, help="only the first so many packages")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if MISSING is not None:
+        sys.exit(f"the package {MISSING} is not installed")
+    for path in (options.packages, options.packages.with_name("debian-queries.parquet")):
+        if not path.is_file():
+            sys.exit(f"there is no file {path}")
+    return options
 
 
 def read(path: Path, rows: int | None) -> Catalogue:
@@ -128,9 +149,11 @@ def read(path: Path, rows: int | None) -> Catalogue:
 
 def connect(url: str) -> ClientAPI:
     address = urlsplit(url)
-    return chromadb.HttpClient(
-        host=address.hostname or "127.0.0.1", port=address.port or 8000, settings=Settings(anonymized_telemetry=False)
-    )
+    settings = Settings(anonymized_telemetry=False)
+    try:
+        return chromadb.HttpClient(address.hostname or "127.0.0.1", address.port or 8000, settings=settings)
+    except ValueError as error:  # nobody listens there, or what does is no such server
+        sys.exit(f"{url}: {error}")
 
 
 def fresh_collection(client: ClientAPI) -> chromadb.Collection:

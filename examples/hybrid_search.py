@@ -19,15 +19,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import chromadb
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from bm25 import Bm25
-from chromadb import K, Knn, Rrf, Schema, Search, SparseVector, SparseVectorIndexConfig
-from chromadb.api import ClientAPI
-from chromadb.config import Settings
-from tqdm import tqdm
+try:
+    import chromadb
+    import httpx
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from bm25 import Bm25
+    from chromadb import K, Knn, Rrf, Schema, Search, SparseVector, SparseVectorIndexConfig
+    from chromadb.api import ClientAPI
+    from chromadb.config import Settings
+    from chromadb.errors import ChromaError
+    from tqdm import tqdm
+
+    MISSING = None
+except ModuleNotFoundError as error:  # told after --help
+    MISSING = error.name
 
 COLLECTION = "debian-hybrid"
 WORDS = "words"
@@ -41,6 +48,15 @@ JUDGMENTS = Path(__file__).with_name("hybrid_judgments.json")
 
 def main() -> int:
     options = _options()
+    try:
+        return compare(options)
+    except Exception as error:
+        if not isinstance(error, ChromaError | httpx.HTTPError) and type(error) is not Exception:
+            raise  # the client makes a plain one of a status that it has no class for
+        sys.exit(f"{options.url}: {error}")
+
+
+def compare(options: argparse.Namespace) -> int:
     packages = pq.read_table(options.packages, columns=["id", "document", "embedding"])
     others = pq.read_table(options.packages.with_name("debian-queries.parquet"), columns=["id", "short", "embedding"])
     words = Bm25.of(packages["document"].to_pylist())
@@ -82,14 +98,22 @@ def _options() -> argparse.Namespace:
     default = Path(__file__).resolve().parents[2] / "shared" / "data" / "debian-packages.parquet"
     parser.add_argument("packages", nargs="?", type=Path, default=default, help="debian-packages.parquet")
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="the server (default: %(default)s)")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if MISSING is not None:
+        sys.exit(f"the package {MISSING} is not installed")
+    for path in (options.packages, options.packages.with_name("debian-queries.parquet")):
+        if not path.is_file():
+            sys.exit(f"there is no file {path}")
+    return options
 
 
 def connect(url: str) -> ClientAPI:
     address = urlsplit(url)
-    return chromadb.HttpClient(
-        host=address.hostname or "127.0.0.1", port=address.port or 8000, settings=Settings(anonymized_telemetry=False)
-    )
+    settings = Settings(anonymized_telemetry=False)
+    try:
+        return chromadb.HttpClient(address.hostname or "127.0.0.1", address.port or 8000, settings=settings)
+    except ValueError as error:  # nobody listens there, or what does is no such server
+        sys.exit(f"{url}: {error}")
 
 
 def fresh_collection(client: ClientAPI) -> chromadb.Collection:

@@ -5,6 +5,7 @@ python examples/texts.py [url]
 
 import json
 import sys
+import urllib.error
 import urllib.request
 
 NOTES = {
@@ -20,8 +21,13 @@ COLLECTIONS = "/api/v2/tenants/default_tenant/databases/default_database/collect
 def post(path="", **body):
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(SERVER + COLLECTIONS + path, json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request) as answer:
-        return json.load(answer)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        sys.exit(f"{SERVER}: {error.code} {error.read().decode()}")
+    except urllib.error.URLError as error:
+        sys.exit(f"{SERVER}: {error.reason}")
 
 
 notes = "/" + post(name="notes", get_or_create=True)["id"]
