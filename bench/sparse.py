@@ -49,7 +49,7 @@ def main() -> None:
     searches: dict[str, Search] = {"ours": lambda query: index.nearest(query, NEIGHBOURS)}
     for share in FILTER_SHARES:
         mask = random.random(index.count) < share
-        searches[f"ours, {share:.0%} of the rows"] = lambda query, mask=mask: index.nearest(query, NEIGHBOURS, mask)  # type: ignore[misc]
+        searches[f"ours, {share:.0%} of the rows"] = lambda query, mask=mask: index.nearest(query, NEIGHBOURS, mask)  # type: ignore[misc] # no type for a lambda with a default
     searches |= _libraries(index)
     times: dict[str, list[float]] = {name: [] for name in searches}
     for _ in range(ROUNDS):

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from typing import TYPE_CHECKING, Final
 
+from frontend.reads import together
 from shared.catalog import NewCollection
 from shared.errors import AlreadyExists, Gone, Unavailable
 from shared.log.state import FIRST_ID, Pointer, after_position, position_of
@@ -100,12 +101,12 @@ class Forker:
                 return await self._copy(origin, fork_id, number)
 
         shards = range(origin.shards)
-        pointers = await asyncio.gather(*map(sow, shards))
+        pointers = await together([sow(number) for number in shards])
         # Now that whoever collects garbage can see the fork's manifests: were the origin's kept until now?
         now = await self._origin(db, origin.id)
         if (now.layout, now.pointers) != (origin.layout, origin.pointers):
             raise _MovedOn
-        copied = sum(await asyncio.gather(*map(copy, shards)))
+        copied = sum(await together([copy(number) for number in shards]))
         await self._forks.open(
             fork_id,
             head=origin.head,

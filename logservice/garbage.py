@@ -327,7 +327,7 @@ class Garbage:
                     self._named[key] = await self._load(key)
                 except Corrupt as error:
                     unreadable.add(_shard_of_manifest(key))
-                    log.error("manifest_unreadable", key=key, message=error.message)  # noqa: TRY400
+                    log.error("manifest_unreadable", key=key, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
 
         ended = await asyncio.gather(
             *(load_one_after_the_other() for _ in range(LOADS_AT_ONCE)), return_exceptions=True

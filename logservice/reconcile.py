@@ -212,7 +212,7 @@ class Reconciler:
         except Gone:
             return None
         except Corrupt as error:
-            log.error("shard_not_compared", collection=which[0], shard=which[1], message=error.message)  # noqa: TRY400
+            log.error("shard_not_compared", collection=which[0], shard=which[1], message=error.message)  # noqa: TRY400 (no stack: data is at fault)
             return None
 
     async def _compare(self, collection_id: str, shard: int) -> _Ahead | None:

@@ -37,7 +37,7 @@ def prepare() -> None:
     import shared.rpc.server
     import shared.segment.cache
     import shared.segment.reader
-    import shared.service  # noqa: F401
+    import shared.service  # noqa: F401 (all of these: to be there after the fork)
 
     gc.collect()
     gc.freeze()

@@ -238,7 +238,7 @@ async def settle(
         try:
             return await complete(objects, commit, collection, shard, current, version)
         except Corrupt as error:
-            log.error("manifest_given_up", collection=collection, shard=shard, version=version, message=error.message)  # noqa: TRY400
+            log.error("manifest_given_up", collection=collection, shard=shard, version=version, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
         version += 1
     return version
 

@@ -155,7 +155,7 @@ async def _open(
             return await stack.enter_async_context(opener())
         except (Unavailable, ConnectionError, TimeoutError) as error:
             log.warning("waiting", role=role, error=str(error), retry_in_s=round(delay_s, 1))
-        await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311
+        await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 (spreads pauses)
         delay_s = min(delay_s * 1.5, OPEN_BACKOFF_MAX_S)
 
 

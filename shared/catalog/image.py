@@ -199,7 +199,7 @@ class Images:
             resource = orjson.loads(tenant.row)["resource_name"]
             if resource is not None:
                 call = ("HSET", self._keys.resources, resource, tenant.name)
-                await persist(lambda call=call: command(self._redis, *call), writes=True)  # type: ignore[misc]
+                await persist(lambda call=call: command(self._redis, *call), writes=True)  # type: ignore[misc] # no type for a lambda with a default
         for database in image.databases:
             await self._slots.databases(database.tenant, "create", database.name, database.row)
         for one in image.collections:

@@ -84,7 +84,7 @@ class Removal:
         for some in _pieces(list(graves)):
             pairs = [part for one in some for part in (graves[one], one)]
             call = ("ZADD", self._keys.graves, "NX", *pairs)
-            await persist(lambda call=call: command(self._redis, *call), writes=True)  # type: ignore[misc]
+            await persist(lambda call=call: command(self._redis, *call), writes=True)  # type: ignore[misc] # no type for a lambda with a default
 
     async def graves(self) -> dict[str, float]:
         """Collections that the catalog deleted and whose objects may not be gone, each since when."""
@@ -100,7 +100,7 @@ class Removal:
         """Nothing at all is left of these."""
         for some in _pieces(collection_ids):
             call = ("ZREM", self._keys.graves, *some)
-            await persist(lambda call=call: command(self._redis, *call), writes=True)  # type: ignore[misc]
+            await persist(lambda call=call: command(self._redis, *call), writes=True)  # type: ignore[misc] # no type for a lambda with a default
 
     async def _members(self, key: str) -> list[str]:
         found = await persist(lambda: command(self._redis, "SMEMBERS", key), writes=False)

@@ -264,7 +264,7 @@ class Log:
         found: list[ShardState | None] = []
         for start in range(0, len(shards), PIPELINE_MAX):
             some = shards[start : start + PIPELINE_MAX]
-            rows = await persist(lambda some=some: self._state_rows(some), writes=False)  # type: ignore[misc]
+            rows = await persist(lambda some=some: self._state_rows(some), writes=False)  # type: ignore[misc] # no type for a lambda with a default
             found.extend(
                 None if row[0] is None else parse_state(shard, row) for (_, shard), row in zip(some, rows, strict=True)
             )

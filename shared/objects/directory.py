@@ -65,7 +65,7 @@ class DirectoryStore:
     async def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
             path = self._path(key)
-            await self._run(key, lambda path=path: self._remove(path))  # type: ignore[misc]
+            await self._run(key, lambda path=path: self._remove(path))  # type: ignore[misc] # no type for a lambda with a default
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         for info in await self._run(prefix, lambda: sorted(self._scan(prefix), key=attrgetter("key"))):

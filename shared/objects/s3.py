@@ -120,7 +120,7 @@ class S3Store:
 
         async def one_after_the_other() -> None:
             for name in names:
-                await self._run(name, lambda name=name: self._client.delete_object(Bucket=self._bucket, Key=name))  # type: ignore[misc]
+                await self._run(name, lambda name=name: self._client.delete_object(Bucket=self._bucket, Key=name))  # type: ignore[misc] # no type for a lambda with a default
 
         ended = await asyncio.gather(*(one_after_the_other() for _ in range(DELETES_AT_ONCE)), return_exceptions=True)
         for failure in ended:
@@ -131,7 +131,7 @@ class S3Store:
         start = self._prefix + prefix
         token = ""
         while True:
-            page = await self._run(prefix, lambda token=token: self._page(start, token))  # type: ignore[misc]
+            page = await self._run(prefix, lambda token=token: self._page(start, token))  # type: ignore[misc] # no type for a lambda with a default
             for found in page.get("Contents", []):
                 key = found["Key"].removeprefix(self._prefix)
                 yield ObjectInfo(key, found["Size"], found["LastModified"].timestamp())

@@ -28,7 +28,7 @@ def sorted_places(order_by: Sequence[OrderKey], rows: Sequence[Sequence[Sortable
         have = [place for place in places if rows[place][step] is not None]
         lack = [place for place in places if rows[place][step] is None]
         have.sort(
-            key=lambda place, step=step: _key(rows[place][step]),  # type: ignore[misc]
+            key=lambda place, step=step: _key(rows[place][step]),  # type: ignore[misc] # no type for a lambda with a default
             reverse=order_by[step].direction == "desc",
         )
         places = have + lack

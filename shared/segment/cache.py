@@ -130,7 +130,7 @@ class SegmentCache:
                 self._held[info.id] = _Held(_bytes_of(info), verified=True)
             except Corrupt as error:
                 CORRUPT_FETCHES.inc()
-                log.error("segment fails its check", segment=info.id, path=info.path, attempt=attempt, error=str(error))  # noqa: TRY400
+                log.error("segment fails its check", segment=info.id, path=info.path, attempt=attempt, error=str(error))  # noqa: TRY400 (no stack: data is at fault)
                 if attempt + 1 == FETCH_ATTEMPTS:
                     raise
             else:
