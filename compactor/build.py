@@ -70,9 +70,8 @@ def build(
         return None
     check()
     base_graph = base.directory / GRAPH if base else None
-    info = write_segment(directory, segment_id, path, records, params, base_graph, check, indexing)
-    inserted = records.num_rows - (base.segment.rows if base else 0) if info.graph else 0
-    return Built(directory, info, base.dead.copy() if base else BitMap(), inserted)
+    written = write_segment(directory, segment_id, path, records, params, base_graph, check, indexing)
+    return Built(directory, written.info, base.dead.copy() if base else BitMap(), written.inserted)
 
 
 def _records(segment: Segment) -> pa.Table:

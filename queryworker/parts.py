@@ -26,6 +26,11 @@ Vectors = npt.NDArray[np.float32]
 class GraphSearcher(Protocol):
     """A neighbour graph over the rows of a part."""
 
+    @property
+    def guide_share(self) -> float:
+        """How many of the dimensions its guides have. Less than 1: its order is about right, not exact."""
+        ...
+
     def search(self, queries: Vectors, k: int, threads: int = 1) -> list[Rows]:
         """About the `k` nearest rows of each query, dead ones included, nearest first; by so many threads at once."""
         ...
@@ -150,6 +155,8 @@ class SegmentPart:
 
 class _StretchSearcher:
     """The graph of the slots from `place` on."""
+
+    guide_share = 1.0
 
     def __init__(self, stretch: Stretch, place: int) -> None:
         self._stretch = stretch

@@ -20,7 +20,8 @@ comparing all matching rows, those are compared. So an answer always has min(k, 
 right ones than without a filter.
 
 Costs are in units of one row of a sequential scan: at 384 dimensions 0.13 us; 0.13 us for a gathered row while all of
-them stay in the processor's cache, 0.3 us beyond; 2.5 us for a row of a beam. They all grow alike with the dimension.
+them stay in the processor's cache, 0.3 us beyond; 2.5 us for a row of a beam. They all grow alike with the dimension;
+that of a beam with the dimension of the graph's guides, which may be less (`shared.segment.projection`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ GATHERED_ROW_COST: Final = 1.5
 
 BEAM_COST: Final = 19.0
 """One more row in the beam of a graph search: its neighbours are fetched and compared."""
+
+BEAM_COST_FIXED: Final = 0.2
+"""The part of that which does not depend on the dimension of the guides."""
 
 BEAM_MARGIN_PERCENT: Final = 15
 """Graphs that were extended, or whose rows died in part, find a little less than one built at once."""
@@ -71,16 +75,20 @@ class Seen:
 Plan = Scan | GraphSearch
 
 
-def plan(*, rows: int, matching: int, wanted: int, ef_search: int, graph: bool, seen: Seen | None = None) -> Plan:
+def plan(
+    *, rows: int, matching: int, wanted: int, ef_search: int, guide_share: float | None, seen: Seen | None = None
+) -> Plan:
     """The cheaper way to the `wanted` (at most `matching`) nearest of `matching` among `rows` rows of a part; after a
-    search that was not `enough`, the next way.
+    search that was not `enough`, the next way. `guide_share`: the part of the dimensions that the graph's guides have,
+    None without a graph.
     """
-    if not graph or matching == 0 or wanted == 0:
+    if guide_share is None or matching == 0 or wanted == 0:
         return Scan()
     share = matching / rows if seen is None else _share(seen, wanted)
     beam = min(rows, _beam(share, wanted, ef_search))
     wider = seen is None or beam > seen.beam
-    return GraphSearch(beam) if wider and beam * BEAM_COST < scan_cost(rows, matching) else Scan()
+    cost = beam * BEAM_COST * (BEAM_COST_FIXED + (1 - BEAM_COST_FIXED) * guide_share)
+    return GraphSearch(beam) if wider and cost < scan_cost(rows, matching) else Scan()
 
 
 def enough(seen: Seen, *, rows: int, wanted: int, ef_search: int) -> bool:

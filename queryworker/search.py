@@ -18,8 +18,9 @@ from queryworker.matches import Matches
 from queryworker.parts import GraphSearcher, Vectors
 from queryworker.planner import GraphSearch, Seen, enough, plan
 from queryworker.text import Mask
-from shared.distance import Nearest, distances, distances_of_each, nearest_many
+from shared.distance import Nearest, distances, nearest_many
 from shared.model import Space
+from shared.segment.projection import reach
 
 PLANS: Final = Counter("polychrome_queryworker_plans", "Searches of one vector in one part, by plan.", ["plan"])
 _SCANS = PLANS.labels("scan")
@@ -80,9 +81,9 @@ def nearest(target: Target, queries: Vectors, trace: PartTrace) -> list[Nearest]
             beam = max(beam for beam in beams.values() if beam is not None)
             for number, rows in zip(searched, _search(target, queries[searched], beam, trace), strict=True):
                 places = _matching_places(target.matches, rows, trace)
-                seen[number] = _seen(beam, places, target.wanted)
+                seen[number] = _seen(beam, places, _reach(target))
                 if _enough(target, seen[number]):
-                    found[number] = _measured(target, queries[number], rows[places[: target.wanted]])
+                    found[number] = _measured(target, queries[number], rows[places[: _reach(target)]])
     return [found[number] for number in range(len(queries))]
 
 
@@ -93,12 +94,11 @@ def _nearest_of_all(target: Target, queries: Vectors, trace: PartTrace) -> list[
     beam = _beam(target, None)
     if beam is None:
         return None
-    best = [rows[: target.wanted] for rows in _search(target, queries, beam, trace)]
-    if min(map(len, best)) < target.wanted:
+    reached = _reach(target)
+    best = [rows[:reached] for rows in _search(target, queries, beam, trace)]
+    if min(map(len, best)) < reached:
         return None
-    together = np.stack(best)
-    measured = distances_of_each(target.space, queries, target.matches.part.vectors[together])
-    return list(map(Nearest, together, measured))
+    return [_measured(target, query, rows) for query, rows in zip(queries, best, strict=True)]
 
 
 def _settled(target: Target, trace: PartTrace) -> Target:
@@ -127,15 +127,25 @@ def _seen(beam: int, places: Rows, wanted: int) -> Seen:
 
 
 def _enough(target: Target, seen: Seen) -> bool:
-    return enough(seen, rows=target.matches.part.rows, wanted=target.wanted, ef_search=target.ef_search)
+    return enough(seen, rows=target.matches.part.rows, wanted=_reach(target), ef_search=target.ef_search)
+
+
+def _reach(target: Target) -> int:
+    """How many rows the graph has to find: where its guides have fewer dimensions than the vectors, more than are
+    wanted, so that those are among them.
+    """
+    graph = target.matches.part.graph
+    if graph is None or graph.guide_share == 1:
+        return target.wanted
+    return min(reach(target.wanted), target.matches.matching)
 
 
 def _beam(target: Target, seen: Seen | None) -> int | None:
     """Of the next graph search; None: scan."""
     part = target.matches.part
     chosen = plan(
-        rows=part.rows, matching=target.matches.matching, wanted=target.wanted, ef_search=target.ef_search,
-        graph=part.graph is not None, seen=seen,
+        rows=part.rows, matching=target.matches.matching, wanted=_reach(target), ef_search=target.ef_search,
+        guide_share=None if part.graph is None else part.graph.guide_share, seen=seen,
     )  # fmt: skip
     return chosen.beam if isinstance(chosen, GraphSearch) else None
 
@@ -150,7 +160,10 @@ def _search(target: Target, queries: Vectors, beam: int, trace: PartTrace) -> li
 
 
 def _measured(target: Target, query: Vectors, rows: Rows) -> Nearest:
-    return Nearest(rows, distances(target.space, query, target.matches.part.vectors[rows]))
+    """The `wanted` nearest of these rows."""
+    measured = distances(target.space, query, target.matches.part.vectors.take(rows, axis=0))
+    order = np.argsort(measured, kind="stable")[: target.wanted]
+    return Nearest(rows[order], measured[order])
 
 
 def _scan(target: Target, queries: Vectors, trace: PartTrace) -> list[Nearest] | None:

@@ -31,7 +31,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from shared.segment.graph import Graph, GraphParams, Vectors
+from shared.segment.graph import Graph, GraphParams
+from shared.segment.guides import Vectors
 
 STEP_ROWS: Final = 4096
 """A tail shorter than this is only scanned; how many slots one step of growing takes."""

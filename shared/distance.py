@@ -55,26 +55,12 @@ def distances(space: Space, query: Vectors, vectors: Vectors) -> npt.NDArray[np.
     return found
 
 
-def distances_of_each(space: Space, queries: Vectors, vectors: Vectors) -> npt.NDArray[np.float32]:
-    """`distances`, float32 [q, n], of `vectors` [q, n, d] each to its own of `queries` [q, d]."""
-    count, dimension = vectors.shape[1:]
-    found = np.empty(vectors.shape[:2], dtype=np.float32)
-    step = max(1, _CHUNK_FLOATS // max(1, count * dimension))
-    with np.errstate(over="ignore"):
-        for at in range(0, len(queries), step):
-            wide = vectors[at : at + step].astype(np.float64).reshape(-1, dimension)
-            beside = np.repeat(queries[at : at + step].astype(np.float64), count, axis=0)
-            part = found[at : at + step]
-            part[:] = _wide_distances(space, beside, wide).reshape(part.shape)
-    return found
-
-
 def _wide_distances(space: Space, query: Floats, vectors: Floats) -> Floats:
-    """From one query to all vectors, or from each of as many to its own."""
+    """`vectors` may be overwritten."""
     # einsum adds along each row in one fixed order; BLAS would choose by shape.
     if space is Space.L2:
-        gap = vectors - query
-        squares: Floats = np.einsum("ij,ij->i", gap, gap)
+        vectors -= query
+        squares: Floats = np.einsum("ij,ij->i", vectors, vectors)
         return squares
     products: Floats = np.einsum("ij,ij->i", vectors, np.broadcast_to(query, vectors.shape))
     if space is Space.COSINE:

@@ -1,8 +1,8 @@
 """The files of a segment, byte by byte, and the proof that they are whole.
 
 A segment is a directory of immutable files. All integers are little-endian; rows are numbered from 0 in insertion
-order, the same in all files. Only segments of `limits.GRAPH_ROWS_MIN` rows or more have the last two: smaller ones are
-scanned.
+order, the same in all files. Only segments of `limits.GRAPH_ROWS_MIN` rows or more have a graph and a text index:
+smaller ones are scanned.
 
 ```
 records.arrow     Arrow IPC file of `shared.model.record_schema`, uncompressed, exactly ONE record batch. One batch
@@ -29,7 +29,14 @@ metadata.index    0   8  magic "PCMETA" 0 2
                          are drawn in `shared.segment.columns`.
 
 graph.hnsw        hnswlib 0.8.0's own format, label = row. It guides the search and decides no distance: those come from
-                  `records.arrow`. What vectors it holds stands in `shared.segment.graph`.
+                  `records.arrow`. What vectors it holds stands in `shared.segment.guides`.
+
+graph.basis       0   8  magic "PCBASIS" 2
+                  8   8  u64  dimension d of the vectors
+                 16   8  u64  dimension w of the graph's guides, at most d
+                 24   8  zero
+                 32 4dw  <f4 [d, w]: guides multiplied by this are what the graph holds (`shared.segment.projection`)
+                         Only when the graph has one.
 
 sparse.index      0   8  magic "PCSPARS" 2
                   8   8  u64  rows
@@ -72,6 +79,7 @@ RECORDS: Final = "records.arrow"
 IDS: Final = "ids.index"
 METADATA: Final = "metadata.index"
 GRAPH: Final = "graph.hnsw"
+BASIS: Final = "graph.basis"
 TEXT: Final = "text.index"
 SPARSE: Final = "sparse.index"
 
@@ -79,6 +87,7 @@ IDS_MAGIC: Final = b"PCIDS\x00\x00" + bytes([FORMAT])
 METADATA_MAGIC: Final = b"PCMETA\x00" + bytes([FORMAT])
 TEXT_MAGIC: Final = b"PCTEXT\x00" + bytes([FORMAT])
 SPARSE_MAGIC: Final = b"PCSPARS" + bytes([FORMAT])
+BASIS_MAGIC: Final = b"PCBASIS" + bytes([FORMAT])
 HEADER_BYTES: Final = 32
 
 _CHUNK_BYTES: Final = 4 * 1024 * 1024
@@ -94,7 +103,7 @@ class FileInfo(msgspec.Struct, frozen=True):
 
 class SegmentInfo(msgspec.Struct, frozen=True):
     """All that a manifest says about a segment's files. `path` is the key prefix in the bucket; `id_min` and
-    `id_max` are the least and greatest id by UTF-8 bytes.
+    `id_max` are the least and greatest id by UTF-8 bytes. `guide_dimension`: of the graph, where it has a basis.
     """
 
     id: str
@@ -108,12 +117,14 @@ class SegmentInfo(msgspec.Struct, frozen=True):
     id_max: str
     text: bool = False
     sparse: bool = False
+    guide_dimension: int | None = None
 
     def names(self) -> tuple[str, ...]:
         """The file names that a segment of this shape has."""
         names = [RECORDS, IDS, METADATA]
         names += [SPARSE] if self.sparse else []
         names += [GRAPH] if self.graph else []
+        names += [BASIS] if self.guide_dimension is not None else []
         names += [TEXT] if self.text else []
         return tuple(names)
 

@@ -1,17 +1,15 @@
 """The neighbour graph of a segment: hnswlib, built once, never changed while it is searched.
 
-What hnswlib must never meet, because it takes it silently and breaks its order: NaN, and products that overflow
-float32. So the graph holds *guides*, not the vectors: for cosine each vector scaled to length 1 in float64 (a zero
-vector stays zero: distance 1, as the contract says) and searched by inner product; for the others the vector
-itself, scaled down to `_NORM_MAX` when longer. Guides decide only which rows are looked at.
+It holds guides, not vectors (`shared.segment.guides`), and of these only their shadows in a few directions where that
+is enough to find what is near (`shared.segment.projection`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import hnswlib
 import numpy as np
@@ -21,10 +19,18 @@ from shared.errors import Corrupt
 from shared.huge_pages import in_huge_pages
 from shared.limits import GRAPH_EF_MAX, GRAPH_NEIGHBORS_MAX, GRAPH_NEIGHBORS_MIN
 from shared.model import Space
+from shared.segment.format import BASIS, SegmentInfo
+from shared.segment.guides import Vectors, guides
+from shared.segment.projection import (
+    Basis,
+    enough_rows,
+    find_basis,
+    open_basis,
+    projected,
+    still_good,
+    write_basis,
+)
 
-Vectors = npt.NDArray[np.float32]
-
-_NORM_MAX: Final = 1e18
 _CHUNK_ROWS: Final = 8192
 _SEED: Final = 100
 
@@ -45,28 +51,22 @@ class GraphParams:
             raise ValueError(f"ef_construction {self.ef_construction} is out of bounds")
 
 
-def guides(space: Space, vectors: Vectors) -> Vectors:
-    """What the graph holds for these vectors; float32 [n, d], finite, no product of two of them overflows."""
-    if space is not Space.COSINE and float(np.abs(vectors).max(initial=0.0)) * vectors.shape[1] <= _NORM_MAX:
-        return vectors  # all of them are shorter
-    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-    if space is Space.COSINE:
-        scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
-    else:
-        scale = np.minimum(1.0, _NORM_MAX / np.maximum(norms, _NORM_MAX))
-        if (scale == 1.0).all():
-            return vectors
-    scaled: Vectors = (vectors * scale[:, None]).astype(np.float32)
-    return scaled
-
-
 def _index(space: Space, dimension: int) -> hnswlib.Index:
     return hnswlib.Index(space="l2" if space is Space.L2 else "ip", dim=dimension)
 
 
-def _chunks(vectors: Vectors, begin: int) -> Iterator[Vectors]:
-    for at in range(begin, len(vectors), _CHUNK_ROWS):
-        yield vectors[at : at + _CHUNK_ROWS]
+class BuiltGraph(NamedTuple):
+    """What came of building one: how many rows were added, and how many dimensions its guides have when there is a
+    basis.
+    """
+
+    inserted: int
+    guide_dimension: int | None
+
+
+class _Growing(NamedTuple):
+    index: hnswlib.Index
+    basis: Basis | None
 
 
 def build_graph(
@@ -75,29 +75,54 @@ def build_graph(
     params: GraphParams,
     base: Path | None = None,
     check: Callable[[], None] | None = None,
-) -> None:
-    """Writes the graph of `vectors`. With `base`, the graph of their first m rows is loaded and the others are
-    added. `check` is called every few seconds; what it raises ends the work.
+) -> BuiltGraph:
+    """Writes the graph of `vectors`, and the basis of its guides beside it if it has one. With `base`, the graph of
+    their first m rows is loaded and the others are added, unless its basis does not serve them. `check` is called every
+    few seconds; what it raises ends the work.
     """
-    index = _index(params.space, vectors.shape[1])
-    begin = 0
-    if base is None:
-        index.init_index(
-            max_elements=len(vectors),
-            M=params.max_neighbors,
-            ef_construction=params.ef_construction,
-            random_seed=_SEED,
-        )
-    else:
-        index.load_index(str(base), max_elements=len(vectors))
-        begin = index.get_current_count()
-        if begin > len(vectors):
-            raise ValueError(f"the base graph has {begin} rows, the segment {len(vectors)}")
-    for chunk in _chunks(vectors, begin):
+    growing = (_loaded(base, vectors, params.space) if base is not None else None) or _empty(vectors, params)
+    begin = growing.index.get_current_count()
+    for at in range(begin, len(vectors), _CHUNK_ROWS):
         if check is not None:
             check()
-        _add(index, params.space, chunk, params.threads)
-    index.save_index(str(path))
+        _add(growing, params.space, vectors[at : at + _CHUNK_ROWS], params.threads)
+    growing.index.save_index(str(path))
+    if growing.basis is not None:
+        write_basis(path.with_name(BASIS), growing.basis)
+    return BuiltGraph(len(vectors) - begin, None if growing.basis is None else growing.basis.shape[1])
+
+
+def _empty(vectors: Vectors, params: GraphParams, rows_max: int = 0, *, may_project: bool = True) -> _Growing:
+    """A graph for these vectors, without any."""
+    rows, dimension = vectors.shape
+    basis = find_basis(params.space, vectors) if may_project and enough_rows(rows, dimension) else None
+    index = _index(params.space, dimension if basis is None else basis.shape[1])
+    index.init_index(
+        max_elements=max(rows, rows_max),
+        M=params.max_neighbors,
+        ef_construction=params.ef_construction,
+        random_seed=_SEED,
+    )
+    return _Growing(index, basis)
+
+
+def _loaded(base: Path, vectors: Vectors, space: Space) -> _Growing | None:
+    """The graph of the first vectors, with room for the others. None when it is better not extended: when its basis
+    does not serve the others, or it was made of too few rows to have one and now there are enough.
+    """
+    rows, dimension = vectors.shape
+    file = base.with_name(BASIS)
+    basis = open_basis(file, dimension) if file.exists() else None
+    index = _index(space, dimension if basis is None else basis.shape[1])
+    index.load_index(str(base), max_elements=rows)
+    begin = index.get_current_count()
+    if begin > rows:
+        raise ValueError(f"the base graph has {begin} rows, the segment {rows}")
+    if basis is None:
+        goes_on = enough_rows(begin, dimension) or not enough_rows(rows, dimension)
+    else:
+        goes_on = begin == rows or still_good(space, vectors, begin, basis)
+    return _Growing(index, basis) if goes_on else None
 
 
 class Graph:
@@ -106,36 +131,35 @@ class Graph:
     hnswlib's beam is max(ef, k), so whoever wants a wider one asks for more rows instead of changing ef under others.
     """
 
-    def __init__(self, index: hnswlib.Index, space: Space, ef_search: int) -> None:
+    def __init__(self, index: hnswlib.Index, basis: Basis | None, space: Space, ef_search: int) -> None:
         """`index` belongs to the graph from here on."""
         self.rows: int = index.get_current_count()
         self._space = space
         self._index = index
+        self._basis = basis
         self._ef_search = ef_search
         index.set_ef(max(1, min(ef_search, self.rows)))
 
     @classmethod
-    def open(cls, path: Path, space: Space, dimension: int, rows: int, ef_search: int) -> Graph:
-        """One that was built into a file. Raises Corrupt."""
-        index = _index(space, dimension)
+    def open(cls, path: Path, info: SegmentInfo, ef_search: int) -> Graph:
+        """One that was built into a file, for a segment of which `info` tells. Raises Corrupt."""
+        basis = open_basis(path.with_name(BASIS), info.dimension) if info.guide_dimension is not None else None
+        index = _index(info.space, info.dimension if basis is None else basis.shape[1])
         try:
             with in_huge_pages():
-                index.load_index(str(path), max_elements=rows)
+                index.load_index(str(path), max_elements=info.rows)
         except RuntimeError as error:
             raise Corrupt(f"{path.name}: {error}") from error
-        if index.get_current_count() != rows:
-            raise Corrupt(f"{path.name} has {index.get_current_count()} rows, not {rows}")
-        return cls(index, space, ef_search)
+        if index.get_current_count() != info.rows:
+            raise Corrupt(f"{path.name} has {index.get_current_count()} rows, not {info.rows}")
+        return cls(index, basis, info.space, ef_search)
 
     @classmethod
     def of(cls, vectors: Vectors, params: GraphParams, rows_max: int) -> Graph:
-        """One in memory that can be extended to `rows_max` rows: room that is not used takes none."""
-        index = _index(params.space, vectors.shape[1])
-        index.init_index(
-            max_elements=rows_max, M=params.max_neighbors, ef_construction=params.ef_construction, random_seed=_SEED
-        )
-        _add(index, params.space, vectors, params.threads)
-        return cls(index, params.space, ef_search=1)
+        """One in memory over whole guides that can be extended to `rows_max` rows: room that is not used takes none."""
+        growing = _empty(vectors, params, rows_max, may_project=False)
+        _add(growing, params.space, vectors, params.threads)
+        return cls(growing.index, None, params.space, ef_search=1)
 
     def extended(self, vectors: Vectors, threads: int) -> Graph:
         """Another one with more rows behind those of this one: a copy, because hnswlib cannot be searched while it
@@ -144,30 +168,29 @@ class Graph:
         [state] = self._index.__getstate__()
         index = hnswlib.Index(state)
         del state
-        _add(index, self._space, vectors, threads)
-        return Graph(index, self._space, self._ef_search)
+        _add(_Growing(index, self._basis), self._space, vectors, threads)
+        return Graph(index, self._basis, self._space, self._ef_search)
 
     @property
     def bytes(self) -> int:
-        """About what it takes in memory: vectors, twice as many links at the bottom as above, counts and labels."""
+        """About what it takes in memory: guides, twice as many links at the bottom as above, counts and labels."""
         per_row: int = 4 * self._index.dim + 8 * self._index.M + 16
         return self.rows * per_row
 
     def search(self, queries: Vectors, k: int, threads: int = 1) -> npt.NDArray[np.int64] | None:
-        """Rows int64 [q, min(k, rows)], nearest first by the guides; None when the graph does not reach that many from
-        its entry (only hnswlib's refusal tells), and the caller has to scan.
+        """Rows int64 [q, min(k, rows)], nearest first by their guides; None when the graph does not reach that many
+        from its entry (only hnswlib's refusal tells), and the caller has to scan.
         """
+        guided = projected(guides(self._space, queries), self._basis)
         try:
-            labels, _ = self._index.knn_query(
-                guides(self._space, queries), k=min(k, self.rows), num_threads=max(1, threads)
-            )
+            labels, _ = self._index.knn_query(guided, k=min(k, self.rows), num_threads=max(1, threads))
         except RuntimeError:
             return None
         rows: npt.NDArray[np.int64] = labels.astype(np.int64)
         return rows
 
 
-def _add(index: hnswlib.Index, space: Space, vectors: Vectors, threads: int) -> None:
-    begin = index.get_current_count()
+def _add(growing: _Growing, space: Space, vectors: Vectors, threads: int) -> None:
+    begin = growing.index.get_current_count()
     labels = np.arange(begin, begin + len(vectors))
-    index.add_items(guides(space, vectors), labels, num_threads=threads)
+    growing.index.add_items(projected(guides(space, vectors), growing.basis), labels, num_threads=threads)

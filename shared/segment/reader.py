@@ -37,7 +37,7 @@ def open_segment(
     batch = open_records(directory / RECORDS, info)
     loaded = None
     if info.graph and graph:
-        loaded = Graph.open(directory / GRAPH, info.space, info.dimension, info.rows, ef_search)
+        loaded = Graph.open(directory / GRAPH, info, ef_search)
     ids = IdIndex(directory / IDS, batch.column("id"))
     text_index = TextIndex(directory / TEXT) if info.text else None
     if text_index is not None and text_index.rows != info.rows:
@@ -65,6 +65,8 @@ class Segment:
         self.rows = info.rows
         self.metadata = metadata
         self.text_index = text_index
+        self.guide_share: float = 1.0 if info.guide_dimension is None else info.guide_dimension / info.dimension
+        """How many of the dimensions the graph's guides have: with less than all, its order is about right."""
         self.vectors: npt.NDArray[np.float32] = embedding_matrix(batch.column("embedding"))
         self.inserted: npt.NDArray[np.int64] = batch.column("inserted").to_numpy(zero_copy_only=True)
         self.written: npt.NDArray[np.int64] = batch.column("written").to_numpy(zero_copy_only=True)
@@ -97,8 +99,8 @@ class Segment:
         return self._sparse.get(key)
 
     def search(self, queries: npt.NDArray[np.float32], k: int, threads: int = 1) -> list[npt.NDArray[np.int64]]:
-        """min(k, rows) rows for each of `queries` [q, d], nearest first: by the graph with a beam of max(ef_search of
-        the opening, k), or exactly when there is none or it came back short.
+        """min(k, rows) rows for each of `queries` [q, d], nearest first: by the guides of the graph with a beam of
+        max(ef_search of the opening, k), or exactly when there is none or it came back short.
         """
         if k <= 0 or not len(queries):
             return [np.empty(0, np.int64) for _ in queries]

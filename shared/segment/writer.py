@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,7 +34,14 @@ from shared.segment.sparse_file import write_sparse_indexes
 from shared.segment.sparse_index import sparse_indexes
 from shared.segment.text_index import write_text_index
 
-__all__ = ["GraphParams", "write_segment"]
+__all__ = ["GraphParams", "Written", "write_segment"]
+
+
+class Written(NamedTuple):
+    """A segment's files are there; `inserted` of its rows were added to a graph."""
+
+    info: SegmentInfo
+    inserted: int
 
 
 def write_segment(
@@ -45,7 +53,7 @@ def write_segment(
     base_graph: Path | None = None,
     check: Callable[[], None] | None = None,
     indexing: Indexing = EVERYTHING,
-) -> SegmentInfo:
+) -> Written:
     """Writes `records` (columns of `record_schema`, in insertion order, one or more) as a segment into `directory`.
 
     `path` is where the files will stand in the bucket. `base_graph` is the graph of a segment whose rows are
@@ -68,8 +76,7 @@ def write_segment(
     if text:
         base_text = None if base_graph is None else base_graph.with_name(TEXT)
         write_text_index(directory / TEXT, batch.column("document"), base_text, check)
-    if indexed:
-        build_graph(directory / GRAPH, vectors, params, base_graph, check)
+    built = build_graph(directory / GRAPH, vectors, params, base_graph, check) if indexed else None
     bounds = pc.min_max(ids).as_py()
     info = SegmentInfo(
         id=segment_id,
@@ -83,9 +90,10 @@ def write_segment(
         id_max=bounds["max"],
         text=text,
         sparse=bool(sparse),
+        guide_dimension=built.guide_dimension if built is not None else None,
     )
     info.files.extend(describe(directory / name) for name in info.names())
-    return info
+    return Written(info, built.inserted if built is not None else 0)
 
 
 def _one_batch(records: pa.Table) -> pa.RecordBatch:

@@ -53,7 +53,7 @@ def objects() -> Counting:
 
 async def stored(objects, folder, name, count=10):
     path = f"c/0/segments/{name}"
-    info = write_segment(folder / name, name, path, records(count), GraphParams(Space.L2, 100, 16, 1))
+    info = write_segment(folder / name, name, path, records(count), GraphParams(Space.L2, 100, 16, 1)).info
     for file in info.files:
         await objects.put(f"{path}/{file.name}", folder / name / file.name)
     return info

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.distance import distances, distances_of_each
+from shared.distance import distances
 from shared.model import Space
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -57,18 +57,6 @@ def test_a_vectors_distance_does_not_depend_on_its_neighbours(space: Space) -> N
     assert np.array_equal(whole, alone)
     assert np.array_equal(whole[chosen], distances(space, query, vectors[chosen]))
     assert np.array_equal(whole[5:], distances(space, query, np.asfortranarray(vectors)[5:]))
-
-
-@pytest.mark.parametrize("space", Space)
-@pytest.mark.parametrize("dimension", [1, 7, 64, 384])
-def test_each_with_its_own_query_is_as_one_after_the_other(space: Space, dimension: int) -> None:
-    rng = np.random.default_rng(dimension)
-    queries = rng.standard_normal((9, dimension)).astype(np.float32)
-    vectors = rng.standard_normal((9, 13, dimension)).astype(np.float32)
-    vectors[4, 5] = queries[7] = 0
-    found = distances_of_each(space, queries, vectors)
-    assert np.array_equal(found, [distances(space, *pair) for pair in zip(queries, vectors, strict=True)])
-    assert distances_of_each(space, queries, vectors[:, :0]).shape == (9, 0)
 
 
 def test_a_zero_vector_is_at_cosine_distance_one() -> None:

@@ -86,7 +86,7 @@ class Real:
             },
             schema=record_schema(width),
         )
-        segment = open_segment(directory, write_segment(directory, "s", "c/0/segments/s", records, PARAMS), 1)
+        segment = open_segment(directory, write_segment(directory, "s", "c/0/segments/s", records, PARAMS).info, 1)
         stack = SegmentStack([segment], [BitMap()])
         return ShardView(OpenManifest(Pointer(1, "x", ROWS + 1), stack, width, PARAMS, 0)).at()
 

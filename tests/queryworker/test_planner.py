@@ -8,9 +8,14 @@ from queryworker.planner import GraphSearch, Plan, Scan, Seen, enough, plan
 
 
 def _plan(
-    rows: int, matching: int, wanted: int = 10, ef_search: int = 100, graph: bool = True, seen: Seen | None = None
+    rows: int,
+    matching: int,
+    wanted: int = 10,
+    ef_search: int = 100,
+    guide_share: float | None = 1.0,
+    seen: Seen | None = None,
 ) -> Plan:
-    return plan(rows=rows, matching=matching, wanted=wanted, ef_search=ef_search, graph=graph, seen=seen)
+    return plan(rows=rows, matching=matching, wanted=wanted, ef_search=ef_search, guide_share=guide_share, seen=seen)
 
 
 def test_an_unfiltered_search_of_a_large_segment_uses_the_graph_with_a_little_more_beam_than_asked_for() -> None:
@@ -29,7 +34,12 @@ def test_few_matching_rows_are_scanned(matching: int) -> None:
 
 
 def test_a_part_without_a_graph_is_scanned() -> None:
-    assert _plan(60_000, 60_000, graph=False) == Scan()
+    assert _plan(60_000, 60_000, guide_share=None) == Scan()
+
+
+def test_guides_of_fewer_dimensions_make_the_graph_pay_sooner() -> None:
+    assert _plan(60_000, 9_000) == Scan()
+    assert isinstance(_plan(60_000, 9_000, guide_share=0.5), GraphSearch)
 
 
 def test_asking_for_everything_scans() -> None:

@@ -51,7 +51,7 @@ def segment(vectors: np.ndarray, tmp_path_factory: pytest.TempPathFactory):
         schema=record_schema(DIMENSION),
     )
     directory: Path = tmp_path_factory.mktemp("segment") / "s"
-    info = write_segment(directory, "s", "c/0/segments/s", table, GraphParams(Space.L2, 100, 16, 2))
+    info = write_segment(directory, "s", "c/0/segments/s", table, GraphParams(Space.L2, 100, 16, 2)).info
     return open_segment(directory, info, 1)
 
 

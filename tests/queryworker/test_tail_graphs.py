@@ -81,7 +81,7 @@ def _segment(directory: Path, rows: int) -> SegmentStack:
         },
         schema=record_schema(DIMENSION),
     )
-    info = write_segment(directory, "s", "c/0/segments/s", table, PARAMS)
+    info = write_segment(directory, "s", "c/0/segments/s", table, PARAMS).info
     return SegmentStack([open_segment(directory, info, 1)], [BitMap()])
 
 

@@ -48,5 +48,5 @@ def build(
     """Writes and opens a segment named after its directory."""
     info = write_segment(
         directory, directory.name, f"c/0/segments/{directory.name}", records, params(space), base_graph
-    )
+    ).info
     return info, open_segment(directory, info)

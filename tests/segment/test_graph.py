@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -13,7 +14,8 @@ from shared.errors import Corrupt
 from shared.limits import GRAPH_NEIGHBORS_MAX, GRAPH_ROWS_MIN
 from shared.model import Space
 from shared.segment.format import GRAPH
-from shared.segment.graph import Graph, GraphParams, build_graph, guides
+from shared.segment.graph import Graph, GraphParams, build_graph
+from shared.segment.guides import guides
 from shared.segment.reader import Segment
 from tests.segment.tables import build, params, table, vectors_of
 
@@ -84,18 +86,18 @@ def test_a_base_graph_with_more_rows_than_the_segment_is_refused(tmp_path: Path)
 
 
 def test_a_graph_of_another_number_of_rows_is_corrupt(tmp_path: Path) -> None:
-    build_graph(tmp_path / "g", vectors_of(ROWS, 4), params())
+    info, _ = build(tmp_path / "s", table(vectors_of(ROWS, 4)))
     with pytest.raises(Corrupt):
-        Graph.open(tmp_path / "g", Space.L2, 4, ROWS + 1, 100)
+        Graph.open(tmp_path / "s" / GRAPH, msgspec.structs.replace(info, rows=ROWS + 1), 100)
 
 
 def test_a_graph_says_when_it_does_not_reach_as_many_as_asked(tmp_path: Path) -> None:
     """Two far clusters and two links a row: the second cluster is out of reach, and still everything is found."""
     vectors = vectors_of(ROWS, 2)
     vectors[ROWS // 2 :] += np.float32(1e6)
+    info, segment = build(tmp_path / "s", table(vectors))
     build_graph(tmp_path / "g", vectors, GraphParams(Space.L2, 2, 2, 1))
-    assert Graph.open(tmp_path / "g", Space.L2, 2, ROWS, 1).search(vectors[:1], ROWS) is None
-    _, segment = build(tmp_path / "s", table(vectors))
+    assert Graph.open(tmp_path / "g", info, 1).search(vectors[:1], ROWS) is None
     assert sorted(segment.search(vectors[:1], ROWS)[0].tolist()) == list(range(ROWS))
 
 

@@ -26,7 +26,7 @@ def _flip(path: Path, at: int) -> None:
 
 @pytest.fixture
 def small(tmp_path: Path) -> SegmentInfo:
-    return write_segment(tmp_path, "s", "p", table(vectors_of(12, 2)), params())
+    return write_segment(tmp_path, "s", "p", table(vectors_of(12, 2)), params()).info
 
 
 @pytest.mark.parametrize("name", [RECORDS, IDS, METADATA])
@@ -41,7 +41,7 @@ def test_every_flipped_byte_is_found(tmp_path: Path, small: SegmentInfo, name: s
 
 
 def test_flipped_bytes_of_a_graph_are_found(tmp_path: Path) -> None:
-    info = write_segment(tmp_path, "s", "p", table(vectors_of(GRAPH_ROWS_MIN, 2)), params())
+    info = write_segment(tmp_path, "s", "p", table(vectors_of(GRAPH_ROWS_MIN, 2)), params()).info
     size = (tmp_path / GRAPH).stat().st_size
     for at in [0, size - 1, *np.random.default_rng(0).integers(0, size, 60).tolist()]:
         _flip(tmp_path / GRAPH, at)
@@ -75,7 +75,7 @@ def test_files_of_another_format_are_not_opened(tmp_path: Path, small: SegmentIn
 
 
 def test_a_graph_that_is_none_is_not_opened(tmp_path: Path) -> None:
-    info = write_segment(tmp_path, "s", "p", table(vectors_of(GRAPH_ROWS_MIN, 2)), params())
+    info = write_segment(tmp_path, "s", "p", table(vectors_of(GRAPH_ROWS_MIN, 2)), params()).info
     path = tmp_path / GRAPH
     path.write_bytes(bytes(path.stat().st_size))
     with pytest.raises(Corrupt):

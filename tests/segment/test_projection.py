@@ -1,0 +1,184 @@
+"""Guides of fewer dimensions: found where vectors allow it, given up where they do not, never wrong in an answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyroaring import BitMap
+
+from queryworker import execute
+from queryworker.view import OpenManifest, ShardView
+from shared.distance import Vectors, nearest_many
+from shared.errors import Corrupt
+from shared.log.state import Pointer
+from shared.model import Space
+from shared.rpc import messages
+from shared.segment.format import BASIS, GRAPH, verify
+from shared.segment.graph import build_graph
+from shared.segment.projection import (
+    DIMENSION_MIN,
+    FOUND_MIN,
+    ROWS_PER_DIMENSION_MIN,
+    enough_rows,
+    find_basis,
+    found,
+    open_basis,
+    projected,
+    still_good,
+    write_basis,
+)
+from shared.segment.reader import Segment, open_segment
+from shared.segment.stack import SegmentStack
+from shared.segment.writer import write_segment
+from tests.segment.tables import params, table, vectors_of
+
+DIMENSION = DIMENSION_MIN
+ROWS = ROWS_PER_DIMENSION_MIN * DIMENSION + 1500
+
+
+def _uneven(rows: int, seed: int = 0, turn: int = 0) -> Vectors:
+    """Most of these vectors lies in a third of their directions; other directions with another `turn`."""
+    scales = np.geomspace(1.0, 0.02, DIMENSION).astype(np.float32)
+    turned, _ = np.linalg.qr(np.random.default_rng(100 + turn).standard_normal((DIMENSION, DIMENSION)))
+    uneven: Vectors = (vectors_of(rows, DIMENSION, seed) * scales) @ turned.astype(np.float32)
+    return uneven
+
+
+@pytest.mark.parametrize("space", Space)
+def test_vectors_of_few_directions_get_guides_of_fewer_dimensions(space: Space) -> None:
+    vectors = _uneven(ROWS)
+    basis = find_basis(space, vectors)
+    assert basis is not None
+    assert basis.shape[1] <= 0.75 * DIMENSION
+    assert np.allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-5)
+
+
+@pytest.mark.parametrize("space", Space)
+def test_vectors_that_fill_their_space_keep_all_dimensions(space: Space) -> None:
+    assert find_basis(space, vectors_of(ROWS, DIMENSION)) is None
+
+
+def test_the_measure_counts_what_a_plain_evaluation_counts() -> None:
+    vectors = vectors_of(500, DIMENSION)
+    basis = np.ascontiguousarray(np.eye(DIMENSION, dtype=np.float32)[:, : DIMENSION // 2])
+    probes = np.array([3, 77, 401])
+    hits = 0
+    for row in probes:
+        apart = np.sum((vectors - vectors[row]) ** 2, axis=1)
+        shadows = np.sum(((vectors - vectors[row]) @ basis) ** 2, axis=1)
+        hits += len(set(np.argsort(apart)[1:11].tolist()) & set(np.argsort(shadows)[:21].tolist()))
+    assert found(Space.L2, vectors, probes, basis) == pytest.approx(hits / 30)
+
+
+def test_many_equal_rows_count_as_found_whichever_of_them_is() -> None:
+    vectors = np.repeat(_uneven(20), 100, axis=0)
+    basis = np.ascontiguousarray(np.eye(DIMENSION, dtype=np.float32)[:, :64])
+    assert found(Space.L2, vectors, np.arange(0, 2000, 50), basis) == 1.0
+
+
+def test_zero_and_huge_vectors_do_not_spoil_a_basis() -> None:
+    vectors = _uneven(ROWS)
+    vectors[:20] = 0.0
+    vectors[20:30] *= np.float32(1e36)
+    for space in Space:
+        with np.errstate(all="raise", under="ignore"):
+            basis = find_basis(space, vectors)
+        assert basis is None or np.isfinite(basis).all()
+
+
+def test_too_few_rows_say_nothing_about_directions() -> None:
+    assert not enough_rows(ROWS_PER_DIMENSION_MIN * DIMENSION - 1, DIMENSION)
+    assert not enough_rows(10**6, DIMENSION - 1)
+    assert enough_rows(ROWS, DIMENSION)
+
+
+def _segment(directory: Path, vectors: Vectors, space: Space = Space.L2, base: Path | None = None) -> Segment:
+    base_graph = None if base is None else base / GRAPH
+    written = write_segment(directory, directory.name, "c/0/segments/s", table(vectors), params(space), base_graph)
+    verify(directory, written.info)
+    return open_segment(directory, written.info)
+
+
+def _recall(segment: Segment, queries: Vectors, k: int) -> float:
+    view = ShardView(
+        OpenManifest(Pointer(1, "x", segment.rows + 1), SegmentStack([segment], [BitMap()]), DIMENSION, params(), 0)
+    )
+    request = messages.QueryRequest(messages.Shard("c"), queries.tobytes(), len(queries), DIMENSION, k, 100)
+    answer = execute.query(view.at(), request)
+    rows = np.frombuffer(answer.inserted, "<i8").reshape(len(queries), -1) - 1
+    distances = np.frombuffer(answer.distances, "<f4").reshape(len(queries), -1)
+    exact = nearest_many(segment.info.space, queries, segment.vectors, k)
+    hits = 0
+    for mine, apart, best in zip(rows, distances, exact, strict=True):
+        assert (np.diff(apart) >= 0).all()
+        assert set(apart[np.isin(mine, best.rows)].tolist()) <= set(best.distances.tolist())
+        hits += len(set(mine.tolist()) & set(best.rows.tolist()))
+    return hits / (k * len(queries))
+
+
+@pytest.mark.parametrize("k", [1, 10, 100])
+def test_a_search_by_such_guides_finds_as_much_and_answers_exact_distances(tmp_path: Path, k: int) -> None:
+    segment = _segment(tmp_path / "s", _uneven(ROWS))
+    assert segment.guide_share < 1
+    assert _recall(segment, _uneven(100, seed=5), k) >= 0.98
+
+
+def test_an_extended_graph_keeps_its_basis_while_it_serves(tmp_path: Path) -> None:
+    vectors = _uneven(ROWS + 1000)
+    _segment(tmp_path / "old", vectors[:ROWS])
+    before = (tmp_path / "old" / BASIS).read_bytes()
+    segment = _segment(tmp_path / "new", vectors, base=tmp_path / "old")
+    assert (tmp_path / "new" / BASIS).read_bytes() == before
+    assert _recall(segment, _uneven(100, seed=5), 10) >= 0.98
+    assert build_graph(tmp_path / "new" / GRAPH, vectors, params(), tmp_path / "old" / GRAPH).inserted == 1000
+
+
+def test_rows_that_lie_elsewhere_get_another_basis(tmp_path: Path) -> None:
+    first, others = _uneven(ROWS), _uneven(1000, turn=1)
+    _segment(tmp_path / "old", first)
+    basis = open_basis(tmp_path / "old" / BASIS, DIMENSION)
+    both = np.concatenate([first, others])
+    assert still_good(Space.L2, np.concatenate([first, _uneven(1000, seed=3)]), ROWS, basis)
+    assert not still_good(Space.L2, both, ROWS, basis)
+    segment = _segment(tmp_path / "new", both, base=tmp_path / "old")
+    assert _recall(segment, _uneven(100, seed=5, turn=1), 10) >= 0.97
+    assert _recall(segment, _uneven(100, seed=5), 10) >= 0.97
+
+
+def test_a_graph_that_was_made_of_too_few_rows_gets_a_basis_when_there_are_enough(tmp_path: Path) -> None:
+    dimension = 2 * DIMENSION
+    enough = ROWS_PER_DIMENSION_MIN * dimension
+    vectors = np.concatenate([_uneven(enough + 500), np.zeros((enough + 500, DIMENSION), np.float32)], axis=1)
+    sizes = [enough - 1, enough - 1, enough + 400, enough + 500]
+    bases: list[Path | None] = [None, *(tmp_path / str(number) / GRAPH for number in range(3))]
+    built = []
+    for number, (size, base) in enumerate(zip(sizes, bases, strict=True)):
+        (tmp_path / str(number)).mkdir()
+        built.append(build_graph(tmp_path / str(number) / GRAPH, vectors[:size], params(), base))
+    assert [one.guide_dimension is not None for one in built] == [False, False, True, True]
+    assert [one.inserted for one in built] == [enough - 1, 0, enough + 400, 100]
+
+
+@pytest.mark.parametrize("damage", ["cut", "dimension", "magic"])
+def test_a_damaged_basis_is_corrupt(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / BASIS
+    write_basis(path, np.eye(DIMENSION, dtype=np.float32)[:, :64])
+    assert np.array_equal(open_basis(path, DIMENSION), np.eye(DIMENSION)[:, :64])
+    data = bytearray(path.read_bytes())
+    if damage == "cut":
+        del data[-4:]
+    elif damage == "magic":
+        data[0] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(Corrupt):
+        open_basis(path, DIMENSION + (damage == "dimension"))
+
+
+def test_a_share_of_the_dimensions_is_one_that_finds_enough() -> None:
+    vectors = _uneven(ROWS)
+    basis = find_basis(Space.COSINE, vectors)
+    assert basis is not None
+    assert found(Space.COSINE, vectors, np.arange(0, ROWS, 37), basis) >= FOUND_MIN - 0.01
+    assert projected(vectors, None) is vectors
