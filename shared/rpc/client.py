@@ -1,13 +1,13 @@
 """The calling side of calls between processes. The bytes are drawn in `shared.rpc.frames`.
 
-Calls to one address that come while the frame before them is under way travel together:
+Calls to one address travel together, the more of them the more there are: half of those that come, at the rate of
+late, while a frame is under way. So there are about two frames at a time, one being answered while the other fills:
 
-    calls    1   2 3  4      5 6
-    frames  [1]      [2 3 4]      [5 6]
-    answers          1            2 3        ...
+    calls    1 2 3   4 5 6   7 8 9
+    frames  [1 2 3] [4 5 6] [7 8 9]
+    answers                1 2 3   4 5 6   ...
 
-The first goes at once; those that come meanwhile go with the first answer to that frame, or `GATHER_S` after it, so
-that a slow call holds nobody up. The more there is to do, the more travel together, and the less each costs.
+Who comes alone goes at once, and nobody waits longer than `GATHER_S`, so that a slow call holds nobody up.
 
 There are a few persistent connections per address, opened when the others are busy; a frame takes the one with the
 fewest calls in flight. When a connection drops, its calls fail with Unavailable at once and the next frame opens a new
@@ -41,7 +41,10 @@ CONNECT_TIMEOUT_S: Final = 2.0
 CONNECTIONS_PER_ADDRESS: Final = 2
 
 GATHER_S: Final = 0.0015
-"""How long a frame holds back those who come after it at most."""
+"""How long a call waits for others at most."""
+
+LATELY: Final = 8
+"""Over about so many calls, and frames, it is averaged how fast they come, and how long they take."""
 
 
 class RpcClient:
@@ -137,10 +140,33 @@ class _Call:
 class _Flight:
     """A frame of calls. It is back when the first of them has ended, however that was."""
 
-    __slots__ = ("departed_s",)
+    __slots__ = ("departed_s", "is_back")
 
     def __init__(self, departed_s: float) -> None:
         self.departed_s = departed_s
+        self.is_back = False
+
+
+class _Traffic:
+    """How much there is to do at an address: averages over the last few calls and frames."""
+
+    def __init__(self) -> None:
+        self._came_s = float("-inf")
+        self._apart_s = 1.0
+        self._flight_s = 0.0
+
+    def came(self, now_s: float) -> None:
+        """A call."""
+        self._apart_s += (min(1.0, now_s - self._came_s) - self._apart_s) / LATELY
+        self._came_s = now_s
+
+    def returned(self, flight: _Flight, now_s: float) -> None:
+        self._flight_s += (now_s - flight.departed_s - self._flight_s) / LATELY
+
+    @property
+    def frame_calls(self) -> float:
+        """Half of the calls that come while a frame is under way."""
+        return self._flight_s / self._apart_s / 2
 
 
 class _Peer:
@@ -152,7 +178,7 @@ class _Peer:
         self._client = client
         self._address = address
         self._held: list[_Call] = []
-        self._flight: _Flight | None = None  # the newest frame, while it is not back
+        self._traffic = _Traffic()
         self._departure: asyncio.Handle | None = None
         self._departs_now = False
         self._connections: list[_Connection] = []
@@ -166,22 +192,21 @@ class _Peer:
         if len(call.payload) > ALONE_BYTES:
             self._depart([call])
             return
+        self._traffic.came(self.loop.time())
         self._held.append(call)
-        if self._flight is None:
+        if len(self._held) >= self._traffic.frame_calls:
             self._depart_soon()
         elif self._departure is None:
-            wait_s = self._flight.departed_s + GATHER_S - self.loop.time()
-            self._departure = self.loop.call_later(max(0.0, wait_s), self._depart_held)
+            self._departure = self.loop.call_later(GATHER_S, self._depart_held)
 
     def ended(self, call: _Call) -> None:
         """It has its answer, or failed, or nobody waits for it any more."""
         self.open.discard(call)
         if call.connection is not None:
             call.connection.let_go(call)
-        if call.flight is not None and call.flight is self._flight:
-            self._flight = None
-            if self._held:
-                self._depart_soon()
+        if call.flight is not None and not call.flight.is_back:
+            call.flight.is_back = True
+            self._traffic.returned(call.flight, self.loop.time())
         if not self.open:
             self._forget_unused()
 
@@ -218,9 +243,9 @@ class _Peer:
             self._depart_soon()
 
     def _depart(self, calls: Sequence[_Call]) -> None:
-        self._flight = _Flight(self.loop.time())
+        flight = _Flight(self.loop.time())
         for call in calls:
-            call.flight = self._flight
+            call.flight = flight
         connection = self._connection()
         if connection is not None:
             connection.send(calls)
