@@ -7,7 +7,7 @@ from typing import Final
 
 from shared.rpc.messages import EVERYTHING, QueryRequest
 
-VECTORS_MAX: Final = 16
+VECTORS_MAX: Final = 8
 """Query vectors in one batch, unless a single request has more: the first answer waits for the last."""
 
 
