@@ -46,6 +46,9 @@ GATHER_S: Final = 0.0015
 LATELY: Final = 8
 """Over about so many calls, and frames, it is averaged how fast they come, and how long they take."""
 
+FLIGHT_MAX_S: Final = 0.02
+"""A frame that takes longer says something about the calls in it, and nothing about the next ones."""
+
 
 class RpcClient:
     """Calls methods of other processes by address."""
@@ -147,7 +150,7 @@ class _Flight:
         self.is_back = False
 
 
-class _Traffic:
+class Traffic:
     """How much there is to do at an address: averages over the last few calls and frames."""
 
     def __init__(self) -> None:
@@ -160,8 +163,9 @@ class _Traffic:
         self._apart_s += (min(1.0, now_s - self._came_s) - self._apart_s) / LATELY
         self._came_s = now_s
 
-    def returned(self, flight: _Flight, now_s: float) -> None:
-        self._flight_s += (now_s - flight.departed_s - self._flight_s) / LATELY
+    def returned(self, took_s: float) -> None:
+        """A frame."""
+        self._flight_s += (min(FLIGHT_MAX_S, took_s) - self._flight_s) / LATELY
 
     @property
     def frame_calls(self) -> float:
@@ -178,7 +182,7 @@ class _Peer:
         self._client = client
         self._address = address
         self._held: list[_Call] = []
-        self._traffic = _Traffic()
+        self._traffic = Traffic()
         self._departure: asyncio.Handle | None = None
         self._departs_now = False
         self._connections: list[_Connection] = []
@@ -206,7 +210,7 @@ class _Peer:
             call.connection.let_go(call)
         if call.flight is not None and not call.flight.is_back:
             call.flight.is_back = True
-            self._traffic.returned(call.flight, self.loop.time())
+            self._traffic.returned(self.loop.time() - call.flight.departed_s)
         if not self.open:
             self._forget_unused()
 

@@ -143,7 +143,11 @@ class Graph:
     @classmethod
     def open(cls, path: Path, info: SegmentInfo, ef_search: int) -> Graph:
         """One that was built into a file, for a segment of which `info` tells. Raises Corrupt."""
-        basis = open_basis(path.with_name(BASIS), info.dimension) if info.guide_dimension is not None else None
+        basis = None
+        if info.guide_dimension is not None:
+            basis = open_basis(path.with_name(BASIS), info.dimension)
+            if basis.shape[1] != info.guide_dimension:
+                raise Corrupt(f"segment {info.id}: {BASIS} has {basis.shape[1]} directions, not {info.guide_dimension}")
         index = _index(info.space, info.dimension if basis is None else basis.shape[1])
         try:
             with in_huge_pages():

@@ -36,6 +36,9 @@ Basis = npt.NDArray[np.float32]
 DIMENSION_MIN: Final = 128
 """Shorter vectors are compared in no time."""
 
+DIMENSION_MAX: Final = 3072
+"""The time to find directions grows with the third power; here it is some 10 s."""
+
 ROWS_PER_DIMENSION_MIN: Final = 8
 """Fewer rows than so many times the dimension say too little about its directions."""
 
@@ -64,7 +67,7 @@ def reach(wanted: int) -> int:
 
 def enough_rows(rows: int, dimension: int) -> bool:
     """Whether a basis may be looked for."""
-    return dimension >= DIMENSION_MIN and rows >= ROWS_PER_DIMENSION_MIN * dimension
+    return DIMENSION_MIN <= dimension <= DIMENSION_MAX and rows >= ROWS_PER_DIMENSION_MIN * dimension
 
 
 def find_basis(space: Space, vectors: Vectors) -> Basis | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from pyroaring import BitMap
@@ -16,8 +17,9 @@ from shared.log.state import Pointer
 from shared.model import Space
 from shared.rpc import messages
 from shared.segment.format import BASIS, GRAPH, verify
-from shared.segment.graph import build_graph
+from shared.segment.graph import Graph, build_graph
 from shared.segment.projection import (
+    DIMENSION_MAX,
     DIMENSION_MIN,
     FOUND_MIN,
     ROWS_PER_DIMENSION_MIN,
@@ -91,6 +93,7 @@ def test_zero_and_huge_vectors_do_not_spoil_a_basis() -> None:
 def test_too_few_rows_say_nothing_about_directions() -> None:
     assert not enough_rows(ROWS_PER_DIMENSION_MIN * DIMENSION - 1, DIMENSION)
     assert not enough_rows(10**6, DIMENSION - 1)
+    assert not enough_rows(10**6, DIMENSION_MAX + 1)
     assert enough_rows(ROWS, DIMENSION)
 
 
@@ -159,6 +162,13 @@ def test_a_graph_that_was_made_of_too_few_rows_gets_a_basis_when_there_are_enoug
         built.append(build_graph(tmp_path / str(number) / GRAPH, vectors[:size], params(), base))
     assert [one.guide_dimension is not None for one in built] == [False, False, True, True]
     assert [one.inserted for one in built] == [enough - 1, 0, enough + 400, 100]
+
+
+def test_a_basis_of_another_width_than_the_manifest_says_is_corrupt(tmp_path: Path) -> None:
+    info = _segment(tmp_path / "s", _uneven(ROWS)).info
+    assert info.guide_dimension is not None
+    with pytest.raises(Corrupt, match="directions"):
+        Graph.open(tmp_path / "s" / GRAPH, msgspec.structs.replace(info, guide_dimension=info.guide_dimension - 1), 100)
 
 
 @pytest.mark.parametrize("damage", ["cut", "dimension", "magic"])
