@@ -1,20 +1,33 @@
-"""Answers: complete before they are sent, and sent in one write. Never compressed; JSON without a charset."""
+"""Answers: complete before they are sent, and sent in one write, but for long ones, which are sent on part by part.
+Never compressed; JSON without a charset.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from http import HTTPStatus
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from wsgiref.handlers import format_date_time
 
 import orjson
 from aiohttp import web
+
+from shared.errors import PolychromeError
+from shared.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from shared.rpc.client import Parts
 
 JSON_TYPE: Final = "application/json"
 EMPTY: Final = b"{}"
 
 JOINED_BYTES_MAX: Final = 32 * 1024
 """A longer body is handed to the transport beside its head instead of being copied behind it."""
+
+_LAST_CHUNK: Final = b"0\r\n\r\n"
+
+log = get_logger(__name__)
 
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
@@ -43,11 +56,7 @@ class Answer(web.StreamResponse):
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Sends it; waits while the client is slow to take it. Raises ConnectionError for a client that has gone."""
-        request, self._request = self._request, None
-        assert request is not None
-        transport = request.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client has gone")
+        request, transport = self._ready()
         head, body = self._head(request.version), self.body
         if request.method == "HEAD":
             transport.write(head)
@@ -58,6 +67,19 @@ class Answer(web.StreamResponse):
         if request.protocol.writing_paused:
             await request.writer.drain()
 
+    def _ready(self) -> tuple[web.BaseRequest, asyncio.Transport]:
+        """What is answered, and to whom. Raises ConnectionError."""
+        request, self._request = self._request, None
+        assert request is not None
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has gone")
+        return request, transport
+
+    def _length(self) -> str:
+        """The header that says where the body ends."""
+        return f"Content-Length: {len(self.body)}\r\n"
+
     def _head(self, version: tuple[int, int]) -> bytes:
         status = self._status
         if version[1] == 0:
@@ -66,8 +88,52 @@ class Answer(web.StreamResponse):
             connection = "" if self._keep_alive else "Connection: close\r\n"
         return (
             f"HTTP/{version[0]}.{version[1]} {status} {_REASONS[status]}\r\n"
-            f"{self._lines}{connection}Content-Length: {len(self.body)}\r\nDate: {_date()}\r\n\r\n"
+            f"{self._lines}{connection}{self._length()}Date: {_date()}\r\n\r\n"
         ).encode()
+
+
+class PartedAnswer(Answer):
+    """An answer that is sent on part by part as they come: to HTTP/1.1 in chunks, to HTTP/1.0 until the connection is
+    closed. When a part does not come, the connection is cut, and the client sees that its answer is not whole.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        self._parts = parts
+        self._chunked = True
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        self._chunked = request.version[1] > 0
+        if not self._chunked:
+            self.force_close()
+        await super().prepare(request)
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Raises ConnectionError."""
+        try:
+            request, transport = self._ready()
+            transport.write(self._head(request.version))
+            async for part in self._parts:
+                transport.writelines(_chunk(part) if self._chunked else (part,))
+                if request.protocol.writing_paused:
+                    await request.writer.drain()
+                if transport.is_closing():
+                    raise ConnectionResetError("the client has gone")
+            if self._chunked:
+                transport.write(_LAST_CHUNK)
+        except PolychromeError as error:
+            log.warning("cut", code=error.code, message=error.message)
+            transport.abort()
+            raise ConnectionResetError("a part of the answer is missing") from error
+        finally:
+            self._parts.close()
+
+    def _length(self) -> str:
+        return "Transfer-Encoding: chunked\r\n" if self._chunked else ""
+
+
+def _chunk(part: memoryview) -> tuple[bytes, memoryview, bytes]:
+    return f"{len(part):x}\r\n".encode(), part, b"\r\n"
 
 
 class _Today:

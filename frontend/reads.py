@@ -40,11 +40,15 @@ from shared.rpc.messages import (
 if TYPE_CHECKING:
     from frontend.workers import Workers
     from shared.catalog import Collection
+    from shared.rpc.client import Parts
 
 Answer = TypeVar("Answer")
 
 Body = bytes | memoryview
 """An answer as it goes to the client."""
+
+SHORT_ROWS: Final = 256
+"""So many records with embeddings are not worth parts."""
 
 STALE_READS_MAX: Final = 5
 """How often a page is begun anew."""
@@ -77,7 +81,27 @@ async def get_body(
     """The body of the answer: the matching records of the page, in insertion order, as of a position or now. Raises
     StaleRead when some shard cannot be read as of that position.
     """
-    request = GetRequest(
+    if collection.shards == 1 and not wanted.explain:
+        return await workers.get_body(_of_the_only_shard(collection, selection, page, wanted, as_of))
+    request = _of_shards(collection, selection, wanted, as_of)
+    told: list[Explanation] = []
+    columns = await _get(workers, collection, request, page, wanted, told)
+    return await off_loop(_encoded_size(columns), encode_get, columns, wanted, told)
+
+
+async def get_parts(
+    workers: Workers, collection: Collection, selection: Selection, page: Page, wanted: Wanted
+) -> Body | Parts:
+    """`get_body` as of now, for who sends it on: when it is long, in parts."""
+    is_short = not wanted.embeddings or (page.limit is not None and page.limit <= SHORT_ROWS)
+    if is_short or collection.shards > 1 or wanted.explain:
+        return await get_body(workers, collection, selection, page, wanted)
+    request = _of_the_only_shard(collection, selection, page, wanted, as_of=None)
+    return await workers.get_parts(msgspec.structs.replace(request, in_parts=True))
+
+
+def _of_shards(collection: Collection, selection: Selection, wanted: Wanted, as_of: int | None) -> GetRequest:
+    return GetRequest(
         _first_shard(collection, as_of),
         selection,
         documents=wanted.documents,
@@ -86,13 +110,13 @@ async def get_body(
         embeddings=wanted.embeddings,
         explain=wanted.explain,
     )
-    if collection.shards == 1 and not wanted.explain:
-        return await workers.get_body(
-            msgspec.structs.replace(request, offset=page.offset, limit=page.limit, include=wanted.given)
-        )
-    told: list[Explanation] = []
-    columns = await _get(workers, collection, request, page, wanted, told)
-    return await off_loop(_encoded_size(columns), encode_get, columns, wanted, told)
+
+
+def _of_the_only_shard(
+    collection: Collection, selection: Selection, page: Page, wanted: Wanted, as_of: int | None
+) -> GetRequest:
+    request = _of_shards(collection, selection, wanted, as_of)
+    return msgspec.structs.replace(request, offset=page.offset, limit=page.limit, include=wanted.given)
 
 
 async def _get(

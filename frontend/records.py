@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 
 from frontend import reads
-from frontend.answers import Answer, answer, answer_bytes, nothing_to_say
+from frontend.answers import Answer, PartedAnswer, answer, answer_bytes, nothing_to_say
 from frontend.body import read_json, require_object, shaped, wrong_shape
 from frontend.configuration import effective_ef_search
 from frontend.embeddings import Embeddings, RawEmbeddings, read_embeddings
@@ -41,6 +41,7 @@ from shared.errors import Gone, StaleGeneration
 from shared.include import GET_DEFAULT, QUERY_DEFAULT, Wanted
 from shared.limits import U32_MAX
 from shared.model import Include, Op, ReadLevel
+from shared.rpc.client import Parts
 from shared.rpc.messages import Selection
 
 U32 = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]
@@ -157,11 +158,10 @@ async def get(request: Request) -> Answer:
     selection = await body.selection(request.body_bytes)
     check_filterable(collection, selection.where)
     page = reads.Page(body.offset or 0, body.limit)
-    return answer_bytes(
-        await read_collection(
-            shell, collection, lambda collection: reads.get_body(shell.workers, collection, selection, page, wanted)
-        )
+    found = await read_collection(
+        shell, collection, lambda collection: reads.get_parts(shell.workers, collection, selection, page, wanted)
     )
+    return PartedAnswer(found) if isinstance(found, Parts) else answer_bytes(found)
 
 
 async def query(request: Request) -> Answer:

@@ -14,7 +14,7 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import msgspec
 from prometheus_client import Counter
@@ -49,9 +49,17 @@ from shared.telemetry import get_logger
 if TYPE_CHECKING:
     from shared.clock import Clock
     from shared.membership import Member, Membership
-    from shared.rpc.client import RpcClient
+    from shared.rpc.client import Parts, RpcClient
 
 Response = TypeVar("Response")
+Begun = TypeVar("Begun")
+
+
+class Begin(Protocol[Begun]):
+    """Of `RpcClient`: begins a call; what comes of it is the whole answer, or its parts."""
+
+    def __call__(self, address: str, method: str, payload: bytes, *, timeout_s: float) -> asyncio.Future[Begun]: ...
+
 
 ANOTHER_MAY_ANSWER: Final = (Unavailable, WrongWorker, DeadlineExceeded)
 """Failures of one worker that say nothing about what another would answer."""
@@ -128,14 +136,19 @@ class Workers:
 
     async def get_body(self, request: GetRequest) -> memoryview:
         """The answer to a request with `include`, where it arrived: it may have hundreds of MiB."""
-        return await self._call("get", request.shard, msgspec.msgpack.encode(request))
+        return await self._call("get", request.shard, msgspec.msgpack.encode(request), self._rpc.begin)
+
+    async def get_parts(self, request: GetRequest) -> Parts:
+        """The same as `get_body`, from its first part on."""
+        return await self._call("get", request.shard, msgspec.msgpack.encode(request), self._rpc.begin_parts)
 
     async def query_body(self, request: QueryRequest) -> memoryview:
         """The answer to a request with `include`."""
-        return await self._call("query", request.shard, msgspec.msgpack.encode(request))
+        return await self._call("query", request.shard, msgspec.msgpack.encode(request), self._rpc.begin)
 
     async def search_body(self, request: SearchRequest) -> bytes:
-        return bytes(await self._call("search", request.shard, msgspec.msgpack.encode(request)))
+        body: memoryview = await self._call("search", request.shard, msgspec.msgpack.encode(request), self._rpc.begin)
+        return bytes(body)
 
     async def nearest(self, request: NearestRequest) -> NearestResponse:
         return await self._ask("search.nearest", request.shard, request, NearestResponse)
@@ -151,10 +164,10 @@ class Workers:
 
     async def _ask(self, method: str, shard: Shard, request: msgspec.Struct, answer: type[Response]) -> Response:
         payload = msgspec.msgpack.encode(request)
-        data = await self._call(method, shard, payload)
+        data = await self._call(method, shard, payload, self._rpc.begin)
         return await off_loop(len(data), msgspec.msgpack.decode, data, type=answer)
 
-    async def _call(self, method: str, shard: Shard, payload: bytes) -> memoryview:
+    async def _call(self, method: str, shard: Shard, payload: bytes, begin: Begin[Begun]) -> Begun:
         """The answer of whichever worker gives one; Unavailable or DeadlineExceeded when none does in time."""
         key = f"{shard.collection}/{shard.shard}"
         self._prefetch.used(key)
@@ -162,7 +175,7 @@ class Workers:
         failure: PolychromeError = Unavailable("No query worker is available")
         while True:
             try:
-                return await self._try_in_rank(self._ranked(key), method, payload)
+                return await self._try_in_rank(self._ranked(key), method, payload, begin)
             except ANOTHER_MAY_ANSWER as error:
                 failure = error
             except _NobodyThereError:
@@ -172,18 +185,18 @@ class Workers:
             await self._read_members(max_age_s=self._patience.retry_s)
             await self._clock.sleep(self._patience.retry_s)
 
-    async def _try_in_rank(self, workers: Sequence[Member], method: str, payload: bytes) -> memoryview:
+    async def _try_in_rank(self, workers: Sequence[Member], method: str, payload: bytes, begin: Begin[Begun]) -> Begun:
         """Ask one after the other, and a second beside a slow first. Raises the last failure when all failed."""
         if len(workers) == 1:
-            return await self._ask_the_only(workers[0], method, payload)
+            return await self._ask_the_only(workers[0], method, payload, begin)
         waiting = list(workers)
-        running: dict[asyncio.Future[memoryview], Member] = {}
+        running: dict[asyncio.Future[Begun], Member] = {}
         failure: PolychromeError | _NobodyThereError = _NobodyThereError()
         try:
             while waiting or running:
                 if waiting and len(running) < 2:
                     worker = waiting.pop(0)
-                    call = self._rpc.begin(worker.address, method, payload, timeout_s=self._patience.call_s)
+                    call = begin(worker.address, method, payload, timeout_s=self._patience.call_s)
                     running[call] = worker
                 hedge = self._patience.hedge_after_s if waiting and len(running) < 2 else None
                 done, _ = await asyncio.wait(running, timeout=hedge, return_when=asyncio.FIRST_COMPLETED)
@@ -201,10 +214,10 @@ class Workers:
                 call.cancel()
         raise failure
 
-    async def _ask_the_only(self, worker: Member, method: str, payload: bytes) -> memoryview:
+    async def _ask_the_only(self, worker: Member, method: str, payload: bytes, begin: Begin[Begun]) -> Begun:
         """Without a second there is nothing to race."""
         try:
-            return await self._rpc.begin(worker.address, method, payload, timeout_s=self._patience.call_s)
+            return await begin(worker.address, method, payload, timeout_s=self._patience.call_s)
         except ANOTHER_MAY_ANSWER as error:
             self._distrust(worker, error)
             raise

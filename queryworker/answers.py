@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
@@ -12,7 +12,7 @@ import numpy as np
 from queryworker import execute
 from queryworker.view import Snapshot
 from shared.include import Wanted
-from shared.record_answers import encode_get, encode_query, refuse_unknown_ids
+from shared.record_answers import encode_get, encode_query, get_parts, refuse_unknown_ids
 from shared.rpc.messages import Columns, CountRequest, GetRequest, GetResponse, QueryRequest, QueryResponse
 
 PROCESSORS: Final = os.cpu_count() or 1
@@ -38,11 +38,12 @@ def count(reading: Reading, request: CountRequest) -> bytes:
     return msgspec.msgpack.encode(execute.count(reading.snapshot, request))
 
 
-def get(reading: Reading, request: GetRequest) -> bytes:
+def get(reading: Reading, request: GetRequest) -> bytes | Iterator[bytes]:
+    """As a whole, or in parts for who takes them."""
     found = execute.get(reading.snapshot, request, reading.bytes_max)
     if request.include is None:
         return msgspec.msgpack.encode(_explained(reading, found))
-    return encode_get(found.columns, Wanted(request.include))
+    return (get_parts if request.in_parts else encode_get)(found.columns, Wanted(request.include))
 
 
 def query_together(reading: Reading, requests: Sequence[QueryRequest]) -> list[bytes]:

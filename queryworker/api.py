@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -56,7 +56,8 @@ class _OfShard(Protocol):
 
 
 Request = TypeVar("Request", bound=_OfShard)
-Work = Callable[[Reading, Sequence[Any]], Sequence[bytes]]
+Work = Callable[[Reading, Sequence[Any]], Sequence[bytes | Iterator[bytes]]]
+"""Gives the answer to each request, as a whole or in parts."""
 
 
 class _Asked(NamedTuple):
@@ -142,7 +143,7 @@ class Api:
         light = [one for one in asked if method.is_light(one.request)]
         heavy = [one for one in asked if not method.is_light(one.request)] if light else asked
         likely = self._shards.likely(shard) if heavy and self._threads.idle else None
-        early = _Early()
+        early = _Early(self._hand_over)
         if likely is not None:
             self._begin(method, likely, 0.0, heavy, early.finish)
         try:
@@ -157,9 +158,9 @@ class Api:
         if snapshot is likely:
             early.release()
         elif heavy:
-            self._begin(method, snapshot, waited_s, heavy, _hand_over)
+            self._begin(method, snapshot, waited_s, heavy, self._hand_over)
         if too_long:
-            self._begin(method, snapshot, waited_s, too_long, _hand_over)
+            self._begin(method, snapshot, waited_s, too_long, self._hand_over)
 
     def _answer_light(self, method: _Method, reading: Reading, asked: Sequence[_Asked]) -> list[_Asked]:
         """Those left over whose answers are too long for the loop."""
@@ -170,7 +171,7 @@ class Api:
             if any(isinstance(outcome.error, TooLongError) for outcome in outcomes):
                 too_long.append(one)
             else:
-                _hand_over([one], outcomes, None)
+                self._hand_over([one], outcomes, None)
                 bytes_left = max(0, bytes_left - sum(len(outcome.answer) for outcome in outcomes))
         return too_long
 
@@ -182,13 +183,46 @@ class Api:
             job = [asked[number] for number in numbers]
             self._threads.begin(functools.partial(finish, job), _perform, method.work, reading, job)
 
+    def _hand_over(self, asked: Sequence[_Asked], outcomes: list[_Outcome] | None, error: BaseException | None) -> None:
+        if error is not None:
+            _fail(asked, error)
+        for outcome in outcomes or ():
+            if outcome.error is not None:
+                outcome.call.fail(outcome.error)
+            elif outcome.rest is None:
+                outcome.call.answer(outcome.answer)
+            else:
+                outcome.call.part(outcome.answer)
+                self._go_on(outcome.call, outcome.rest)
+
+    def _go_on(self, call: Call, rest: Iterator[bytes]) -> None:
+        """The next part, unless nobody waits for it any more."""
+        if not call.done:
+            self._threads.begin(functools.partial(self._hand_over_part, call, rest), next, rest, None)
+
+    def _hand_over_part(
+        self, call: Call, rest: Iterator[bytes], part: bytes | None, error: BaseException | None
+    ) -> None:
+        if error is not None:
+            call.fail(error)
+        elif part is None:
+            call.answer(b"")
+        else:
+            call.part(part)
+            self._go_on(call, rest)
+
 
 class _Outcome(NamedTuple):
-    """What becomes of a call."""
+    """What becomes of a call. `rest`: of an answer of which this is the first part."""
 
     call: Call
     answer: bytes
     error: Exception | None = None
+    rest: Iterator[bytes] | None = None
+
+    @staticmethod
+    def of(call: Call, answer: bytes | Iterator[bytes]) -> _Outcome:
+        return _Outcome(call, answer) if isinstance(answer, bytes) else _Outcome(call, next(answer), rest=answer)
 
 
 def _perform(work: Work, reading: Reading, asked: Sequence[_Asked]) -> list[_Outcome]:
@@ -202,17 +236,7 @@ def _perform(work: Work, reading: Reading, asked: Sequence[_Asked]) -> list[_Out
         if len(asked) == 1:
             return [_Outcome(asked[0].call, b"", error)]
         return [outcome for one in asked for outcome in _perform(work, reading, [one])]
-    return [_Outcome(one.call, answer) for one, answer in zip(asked, found, strict=True)]
-
-
-def _hand_over(asked: Sequence[_Asked], outcomes: list[_Outcome] | None, error: BaseException | None) -> None:
-    if error is not None:
-        _fail(asked, error)
-    for outcome in outcomes or ():
-        if outcome.error is None:
-            outcome.call.answer(outcome.answer)
-        else:
-            outcome.call.fail(outcome.error)
+    return [_Outcome.of(one.call, answer) for one, answer in zip(asked, found, strict=True)]
 
 
 _Finish = Callable[[Sequence[_Asked], list[_Outcome] | None, BaseException | None], None]
@@ -221,20 +245,21 @@ _Finish = Callable[[Sequence[_Asked], list[_Outcome] | None, BaseException | Non
 class _Early:
     """Holds back what became of jobs until it is known to be right."""
 
-    def __init__(self) -> None:
+    def __init__(self, hand_over: _Finish) -> None:
+        self._hand_over = hand_over
         self._held: list[tuple[Sequence[_Asked], list[_Outcome] | None, BaseException | None]] = []
         self._right = False
 
     def finish(self, asked: Sequence[_Asked], outcomes: list[_Outcome] | None, error: BaseException | None) -> None:
         if self._right:
-            _hand_over(asked, outcomes, error)
+            self._hand_over(asked, outcomes, error)
         else:
             self._held.append((asked, outcomes, error))
 
     def release(self) -> None:
         self._right = True
         for ended in self._held:
-            _hand_over(*ended)
+            self._hand_over(*ended)
 
 
 def _fail(asked: Sequence[_Asked], error: BaseException) -> None:
@@ -259,7 +284,7 @@ def _alone(of: type[Request], answer: Callable[[Reading, Any], bytes]) -> _Metho
     return _Method(_decoder(of), _never, _one_each, _each(answer))
 
 
-def _each(answer: Callable[[Reading, Any], bytes]) -> Work:
+def _each(answer: Callable[[Reading, Any], bytes | Iterator[bytes]]) -> Work:
     return lambda reading, requests: [answer(reading, request) for request in requests]
 
 

@@ -17,7 +17,8 @@ one. Nothing is retried here: the caller owns the deadline and knows whom else t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final, cast
 
 import msgspec
@@ -73,10 +74,15 @@ class RpcClient:
         It fails with the error that the method raised, by its code; with Unavailable when the connection cannot be made
         or breaks; with DeadlineExceeded. Cancelling it tells the server so.
         """
+        return self._begin(address, method, payload, timeout_s, None)
+
+    def _begin(
+        self, address: str, method: str, payload: bytes, timeout_s: float, parts: Parts | None
+    ) -> asyncio.Future[memoryview]:
         peer = self._peers.get(address)
         if peer is None:
             peer = self._peers[address] = _Peer(self, address)
-        call = _Call(peer, method, payload, timeout_s)
+        call = _Call(peer, method, payload, timeout_s, parts)
         if self._closed:
             call.fail(Unavailable("this process is stopping"))
         elif len(payload) + limits.RPC_HEADER_BYTES_MAX > self.frame_bytes_max:
@@ -85,6 +91,14 @@ class RpcClient:
             peer.send(call)
         self._ticker.wake(peer.loop)
         return call.answer
+
+    def begin_parts(self, address: str, method: str, payload: bytes, *, timeout_s: float) -> asyncio.Future[Parts]:
+        """The answer from its first part on, when that comes. It fails as `begin` does, and so does waiting for one of
+        the others.
+        """
+        parts = Parts()
+        parts.follow(self._begin(address, method, payload, timeout_s, parts))
+        return parts.first
 
     async def call(self, address: str, method: str, payload: bytes, *, timeout_s: float) -> memoryview:
         """`begin`, and wait for it."""
@@ -118,10 +132,13 @@ class RpcClient:
 class _Call:
     """One call, from the asking to its end."""
 
-    __slots__ = ("answer", "connection", "deadline_s", "flight", "method", "number", "payload", "peer", "request_id")
+    __slots__ = (
+        "answer", "connection", "deadline_s", "flight", "method", "number", "parts", "payload", "peer", "request_id"
+    )  # fmt: skip
 
-    def __init__(self, peer: _Peer, method: str, payload: bytes, timeout_s: float) -> None:
+    def __init__(self, peer: _Peer, method: str, payload: bytes, timeout_s: float, parts: Parts | None) -> None:
         self.peer = peer
+        self.parts = parts
         self.method = method
         self.payload = payload
         self.request_id = telemetry.request_id.get()
@@ -138,6 +155,56 @@ class _Call:
 
     def _ended(self, _answer: asyncio.Future[memoryview]) -> None:
         self.peer.ended(self)
+
+
+class Parts:
+    """An answer in parts: iterated over, it gives them as they come, once. Whoever stops earlier has to `close` it."""
+
+    def __init__(self) -> None:
+        self.first: asyncio.Future[Parts] = asyncio.get_running_loop().create_future()
+        self._come: deque[memoryview] = deque()
+        self._call: asyncio.Future[memoryview] | None = None
+        self._changed = asyncio.Event()
+        self.complete = False
+        """Whether no more will come than is there."""
+
+    def follow(self, call: asyncio.Future[memoryview]) -> None:
+        """Takes the last part from there, or the failure."""
+        self._call = call
+        call.add_done_callback(self._ended)
+        self.first.add_done_callback(lambda first: self.close() if first.cancelled() else None)
+
+    def add(self, part: memoryview) -> None:
+        if len(part):
+            self._come.append(part)
+        self._changed.set()
+        if not self.first.done():
+            self.first.set_result(self)
+
+    def close(self) -> None:
+        """Nobody wants what has not come yet."""
+        if self._call is not None:
+            self._call.cancel()
+
+    async def __aiter__(self) -> AsyncIterator[memoryview]:
+        """Raises what `begin` says."""
+        while self._come or not self.complete:
+            if self._come:
+                yield self._come.popleft()
+            else:
+                self._changed.clear()
+                await self._changed.wait()
+        assert self._call is not None
+        self._call.result()
+
+    def _ended(self, call: asyncio.Future[memoryview]) -> None:
+        error = None if call.cancelled() else call.exception()
+        if error is None and not call.cancelled():
+            self.add(call.result())
+        elif error is not None and not self.first.done():
+            self.first.set_exception(error)
+        self.complete = True
+        self._changed.set()
 
 
 class _Flight:
@@ -377,9 +444,16 @@ class _Connection(asyncio.Protocol):
         if frame.kind is not FrameKind.ANSWERS:
             raise BadFrame(f"unexpected {frame.kind.name}")
         for header, payload in frames.answers_of(frame):
-            call = self.waiting.pop(header.number, None)
+            call = self.waiting.get(header.number)
+            if not header.more:
+                self.waiting.pop(header.number, None)
             if call is None or call.answer.done():
                 continue  # nobody waits any more; the cancel crossed the answer
+            if header.more:
+                if call.parts is None:
+                    raise BadFrame("parts that were not asked for")
+                call.parts.add(payload)
+                continue
             if header.code:
                 call.answer.set_exception(_error(header))
             else:

@@ -10,17 +10,18 @@ Each side of a TCP connection sends frames, back to back. Integers are big-endia
  8   4  u32  bytes of the payloads
 12   .  header, msgpack
          calls    one [call, method, request id, milliseconds left, bytes of its payload] for each
-         answers  one [call, bytes of its payload, code of the error, its message] for each; the code is empty when
-                  the call went well
+         answers  one [call, bytes of its payload, code of the error, its message, whether more follow] for each; the
+                  code is empty when the call went well
          cancel   numbers of calls
          leaving  nothing
  .   .  payloads, end to end in the order of the header: the methods' own, opaque here
 ```
 
 A call's number is chosen by the caller, unique among its calls in flight on the connection. Calls travel together only
-to save work: each is answered for itself, answers come in any order and in any company. `cancel` says that nobody
-waits for the calls any more; what still comes for them is ignored. `leaving` says that the server takes no new calls
-on this connection and will close it after the last answer. Anything else on the wire is a mistake that cannot be
+to save work: each is answered for itself, answers come in any order and in any company. Who can take the payload of an
+answer in parts says so in the call; parts come in order, each but the last saying that more follow. `cancel` says that
+nobody waits for the calls any more; what still comes for them is ignored. `leaving` says that the server takes no new
+calls on this connection and will close it after the last answer. Anything else on the wire is a mistake that cannot be
 resynchronised: the connection is closed.
 """
 
@@ -71,12 +72,13 @@ class CallHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class AnswerHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """`code` is that of a class in `shared.errors`, or empty."""
+    """`code` is that of a class in `shared.errors`, or empty. `more`: this is a part, and others follow."""
 
     number: int
     payload_bytes: int
     code: str = ""
     message: str = ""
+    more: bool = False
 
 
 Header = TypeVar("Header", CallHeader, AnswerHeader)

@@ -109,7 +109,8 @@ class GetRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     limit are ignored: the second phase of a read over several shards.
 
     With `include`, the list that the client sent, the answer is not a GetResponse but the body of the client's answer
-    (`shared.record_answers`): for the frontend that asks the only shard of a collection.
+    (`shared.record_answers`): for the frontend that asks the only shard of a collection. With `in_parts` it may come
+    in parts.
     """
 
     shard: Shard
@@ -124,6 +125,7 @@ class GetRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     written: bool = False
     inserted: bytes | None = None
     include: list[Include] | None = None
+    in_parts: bool = False
     explain: bool = False
 
 

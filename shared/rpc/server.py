@@ -82,6 +82,11 @@ class Call:
                 self._end("ok")
                 self._connection.send(AnswerHeader(self._number, len(payload)), payload)
 
+    def part(self, payload: bytes) -> None:
+        """That is a part of the result. Others follow, and `answer` gives the last."""
+        if not self.done:
+            self._connection.send(AnswerHeader(self._number, len(payload), more=True), payload)
+
     def fail(self, error: BaseException) -> None:
         """That is why there is none."""
         if self.done:
@@ -249,29 +254,34 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def ended(self, number: int, method: str, code: str, call: Call) -> None:
-        """What is to be sent of it is sent at the end of this turn of the loop."""
         del self.calls[number]
         method = method if method in self.server.methods else "unknown"
         took_s = self._loop.time() - call.begun_s
         self._tally[method, code] += 1
         _histogram(method).observe(took_s)
         log.debug("call", method=method, code=code, ms=round(took_s * 1000, 3), request_id=call.request_id)
+        self._flush_soon()
+
+    def send(self, header: AnswerHeader, payload: bytes) -> None:
+        self._ready.append((header, payload))
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        """At the end of this turn of the loop."""
         if not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._flush)
 
-    def send(self, header: AnswerHeader, payload: bytes) -> None:
-        self._ready.append((header, payload))
-
     def _flush(self) -> None:
         self._flush_due = False
         ready, self._ready = self._ready, []
-        small = [answer for answer in ready if len(answer[1]) <= ALONE_BYTES]
-        for at in range(0, len(small), TOGETHER_MAX):
-            self._write(FrameKind.ANSWERS, *zip(*small[at : at + TOGETHER_MAX], strict=True))
-        for header, payload in ready:
-            if len(payload) > ALONE_BYTES:
-                self._write(FrameKind.ANSWERS, (header,), (payload,))
+        together: list[tuple[AnswerHeader, bytes]] = []
+        for place, answer in enumerate(ready, 1):  # in their order: parts of one answer may be among them
+            together.append(answer)
+            alone = len(answer[1]) > ALONE_BYTES or (place < len(ready) and len(ready[place][1]) > ALONE_BYTES)
+            if alone or len(together) == TOGETHER_MAX or place == len(ready):
+                self._write(FrameKind.ANSWERS, *zip(*together, strict=True))
+                together = []
         for (method, code), count in self._tally.items():
             _counter(method, code).inc(count)
         self._tally.clear()

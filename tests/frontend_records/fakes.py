@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ from shared.log.condition import Condition
 from shared.log.log import Appended
 from shared.placement import Layout
 from shared.record_answers import encode_get, encode_query, refuse_unknown_ids
+from shared.rpc.client import Parts
 from shared.rpc.messages import (
     Columns,
     CountRequest,
@@ -165,6 +167,7 @@ class FakeWorkers:
     dimension: int = 2
     failures: list[PolychromeError] = field(default_factory=list)
     asked: list[Any] = field(default_factory=list)
+    parting: Callable[[Parts, asyncio.Future[memoryview]], None] | None = None
 
     def _matching(self, request: Any) -> list[Row]:
         self.asked.append(request)
@@ -205,6 +208,20 @@ class FakeWorkers:
     async def get_body(self, request: GetRequest) -> bytes:
         found = await self.get(request)
         return encode_get(found.columns, Wanted(request.include or ()))
+
+    async def get_parts(self, request: GetRequest) -> Parts:
+        """The answer in three parts, or as the test has it in `parting`."""
+        body = memoryview(await self.get_body(request))
+        third = len(body) // 3
+        parts, last = Parts(), asyncio.get_running_loop().create_future()
+        parts.follow(last)
+        parts.add(body[:third])
+        if self.parting is not None:
+            self.parting(parts, last)
+        else:
+            parts.add(body[third : 2 * third])
+            last.set_result(body[2 * third :])
+        return parts
 
     async def query_body(self, request: QueryRequest) -> bytes:
         found = await self.query(request)

@@ -79,7 +79,12 @@ class DirectCall(Call):
         self.payload = memoryview(msgspec.msgpack.encode(request))
         self.request_id = request_id
         self.done = False
+        self.parts: list[bytes] = []
         self.outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def part(self, payload: bytes) -> None:
+        if not self.done:
+            self.parts.append(payload)
 
     def answer(self, payload: bytes) -> None:
         if not self.done and not self.outcome.cancelled():

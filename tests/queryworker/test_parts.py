@@ -1,0 +1,97 @@
+"""Long answers are made part by part."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import orjson
+import pytest
+
+from shared import record_answers
+from shared.model import Include, Op
+from shared.redis.keys import Keys
+from shared.rpc import messages
+from tests.memtable.model import Operation
+from tests.queryworker.world import DIMENSION, DirectCall, World, open_world
+from tests.redis_server import RedisServer
+
+ROWS = 100
+EVERYTHING = [Include.EMBEDDINGS, Include.DOCUMENTS, Include.METADATAS, Include.URIS]
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_answers, "PART_NUMBERS", 8 * DIMENSION)
+
+
+async def _filled(world: World) -> None:
+    vector = [0.5] * (DIMENSION - 1)
+    await world.write([Operation(Op.ADD, f"r{i}", (float(i), *vector), f"doc {i}", {"n": i}) for i in range(ROWS)])
+
+
+def _get(world: World, include: list[Include], *, in_parts: bool) -> messages.GetRequest:
+    return messages.GetRequest(
+        world.shard(), documents=True, metadatas=True, uris=True, embeddings=True, include=include, in_parts=in_parts
+    )
+
+
+async def test_parts_together_are_the_whole_answer(valkey_server: RedisServer, keys: Keys, tmp_path: Path) -> None:
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await _filled(world)
+        for _ in ("tail", "segment"):
+            whole = await world.worker.body("get", _get(world, EVERYTHING, in_parts=False))
+            call = DirectCall(_get(world, EVERYTHING, in_parts=True))
+            world.worker.methods["get"]([call])
+            last = await call.outcome
+            assert len(call.parts) > ROWS // 8
+            assert b"".join([*call.parts, last]) == whole
+            assert [row[0] for row in orjson.loads(whole)["embeddings"]] == [float(i) for i in range(ROWS)]
+            await world.compact()
+            await world.settled()
+
+
+async def test_short_answers_come_whole(valkey_server: RedisServer, keys: Keys, tmp_path: Path) -> None:
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await _filled(world)
+        call = DirectCall(_get(world, [Include.DOCUMENTS], in_parts=True))
+        world.worker.methods["get"]([call])
+        last = await call.outcome
+        assert len(orjson.loads(b"".join([*call.parts, last]))["documents"]) == ROWS
+        assert len(call.parts) == 1
+
+
+async def test_nothing_more_is_made_for_who_has_gone(valkey_server: RedisServer, keys: Keys, tmp_path: Path) -> None:
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await _filled(world)
+        call = DirectCall(_get(world, EVERYTHING, in_parts=True))
+        world.worker.methods["get"]([call])
+        async with asyncio.timeout(10):
+            while not call.parts:  # noqa: ASYNC110 (threads are waited for)
+                await asyncio.sleep(0)
+        call.abandon()
+        seen = len(call.parts)
+        while not world.worker.threads.idle:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        assert len(call.parts) == seen < ROWS // 8
+
+
+async def test_a_part_that_fails_ends_the_call(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await _filled(world)
+        encode, made = record_answers._encode, []
+
+        def third_fails(answer: object) -> bytes:
+            made.append(answer)
+            if len(made) == 3:
+                raise MemoryError("no room")
+            return encode(answer)
+
+        monkeypatch.setattr(record_answers, "_encode", third_fails)
+        call = DirectCall(_get(world, EVERYTHING, in_parts=True))
+        world.worker.methods["get"]([call])
+        with pytest.raises(MemoryError):
+            await call.outcome
+        assert len(call.parts) == 2
