@@ -80,7 +80,7 @@ def build_graph(
     their first m rows is loaded and the others are added, unless its basis does not serve them. `check` is called every
     few seconds; what it raises ends the work.
     """
-    growing = (_loaded(base, vectors, params.space) if base is not None else None) or _empty(vectors, params)
+    growing = _empty(vectors, params) if base is None else _continued(base, vectors, params)
     begin = growing.index.get_current_count()
     for at in range(begin, len(vectors), _CHUNK_ROWS):
         if check is not None:
@@ -106,23 +106,28 @@ def _empty(vectors: Vectors, params: GraphParams, rows_max: int = 0, *, may_proj
     return _Growing(index, basis)
 
 
-def _loaded(base: Path, vectors: Vectors, space: Space) -> _Growing | None:
-    """The graph of the first vectors, with room for the others. None when it is better not extended: when its basis
-    does not serve the others, or it was made of too few rows to have one and now there are enough.
+def _continued(base: Path, vectors: Vectors, params: GraphParams) -> _Growing:
+    """The graph of the first vectors, with room for the others; or an empty one, when its basis does not serve the
+    others, or it was made of too few rows to have one and now there are enough.
+
+    A basis that fails is followed by another one only when the rows have doubled since, else by none, ever: so whatever
+    comes, a row is added again once or twice, and not with every batch that lies elsewhere than the one before.
     """
     rows, dimension = vectors.shape
     file = base.with_name(BASIS)
     basis = open_basis(file, dimension) if file.exists() else None
-    index = _index(space, dimension if basis is None else basis.shape[1])
+    index = _index(params.space, dimension if basis is None else basis.shape[1])
     index.load_index(str(base), max_elements=rows)
     begin = index.get_current_count()
     if begin > rows:
         raise ValueError(f"the base graph has {begin} rows, the segment {rows}")
     if basis is None:
-        goes_on = enough_rows(begin, dimension) or not enough_rows(rows, dimension)
-    else:
-        goes_on = begin == rows or still_good(space, vectors, begin, basis)
-    return _Growing(index, basis) if goes_on else None
+        if enough_rows(begin, dimension) or not enough_rows(rows, dimension):
+            return _Growing(index, None)
+        return _empty(vectors, params)
+    if begin == rows or still_good(params.space, vectors, begin, basis):
+        return _Growing(index, basis)
+    return _empty(vectors, params, may_project=rows >= 2 * begin)
 
 
 class Graph:

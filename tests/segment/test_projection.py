@@ -150,6 +150,29 @@ def test_rows_that_lie_elsewhere_get_another_basis(tmp_path: Path) -> None:
     assert _recall(segment, _uneven(100, seed=5), 10) >= 0.97
 
 
+def test_batches_that_lie_elsewhere_again_and_again_do_not_build_the_graph_anew_each_time(tmp_path: Path) -> None:
+    batches = [_uneven(ROWS), *(_uneven(500, seed=turn, turn=turn) for turn in range(1, 5))]
+    inserted, base = [], None
+    for number in range(1, len(batches) + 1):
+        (tmp_path / str(number)).mkdir()
+        path = tmp_path / str(number) / GRAPH
+        inserted.append(build_graph(path, np.concatenate(batches[:number]), params(), base).inserted)
+        base = path
+    assert sum(inserted) <= 3 * sum(map(len, batches))
+    assert inserted[-2:] == [500, 500]
+
+
+def test_a_basis_that_fails_when_the_rows_have_doubled_is_replaced(tmp_path: Path) -> None:
+    vectors = np.concatenate([_uneven(ROWS), _uneven(2 * ROWS, seed=1, turn=1) * np.float32(0.3)])
+    bases = []
+    for number, size in enumerate([ROWS, len(vectors)]):
+        (tmp_path / str(number)).mkdir()
+        build_graph(tmp_path / str(number) / GRAPH, vectors[:size], params(), bases[-1] if bases else None)
+        bases.append(tmp_path / str(number) / GRAPH)
+    assert (tmp_path / "0" / BASIS).exists()
+    assert (tmp_path / "1" / BASIS).read_bytes() != (tmp_path / "0" / BASIS).read_bytes()
+
+
 def test_a_graph_that_was_made_of_too_few_rows_gets_a_basis_when_there_are_enough(tmp_path: Path) -> None:
     dimension = 2 * DIMENSION
     enough = ROWS_PER_DIMENSION_MIN * dimension
