@@ -145,7 +145,7 @@ def _beam(target: Target, seen: Seen | None) -> int | None:
     part = target.matches.part
     chosen = plan(
         rows=part.rows, matching=target.matches.matching, wanted=_reach(target), ef_search=target.ef_search,
-        guide_share=None if part.graph is None else part.graph.guide_share, seen=seen,
+        guide_share=None if part.graph is None else part.graph.guide_share, coded=part.codes is not None, seen=seen,
     )  # fmt: skip
     return chosen.beam if isinstance(chosen, GraphSearch) else None
 

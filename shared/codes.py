@@ -33,6 +33,7 @@ DIMENSION_MAX: Final = 2**31 // 127**2
 TERMS: Final = 4
 _SCALE, _ERROR, _LENGTH, _SQUARE = range(TERMS)
 _MOST: Final = 127
+_INFINITE: Final = np.float32(np.inf)
 _CHUNK_ROWS: Final = 4096
 _BLOCK_ROWS: Final = 2048
 """Rows that are gathered at once: they stay in the processor's cache until they are multiplied."""
@@ -72,9 +73,9 @@ def _encode(space: Space, vectors: Floats, numbers: Numbers, terms: Terms) -> No
         norms = np.sqrt(_squares(vectors))
         vectors /= np.where(norms > 0, norms, 1.0)[:, None]
     scales = (np.abs(vectors).max(axis=1) / _MOST).astype(np.float32)
+    np.nextafter(scales, _INFINITE, out=scales)  # never 0, and nothing that is divided by it exceeds _MOST
     wide = scales[:, None].astype(np.float64)
-    shadows = np.rint(vectors / np.where(wide > 0, wide, np.inf))
-    np.clip(shadows, -_MOST, _MOST, out=shadows)
+    shadows = np.rint(vectors / wide)
     numbers[:] = shadows
     shadows *= wide
     squares = _squares(vectors)
