@@ -47,17 +47,12 @@ def get(reading: Reading, request: GetRequest) -> bytes | Iterator[bytes]:
 
 
 def query_together(reading: Reading, requests: Sequence[QueryRequest]) -> list[bytes]:
-    """The answers to queries that differ in their vectors alone. Raises InvalidArgument for a wrong dimension, and as
-    `refuse_unknown_ids` says.
+    """The answers to queries that differ in their vectors and selections alone. Raises InvalidArgument for a wrong
+    dimension, and as `refuse_unknown_ids` says.
     """
     if len(requests) == 1:
         return [_alone(reading, requests[0])]
-    as_one = msgspec.structs.replace(
-        requests[0],
-        embeddings=b"".join(request.embeddings for request in requests),
-        n_queries=sum(request.n_queries for request in requests),
-    )
-    found = execute.query(reading.snapshot, as_one)
+    found = execute.query_together(reading.snapshot, requests)
     answers: list[bytes] = []
     query = row = 0
     for request in requests:

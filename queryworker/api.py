@@ -1,8 +1,9 @@
 """The methods that frontends call (`shared.rpc.messages`).
 
 Calls that came together are sorted by shard; each shard is made current once for all of them. Then plain queries that
-differ in nothing but their vectors are one job for a thread, and every other call is a job of its own, so that a slow
-filter holds nobody up. What takes less than handing it to a thread is answered at once.
+differ in nothing but their vectors are one job for a thread, a few queries with light filters are one, and every other
+call is a job of its own, so that a slow filter holds nobody up. What takes less than handing it to a thread is answered
+at once.
 
 While threads have nothing else to do, jobs begin on what the shard was a moment ago, and the log is asked meanwhile.
 When nothing has changed, that is what the shard is, and the answers are right: none leaves before. Else they are

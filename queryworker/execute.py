@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -150,32 +152,30 @@ def _rows_inserted_at(part: ViewPart, positions: npt.NDArray[np.int64]) -> Rows:
 
 def query(snapshot: Snapshot, request: QueryRequest, threads: int = 1) -> QueryResponse:
     """`threads` search graphs at once. Raises InvalidArgument for vectors of another dimension."""
-    queries = np.frombuffer(request.embeddings, "<f4").reshape(request.n_queries, request.dimension)
     trace = Trace()
     matches = select(snapshot, request.selection)
     trace.ended("filter")
-    if request.dimension != snapshot.dimension and any(part.matching for part in matches):
-        raise InvalidArgument(
-            f"Collection expecting embedding with dimension of {snapshot.dimension}, got {request.dimension}"
-        )
-    hits: list[_Hits] = []
-    for number, part in enumerate(matches):
-        if part.matching and request.k:
-            target = Target(snapshot.space, part, request.k, request.ef_search, threads)
-            hits.append(_of_part(snapshot, number, nearest(target, queries, trace.part(number))))
+    hits = _hits(snapshot, matches, [request], 0, trace, threads)
     trace.ended("search")
-    counts, found, distances = _merge(hits, len(queries), request.k)
-    wanted = Filled(True, request.documents, request.metadatas, request.uris, request.include_embeddings)
-    inserted, columns = assemble(snapshot, found.parts, found.rows, wanted)
+    response = _response(snapshot, request, hits, request.n_queries)
     trace.ended("assemble")
-    return QueryResponse(
-        counts=counts,
-        distances=distances.astype("<f4", copy=False).tobytes(),
-        inserted=inserted.astype("<i8", copy=False).tobytes(),
-        columns=columns,
-        position=snapshot.position,
-        explanation=trace.explanation(snapshot, request.shard.shard, matches) if request.explain else None,
-    )
+    if not request.explain:
+        return response
+    told = trace.explanation(snapshot, request.shard.shard, matches)
+    return msgspec.structs.replace(response, explanation=told)
+
+
+def query_together(snapshot: Snapshot, requests: Sequence[QueryRequest]) -> QueryResponse:
+    """The answers to queries that differ in their vectors and selections alone, end to end. Those that follow each
+    other with the same selection are searched for together. Raises InvalidArgument as `query` does.
+    """
+    hits: list[_Hits] = []
+    queries = 0
+    for selection, group in itertools.groupby(requests, key=lambda request: request.selection):
+        alike = list(group)
+        hits += _hits(snapshot, select(snapshot, selection), alike, queries, Trace())
+        queries += sum(request.n_queries for request in alike)
+    return _response(snapshot, requests[0], hits, queries)
 
 
 class _Hits(NamedTuple):
@@ -188,10 +188,47 @@ class _Hits(NamedTuple):
     inserted: Rows
 
 
-def _of_part(snapshot: Snapshot, number: int, nearest_of_each: Sequence[Nearest]) -> _Hits:
+def _hits(
+    snapshot: Snapshot,
+    matches: Sequence[Matches],
+    requests: Sequence[QueryRequest],
+    first: int,
+    trace: Trace,
+    threads: int = 1,
+) -> list[_Hits]:
+    """For the vectors of requests that select the same, which are numbered from `first`."""
+    asked = requests[0]
+    if asked.dimension != snapshot.dimension and any(part.matching for part in matches):
+        raise InvalidArgument(
+            f"Collection expecting embedding with dimension of {snapshot.dimension}, got {asked.dimension}"
+        )
+    embeddings = b"".join(request.embeddings for request in requests)
+    queries = np.frombuffer(embeddings, "<f4").reshape(sum(request.n_queries for request in requests), asked.dimension)
+    hits: list[_Hits] = []
+    for number, part in enumerate(matches):
+        if part.matching and asked.k:
+            target = Target(snapshot.space, part, asked.k, asked.ef_search, threads)
+            hits.append(_of_part(snapshot, number, first, nearest(target, queries, trace.part(number))))
+    return hits
+
+
+def _response(snapshot: Snapshot, asked: QueryRequest, hits: Sequence[_Hits], queries: int) -> QueryResponse:
+    counts, found, distances = _merge(hits, queries, asked.k)
+    wanted = Filled(True, asked.documents, asked.metadatas, asked.uris, asked.include_embeddings)
+    inserted, columns = assemble(snapshot, found.parts, found.rows, wanted)
+    return QueryResponse(
+        counts=counts,
+        distances=distances.astype("<f4", copy=False).tobytes(),
+        inserted=inserted.astype("<i8", copy=False).tobytes(),
+        columns=columns,
+        position=snapshot.position,
+    )
+
+
+def _of_part(snapshot: Snapshot, number: int, first: int, nearest_of_each: Sequence[Nearest]) -> _Hits:
     rows = np.concatenate([hits.rows for hits in nearest_of_each])
     return _Hits(
-        np.repeat(np.arange(len(nearest_of_each)), [len(hits.rows) for hits in nearest_of_each]),
+        np.repeat(np.arange(first, first + len(nearest_of_each)), [len(hits.rows) for hits in nearest_of_each]),
         np.full(len(rows), number, np.intp),
         rows,
         np.concatenate([hits.distances for hits in nearest_of_each]),

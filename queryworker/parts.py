@@ -14,6 +14,7 @@ from queryworker.runs import Run, TailIndex
 from queryworker.tail_graphs import Stretch
 from queryworker.text import Mask
 from queryworker.verdicts import Verdicts
+from shared.codes import Codes
 from shared.memtable import Tail
 from shared.segment.metadata_index import MetadataIndex
 from shared.segment.reader import Segment
@@ -83,6 +84,9 @@ class ViewPart(Protocol):
     """Which are; None: all."""
 
     vectors: Vectors
+    codes: Codes | None
+    """Of the vectors, where there are any."""
+
     inserted: Rows
     """Position of insertion, by row."""
 
@@ -127,6 +131,7 @@ class SegmentPart:
         self.alive = alive
         self.living = segment.rows if alive is None else int(np.count_nonzero(alive))
         self.vectors = segment.vectors
+        self.codes = segment.codes
         self.inserted = segment.inserted
         self.written = segment.written
         self.ordered = ordered
@@ -182,6 +187,7 @@ class TailPart:
         self.living = int(np.count_nonzero(alive))
         self.alive = None if self.living == self.rows else alive
         self.vectors = tail.vectors[start:stop]
+        self.codes: Codes | None = None
         self.inserted = tail.inserted[start:stop]
         self.written = tail.written[start:stop]
         self.ordered = False

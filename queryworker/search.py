@@ -145,7 +145,7 @@ def _beam(target: Target, seen: Seen | None) -> int | None:
     part = target.matches.part
     chosen = plan(
         rows=part.rows, matching=target.matches.matching, wanted=_reach(target), ef_search=target.ef_search,
-        guide_share=None if part.graph is None else part.graph.guide_share, seen=seen,
+        guide_share=None if part.graph is None else part.graph.guide_share, coded=part.codes is not None, seen=seen,
     )  # fmt: skip
     return chosen.beam if isinstance(chosen, GraphSearch) else None
 
@@ -189,11 +189,11 @@ def _scan_all(target: Target, queries: Vectors, trace: PartTrace) -> list[Neares
     trace.scans += len(queries)
     trace.examined += matching * len(queries)
     rows = None if matching == part.rows else target.matches.rows()
-    # Norms of all rows are worth making only when many of them are compared.
-    norms = part.norms(make=64 * matching > part.rows)
+    # Norms of all rows are worth making only when many of them are compared, and nothing better is there.
+    norms = None if part.codes is not None else part.norms(make=64 * matching > part.rows)
 
     def scan(vectors: Vectors, k: int) -> list[Nearest]:
-        return nearest_many(target.space, vectors, part.vectors, k, rows=rows, norms=norms)
+        return nearest_many(target.space, vectors, part.vectors, k, rows=rows, norms=norms, codes=part.codes)
 
     if part.ordered:  # of equal distances the lower row comes first, and that is the older one
         return scan(queries, wanted)

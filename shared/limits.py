@@ -14,7 +14,7 @@ ENTRY_BYTES_TARGET: Final = 4 * 1024 * 1024
 """A batch whose payload is larger is cut into several log entries of about this size."""
 
 GRAPH_ROWS_MIN: Final = 2048
-"""A segment with fewer rows has neither graph nor text index: scanning it exactly is as fast and finds everything."""
+"""A segment with fewer rows has no graph, codes or text index: scanning it exactly is as fast and finds everything."""
 
 GRAPH_NEIGHBORS_MIN: Final = 2
 GRAPH_NEIGHBORS_MAX: Final = 256

@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import enum
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -37,6 +39,7 @@ Packed: TypeAlias = Any
 """A numpy array of numbers or an Arrow array of large_string."""
 Side = Literal["left", "right"]
 
+_FENCE_VALUES: Final = 8
 _INT64_MIN: Final = -(2**63)
 _INT64_MAX: Final = 2**63 - 1
 
@@ -153,7 +156,7 @@ class NumberColumn:
                 raise ValueError("a complement is taken of the whole, not of one column")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TextColumn:
     """Strings."""
 
@@ -172,13 +175,23 @@ class TextColumn:
     def _value(self, index: int) -> bytes:
         return self.text[self.ends[index] : self.ends[index + 1]].tobytes()
 
+    @cached_property
+    def _fences(self) -> list[bytes]:
+        """Every so many values one, the first among them: what is searched before the file is read."""
+        return [self._value(index) for index in range(0, len(self.ends) - 1, _FENCE_VALUES)]
+
     def equal(self, value: str) -> Rows:
         wanted = value.encode()
-        count = len(self.ends) - 1
-        place = bisect_left(range(count), wanted, key=self._value)
-        if place == count or self._value(place) != wanted:
+        begin = _FENCE_VALUES * (bisect_right(self._fences, wanted) - 1)
+        if begin < 0:
             return self.rows[:0]
-        return self.rows[self.starts[place] : self.starts[place + 1]]
+        ends = self.ends[begin : begin + _FENCE_VALUES + 1].tolist()
+        text = self.text[ends[0] : ends[-1]].tobytes()
+        values = [text[first - ends[0] : last - ends[0]] for first, last in pairwise(ends)]
+        place = bisect_left(values, wanted)
+        if place == len(values) or values[place] != wanted:
+            return self.rows[:0]
+        return self.rows[self.starts[begin + place] : self.starts[begin + place + 1]]
 
 
 Column = NumberColumn | TextColumn

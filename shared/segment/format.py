@@ -1,8 +1,8 @@
 """The files of a segment, byte by byte, and the proof that they are whole.
 
 A segment is a directory of immutable files. All integers are little-endian; rows are numbered from 0 in insertion
-order, the same in all files. Only segments of `limits.GRAPH_ROWS_MIN` rows or more have a graph and a text index:
-smaller ones are scanned.
+order, the same in all files. Only segments of `limits.GRAPH_ROWS_MIN` rows or more have a graph, codes and a text
+index: smaller ones are scanned.
 
 ```
 records.arrow     Arrow IPC file of `shared.model.record_schema`, uncompressed, exactly ONE record batch. One batch
@@ -37,6 +37,14 @@ graph.basis       0   8  magic "PCBASIS" 2
                  24   8  zero
                  32 4dw  <f4 [d, w]: guides multiplied by this are what the graph holds (`shared.segment.projection`)
                          Only when the graph has one.
+
+vectors.codes     0   8  magic "PCCODES" 2
+                  8   8  u64  rows n
+                 16   8  u64  dimension d
+                 24   8  zero
+                 32 16n  <f4 [n, 4], then zeros up to a multiple of 64
+                  .  nd  i1 [n, d]
+                         What they say is in `shared.codes`. Segments from before there were codes have none.
 
 sparse.index      0   8  magic "PCSPARS" 2
                   8   8  u64  rows
@@ -82,12 +90,14 @@ GRAPH: Final = "graph.hnsw"
 BASIS: Final = "graph.basis"
 TEXT: Final = "text.index"
 SPARSE: Final = "sparse.index"
+CODES: Final = "vectors.codes"
 
 IDS_MAGIC: Final = b"PCIDS\x00\x00" + bytes([FORMAT])
 METADATA_MAGIC: Final = b"PCMETA\x00" + bytes([FORMAT])
 TEXT_MAGIC: Final = b"PCTEXT\x00" + bytes([FORMAT])
 SPARSE_MAGIC: Final = b"PCSPARS" + bytes([FORMAT])
 BASIS_MAGIC: Final = b"PCBASIS" + bytes([FORMAT])
+CODES_MAGIC: Final = b"PCCODES" + bytes([FORMAT])
 HEADER_BYTES: Final = 32
 
 _CHUNK_BYTES: Final = 4 * 1024 * 1024
@@ -118,6 +128,7 @@ class SegmentInfo(msgspec.Struct, frozen=True):
     text: bool = False
     sparse: bool = False
     guide_dimension: int | None = None
+    codes: bool = False
 
     def names(self) -> tuple[str, ...]:
         """The file names that a segment of this shape has."""
@@ -125,6 +136,7 @@ class SegmentInfo(msgspec.Struct, frozen=True):
         names += [SPARSE] if self.sparse else []
         names += [GRAPH] if self.graph else []
         names += [BASIS] if self.guide_dimension is not None else []
+        names += [CODES] if self.codes else []
         names += [TEXT] if self.text else []
         return tuple(names)
 

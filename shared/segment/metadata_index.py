@@ -153,14 +153,20 @@ class MetadataIndex:
 
 
 class _MappedColumns(Mapping[_Name, Column]):
-    """Columns as views of the mapped file, made on demand."""
+    """Columns as views of the mapped file, made on demand and kept."""
 
     def __init__(self, mapped: npt.NDArray[np.uint8], directory: Directory) -> None:
         self._mapped = mapped
         self._infos = {(info.key, info.kind): info for info in directory.columns}
+        self._made: dict[_Name, Column] = {}
 
     def __getitem__(self, name: _Name) -> Column:
-        info = self._infos[name]
+        column = self._made.get(name)
+        if column is None:  # two threads may make the same one at once: they are equal
+            column = self._made[name] = self._column(self._infos[name])
+        return column
+
+    def _column(self, info: ColumnInfo) -> Column:
         arrays = [
             self._mapped[begin : begin + count * np.dtype(of).itemsize].view(of)
             for (begin, count), of in zip(info.arrays, array_types(info.kind), strict=True)

@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from shared.codes import Codes
 from shared.distance import nearest_many, squared_norms
 from shared.errors import Corrupt
-from shared.segment.format import GRAPH, IDS, METADATA, RECORDS, SPARSE, TEXT, SegmentInfo, check_lengths
+from shared.segment.codes_file import open_codes
+from shared.segment.format import CODES, GRAPH, IDS, METADATA, RECORDS, SPARSE, TEXT, SegmentInfo, check_lengths
 from shared.segment.graph import Graph
 from shared.segment.id_index import IdIndex
 from shared.segment.metadata_index import MetadataIndex
@@ -43,7 +45,9 @@ def open_segment(
     if text_index is not None and text_index.rows != info.rows:
         raise Corrupt(f"segment {info.id}: {TEXT} is of {text_index.rows} rows, not {info.rows}")
     sparse = open_sparse_indexes(directory / SPARSE, info.rows) if info.sparse else {}
-    return Segment(info, batch, ids, MetadataIndex.open(directory / METADATA), sparse, text_index, loaded)
+    codes = open_codes(directory / CODES, info.rows, info.dimension) if info.codes else None
+    metadata = MetadataIndex.open(directory / METADATA)
+    return Segment(info, batch, ids, metadata, sparse, text_index, codes, loaded)
 
 
 class Segment:
@@ -59,12 +63,14 @@ class Segment:
         metadata: MetadataIndex,
         sparse: Mapping[str, InvertedIndex],
         text_index: TextIndex | None,
+        codes: Codes | None,
         graph: Graph | None,
     ) -> None:
         self.info = info
         self.rows = info.rows
         self.metadata = metadata
         self.text_index = text_index
+        self.codes = codes
         self.guide_share: float = 1.0 if info.guide_dimension is None else info.guide_dimension / info.dimension
         """How many of the dimensions the graph's guides have: with less than all, its order is about right."""
         self.vectors: npt.NDArray[np.float32] = embedding_matrix(batch.column("embedding"))
@@ -107,7 +113,7 @@ class Segment:
         found = self._graph.search(queries, k, threads) if self._graph is not None else None
         if found is not None:
             return list(found)
-        scanned = nearest_many(self.info.space, queries, self.vectors, k, norms=self.norms)
+        scanned = nearest_many(self.info.space, queries, self.vectors, k, codes=self.codes)
         return [hits.rows for hits in scanned]
 
     def close(self) -> None:

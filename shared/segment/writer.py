@@ -11,10 +11,13 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from shared.codes import DIMENSION_MAX, encode
 from shared.indexing import EVERYTHING, Indexing
 from shared.limits import GRAPH_ROWS_MIN
 from shared.model import record_schema
+from shared.segment.codes_file import write_codes
 from shared.segment.format import (
+    CODES,
     FORMAT,
     FORMAT_KEY,
     GRAPH,
@@ -76,6 +79,9 @@ def write_segment(
     if text:
         base_text = None if base_graph is None else base_graph.with_name(TEXT)
         write_text_index(directory / TEXT, batch.column("document"), base_text, check)
+    codes = indexed and vectors.shape[1] <= DIMENSION_MAX
+    if codes:
+        write_codes(directory / CODES, encode(params.space, vectors))
     built = build_graph(directory / GRAPH, vectors, params, base_graph, check) if indexed else None
     bounds = pc.min_max(ids).as_py()
     info = SegmentInfo(
@@ -91,6 +97,7 @@ def write_segment(
         text=text,
         sparse=bool(sparse),
         guide_dimension=built.guide_dimension if built is not None else None,
+        codes=codes,
     )
     info.files.extend(describe(directory / name) for name in info.names())
     return Written(info, built.inserted if built is not None else 0)

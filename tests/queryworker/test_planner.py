@@ -14,8 +14,18 @@ def _plan(
     ef_search: int = 100,
     guide_share: float | None = 1.0,
     seen: Seen | None = None,
+    *,
+    coded: bool = False,
 ) -> Plan:
-    return plan(rows=rows, matching=matching, wanted=wanted, ef_search=ef_search, guide_share=guide_share, seen=seen)
+    return plan(
+        rows=rows,
+        matching=matching,
+        wanted=wanted,
+        ef_search=ef_search,
+        guide_share=guide_share,
+        coded=coded,
+        seen=seen,
+    )
 
 
 def test_an_unfiltered_search_of_a_large_segment_uses_the_graph_with_a_little_more_beam_than_asked_for() -> None:
@@ -40,6 +50,14 @@ def test_a_part_without_a_graph_is_scanned() -> None:
 def test_guides_of_fewer_dimensions_make_the_graph_pay_sooner() -> None:
     assert _plan(60_000, 9_000) == Scan()
     assert isinstance(_plan(60_000, 9_000, guide_share=0.5), GraphSearch)
+
+
+def test_codes_make_scans_pay_longer() -> None:
+    assert isinstance(_plan(60_000, 15_000), GraphSearch)
+    assert _plan(60_000, 15_000, coded=True) == Scan()
+    assert _plan(60_000, 9_000, guide_share=0.5, coded=True) == Scan()
+    assert isinstance(_plan(60_000, 30_000, coded=True), GraphSearch)
+    assert _plan(60_000, 60_000, coded=True) == GraphSearch(115)
 
 
 def test_asking_for_everything_scans() -> None:

@@ -11,18 +11,19 @@ import msgspec
 import pytest
 
 from queryworker import answers
-from queryworker.batches import VECTORS_MAX, batches
+from queryworker.batches import FILTERED_MAX, LIGHT_VALUES_MAX, VECTORS_MAX, batches
 from shared.errors import InvalidArgument
 from shared.model import Include, Op
 from shared.redis.keys import Keys
 from shared.rpc import messages
-from shared.where import Compare, MetadataCompare
+from shared.where import All, AnyOf, Compare, DocumentContains, DocumentRegex, IdIn, MetadataCompare, MetadataIn
 from tests.memtable.model import Operation
 from tests.queryworker.truth import query_request
 from tests.queryworker.world import DirectCall, World, open_world
 from tests.redis_server import RedisServer
 
 ROWS = [Operation(Op.ADD, f"r{i}", (float(i), 1.0), f"doc {i}", {"n": i}) for i in range(50)]
+OTHER = MetadataIn("n", [1, 5, 9])
 FILTER = messages.Selection(where=MetadataCompare("n", Compare.GTE, 40))
 
 
@@ -37,9 +38,38 @@ def test_plain_queries_that_differ_in_their_vectors_alone_go_together() -> None:
     assert sorted(batches(requests)) == [[0, 2, 6], [1, 7], [3], [4], [5]]
 
 
-def test_a_query_with_a_selection_is_by_itself() -> None:
-    requests = [_plain(), _plain(selection=FILTER), _plain(selection=FILTER), _plain()]
-    assert sorted(batches(requests)) == [[0, 3], [1], [2]]
+def test_queries_with_light_filters_go_together_by_few_and_leave_half_to_another_thread() -> None:
+    light = [_plain(selection=FILTER if n % 2 else messages.Selection(where=All([OTHER, OTHER]))) for n in range(20)]
+    assert sorted(batches([_plain(), *light[:2], _plain()])) == [[0, 3], [1], [2]]
+    assert sorted(batches(light[:5])) == [[0, 1], [2, 3], [4]]
+    assert [len(batch) for batch in batches(light)] == [FILTERED_MAX] * (20 // FILTERED_MAX)
+    assert sorted(batches([*light[:4], _plain(k=4, selection=FILTER), _plain(3, selection=FILTER)])) == [
+        [0, 1, 2], [3], [4], [5],
+    ]  # fmt: skip
+
+
+def test_a_query_with_any_other_selection_is_by_itself() -> None:
+    many = MetadataIn("n", list(range(LIGHT_VALUES_MAX + 1)))
+    wheres = [DocumentContains("x"), All([OTHER, AnyOf([DocumentRegex("x")])]), IdIn(["r1"]), many]
+    selections = [messages.Selection(where=where) for where in wheres]
+    selections += [messages.Selection(ids=["r1"]), messages.Selection(ids=["r1"], where=OTHER)]
+    requests = [_plain(selection=selection) for selection in selections for _ in range(4)]
+    assert batches(requests) == [[number] for number in range(len(requests))]
+
+
+async def test_filtered_queries_answered_together_are_answered_as_alone(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await world.write(ROWS)
+        wheres = [FILTER.where, MetadataCompare("n", Compare.EQ, 7), OTHER, OTHER, MetadataCompare("n", Compare.GT, 99)]
+        requests = [
+            query_request(world, [(float(3 * number), 1.0)], 3, selection=messages.Selection(where=where))
+            for number, where in enumerate(wheres * 3)
+        ]
+        assert max(map(len, batches(requests))) == FILTERED_MAX
+        alone = [await world.worker.body("query", request) for request in requests]
+        assert await asyncio.gather(*(call.outcome for call in _serve(world, *requests))) == alone
 
 
 def test_a_batch_is_bounded_by_its_vectors() -> None:

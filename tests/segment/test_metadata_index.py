@@ -168,3 +168,13 @@ def test_not_equal_is_no_slice_of_a_column() -> None:
     column = NumberColumn(np.array([1]), np.array([0], dtype=np.int32))
     with pytest.raises(ValueError, match="complement"):
         column.select(Compare.NE, 1)
+
+
+def test_every_text_among_many_is_found_and_none_between(tmp_path: Path) -> None:
+    texts = sorted({f"{'ä' * (n % 3)}{n * n}" for n in range(300)})
+    index = MetadataIndex.from_json([orjson.dumps({"t": text}).decode() for text in texts])
+    index.write(tmp_path / "m")
+    for found in (index, MetadataIndex.open(tmp_path / "m")):
+        assert [found.equals("t", text).tolist() for text in texts] == [[row] for row in range(len(texts))]
+        assert not any(len(found.equals("t", text + end)) for text in texts for end in ("\0", "!", "\U0010ffff"))
+        assert not any(len(found.equals("t", text)) for text in ("", "\0", "\U0010ffff"))

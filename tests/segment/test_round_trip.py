@@ -9,9 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from shared.codes import encode
 from shared.limits import GRAPH_ROWS_MIN
 from shared.model import Space, record_schema
-from shared.segment.format import GRAPH, RECORDS, SegmentInfo, verify
+from shared.segment.format import CODES, GRAPH, RECORDS, SegmentInfo, verify
+from shared.segment.reader import open_segment
 from shared.segment.writer import write_segment
 from tests.segment.tables import build, params, table, vectors_of
 
@@ -30,6 +32,25 @@ def test_every_column_comes_back(tmp_path: Path, rows: int) -> None:
     assert segment.documents.to_pylist() == records.column("document").to_pylist()
     assert (info.rows, info.dimension, info.graph) == (rows, 5, rows >= GRAPH_ROWS_MIN)
     assert (tmp_path / "s" / GRAPH).exists() == info.graph
+
+
+def test_codes_are_those_of_the_vectors(tmp_path: Path) -> None:
+    vectors = vectors_of(GRAPH_ROWS_MIN, 5)
+    _, segment = build(tmp_path / "s", table(vectors), Space.COSINE)
+    assert segment.codes is not None
+    made = encode(Space.COSINE, vectors)
+    assert np.array_equal(segment.codes.numbers, made.numbers)
+    assert np.array_equal(segment.codes.terms, made.terms)
+
+
+def test_a_segment_of_before_there_were_codes_is_read_without(tmp_path: Path) -> None:
+    vectors = vectors_of(GRAPH_ROWS_MIN, 5)
+    info, _ = build(tmp_path / "s", table(vectors))
+    (tmp_path / "s" / CODES).unlink()
+    files = [file for file in info.files if file.name != CODES]
+    old = open_segment(tmp_path / "s", msgspec.structs.replace(info, codes=False, files=files), graph=False)
+    assert old.codes is None
+    assert old.search(vectors[:1], 3)[0][0] == 0
 
 
 def test_vectors_are_the_mapped_file_itself(tmp_path: Path) -> None:

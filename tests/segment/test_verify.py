@@ -10,7 +10,7 @@ import pytest
 
 from shared.errors import Corrupt
 from shared.limits import GRAPH_ROWS_MIN
-from shared.segment.format import GRAPH, IDS, METADATA, RECORDS, SegmentInfo, verify
+from shared.segment.format import CODES, GRAPH, IDS, METADATA, RECORDS, SegmentInfo, verify
 from shared.segment.reader import open_segment
 from shared.segment.writer import write_segment
 from tests.segment.tables import params, table, vectors_of
@@ -40,14 +40,15 @@ def test_every_flipped_byte_is_found(tmp_path: Path, small: SegmentInfo, name: s
     verify(tmp_path, small)
 
 
-def test_flipped_bytes_of_a_graph_are_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [GRAPH, CODES])
+def test_flipped_bytes_of_a_graph_and_of_codes_are_found(tmp_path: Path, name: str) -> None:
     info = write_segment(tmp_path, "s", "p", table(vectors_of(GRAPH_ROWS_MIN, 2)), params()).info
-    size = (tmp_path / GRAPH).stat().st_size
+    size = (tmp_path / name).stat().st_size
     for at in [0, size - 1, *np.random.default_rng(0).integers(0, size, 60).tolist()]:
-        _flip(tmp_path / GRAPH, at)
+        _flip(tmp_path / name, at)
         with pytest.raises(Corrupt, match="checksum"):
             verify(tmp_path, info)
-        _flip(tmp_path / GRAPH, at)
+        _flip(tmp_path / name, at)
     verify(tmp_path, info)
 
 
@@ -74,9 +75,10 @@ def test_files_of_another_format_are_not_opened(tmp_path: Path, small: SegmentIn
         open_segment(tmp_path, small)
 
 
-def test_a_graph_that_is_none_is_not_opened(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [GRAPH, CODES])
+def test_a_graph_and_codes_that_are_none_are_not_opened(tmp_path: Path, name: str) -> None:
     info = write_segment(tmp_path, "s", "p", table(vectors_of(GRAPH_ROWS_MIN, 2)), params()).info
-    path = tmp_path / GRAPH
+    path = tmp_path / name
     path.write_bytes(bytes(path.stat().st_size))
     with pytest.raises(Corrupt):
         open_segment(tmp_path, info)
