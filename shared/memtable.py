@@ -33,7 +33,6 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from shared.errors import Corrupt
 from shared.materialize import Change, Given, Record, Vector, new_metadata, resolve
@@ -114,6 +113,19 @@ class _Kills:
         return rows
 
 
+class _Operations(NamedTuple):
+    """The columns of a batch, parallel; `given` says which rows have a vector."""
+
+    ops: npt.NDArray[np.uint8]
+    ids: list[str]
+    positions: Positions
+    vectors: Vector
+    given: npt.NDArray[np.bool_]
+    documents: list[str | None]
+    metadatas: list[str | None]
+    uris: list[str | None]
+
+
 class Tail(NamedTuple):
     """The slots that a read as of `position` may look at: the first `rows`, since `born` ascends.
 
@@ -167,99 +179,95 @@ class Memtable:
     # ---- writing
 
     def apply(self, batch: pa.RecordBatch, first: int, end: int) -> None:
-        """Fold in one log entry of the append at positions [first, end). Entries come in log order.
+        """Fold in one log entry of the append at positions [first, end), of `shared.model.batch_schema`. Entries come
+        in log order.
 
         Raises Corrupt for a batch that no frontend writes; the memtable is of no use after that.
         """
-        offsets = batch.column("offset").to_numpy().astype(np.int64)
-        positions: Positions = offsets + first
+        operations = self._operations(batch, first)
+        positions = operations.positions
         if len(positions) and (positions[0] < first or positions[-1] >= end or first < 1):
             raise Corrupt(f"operations at {positions[0]} to {positions[-1]} in an append of [{first}, {end})")
-        ops: npt.NDArray[np.uint8] = batch.column("op").to_numpy()
-        ids: list[str] = batch.column("id").to_pylist()
-        vectors, given = self._embeddings(batch)
-        unknown = list({id_ for id_ in ids if id_ not in self._latest})
+        unknown = list({id_ for id_ in operations.ids if id_ not in self._latest})
         below = dict(zip(unknown, self.base.find(unknown), strict=True))
-        if self._is_new(ops, ids, given, below):
-            self._insert(batch, ids, vectors, positions)
+        if self._is_new(operations, below):
+            self._insert(operations)
         else:
-            self._apply_each(batch, ops, ids, vectors, given, positions, below)
+            self._apply_each(operations, below)
         self.position = max(self.position, end)
-        self.bytes += batch.nbytes
+        self.bytes += batch.get_total_buffer_size()
 
-    def _embeddings(self, batch: pa.RecordBatch) -> tuple[Vector, npt.NDArray[np.bool_]]:
-        """The batch's embeddings as a matrix, and which rows have one."""
-        index = batch.schema.get_field_index("embedding")
-        if index < 0:
-            return np.empty((batch.num_rows, 0), np.float32), np.zeros(batch.num_rows, np.bool_)
-        column = batch.column(index)
+    def _operations(self, batch: pa.RecordBatch, first: int) -> _Operations:
+        ops, offsets, ids, documents, metadatas, uris, *embeddings = batch.columns
+        vectors, given = self._embeddings(embeddings[0] if embeddings else None, batch.num_rows)
+        return _Operations(
+            ops=ops.to_numpy(),
+            ids=ids.to_pylist(),
+            positions=offsets.to_numpy().astype(np.int64) + first,
+            vectors=vectors,
+            given=given,
+            documents=documents.to_pylist(),
+            metadatas=metadatas.to_pylist(),
+            uris=uris.to_pylist(),
+        )
+
+    def _embeddings(self, column: pa.FixedSizeListArray | None, rows: int) -> tuple[Vector, npt.NDArray[np.bool_]]:
+        """The embeddings as a matrix, and which rows have one."""
+        if column is None:
+            return np.empty((rows, 0), np.float32), np.zeros(rows, np.bool_)
         dimension = column.type.list_size
         if self.dimension is None:
             self.dimension = dimension
             self._vectors = _Growing(np.float32, dimension)
-        if column.type != embedding_type(self.dimension):
-            raise Corrupt(f"a batch of {column.type} in a collection of dimension {self.dimension}")
-        flat = column.values.slice(column.offset * dimension, len(column) * dimension)
+        if dimension != self.dimension:
+            raise Corrupt(f"a batch of dimension {dimension} in a collection of dimension {self.dimension}")
+        flat = column.values.slice(column.offset * dimension, rows * dimension)
         matrix = flat.to_numpy(zero_copy_only=False).reshape(-1, dimension)  # a copy only where rows are null
         if column.null_count == 0:
-            return matrix, np.ones(len(column), np.bool_)
+            return matrix, np.ones(rows, np.bool_)
         return matrix, column.is_valid().to_numpy(zero_copy_only=False)
 
-    def _is_new(
-        self, ops: npt.NDArray[np.uint8], ids: list[str], given: npt.NDArray[np.bool_], below: Mapping[str, _Ref | None]
-    ) -> bool:
+    def _is_new(self, operations: _Operations, below: Mapping[str, _Ref | None]) -> bool:
         """Whether every operation inserts a record of its own, so that they can be taken as columns. `below` has what
         the base has of the ids that the tail did not touch.
         """
         return (
-            0 < len(ids) == len(below)  # no id is known, none is there twice
+            0 < len(operations.ids) == len(below)  # no id is known, none is there twice
             and all(ref is None for ref in below.values())
-            and bool(given.all())
-            and bool(((ops == Op.ADD) | (ops == Op.UPSERT)).all())
+            and bool(operations.given.all())
+            and bool(((operations.ops == Op.ADD) | (operations.ops == Op.UPSERT)).all())
         )
 
-    def _insert(self, batch: pa.RecordBatch, ids: list[str], vectors: Vector, positions: Positions) -> None:
+    def _insert(self, operations: _Operations) -> None:
         """What `resolve` says of an insertion, for all rows at once."""
-        metadata = batch.column("metadata")
-        metadatas: list[str | None] = metadata.to_pylist()
-        if pc.any(pc.match_substring_regex(metadata, r"null|^\{\}$")).as_py():
-            metadatas = [new_metadata(text) for text in metadatas]
+        ids, positions = operations.ids, operations.positions
         count, at = len(ids), self._size
-        self._vectors.write(at, vectors, count)
+        self._vectors.write(at, operations.vectors, count)
         self._inserted.write(at, positions, count)
         self._written.write(at, positions, count)
         self._born.write(at, positions + 1, count)
         self._died.write(at, NEVER, count)
         self._ids.extend(ids)
-        self._documents.extend(batch.column("document").to_pylist())
-        self._metadatas.extend(metadatas)
-        self._uris.extend(batch.column("uri").to_pylist())
+        self._documents.extend(operations.documents)
+        self._metadatas.extend(map(new_metadata, operations.metadatas))
+        self._uris.extend(operations.uris)
         self._size += count
         self._latest.update(zip(ids, range(at, at + count), strict=True))
 
-    def _apply_each(
-        self,
-        batch: pa.RecordBatch,
-        ops: npt.NDArray[np.uint8],
-        ids: list[str],
-        vectors: Vector,
-        given: npt.NDArray[np.bool_],
-        positions: Positions,
-        below: Mapping[str, _Ref | None],
-    ) -> None:
+    def _apply_each(self, operations: _Operations, below: Mapping[str, _Ref | None]) -> None:
         """One operation after the other: an operation may meet what the one before it left."""
         rows = zip(
-            ops.tolist(),
-            ids,
-            positions.tolist(),
-            given.tolist(),
-            batch.column("document").to_pylist(),
-            batch.column("metadata").to_pylist(),
-            batch.column("uri").to_pylist(),
+            operations.ops.tolist(),
+            operations.ids,
+            operations.positions.tolist(),
+            operations.given.tolist(),
+            operations.documents,
+            operations.metadatas,
+            operations.uris,
             strict=True,
         )
         for i, (op, id_, position, has_vector, document, metadata, uri) in enumerate(rows):
-            brought = Given(vectors[i] if has_vector else None, document, metadata, uri)
+            brought = Given(operations.vectors[i] if has_vector else None, document, metadata, uri)
             self._apply_one(Op(op), id_, below.get(id_), brought, position)
 
     def _apply_one(self, op: Op, id_: str, below: _Ref | None, given: Given, position: int) -> None:
