@@ -19,6 +19,7 @@ from queryworker.view import Snapshot
 from shared.distance import Nearest
 from shared.errors import InvalidArgument
 from shared.rpc.messages import (
+    EVERYTHING,
     CountRequest,
     CountResponse,
     GetRequest,
@@ -42,6 +43,8 @@ class Found(NamedTuple):
 
 
 def count(snapshot: Snapshot, request: CountRequest) -> CountResponse:
+    if request.selection == EVERYTHING:
+        return CountResponse(snapshot.living, snapshot.position)
     matches = select(snapshot, request.selection)
     return CountResponse(sum(part.settled().matching for part in matches), snapshot.position)
 
