@@ -15,7 +15,8 @@ from queryworker.runs import Run, TailIndex
 from queryworker.tail_graphs import Stretch
 from queryworker.text import Mask
 from queryworker.verdicts import Verdicts
-from shared.memtable import Memtable, Tail
+from shared.memtable.memtable import Memtable
+from shared.memtable.versions import Tail
 from shared.segment.metadata_index import MetadataIndex
 from shared.segment.reader import Segment
 from shared.segment.sparse_index import InvertedIndex

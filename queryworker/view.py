@@ -26,7 +26,8 @@ from shared.errors import StaleRead
 from shared.indexing import EVERYTHING, Indexing
 from shared.log.batch import decode_batch
 from shared.log.state import Entry, Pointer, after_position
-from shared.memtable import Memtable, Tail
+from shared.memtable.memtable import Memtable
+from shared.memtable.versions import Tail
 from shared.model import FIRST_POSITION, Space
 from shared.segment.graph import GraphParams
 from shared.segment.stack import SegmentStack
