@@ -25,7 +25,7 @@ began (see `versions`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,9 @@ from shared.memtable.versions import NEVER, NO_SLOT, Positions, Tail, Versions
 from shared.model import Op, embedding_type, record_schema
 
 Rows = npt.NDArray[np.int64]
+
+_INSERTING: Final = frozenset({Op.ADD, Op.UPSERT})
+"""What inserts a record that is absent."""
 
 _Ref = tuple[int, int]
 """Segment of the base, row in it."""
@@ -58,11 +61,11 @@ class Base(Protocol):
 class _Operations(NamedTuple):
     """The columns of a batch, parallel; `given` says which rows have a vector."""
 
-    ops: npt.NDArray[np.uint8]
+    ops: list[int]
     ids: list[str]
     positions: Positions
     vectors: Vector
-    given: npt.NDArray[np.bool_]
+    given: list[bool]
     documents: list[str | None]
     metadatas: list[str | None]
     uris: list[str | None]
@@ -111,9 +114,9 @@ class Memtable:
         ops, offsets, ids, documents, metadatas, uris, *embeddings = batch.columns
         vectors, given = self._embeddings(embeddings[0] if embeddings else None, batch.num_rows)
         return _Operations(
-            ops=ops.to_numpy(),
+            ops=ops.to_pylist(),
             ids=ids.to_pylist(),
-            positions=offsets.to_numpy().astype(np.int64) + first,
+            positions=np.add(offsets.to_numpy(), first, dtype=np.int64),
             vectors=vectors,
             given=given,
             documents=documents.to_pylist(),
@@ -121,21 +124,21 @@ class Memtable:
             uris=uris.to_pylist(),
         )
 
-    def _embeddings(self, column: pa.FixedSizeListArray | None, rows: int) -> tuple[Vector, npt.NDArray[np.bool_]]:
+    def _embeddings(self, column: pa.FixedSizeListArray | None, rows: int) -> tuple[Vector, list[bool]]:
         """The embeddings as a matrix, and which rows have one."""
         if column is None:
-            return np.empty((rows, 0), np.float32), np.zeros(rows, np.bool_)
+            return np.empty((rows, 0), np.float32), [False] * rows
         dimension = column.type.list_size
         if self.dimension is None:
             self.dimension = dimension
             self._versions.widen(dimension)
         if dimension != self.dimension:
             raise Corrupt(f"a batch of dimension {dimension} in a collection of dimension {self.dimension}")
-        flat = column.values.slice(column.offset * dimension, rows * dimension)
-        matrix = flat.to_numpy(zero_copy_only=False).reshape(-1, dimension)  # a copy only where rows are null
+        every = column.values.to_numpy(zero_copy_only=False)  # a copy only where rows are null
+        matrix = every.reshape(-1, dimension)[column.offset : column.offset + rows]
         if column.null_count == 0:
-            return matrix, np.ones(rows, np.bool_)
-        return matrix, column.is_valid().to_numpy(zero_copy_only=False)
+            return matrix, [True] * rows
+        return matrix, column.is_valid().to_pylist()
 
     def _is_new(self, operations: _Operations, below: Mapping[str, _Ref | None]) -> bool:
         """Whether every operation inserts a record of its own, so that they can be taken as columns. `below` has what
@@ -144,8 +147,8 @@ class Memtable:
         return (
             0 < len(operations.ids) == len(below)  # no id is known, none is there twice
             and all(ref is None for ref in below.values())
-            and bool(operations.given.all())
-            and bool(((operations.ops == Op.ADD) | (operations.ops == Op.UPSERT)).all())
+            and all(operations.given)
+            and _INSERTING.issuperset(operations.ops)
         )
 
     def _insert(self, operations: _Operations) -> None:
@@ -159,10 +162,10 @@ class Memtable:
     def _apply_each(self, operations: _Operations, below: Mapping[str, _Ref | None]) -> None:
         """One operation after the other: an operation may meet what the one before it left."""
         rows = zip(
-            operations.ops.tolist(),
+            operations.ops,
             operations.ids,
             operations.positions.tolist(),
-            operations.given.tolist(),
+            operations.given,
             operations.documents,
             operations.metadatas,
             operations.uris,
