@@ -27,12 +27,12 @@ class Kills:
 
     def after(self, position: int) -> list[tuple[int, str]]:
         """(died, id) of the rows that are alive as of `position`."""
-        first = int(np.searchsorted(self._died.buffer[: self._size], position, side="right"))
+        first = int(self._died.buffer[: self._size].searchsorted(position, side="right"))
         return list(zip(self._died.buffer[first : self._size].tolist(), self._ids[first:], strict=True))
 
     def as_of(self, position: int) -> Rows:
         """The rows that are dead as of `position`."""
         size = self._size  # first: the buffers hold at least this much
         died = self._died.buffer[:size]
-        rows: Rows = self._rows.buffer[: int(np.searchsorted(died, position, side="right"))]
+        rows: Rows = self._rows.buffer[: int(died.searchsorted(position, side="right"))]
         return rows

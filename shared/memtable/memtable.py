@@ -24,6 +24,7 @@ began (see `versions`).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -87,7 +88,7 @@ class Memtable:
         # Invariant: an id that is not here is as the base has it; the base row of one that is here is killed, if
         # there ever was one. So the base is asked at most once for an id that changes.
         self._latest: dict[str, int] = {}
-        self._kills: dict[int, Kills] = {}
+        self._kills: defaultdict[int, Kills] = defaultdict(Kills)
 
     # ---- writing
 
@@ -190,7 +191,7 @@ class Memtable:
                 self._versions.end(slot, position)
             else:
                 assert below is not None
-                self._kills.setdefault(below[0], Kills()).add(below[1], id_, position + 1)
+                self._kills[below[0]].add(below[1], id_, position + 1)
                 self._latest[id_] = NO_SLOT
         if record is not None:
             self._latest[id_] = self._versions.append(id_, record, position, NO_SLOT if slot is None else slot)
@@ -220,7 +221,7 @@ class Memtable:
         for (died, id_), ref in zip(deaths, self.base.find(ids), strict=True):
             if ref is None:
                 raise Corrupt(f"the later base lacks {id_!r}, which lived until {died}")
-            self._kills.setdefault(ref[0], Kills()).add(ref[1], id_, died)
+            self._kills[ref[0]].add(ref[1], id_, died)
             self._latest[id_] = NO_SLOT
 
     # ---- reading as of a position

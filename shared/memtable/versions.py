@@ -150,7 +150,7 @@ class Versions:
 
     def first_born_after(self, position: int) -> int:
         size = self.size  # before the buffer, which holds at least this much
-        return int(np.searchsorted(self._born.buffer[:size], position, side="right"))
+        return int(self._born.buffer[:size].searchsorted(position, side="right"))
 
     def lives(self, slot: int) -> bool:
         """Whether it is alive at the end."""
