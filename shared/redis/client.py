@@ -20,6 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from shared.errors import Backoff, PolychromeError, Unavailable, UnknownOutcome
+from shared.redis.deadline import Deadline
 from shared.redis.line import COMMAND_BYTES_MAX, Line, OpenLine
 
 SOCKET_TIMEOUT_S: Final = 5.0
@@ -184,7 +185,7 @@ async def persist(attempt: Callable[[], Awaitable[T]], *, writes: bool, deadline
     last: PolychromeError | None = None
     pause_s = PAUSE_FIRST_S
     try:
-        async with asyncio.timeout(deadline_s or (WRITE_DEADLINE_S if writes else READ_DEADLINE_S)):
+        with Deadline(deadline_s or (WRITE_DEADLINE_S if writes else READ_DEADLINE_S)):
             while True:
                 unknown, before = writes, unknown
                 try:
