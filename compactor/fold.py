@@ -26,7 +26,7 @@ from shared.digest import record_digests
 from shared.errors import Corrupt, Gone, PolychromeError
 from shared.log.batch import decode_batch
 from shared.log.state import Entry, Pointer, ShardRead, ShardState, after_position, position_of
-from shared.memtable import Base, Memtable
+from shared.memtable.memtable import Base, Memtable
 from shared.model import FIRST_POSITION, record_schema
 
 PAGE_BYTES: Final = 16 * 1024 * 1024

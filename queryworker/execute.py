@@ -21,6 +21,7 @@ from queryworker.view import Snapshot
 from shared.distance import Nearest
 from shared.errors import InvalidArgument
 from shared.rpc.messages import (
+    EVERYTHING,
     CountRequest,
     CountResponse,
     GetRequest,
@@ -44,6 +45,8 @@ class Found(NamedTuple):
 
 
 def count(snapshot: Snapshot, request: CountRequest) -> CountResponse:
+    if request.selection == EVERYTHING:
+        return CountResponse(snapshot.living, snapshot.position)
     matches = select(snapshot, request.selection)
     return CountResponse(sum(part.settled().matching for part in matches), snapshot.position)
 

@@ -34,7 +34,7 @@ class Trace:
         return Explanation(
             shard=shard,
             position=snapshot.position,
-            segments=len(snapshot.stack.segments),
+            segments=len(snapshot.base.stack.segments),
             tail_rows=snapshot.tail.rows,
             parts=[part for part in parts if part.rows],
             milliseconds=self._stages_ms,

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from pyroaring import BitMap
 
 from queryworker.filter import Rows, Verdict, end_to_end
 from queryworker.runs import Run, TailIndex
@@ -15,10 +16,12 @@ from queryworker.tail_graphs import Stretch
 from queryworker.text import Mask
 from queryworker.verdicts import Verdicts
 from shared.codes import Codes
-from shared.memtable import Tail
+from shared.memtable.memtable import Memtable
+from shared.memtable.versions import Tail
 from shared.segment.metadata_index import MetadataIndex
 from shared.segment.reader import Segment
 from shared.segment.sparse_index import InvertedIndex
+from shared.segment.stack import SegmentStack
 from shared.where import Where
 
 Vectors = npt.NDArray[np.float32]
@@ -158,6 +161,58 @@ class SegmentPart:
         return self._segment.text(column).bytes(rows)
 
 
+class BaseParts:
+    """The segments of one manifest as parts of snapshots. Any number of threads may use it."""
+
+    def __init__(self, stack: SegmentStack) -> None:
+        self.stack = stack
+        segments = stack.segments
+        self._undeleted = [
+            _undeleted(segment.rows, dead) for segment, dead in zip(segments, stack.tombstones, strict=True)
+        ]
+        self._verdicts = [Verdicts(segment) for segment in segments]
+        self._ordered = [bool((np.diff(segment.inserted) > 0).all()) for segment in segments]
+        self._alive: dict[int, tuple[int, Mask]] = {}
+
+    @property
+    def bytes(self) -> int:
+        """About what is held beside the segments."""
+        return sum(verdicts.bytes for verdicts in self._verdicts)
+
+    def at(self, memtable: Memtable, position: int) -> list[SegmentPart]:
+        """A part for each segment, without what the tail has killed as of a position."""
+        return [
+            SegmentPart(
+                segment,
+                self._verdicts[number],
+                self._alive_rows(number, memtable.killed_rows(number, position)),
+                ordered=self._ordered[number],
+            )
+            for number, segment in enumerate(self.stack.segments)
+        ]
+
+    def _alive_rows(self, number: int, killed: Rows) -> Mask | None:
+        """The rows of a segment that are alive; None when all are. The newest mask is kept: kills only grow."""
+        if not len(killed):
+            return self._undeleted[number]
+        count, mask = self._alive.get(number, (0, None))
+        if mask is None or count != len(killed):
+            undeleted = self._undeleted[number]
+            mask = np.ones(self.stack.segments[number].rows, np.bool_) if undeleted is None else undeleted.copy()
+            mask[killed] = False
+            self._alive[number] = (len(killed), mask)
+        return mask
+
+
+def _undeleted(rows: int, tombstones: BitMap) -> Mask | None:
+    """The rows that have no tombstone; None when none has."""
+    if not tombstones:
+        return None
+    mask = np.ones(rows, np.bool_)
+    mask[np.asarray(tombstones.to_array(), np.uint32)] = False
+    return mask
+
+
 class _StretchSearcher:
     """The graph of the slots from `place` on."""
 
@@ -231,3 +286,20 @@ class TailPart:
 
     def text_bytes(self, column: str, rows: Rows) -> int:
         return sum(map(len, filter(None, self.texts(column, rows))))
+
+
+def tail_parts(tail: Tail, index: TailIndex, stretches: Sequence[Stretch], origin: int) -> list[TailPart]:
+    """A part for each stretch that the tail has as a whole, and one for the slots behind those. `origin`: place of the
+    tail's first slot among those of the stretches.
+    """
+    parts: list[TailPart] = []
+    begin = 0
+    for stretch in stretches:
+        start, end = max(begin, stretch.start - origin), stretch.stop - origin
+        if end > tail.rows or end <= begin:
+            continue
+        if start > begin:  # slots that have no graph, or whose graphs went, since the newest view has not got them
+            parts.append(TailPart(tail, index, begin, start))
+        parts.append(TailPart(tail, index, start, end, stretch, origin))
+        begin = end
+    return [*parts, TailPart(tail, index, begin, tail.rows)]

@@ -18,7 +18,7 @@ import pyarrow as pa
 from queryworker.verdicts import Verdicts
 from shared.distance import squared_norms
 from shared.indexing import EVERYTHING, Indexing
-from shared.memtable import Tail
+from shared.memtable.versions import Tail
 from shared.segment.metadata_index import MetadataIndex
 from shared.segment.sparse_index import InvertedIndex, sparse_indexes
 

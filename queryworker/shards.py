@@ -87,14 +87,14 @@ class Shards:
         now = self._clock.monotonic()
         loaded: list[Loaded] = []
         for key, shard in self._shards.items():
-            shard.drop_retired()
-            loaded.append(Loaded(key, shard.bytes, now - shard.used_s))
+            shard.views.drop_retired()
+            loaded.append(Loaded(key, shard.views.bytes, now - shard.used_s))
         for key in evictions(loaded, self._bytes_max, self._idle_max_s):
             # Only forgotten, not closed: whoever still waits for it gets an answer, and then it goes.
             dropped = self._shards.pop(key)
-            log.info("shard dropped from memory", collection=key[0], shard=key[1], bytes=dropped.bytes)
+            log.info("shard dropped from memory", collection=key[0], shard=key[1], bytes=dropped.views.bytes)
         SHARDS.set(len(self._shards))
-        SHARD_BYTES.set(sum(shard.bytes for shard in self._shards.values()))
+        SHARD_BYTES.set(sum(shard.views.bytes for shard in self._shards.values()))
         TAIL_SLOTS.set(sum(shard.tail_slots for shard in self._shards.values()))
 
     async def close(self) -> None:

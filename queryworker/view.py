@@ -14,24 +14,23 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from queryworker.parts import SegmentPart, TailPart, ViewPart
+from queryworker.parts import BaseParts, TailPart, ViewPart, tail_parts
 from queryworker.runs import TailIndex
 from queryworker.tail_graphs import Stretch, TailGraphs
-from queryworker.verdicts import Verdicts
 from shared.errors import StaleRead
 from shared.indexing import EVERYTHING, Indexing
 from shared.log.batch import decode_batch
 from shared.log.state import Entry, Pointer, after_position
-from shared.memtable import Memtable, Tail
+from shared.memtable.memtable import Memtable
+from shared.memtable.versions import Tail
 from shared.model import FIRST_POSITION, Space
 from shared.segment.graph import GraphParams
 from shared.segment.stack import SegmentStack
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +53,46 @@ class OpenManifest:
         return self.pointer.covers if self.pointer else FIRST_POSITION
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A shard as of one position, ready to be searched: a part for each segment, then those of the tail, of which the
-    numbers `tail_starts` are the first slots.
-    """
+    """A shard as of one position. Its parts are made when they are asked for: a count needs none."""
 
     position: int
     space: Space
     dimension: int | None
-    parts: tuple[ViewPart, ...]
-    stack: SegmentStack
+    base: BaseParts
     memtable: Memtable
     tail: Tail
-    tail_starts: tuple[int, ...]
+    index: TailIndex
+    stretches: Sequence[Stretch]
+    origin: int
+
+    @cached_property
+    def living(self) -> int:
+        """How many records there are."""
+        stack = self.base.stack
+        killed = sum(len(self.memtable.killed_rows(number, self.position)) for number in range(len(stack.segments)))
+        return stack.live_rows - killed + int(np.count_nonzero(self.tail.alive))
+
+    @cached_property
+    def parts(self) -> tuple[ViewPart, ...]:
+        """One for each segment, then those of the tail."""
+        return (*self.base.at(self.memtable, self.position), *self._tail_parts)
+
+    @cached_property
+    def tail_starts(self) -> tuple[int, ...]:
+        """The first slots of the tail's parts."""
+        return tuple(part.start for part in self._tail_parts)
+
+    @cached_property
+    def _tail_parts(self) -> list[TailPart]:
+        return tail_parts(self.tail, self.index, self.stretches, self.origin)
 
     def find(self, ids: Sequence[str]) -> list[npt.NDArray[np.int64]]:
         """Rows of the live records with these ids, per part, ascending."""
         wanted = list(dict.fromkeys(ids))
         rows: list[list[int]] = [[] for _ in self.parts]
-        for ref in self.stack.find(wanted):
+        for ref in self.base.stack.find(wanted):
             if ref is not None and self.parts[ref.segment].lives(ref.row):
                 rows[ref.segment].append(ref.row)
         slots = self.memtable.find(wanted, self.tail)
@@ -108,11 +127,8 @@ class ShardView:
             self.graphs = continued.graphs
             self.origin = continued.origin + continued.memtable.slots - self.memtable.slots
             self.graphs.forget_before(self.origin)
-        self._tombstones = [_alive(rows, dead) for rows, dead in _shapes(base.stack)]
-        self._verdicts = [Verdicts(segment) for segment in base.stack.segments]
-        self._ordered = [bool((np.diff(segment.inserted) > 0).all()) for segment in base.stack.segments]
-        self._alive: dict[int, tuple[int, Mask]] = {}
-        self._newest: tuple[tuple[Stretch, ...], Snapshot] | None = None
+        self._parts = BaseParts(base.stack)
+        self._newest: Snapshot | None = None
 
     def can_continue(self, base: OpenManifest) -> bool:
         """Whether a view of a later manifest may take over the tail of this one."""
@@ -121,8 +137,7 @@ class ShardView:
     @property
     def bytes(self) -> int:
         """About what the view holds, mapped files included."""
-        verdicts = sum(verdicts.bytes for verdicts in self._verdicts)
-        return self.base.bytes + self.memtable.bytes + self.graphs.bytes + verdicts
+        return self.base.bytes + self.memtable.bytes + self.graphs.bytes + self._parts.bytes
 
     def apply(self, entries: Sequence[Entry]) -> None:
         """Fold in entries of whole appends, in log order. Readers notice nothing until `position` moves."""
@@ -145,67 +160,19 @@ class ShardView:
             raise StaleRead(f"position {position} is not in [{self.base.covers}, {self.position}]; read again")
         stretches = self.graphs.stretches
         newest = self._newest  # between two writes all reads are as of the same position
-        if newest is not None and newest[0] is stretches and newest[1].position == position:
-            return newest[1]
-        tail = self.memtable.at(position)
-        segments: list[ViewPart] = [
-            SegmentPart(
-                segment, self._verdicts[number], self._alive_rows(number, position), ordered=self._ordered[number]
-            )
-            for number, segment in enumerate(self.base.stack.segments)
-        ]
-        of_tail = self._tail_parts(tail, stretches)
+        if newest is not None and newest.stretches is stretches and newest.position == position:
+            return newest
         snapshot = Snapshot(
             position=position,
             space=self.base.space,
             dimension=self.memtable.dimension,
-            parts=(*segments, *of_tail),
-            stack=self.base.stack,
+            base=self._parts,
             memtable=self.memtable,
-            tail=tail,
-            tail_starts=tuple(part.start for part in of_tail),
+            tail=self.memtable.at(position),
+            index=self.index,
+            stretches=stretches,
+            origin=self.origin,
         )
         if as_of is None:
-            self._newest = (stretches, snapshot)
+            self._newest = snapshot
         return snapshot
-
-    def _tail_parts(self, tail: Tail, stretches: Sequence[Stretch]) -> list[TailPart]:
-        """A part for each stretch that the tail has as a whole, and one for the slots behind those."""
-        parts: list[TailPart] = []
-        begin = 0
-        for stretch in stretches:
-            start, end = max(begin, stretch.start - self.origin), stretch.stop - self.origin
-            if end > tail.rows or end <= begin:
-                continue
-            if start > begin:  # slots that have no graph, or whose graphs went, since the newest view has not got them
-                parts.append(TailPart(tail, self.index, begin, start))
-            parts.append(TailPart(tail, self.index, start, end, stretch, self.origin))
-            begin = end
-        return [*parts, TailPart(tail, self.index, begin, tail.rows)]
-
-    def _alive_rows(self, number: int, position: int) -> Mask | None:
-        """The rows of a segment that are alive; None when all are. The newest mask is kept: kills only grow."""
-        killed = self.memtable.killed_rows(number, position)
-        if not len(killed):
-            return self._tombstones[number]
-        count, mask = self._alive.get(number, (0, None))
-        if mask is None or count != len(killed):
-            tombstones = self._tombstones[number]
-            rows = self.base.stack.segments[number].rows
-            mask = np.ones(rows, np.bool_) if tombstones is None else tombstones.copy()
-            mask[killed] = False
-            self._alive[number] = (len(killed), mask)
-        return mask
-
-
-def _shapes(stack: SegmentStack) -> list[tuple[int, npt.NDArray[np.uint32]]]:
-    pairs = zip(stack.segments, stack.tombstones, strict=True)
-    return [(segment.rows, np.asarray(dead.to_array(), np.uint32)) for segment, dead in pairs]
-
-
-def _alive(rows: int, dead: npt.NDArray[np.uint32]) -> Mask | None:
-    if not len(dead):
-        return None
-    mask = np.ones(rows, np.bool_)
-    mask[dead] = False
-    return mask

@@ -26,6 +26,9 @@ ROW_OVERHEAD_BYTES = 32
 
 _PLAIN_COLUMNS: Final = len(batch_schema(None))
 
+_PREFIX_BYTES: Final = 8
+"""What a message of an Arrow IPC stream begins with: a mark, then the length of what describes it."""
+
 _END_OF_STREAM: Final = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 """The end mark of an Arrow IPC stream: a message of length 0."""
 
@@ -128,8 +131,7 @@ def _row_bytes(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
 
 def _encode(batch: pa.RecordBatch) -> EncodedEntry:
     # What `pa.ipc.new_stream` writes, without setting up a writer for every entry.
-    dimension = batch.schema.field("embedding").type.list_size if batch.num_columns > _PLAIN_COLUMNS else None
-    payload = b"".join((_schema_message(dimension), batch.serialize(), _END_OF_STREAM))
+    payload = b"".join((_schema_message(_dimension(batch.schema)), batch.serialize(), _END_OF_STREAM))
     return EncodedEntry(batch.column("offset")[0].as_py(), batch.num_rows, payload)
 
 
@@ -139,10 +141,26 @@ def _schema_message(dimension: int | None) -> bytes:
     return message
 
 
-def decode_batch(payload: bytes | memoryview) -> pa.RecordBatch:
+def decode_batch(payload: bytes) -> pa.RecordBatch:
     """The batch in a payload, as views of its bytes. Raises Corrupt."""
+    # What `pa.ipc.open_stream` reads, without setting up a reader for every entry.
+    end = _PREFIX_BYTES + int.from_bytes(payload[_PREFIX_BYTES - 4 : _PREFIX_BYTES], "little")
     try:
-        with pa.ipc.open_stream(pa.py_buffer(payload)) as reader:
-            return reader.read_next_batch()
-    except (pa.ArrowInvalid, OSError, StopIteration) as error:
+        return pa.ipc.read_record_batch(memoryview(payload)[end:], _schema(payload[:end]))
+    except (pa.ArrowException, OSError) as error:
         raise Corrupt(f"a log entry does not decode: {error}") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _schema(message: bytes) -> pa.Schema:
+    """From the schema message. Raises Corrupt when it is none of `batch_schema`."""
+    schema = pa.ipc.read_schema(pa.py_buffer(message))
+    if schema != batch_schema(_dimension(schema)):
+        raise Corrupt(f"the columns of a log entry are {schema.names}")
+    return schema
+
+
+def _dimension(schema: pa.Schema) -> int | None:
+    """How wide the embeddings are, None when there are none."""
+    width: pa.DataType = schema.field(_PLAIN_COLUMNS).type if len(schema) > _PLAIN_COLUMNS else None
+    return width.list_size if isinstance(width, pa.FixedSizeListType) else None

@@ -131,6 +131,9 @@ class ShardRead:
     complete: bool
     mark: bytes = b""
 
+    def without_entries(self) -> ShardRead:
+        return ShardRead(self.state, [], self.complete, self.mark)
+
 
 def position_of(entry_id: str) -> int:
     """Position of an entry's first operation; 0 for FIRST_ID."""

@@ -8,7 +8,7 @@ deadline.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeVar
 
@@ -20,6 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from shared.errors import Backoff, PolychromeError, Unavailable, UnknownOutcome
+from shared.redis.deadline import Deadline
 from shared.redis.line import COMMAND_BYTES_MAX, Line, OpenLine
 
 SOCKET_TIMEOUT_S: Final = 5.0
@@ -90,7 +91,7 @@ class _Client(Redis):
         self.line = line
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        if args[0] == "EVALSHA" and sum(map(_length, args)) <= COMMAND_BYTES_MAX:
+        if args[0] == "EVALSHA" and _payload(args) <= COMMAND_BYTES_MAX:
             packed = hiredis.pack_command(args)
             if self.line.takes(len(packed)):
                 return await self.line.execute(packed)
@@ -98,8 +99,9 @@ class _Client(Redis):
         return await pooled(*args, **options)
 
 
-def _length(argument: Any) -> int:
-    return len(argument) if isinstance(argument, (bytes, memoryview)) else 0
+def _payload(args: Iterable[Any]) -> int:
+    """Bytes of a command; names and numbers are short."""
+    return sum([len(argument) for argument in args if isinstance(argument, (bytes, memoryview))])
 
 
 @asynccontextmanager
@@ -183,7 +185,7 @@ async def persist(attempt: Callable[[], Awaitable[T]], *, writes: bool, deadline
     last: PolychromeError | None = None
     pause_s = PAUSE_FIRST_S
     try:
-        async with asyncio.timeout(deadline_s or (WRITE_DEADLINE_S if writes else READ_DEADLINE_S)):
+        with Deadline(deadline_s or (WRITE_DEADLINE_S if writes else READ_DEADLINE_S)):
             while True:
                 unknown, before = writes, unknown
                 try:

@@ -96,7 +96,7 @@ class Segment:
         """`squared_norms` of the vectors, for exact scans."""
         return squared_norms(self.vectors)
 
-    def find(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
+    def find(self, ids: Sequence[str]) -> list[int]:
         """The row of each id, -1 where it is missing. Knows nothing of tombstones: see `SegmentStack`."""
         return self._index.find(ids)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 from pyroaring import BitMap
 
 from shared.materialize import Record
@@ -39,7 +38,7 @@ class SegmentStack:
         for number in reversed(range(len(self.segments))):
             if not missing:
                 break
-            rows = self.segments[number].find([ids[i] for i in missing]).tolist()
+            rows = self.segments[number].find([ids[i] for i in missing])
             dead = self.tombstones[number]
             for i, row in zip(missing, rows, strict=True):
                 if row >= 0 and row not in dead:
@@ -50,16 +49,11 @@ class SegmentStack:
     def record(self, ref: RowRef) -> Record:
         """The whole record at a row; its embedding is a view of the segment's matrix."""
         segment = self.segments[ref.segment]
-        row = np.array([ref.row])
-
-        def cell(name: str) -> str | None:
-            return segment.text(name).read(row)[0]
-
         return Record(
-            embedding=np.asarray(segment.vectors[ref.row]),
-            document=cell("document"),
-            metadata=cell("metadata"),
-            uri=cell("uri"),
+            embedding=segment.vectors[ref.row],
+            document=segment.text("document").text(ref.row),
+            metadata=segment.text("metadata").text(ref.row),
+            uri=segment.text("uri").text(ref.row),
             inserted=int(segment.inserted[ref.row]),
-            written=int(segment.records.column("written")[ref.row].as_py()),
+            written=int(segment.written[ref.row]),
         )

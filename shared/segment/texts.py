@@ -29,6 +29,10 @@ class TextReader:
         self._empty = array.null_count == len(array)
         self._valid = None if array.null_count == 0 else memoryview(array.is_valid().to_numpy(zero_copy_only=False))
 
+    def text(self, row: int) -> str | None:
+        """The text of a row."""
+        return self._one_by_one([row])[0]
+
     def read(self, rows: npt.NDArray[np.int64]) -> list[str | None]:
         """The texts of these rows, in their order."""
         count = len(rows)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from shared.errors import Corrupt
-from shared.memtable import Memtable, Tail
+from shared.memtable.memtable import Memtable
+from shared.memtable.versions import Tail
 from shared.model import Op, batch_schema, record_schema
 from tests.memtable.model import DIMENSION, DictBase, Operation, Row, batch, step
 

@@ -302,4 +302,4 @@ async def test_a_shard_that_is_prefetched_is_in_memory_before_it_is_read(
         prefetch = messages.PrefetchRequest(messages.Shard(world.collection, 0, ReadLevel.INDEX_ONLY))
         for _ in range(2):
             assert await world.worker.body("prefetch", prefetch) == b""
-        assert world.worker.shards._shards[world.collection, 0].bytes > 0
+        assert world.worker.shards._shards[world.collection, 0].views.bytes > 0

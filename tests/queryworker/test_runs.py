@@ -7,7 +7,7 @@ from queryworker import runs as runs_module
 from queryworker.parts import TailPart
 from queryworker.runs import SIZES, TailIndex, spans
 from shared.distance import squared_norms
-from shared.memtable import Memtable
+from shared.memtable.memtable import Memtable
 from shared.model import Op
 from shared.where import Compare, DocumentContains, MetadataCompare
 from tests.memtable.model import DictBase, Operation, batch

@@ -34,7 +34,7 @@ from shared.log.lifecycle import Lifecycle
 from shared.log.log import Log
 from shared.log.state import ShardRead
 from shared.manifest import ManifestStore
-from shared.model import Space
+from shared.model import Op, Space
 from shared.objects.directory import open_directory
 from shared.objects.port import ObjectStore
 from shared.placement import Layout
@@ -46,6 +46,11 @@ from shared.segment.cache import SegmentCache
 from tests.memtable.model import Operation, Row, step
 
 DIMENSION = 4
+
+
+def adds(first: int, count: int) -> list[Operation]:
+    """Of records r<first> and those that follow, with vectors of two dimensions."""
+    return [Operation(Op.ADD, f"r{i}", (float(i), 1.0), f"doc {i}", {"n": i}) for i in range(first, first + count)]
 
 
 class GatedLog:
@@ -199,9 +204,17 @@ class World:
         """Read until the worker has swapped in the newest manifest of every shard."""
         for number in range(self.shards):
             await self.worker.count(messages.CountRequest(self.shard(number)))
-            loading = self.worker.shards._shards[self.collection, number]._loading
+            loading = self.worker.shards._shards[self.collection, number].loading.task
             if loading is not None:
                 await loading
+
+    async def count(self) -> int:
+        return (await self.worker.count(messages.CountRequest(self.shard()))).count
+
+    @property
+    def served(self) -> ServedShard:
+        """The worker's first shard."""
+        return self.worker.shards._shards[self.collection, 0]
 
     def shard(self, number: int = 0, **options: object) -> messages.Shard:
         return messages.Shard(self.collection, number, **options)  # type: ignore[arg-type]

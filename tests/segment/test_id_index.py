@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.segment.id_index import IdIndex, write_id_index
+from shared.segment.id_index import ONE_BY_ONE_MAX, IdIndex, write_id_index
 
 _ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4)
 
@@ -26,18 +26,21 @@ def test_finds_the_last_row_of_each_id_and_nothing_else(
     index = _open(tmp_path_factory.mktemp("ids") / "ids.index", stored)
     last = {text: row for row, text in enumerate(stored)}
     wanted = asked + stored
-    assert index.find(wanted).tolist() == [last.get(text, -1) for text in wanted]
+    for many in (wanted, wanted * ONE_BY_ONE_MAX, *([text] for text in wanted)):
+        assert index.find(many) == [last.get(text, -1) for text in many]
 
 
 def test_ids_whose_hashes_are_equal_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.segment.id_index.xxhash.xxh3_64_intdigest", lambda data, *_: len(data))
     stored = ["a", "b", "cc", "a", "dd", "e"]
     index = _open(tmp_path / "ids.index", stored)
-    assert index.find(["a", "b", "e", "f", "dd", "cc", "zz", "ggg", ""]).tolist() == [3, 1, 5, -1, 4, 2, -1, -1, -1]
+    asked, found = ["a", "b", "e", "f", "dd", "cc", "zz", "ggg", ""], [3, 1, 5, -1, 4, 2, -1, -1, -1]
+    assert index.find(asked) == found
+    assert index.find(asked * ONE_BY_ONE_MAX) == found * ONE_BY_ONE_MAX
 
 
 def test_asking_for_nothing_finds_nothing(tmp_path: Path) -> None:
-    assert _open(tmp_path / "ids.index", ["a"]).find([]).tolist() == []
+    assert _open(tmp_path / "ids.index", ["a"]).find([]) == []
 
 
 def test_every_segment_hashes_differently(tmp_path: Path) -> None:
