@@ -17,7 +17,7 @@ from shared.errors import PolychromeError
 from shared.telemetry import get_logger
 
 if TYPE_CHECKING:
-    from shared.rpc.client import Parts
+    from shared.rpc.parts import Parts
 
 JSON_TYPE: Final = "application/json"
 EMPTY: Final = b"{}"
@@ -102,31 +102,45 @@ class PartedAnswer(Answer):
         self._parts = parts
         self._chunked = True
 
-    async def prepare(self, request: web.BaseRequest) -> None:
+    async def send(self, request: web.BaseRequest) -> int:
+        """Sends it, for who made it and not for aiohttp: so the request is under way until the last part has left. The
+        status that becomes of it: 499 when the client has gone, 500 when a part did not come.
+        """
         self._chunked = request.version[1] > 0
         if not self._chunked:
             self.force_close()
         await super().prepare(request)
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Raises ConnectionError."""
+        status = 499
         try:
-            request, transport = self._ready()
-            transport.write(self._head(request.version))
-            async for part in self._parts:
-                transport.writelines(_chunk(part) if self._chunked else (part,))
-                if request.protocol.writing_paused:
-                    await request.writer.drain()
-                if transport.is_closing():
-                    raise ConnectionResetError("the client has gone")
-            if self._chunked:
-                transport.write(_LAST_CHUNK)
+            status = await self._send(*self._ready())
         except PolychromeError as error:
             log.warning("cut", code=error.code, message=error.message)
-            transport.abort()
-            raise ConnectionResetError("a part of the answer is missing") from error
+            status = 500
+        except ConnectionError as error:
+            log.debug("gone", message=str(error))
         finally:
             self._parts.close()
+            if status != self._status and request.transport is not None:
+                request.transport.abort()
+        return status
+
+    async def _send(self, request: web.BaseRequest, transport: asyncio.Transport) -> int:
+        transport.write(self._head(request.version))
+        async for part in self._parts:
+            transport.writelines(_chunk(part) if self._chunked else (part,))
+            if request.protocol.writing_paused:
+                await request.writer.drain()
+            if transport.is_closing():
+                raise ConnectionResetError("the client has gone")
+        if self._chunked:
+            transport.write(_LAST_CHUNK)
+        return self._status
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """It has been sent."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """The same."""
 
     def _length(self) -> str:
         return "Transfer-Encoding: chunked\r\n" if self._chunked else ""

@@ -18,7 +18,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from frontend import errors
 from frontend.access_log import MODULE, AccessLog
-from frontend.answers import Answer
+from frontend.answers import Answer, PartedAnswer
 from frontend.cors import Cors
 from frontend.request import Bodies, Request
 from frontend.router import METHOD_ORDER, UNKNOWN, Router
@@ -87,7 +87,8 @@ class Edge:
         try:
             answer, pattern = await self._answer(request)
             self._finish(request, answer)
-            self._observe(request, pattern, answer.status, time.perf_counter() - started)
+            status = await answer.send(request) if isinstance(answer, PartedAnswer) else answer.status
+            self._observe(request, pattern, status, time.perf_counter() - started)
             return answer
         finally:
             request_id.reset(token)

@@ -40,7 +40,7 @@ from shared.rpc.messages import (
 if TYPE_CHECKING:
     from frontend.workers import Workers
     from shared.catalog import Collection
-    from shared.rpc.client import Parts
+    from shared.rpc.parts import Parts
 
 Answer = TypeVar("Answer")
 
@@ -93,8 +93,9 @@ async def get_parts(
     workers: Workers, collection: Collection, selection: Selection, page: Page, wanted: Wanted
 ) -> Body | Parts:
     """`get_body` as of now, for who sends it on: when it is long, in parts."""
-    is_short = not wanted.embeddings or (page.limit is not None and page.limit <= SHORT_ROWS)
-    if is_short or collection.shards > 1 or wanted.explain:
+    at_most = [page.limit, None if selection.ids is None else len(selection.ids)]
+    is_short = any(rows is not None and rows <= SHORT_ROWS for rows in at_most)
+    if not wanted.embeddings or is_short or collection.shards > 1 or wanted.explain:
         return await get_body(workers, collection, selection, page, wanted)
     request = _of_the_only_shard(collection, selection, page, wanted, as_of=None)
     return await workers.get_parts(msgspec.structs.replace(request, in_parts=True))

@@ -41,8 +41,8 @@ from shared.errors import Gone, StaleGeneration
 from shared.include import GET_DEFAULT, QUERY_DEFAULT, Wanted
 from shared.limits import U32_MAX
 from shared.model import Include, Op, ReadLevel
-from shared.rpc.client import Parts
 from shared.rpc.messages import Selection
+from shared.rpc.parts import Parts
 
 U32 = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]
 

@@ -33,6 +33,7 @@ from shared.rpc.messages import (
     QueryResponse,
     Shard,
 )
+from shared.rpc.parts import Parts, let_go
 from shared.rpc.search_messages import (
     FrequenciesRequest,
     FrequenciesResponse,
@@ -49,10 +50,10 @@ from shared.telemetry import get_logger
 if TYPE_CHECKING:
     from shared.clock import Clock
     from shared.membership import Member, Membership
-    from shared.rpc.client import Parts, RpcClient
+    from shared.rpc.client import RpcClient
 
 Response = TypeVar("Response")
-Begun = TypeVar("Begun")
+Begun = TypeVar("Begun", memoryview, Parts)
 
 
 class Begin(Protocol[Begun]):
@@ -211,15 +212,19 @@ class Workers:
                         self._distrust(worker, error)
         finally:
             for call in running:
-                call.cancel()
+                let_go(call)
         raise failure
 
     async def _ask_the_only(self, worker: Member, method: str, payload: bytes, begin: Begin[Begun]) -> Begun:
         """Without a second there is nothing to race."""
+        call = begin(worker.address, method, payload, timeout_s=self._patience.call_s)
         try:
-            return await begin(worker.address, method, payload, timeout_s=self._patience.call_s)
+            return await call
         except ANOTHER_MAY_ANSWER as error:
             self._distrust(worker, error)
+            raise
+        except asyncio.CancelledError:
+            let_go(call)
             raise
 
     def _ranked(self, key: str) -> list[Member]:

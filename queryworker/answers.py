@@ -10,8 +10,11 @@ import msgspec
 import numpy as np
 
 from queryworker import execute
+from queryworker.columns import FLOAT_BYTES
 from queryworker.view import Snapshot
+from shared.errors import InvalidArgument
 from shared.include import Wanted
+from shared.limits import RPC_FRAME_BYTES_MAX
 from shared.record_answers import encode_get, encode_query, get_parts, refuse_unknown_ids
 from shared.rpc.messages import Columns, CountRequest, GetRequest, GetResponse, QueryRequest, QueryResponse
 
@@ -39,11 +42,18 @@ def count(reading: Reading, request: CountRequest) -> bytes:
 
 
 def get(reading: Reading, request: GetRequest) -> bytes | Iterator[bytes]:
-    """As a whole, or in parts for who takes them."""
+    """As a whole, or in parts for who takes them. Raises InvalidArgument, before the first part, for vectors that would
+    be more than an answer may have.
+    """
     found = execute.get(reading.snapshot, request, reading.bytes_max)
     if request.include is None:
         return msgspec.msgpack.encode(_explained(reading, found))
-    return (get_parts if request.in_parts else encode_get)(found.columns, Wanted(request.include))
+    if not request.in_parts:
+        return encode_get(found.columns, Wanted(request.include))
+    about = len(found.columns.embeddings or b"") // 4 * FLOAT_BYTES
+    if about > RPC_FRAME_BYTES_MAX:
+        raise InvalidArgument(f"the answer has about {about} bytes; ask for less")
+    return get_parts(found.columns, Wanted(request.include))
 
 
 def query_together(reading: Reading, requests: Sequence[QueryRequest]) -> list[bytes]:

@@ -233,11 +233,11 @@ def _perform(work: Work, reading: Reading, asked: Sequence[_Asked]) -> list[_Out
         return []
     try:
         found = work(reading, [one.request for one in asked])
+        return [_Outcome.of(one.call, answer) for one, answer in zip(asked, found, strict=True)]
     except Exception as error:
         if len(asked) == 1:
             return [_Outcome(asked[0].call, b"", error)]
         return [outcome for one in asked for outcome in _perform(work, reading, [one])]
-    return [_Outcome.of(one.call, answer) for one, answer in zip(asked, found, strict=True)]
 
 
 _Finish = Callable[[Sequence[_Asked], list[_Outcome] | None, BaseException | None], None]

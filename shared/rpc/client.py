@@ -17,8 +17,7 @@ one. Nothing is retried here: the caller owns the deadline and knows whom else t
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, cast
 
 import msgspec
@@ -36,19 +35,15 @@ from shared.rpc.frames import (
     FrameKind,
     FrameReader,
 )
+from shared.rpc.parts import Parts
 from shared.rpc.ticker import Ticker
+from shared.rpc.traffic import Traffic
 
 CONNECT_TIMEOUT_S: Final = 2.0
 CONNECTIONS_PER_ADDRESS: Final = 2
 
 GATHER_S: Final = 0.0015
 """How long a call waits for others at most."""
-
-LATELY: Final = 8
-"""Over about so many calls, and frames, it is averaged how fast they come, and how long they take."""
-
-FLIGHT_MAX_S: Final = 0.02
-"""A frame that takes longer says something about the calls in it, and nothing about the next ones."""
 
 
 class RpcClient:
@@ -97,8 +92,7 @@ class RpcClient:
         the others.
         """
         parts = Parts()
-        parts.follow(self._begin(address, method, payload, timeout_s, parts))
-        return parts.first
+        return parts.of(self._begin(address, method, payload, timeout_s, parts))
 
     async def call(self, address: str, method: str, payload: bytes, *, timeout_s: float) -> memoryview:
         """`begin`, and wait for it."""
@@ -157,56 +151,6 @@ class _Call:
         self.peer.ended(self)
 
 
-class Parts:
-    """An answer in parts: iterated over, it gives them as they come, once. Whoever stops earlier has to `close` it."""
-
-    def __init__(self) -> None:
-        self.first: asyncio.Future[Parts] = asyncio.get_running_loop().create_future()
-        self._come: deque[memoryview] = deque()
-        self._call: asyncio.Future[memoryview] | None = None
-        self._changed = asyncio.Event()
-        self.complete = False
-        """Whether no more will come than is there."""
-
-    def follow(self, call: asyncio.Future[memoryview]) -> None:
-        """Takes the last part from there, or the failure."""
-        self._call = call
-        call.add_done_callback(self._ended)
-        self.first.add_done_callback(lambda first: self.close() if first.cancelled() else None)
-
-    def add(self, part: memoryview) -> None:
-        if len(part):
-            self._come.append(part)
-        self._changed.set()
-        if not self.first.done():
-            self.first.set_result(self)
-
-    def close(self) -> None:
-        """Nobody wants what has not come yet."""
-        if self._call is not None:
-            self._call.cancel()
-
-    async def __aiter__(self) -> AsyncIterator[memoryview]:
-        """Raises what `begin` says."""
-        while self._come or not self.complete:
-            if self._come:
-                yield self._come.popleft()
-            else:
-                self._changed.clear()
-                await self._changed.wait()
-        assert self._call is not None
-        self._call.result()
-
-    def _ended(self, call: asyncio.Future[memoryview]) -> None:
-        error = None if call.cancelled() else call.exception()
-        if error is None and not call.cancelled():
-            self.add(call.result())
-        elif error is not None and not self.first.done():
-            self.first.set_exception(error)
-        self.complete = True
-        self._changed.set()
-
-
 class _Flight:
     """A frame of calls. It is back when the first of them has ended, however that was."""
 
@@ -215,29 +159,6 @@ class _Flight:
     def __init__(self, departed_s: float) -> None:
         self.departed_s = departed_s
         self.is_back = False
-
-
-class Traffic:
-    """How much there is to do at an address: averages over the last few calls and frames."""
-
-    def __init__(self) -> None:
-        self._came_s = float("-inf")
-        self._apart_s = 1.0
-        self._flight_s = 0.0
-
-    def came(self, now_s: float) -> None:
-        """A call."""
-        self._apart_s += (min(1.0, now_s - self._came_s) - self._apart_s) / LATELY
-        self._came_s = now_s
-
-    def returned(self, took_s: float) -> None:
-        """A frame."""
-        self._flight_s += (min(FLIGHT_MAX_S, took_s) - self._flight_s) / LATELY
-
-    @property
-    def frame_calls(self) -> float:
-        """Half of the calls that come while a frame is under way."""
-        return self._flight_s / self._apart_s / 2
 
 
 class _Peer:

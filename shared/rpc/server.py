@@ -61,7 +61,9 @@ def _histogram(method: str) -> Histogram:
 class Call:
     """One call. `answer` or `fail` ends it; only the first of both counts."""
 
-    __slots__ = ("_connection", "_method", "_number", "begun_s", "deadline_s", "done", "payload", "request_id")
+    __slots__ = (
+        "_bytes", "_connection", "_method", "_number", "begun_s", "deadline_s", "done", "payload", "request_id"
+    )  # fmt: skip
 
     def __init__(self, connection: _Connection, header: CallHeader, payload: memoryview, now_s: float) -> None:
         self.payload = payload
@@ -69,23 +71,29 @@ class Call:
         self.begun_s = now_s
         self.deadline_s = now_s + header.timeout_ms / 1000
         self.done = False
+        self._bytes = 0
         self._connection = connection
         self._number = header.number
         self._method = header.method
 
     def answer(self, payload: bytes) -> None:
         """That is the result."""
-        if not self.done:
-            if len(payload) + frames.ANSWER_BYTES_MAX > self._connection.server.frame_bytes_max:
-                self.fail(errors.InvalidArgument(f"the answer has {len(payload)} bytes; ask for less"))
-            else:
-                self._end("ok")
-                self._connection.send(AnswerHeader(self._number, len(payload)), payload)
+        if not self.done and self._fits(payload):
+            self._end("ok")
+            self._connection.send(AnswerHeader(self._number, len(payload)), payload)
 
     def part(self, payload: bytes) -> None:
         """That is a part of the result. Others follow, and `answer` gives the last."""
-        if not self.done:
+        if not self.done and self._fits(payload):
             self._connection.send(AnswerHeader(self._number, len(payload), more=True), payload)
+
+    def _fits(self, payload: bytes) -> bool:
+        """Whether the answer is no longer than it may be, with what was sent of it before; else it has failed."""
+        self._bytes += len(payload)
+        fits = self._bytes + frames.ANSWER_BYTES_MAX <= self._connection.server.frame_bytes_max
+        if not fits:
+            self.fail(errors.InvalidArgument(f"the answer has {self._bytes} bytes; ask for less"))
+        return fits
 
     def fail(self, error: BaseException) -> None:
         """That is why there is none."""

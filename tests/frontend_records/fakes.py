@@ -24,7 +24,6 @@ from shared.log.condition import Condition
 from shared.log.log import Appended
 from shared.placement import Layout
 from shared.record_answers import encode_get, encode_query, refuse_unknown_ids
-from shared.rpc.client import Parts
 from shared.rpc.messages import (
     Columns,
     CountRequest,
@@ -35,6 +34,7 @@ from shared.rpc.messages import (
     QueryRequest,
     QueryResponse,
 )
+from shared.rpc.parts import Parts
 
 COLLECTION_ID = "0f0e0d0c-0b0a-4908-8706-050403020100"
 
@@ -214,7 +214,7 @@ class FakeWorkers:
         body = memoryview(await self.get_body(request))
         third = len(body) // 3
         parts, last = Parts(), asyncio.get_running_loop().create_future()
-        parts.follow(last)
+        parts.of(last)
         parts.add(body[:third])
         if self.parting is not None:
             self.parting(parts, last)

@@ -16,7 +16,7 @@ from frontend.config import FrontendConfig
 from frontend.http_server import open_http_server
 from frontend.reads import SHORT_ROWS
 from shared.errors import Unavailable
-from shared.rpc.client import Parts
+from shared.rpc.parts import Parts
 from tests.frontend_records.fakes import COLLECTION_ID, FakeWorkers, Row, new_collection, new_shell
 
 GET = f"/api/v2/tenants/default_tenant/databases/default_database/collections/{COLLECTION_ID}/get"
@@ -66,7 +66,7 @@ async def test_a_long_answer_arrives_whole_and_the_connection_goes_on() -> None:
         assert [request.in_parts for request in workers.asked] == [True, True, False]
 
 
-@pytest.mark.parametrize("body", [{"include": ["documents"]}, {**WHOLE, "limit": SHORT_ROWS}])
+@pytest.mark.parametrize("body", [{"include": ["documents"]}, {**WHOLE, "limit": SHORT_ROWS}, {**WHOLE, "ids": ["r1"]}])
 async def test_a_short_answer_says_how_long_it_is(body: dict[str, Any]) -> None:
     workers = _workers()
     async with _serving(workers) as address, httpx.AsyncClient(base_url=f"http://{address}") as client:
@@ -96,6 +96,24 @@ async def _raw_until_reset(address: str) -> bytes:
         return await _raw(address, "1.1")
     except ConnectionResetError:
         return b""
+
+
+async def test_a_server_that_drains_sends_the_last_part_first() -> None:
+    begun: asyncio.Future[tuple[Parts, asyncio.Future[memoryview]]] = asyncio.get_running_loop().create_future()
+    workers = _workers()
+    workers.parting = lambda parts, call: begun.set_result((parts, call))
+    config = FrontendConfig(redis_url="redis://nowhere", bucket_url="memory://", port=0, access_log="off")
+    shell = new_shell(new_collection(dimension=2), workers)
+    shell.config = config
+    async with open_http_server(build_app(shell), config) as server:
+        answer = asyncio.create_task(_raw(server.address, "1.1"))
+        _, call = await begun
+        drained = asyncio.create_task(server.drain())
+        done, _ = await asyncio.wait([drained], timeout=0.1)
+        assert not done
+        call.set_result(memoryview(b"the end"))
+        await asyncio.wait_for(drained, 10)
+        assert (await answer).endswith(b"7\r\nthe end\r\n0\r\n\r\n")
 
 
 async def test_who_hangs_up_ends_the_work_on_the_answer() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import orjson
 import pytest
 
@@ -74,6 +75,25 @@ async def test_nothing_more_is_made_for_who_has_gone(valkey_server: RedisServer,
         while not world.worker.threads.idle:  # noqa: ASYNC110
             await asyncio.sleep(0)
         assert len(call.parts) == seen < ROWS // 8
+
+
+async def test_a_first_part_that_fails_where_the_loop_makes_it_is_told_too(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await _filled(world)
+
+        def fails(_answer: object) -> bytes:
+            raise MemoryError("no room")
+
+        monkeypatch.setattr(record_answers, "_encode", fails)
+        few = msgspec.structs.replace(
+            _get(world, EVERYTHING, in_parts=True), selection=messages.Selection(ids=["r1", "r2"])
+        )
+        call = DirectCall(few)
+        world.worker.methods["get"]([call])
+        with pytest.raises(MemoryError):
+            await asyncio.wait_for(call.outcome, 10)
 
 
 async def test_a_part_that_fails_ends_the_call(

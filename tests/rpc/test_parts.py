@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
 from shared import errors
-from shared.rpc.client import Parts, RpcClient
+from shared.rpc.client import RpcClient
 from shared.rpc.frames import ALONE_BYTES
+from shared.rpc.parts import Parts, let_go
 from shared.rpc.server import Call
 from tests.rpc.serving import Gate, echo, serving, until
 
@@ -44,7 +47,6 @@ async def test_parts_come_in_their_order_whatever_their_lengths() -> None:
             call.answer(pieces[-1])
         for parts in await asyncio.gather(*begun):
             assert await _all(parts) == pieces
-            assert parts.complete
 
 
 async def test_the_first_part_is_there_before_the_others_and_others_are_answered_in_between() -> None:
@@ -54,7 +56,6 @@ async def test_the_first_part_is_there_before_the_others_and_others_are_answered
         await held.entered.wait()
         held.call.part(LARGE)
         parts = await begun
-        assert not parts.complete
         assert bytes(await client.call(address, "echo", b"x", timeout_s=5)) == b"x"
         held.call.part(b"2")
         held.call.answer(b"")
@@ -108,12 +109,64 @@ async def test_who_closes_the_answer_ends_the_work_on_it() -> None:
         assert client.calls_open(address) == 0
 
 
+async def test_an_answer_that_was_taken_or_closed_is_held_by_nobody() -> None:
+    """Not even until garbage is collected: answers are large, and that is seldom."""
+    held = _Held()
+    async with serving({"parts": held, "echo": echo}) as (_, client, address):
+        gc.disable()
+        try:
+            gone = []
+            for payload in (LARGE, b""):
+                whole = await client.begin_parts(address, "echo", payload, timeout_s=5)
+                assert b"".join(await _all(whole)) == payload
+                gone.append(weakref.ref(whole))
+                del whole
+            begun = client.begin_parts(address, "parts", b"", timeout_s=60)
+            await held.entered.wait()
+            held.call.part(LARGE)
+            closed = await begun
+            closed.close()
+            gone.append(weakref.ref(closed))
+            del begun, closed
+            await until(held.abandoned)
+            assert [ref() for ref in gone] == [None] * 3
+        finally:
+            gc.enable()
+
+
 async def test_who_gives_up_before_the_first_part_ends_the_work_on_it() -> None:
     held = _Held()
     async with serving({"parts": held}) as (_, client, address):
         begun = client.begin_parts(address, "parts", b"", timeout_s=60)
         await held.entered.wait()
         begun.cancel()
+        await until(held.abandoned)
+
+
+async def test_parts_that_are_together_longer_than_an_answer_may_be_end_it_and_nobody_elses() -> None:
+    held = _Held()
+    async with serving({"parts": held, "echo": echo}, frame_bytes_max=1 << 20) as (_, client, address):
+        begun = client.begin_parts(address, "parts", b"", timeout_s=5)
+        await held.entered.wait()
+        beside = client.begin(address, "echo", b"x", timeout_s=5)
+        for _ in range(12):
+            held.call.part(b"p" * 100_000)
+        parts = await begun
+        with pytest.raises(errors.InvalidArgument, match="ask for less"):
+            await _all(parts)
+        assert bytes(await beside) == b"x"
+
+
+async def test_of_two_answers_the_one_that_is_not_wanted_is_let_go() -> None:
+    held = _Held()
+    async with serving({"parts": held}) as (_, client, address):
+        begun = [client.begin_parts(address, "parts", b"", timeout_s=60) for _ in range(2)]
+        await until(lambda: len(held.calls) == 2)
+        for call in held.calls:
+            call.part(b"1")
+        await asyncio.wait(begun)
+        for answer in begun:
+            let_go(answer)
         await until(held.abandoned)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.rpc.client import FLIGHT_MAX_S, Traffic
+from shared.rpc.traffic import FLIGHT_MAX_S, Traffic
 
 
 def _after(calls: int, *, apart_s: float, frame_s: float) -> Traffic:
