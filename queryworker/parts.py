@@ -35,6 +35,10 @@ class GraphSearcher(Protocol):
         """How many of the dimensions its guides have. Less than 1: its order is about right, not exact."""
         ...
 
+    def strays(self, queries: Vectors) -> bool:
+        """Whether its guides say little about one of the queries."""
+        ...
+
     def search(self, queries: Vectors, k: int, threads: int = 1) -> list[Rows]:
         """About the `k` nearest rows of each query, dead ones included, nearest first; by so many threads at once."""
         ...
@@ -217,6 +221,9 @@ class _StretchSearcher:
     """The graph of the slots from `place` on."""
 
     guide_share = 1.0
+
+    def strays(self, queries: Vectors) -> bool:
+        return False
 
     def __init__(self, stretch: Stretch, place: int) -> None:
         self._stretch = stretch

@@ -45,13 +45,16 @@ class PartTrace:
 
 
 class Target(NamedTuple):
-    """What is looked for: the `wanted` nearest of `matches`, in a graph by so many threads at once."""
+    """What is looked for: the `wanted` nearest of `matches`, in a graph by so many threads at once. `stray`: the guides
+    of the graph say little about the queries.
+    """
 
     space: Space
     matches: Matches
     wanted: int
     ef_search: int
     threads: int = 1
+    stray: bool = False
 
 
 def nearest(target: Target, queries: Vectors, trace: PartTrace) -> list[Nearest]:
@@ -61,6 +64,8 @@ def nearest(target: Target, queries: Vectors, trace: PartTrace) -> list[Nearest]
     """
     if target.wanted >= target.matches.matching:
         target = _settled(target, trace)
+    graph = target.matches.part.graph
+    target = target._replace(stray=graph is not None and graph.strays(queries))
     if target.matches.mask is None and (of_all := _nearest_of_all(target, queries, trace)) is not None:
         return of_all
     found: dict[int, Nearest] = {}
@@ -137,7 +142,7 @@ def _reach(target: Target) -> int:
     graph = target.matches.part.graph
     if graph is None or graph.guide_share == 1:
         return target.wanted
-    return min(reach(target.wanted), target.matches.matching)
+    return min(reach(target.wanted, target.ef_search, stray=target.stray), target.matches.matching)
 
 
 def _beam(target: Target, seen: Seen | None) -> int | None:

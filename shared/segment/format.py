@@ -33,10 +33,11 @@ graph.hnsw        hnswlib 0.8.0's own format, label = row. It guides the search 
 
 graph.basis       0   8  magic "PCBASIS" 2
                   8   8  u64  dimension d of the vectors
-                 16   8  u64  dimension w of the graph's guides, at most d
-                 24   8  zero
-                 32 4dw  <f4 [d, w]: guides multiplied by this are what the graph holds (`shared.segment.projection`)
-                         Only when the graph has one.
+                 16   8  u64  dimension w of the graph's guides, at most d; 0 when that is d and nothing is multiplied
+                 24   8  u64  rows that there were when it was looked for
+                 32   4  <f4  from what part of its square off the basis on a query strays
+                 36 4dw  <f4 [d, w]: guides multiplied by this are what the graph holds (`shared.segment.projection`)
+                         Only when a basis was looked for.
 
 vectors.codes     0   8  magic "PCCODES" 2
                   8   8  u64  rows n
@@ -91,6 +92,10 @@ BASIS: Final = "graph.basis"
 TEXT: Final = "text.index"
 SPARSE: Final = "sparse.index"
 CODES: Final = "vectors.codes"
+OPTIONAL: Final = (BASIS, CODES)
+"""Where the list of files has one of them, it is there. There is no other word of them in a manifest, so that whoever
+copies what is said of a segment, and knows nothing of them, does not lose it.
+"""
 
 IDS_MAGIC: Final = b"PCIDS\x00\x00" + bytes([FORMAT])
 METADATA_MAGIC: Final = b"PCMETA\x00" + bytes([FORMAT])
@@ -113,7 +118,7 @@ class FileInfo(msgspec.Struct, frozen=True):
 
 class SegmentInfo(msgspec.Struct, frozen=True):
     """All that a manifest says about a segment's files. `path` is the key prefix in the bucket; `id_min` and
-    `id_max` are the least and greatest id by UTF-8 bytes. `guide_dimension`: of the graph, where it has a basis.
+    `id_max` are the least and greatest id by UTF-8 bytes.
     """
 
     id: str
@@ -127,18 +132,18 @@ class SegmentInfo(msgspec.Struct, frozen=True):
     id_max: str
     text: bool = False
     sparse: bool = False
-    guide_dimension: int | None = None
-    codes: bool = False
 
     def names(self) -> tuple[str, ...]:
         """The file names that a segment of this shape has."""
         names = [RECORDS, IDS, METADATA]
         names += [SPARSE] if self.sparse else []
         names += [GRAPH] if self.graph else []
-        names += [BASIS] if self.guide_dimension is not None else []
-        names += [CODES] if self.codes else []
         names += [TEXT] if self.text else []
-        return tuple(names)
+        return (*names, *filter(self.has, OPTIONAL))
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        return any(file.name == name for file in self.files)
 
 
 def checksum(path: Path) -> str:

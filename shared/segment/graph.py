@@ -6,6 +6,7 @@ is enough to find what is near (`shared.segment.projection`).
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from shared.segment.projection import (
     open_basis,
     projected,
     still_good,
+    strays,
     write_basis,
 )
 
@@ -55,16 +57,9 @@ def _index(space: Space, dimension: int) -> hnswlib.Index:
     return hnswlib.Index(space="l2" if space is Space.L2 else "ip", dim=dimension)
 
 
-class BuiltGraph(NamedTuple):
-    """What came of building one: how many rows were added, and how many dimensions its guides have when there is a
-    basis.
-    """
-
-    inserted: int
-    guide_dimension: int | None
-
-
 class _Growing(NamedTuple):
+    """`basis`: None while none was looked for."""
+
     index: hnswlib.Index
     basis: Basis | None
 
@@ -75,12 +70,12 @@ def build_graph(
     params: GraphParams,
     base: Path | None = None,
     check: Callable[[], None] | None = None,
-) -> BuiltGraph:
-    """Writes the graph of `vectors`, and the basis of its guides beside it if it has one. With `base`, the graph of
-    their first m rows is loaded and the others are added, unless its basis does not serve them. `check` is called every
-    few seconds; what it raises ends the work.
+) -> int:
+    """Writes the graph of `vectors`, and beside it what is known of a basis. With `base`, the graph of their first m
+    rows is loaded and the others are added, unless its basis does not serve them. How many rows were added. `check` is
+    called every few seconds; what it raises ends the work.
     """
-    growing = _empty(vectors, params) if base is None else _continued(base, vectors, params)
+    growing = _new(vectors, params) if base is None else _continued(base, vectors, params)
     begin = growing.index.get_current_count()
     for at in range(begin, len(vectors), _CHUNK_ROWS):
         if check is not None:
@@ -89,16 +84,18 @@ def build_graph(
     growing.index.save_index(str(path))
     if growing.basis is not None:
         write_basis(path.with_name(BASIS), growing.basis)
-    return BuiltGraph(len(vectors) - begin, None if growing.basis is None else growing.basis.shape[1])
+    return int(len(vectors) - begin)
 
 
-def _empty(vectors: Vectors, params: GraphParams, rows_max: int = 0, *, may_project: bool = True) -> _Growing:
-    """A graph for these vectors, without any."""
-    rows, dimension = vectors.shape
-    basis = find_basis(params.space, vectors) if may_project and enough_rows(rows, dimension) else None
-    index = _index(params.space, dimension if basis is None else basis.shape[1])
+def _new(vectors: Vectors, params: GraphParams) -> _Growing:
+    basis = find_basis(params.space, vectors) if enough_rows(*vectors.shape) else None
+    return _empty(params, vectors.shape[1], len(vectors), basis)
+
+
+def _empty(params: GraphParams, dimension: int, rows_max: int, basis: Basis | None) -> _Growing:
+    index = _index(params.space, _width(dimension, basis))
     index.init_index(
-        max_elements=max(rows, rows_max),
+        max_elements=rows_max,
         M=params.max_neighbors,
         ef_construction=params.ef_construction,
         random_seed=_SEED,
@@ -106,28 +103,37 @@ def _empty(vectors: Vectors, params: GraphParams, rows_max: int = 0, *, may_proj
     return _Growing(index, basis)
 
 
+def _width(dimension: int, basis: Basis | None) -> int:
+    """How many dimensions guides have."""
+    return basis.width if basis is not None and basis.width else dimension
+
+
 def _continued(base: Path, vectors: Vectors, params: GraphParams) -> _Growing:
     """The graph of the first vectors, with room for the others; or an empty one, when its basis does not serve the
-    others, or it was made of too few rows to have one and now there are enough.
+    others, or there is one now.
 
-    A basis that fails is followed by another one only when the rows have doubled since, else by none, ever: so whatever
-    comes, a row is added again once or twice, and not with every batch that lies elsewhere than the one before.
+    A basis is looked for once the rows are twice as many as they were the last time, and one that fails before is given
+    up until then: so whatever comes, a row is added again once or twice, and not with every batch that lies elsewhere
+    than the one before.
     """
     rows, dimension = vectors.shape
     file = base.with_name(BASIS)
     basis = open_basis(file, dimension) if file.exists() else None
-    index = _index(params.space, dimension if basis is None else basis.shape[1])
-    index.load_index(str(base), max_elements=rows)
-    begin = index.get_current_count()
+    growing = _Growing(_index(params.space, _width(dimension, basis)), basis)
+    growing.index.load_index(str(base), max_elements=rows)
+    begin = growing.index.get_current_count()
     if begin > rows:
         raise ValueError(f"the base graph has {begin} rows, the segment {rows}")
-    if basis is None:
-        if enough_rows(begin, dimension) or not enough_rows(rows, dimension):
-            return _Growing(index, None)
-        return _empty(vectors, params)
-    if begin == rows or still_good(params.space, vectors, begin, basis):
-        return _Growing(index, basis)
-    return _empty(vectors, params, may_project=rows >= 2 * begin)
+    if basis is not None and basis.width:
+        if begin == rows or still_good(params.space, vectors, begin, basis):
+            return growing
+        again = find_basis(params.space, vectors) if rows >= 2 * basis.rows else Basis.none(rows, dimension)
+        return _empty(params, dimension, rows, again)
+    looked = begin if basis is None and enough_rows(begin, dimension) else 0 if basis is None else basis.rows
+    if not enough_rows(rows, dimension) or rows < 2 * looked:
+        return growing
+    again = find_basis(params.space, vectors)
+    return _empty(params, dimension, rows, again) if again.width else growing._replace(basis=again)
 
 
 class Graph:
@@ -148,12 +154,11 @@ class Graph:
     @classmethod
     def open(cls, path: Path, info: SegmentInfo, ef_search: int) -> Graph:
         """One that was built into a file, for a segment of which `info` tells. Raises Corrupt."""
-        basis = None
-        if info.guide_dimension is not None:
-            basis = open_basis(path.with_name(BASIS), info.dimension)
-            if basis.shape[1] != info.guide_dimension:
-                raise Corrupt(f"segment {info.id}: {BASIS} has {basis.shape[1]} directions, not {info.guide_dimension}")
-        index = _index(info.space, info.dimension if basis is None else basis.shape[1])
+        basis = open_basis(path.with_name(BASIS), info.dimension) if info.has(BASIS) else None
+        width = _width(info.dimension, basis)
+        if _stored_width(path) != width:  # hnswlib would not notice, and read beyond its memory
+            raise Corrupt(f"{path.name} has guides of {_stored_width(path)} dimensions, not {width}")
+        index = _index(info.space, width)
         try:
             with in_huge_pages():
                 index.load_index(str(path), max_elements=info.rows)
@@ -166,7 +171,7 @@ class Graph:
     @classmethod
     def of(cls, vectors: Vectors, params: GraphParams, rows_max: int) -> Graph:
         """One in memory over whole guides that can be extended to `rows_max` rows: room that is not used takes none."""
-        growing = _empty(vectors, params, rows_max, may_project=False)
+        growing = _empty(params, vectors.shape[1], rows_max, basis=None)
         _add(growing, params.space, vectors, params.threads)
         return cls(growing.index, None, params.space, ef_search=1)
 
@@ -179,6 +184,15 @@ class Graph:
         del state
         _add(_Growing(index, self._basis), self._space, vectors, threads)
         return Graph(index, self._basis, self._space, self._ef_search)
+
+    @property
+    def guide_share(self) -> float:
+        """How many of the dimensions its guides have."""
+        return 1.0 if self._basis is None or not self._basis.width else self._basis.width / len(self._basis.directions)
+
+    def strays(self, queries: Vectors) -> bool:
+        """Whether guides of fewer dimensions say little about one of them (`shared.segment.projection`)."""
+        return self.guide_share < 1 and self._basis is not None and strays(guides(self._space, queries), self._basis)
 
     @property
     def bytes(self) -> int:
@@ -197,6 +211,13 @@ class Graph:
             return None
         rows: npt.NDArray[np.int64] = labels.astype(np.int64)
         return rows
+
+
+def _stored_width(path: Path) -> int:
+    """How many numbers each guide has in hnswlib's file: what its header says of where in a row labels follow data."""
+    with path.open("rb") as file:
+        _, _, _, _, label, data = struct.unpack("<6Q", file.read(48).ljust(48, b"\0"))
+    return int(label - data) // 4
 
 
 def _add(growing: _Growing, space: Space, vectors: Vectors, threads: int) -> None:

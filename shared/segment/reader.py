@@ -45,7 +45,7 @@ def open_segment(
     if text_index is not None and text_index.rows != info.rows:
         raise Corrupt(f"segment {info.id}: {TEXT} is of {text_index.rows} rows, not {info.rows}")
     sparse = open_sparse_indexes(directory / SPARSE, info.rows) if info.sparse else {}
-    codes = open_codes(directory / CODES, info.rows, info.dimension) if info.codes else None
+    codes = open_codes(directory / CODES, info.rows, info.dimension) if info.has(CODES) else None
     metadata = MetadataIndex.open(directory / METADATA)
     return Segment(info, batch, ids, metadata, sparse, text_index, codes, loaded)
 
@@ -71,8 +71,6 @@ class Segment:
         self.metadata = metadata
         self.text_index = text_index
         self.codes = codes
-        self.guide_share: float = 1.0 if info.guide_dimension is None else info.guide_dimension / info.dimension
-        """How many of the dimensions the graph's guides have: with less than all, its order is about right."""
         self.vectors: npt.NDArray[np.float32] = embedding_matrix(batch.column("embedding"))
         self.inserted: npt.NDArray[np.int64] = batch.column("inserted").to_numpy(zero_copy_only=True)
         self.written: npt.NDArray[np.int64] = batch.column("written").to_numpy(zero_copy_only=True)
@@ -115,6 +113,15 @@ class Segment:
             return list(found)
         scanned = nearest_many(self.info.space, queries, self.vectors, k, codes=self.codes)
         return [hits.rows for hits in scanned]
+
+    @property
+    def guide_share(self) -> float:
+        """How many of the dimensions the graph's guides have: with less than all, its order is about right."""
+        return 1.0 if self._graph is None else self._graph.guide_share
+
+    def strays(self, queries: npt.NDArray[np.float32]) -> bool:
+        """Whether its guides say little about one of the queries."""
+        return self._graph is not None and self._graph.strays(queries)
 
     def close(self) -> None:
         """Gives the graph's memory back; searching afterwards scans. Mappings go with the last array over them."""

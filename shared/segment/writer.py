@@ -23,6 +23,7 @@ from shared.segment.format import (
     GRAPH,
     IDS,
     METADATA,
+    OPTIONAL,
     RECORDS,
     SPARSE,
     TEXT,
@@ -79,10 +80,9 @@ def write_segment(
     if text:
         base_text = None if base_graph is None else base_graph.with_name(TEXT)
         write_text_index(directory / TEXT, batch.column("document"), base_text, check)
-    codes = indexed and vectors.shape[1] <= DIMENSION_MAX
-    if codes:
+    if indexed and vectors.shape[1] <= DIMENSION_MAX:
         write_codes(directory / CODES, encode(params.space, vectors))
-    built = build_graph(directory / GRAPH, vectors, params, base_graph, check) if indexed else None
+    inserted = build_graph(directory / GRAPH, vectors, params, base_graph, check) if indexed else 0
     bounds = pc.min_max(ids).as_py()
     info = SegmentInfo(
         id=segment_id,
@@ -96,11 +96,10 @@ def write_segment(
         id_max=bounds["max"],
         text=text,
         sparse=bool(sparse),
-        guide_dimension=built.guide_dimension if built is not None else None,
-        codes=codes,
     )
-    info.files.extend(describe(directory / name) for name in info.names())
-    return Written(info, built.inserted if built is not None else 0)
+    optional = [name for name in OPTIONAL if (directory / name).exists()]
+    info.files.extend(describe(directory / name) for name in (*info.names(), *optional))
+    return Written(info, inserted)
 
 
 def _one_batch(records: pa.Table) -> pa.RecordBatch:

@@ -48,7 +48,7 @@ def test_a_segment_of_before_there_were_codes_is_read_without(tmp_path: Path) ->
     info, _ = build(tmp_path / "s", table(vectors))
     (tmp_path / "s" / CODES).unlink()
     files = [file for file in info.files if file.name != CODES]
-    old = open_segment(tmp_path / "s", msgspec.structs.replace(info, codes=False, files=files), graph=False)
+    old = open_segment(tmp_path / "s", msgspec.structs.replace(info, files=files), graph=False)
     assert old.codes is None
     assert old.search(vectors[:1], 3)[0][0] == 0
 
