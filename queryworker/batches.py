@@ -12,8 +12,8 @@ VECTORS_MAX: Final = 8
 """Query vectors in one batch, unless a single request has more: the first answer waits for the last."""
 
 FILTERED_MAX: Final = 4
-"""Query vectors in one batch of filtered queries. Each is searched for by itself, only the answers are made together:
-so a few save most of what there is to be saved.
+"""Query vectors in one batch of filtered queries. Each filter is searched for by itself, only the answers are made
+together: so a few save most of what there is to be saved.
 """
 
 LIGHT_VALUES_MAX: Final = 64

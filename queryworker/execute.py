@@ -174,9 +174,10 @@ def query_together(snapshot: Snapshot, requests: Sequence[QueryRequest]) -> Quer
     """
     hits: list[_Hits] = []
     queries = 0
-    for selection, group in itertools.groupby(requests, key=lambda request: request.selection):
+    # By their bytes: in Python 1, 1.0 and True are equal, in a filter they are not.
+    for _, group in itertools.groupby(requests, key=lambda request: msgspec.msgpack.encode(request.selection)):
         alike = list(group)
-        hits += _hits(snapshot, select(snapshot, selection), alike, queries, Trace())
+        hits += _hits(snapshot, select(snapshot, alike[0].selection), alike, queries, Trace())
         queries += sum(request.n_queries for request in alike)
     return _response(snapshot, requests[0], hits, queries)
 

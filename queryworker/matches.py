@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from queryworker.filter import Rows, Verdict
 from queryworker.parts import ViewPart
 from queryworker.text import Mask
 from queryworker.view import Snapshot
+from shared.made_once import made_once
 from shared.rpc.messages import Selection
 
 
@@ -28,7 +28,7 @@ class Matches:
     verdict: Verdict | None = None
     chosen: Rows | None = None
 
-    @cached_property
+    @made_once
     def mask(self) -> Mask | None:
         if self.chosen is None:
             return self.some

@@ -14,7 +14,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +25,7 @@ from shared.errors import StaleRead
 from shared.indexing import EVERYTHING, Indexing
 from shared.log.batch import decode_batch
 from shared.log.state import Entry, Pointer, after_position
+from shared.made_once import made_once
 from shared.memtable.memtable import Memtable
 from shared.memtable.versions import Tail
 from shared.model import FIRST_POSITION, Space
@@ -67,24 +67,24 @@ class Snapshot:
     stretches: Sequence[Stretch]
     origin: int
 
-    @cached_property
+    @made_once
     def living(self) -> int:
         """How many records there are."""
         stack = self.base.stack
         killed = sum(len(self.memtable.killed_rows(number, self.position)) for number in range(len(stack.segments)))
         return stack.live_rows - killed + int(np.count_nonzero(self.tail.alive))
 
-    @cached_property
+    @made_once
     def parts(self) -> tuple[ViewPart, ...]:
         """One for each segment, then those of the tail."""
         return (*self.base.at(self.memtable, self.position), *self._tail_parts)
 
-    @cached_property
+    @made_once
     def tail_starts(self) -> tuple[int, ...]:
         """The first slots of the tail's parts."""
         return tuple(part.start for part in self._tail_parts)
 
-    @cached_property
+    @made_once
     def _tail_parts(self) -> list[TailPart]:
         return tail_parts(self.tail, self.index, self.stretches, self.origin)
 

@@ -96,18 +96,18 @@ def candidates(
     space: Space, queries: Vectors, codes: Codes, k: int, rows: RowNumbers | None = None
 ) -> list[RowNumbers | None]:
     """For each of `queries` [q, d] those of all rows, or of `rows` (ascending), that may be among the k (at most as
-    many as there are) nearest by `shared.distance.distances`: where magnitudes forbid to say, `rows` itself.
+    many as there are) nearest by `shared.distance.distances`; None where the query's magnitude forbids to say.
     """
     asked = encode(space, queries)
     terms = codes.terms if rows is None else codes.terms.take(rows, axis=0)
-    known = float(terms[:, _SQUARE].max()) < _HUGE
+    unknown = np.flatnonzero(~(terms[:, _SQUARE] < _HUGE))
     found: list[RowNumbers | None] = []
     for query, product in zip(asked.terms, _products(asked.numbers, codes.numbers, rows), strict=True):
-        if known and _TINY < query[_SQUARE] < _HUGE:
-            places = _shortlist(space, query, product, terms, k)
+        if _TINY < query[_SQUARE] < _HUGE:
+            places = _shortlist(space, query, product, terms, unknown, k)
             found.append(places if rows is None else rows[places])
         else:
-            found.append(rows)
+            found.append(None)
     return found
 
 
@@ -130,8 +130,9 @@ def _products(queries: Numbers, numbers: Numbers, rows: RowNumbers | None) -> Ve
     return found
 
 
-def _shortlist(space: Space, query: Terms, product: Terms, terms: Terms, k: int) -> RowNumbers:
-    """Places whose least possible distance is not above the k-th greatest possible one.
+def _shortlist(space: Space, query: Terms, product: Terms, terms: Terms, unknown: RowNumbers, k: int) -> RowNumbers:
+    """Places whose least possible distance is not above the k-th greatest possible one; those that are `unknown` may be
+    anywhere.
 
     Beside what the shadows leave open there are the errors of float32, here (not 16 roundings, of terms that are known)
     and of the distances at last.
@@ -139,16 +140,19 @@ def _shortlist(space: Space, query: Terms, product: Terms, terms: Terms, k: int)
     scale, apart, shadow, _ = query.tolist()
     own = shadow + apart  # at least the query's length
     times = 2.0 if space is Space.L2 else 1.0
-    about = product * terms[:, _SCALE]
-    about *= -times * scale
-    error = terms[:, _ERROR] * (times * own * _UP)
-    error += terms[:, _LENGTH] * (times * (apart + 16 * _UNIT * own) * _UP)
-    if space is Space.L2:
-        about += terms[:, _SQUARE]
-        error += terms[:, _SQUARE] * (16 * _UNIT)
-        error += 16 * _UNIT * own * own
-    else:
-        error += 16 * _UNIT
+    with np.errstate(over="ignore", invalid="ignore"):
+        about = product * terms[:, _SCALE]
+        about *= -times * scale
+        error = terms[:, _ERROR] * (times * own * _UP)
+        error += terms[:, _LENGTH] * (times * (apart + 16 * _UNIT * own) * _UP)
+        if space is Space.L2:
+            about += terms[:, _SQUARE]
+            error += terms[:, _SQUARE] * (16 * _UNIT)
+            error += 16 * _UNIT * own * own
+        else:
+            error += 16 * _UNIT
+    about[unknown] = 0.0
+    error[unknown] = np.inf
     limit = np.partition(about + error, k - 1)[k - 1]
     about -= error
     return np.flatnonzero(about <= limit)

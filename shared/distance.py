@@ -121,8 +121,7 @@ def nearest_many(
     for at in range(0, len(queries), block):
         part = queries[at : at + block]
         if codes is not None:
-            left = candidates(space, part, codes, k, rows)
-            found += [nearest(space, query, vectors, k, rows=of) for query, of in zip(part, left, strict=True)]
+            found += _nearest_coded(space, part, vectors, k, rows, codes)
             continue
         with np.errstate(over="ignore", invalid="ignore"):
             if rows is not None:
@@ -133,6 +132,18 @@ def nearest_many(
             places = _shortlist(space, query, product, norms, k)
             found.append(_decide(space, query, vectors, k, places, rows))
     return found
+
+
+def _nearest_coded(
+    space: Space, queries: Vectors, vectors: Vectors, k: int, rows: RowNumbers | None, codes: Codes
+) -> list[Nearest]:
+    left = candidates(space, queries, codes, k, rows)
+    undecided = [number for number, of in enumerate(left) if of is None]
+    plainly = iter(nearest_many(space, queries[undecided], vectors, k, rows=rows) if undecided else ())
+    return [
+        next(plainly) if of is None else nearest(space, query, vectors, k, rows=of)
+        for query, of in zip(queries, left, strict=True)
+    ]
 
 
 def _products(queries: Vectors, vectors: Vectors) -> Vectors:

@@ -147,7 +147,7 @@ def decode_batch(payload: bytes) -> pa.RecordBatch:
     end = _PREFIX_BYTES + int.from_bytes(payload[_PREFIX_BYTES - 4 : _PREFIX_BYTES], "little")
     try:
         return pa.ipc.read_record_batch(memoryview(payload)[end:], _schema(payload[:end]))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, EOFError, ValueError) as error:
         raise Corrupt(f"a log entry does not decode: {error}") from error
 
 

@@ -22,7 +22,6 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from typing import Any, Final, Literal, TypeAlias
 
@@ -32,6 +31,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from shared.made_once import made_once
 from shared.where import Compare
 
 Rows = npt.NDArray[np.int32]
@@ -40,6 +40,7 @@ Packed: TypeAlias = Any
 Side = Literal["left", "right"]
 
 _FENCE_VALUES: Final = 8
+_FENCES_BYTES: Final = 1024 * 1024
 _INT64_MIN: Final = -(2**63)
 _INT64_MAX: Final = 2**63 - 1
 
@@ -175,17 +176,22 @@ class TextColumn:
     def _value(self, index: int) -> bytes:
         return self.text[self.ends[index] : self.ends[index + 1]].tobytes()
 
-    @cached_property
+    @made_once
     def _fences(self) -> list[bytes]:
         """Every so many values one, the first among them: what is searched before the file is read."""
-        return [self._value(index) for index in range(0, len(self.ends) - 1, _FENCE_VALUES)]
+        return [self._value(index) for index in range(0, len(self.ends) - 1, self._fence_values)]
+
+    @property
+    def _fence_values(self) -> int:
+        """How many: of long texts more, so that what is kept in memory stays small."""
+        return max(_FENCE_VALUES, -(-len(self.text) // _FENCES_BYTES))
 
     def equal(self, value: str) -> Rows:
         wanted = value.encode()
-        begin = _FENCE_VALUES * (bisect_right(self._fences, wanted) - 1)
+        begin = self._fence_values * (bisect_right(self._fences, wanted) - 1)
         if begin < 0:
             return self.rows[:0]
-        ends = self.ends[begin : begin + _FENCE_VALUES + 1].tolist()
+        ends = self.ends[begin : begin + self._fence_values + 1].tolist()
         text = self.text[ends[0] : ends[-1]].tobytes()
         values = [text[first - ends[0] : last - ends[0]] for first, last in pairwise(ends)]
         place = bisect_left(values, wanted)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +13,7 @@ import pyarrow as pa
 from shared.codes import Codes
 from shared.distance import nearest_many, squared_norms
 from shared.errors import Corrupt
+from shared.made_once import made_once
 from shared.segment.codes_file import open_codes
 from shared.segment.format import CODES, GRAPH, IDS, METADATA, RECORDS, SPARSE, TEXT, SegmentInfo, check_lengths
 from shared.segment.graph import Graph
@@ -89,7 +89,7 @@ class Segment:
             column = self._texts[name] = TextReader(self.records.column(name).chunk(0))
         return column
 
-    @cached_property
+    @made_once
     def norms(self) -> npt.NDArray[np.float32]:
         """`squared_norms` of the vectors, for exact scans."""
         return squared_norms(self.vectors)

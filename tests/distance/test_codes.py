@@ -68,10 +68,21 @@ def test_shadows_are_as_near_to_their_vectors_as_they_say() -> None:
     assert np.allclose(squares, np.square(vectors.astype(np.float64)).sum(axis=1), rtol=1e-6, atol=1e-44)
 
 
+@pytest.mark.parametrize("space", [Space.L2, Space.IP])
+def test_a_row_about_which_nothing_is_said_stays_and_excludes_nothing_of_the_others(space: Space) -> None:
+    vectors = np.random.default_rng(5).standard_normal((5000, 32)).astype(np.float32)
+    vectors[77] *= np.float32(1e37)
+    [left] = candidates(space, vectors[:1], encode(space, vectors), 10)
+    assert left is not None
+    assert 77 in left
+    assert len(left) < 500
+    assert set(nearest_many(space, vectors[:1], vectors, 10)[0].rows.tolist()) <= set(left.tolist())
+
+
 @pytest.mark.parametrize("length", [np.float32(0), np.float32(1e-30), np.float32(1e30)])
 def test_queries_of_magnitudes_about_which_nothing_is_said_leave_every_row(length: np.float32) -> None:
     vectors = np.random.default_rng(4).standard_normal((100, 16)).astype(np.float32)
     rows = np.arange(10, 90)
     codes: Codes = encode(Space.L2, vectors)
-    assert candidates(Space.L2, vectors[:1] * length, codes, 3, rows) == [rows]
+    assert candidates(Space.L2, vectors[:1] * length, codes, 3, rows) == [None]
     assert candidates(Space.L2, vectors[:1] * length, codes, 3) == [None]

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 import pytest
@@ -41,6 +41,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with builder.start() as running:
         running.allow_in_logs("log_range_missing|redis_is_empty|collections_without_a_row")
         yield running
+
+
+FORKS_MAX: Final = 200
+"""A family may have a few more."""
 
 
 class Refused(Exception):
@@ -90,7 +94,7 @@ class Family:
     async def act(self, number: int) -> None:
         name = self.chance.choice(sorted(self.members))
         choice = self.chance.random()
-        if choice < 0.2 and len(self.members) < 6:
+        if choice < 0.2 and len(self.members) < 6 and self.forks < FORKS_MAX:
             await self.fork(name, f"fork{number}")
         elif choice < 0.3 and len(self.members) > 3 and name != "root":
             await self.delete(name)

@@ -16,7 +16,17 @@ from shared.errors import InvalidArgument
 from shared.model import Include, Op
 from shared.redis.keys import Keys
 from shared.rpc import messages
-from shared.where import All, AnyOf, Compare, DocumentContains, DocumentRegex, IdIn, MetadataCompare, MetadataIn
+from shared.where import (
+    All,
+    AnyOf,
+    ArrayContains,
+    Compare,
+    DocumentContains,
+    DocumentRegex,
+    IdIn,
+    MetadataCompare,
+    MetadataIn,
+)
 from tests.memtable.model import Operation
 from tests.queryworker.truth import query_request
 from tests.queryworker.world import DirectCall, World, open_world
@@ -70,6 +80,35 @@ async def test_filtered_queries_answered_together_are_answered_as_alone(
         assert max(map(len, batches(requests))) == FILTERED_MAX
         alone = [await world.worker.body("query", request) for request in requests]
         assert await asyncio.gather(*(call.outcome for call in _serve(world, *requests))) == alone
+
+
+async def test_filters_that_differ_in_the_type_of_a_value_alone_are_not_mixed_up(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    """In Python, 1, 1.0 and True are equal."""
+    values = [1, True, 1.0, 1, True]
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await world.write([
+            Operation(Op.ADD, name, (number, 1.0), None, {"v": value, "l": [value]})
+            for number, (name, value) in enumerate({"int": 1, "bool": True, "float": 1.5}.items())
+        ])  # fmt: skip
+        for where in (
+            lambda value: MetadataCompare("v", Compare.EQ, value),
+            lambda value: MetadataIn("v", [value]),
+            lambda value: ArrayContains("l", value),
+        ):
+            requests = [
+                msgspec.structs.replace(
+                    query_request(world, [(0.0, 1.0)], 3), selection=messages.Selection(where=where(value))
+                )
+                for value in values
+            ]
+            alone = [(await world.worker.query(request)).columns.ids for request in requests]
+            calls = [DirectCall(request) for request in requests]
+            world.worker.methods["query"](calls)
+            together = [msgspec.msgpack.decode(await call.outcome, type=messages.QueryResponse) for call in calls]
+            assert [found.columns.ids for found in together] == alone
+            assert alone[0] != alone[1]
 
 
 def test_a_batch_is_bounded_by_its_vectors() -> None:

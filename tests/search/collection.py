@@ -23,7 +23,7 @@ from frontend.schema_shape import given_schema
 from frontend.search_requests import check_indexes, searches_of
 from frontend.search_validation import check_search, read_search
 from frontend.searching import search_body
-from frontend.workers import Workers
+from frontend.workers import Begin, Workers
 from shared.catalog import Catalog, Database, NewCollection
 from shared.catalog import Collection as Row
 from shared.catalog.forking import Forking
@@ -34,6 +34,7 @@ from shared.log.forks import Forks
 from shared.model import Op, Space
 from shared.placement import Layout
 from shared.redis.keys import Keys
+from shared.rpc.client import RpcClient
 from shared.rpc.messages import Shard
 from tests.frontend_records.fakes import new_collection
 from tests.memtable.model import Operation
@@ -55,9 +56,10 @@ class DirectWorkers(Workers):
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._rpc = RpcClient()
         self.calls = 0
 
-    async def _call(self, method: str, shard: Shard, payload: bytes) -> memoryview:
+    async def _call(self, method: str, shard: Shard, payload: bytes, begin: Begin[Any]) -> Any:
         self.calls += 1
         call = DirectCall(msgspec.Raw(payload))  # type: ignore[arg-type]  # encoded already
         self._worker.methods[method]([call])
