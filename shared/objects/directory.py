@@ -95,11 +95,11 @@ class DirectoryStore:
             temporary.unlink(missing_ok=True)
 
     def _publish(self, temporary: Path, path: Path, *, exclusive: bool) -> bool:
-        """Gives the file its name. Repeats when a deleter removed the empty folder in between."""
+        """Gives the file its name. Repeats when a deleter removed an empty folder in between."""
         for attempt in range(_FOLDER_ATTEMPTS):
-            with contextlib.suppress(FileExistsError):  # made and removed by others while it is looked at
-                path.parent.mkdir(parents=True, exist_ok=True)
             try:
+                with contextlib.suppress(FileExistsError):  # made and removed by others while it is looked at
+                    path.parent.mkdir(parents=True, exist_ok=True)
                 if exclusive:
                     os.link(temporary, path)
                 else:
