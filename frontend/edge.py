@@ -106,7 +106,7 @@ class Edge:
         except PolychromeError as error:
             _log_fault(error)
             return errors.answer_of(error, request.path), pattern
-        except Exception:
+        except Exception:  # a fault of ours: told to the log with its stack, and to the client as 500
             log.exception("unforeseen")
             return errors.internal_error(), pattern
 

@@ -75,7 +75,7 @@ class Forker:
             except _MovedOn:
                 await self._forking.give_up(origin.root, fork_id)
                 continue
-            except Exception:
+            except Exception:  # whatever it was, the id must not stay reserved
                 await self._forking.give_up(origin.root, fork_id)
                 raise
             forked = await self._forking.commit(db, fork_id, new)

@@ -119,8 +119,7 @@ def _continued(base: Path, vectors: Vectors, params: GraphParams) -> _Growing:
     rows, dimension = vectors.shape
     file = base.with_name(BASIS)
     basis = open_basis(file, dimension) if file.exists() else None
-    growing = _Growing(_index(params.space, _width(dimension, basis)), basis)
-    growing.index.load_index(str(base), max_elements=rows)
+    growing = _Growing(_loaded(base, params.space, _width(dimension, basis), rows), basis)
     begin = growing.index.get_current_count()
     if begin > rows:
         raise ValueError(f"the base graph has {begin} rows, the segment {rows}")
@@ -155,15 +154,8 @@ class Graph:
     def open(cls, path: Path, info: SegmentInfo, ef_search: int) -> Graph:
         """One that was built into a file, for a segment of which `info` tells. Raises Corrupt."""
         basis = open_basis(path.with_name(BASIS), info.dimension) if info.has(BASIS) else None
-        width = _width(info.dimension, basis)
-        if _stored_width(path) != width:  # hnswlib would not notice, and read beyond its memory
-            raise Corrupt(f"{path.name} has guides of {_stored_width(path)} dimensions, not {width}")
-        index = _index(info.space, width)
-        try:
-            with in_huge_pages():
-                index.load_index(str(path), max_elements=info.rows)
-        except RuntimeError as error:
-            raise Corrupt(f"{path.name}: {error}") from error
+        with in_huge_pages():
+            index = _loaded(path, info.space, _width(info.dimension, basis), info.rows)
         if index.get_current_count() != info.rows:
             raise Corrupt(f"{path.name} has {index.get_current_count()} rows, not {info.rows}")
         return cls(index, basis, info.space, ef_search)
@@ -211,6 +203,19 @@ class Graph:
             return None
         rows: npt.NDArray[np.int64] = labels.astype(np.int64)
         return rows
+
+
+def _loaded(path: Path, space: Space, width: int, rows_max: int) -> hnswlib.Index:
+    """The graph in a file, with room for so many rows. Raises Corrupt."""
+    stored = _stored_width(path)
+    if stored != width:  # hnswlib would not notice, and read beyond its memory
+        raise Corrupt(f"{path.name} has guides of {stored} dimensions, not {width}")
+    index = _index(space, width)
+    try:
+        index.load_index(str(path), max_elements=rows_max)
+    except RuntimeError as error:
+        raise Corrupt(f"{path.name}: {error}") from error
+    return index
 
 
 def _stored_width(path: Path) -> int:

@@ -38,7 +38,7 @@ DIMENSION_MIN: Final = 128
 """Shorter vectors are compared in no time."""
 
 DIMENSION_MAX: Final = 2048
-"""The time to find directions grows with the third power; here it is some 10 s."""
+"""The time to find directions grows with the third power; here it is some 5 s of CPU."""
 
 ROWS_PER_DIMENSION_MIN: Final = 8
 """Fewer rows than so many times the dimension say too little about its directions."""
