@@ -25,12 +25,12 @@ from logservice.schedule import Scheduler
 from polychrome.process import Process
 from polychrome.redis_server import answers, redis_server
 from shared.catalog import Catalog, Collection, Database, NewCollection
-from shared.clock import SystemClock
+from shared.cluster.placement import Hashes, hashes, weights
 from shared.log.batch import build_batch, split_batch
 from shared.log.jobs import Jobs
 from shared.log.log import Log
-from shared.model import Op
-from shared.placement import Hashes, hashes, weights
+from shared.process.clock import SystemClock
+from shared.records.model import Op
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
 
@@ -77,7 +77,7 @@ def _placement() -> str:
     shards = hashes([f"{uuid.UUID(int=number)}/0" for number in range(SHARDS)])
     rows = [_balance(shards, count) for count in WORKERS]
     lines = [
-        f"{SHARDS:,} shards on workers by `shared.placement` (rendezvous hashing):",
+        f"{SHARDS:,} shards on workers by `shared.cluster.placement` (rendezvous hashing):",
         "",
         "| workers | fullest / mean | with 2 replicas | moved when one joins (ideal) | when one leaves (ideal) |",
         "| --- | --- | --- | --- | --- |",

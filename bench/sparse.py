@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from bench.__main__ import DATA
 from examples.bm25 import Bm25
 from shared.segment.sparse_index import InvertedIndex, sparse_indexes
-from shared.sparse import SparseArrays
+from shared.vectors.sparse import SparseArrays
 
 NEIGHBOURS = 10
 FILTER_SHARES = (0.5, 0.01)

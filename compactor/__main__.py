@@ -1,5 +1,5 @@
 from compactor.config import CompactorConfig
 from compactor.service import open_service
-from shared.service import main
+from shared.process.service import main
 
 main("compactor", CompactorConfig, open_service)

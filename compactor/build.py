@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyroaring import BitMap
 
 from compactor.policy import Plan
-from shared.indexing import EVERYTHING, Indexing
+from shared.records.indexing import EVERYTHING, Indexing
 from shared.segment.format import GRAPH, SegmentInfo
 from shared.segment.reader import Segment
 from shared.segment.writer import GraphParams, write_segment

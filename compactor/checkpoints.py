@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from shared.clock import Clock
-from shared.telemetry import get_logger
+from shared.process.clock import Clock
+from shared.process.telemetry import get_logger
 
 log = get_logger(__name__)
 

@@ -41,20 +41,22 @@ from compactor.fold import Fold, Superseded, fold
 from compactor.policy import Part, plan
 from compactor.proof import prove
 from compactor.seeds import borrows
-from shared.clock import Clock
-from shared.commits import CommitNumbers
 from shared.errors import Corrupt, Gone, PolychromeError
-from shared.indexing import Indexing
 from shared.log.log import Log
 from shared.log.state import Pointer, ShardState
-from shared.manifest import Manifest, ManifestStore, ParentRef, SegmentRef, segment_path, settle, verify_present
-from shared.model import Space
+from shared.manifest.commits import CommitNumbers
+from shared.manifest.model import Manifest, ParentRef, SegmentRef, segment_path
+from shared.manifest.settle import settle
+from shared.manifest.store import ManifestStore, verify_present
 from shared.objects.port import ObjectStore
+from shared.process.clock import Clock
+from shared.process.telemetry import get_logger
+from shared.records.indexing import Indexing
 from shared.segment.cache import SegmentCache
 from shared.segment.reader import open_segment
 from shared.segment.stack import SegmentStack
 from shared.segment.writer import GraphParams
-from shared.telemetry import get_logger
+from shared.vectors.space import Space
 
 log = get_logger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compactor.checkpoints import Pause, parse_pause
-from shared.config import ProcessConfig, parse_positive, parse_seconds, setting
+from shared.process.config import ProcessConfig, parse_positive, parse_seconds, setting
 
 
 def _parse_lease(text: str) -> float:

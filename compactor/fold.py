@@ -22,12 +22,12 @@ from typing import Final, Protocol
 import pyarrow as pa
 from pyroaring import BitMap
 
-from shared.digest import record_digests
 from shared.errors import Corrupt, Gone, PolychromeError
 from shared.log.batch import decode_batch
 from shared.log.state import Entry, Pointer, ShardRead, ShardState, after_position, position_of
 from shared.memtable.memtable import Base, Memtable
-from shared.model import FIRST_POSITION, record_schema
+from shared.records.digest import record_digests
+from shared.records.model import FIRST_POSITION, record_schema
 
 PAGE_BYTES: Final = 16 * 1024 * 1024
 

@@ -24,12 +24,13 @@ from shared.log.batch import build_batch, split_batch
 from shared.log.jobs import FUNCTION, Jobs
 from shared.log.log import Log
 from shared.log.outputs import Made, Outputs, Remade
-from shared.manifest import Manifest, ManifestStore
-from shared.model import Op
+from shared.manifest.model import Manifest
+from shared.manifest.store import ManifestStore
 from shared.objects.port import ObjectStore
+from shared.process.telemetry import get_logger
+from shared.records.model import Op
 from shared.segment.cache import SegmentCache
 from shared.segment.stack import SegmentStack
-from shared.telemetry import get_logger
 
 log = get_logger(__name__)
 

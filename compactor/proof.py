@@ -20,9 +20,9 @@ from pyroaring import BitMap
 from compactor.build import Built, Source
 from compactor.fold import Fold
 from compactor.policy import Plan
-from shared.digest import MODULUS, as_bytes, record_digests, to_hex, total
 from shared.errors import Corrupt
-from shared.manifest import Manifest
+from shared.manifest.model import Manifest
+from shared.records.digest import MODULUS, as_bytes, record_digests, to_hex, total
 from shared.segment.reader import open_segment
 
 

@@ -23,19 +23,20 @@ from compactor.compaction import open_sources
 from compactor.fold import check_chain, whole_appends
 from compactor.resplit import resplit
 from compactor.seeds import Seed, borrows, seeds
-from shared.clock import Clock
-from shared.commits import CommitNumbers
+from shared.cluster.placement import Layout
 from shared.errors import Gone
 from shared.log.jobs import REBUILD, Jobs
 from shared.log.log import Log
 from shared.log.rebuild import Rebuilds
 from shared.log.state import Entry, Pointer, Routing, ShardRead, ShardState, after_position
-from shared.manifest import Manifest, ManifestStore, SegmentRef, verify_present
-from shared.model import FIRST_POSITION
+from shared.manifest.commits import CommitNumbers
+from shared.manifest.model import Manifest, SegmentRef
+from shared.manifest.store import ManifestStore, verify_present
 from shared.objects.port import ObjectStore
-from shared.placement import Layout
+from shared.process.clock import Clock
+from shared.process.telemetry import get_logger
+from shared.records.model import FIRST_POSITION
 from shared.segment.cache import SegmentCache
-from shared.telemetry import get_logger
 
 log = get_logger(__name__)
 

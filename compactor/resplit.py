@@ -7,10 +7,10 @@ from itertools import groupby
 
 import pyarrow as pa
 
+from shared.cluster.placement import Layout
 from shared.log.batch import decode_batch, split_batch
 from shared.log.rebuild import CopiedEntry
 from shared.log.state import Entry
-from shared.placement import Layout
 
 
 def resplit(entries: Iterable[Entry], layout: Layout) -> dict[int, list[CopiedEntry]]:

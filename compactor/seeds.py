@@ -14,9 +14,9 @@ from pyroaring import BitMap
 
 from compactor.build import Source
 from compactor.policy import Part
-from shared.digest import MODULUS, as_bytes, to_hex, total
-from shared.manifest import Manifest, SegmentRef, shard_prefix
-from shared.placement import shard_of
+from shared.cluster.placement import shard_of
+from shared.manifest.model import Manifest, SegmentRef, shard_prefix
+from shared.records.digest import MODULUS, as_bytes, to_hex, total
 
 
 @dataclass(slots=True)

@@ -22,18 +22,18 @@ from compactor.functions import FunctionRunner
 from compactor.rebuild import Rebuilder
 from shared.catalog import Catalog
 from shared.catalog.functions import Functions
-from shared.clock import Clock, SystemClock
+from shared.cluster.membership import Member, Membership
 from shared.errors import Corrupt, Gone, PolychromeError, Unavailable
 from shared.log.jobs import FUNCTION, REBUILD, Job, Jobs
 from shared.log.log import Log
 from shared.log.outputs import Outputs
 from shared.log.rebuild import Rebuilds
-from shared.membership import Member, Membership
 from shared.objects.open import open_store, verify_conditional_create
+from shared.process.clock import Clock, SystemClock
+from shared.process.telemetry import get_logger
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.segment.cache import SegmentCache
-from shared.telemetry import get_logger
 
 log = get_logger(__name__)
 

@@ -11,8 +11,8 @@ import orjson
 import pyarrow as pa
 
 from compactor.build import Source
-from shared.model import HIDDEN_METADATA_PREFIX
-from shared.sparse import is_sparse
+from shared.records.model import HIDDEN_METADATA_PREFIX
+from shared.vectors.sparse import is_sparse
 
 Content = dict[str, dict[str, Any]]
 """Metadata by id: what an output shall hold."""

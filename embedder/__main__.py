@@ -2,6 +2,6 @@
 
 from embedder.config import EmbedderConfig
 from embedder.service import open_service
-from shared.service import main
+from shared.process.service import main
 
 main("embedder", EmbedderConfig, open_service)

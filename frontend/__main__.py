@@ -2,6 +2,6 @@
 
 from frontend.config import FrontendConfig
 from frontend.service import open_service
-from shared.service import main
+from shared.process.service import main
 
 main("frontend", FrontendConfig, open_service)

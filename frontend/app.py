@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from typing import Final
 
-from frontend import (
-    docs_page,
-    records,
-    routes_collections,
-    routes_databases,
-    routes_forks,
-    routes_functions,
-    routes_system,
-    routes_tenants,
-    routes_transactions,
-)
-from frontend.access_log import AccessLog
-from frontend.answers import Answer
-from frontend.cors import Cors
-from frontend.edge import Edge
-from frontend.errors import gone
-from frontend.request import Bodies, Request
-from frontend.router import REST, Route, Router
-from frontend.shell import Shell
+from frontend.context import Shell
+from frontend.http.access_log import AccessLog
+from frontend.http.cors import Cors
+from frontend.http.edge import Edge
+from frontend.http.errors import gone
+from frontend.http.request import Bodies, Request
+from frontend.http.responses import Answer
+from frontend.http.router import REST, Route, Router
+from frontend.routes import collections as routes_collections
+from frontend.routes import databases as routes_databases
+from frontend.routes import docs as docs_page
+from frontend.routes import forks as routes_forks
+from frontend.routes import functions as routes_functions
+from frontend.routes import records
+from frontend.routes import system as routes_system
+from frontend.routes import tenants as routes_tenants
+from frontend.routes import transactions as routes_transactions
 
 V1_METHODS: Final = ("GET", "PUT", "PATCH", "DELETE", "OPTIONS")
 

@@ -5,9 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from frontend.embedding_settings import Endpoints, Keys, embedding_problems, parse_endpoints, parse_keys
+from frontend.embed.settings import Endpoints, Keys, embedding_problems, parse_endpoints, parse_keys
 from shared import limits
-from shared.config import ConfigError, ProcessConfig, parse_origins, parse_port, parse_positive, parse_seconds, setting
+from shared.process.config import (
+    ConfigError,
+    ProcessConfig,
+    parse_origins,
+    parse_port,
+    parse_positive,
+    parse_seconds,
+    setting,
+)
 
 ACCESS_LOGS: Final = ("all", "failed", "off")
 

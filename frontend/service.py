@@ -11,27 +11,27 @@ import aiohttp
 from redis.asyncio import Redis
 
 from frontend.app import build_app
+from frontend.collections.forking import Forker
+from frontend.collections.row_cache import RowCache
 from frontend.config import FrontendConfig
-from frontend.dirty import DirtyShards
-from frontend.embedders import Embedder, Embedders
-from frontend.embedding_endpoint import EndpointEmbedder
-from frontend.forking import Forker
-from frontend.group_commit import GroupCommit
-from frontend.http_server import HttpServer, open_http_server
-from frontend.local_embedder import LocalEmbedder
-from frontend.rows import RowCache
-from frontend.shell import Shell
-from frontend.workers import Workers
+from frontend.context import Shell
+from frontend.embed.embedders import Embedder, Embedders
+from frontend.embed.endpoint import EndpointEmbedder
+from frontend.embed.local import LocalEmbedder
+from frontend.http.server import HttpServer, open_http_server
+from frontend.read.workers import Workers
+from frontend.write.dirty import DirtyShards
+from frontend.write.group_commit import GroupCommit
 from shared.catalog import Catalog
 from shared.catalog.forking import Forking
 from shared.catalog.functions import Functions
-from shared.clock import Clock, SystemClock
+from shared.cluster.membership import Membership
 from shared.log.forks import Forks
 from shared.log.jobs import Jobs
 from shared.log.log import Log
-from shared.membership import Membership
 from shared.objects.open import open_store
 from shared.objects.port import ObjectStore
+from shared.process.clock import Clock, SystemClock
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.rpc.client import RpcClient

@@ -1,5 +1,5 @@
 from logservice.config import LogserviceConfig
 from logservice.service import open_service
-from shared.service import main
+from shared.process.service import main
 
 main("logservice", LogserviceConfig, open_service)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from logservice.garbage import Periods
 from logservice.policy import Policy
-from shared.config import ProcessConfig, parse_positive, parse_seconds, setting
+from shared.process.config import ProcessConfig, parse_positive, parse_seconds, setting
 
 
 def _parse_lease(text: str) -> float:

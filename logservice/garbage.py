@@ -42,13 +42,13 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge
 
-from shared.clock import Clock
 from shared.errors import Corrupt
 from shared.log.state import Pointer
-from shared.manifest import condemned_key, decode, parse_key
+from shared.manifest.model import condemned_key, decode, parse_key
 from shared.objects.open import PROBES
 from shared.objects.port import ObjectInfo, ObjectNotFound, ObjectStore
-from shared.telemetry import get_logger
+from shared.process.clock import Clock
+from shared.process.telemetry import get_logger
 
 DELETED: Final = Counter("polychrome_garbage_deleted", "Objects that were deleted as garbage, by kind.", ["kind"])
 DELETED_BYTES: Final = Counter("polychrome_garbage_deleted_bytes", "Bytes of objects deleted as garbage.")

@@ -20,13 +20,13 @@ from shared.catalog import Catalog, Cluster, Collection, Pointer
 from shared.catalog.collector import Collector
 from shared.catalog.functions import Functions
 from shared.catalog.image import Images
-from shared.clock import Clock
-from shared.commits import CommitNumbers
 from shared.errors import Backoff, Unavailable
 from shared.log.jobs import Jobs
 from shared.log.log import Log
+from shared.manifest.commits import CommitNumbers
 from shared.objects.port import ObjectStore
-from shared.telemetry import get_logger
+from shared.process.clock import Clock
+from shared.process.telemetry import get_logger
 
 log = get_logger(__name__)
 

@@ -7,9 +7,9 @@ from typing import Final
 
 from prometheus_client import Counter
 
-from shared.clock import Clock
 from shared.errors import Backoff, Corrupt, Unavailable
-from shared.telemetry import get_logger
+from shared.process.clock import Clock
+from shared.process.telemetry import get_logger
 
 log = get_logger(__name__)
 

@@ -9,7 +9,7 @@ Redis has no mark of a cluster (it is new, or has lost everything):
                                  4. states, rows, and last the mark; until then every append and read is refused
 Redis has the mark, and is another run of itself:
     1. Has it gone back? Its catalog or a head is older than the snapshot, or the bucket has a later number of a commit
-       (`shared.commits`). Then every shard is compared with the bucket, missing rows and pointers are restored, and
+       (`shared.manifest.commits`). Then every shard is compared with the bucket, missing rows and pointers are restored, and
        what may be missing is reported.
     2. Every head goes beyond every position that may have been handed out, and a snapshot has these heads before
        anybody is let in.
@@ -39,15 +39,16 @@ from logservice.snapshots import Snapshots
 from shared import limits
 from shared.catalog import Catalog, Cluster, Collection
 from shared.catalog.image import CatalogImage, CollectionImage, Images, merged
-from shared.clock import Clock
-from shared.commits import CommitNumbers
 from shared.errors import Corrupt, Gone, Unavailable
 from shared.log.log import Log
 from shared.log.state import Pointer
-from shared.manifest import Manifest, ManifestStore
-from shared.model import FIRST_POSITION
+from shared.manifest.commits import CommitNumbers
+from shared.manifest.model import Manifest
+from shared.manifest.store import ManifestStore
 from shared.objects.port import ObjectStore
-from shared.telemetry import get_logger
+from shared.process.clock import Clock
+from shared.process.telemetry import get_logger
+from shared.records.model import FIRST_POSITION
 
 log = get_logger(__name__)
 

@@ -11,9 +11,9 @@ from shared import limits
 from shared.catalog import Cluster
 from shared.catalog.image import Images, merged
 from shared.errors import Unavailable
-from shared.manifest import ManifestStore
+from shared.manifest.store import ManifestStore
 from shared.objects.port import ObjectStore
-from shared.telemetry import get_logger
+from shared.process.telemetry import get_logger
 
 log = get_logger(__name__)
 

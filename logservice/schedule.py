@@ -13,10 +13,10 @@ from prometheus_client import Counter, Gauge
 
 from logservice.policy import Policy, Waiting, priority
 from shared.catalog import Catalog
-from shared.clock import Clock
 from shared.log.jobs import REBUILD, Jobs
 from shared.log.log import Log
 from shared.log.state import Pointer, ShardState
+from shared.process.clock import Clock
 
 DIRTY_PER_TAKE: Final = 1000
 REBUILD_PRIORITY: Final = 1000.0

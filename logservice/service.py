@@ -18,17 +18,17 @@ from shared.catalog import Catalog
 from shared.catalog.collector import Collector
 from shared.catalog.functions import Functions
 from shared.catalog.image import Images
-from shared.clock import Clock, SystemClock
+from shared.cluster.lease import Lease
+from shared.cluster.membership import Member, Membership
 from shared.errors import Unavailable
-from shared.lease import Lease
 from shared.log.jobs import Jobs
 from shared.log.log import Log
-from shared.membership import Member, Membership
 from shared.objects.open import open_store, verify_conditional_create
+from shared.process.clock import Clock, SystemClock
+from shared.process.telemetry import get_logger
 from shared.redis.client import open_redis
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
-from shared.telemetry import get_logger
 
 log = get_logger(__name__)
 

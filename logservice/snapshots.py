@@ -15,10 +15,10 @@ from prometheus_client import Counter, Gauge
 from logservice.garbage import Laid
 from shared.catalog import Cluster, Collection
 from shared.catalog.image import CatalogImage, Images, decode_image
-from shared.clock import Clock
 from shared.errors import Corrupt
 from shared.objects.port import ObjectStore
-from shared.telemetry import get_logger
+from shared.process.clock import Clock
+from shared.process.telemetry import get_logger
 
 log = get_logger(__name__)
 

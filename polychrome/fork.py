@@ -28,17 +28,6 @@ _LIBC: Final = ctypes.CDLL(None)  # loaded here: between fork and exec there is 
 
 def prepare() -> None:
     """Imports what the roles have in common, and keeps the garbage collector from writing to it."""
-    import shared.catalog
-    import shared.log.jobs
-    import shared.manifest
-    import shared.membership
-    import shared.objects.open
-    import shared.redis.fence
-    import shared.rpc.server
-    import shared.segment.cache
-    import shared.segment.reader
-    import shared.service  # noqa: F401 (all of these: to be there after the fork)
-
     gc.collect()
     gc.freeze()
 

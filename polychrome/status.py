@@ -13,11 +13,11 @@ from polychrome.datadir import ProcessEntry, read_register
 from polychrome.plan import START_ORDER
 from polychrome.process import is_ready
 from polychrome.redis_server import answers
-from shared.config import ROLES
+from shared.cluster.membership import Member, Membership
 from shared.errors import PolychromeError
 from shared.log.jobs import Jobs
 from shared.log.rebuild import Rebuilds
-from shared.membership import Member, Membership
+from shared.process.config import ROLES
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
 

@@ -2,6 +2,6 @@
 
 from queryworker.config import QueryWorkerConfig
 from queryworker.service import open_service
-from shared.service import main
+from shared.process.service import main
 
 main("queryworker", QueryWorkerConfig, open_service)

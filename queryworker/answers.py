@@ -13,10 +13,11 @@ from queryworker import execute
 from queryworker.columns import FLOAT_BYTES
 from queryworker.view import Snapshot
 from shared.errors import InvalidArgument
-from shared.include import Wanted
 from shared.limits import RPC_FRAME_BYTES_MAX
-from shared.record_answers import encode_get, encode_query, get_parts, refuse_unknown_ids
-from shared.rpc.messages import Columns, CountRequest, GetRequest, GetResponse, QueryRequest, QueryResponse
+from shared.records.answers import encode_get, encode_query, get_parts, refuse_unknown_ids
+from shared.records.columns import Columns
+from shared.records.include import Wanted
+from shared.rpc.messages import CountRequest, GetRequest, GetResponse, QueryRequest, QueryResponse
 
 PROCESSORS: Final = os.cpu_count() or 1
 

@@ -27,9 +27,10 @@ from queryworker.execute import TooLongError
 from queryworker.shards import Shards
 from queryworker.threads import Threads
 from queryworker.view import Snapshot
-from shared import telemetry
 from shared.errors import InvalidArgument
-from shared.rpc.messages import EVERYTHING, CountRequest, GetRequest, PrefetchRequest, QueryRequest, Shard
+from shared.process import telemetry
+from shared.records.selection import EVERYTHING
+from shared.rpc.messages import CountRequest, GetRequest, PrefetchRequest, QueryRequest, Shard
 from shared.rpc.search_messages import (
     FrequenciesRequest,
     NearestRequest,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Final
 
-from shared.rpc.messages import EVERYTHING, QueryRequest, Selection
-from shared.where import All, AnyOf, ArrayContains, MetadataCompare, MetadataIn, Where
+from shared.records.selection import EVERYTHING, Selection
+from shared.records.where import All, AnyOf, ArrayContains, MetadataCompare, MetadataIn, Where
+from shared.rpc.messages import QueryRequest
 
 VECTORS_MAX: Final = 8
 """Query vectors in one batch, unless a single request has more: the first answer waits for the last."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from queryworker.filter import Rows
 from queryworker.parts import ViewPart
 from queryworker.view import Snapshot
-from shared.rpc.messages import Columns
+from shared.records.columns import Columns
 
 FLOAT_BYTES: Final = 12
 """Of a number of an embedding in JSON."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared.config import ProcessConfig, parse_port, parse_positive, parse_seconds, setting
+from shared.process.config import ProcessConfig, parse_port, parse_positive, parse_seconds, setting
 
 DEFAULT_CACHE: Final = Path(tempfile.gettempdir()) / "polychrome-queryworker"
 

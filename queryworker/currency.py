@@ -13,9 +13,9 @@ from prometheus_client import Counter
 from queryworker.tailing import nothing_left_over, prove, whole_appends
 from queryworker.threads import Threads
 from queryworker.view import ShardView
-from shared.clock import Clock
 from shared.errors import Gone, StaleGeneration
 from shared.log.state import Entry, ShardRead, ShardState
+from shared.process.clock import Clock
 
 READ_BYTES_MAX: Final = 64 * 1024 * 1024
 """Payload of one log read; a longer tail takes several."""

@@ -18,17 +18,10 @@ from queryworker.parts import ViewPart
 from queryworker.search import Target, nearest
 from queryworker.text import Mask
 from queryworker.view import Snapshot
-from shared.distance import Nearest
 from shared.errors import InvalidArgument
-from shared.rpc.messages import (
-    EVERYTHING,
-    CountRequest,
-    CountResponse,
-    GetRequest,
-    GetResponse,
-    QueryRequest,
-    QueryResponse,
-)
+from shared.records.selection import EVERYTHING
+from shared.rpc.messages import CountRequest, CountResponse, GetRequest, GetResponse, QueryRequest, QueryResponse
+from shared.vectors.distance import Nearest
 
 DECIDED_AT_ONCE: Final = 64
 """So many rows that a filter is open about are decided about at first, and twice as many each next time."""

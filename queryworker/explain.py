@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from queryworker.matches import Matches
 from queryworker.search import PartTrace
 from queryworker.view import Snapshot
-from shared.rpc.messages import Explanation, PartExplanation
+from shared.records.explanation import Explanation, PartExplanation
 
 
 class Trace:

@@ -22,9 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from queryworker.text import Mask, candidates, containing, matching
-from shared.segment.metadata_index import MetadataIndex
-from shared.segment.text_index import TextIndex
-from shared.where import (
+from shared.records.where import (
     All,
     AnyOf,
     ArrayContains,
@@ -36,6 +34,8 @@ from shared.where import (
     MetadataIn,
     Where,
 )
+from shared.segment.metadata_index import MetadataIndex
+from shared.segment.text_index import TextIndex
 
 Rows = npt.NDArray[np.int64]
 

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 from queryworker.segments import SegmentPool
 from queryworker.view import OpenManifest
-from shared.indexing import Indexing
 from shared.log.state import ShardState
-from shared.manifest import Manifest, ManifestStore
-from shared.model import Space
+from shared.manifest.model import Manifest
+from shared.manifest.store import ManifestStore
+from shared.records.indexing import Indexing
 from shared.segment.graph import GraphParams
 from shared.segment.reader import Segment
 from shared.segment.stack import SegmentStack
+from shared.vectors.space import Space
 
 
 class Loader:

@@ -19,10 +19,10 @@ from queryworker.tailing import TailGap
 from queryworker.threads import Threads
 from queryworker.view import OpenManifest, ShardView
 from queryworker.views import Views
-from shared import telemetry
-from shared.clock import Clock
 from shared.errors import Corrupt
 from shared.log.state import Pointer, ShardState
+from shared.process import telemetry
+from shared.process.clock import Clock
 
 LOAD_RETRY_S: Final = 1.0
 """Pause after loading a manifest failed, while the old view still serves."""

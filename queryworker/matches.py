@@ -11,8 +11,8 @@ from queryworker.filter import Rows, Verdict
 from queryworker.parts import ViewPart
 from queryworker.text import Mask
 from queryworker.view import Snapshot
-from shared.made_once import made_once
-from shared.rpc.messages import Selection
+from shared.process.lazy import lazy
+from shared.records.selection import Selection
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Matches:
     verdict: Verdict | None = None
     chosen: Rows | None = None
 
-    @made_once
+    @lazy
     def mask(self) -> Mask | None:
         if self.chosen is None:
             return self.some

@@ -15,14 +15,14 @@ from queryworker.runs import Run, TailIndex
 from queryworker.tail_graphs import Stretch
 from queryworker.text import Mask
 from queryworker.verdicts import Verdicts
-from shared.codes import Codes
 from shared.memtable.memtable import Memtable
 from shared.memtable.versions import Tail
+from shared.records.where import Where
 from shared.segment.metadata_index import MetadataIndex
 from shared.segment.reader import Segment
 from shared.segment.sparse_index import InvertedIndex
 from shared.segment.stack import SegmentStack
-from shared.where import Where
+from shared.vectors.codes import Codes
 
 Vectors = npt.NDArray[np.float32]
 
@@ -116,7 +116,7 @@ class ViewPart(Protocol):
         ...
 
     def norms(self, *, make: bool) -> Vectors | None:
-        """`shared.distance.squared_norms` of the vectors; None when they are not at hand and not to be made."""
+        """`shared.vectors.distance.squared_norms` of the vectors; None when they are not at hand and not to be made."""
         ...
 
     def texts(self, column: str, rows: Rows) -> list[str | None]:

@@ -16,11 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from queryworker.verdicts import Verdicts
-from shared.distance import squared_norms
-from shared.indexing import EVERYTHING, Indexing
 from shared.memtable.versions import Tail
+from shared.records.indexing import EVERYTHING, Indexing
 from shared.segment.metadata_index import MetadataIndex
 from shared.segment.sparse_index import InvertedIndex, sparse_indexes
+from shared.vectors.distance import squared_norms
 
 SIZES: Final = (32_768, 4_096, 512, 64)
 

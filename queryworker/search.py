@@ -18,9 +18,9 @@ from queryworker.matches import Matches
 from queryworker.parts import GraphSearcher, Vectors
 from queryworker.planner import GraphSearch, Seen, enough, plan
 from queryworker.text import Mask
-from shared.distance import Nearest, distances, nearest_many
-from shared.model import Space
 from shared.segment.projection import reach
+from shared.vectors.distance import Nearest, distances, nearest_many
+from shared.vectors.space import Space
 
 PLANS: Final = Counter("polychrome_queryworker_plans", "Searches of one vector in one part, by plan.", ["plan"])
 _SCANS = PLANS.labels("scan")

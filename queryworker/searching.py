@@ -17,7 +17,10 @@ from queryworker.answers import Reading
 from queryworker.fields import first_rows, value_counts
 from queryworker.matches import Matches, select
 from queryworker.view import Snapshot
-from shared.rpc.messages import Columns, GetRequest, QueryRequest, Selection, Shard
+from shared.records.columns import Columns
+from shared.records.selection import Selection
+from shared.records.where import Where
+from shared.rpc.messages import GetRequest, QueryRequest, Shard
 from shared.rpc.search_messages import (
     FrequenciesRequest,
     FrequenciesResponse,
@@ -37,8 +40,7 @@ from shared.search.ordering import Sortable, sortable, sorted_places
 from shared.search.ranking import Neighbours, nearest_of
 from shared.search.run import run, sparse_arrays
 from shared.search.source import Arguments, Frequencies, Positions, Result, Tally, WantedColumns
-from shared.sparse import Indices
-from shared.where import Where
+from shared.vectors.sparse import Indices
 
 
 def search(reading: Reading, request: SearchRequest) -> bytes:

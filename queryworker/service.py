@@ -18,14 +18,14 @@ from queryworker.shard import ServedShard
 from queryworker.shards import JANITOR_S, Shards
 from queryworker.slot import own_slot
 from queryworker.threads import Threads
-from shared import telemetry
-from shared.announced import Announced, advertised_address
-from shared.clock import SystemClock
+from shared.cluster.announced import Announced, advertised_address
+from shared.cluster.membership import Membership
 from shared.log.log import Log
-from shared.manifest import ManifestStore
-from shared.membership import Membership
-from shared.memory import keep_for_reuse
+from shared.manifest.store import ManifestStore
 from shared.objects.open import open_store
+from shared.process import telemetry
+from shared.process.clock import SystemClock
+from shared.process.memory import keep_for_reuse
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.rpc.server import RpcServer

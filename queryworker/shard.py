@@ -21,8 +21,8 @@ from queryworker.tailing import TailGap
 from queryworker.threads import Threads
 from queryworker.view import ShardView, Snapshot
 from queryworker.views import Views
-from shared.clock import Clock
 from shared.errors import Gone, StaleGeneration, Unavailable
+from shared.process.clock import Clock
 
 LOOK_AGE_MAX_S: Final = 1.0
 """Reads that need not ask the log are answered when the last look at it is no older. So nobody can go on reading a

@@ -9,10 +9,10 @@ from prometheus_client import Gauge
 
 from queryworker.shard import ServedShard
 from queryworker.view import Snapshot
-from shared import telemetry
-from shared.clock import Clock
 from shared.errors import Gone, StaleGeneration
-from shared.model import ReadLevel
+from shared.process import telemetry
+from shared.process.clock import Clock
+from shared.records.model import ReadLevel
 from shared.rpc import messages
 
 SHARDS: Final = Gauge("polychrome_queryworker_shards", "Shards in memory.")

@@ -2,7 +2,7 @@
 
 Literals are found by RE2 (through Arrow) over the column's own bytes, without the interpreter lock: a literal
 means the same to every engine, and RE2 finds it several times faster than Arrow's own substring kernel. Patterns
-go to the engine that defines them (`shared.regex`), document by document; RE2's classes, boundaries and case
+go to the engine that defines them (`shared.records.regex`), document by document; RE2's classes, boundaries and case
 folding differ from it in Unicode. A text index says before which documents are worth a look.
 """
 
@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 from pyroaring import BitMap
 
 from queryworker.literals import Every, Need, Occurs, requirement
-from shared.regex import Matcher, compile_regex
+from shared.records.regex import Matcher, compile_regex
+from shared.records.where import DocumentContains, DocumentRegex
 from shared.segment.text_index import TextIndex
-from shared.where import DocumentContains, DocumentRegex
 
 Mask = npt.NDArray[np.bool_]
 

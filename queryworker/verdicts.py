@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from queryworker.filter import Part, Verdict, evaluate
-from shared.where import Where
+from shared.records.where import Where
 
 KEPT_MAX: Final = 16
 """Of one part; each is one or two bytes a row, and as much for each clause that it is open about."""

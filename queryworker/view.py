@@ -22,15 +22,16 @@ from queryworker.parts import BaseParts, TailPart, ViewPart, tail_parts
 from queryworker.runs import TailIndex
 from queryworker.tail_graphs import Stretch, TailGraphs
 from shared.errors import StaleRead
-from shared.indexing import EVERYTHING, Indexing
 from shared.log.batch import decode_batch
 from shared.log.state import Entry, Pointer, after_position
-from shared.made_once import made_once
 from shared.memtable.memtable import Memtable
 from shared.memtable.versions import Tail
-from shared.model import FIRST_POSITION, Space
+from shared.process.lazy import lazy
+from shared.records.indexing import EVERYTHING, Indexing
+from shared.records.model import FIRST_POSITION
 from shared.segment.graph import GraphParams
 from shared.segment.stack import SegmentStack
+from shared.vectors.space import Space
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +68,24 @@ class Snapshot:
     stretches: Sequence[Stretch]
     origin: int
 
-    @made_once
+    @lazy
     def living(self) -> int:
         """How many records there are."""
         stack = self.base.stack
         killed = sum(len(self.memtable.killed_rows(number, self.position)) for number in range(len(stack.segments)))
         return stack.live_rows - killed + int(np.count_nonzero(self.tail.alive))
 
-    @made_once
+    @lazy
     def parts(self) -> tuple[ViewPart, ...]:
         """One for each segment, then those of the tail."""
         return (*self.base.at(self.memtable, self.position), *self._tail_parts)
 
-    @made_once
+    @lazy
     def tail_starts(self) -> tuple[int, ...]:
         """The first slots of the tail's parts."""
         return tuple(part.start for part in self._tail_parts)
 
-    @made_once
+    @lazy
     def _tail_parts(self) -> list[TailPart]:
         return tail_parts(self.tail, self.index, self.stretches, self.origin)
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from queryworker.view import ShardView, Snapshot
-from shared.clock import Clock
+from shared.process.clock import Clock
 
 RETIRED_VIEW_S: Final = 30.0
 """How long a replaced view serves reads as of positions that the new one does not reach back to."""

@@ -1,7 +1,7 @@
 """The error family. Each class says what the caller may do next.
 
 Messages are the wire contract's words. `code` crosses process boundaries (see `shared.rpc`); the map from
-these classes to HTTP statuses and wire names stands in `frontend.errors` alone.
+these classes to HTTP statuses and wire names stands in `frontend.http.errors` alone.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
-from shared.config import ROLES, ProcessConfig, Setting, settings
+from shared.process.config import ROLES, ProcessConfig, Setting, settings
 from tests.outside.paths import CHECKOUT
 
 PAGE = CHECKOUT / "docs" / "operations.md"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.config import ProcessConfig, settings
+from shared.process.config import ProcessConfig, settings
 from tests import settings_table
 from tests.outside.paths import CHECKOUT
 
@@ -21,7 +21,7 @@ FILE_LINES_MAX = 450
 
 # Lower never imports higher; modules of one layer may import each other.
 LAYERS = (
-    {"errors", "limits", "model", "indexing", "clock", "memory", "huge_pages", "made_once"},
+    {"errors", "limits", "model", "indexing", "clock", "memory", "huge_pages", "lazy"},
     {"config", "telemetry", "include", "where", "regex", "distance", "sparse", "placement", "digest", "retry", "codes"},
     {"redis", "rpc", "objects", "search", "record_answers"},
     {"announced", "catalog", "commits", "lease", "membership", "log", "manifest", "segment", "materialize", "memtable"},
@@ -29,12 +29,12 @@ LAYERS = (
 )
 # The edges: but for them and the module that opens a process's resources, nobody sees these libraries.
 EDGES = {
-    "aiohttp": ("frontend/", "shared/service.py"),
+    "aiohttp": ("frontend/", "shared/process/service.py"),
     "redis": (
         "shared/redis/",
         "shared/catalog",
-        "shared/lease.py",
-        "shared/membership.py",
+        "shared/cluster/lease.py",
+        "shared/cluster/membership.py",
         "shared/log/",
         "polychrome/",
     ),

@@ -17,10 +17,10 @@ from shared.catalog.families import Families
 from shared.catalog.removal import Removal
 from shared.catalog.slots import Slots
 from shared.log.lifecycle import Lifecycle, Owner
+from shared.process.telemetry import get_logger
 from shared.redis.client import command, guarded, persist
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX
-from shared.telemetry import get_logger
 
 log = get_logger(__name__)
 

@@ -13,12 +13,12 @@ from redis.asyncio import Redis
 from shared.catalog.catalog import ATTEMPTS_MAX, Catalog
 from shared.catalog.model import Collection, Database, Function, NewCollection
 from shared.catalog.rows import function_of, pointers_of
+from shared.cluster.placement import Layout
 from shared.errors import Gone, StaleGeneration
 from shared.log.jobs import FUNCTION, Jobs
 from shared.log.outputs import Outputs
 from shared.log.state import Pointer
-from shared.model import FIRST_POSITION
-from shared.placement import Layout
+from shared.records.model import FIRST_POSITION
 from shared.redis.client import command, persist
 from shared.redis.keys import Keys
 

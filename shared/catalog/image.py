@@ -17,11 +17,11 @@ from shared.catalog.model import Collection, Database
 from shared.catalog.removal import Removal
 from shared.catalog.rows import function_of
 from shared.catalog.slots import Slots
+from shared.cluster.placement import Layout
 from shared.errors import Corrupt, Unavailable
 from shared.log.lifecycle import Lifecycle
 from shared.log.rebuild import Rebuilds
 from shared.log.state import Pointer
-from shared.placement import Layout
 from shared.redis.client import command, guarded, persist
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX

@@ -7,8 +7,8 @@ import enum
 from dataclasses import dataclass
 from typing import Any, Final
 
+from shared.cluster.placement import Layout
 from shared.log.state import Pointer
-from shared.placement import Layout
 
 DEFAULT_TENANT: Final = "default_tenant"
 DEFAULT_DATABASE: Final = "default_database"

@@ -8,8 +8,8 @@ from typing import Any, Final
 import orjson
 
 from shared.catalog.model import Collection, Database, Function, NewCollection, Rebuild
+from shared.cluster.placement import Layout
 from shared.log.state import Pointer, position_of
-from shared.placement import Layout
 
 FIRST_GENERATION: Final = 1
 

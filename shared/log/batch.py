@@ -16,9 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from shared import limits
+from shared.cluster.placement import Layout, shard_of
 from shared.errors import Corrupt
-from shared.model import Op, batch_schema, embedding_type
-from shared.placement import Layout, shard_of
+from shared.records.model import Op, batch_schema, embedding_type
 
 ROW_OVERHEAD_BYTES = 32
 """Operation, offset, string offsets and validity of one row, about."""
@@ -51,7 +51,7 @@ def build_batch(
     metadatas: Sequence[str | bytes | None] | None = None,
     uris: Sequence[str | None] | None = None,
 ) -> pa.RecordBatch:
-    """A batch of `shared.model.batch_schema`, offsets 0 to n - 1.
+    """A batch of `shared.records.model.batch_schema`, offsets 0 to n - 1.
 
     `embeddings` is float32 [m, d]; `embedding_rows` says which rows they belong to, ascending (None: all, m = n).
     Metadata is JSON text. A column that is None is null everywhere.

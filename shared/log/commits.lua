@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- The numbers of commits (shared/commits.py). allow-oom: a full server is emptied by compactions, which draw one.
+-- The numbers of commits (shared/manifest/commits.py). allow-oom: a full server is emptied by compactions, which draw one.
 --
 -- KEYS   1 the number that was drawn last
 -- ARGV   'draw'       the next number

@@ -13,9 +13,9 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
+from shared.cluster.placement import Layout
 from shared.log.state import Pointer
-from shared.model import FIRST_POSITION
-from shared.placement import Layout
+from shared.records.model import FIRST_POSITION
 from shared.redis.client import command, guarded, persist
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script

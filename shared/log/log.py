@@ -278,7 +278,7 @@ class Log:
             return rows
 
     async def draw_commit(self) -> int:
-        """The next number of `shared.commits`, to be left in the bucket before the manifest is created."""
+        """The next number of `shared.manifest.commits`, to be left in the bucket before the manifest is created."""
         return int(await COMMITS.run(self._redis, [self._keys.commits], ["draw"]))
 
     async def commits(self) -> int:

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from shared.cluster.placement import Layout
 from shared.errors import Gone
 from shared.log.batch import EncodedEntry
 from shared.log.state import Pointer, Routing
-from shared.placement import Layout
 from shared.redis.client import command, persist
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script

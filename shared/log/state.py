@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import orjson
 
+from shared.cluster.placement import Layout
 from shared.errors import Corrupt
-from shared.placement import Layout
 
 FIRST_ID: Final = "0-0"
 """What `previous` of a stream's first entry says, and where a reader begins that has no manifest."""

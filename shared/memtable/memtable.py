@@ -33,10 +33,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from shared.errors import Corrupt
-from shared.materialize import Change, Given, Record, Vector, new_metadata, resolve
 from shared.memtable.kills import Kills
 from shared.memtable.versions import NEVER, NO_SLOT, Positions, Tail, Versions
-from shared.model import Op, embedding_type, record_schema
+from shared.records.materialize import Change, Given, Record, Vector, new_metadata, resolve
+from shared.records.model import Op, embedding_type, record_schema
 
 Rows = npt.NDArray[np.int64]
 
@@ -93,7 +93,7 @@ class Memtable:
     # ---- writing
 
     def apply(self, batch: pa.RecordBatch, first: int, end: int) -> None:
-        """Fold in one log entry of the append at positions [first, end), of `shared.model.batch_schema`. Entries come
+        """Fold in one log entry of the append at positions [first, end), of `shared.records.model.batch_schema`. Entries come
         in log order.
 
         Raises Corrupt for a batch that no frontend writes; the memtable is of no use after that.

@@ -18,8 +18,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from shared.materialize import Record, Vector
 from shared.memtable.growing import Growing
+from shared.records.materialize import Record, Vector
 
 NEVER: Final = 2**63 - 1
 """`died` of what is alive."""

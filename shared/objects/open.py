@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from shared.clock import SystemClock
 from shared.objects.directory import open_directory
 from shared.objects.memory import MemoryStore
 from shared.objects.port import ObjectStore, UnfitStore, check_key
 from shared.objects.retrying import RetryingStore
+from shared.process.clock import SystemClock
 
 PROBE_WRITERS: Final = 4
 

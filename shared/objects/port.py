@@ -1,7 +1,7 @@
 """The object store: the port that segments, manifests and snapshots go through.
 
 Implementations: `memory`, `directory`, `s3`. `retrying` wraps any of them with deadlines and retries. One contract
-suite (`tests/objects/test_contract.py`) runs on all of them.
+suite (`tests/shared/objects/test_contract.py`) runs on all of them.
 
 Contract
 --------

@@ -21,9 +21,9 @@ from typing import TypeVar
 
 from prometheus_client import Counter
 
-from shared.clock import Clock
 from shared.errors import Unavailable, UnknownOutcome
 from shared.objects.port import ObjectInfo, ObjectStore
+from shared.process.clock import Clock
 
 RETRIES = Counter(
     "polychrome_objects_retries_total", "Attempts on object storage that had to be repeated.", ["operation"]

@@ -22,8 +22,9 @@ from typing import Final, cast
 
 import msgspec
 
-from shared import limits, telemetry
+from shared import limits
 from shared.errors import BY_CODE, DeadlineExceeded, PolychromeError, Unavailable
+from shared.process import telemetry
 from shared.rpc import frames
 from shared.rpc.frames import (
     ALONE_BYTES,

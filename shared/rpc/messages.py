@@ -6,36 +6,12 @@ vectors and distances, `int64` for positions. `position` in an answer is the exc
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
-from shared.model import Include, ReadLevel
-from shared.where import Where
-
-
-class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Which records are meant: the intersection of what is given. `ids=None` is no restriction, `[]` nothing."""
-
-    ids: list[str] | None = None
-    where: Where | None = None
-
-
-EVERYTHING: Final = Selection()
-
-
-class Columns(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Records as parallel columns; a column that was not asked for is None.
-
-    `metadatas` holds JSON text as stored (hidden keys included), `embeddings` is float32 [n, dimension].
-    """
-
-    ids: list[str]
-    documents: list[str | None] | None = None
-    metadatas: list[str | None] | None = None
-    uris: list[str | None] | None = None
-    embeddings: bytes | None = None
-    dimension: int = 0
+from shared.records.columns import Columns
+from shared.records.explanation import Explanation
+from shared.records.model import Include, ReadLevel
+from shared.records.selection import Selection
 
 
 class Shard(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -51,40 +27,6 @@ class PrefetchRequest(msgspec.Struct, frozen=True):
     """Load the shard, for it will be read here. The answer is empty."""
 
     shard: Shard
-
-
-class PartExplanation(msgspec.Struct, frozen=True):
-    """What a read did in one segment or stretch of the tail.
-
-    `matching` rows are meant by the request; when `undecided`, as far as the indexes know, and documents decide.
-    `beams`: of the graph searches, one after the other; `scans`: how many queries were compared with all matching
-    rows; `examined`: rows that were compared, or visited by the graph, for all queries together; `documents_read`:
-    those that were looked at to decide whether they match.
-    """
-
-    part: str
-    rows: int
-    living: int
-    matching: int
-    undecided: bool
-    beams: list[int]
-    scans: int
-    examined: int
-    documents_read: int
-
-
-class Explanation(msgspec.Struct, frozen=True):
-    """What a worker did to answer from one shard. `milliseconds` by stage: `currency` (making the view current, waiting
-    included), then `filter`, `search`, `assemble`.
-    """
-
-    shard: int
-    position: int
-    segments: int
-    tail_rows: int
-    parts: list[PartExplanation]
-    milliseconds: dict[str, float]
-    worker: str = ""
 
 
 class CountRequest(msgspec.Struct, frozen=True):
@@ -109,7 +51,7 @@ class GetRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     limit are ignored: the second phase of a read over several shards.
 
     With `include`, the list that the client sent, the answer is not a GetResponse but the body of the client's answer
-    (`shared.record_answers`): for the frontend that asks the only shard of a collection. With `in_parts` it may come
+    (`shared.records.answers`): for the frontend that asks the only shard of a collection. With `in_parts` it may come
     in parts.
     """
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
+from shared.records.where import Where
 from shared.rpc.messages import Shard
 from shared.search.model import Knn, OrderKey, Search
-from shared.where import Where
 
 Value = bool | int | float | str
 

@@ -19,7 +19,8 @@ from typing import cast
 import msgspec
 from prometheus_client import Counter, Histogram
 
-from shared import errors, limits, telemetry
+from shared import errors, limits
+from shared.process import telemetry
 from shared.rpc import frames
 from shared.rpc.frames import (
     ALONE_BYTES,

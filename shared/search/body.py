@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from shared.model import HIDDEN_METADATA_PREFIX
-from shared.record_answers import shown_text
-from shared.rpc.messages import Columns
+from shared.records.answers import shown_text
+from shared.records.columns import Columns
+from shared.records.model import HIDDEN_METADATA_PREFIX
 from shared.search.model import DOCUMENT, EMBEDDING, METADATA, SCORE, Facets
 from shared.search.run import SPECIAL, SearchAnswer
 from shared.search.source import FacetValue, Tally

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from shared.rpc.messages import Columns
+from shared.records.columns import Columns
 
 Cell = TypeVar("Cell")
 

@@ -6,9 +6,9 @@ from typing import Final, Literal
 
 import msgspec
 
-from shared.model import ReadLevel
+from shared.records.model import ReadLevel
+from shared.records.where import Where
 from shared.search.expression import Expression
-from shared.where import Where
 
 DOCUMENT: Final = "#document"
 EMBEDDING: Final = "#embedding"

@@ -18,14 +18,14 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from shared.rpc.messages import Columns
+from shared.records.columns import Columns
 from shared.search.expression import node_count
 from shared.search.grouping import survivors
 from shared.search.model import DOCUMENT, EMBEDDING, METADATA, SCORE, Knn, Search, Sparse
 from shared.search.ordering import sortable, sorted_places
 from shared.search.ranking import Ranked, evaluate
 from shared.search.source import Positions, RecordSource, Tally, WantedColumns
-from shared.sparse import SparseArrays, weighted
+from shared.vectors.sparse import SparseArrays, weighted
 
 SPECIAL = (DOCUMENT, EMBEDDING, METADATA, SCORE)
 

@@ -9,11 +9,11 @@ from typing import ParamSpec, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from shared.rpc.messages import Columns
+from shared.records.columns import Columns
+from shared.records.where import Where
 from shared.search.model import Knn, OrderKey
 from shared.search.ranking import Neighbours
-from shared.sparse import Counts, Indices
-from shared.where import Where
+from shared.vectors.sparse import Counts, Indices
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")

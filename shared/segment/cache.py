@@ -24,8 +24,8 @@ from prometheus_client import Counter, Gauge
 
 from shared.errors import Corrupt, Unavailable
 from shared.objects.port import ObjectNotFound, ObjectStore
+from shared.process.telemetry import get_logger
 from shared.segment.format import SegmentInfo, verify
-from shared.telemetry import get_logger
 
 FETCHED_BYTES: Final = Counter("polychrome_segment_cache_fetched_bytes", "Bytes of segments fetched from the bucket.")
 LOOKUPS: Final = Counter("polychrome_segment_cache_lookups", "Uses of segments by what the cache had.", ["found"])

@@ -1,4 +1,4 @@
-"""The codes of a segment's vectors (`shared.codes`) in a file (drawn in `format`): written once, mapped."""
+"""The codes of a segment's vectors (`shared.vectors.codes`) in a file (drawn in `format`): written once, mapped."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Final
 
 import numpy as np
 
-from shared.codes import TERMS, Codes
 from shared.errors import Corrupt
 from shared.segment.format import CODES_MAGIC, HEADER_BYTES
 from shared.segment.mapping import map_bytes
+from shared.vectors.codes import TERMS, Codes
 
 _LINE_BYTES: Final = 64
 """Of the processor's cache: numbers begin with one, so that a row of them lies in no more than it has to."""

@@ -31,8 +31,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shared.made_once import made_once
-from shared.where import Compare
+from shared.process.lazy import lazy
+from shared.records.where import Compare
 
 Rows = npt.NDArray[np.int32]
 Packed: TypeAlias = Any
@@ -176,7 +176,7 @@ class TextColumn:
     def _value(self, index: int) -> bytes:
         return self.text[self.ends[index] : self.ends[index + 1]].tobytes()
 
-    @made_once
+    @lazy
     def _fences(self) -> list[bytes]:
         """Every so many values one, the first among them: what is searched before the file is read."""
         return [self._value(index) for index in range(0, len(self.ends) - 1, self._fence_values)]

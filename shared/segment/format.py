@@ -5,7 +5,7 @@ order, the same in all files. Only segments of `limits.GRAPH_ROWS_MIN` rows or m
 index: smaller ones are scanned.
 
 ```
-records.arrow     Arrow IPC file of `shared.model.record_schema`, uncompressed, exactly ONE record batch. One batch
+records.arrow     Arrow IPC file of `shared.records.model.record_schema`, uncompressed, exactly ONE record batch. One batch
                   makes every column one buffer: `embedding` is a float32 matrix [rows, dimension] in place, and
                   mapping the file is reading it. Text columns are large_string (64-bit offsets), so documents may
                   exceed 2 GiB. Arrow pads buffers to 8 bytes. Schema metadata: `polychrome.segment` = the format's
@@ -45,7 +45,7 @@ vectors.codes     0   8  magic "PCCODES" 2
                  24   8  zero
                  32 16n  <f4 [n, 4], then zeros up to a multiple of 64
                   .  nd  i1 [n, d]
-                         What they say is in `shared.codes`. Segments from before there were codes have none.
+                         What they say is in `shared.vectors.codes`. Segments from before there were codes have none.
 
 sparse.index      0   8  magic "PCSPARS" 2
                   8   8  u64  rows
@@ -79,7 +79,7 @@ import msgspec
 import xxhash
 
 from shared.errors import Corrupt
-from shared.model import Space
+from shared.vectors.space import Space
 
 FORMAT: Final = 2
 FORMAT_KEY: Final = b"polychrome.segment"

@@ -17,9 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.errors import Corrupt
-from shared.huge_pages import in_huge_pages
 from shared.limits import GRAPH_EF_MAX, GRAPH_NEIGHBORS_MAX, GRAPH_NEIGHBORS_MIN
-from shared.model import Space
+from shared.process.huge_pages import in_huge_pages
 from shared.segment.format import BASIS, SegmentInfo
 from shared.segment.guides import Vectors, guides
 from shared.segment.projection import (
@@ -32,6 +31,7 @@ from shared.segment.projection import (
     strays,
     write_basis,
 )
+from shared.vectors.space import Space
 
 _CHUNK_ROWS: Final = 8192
 _SEED: Final = 100

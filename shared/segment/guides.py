@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from shared.model import Space
+from shared.vectors.space import Space
 
 Vectors = npt.NDArray[np.float32]
 

@@ -21,7 +21,8 @@ import orjson
 import pyarrow as pa
 
 from shared.errors import Corrupt
-from shared.indexing import EVERYTHING, Indexing
+from shared.records.indexing import EVERYTHING, Indexing
+from shared.records.where import Compare, Scalar
 from shared.segment.columns import (
     SCHEMA_TYPES,
     Column,
@@ -39,7 +40,6 @@ from shared.segment.columns import (
 )
 from shared.segment.format import HEADER_BYTES, METADATA_MAGIC
 from shared.segment.mapping import map_bytes
-from shared.where import Compare, Scalar
 
 _Name = tuple[str, Kind]
 

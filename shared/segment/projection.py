@@ -29,10 +29,10 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.errors import Corrupt
-from shared.model import Space
 from shared.segment.format import BASIS_MAGIC, HEADER_BYTES
 from shared.segment.guides import Vectors, guides
 from shared.segment.mapping import map_bytes
+from shared.vectors.space import Space
 
 DIMENSION_MIN: Final = 128
 """Shorter vectors are compared in no time."""

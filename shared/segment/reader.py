@@ -10,10 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from shared.codes import Codes
-from shared.distance import nearest_many, squared_norms
 from shared.errors import Corrupt
-from shared.made_once import made_once
+from shared.process.lazy import lazy
 from shared.segment.codes_file import open_codes
 from shared.segment.format import CODES, GRAPH, IDS, METADATA, RECORDS, SPARSE, TEXT, SegmentInfo, check_lengths
 from shared.segment.graph import Graph
@@ -24,6 +22,8 @@ from shared.segment.sparse_file import open_sparse_indexes
 from shared.segment.sparse_index import InvertedIndex
 from shared.segment.text_index import TextIndex
 from shared.segment.texts import TextReader
+from shared.vectors.codes import Codes
+from shared.vectors.distance import nearest_many, squared_norms
 
 DEFAULT_EF_SEARCH: Final = 100
 
@@ -89,7 +89,7 @@ class Segment:
             column = self._texts[name] = TextReader(self.records.column(name).chunk(0))
         return column
 
-    @made_once
+    @lazy
     def norms(self) -> npt.NDArray[np.float32]:
         """`squared_norms` of the vectors, for exact scans."""
         return squared_norms(self.vectors)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from shared.errors import Corrupt
-from shared.model import record_schema
+from shared.records.model import record_schema
 from shared.segment.format import FORMAT, FORMAT_KEY, SegmentInfo
 
 

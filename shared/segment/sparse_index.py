@@ -14,7 +14,7 @@ what numpy is quick at. Every list has a bound: the most that it can add to a su
    among the k nearest. The rows seen so far are the candidates, less those that cannot reach the floor.
 3. The remaining lists, which are the long ones, are not walked: the candidates are looked up in them by binary search.
    Each list raises the floor and leaves fewer candidates.
-4. What is left, a few dozen rows, is summed anew in the one order that `shared.sparse` prescribes.
+4. What is left, a few dozen rows, is summed anew in the one order that `shared.vectors.sparse` prescribes.
 
 Nothing is approximate: floors and bounds count in the errors of rounding, ties in float32 included. Weights and queries
 may be negative; a list's bound is then what its least weight can add. When few rows are allowed, all of them are
@@ -33,8 +33,8 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
-from shared.distance import Nearest
-from shared.sparse import TYPE, Counts, Indices, SparseArrays, Weights, distances_of, is_sparse, of_json
+from shared.vectors.distance import Nearest
+from shared.vectors.sparse import TYPE, Counts, Indices, SparseArrays, Weights, distances_of, is_sparse, of_json
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]

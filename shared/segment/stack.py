@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pyroaring import BitMap
 
-from shared.materialize import Record
+from shared.records.materialize import Record
 from shared.segment.reader import Segment
 
 

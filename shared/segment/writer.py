@@ -11,10 +11,9 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shared.codes import DIMENSION_MAX, encode
-from shared.indexing import EVERYTHING, Indexing
 from shared.limits import GRAPH_ROWS_MIN
-from shared.model import record_schema
+from shared.records.indexing import EVERYTHING, Indexing
+from shared.records.model import record_schema
 from shared.segment.codes_file import write_codes
 from shared.segment.format import (
     CODES,
@@ -37,6 +36,7 @@ from shared.segment.records import embedding_matrix
 from shared.segment.sparse_file import write_sparse_indexes
 from shared.segment.sparse_index import sparse_indexes
 from shared.segment.text_index import write_text_index
+from shared.vectors.codes import DIMENSION_MAX, encode
 
 __all__ = ["GraphParams", "Written", "write_segment"]
 

@@ -10,7 +10,7 @@ import httpx
 from polychrome.process import Process, ProcessSpec, free_port
 from polychrome.redis_server import answers, find_program, redis_server
 from tests.cluster.waiting import wait_until
-from tests.objects.ministack import running_ministack
+from tests.shared.objects.ministack import running_ministack
 
 
 class RedisNode:

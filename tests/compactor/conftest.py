@@ -15,22 +15,23 @@ from compactor.checkpoints import Checkpoints
 from compactor.compaction import Compactor, Effort
 from compactor.rebuild import Rebuilder
 from shared.catalog.catalog import Catalog
-from shared.clock import SystemClock
 from shared.log.batch import build_batch, split_batch
 from shared.log.jobs import Jobs
 from shared.log.log import Log
 from shared.log.rebuild import Rebuilds
-from shared.manifest import Manifest, ManifestStore
-from shared.model import Op
+from shared.manifest.model import Manifest
+from shared.manifest.store import ManifestStore
 from shared.objects.directory import open_directory
 from shared.objects.port import ObjectStore
+from shared.process.clock import SystemClock
+from shared.records.model import Op
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
 from shared.segment.cache import SegmentCache
 from shared.segment.reader import open_segment
-from tests.log.appending import make_cluster, make_collection
-from tests.objects.conftest import s3_bucket, s3_server
 from tests.redis_server import RedisServer, keys, valkey_server
+from tests.shared.log.appending import make_cluster, make_collection
+from tests.shared.objects.conftest import s3_bucket, s3_server
 
 __all__ = ["keys", "s3_bucket", "s3_server", "valkey_server"]
 

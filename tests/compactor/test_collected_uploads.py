@@ -7,7 +7,7 @@ import random
 
 from compactor.checkpoints import Step
 from compactor.compaction import Ending
-from shared.model import Op
+from shared.records.model import Op
 from tests.compactor.test_compaction import WaitsAt, row
 
 

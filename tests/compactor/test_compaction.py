@@ -12,16 +12,16 @@ import pytest
 from compactor import compaction
 from compactor.checkpoints import Checkpoints, Step
 from compactor.compaction import Abandon, Abandoned, Ending
-from shared import digest
+from shared.cluster.placement import shard_of
 from shared.errors import Corrupt, Gone, Unavailable
-from shared.manifest import ManifestStore
-from shared.model import Op
+from shared.manifest.store import ManifestStore
 from shared.objects.open import open_store
-from shared.placement import shard_of
+from shared.records import digest
+from shared.records.model import Op
 from shared.segment.cache import SegmentCache
 from shared.segment.reader import open_segment
 from tests.compactor.conftest import DIMENSION
-from tests.log.appending import make_collection
+from tests.shared.log.appending import make_collection
 
 
 def row(rng: random.Random, number: int = 0):

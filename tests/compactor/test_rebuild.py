@@ -10,15 +10,15 @@ import pytest
 from compactor.checkpoints import RebuildStep
 from compactor.compaction import Ending
 from compactor.seeds import borrows
+from shared.cluster.placement import Layout, shard_of
 from shared.errors import Gone, StaleGeneration
 from shared.log.jobs import REBUILD, Jobs
 from shared.log.lifecycle import Lifecycle
 from shared.log.rebuild import Rebuilds
 from shared.log.state import FIRST_ID
-from shared.model import Op
-from shared.placement import Layout, shard_of
+from shared.records.model import Op
 from tests.compactor.test_compaction import DiesAt, Stop, WaitsAt, row
-from tests.log.appending import make_collection
+from tests.shared.log.appending import make_collection
 
 
 async def want(shop, shards):

@@ -8,13 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from shared.digest import record_digests
 from shared.errors import Corrupt, Unavailable
-from shared.model import Space, record_schema
 from shared.objects.memory import MemoryStore
+from shared.records.digest import record_digests
+from shared.records.model import record_schema
 from shared.segment.cache import SegmentCache
 from shared.segment.format import verify
 from shared.segment.writer import GraphParams, write_segment
+from shared.vectors.space import Space
 
 
 class Counting(MemoryStore):

@@ -16,12 +16,12 @@ from compactor.checkpoints import Checkpoints, Pause, Step, parse_pause
 from compactor.compaction import Ending
 from compactor.config import CompactorConfig
 from compactor.service import CompactorService, open_service
-from shared.clock import SystemClock
-from shared.config import ConfigError, read
+from shared.cluster.membership import Membership
 from shared.errors import Corrupt, Unavailable
 from shared.log.jobs import Jobs
-from shared.membership import Membership
-from shared.model import Op
+from shared.process.clock import SystemClock
+from shared.process.config import ConfigError, read
+from shared.records.model import Op
 from tests.compactor.test_compaction import WaitsAt, row
 
 

@@ -12,12 +12,12 @@ import pytest
 from embedder.config import EmbedderConfig
 from embedder.service import Embedder, open_service
 from embedder.weights import WIDTH, Floats
-from frontend.local_embedder import LocalEmbedder
+from frontend.embed.local import LocalEmbedder
 from shared.catalog import Catalog
-from shared.clock import SystemClock
-from shared.config import ConfigError, read
+from shared.cluster.membership import Membership
 from shared.errors import InvalidArgument
-from shared.membership import Membership
+from shared.process.clock import SystemClock
+from shared.process.config import ConfigError, read
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
 from shared.rpc.client import RpcClient

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from frontend.forking import Forker
+from frontend.collections.forking import Forker
 from logservice.garbage import Garbage, Periods, collection_of
 from logservice.leader import _pointers
 from shared.catalog.collector import Collector
 from shared.catalog.forking import Forking
-from shared.clock import SystemClock
 from shared.log.forks import Forks
+from shared.process.clock import SystemClock
 from tests.compactor.conftest import Shop
 
 FORKS_MAX = 5

@@ -8,7 +8,7 @@ import uuid
 
 import pytest
 
-from frontend.forking import _like
+from frontend.collections.forking import _like
 from shared.catalog.collector import Collector
 from shared.catalog.image import Images
 from shared.errors import Gone, NotFound
@@ -16,7 +16,7 @@ from shared.log.lifecycle import Lifecycle
 from tests.compactor.conftest import Shop
 from tests.compactor.test_rebuild import churn, compact_all
 from tests.forks.family import FORKS_MAX
-from tests.log.appending import make_collection
+from tests.shared.log.appending import make_collection
 
 
 async def test_a_maker_that_dies_leaves_an_orphan_that_goes_with_all_it_has(shop, family):

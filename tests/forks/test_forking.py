@@ -10,14 +10,14 @@ import pytest
 
 from compactor.compaction import Ending
 from shared.catalog.families import Families
+from shared.cluster.placement import Layout
 from shared.errors import AlreadyExists, Gone, QuotaExceeded
-from shared.model import Op
-from shared.placement import Layout
+from shared.records.model import Op
 from tests.compactor.conftest import Shop
 from tests.compactor.test_compaction import row
 from tests.compactor.test_rebuild import churn, compact_all, everything, rebuild, want
 from tests.forks.family import FORKS_MAX
-from tests.log.appending import make_collection
+from tests.shared.log.appending import make_collection
 
 
 @pytest.mark.parametrize("shards", [1, 3])
@@ -245,7 +245,7 @@ async def test_a_fork_begins_anew_when_the_tail_is_trimmed_while_it_is_copied(
 ):
     rng = random.Random(15)
     await churn(shop, rng, 4)
-    monkeypatch.setattr("frontend.forking.PAGE_BYTES", 1)
+    monkeypatch.setattr("frontend.collections.forking.PAGE_BYTES", 1)
 
     class Trims:
         reads = 0

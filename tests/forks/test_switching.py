@@ -9,7 +9,7 @@ import pytest
 
 from shared.errors import NotFound
 from shared.log.forks import Forks
-from shared.model import Op
+from shared.records.model import Op
 from tests.compactor.test_compaction import row
 from tests.compactor.test_rebuild import churn, compact_all, everything, rebuild, want
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from shared.catalog import Collection, Database, NewCollection, Tenant
+from shared.cluster.placement import Layout
 from shared.errors import AlreadyExists, NotFound, Unavailable
-from shared.placement import Layout
 
 _KEEP: Any = object()
 

@@ -12,12 +12,12 @@ from typing import Any
 import httpx
 
 from frontend.app import build_app
+from frontend.collections.row_cache import RowCache
 from frontend.config import FrontendConfig
-from frontend.embedders import Embedders
-from frontend.http_server import HttpServer, open_http_server
-from frontend.rows import RowCache
-from frontend.shell import Shell
-from shared.clock import SystemClock
+from frontend.context import Shell
+from frontend.embed.embedders import Embedders
+from frontend.http.server import HttpServer, open_http_server
+from shared.process.clock import SystemClock
 from tests.frontend.memory_catalog import MemoryCatalog
 
 DATABASES = "/api/v2/tenants/default_tenant/databases"

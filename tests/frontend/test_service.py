@@ -8,8 +8,8 @@ import pytest
 from frontend.config import FrontendConfig
 from frontend.service import open_service
 from shared.catalog import Catalog
-from shared.config import ConfigError, read
 from shared.errors import Unavailable
+from shared.process.config import ConfigError, read
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
 from tests.redis_server import RedisServer

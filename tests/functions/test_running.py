@@ -13,18 +13,18 @@ import pytest
 
 from compactor.functions import FunctionRunner
 from compactor.statistics import values_of
-from frontend.collection_requests import function_output
+from frontend.collections.requests import function_output
 from shared.catalog.functions import RECORD_COUNTER, STATISTICS, Functions
 from shared.catalog.image import Images
 from shared.errors import AlreadyExists, Attached, Gone
 from shared.log.jobs import FUNCTION, Job, Jobs
 from shared.log.outputs import Made, Outputs
-from shared.model import Op
+from shared.records.model import Op
 from shared.segment.cache import SegmentCache
 from tests.compactor.conftest import Shop
 from tests.compactor.test_compaction import row
 from tests.compactor.test_rebuild import churn, compact_all, everything, rebuild, want
-from tests.log.appending import make_collection
+from tests.shared.log.appending import make_collection
 
 
 class Workshop:

@@ -13,7 +13,7 @@ from pyroaring import BitMap
 
 from compactor.build import Source
 from compactor.statistics import Counted, Value, count, record_counter, statistics, values_of
-from tests.segment.tables import build, table, vectors_of
+from tests.shared.segment.tables import build, table, vectors_of
 
 
 def test_the_record_counter_has_one_record():

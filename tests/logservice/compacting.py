@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 from shared.catalog import Collection
-from shared.commits import CommitNumbers
+from shared.cluster.placement import Layout
 from shared.log.log import Log
 from shared.log.rebuild import Rebuilds
 from shared.log.state import Pointer
-from shared.manifest import Manifest, ManifestStore, ParentRef, SegmentRef
+from shared.manifest.commits import CommitNumbers
+from shared.manifest.model import Manifest, ParentRef, SegmentRef
+from shared.manifest.store import ManifestStore
 from shared.objects.port import ObjectStore
-from shared.placement import Layout
 
 
 async def publish(

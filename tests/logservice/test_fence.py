@@ -11,15 +11,15 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.catalog import Catalog
-from shared.commits import CommitNumbers
 from shared.errors import Unavailable
 from shared.log.log import Log
-from shared.manifest import ManifestStore
+from shared.manifest.commits import CommitNumbers
+from shared.manifest.store import ManifestStore
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
-from tests.log.appending import append, everything, make_collection
 from tests.logservice.compacting import compact, publish
 from tests.logservice.test_rollback import Rolling, rolling, valkey
+from tests.shared.log.appending import append, everything, make_collection
 
 __all__ = ["rolling", "valkey"]
 

@@ -8,15 +8,15 @@ from logservice.reconcile import Reconciler
 from logservice.snapshots import Snapshots
 from shared.catalog import Catalog
 from shared.catalog.image import Images
-from shared.clock import SystemClock
-from shared.commits import CommitNumbers
 from shared.log.log import Log
+from shared.manifest.commits import CommitNumbers
 from shared.objects.port import ObjectStore
+from shared.process.clock import SystemClock
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
-from tests.log.appending import append, make_cluster, make_collection
 from tests.logservice.compacting import compact, publish
 from tests.redis_server import RedisServer
+from tests.shared.log.appending import append, make_cluster, make_collection
 
 
 async def _fill(redis: Redis) -> None:

@@ -9,18 +9,11 @@ from pyroaring import BitMap
 
 from logservice.garbage import UNLISTED, Collected, Garbage, Periods
 from shared.errors import Corrupt
-from shared.manifest import (
-    Manifest,
-    ManifestStore,
-    ParentRef,
-    SegmentRef,
-    condemned_key,
-    segment_path,
-    verify_present,
-)
-from shared.model import Space
+from shared.manifest.model import Manifest, ParentRef, SegmentRef, condemned_key, segment_path
+from shared.manifest.store import ManifestStore, verify_present
 from shared.objects.memory import MemoryStore
 from shared.segment.format import FileInfo, SegmentInfo
+from shared.vectors.space import Space
 
 GRACE_S = 100.0
 RETENTION_S = 1000.0

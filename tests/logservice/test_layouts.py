@@ -18,17 +18,17 @@ from logservice.schedule import Scheduler
 from logservice.snapshots import Snapshots
 from shared.catalog import SHARDS_KEY, Catalog, Collection
 from shared.catalog.image import Images
-from shared.clock import SystemClock
+from shared.cluster.placement import Layout
 from shared.log.jobs import REBUILD, Job, Jobs
 from shared.log.log import Log
 from shared.log.rebuild import Rebuilds
 from shared.objects.port import ObjectInfo, ObjectStore
-from shared.placement import Layout
+from shared.process.clock import SystemClock
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
-from tests.log.appending import append, everything, make_collection
 from tests.logservice.compacting import compact, lay, switch
 from tests.redis_server import RedisServer
+from tests.shared.log.appending import append, everything, make_collection
 
 NEXT = Layout(1, 3)
 

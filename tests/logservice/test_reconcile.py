@@ -15,15 +15,15 @@ from logservice.snapshots import Snapshots, Snapshotter, snapshot_key
 from shared.catalog import Catalog, Cluster, Database
 from shared.catalog.collector import Collector
 from shared.catalog.image import Images
-from shared.clock import SystemClock
 from shared.errors import Corrupt, Gone, Unavailable
 from shared.log.log import Log
 from shared.objects.port import ObjectStore
+from shared.process.clock import SystemClock
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
-from tests.log.appending import append, make_collection
 from tests.logservice.compacting import compact, publish
 from tests.redis_server import RedisServer
+from tests.shared.log.appending import append, make_collection
 
 
 @dataclass

@@ -14,15 +14,15 @@ from logservice.reconcile import Reconciler
 from logservice.snapshots import Snapshots
 from shared.catalog import Catalog, Collection, Database
 from shared.catalog.image import CatalogImage, Images
-from shared.clock import SystemClock
 from shared.errors import Unavailable
 from shared.log.log import Log
 from shared.objects.port import ObjectStore
+from shared.process.clock import SystemClock
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
-from tests.log.appending import append, make_collection
 from tests.logservice.compacting import compact
 from tests.redis_server import RedisServer
+from tests.shared.log.appending import append, make_collection
 
 
 @dataclass

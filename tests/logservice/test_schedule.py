@@ -11,14 +11,14 @@ from shared.catalog import Catalog, Database
 from shared.log.jobs import Job, Jobs
 from shared.log.log import Log
 from shared.log.state import Pointer
-from shared.manifest import SegmentRef, manifest_key, segment_path
-from shared.model import Space
+from shared.manifest.model import SegmentRef, manifest_key, segment_path
 from shared.objects.port import ObjectStore
 from shared.redis.keys import Keys
 from shared.segment.format import FileInfo, SegmentInfo
-from tests.log.appending import append, make_collection
+from shared.vectors.space import Space
 from tests.logservice.compacting import compact, publish
 from tests.logservice.conftest import SteppedClock
+from tests.shared.log.appending import append, make_collection
 
 POLICY = Policy(ops=100, bytes=10**9, quiet_s=0.6, age_s=10.0)
 

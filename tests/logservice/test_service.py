@@ -13,18 +13,18 @@ from logservice.loops import every
 from logservice.service import LogService, open_service
 from logservice.snapshots import Snapshots
 from shared.catalog import Catalog
-from shared.config import read
+from shared.cluster.membership import Membership
 from shared.errors import Corrupt, PolychromeError, Unavailable
 from shared.log.jobs import Job, Jobs
 from shared.log.log import Log
-from shared.membership import Membership
 from shared.objects.port import ObjectStore
+from shared.process.config import read
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
-from tests.log.appending import append, eventually, make_collection
 from tests.logservice.compacting import compact
 from tests.logservice.conftest import SteppedClock
 from tests.redis_server import RedisServer
+from tests.shared.log.appending import append, eventually, make_collection
 
 
 def config_of(server: RedisServer, keys: Keys, bucket: Path, name: str) -> LogserviceConfig:

@@ -3,7 +3,7 @@ from pathlib import Path
 from polychrome.datadir import ProcessEntry
 from polychrome.plan import ClusterOptions, Stores, process_specs
 from polychrome.status import StatusLine, processes, table
-from shared.membership import Member
+from shared.cluster.membership import Member
 
 LOCAL = [
     ProcessEntry("redis", "redis", 1, None),

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from queryworker.view import ShardView
+from shared.cluster.placement import Layout
 from shared.errors import Corrupt, Gone
 from shared.log.batch import decode_batch
 from shared.log.state import Entry, after_position
-from shared.model import ReadLevel
-from shared.placement import Layout
+from shared.records.model import ReadLevel
 from shared.redis.keys import Keys
 from shared.rpc import messages
 from tests.queryworker.truth import assert_get

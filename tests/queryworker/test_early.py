@@ -13,14 +13,16 @@ import pytest
 
 from queryworker import answers
 from queryworker.api import LIGHT_BYTES_MAX
-from shared import record_answers
-from shared.model import Include, Op
+from shared.records import answers as record_answers
+from shared.records.columns import Columns
+from shared.records.model import Include, Op
+from shared.records.selection import Selection
 from shared.redis.keys import Keys
 from shared.rpc import messages
-from tests.memtable.model import Operation
 from tests.queryworker.truth import query_request
 from tests.queryworker.world import DirectCall, World, open_world
 from tests.redis_server import RedisServer
+from tests.shared.memtable.model import Operation
 
 ROWS = [Operation(Op.ADD, f"r{i}", (float(i), 1.0), f"doc {i}", {"n": i}) for i in range(50)]
 
@@ -102,7 +104,7 @@ async def test_few_records_by_id_and_small_writes_need_no_thread(
 ) -> None:
     async with open_world(valkey_server.url, keys, tmp_path) as world:
         await world.write(ROWS)
-        request = messages.GetRequest(world.shard(), messages.Selection(ids=["r7", "r3", "none"]), documents=True)
+        request = messages.GetRequest(world.shard(), Selection(ids=["r7", "r3", "none"]), documents=True)
         await world.worker.get(request)
         busy = threading.Event()
         jobs = [asyncio.create_task(world.worker.threads.run(busy.wait, 10)) for _ in range(2)]
@@ -121,7 +123,7 @@ async def test_long_answers_are_made_in_threads_whoever_else_waits(
     makers: dict[str, list[bool]] = {}
     encode = record_answers.encode_get
 
-    def noted(columns: messages.Columns, *arguments: Any) -> bytes:
+    def noted(columns: Columns, *arguments: Any) -> bytes:
         makers.setdefault(columns.ids[0], []).append(threading.current_thread() is threading.main_thread())
         return encode(columns, *arguments)
 
@@ -135,7 +137,7 @@ async def test_long_answers_are_made_in_threads_whoever_else_waits(
             calls = [
                 DirectCall(
                     messages.GetRequest(
-                        world.shard(), messages.Selection(ids=[id_]), documents=True, include=[Include.DOCUMENTS]
+                        world.shard(), Selection(ids=[id_]), documents=True, include=[Include.DOCUMENTS]
                     )
                 )
                 for id_ in texts

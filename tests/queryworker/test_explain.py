@@ -6,14 +6,14 @@ from pathlib import Path
 
 import msgspec
 
-from shared.model import Op
+from shared.records.model import Op
+from shared.records.selection import Selection
+from shared.records.where import DocumentContains
 from shared.redis.keys import Keys
-from shared.rpc import messages
-from shared.where import DocumentContains
-from tests.memtable.model import Operation
 from tests.queryworker.truth import get_request, query_request
 from tests.queryworker.world import open_world
 from tests.redis_server import RedisServer
+from tests.shared.memtable.model import Operation
 
 
 def _adds(first: int, count: int) -> list[Operation]:
@@ -24,7 +24,7 @@ def _adds(first: int, count: int) -> list[Operation]:
 
 
 async def test_a_read_explains_itself_only_when_asked(valkey_server: RedisServer, keys: Keys, tmp_path: Path) -> None:
-    where = messages.Selection(where=DocumentContains("text 3"))
+    where = Selection(where=DocumentContains("text 3"))
     async with open_world(valkey_server.url, keys, tmp_path) as world:
         await world.write(_adds(0, 40))
         await world.compact()

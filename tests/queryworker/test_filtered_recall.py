@@ -18,16 +18,11 @@ from pyroaring import BitMap
 from queryworker import execute
 from queryworker.search import DECIDED_BESIDE
 from queryworker.view import OpenManifest, ShardView, Snapshot
-from shared.distance import nearest_many
 from shared.log.state import Pointer
-from shared.model import Space, record_schema
-from shared.regex import compile_regex
-from shared.rpc import messages
-from shared.segment.graph import GraphParams
-from shared.segment.reader import open_segment
-from shared.segment.stack import SegmentStack
-from shared.segment.writer import write_segment
-from shared.where import (
+from shared.records.model import record_schema
+from shared.records.regex import compile_regex
+from shared.records.selection import Selection
+from shared.records.where import (
     All,
     AnyOf,
     Compare,
@@ -37,6 +32,13 @@ from shared.where import (
     MetadataIn,
     Where,
 )
+from shared.rpc import messages
+from shared.segment.graph import GraphParams
+from shared.segment.reader import open_segment
+from shared.segment.stack import SegmentStack
+from shared.segment.writer import write_segment
+from shared.vectors.distance import nearest_many
+from shared.vectors.space import Space
 from tests.outside.paths import DATA
 
 ROWS, QUERIES, K = 12_000, 200, 10
@@ -94,7 +96,7 @@ class Real:
     def search(self, where: Where | None, queries: np.ndarray, *, explain: bool = False) -> messages.QueryResponse:
         request = messages.QueryRequest(
             messages.Shard("c"), queries.tobytes(), len(queries), queries.shape[1], K, 100,
-            messages.Selection(where=where), explain=explain,
+            Selection(where=where), explain=explain,
         )  # fmt: skip
         return execute.query(self.snapshot, request)
 
@@ -209,7 +211,7 @@ def test_few_documents_are_read_for_the_nearest_that_contain_a_common_word(real:
 
 
 def test_a_page_reads_documents_until_it_is_full(real: Real) -> None:
-    selection = messages.Selection(where=DocumentContains("package"))
+    selection = Selection(where=DocumentContains("package"))
     request = messages.GetRequest(messages.Shard("c"), selection, offset=20, limit=30, explain=True)
     answer = execute.get(real.snapshot, request)
     expected = [row + 1 for row, document in enumerate(real.documents) if "package" in document][20:50]

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from shared.errors import Corrupt, PolychromeError, Unavailable
-from shared.model import Op
 from shared.objects.port import ObjectNotFound
+from shared.records.model import Op
 from shared.redis.keys import Keys
-from tests.memtable.model import Operation
 from tests.queryworker.truth import assert_get
 from tests.queryworker.world import World, adds, open_world
 from tests.redis_server import RedisServer
+from tests.shared.memtable.model import Operation
 
 
 async def test_readers_do_not_wait_while_a_new_manifest_is_loaded(

@@ -9,13 +9,14 @@ import msgspec
 import orjson
 import pytest
 
-from shared import record_answers
-from shared.model import Include, Op
+from shared.records import answers as record_answers
+from shared.records.model import Include, Op
+from shared.records.selection import Selection
 from shared.redis.keys import Keys
 from shared.rpc import messages
-from tests.memtable.model import Operation
 from tests.queryworker.world import DIMENSION, DirectCall, World, open_world
 from tests.redis_server import RedisServer
+from tests.shared.memtable.model import Operation
 
 ROWS = 100
 EVERYTHING = [Include.EMBEDDINGS, Include.DOCUMENTS, Include.METADATAS, Include.URIS]
@@ -87,9 +88,7 @@ async def test_a_first_part_that_fails_where_the_loop_makes_it_is_told_too(
             raise MemoryError("no room")
 
         monkeypatch.setattr(record_answers, "_encode", fails)
-        few = msgspec.structs.replace(
-            _get(world, EVERYTHING, in_parts=True), selection=messages.Selection(ids=["r1", "r2"])
-        )
+        few = msgspec.structs.replace(_get(world, EVERYTHING, in_parts=True), selection=Selection(ids=["r1", "r2"]))
         call = DirectCall(few)
         world.worker.methods["get"]([call])
         with pytest.raises(MemoryError):

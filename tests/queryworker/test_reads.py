@@ -11,15 +11,17 @@ import orjson
 import pytest
 
 from shared.errors import InvalidArgument, StaleRead
-from shared.indexing import Indexing
-from shared.model import Include, Op, ReadLevel, Space
+from shared.records.indexing import Indexing
+from shared.records.model import Include, Op, ReadLevel
+from shared.records.selection import Selection
+from shared.records.where import All, Compare, DocumentContains, IdIn, MetadataCompare
 from shared.redis.keys import Keys
 from shared.rpc import messages
-from shared.where import All, Compare, DocumentContains, IdIn, MetadataCompare
-from tests.memtable.model import Operation
+from shared.vectors.space import Space
 from tests.queryworker.truth import assert_get, assert_query, get_request, in_order, query_request, shown
 from tests.queryworker.world import DIMENSION, World, open_world
 from tests.redis_server import RedisServer
+from tests.shared.memtable.model import Operation
 
 
 def _vector(random_: random.Random) -> tuple[float, ...]:
@@ -42,13 +44,13 @@ async def _assert_all_reads(world: World, random_: random.Random, space: Space) 
     await assert_get(world, world.state)
     await assert_query(world, world.state, _vector(random_), random_.choice([1, 3, 1000]), space=space)
     bound = random_.choice([0, 1, 2, 2.5])
-    where = messages.Selection(where=MetadataCompare("n", Compare.GTE, bound))
+    where = Selection(where=MetadataCompare("n", Compare.GTE, bound))
     await assert_query(
         world, world.state, _vector(random_), 4, space=space, selection=where,
         keep=lambda _id, row: row.metadata.get("n", -1) >= bound,
     )  # fmt: skip
     ids = [f"id{random_.randrange(40)}" for _ in range(6)] + ["unknown"]
-    chosen = messages.Selection(ids=ids, where=DocumentContains("text", negated=True))
+    chosen = Selection(ids=ids, where=DocumentContains("text", negated=True))
     answer = await world.worker.get(get_request(world, chosen))
     expected = in_order(world.state, lambda id_, row: id_ in ids and "text" not in (row.document or ""))
     assert answer.columns.ids == expected
@@ -86,7 +88,7 @@ async def test_a_type_that_is_not_indexed_is_found_neither_before_nor_after_a_co
         )
         for _ in range(2):
             for compare, expected in ((Compare.EQ, ["int"]), (Compare.NE, ["float"])):
-                chosen = messages.Selection(where=MetadataCompare("n", compare, 1))
+                chosen = Selection(where=MetadataCompare("n", compare, 1))
                 answer = await world.worker.get(get_request(world, chosen))
                 assert answer.columns.ids == expected
             await world.compact()
@@ -136,7 +138,7 @@ async def test_the_second_phase_of_a_get_sends_exactly_the_records_at_the_given_
         await world.compact()
         await world.write([Operation(Op.ADD, f"t{i}", (float(i),) * DIMENSION) for i in range(5)])
         await world.write([Operation(Op.UPDATE, "r3", document="new"), Operation(Op.DELETE, "r5")])
-        first = await world.worker.get(messages.GetRequest(world.shard(), messages.Selection(), limit=23, ids=False))
+        first = await world.worker.get(messages.GetRequest(world.shard(), Selection(), limit=23, ids=False))
         assert first.columns.ids == []
         positions = np.frombuffer(first.inserted, "<i8")
         wanted = positions[[2, 3, 18, 19]]
@@ -175,7 +177,7 @@ async def test_reads_of_several_shards_together_hold_every_record_once(
                 await world.compact()
         found: list[str] = []
         for number in range(3):
-            request = messages.GetRequest(world.shard(number), messages.Selection())
+            request = messages.GetRequest(world.shard(number), Selection())
             answer = await world.worker.get(request)
             inserted = np.frombuffer(answer.inserted, "<i8").tolist()
             assert inserted == sorted(inserted)
@@ -228,11 +230,11 @@ async def test_conditions_on_ids_and_metadata_intersect_across_segment_and_tail(
         await world.compact()
         await world.write([Operation(Op.UPDATE, f"r{i}", metadata={"n": 1000}) for i in range(0, 100, 10)])
         few = All([MetadataCompare("n", Compare.LT, 50), IdIn(["r1", "r10", "r2", "r99"])])
-        answer = await world.worker.get(get_request(world, messages.Selection(where=few)))
+        answer = await world.worker.get(get_request(world, Selection(where=few)))
         assert answer.columns.ids == ["r1", "r2"]
-        both = messages.Selection(ids=["r20", "r21", "r20", "x"], where=MetadataCompare("n", Compare.GTE, 21))
+        both = Selection(ids=["r20", "r21", "r20", "x"], where=MetadataCompare("n", Compare.GTE, 21))
         assert (await world.worker.get(get_request(world, both))).columns.ids == ["r20", "r21"]
-        nothing = messages.CountRequest(world.shard(), messages.Selection(ids=[]))
+        nothing = messages.CountRequest(world.shard(), Selection(ids=[]))
         assert (await world.worker.count(nothing)).count == 0
 
 
@@ -288,7 +290,7 @@ async def test_with_the_include_list_of_a_client_the_answer_is_the_body_it_gets(
             "distances": [[0.0], [0.0]],
             "include": ["distances"],
         }
-        unknown = query_request(world, [(0.0, 0.0, 0.0, 0.0)], 1, selection=messages.Selection(ids=["nobody"]))
+        unknown = query_request(world, [(0.0, 0.0, 0.0, 0.0)], 1, selection=Selection(ids=["nobody"]))
         with pytest.raises(InvalidArgument, match="Error finding id"):
             await world.worker.body("query", msgspec.structs.replace(unknown, include=[]))
 

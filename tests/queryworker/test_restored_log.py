@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from shared import limits
+from shared.cluster.placement import Layout
 from shared.errors import Corrupt
 from shared.log.state import Pointer
-from shared.model import Op
-from shared.placement import Layout
+from shared.records.model import Op
 from shared.redis.keys import Keys
 from shared.rpc import messages
-from tests.memtable.model import Operation
 from tests.queryworker.truth import assert_get
 from tests.queryworker.world import World, open_world
 from tests.redis_server import RedisServer
+from tests.shared.memtable.model import Operation
 
 
 def _adds(first: int, count: int) -> list[Operation]:

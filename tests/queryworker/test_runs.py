@@ -6,11 +6,11 @@ import pytest
 from queryworker import runs as runs_module
 from queryworker.parts import TailPart
 from queryworker.runs import SIZES, TailIndex, spans
-from shared.distance import squared_norms
 from shared.memtable.memtable import Memtable
-from shared.model import Op
-from shared.where import Compare, DocumentContains, MetadataCompare
-from tests.memtable.model import DictBase, Operation, batch
+from shared.records.model import Op
+from shared.records.where import Compare, DocumentContains, MetadataCompare
+from shared.vectors.distance import squared_norms
+from tests.shared.memtable.model import DictBase, Operation, batch
 
 
 @pytest.mark.parametrize("rows", [0, 1, 63, 64, 65, 511, 512, 5_000, 40_000])

@@ -15,16 +15,16 @@ import pytest
 
 from queryworker.config import QueryWorkerConfig
 from queryworker.service import QueryWorker, open_service
-from shared.config import ConfigError, read
+from shared.cluster.membership import Membership
 from shared.errors import Gone, InvalidArgument, PolychromeError, Unavailable
-from shared.membership import Membership
-from shared.model import Op
+from shared.process.config import ConfigError, read
+from shared.records.model import Op
 from shared.redis.keys import Keys
 from shared.rpc import messages
 from shared.rpc.client import RpcClient
-from tests.memtable.model import Operation
 from tests.queryworker.world import World, open_world
 from tests.redis_server import RedisServer
+from tests.shared.memtable.model import Operation
 
 COUNT = "count"
 

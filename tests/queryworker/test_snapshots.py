@@ -6,12 +6,12 @@ import random
 from pathlib import Path
 
 from queryworker.execute import count
-from shared.model import Op
+from shared.records.model import Op
 from shared.redis.keys import Keys
 from shared.rpc.messages import CountRequest
-from tests.memtable.model import Operation
 from tests.queryworker.world import World, adds, open_world
 from tests.redis_server import RedisServer
+from tests.shared.memtable.model import Operation
 
 
 async def _change(world: World, random_: random.Random) -> None:

@@ -11,16 +11,18 @@ from pyroaring import BitMap
 
 from queryworker import execute, tail_graphs
 from queryworker.view import OpenManifest, ShardView, Snapshot
-from shared.distance import nearest
+from shared.cluster.placement import Layout
 from shared.log.batch import build_batch, split_batch
 from shared.log.state import Entry, Pointer
-from shared.model import Op, Space, record_schema
-from shared.placement import Layout
+from shared.records.model import Op, record_schema
+from shared.records.selection import Selection
 from shared.rpc import messages
 from shared.segment.graph import GraphParams
 from shared.segment.reader import open_segment
 from shared.segment.stack import SegmentStack
 from shared.segment.writer import write_segment
+from shared.vectors.distance import nearest
+from shared.vectors.space import Space
 
 DIMENSION, QUERIES = 16, 40
 STEP, STRETCH, HALVED = 2500, 5000, 18_000
@@ -57,9 +59,7 @@ def _index_all(view: ShardView) -> None:
 
 def _recall(snapshot: Snapshot, alive: np.ndarray) -> float:
     queries = np.random.default_rng(2).standard_normal((QUERIES, DIMENSION)).astype(np.float32)
-    wanted = messages.QueryRequest(
-        messages.Shard("c"), queries.tobytes(), QUERIES, DIMENSION, 10, 100, messages.Selection()
-    )
+    wanted = messages.QueryRequest(messages.Shard("c"), queries.tobytes(), QUERIES, DIMENSION, 10, 100, Selection())
     answer = execute.query(snapshot, wanted)
     assert answer.counts == [10] * QUERIES
     found = np.frombuffer(answer.inserted, "<i8").reshape(QUERIES, -1) - 1  # rows are inserted in order, from 1

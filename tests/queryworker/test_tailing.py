@@ -1,9 +1,9 @@
 import pytest
 
 from queryworker.tailing import TailGap, nothing_left_over, prove, whole_appends
+from shared.cluster.placement import Layout
 from shared.errors import Corrupt
 from shared.log.state import Entry, Routing, ShardRead, ShardState
-from shared.placement import Layout
 
 
 def _entry(position: int, previous: int, *, last: bool = True) -> Entry:

@@ -13,10 +13,9 @@ import pytest
 from queryworker import answers
 from queryworker.batches import FILTERED_MAX, LIGHT_VALUES_MAX, VECTORS_MAX, batches
 from shared.errors import InvalidArgument
-from shared.model import Include, Op
-from shared.redis.keys import Keys
-from shared.rpc import messages
-from shared.where import (
+from shared.records.model import Include, Op
+from shared.records.selection import Selection
+from shared.records.where import (
     All,
     AnyOf,
     ArrayContains,
@@ -27,14 +26,16 @@ from shared.where import (
     MetadataCompare,
     MetadataIn,
 )
-from tests.memtable.model import Operation
+from shared.redis.keys import Keys
+from shared.rpc import messages
 from tests.queryworker.truth import query_request
 from tests.queryworker.world import DirectCall, World, open_world
 from tests.redis_server import RedisServer
+from tests.shared.memtable.model import Operation
 
 ROWS = [Operation(Op.ADD, f"r{i}", (float(i), 1.0), f"doc {i}", {"n": i}) for i in range(50)]
 OTHER = MetadataIn("n", [1, 5, 9])
-FILTER = messages.Selection(where=MetadataCompare("n", Compare.GTE, 40))
+FILTER = Selection(where=MetadataCompare("n", Compare.GTE, 40))
 
 
 def _plain(vectors: int = 1, **options: Any) -> messages.QueryRequest:
@@ -49,7 +50,7 @@ def test_plain_queries_that_differ_in_their_vectors_alone_go_together() -> None:
 
 
 def test_queries_with_light_filters_go_together_by_few_and_leave_half_to_another_thread() -> None:
-    light = [_plain(selection=FILTER if n % 2 else messages.Selection(where=All([OTHER, OTHER]))) for n in range(20)]
+    light = [_plain(selection=FILTER if n % 2 else Selection(where=All([OTHER, OTHER]))) for n in range(20)]
     assert sorted(batches([_plain(), *light[:2], _plain()])) == [[0, 3], [1], [2]]
     assert sorted(batches(light[:5])) == [[0, 1], [2, 3], [4]]
     assert [len(batch) for batch in batches(light)] == [FILTERED_MAX] * (20 // FILTERED_MAX)
@@ -61,8 +62,8 @@ def test_queries_with_light_filters_go_together_by_few_and_leave_half_to_another
 def test_a_query_with_any_other_selection_is_by_itself() -> None:
     many = MetadataIn("n", list(range(LIGHT_VALUES_MAX + 1)))
     wheres = [DocumentContains("x"), All([OTHER, AnyOf([DocumentRegex("x")])]), IdIn(["r1"]), many]
-    selections = [messages.Selection(where=where) for where in wheres]
-    selections += [messages.Selection(ids=["r1"]), messages.Selection(ids=["r1"], where=OTHER)]
+    selections = [Selection(where=where) for where in wheres]
+    selections += [Selection(ids=["r1"]), Selection(ids=["r1"], where=OTHER)]
     requests = [_plain(selection=selection) for selection in selections for _ in range(4)]
     assert batches(requests) == [[number] for number in range(len(requests))]
 
@@ -74,7 +75,7 @@ async def test_filtered_queries_answered_together_are_answered_as_alone(
         await world.write(ROWS)
         wheres = [FILTER.where, MetadataCompare("n", Compare.EQ, 7), OTHER, OTHER, MetadataCompare("n", Compare.GT, 99)]
         requests = [
-            query_request(world, [(float(3 * number), 1.0)], 3, selection=messages.Selection(where=where))
+            query_request(world, [(float(3 * number), 1.0)], 3, selection=Selection(where=where))
             for number, where in enumerate(wheres * 3)
         ]
         assert max(map(len, batches(requests))) == FILTERED_MAX
@@ -98,9 +99,7 @@ async def test_filters_that_differ_in_the_type_of_a_value_alone_are_not_mixed_up
             lambda value: ArrayContains("l", value),
         ):
             requests = [
-                msgspec.structs.replace(
-                    query_request(world, [(0.0, 1.0)], 3), selection=messages.Selection(where=where(value))
-                )
+                msgspec.structs.replace(query_request(world, [(0.0, 1.0)], 3), selection=Selection(where=where(value)))
                 for value in values
             ]
             alone = [(await world.worker.query(request)).columns.ids for request in requests]
@@ -149,7 +148,7 @@ async def test_a_call_that_fails_fails_alone(
         await world.write(ROWS)
         good = query_request(world, [(4.2, 1.0)], 3)
         wide = query_request(world, [(4.2, 1.0, 1.0)], 3)
-        ids = query_request(world, [(1.0, 1.0)], 1, selection=messages.Selection(ids=["nobody"]))
+        ids = query_request(world, [(1.0, 1.0)], 1, selection=Selection(ids=["nobody"]))
         unknown = msgspec.structs.replace(ids, include=[])
         garbage = DirectCall(good)
         garbage.payload = memoryview(b"\xc1")

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from queryworker.shard import LOOK_AGE_MAX_S
-from shared.clock import SystemClock
 from shared.errors import Gone
-from shared.model import Op, ReadLevel
+from shared.process.clock import SystemClock
+from shared.records.model import Op, ReadLevel
 from shared.redis.keys import Keys
 from shared.rpc import messages
 from shared.segment.cache import SegmentCache
-from tests.memtable.model import Operation
 from tests.queryworker.truth import get_request
 from tests.queryworker.world import Worker, World, open_world
 from tests.redis_server import RedisServer
+from tests.shared.memtable.model import Operation
 
 ROWS = [Operation(Op.ADD, f"r{i}", (float(i), 1.0), f"doc {i}", {"n": i}) for i in range(9)]
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from shared.model import Op
+from shared.records.model import Op
 from shared.redis.keys import Keys
 from shared.rpc import messages
-from tests.memtable.model import Operation
 from tests.queryworker.truth import get_request, query_request
 from tests.queryworker.world import World, open_world
 from tests.redis_server import RedisServer
+from tests.shared.memtable.model import Operation
 
 IDS = [f"r{i}" for i in range(25)]
 

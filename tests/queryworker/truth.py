@@ -7,11 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import orjson
 
-from shared.distance import distances
-from shared.model import Space
+from shared.records.columns import Columns
+from shared.records.selection import Selection
 from shared.rpc import messages
-from tests.memtable.model import Row
+from shared.vectors.distance import distances
+from shared.vectors.space import Space
 from tests.queryworker.world import World
+from tests.shared.memtable.model import Row
 
 ALL_COLUMNS = {"documents": True, "metadatas": True, "uris": True}
 
@@ -27,7 +29,7 @@ def columns_of(state: dict[str, Row], ids: list[str]) -> Answer:
     return ids, [r.document for r in rows], [r.metadata for r in rows], [r.uri for r in rows], [r.vector for r in rows]
 
 
-def shown(columns: messages.Columns) -> Answer:
+def shown(columns: Columns) -> Answer:
     assert columns.documents is not None
     assert columns.metadatas is not None
     assert columns.uris is not None
@@ -37,12 +39,12 @@ def shown(columns: messages.Columns) -> Answer:
     return columns.ids, columns.documents, metadatas, columns.uris, [tuple(vector.tolist()) for vector in vectors]
 
 
-def get_request(world: World, selection: messages.Selection | None = None, **options: object) -> messages.GetRequest:
+def get_request(world: World, selection: Selection | None = None, **options: object) -> messages.GetRequest:
     as_of = options.pop("as_of", None)
     shard = world.shard(as_of=as_of)
     return messages.GetRequest(
         shard,
-        selection or messages.Selection(),
+        selection or Selection(),
         embeddings=True,
         **ALL_COLUMNS,
         **options,  # type: ignore[arg-type]
@@ -50,13 +52,13 @@ def get_request(world: World, selection: messages.Selection | None = None, **opt
 
 
 def query_request(
-    world: World, vectors: list[tuple[float, ...]], k: int, selection: messages.Selection | None = None,
+    world: World, vectors: list[tuple[float, ...]], k: int, selection: Selection | None = None,
     as_of: int | None = None, ef_search: int = 100,
 ) -> messages.QueryRequest:  # fmt: skip
     matrix = np.array(vectors, "<f4")
     return messages.QueryRequest(
         world.shard(as_of=as_of), matrix.tobytes(), len(vectors), matrix.shape[1], k, ef_search,
-        selection or messages.Selection(), include_embeddings=True, **ALL_COLUMNS,
+        selection or Selection(), include_embeddings=True, **ALL_COLUMNS,
     )  # fmt: skip
 
 
@@ -71,7 +73,7 @@ async def assert_get(world: World, state: dict[str, Row], as_of: int | None = No
 
 async def assert_query(
     world: World, state: dict[str, Row], vector: tuple[float, ...], k: int, as_of: int | None = None,
-    space: Space = Space.L2, selection: messages.Selection | None = None,
+    space: Space = Space.L2, selection: Selection | None = None,
     keep: Callable[[str, Row], bool] = lambda _id, _row: True,
 ) -> None:  # fmt: skip
     answer = await world.worker.query(query_request(world, [vector], k, selection, as_of))

@@ -27,23 +27,24 @@ from queryworker.shard import ServedShard
 from queryworker.shards import Shards
 from queryworker.threads import Threads
 from shared.catalog import Catalog
-from shared.clock import SystemClock
-from shared.indexing import EVERYTHING, Indexing
+from shared.cluster.placement import Layout
 from shared.log.batch import build_batch, split_batch
 from shared.log.lifecycle import Lifecycle
 from shared.log.log import Log
 from shared.log.state import ShardRead
-from shared.manifest import ManifestStore
-from shared.model import Op, Space
+from shared.manifest.store import ManifestStore
 from shared.objects.directory import open_directory
 from shared.objects.port import ObjectStore
-from shared.placement import Layout
+from shared.process.clock import SystemClock
+from shared.records.indexing import EVERYTHING, Indexing
+from shared.records.model import Op
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
 from shared.rpc import messages
 from shared.rpc.server import Call
 from shared.segment.cache import SegmentCache
-from tests.memtable.model import Operation, Row, step
+from shared.vectors.space import Space
+from tests.shared.memtable.model import Operation, Row, step
 
 DIMENSION = 4
 

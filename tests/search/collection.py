@@ -15,32 +15,33 @@ from typing import Any
 import msgspec
 import orjson
 
-from frontend.configuration import VectorSettings
-from frontend.forking import Forker
-from frontend.metadata_values import read_metadatas
-from frontend.schema import indexing_of, reconciled
-from frontend.schema_shape import given_schema
-from frontend.search_requests import check_indexes, searches_of
-from frontend.search_validation import check_search, read_search
-from frontend.searching import search_body
-from frontend.workers import Begin, Workers
+from frontend.collections.configuration import VectorSettings
+from frontend.collections.forking import Forker
+from frontend.collections.schema import indexing_of, reconciled
+from frontend.collections.schema_shape import given_schema
+from frontend.parse.metadata_values import read_metadatas
+from frontend.parse.search import check_search, read_search
+from frontend.read.search_requests import check_indexes, searches_of
+from frontend.read.searching import search_body
+from frontend.read.workers import Begin, Workers
 from shared.catalog import Catalog, Database, NewCollection
 from shared.catalog import Collection as Row
 from shared.catalog.forking import Forking
 from shared.catalog.rows import new_row
 from shared.catalog.slots import Slots
-from shared.clock import SystemClock
+from shared.cluster.placement import Layout
 from shared.log.forks import Forks
-from shared.model import Op, Space
-from shared.placement import Layout
+from shared.process.clock import SystemClock
+from shared.records.model import Op
 from shared.redis.keys import Keys
 from shared.rpc.client import RpcClient
 from shared.rpc.messages import Shard
-from tests.frontend_records.fakes import new_collection
-from tests.memtable.model import Operation
+from shared.vectors.space import Space
+from tests.frontend.fakes import new_collection
 from tests.model.reference import Collection as Model
 from tests.model.reference import Row as Written
 from tests.queryworker.world import DirectCall, Worker, World, open_world
+from tests.shared.memtable.model import Operation
 
 SCHEMA: dict[str, Any] = {
     "defaults": {},

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.model import strategies
 from tests.model.reference import Row
-from tests.sparse import scalar
+from tests.shared.segment import scalar
 
 Json = dict[str, Any]
 FIELDS = ("n", "s", "flag", "tags", "any")

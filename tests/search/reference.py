@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tests.model.reference import Record, matches
-from tests.sparse import scalar as sparse
+from tests.shared.segment import scalar as sparse
 
 Json = dict[str, Any]
 Scores = dict[int, np.float32]

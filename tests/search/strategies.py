@@ -5,7 +5,7 @@ from typing import Any, Final
 from hypothesis import strategies as st
 
 from tests.model import strategies
-from tests.sparse import scalar
+from tests.shared.segment import scalar
 
 SPARSE_KEYS: Final = ("sv", "bm")
 NUMBERS: Final = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 60.0, 1e38, -1e39)

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from queryworker.fields import first_rows, value_counts
-from shared.indexing import Indexing
+from shared.records.indexing import Indexing
 from shared.search.model import OrderKey
 from shared.search.ordering import sortable, sorted_places
 from shared.segment.metadata_index import MetadataIndex

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frontend.workers import Begin
-from shared.model import Op
+from frontend.read.workers import Begin
+from shared.records.model import Op
 from shared.redis.keys import Keys
 from shared.rpc.messages import Shard
-from tests.memtable.model import Operation
 from tests.model.strategies import SPACES
 from tests.queryworker.world import Worker
 from tests.redis_server import RedisServer
 from tests.search.collection import DirectWorkers, Searched, open_searched
 from tests.search.generate import Generator
 from tests.search.reference import Searcher
+from tests.shared.memtable.model import Operation
 
 EVERYTHING = ["#score", "#document", "#metadata", "#embedding"]
 

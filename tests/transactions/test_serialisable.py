@@ -19,17 +19,18 @@ import numpy as np
 import orjson
 import pytest
 
-from frontend import reads
-from frontend.group_commit import Operations
-from frontend.transactions import commit, read_as_of
+from frontend.read import reads
+from frontend.write.group_commit import Operations
+from frontend.write.transactions import commit, read_as_of
 from shared.catalog import Collection
+from shared.cluster.placement import Layout
 from shared.errors import ConditionalWriteConflict, StaleRead
-from shared.include import Wanted
-from shared.model import Include, Op
-from shared.placement import Layout
+from shared.records.include import Wanted
+from shared.records.model import Include, Op
+from shared.records.selection import Selection
 from shared.redis.keys import Keys
-from shared.rpc.messages import GetRequest, Selection
-from tests.frontend_records.fakes import FakeRows, new_collection
+from shared.rpc.messages import GetRequest
+from tests.frontend.fakes import FakeRows, new_collection
 from tests.queryworker.world import DIMENSION, World, open_world
 from tests.redis_server import RedisServer
 from tests.search.collection import DirectWorkers

@@ -1,0 +1,180 @@
+"""Makes forks, step by step as docs/design/2026-11-21-fork.md says: anew when the origin moves on in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import TYPE_CHECKING, Final
+
+from frontend.concurrency import together
+from shared.catalog import NewCollection
+from shared.errors import AlreadyExists, Gone, Unavailable
+from shared.log.state import FIRST_ID, Pointer, after_position, position_of
+from shared.manifest.model import Manifest
+from shared.manifest.store import ManifestStore
+from shared.records.model import FIRST_POSITION
+
+if TYPE_CHECKING:
+    from shared.catalog import Catalog, Collection, Database
+    from shared.catalog.forking import Forking
+    from shared.log.forks import Forks
+    from shared.log.log import Log
+    from shared.log.state import ShardRead
+    from shared.objects.port import ObjectStore
+    from shared.process.clock import Clock
+
+TRIES: Final = 16
+"""How often the origin may be compacted, or get other shards, in the middle of it. Each takes longer than a try."""
+
+PAGE_BYTES: Final = 16 * 1024 * 1024
+SHARDS_AT_ONCE: Final = 16
+
+
+class _MovedOn(Exception):  # not an error: a reason to begin anew
+    """The origin is not what it was at the beginning."""
+
+
+class Forker:
+    """`written_by` names the process in manifests."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        forking: Forking,
+        forks: Forks,
+        log: Log,
+        objects: ObjectStore,
+        clock: Clock,
+        forks_max: int,
+        written_by: str,
+    ) -> None:
+        self._catalog = catalog
+        self._forking = forking
+        self._forks = forks
+        self._log = log
+        self._manifests = ManifestStore(objects)
+        self._clock = clock
+        self._forks_max = forks_max
+        self._written_by = written_by
+
+    async def count(self, collection: Collection) -> int:
+        """The forks that the collection's family ever made."""
+        return await self._forking.count(collection)
+
+    async def fork(self, db: Database, collection_id: str, name: str) -> Collection:
+        """The new collection: what the other one is at a moment of this call. Raises Gone, AlreadyExists, NotFound,
+        QuotaExceeded, Unavailable, Corrupt.
+        """
+        for _ in range(TRIES):
+            origin = await self._origin(db, collection_id)
+            if await self._catalog.get_collection(db, name) is not None:
+                raise AlreadyExists(f"Collection [{name}] already exists")
+            new = _like(origin, name)
+            fork_id = await self._forking.reserve(origin, new, self._forks_max)
+            try:
+                await self._fill(db, origin, fork_id)
+            except _MovedOn:
+                await self._forking.give_up(origin.root, fork_id)
+                continue
+            except Exception:  # whatever it was, the id must not stay reserved
+                await self._forking.give_up(origin.root, fork_id)
+                raise
+            forked = await self._forking.commit(db, fork_id, new)
+            if forked is not None:
+                return forked
+        raise Unavailable("The collection changes faster than it can be forked")
+
+    async def _origin(self, db: Database, collection_id: str) -> Collection:
+        found = await self._catalog.get_collection_by_id(db, collection_id)
+        if found is None:
+            raise Gone(f"collection {collection_id} was deleted")
+        return found
+
+    async def _fill(self, db: Database, origin: Collection, fork_id: str) -> None:
+        limit = asyncio.Semaphore(SHARDS_AT_ONCE)
+
+        async def sow(number: int) -> Pointer | None:
+            async with limit:
+                return await self._sow(origin, fork_id, number)
+
+        async def copy(number: int) -> int:
+            async with limit:
+                return await self._copy(origin, fork_id, number)
+
+        shards = range(origin.shards)
+        pointers = await together([sow(number) for number in shards])
+        # Now that whoever collects garbage can see the fork's manifests: were the origin's kept until now?
+        now = await self._origin(db, origin.id)
+        if (now.layout, now.pointers) != (origin.layout, origin.pointers):
+            raise _MovedOn
+        copied = sum(await together([copy(number) for number in shards]))
+        await self._forks.open(
+            fork_id,
+            head=origin.head,
+            dimension=origin.dimension,
+            pointers=pointers,
+            ops_before=origin.appended - copied,
+            pairs=sorted(origin.keys),
+        )
+
+    async def _sow(self, origin: Collection, fork_id: str, number: int) -> Pointer | None:
+        """The first manifest of the fork's shard; None where the origin's has none."""
+        pointer = origin.pointers[number]
+        if pointer is None:
+            return None
+        theirs = await self._manifests.load(origin.id, origin.layout.numbers[number], pointer)
+        created = await self._manifests.create(
+            Manifest(
+                collection=fork_id, shard=number, version=1, parent=None, covers=theirs.covers,
+                dimension=theirs.dimension, segments=theirs.segments, rows=theirs.rows, digest=theirs.digest,
+                written_by=f"{self._written_by} {uuid.uuid4().hex}", created_s=self._clock.now(),
+            )
+        )  # fmt: skip
+        if created is None:
+            raise Unavailable(f"the fork {fork_id} has a manifest already")
+        return created
+
+    async def _copy(self, origin: Collection, fork_id: str, number: int) -> int:
+        """Copies the shard's stream from where the manifest ends to the fork's head; returns the number of
+        operations.
+        """
+        pointer, shard = origin.pointers[number], origin.layout.numbers[number]
+        covers = pointer.covers if pointer else FIRST_POSITION
+        if origin.written[number] < covers:
+            return 0
+        after, last, operations = after_position(covers), FIRST_ID, 0
+        while True:
+            read = await self._log.read(origin.id, shard, after, PAGE_BYTES)
+            _check_chain(read, last, covers)
+            entries = [entry for entry in read.entries if entry.end <= origin.head]
+            if entries and not await self._forks.copy(fork_id, number, entries, last):
+                raise Unavailable(f"the fork {fork_id} is being made by somebody else")
+            operations += sum(entry.count for entry in entries)
+            after = last = entries[-1].id if entries else last
+            if read.complete or len(entries) < len(read.entries):
+                break
+        # The stream may have been trimmed, or dropped with its layout: this was its end when the fork began.
+        if position_of(last) != origin.written[number]:
+            raise _MovedOn
+        return operations
+
+
+def _check_chain(read: ShardRead, last: str, covers: int) -> None:
+    """Raises _MovedOn when entries are gone that were not read yet. `last` is the id of the last one that was."""
+    if read.entries:
+        before = read.entries[0].previous
+        joined = before == last if last != FIRST_ID else position_of(before) < covers
+        if not joined:
+            raise _MovedOn
+
+
+def _like(origin: Collection, name: str) -> NewCollection:
+    """Everything of the origin but its name and what its shards are called."""
+    return NewCollection(
+        name,
+        origin.metadata,
+        origin.configuration,
+        origin.schema,
+        {**origin.fixed, "shards": origin.shards},
+        (*origin.ancestors, origin.id),
+    )

@@ -1,0 +1,147 @@
+"""Bodies of the collection routes, checked and turned into what the catalog stores."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from frontend.collections.configuration import (
+    ConfigurationChange,
+    GivenConfiguration,
+    VectorSettings,
+    changed_settings,
+    check_change,
+    fixed_settings,
+    settings_from_request,
+    shown_configuration,
+)
+from frontend.collections.metadata_rules import Metadata, metadata_problem, shards_problem, stored_metadata
+from frontend.collections.schema import Schema, default_schema, indexing_of, reconciled, settings_of, with_settings
+from frontend.collections.schema_rules import schema_problem
+from frontend.collections.schema_shape import GivenSchema, given_schema
+from frontend.parse.names import name_problem
+from frontend.parse.shapes import shaped
+from frontend.parse.writes import refuse_fields
+from shared.catalog import SHARDS_KEY, Collection, Function, NewCollection
+from shared.catalog.functions import OUTPUT_DIMENSION
+
+
+class CollectionCreate(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of POST .../collections. The schema is shaped by itself, because it has an older spelling."""
+
+    name: str
+    metadata: dict[str, Any] | None = None
+    configuration: GivenConfiguration | None = None
+    schema: Any = None
+    get_or_create: bool = False
+
+
+class CollectionUpdate(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of PUT .../collections/{collection_id}."""
+
+    new_name: str | None = None
+    new_metadata: dict[str, Any] | None = None
+    new_configuration: ConfigurationChange | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """A create request of the right shape."""
+
+    body: CollectionCreate
+    metadata: Metadata | None
+    schema: GivenSchema | None
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """An update request of the right shape. `metadata` is what to store; whether to is for the body to say."""
+
+    body: CollectionUpdate
+    metadata: Metadata | None
+
+
+def read_creation(tree: Any) -> Creation:
+    """Shape alone. Raises WrongShape."""
+    body = shaped(tree, CollectionCreate)
+    metadata = None if body.metadata is None else stored_metadata(body.metadata)
+    return Creation(body, metadata or None, given_schema(body.schema))
+
+
+def new_collection(creation: Creation, shards_default: int, shards_max: int) -> NewCollection:
+    """What the catalog shall store. Raises InvalidArgument, the contract's first reason first."""
+    body = creation.body
+    settings = settings_from_request(body.configuration, creation.metadata)
+    refuse_fields(
+        {
+            "name": name_problem(body.name),
+            "metadata": None if body.metadata is None else _metadata_problem(body.metadata, shards_max),
+            "schema": None if creation.schema is None else schema_problem(creation.schema),
+        }
+    )
+    schema, settings = reconciled(creation.schema, settings)
+    return NewCollection(
+        name=body.name,
+        metadata=creation.metadata,
+        configuration=shown_configuration(settings),
+        schema=schema,
+        fixed=fixed_settings(settings, (creation.metadata or {}).get(SHARDS_KEY, shards_default))
+        | indexing_of(schema).fixed_member(),
+    )
+
+
+def function_output(name: str, function_name: str, function: str, given: str) -> NewCollection:
+    """The output of a new function, whose input is `given`. Raises InvalidArgument."""
+    refuse_fields(
+        {"name": None if function_name else "Function name cannot be empty", "output_collection": name_problem(name)}
+    )
+    settings = VectorSettings()
+    return NewCollection(
+        name=name,
+        metadata=None,
+        configuration=shown_configuration(settings),
+        schema=default_schema(settings),
+        fixed=fixed_settings(settings, shards=1),
+        dimension=OUTPUT_DIMENSION,
+        function=Function(str(uuid.uuid4()), function_name, function, {}, (given,)),
+    )
+
+
+def _metadata_problem(given: Metadata, shards_max: int) -> str | None:
+    return metadata_problem(given) or shards_problem(given, shards_max)
+
+
+def read_update(tree: Any) -> Update:
+    """Shape alone. Raises WrongShape."""
+    body = shaped(tree, CollectionUpdate)
+    metadata = None if body.new_metadata is None else stored_metadata(body.new_metadata, null_removes=True)
+    return Update(body, metadata or None)
+
+
+def check_update(update: Update, shards_max: int) -> None:
+    """Whether any collection would take it. Raises InvalidArgument."""
+    body = update.body
+    if body.new_configuration is not None:
+        check_change(body.new_configuration)
+    refuse_fields(
+        {
+            "new_name": None if body.new_name is None else name_problem(body.new_name),
+            "new_metadata": None if body.new_metadata is None else _metadata_problem(body.new_metadata, shards_max),
+        }
+    )
+
+
+def check_shards(update: Update, collection: Collection) -> None:
+    """Shards are not taken away. Raises InvalidArgument."""
+    least = collection.shards_to_be
+    if (update.metadata or {}).get(SHARDS_KEY, least) < least:
+        refuse_fields({"new_metadata": f"{SHARDS_KEY} cannot be lowered, the collection has {least} shards"})
+
+
+def changed_vectors(collection: Collection, change: ConfigurationChange) -> tuple[dict[str, Any], Schema]:
+    """The collection's configuration and base schema after the change."""
+    settings: VectorSettings = changed_settings(settings_of(collection.schema), change)
+    return shown_configuration(settings), with_settings(collection.schema, settings)

@@ -1,0 +1,111 @@
+"""Catalog rows by collection id, cached.
+
+A row in the cache may be outdated; nothing depends on it. Every append and every read checks the collection's own
+state, so a stale row costs a second try: the caller that hears `StaleGeneration` or `Gone` asks `refresh`.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections import OrderedDict
+from typing import Final
+
+from shared.catalog import Catalog, Collection
+from shared.errors import InvalidArgument, NotFound
+from shared.process.clock import Clock
+
+DATABASE_NAME_LENGTH_MIN: Final = 3
+_HEX: Final = r"[0-9a-fA-F]"
+_DASHED: Final = rf"{_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}}"
+_UUID: Final = re.compile(rf"{_HEX}{{32}}|{_DASHED}|\{{{_DASHED}\}}|urn:uuid:{_DASHED}", re.ASCII)
+
+
+def canonical_uuid(text: str) -> str | None:
+    """The usual spelling of a UUID of any version and spelling, None when `text` is not one."""
+    return str(uuid.UUID(text)) if _UUID.fullmatch(text) else None
+
+
+def check_database_name(name: str) -> None:
+    if len(name) < DATABASE_NAME_LENGTH_MIN:
+        raise InvalidArgument("database name must be at least 3 characters")
+
+
+def check_collection_id(text: str) -> str:
+    """The id as it is stored. Raises InvalidArgument."""
+    collection_id = canonical_uuid(text)
+    if collection_id is None:
+        raise InvalidArgument("Collection ID is not a valid UUIDv4")
+    return collection_id
+
+
+def missing(collection_id: str) -> NotFound:
+    """The 404 of routes that take an id; routes that take a name say it without the full stop."""
+    return NotFound(f"Collection [{collection_id}] does not exist.")
+
+
+class RowCache:
+    """Least recently used rows of all tenants. A row is fetched anew after `age_max_s`, so that a change made through
+    another frontend (a new `ef_search`, say) is noticed even by a collection that is only read.
+    """
+
+    def __init__(self, catalog: Catalog, clock: Clock, *, rows_max: int = 10_000, age_max_s: float = 10.0) -> None:
+        self._catalog = catalog
+        self._clock = clock
+        self._rows_max = rows_max
+        self._age_max_s = age_max_s
+        self._rows: OrderedDict[str, tuple[Collection, float]] = OrderedDict()
+        self._renewed: set[str] = set()  # rows that are being fetched because they are old
+
+    async def resolve(self, tenant: str, database: str, collection_id_text: str) -> Collection:
+        """Checks 2 to 4 of the contract's order: the database's name, the id's form, the collection's existence
+        in exactly that tenant and database. Raises InvalidArgument, NotFound.
+        """
+        check_database_name(database)
+        known = self._rows.get(collection_id_text)
+        collection_id = collection_id_text if known is not None else check_collection_id(collection_id_text)
+        known = known or self._rows.get(collection_id)
+        if known is None or known[0].tenant != tenant or known[0].database != database:
+            return await self._fetch(tenant, database, collection_id)
+        row, fetched_s = known
+        now_s = self._clock.monotonic()
+        if now_s - fetched_s <= self._age_max_s or collection_id in self._renewed:
+            self._rows.move_to_end(collection_id)
+            return row
+        self._renewed.add(collection_id)  # one asks; the others go on with what there is until it has heard
+        try:
+            return await self._fetch(tenant, database, collection_id)
+        except NotFound:
+            self.forget(collection_id)
+            raise
+        finally:
+            self._renewed.discard(collection_id)
+
+    async def read(self, tenant: str, database: str, collection_id_text: str) -> Collection:
+        """Like `resolve`, and the row as it is now, whatever the cache holds."""
+        check_database_name(database)
+        return await self._fetch(tenant, database, check_collection_id(collection_id_text))
+
+    async def refresh(self, collection: Collection) -> Collection:
+        """The row as it is now, whatever the cache holds. Raises NotFound when the collection is gone."""
+        self.forget(collection.id)
+        return await self._fetch(collection.tenant, collection.database, collection.id)
+
+    def forget(self, collection_id: str) -> None:
+        """Drops the row: the caller has changed or deleted the collection, or has heard that it is gone."""
+        self._rows.pop(collection_id, None)
+
+    def clear(self) -> None:
+        self._rows.clear()
+
+    async def _fetch(self, tenant: str, database_name: str, collection_id: str) -> Collection:
+        started_s = self._clock.monotonic()
+        database = await self._catalog.get_database(tenant, database_name)
+        row = None if database is None else await self._catalog.get_collection_by_id(database, collection_id)
+        if row is None:
+            raise missing(collection_id)
+        self._rows[collection_id] = (row, started_s)
+        self._rows.move_to_end(collection_id)
+        while len(self._rows) > self._rows_max:
+            self._rows.popitem(last=False)
+        return row

@@ -1,0 +1,38 @@
+"""What every handler works with, opened once by `frontend.service`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from frontend.collections.forking import Forker
+    from frontend.collections.row_cache import RowCache
+    from frontend.config import FrontendConfig
+    from frontend.embed.embedders import Embedders
+    from frontend.read.workers import Workers
+    from frontend.write.dirty import DirtyShards
+    from frontend.write.group_commit import GroupCommit
+    from shared.catalog import Catalog
+    from shared.catalog.functions import Functions
+    from shared.log.jobs import Jobs
+    from shared.log.log import Log
+    from shared.process.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """The frontend's edges. Nothing here holds state that matters: `rows` is a cache."""
+
+    config: FrontendConfig
+    clock: Clock
+    catalog: Catalog
+    log: Log
+    jobs: Jobs
+    dirty: DirtyShards
+    groups: GroupCommit
+    workers: Workers
+    rows: RowCache
+    embedders: Embedders
+    forker: Forker
+    functions: Functions

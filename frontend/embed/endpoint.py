@@ -1,0 +1,188 @@
+"""An OpenAI-compatible embeddings endpoint that the operator named.
+
+POST {"model", "input": [texts], "encoding_format": "float"} is answered with {"data": [{"index", "embedding"}]}. A
+request that fails for a passing reason (429, 5xx, a broken connection, a timeout) is sent again after a pause that
+doubles, or that the endpoint asked for; what else goes wrong fails at once. Redirects are not followed: they lead to
+hosts that nobody configured.
+
+Clients are told the function's name and what may be done about it. Status and reason are in the log; keys and texts are
+nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+import msgspec
+import numpy as np
+
+from frontend.concurrency import off_loop, together
+from frontend.http.errors import EmbeddingFailed
+from frontend.parse.embeddings import Floats
+from shared.errors import Backoff, InvalidArgument, PolychromeError
+from shared.process.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from frontend.embed.settings import Endpoint
+    from shared.process.clock import Clock
+
+ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
+REASON_BYTES_MAX: Final = 300
+PAUSE_FIRST_S: Final = 0.5
+PAUSE_MAX_S: Final = 10.0
+"""Of an endpoint that asks for a longer pause, no more is asked within the request."""
+
+BUSY: Final = 429
+REFUSES_THE_TEXTS: Final = frozenset({400, 413, 422})
+
+log = get_logger(__name__)
+
+
+class _Item(msgspec.Struct):
+    embedding: list[float]
+    index: int
+
+
+class _Answer(msgspec.Struct):
+    data: list[_Item]
+
+
+class _PassingError(Exception):
+    """May go better next time. `pause_s`: what the endpoint asks for."""
+
+    def __init__(self, reason: str, status: int | None = None, pause_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.pause_s = pause_s
+
+
+def pause_s(attempt: int, asked_s: float | None, chance: random.Random) -> float | None:
+    """Before the attempt after this one, the first being 1; None when waiting so long is pointless."""
+    if asked_s is not None:
+        return asked_s if asked_s <= PAUSE_MAX_S else None
+    return float(min(PAUSE_FIRST_S * 2 ** (attempt - 1), PAUSE_MAX_S)) * chance.uniform(0.5, 1.0)
+
+
+class EndpointEmbedder:
+    """One endpoint under the name that collections know."""
+
+    def __init__(
+        self,
+        name: str,
+        endpoint: Endpoint,
+        key: str | None,
+        http: aiohttp.ClientSession,
+        clock: Clock,
+        chance: random.Random,
+    ) -> None:
+        self._name = name
+        self._endpoint = endpoint
+        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._http = http
+        self._clock = clock
+        self._chance = chance
+        self._slots = asyncio.Semaphore(endpoint.concurrency)
+
+    @property
+    def model(self) -> str:
+        return self._endpoint.model.rpartition("/")[2]
+
+    async def embed(self, texts: Sequence[str]) -> Floats:
+        size = self._endpoint.batch
+        batches = [texts[start : start + size] for start in range(0, len(texts), size)]
+        vectors = await together([self._embed_batch(batch) for batch in batches])
+        if len({found.shape[1] for found in vectors}) != 1:
+            raise self._unusable("vectors of different dimensions")
+        return np.concatenate(vectors)
+
+    async def _embed_batch(self, texts: Sequence[str]) -> Floats:
+        attempt = 0
+        async with self._slots:
+            while True:
+                attempt += 1
+                try:
+                    data = await self._attempt(texts)
+                except _PassingError as error:
+                    log.warning("embedding_attempt_failed", function=self._name, attempt=attempt, reason=str(error))
+                    pause = pause_s(attempt, error.pause_s, self._chance)
+                    if attempt >= self._endpoint.attempts or pause is None:
+                        raise self._gave_up(error) from None
+                    await self._clock.sleep(pause)
+                else:
+                    return await off_loop(len(data), self._vectors, data, len(texts))
+
+    async def _attempt(self, texts: Sequence[str]) -> bytes:
+        """The body of a good answer."""
+        body: dict[str, Any] = {"model": self._endpoint.model, "input": list(texts), "encoding_format": "float"}
+        if self._endpoint.dimensions is not None:
+            body["dimensions"] = self._endpoint.dimensions
+        try:
+            async with self._http.post(
+                self._endpoint.url,
+                data=msgspec.json.encode(body),
+                headers={"Content-Type": "application/json", **self._headers},
+                timeout=aiohttp.ClientTimeout(total=self._endpoint.timeout_s),
+                allow_redirects=False,
+            ) as response:
+                if response.status == 200:
+                    return await self._read(response)
+                raise await self._refused(response)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _PassingError(f"{type(error).__name__}: {error}") from error
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        data = bytearray()
+        async for chunk in response.content.iter_any():
+            data += chunk
+            if len(data) > ANSWER_BYTES_MAX:
+                raise self._unusable(f"more than {ANSWER_BYTES_MAX} bytes")
+        return bytes(data)
+
+    async def _refused(self, response: aiohttp.ClientResponse) -> Exception:
+        """What an answer without vectors means."""
+        status = response.status
+        if status == BUSY or status >= 500:
+            return _PassingError(f"status {status}", status, _asked_pause_s(response.headers.get("Retry-After")))
+        reason = (await response.content.read(REASON_BYTES_MAX)).decode("utf-8", "replace")
+        log.warning("embedding_refused", function=self._name, status=status, reason=reason)
+        if status in REFUSES_THE_TEXTS:
+            return InvalidArgument(f"The embedding function '{self._name}' refuses the texts; nothing was stored")
+        return EmbeddingFailed(self._name, "cannot be used as the server is configured")
+
+    def _gave_up(self, error: _PassingError) -> PolychromeError:
+        if error.status == BUSY:
+            message = f"The embedding function '{self._name}' is busy; nothing was stored, try again later"
+            return Backoff(message, max(1, round(error.pause_s or PAUSE_MAX_S)))
+        return EmbeddingFailed(self._name, "is unavailable, try again later")
+
+    def _vectors(self, data: bytes, count: int) -> Floats:
+        """Raises EmbeddingFailed for anything but `count` vectors of one width."""
+        try:
+            items = msgspec.json.decode(data, type=_Answer).data
+        except msgspec.MsgspecError as error:
+            raise self._unusable(str(error)) from None
+        if sorted(item.index for item in items) != list(range(count)):
+            raise self._unusable(f"{len(items)} vectors for {count} texts, or not one for each")
+        widths = {len(item.embedding) for item in items}
+        if len(widths) != 1 or 0 in widths or self._endpoint.dimensions not in (None, *widths):
+            raise self._unusable(f"dimensions {sorted(widths)}")
+        items.sort(key=lambda item: item.index)
+        with np.errstate(over="ignore"):
+            return np.array([item.embedding for item in items], np.float32)
+
+    def _unusable(self, what: str) -> EmbeddingFailed:
+        log.warning("embedding_unusable", function=self._name, what=what)
+        return EmbeddingFailed(self._name, "answered with something other than one vector per text")
+
+
+def _asked_pause_s(header: str | None) -> float | None:
+    """Seconds of a Retry-After; a date, which endpoints hardly send, counts as none."""
+    try:
+        asked = float(header or "")
+    except ValueError:
+        return None
+    return asked if 0 <= asked < float("inf") else None

@@ -1,0 +1,161 @@
+"""What surrounds every request, whatever its route: request id, errors, trace id, CORS, metrics, access log.
+
+One method, so that its order is visible: the id is set first, the handler runs, its exception becomes an answer,
+the answer gets its headers, the request is counted and logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import os
+import re
+import time
+from typing import Any, Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from frontend.context import Shell
+from frontend.http import errors
+from frontend.http.access_log import MODULE, AccessLog
+from frontend.http.cors import Cors
+from frontend.http.request import Bodies, Request
+from frontend.http.responses import Answer, PartedAnswer
+from frontend.http.router import METHOD_ORDER, UNKNOWN, Router
+from shared.errors import PolychromeError
+from shared.process.telemetry import get_logger, request_id
+
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?", re.ASCII)
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
+
+REQUESTS: Final = Counter("polychrome_frontend_requests_total", "Requests answered", ["method", "route", "status"])
+SECONDS: Final = Histogram(
+    "polychrome_frontend_request_seconds",
+    "Time from a request's headers to its answer",
+    ["route"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
+IN_FLIGHT: Final = Gauge("polychrome_frontend_requests_in_flight", "Requests being worked on")
+
+log = get_logger(MODULE)
+
+
+class InFlight:
+    """Counts the requests being worked on, so that a stopping process can wait for them, and remembers which open
+    connections have sent a request at all.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self.draining = False
+        self.spoken: set[object] = set()
+        IN_FLIGHT.set_function(lambda: self.count)
+
+    def begin(self, connection: object) -> None:
+        self.count += 1
+        self.idle.clear()
+        self.spoken.add(connection)
+
+    def end(self) -> None:
+        self.count -= 1
+        if not self.count:
+            self.idle.set()
+
+
+class Edge:
+    """Answers every request."""
+
+    def __init__(self, shell: Shell, router: Router, cors: Cors, access_log: AccessLog, bodies: Bodies) -> None:
+        self.in_flight = InFlight()
+        self.access_log = access_log
+        self.bodies = bodies
+        self._shell = shell
+        self._router = router
+        self._cors = cors
+
+    def request(self, *args: Any) -> Request:
+        """Made by aiohttp of what its own requests are made of."""
+        return Request(self._shell, self.bodies, *args, asyncio.get_running_loop())
+
+    async def __call__(self, request: Request) -> Answer:
+        started = time.perf_counter()
+        self.in_flight.begin(request.protocol)
+        token = request_id.set(request_id_of(request))
+        try:
+            answer, pattern = await self._answer(request)
+            self._finish(request, answer)
+            status = await answer.send(request) if isinstance(answer, PartedAnswer) else answer.status
+            self._observe(request, pattern, status, time.perf_counter() - started)
+            return answer
+        finally:
+            request_id.reset(token)
+            self.bodies.leave(request.protocol)
+            self.in_flight.end()
+
+    async def _answer(self, request: Request) -> tuple[Answer, str]:
+        """The answer and the pattern of the route."""
+        pattern = UNKNOWN
+        if request.method == "OPTIONS" and self._cors.enabled:
+            return self._cors.preflight(), pattern
+        try:
+            handler, pattern, request.place = self._router.find(request.method, request.rel_url.raw_path)
+            return await handler(request), pattern
+        except PolychromeError as error:
+            _log_fault(error)
+            return errors.answer_of(error, request.path), pattern
+        except Exception:  # a fault of ours: told to the log with its stack, and to the client as 500
+            log.exception("unforeseen")
+            return errors.internal_error(), pattern
+
+    def _finish(self, request: Request, answer: Answer) -> None:
+        answer.add("X-Request-Id", request_id.get())
+        if answer.status >= 400:
+            answer.add("Chroma-Trace-Id", trace_id_of(request))
+        if self._cors.enabled:
+            self._cors.mark(answer, request.headers.get("Origin"))
+        if self.in_flight.draining:
+            answer.force_close()
+
+    def _observe(self, request: Request, pattern: str, status: int, seconds: float) -> None:
+        method = request.method if request.method in METHOD_ORDER else "other"
+        _counter(method, pattern, status).inc()
+        _histogram(pattern).observe(seconds)
+        self.access_log.note(request, method, pattern, status, seconds)
+
+
+_new_ids: Final = map(f"{os.urandom(8).hex()}{{:016x}}".format, itertools.count())
+
+
+def request_id_of(request: Request) -> str:
+    """The caller's id for this request when it is one that can be logged, else a new one."""
+    given = request.headers.get("X-Request-Id")
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else next(_new_ids)
+
+
+def trace_id_of(request: Request) -> str:
+    """The trace that W3C `traceparent` names, all zeros without one."""
+    found = _TRACEPARENT.fullmatch(request.headers.get("Traceparent", ""))
+    return found[1] if found else errors.NO_TRACE
+
+
+def _log_fault(error: PolychromeError) -> None:
+    """Faults of ours are logged here with their cause; a client's are in the access log by their status."""
+    status = errors.wire_of(error).status
+    if status == 500:
+        log.error("fault", code=error.code, message=error.message, exc_info=error)
+    elif status in (503, 504):
+        log.warning("unavailable", code=error.code, message=error.message)
+
+
+@functools.cache
+def _counter(method: str, route: str, status: int) -> Counter:
+    """Looking a metric up by its labels costs more than counting."""
+    return REQUESTS.labels(method, route, str(status))
+
+
+@functools.cache
+def _histogram(route: str) -> Histogram:
+    return SECONDS.labels(route)

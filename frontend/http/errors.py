@@ -1,0 +1,138 @@
+"""The one map from the error family to HTTP: status, wire name and headers.
+
+The contract names five statuses by a class of their own; everything else is `ChromaError`. The official
+clients pick their exception by that name, so the name matters as much as the status.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import orjson
+
+from frontend.http.responses import Answer
+from shared import errors
+
+UNIFORM: Final = "ChromaError"
+NO_TRACE: Final = "0" * 32
+PLAIN_TOO_LARGE: Final = b"Payload too large"
+PLAIN_ROUTES: Final = frozenset({"add", "update", "upsert", "query", "search"})
+"""Last path segments of the routes whose 413 is plain text without a content type."""
+
+
+class BodyTimeout(errors.PolychromeError):
+    """The client took too long to send its body; the connection closes."""
+
+    code = "body_timeout"
+
+
+class BrokenBody(errors.PolychromeError):
+    """The body's framing is broken or the client hung up in the middle; the connection closes."""
+
+    code = "broken_body"
+
+
+class EmbeddingFailed(errors.Unavailable):
+    """A registered embedding function gave no vectors, so nothing was stored. The message is made for clients: it names
+    the function as they know it, and no address.
+    """
+
+    code = "embedding_failed"
+
+    def __init__(self, function: str, what: str) -> None:
+        super().__init__(f"The embedding function '{function}' {what}; nothing was stored")
+
+
+class Wire(NamedTuple):
+    """How one class of errors looks to a client. `closes`: the connection cannot be used any more."""
+
+    status: int
+    name: str = UNIFORM
+    closes: bool = False
+
+
+WIRE: Final[dict[type[errors.PolychromeError], Wire]] = {
+    errors.PolychromeError: Wire(500, "InternalError"),
+    errors.InvalidArgument: Wire(400, "InvalidArgumentError"),
+    errors.MalformedBody: Wire(400, "InvalidArgumentError"),
+    errors.DimensionMismatch: Wire(400, "InvalidArgumentError"),
+    BrokenBody: Wire(400, "InvalidArgumentError", closes=True),
+    errors.Forbidden: Wire(403),
+    errors.NotFound: Wire(404, "NotFoundError"),
+    errors.Gone: Wire(404, "NotFoundError"),
+    BodyTimeout: Wire(408, closes=True),
+    errors.AlreadyExists: Wire(409),
+    errors.Attached: Wire(409),
+    errors.ConditionalWriteConflict: Wire(409, "ConditionalWriteConflictError"),
+    errors.StaleRead: Wire(412, "StaleReadError"),
+    errors.BodyTooLarge: Wire(413, closes=True),
+    errors.UnsupportedMediaType: Wire(415),
+    errors.WrongShape: Wire(422),
+    errors.QuotaExceeded: Wire(422),
+    errors.Backoff: Wire(429, "Backoff"),
+    errors.Corrupt: Wire(500, "InternalError"),
+    errors.Unimplemented: Wire(501),
+    errors.Unavailable: Wire(503),
+    errors.UnknownOutcome: Wire(503),
+    errors.WrongWorker: Wire(503),
+    errors.StaleGeneration: Wire(503),
+    errors.DeadlineExceeded: Wire(504),
+}
+
+FAULTS: Final = {
+    500: "Internal error",
+    503: "A part of the service is unavailable; nothing was changed, try again later",
+    504: "The deadline passed before there was an answer",
+}
+"""What a client is told of faults of ours, by status. Their causes name addresses and belong in the log."""
+
+UNKNOWN: Final = "A part of the service went away while the write was under way; it may or may not have been applied"
+
+
+def wire_of(error: errors.PolychromeError) -> Wire:
+    """The entry of the nearest class of `error` in the map."""
+    return next(WIRE[kind] for kind in type(error).__mro__ if kind in WIRE)
+
+
+def body_of(name: str, message: str) -> bytes:
+    """Both members always: the Python client breaks on an error without a message."""
+    return orjson.dumps({"error": name, "message": message.encode("utf-8", "replace").decode()})
+
+
+def answer_of(error: errors.PolychromeError, path: str) -> Answer:
+    """The answer for `error` on `path`. Server faults keep their details to themselves: those belong in the log."""
+    wire = wire_of(error)
+    if isinstance(error, errors.BodyTooLarge) and path.rpartition("/")[2] in PLAIN_ROUTES:
+        answer = Answer(PLAIN_TOO_LARGE, wire.status, content_type=None)
+    else:
+        message = _told(error, wire.status)
+        answer = Answer(body_of(wire.name, message), wire.status)
+    if isinstance(error, errors.Backoff):
+        answer.add("Retry-After", str(error.retry_after_s))
+    if wire.closes:
+        answer.force_close()
+    return answer
+
+
+def _told(error: errors.PolychromeError, status: int) -> str:
+    """What a client hears of `error`."""
+    if isinstance(error, errors.UnknownOutcome):
+        return UNKNOWN
+    return error.message if isinstance(error, EmbeddingFailed) else FAULTS.get(status, error.message)
+
+
+def internal_error() -> Answer:
+    """The answer to an exception nobody foresaw."""
+    return Answer(body_of("InternalError", "Internal error"), 500)
+
+
+def not_http() -> Answer:
+    """The answer to bytes that are no request."""
+    answer = Answer(body_of("InvalidArgumentError", "Not an HTTP/1.1 request that can be read"), 400)
+    answer.add("Chroma-Trace-Id", NO_TRACE)
+    return answer
+
+
+def gone(message: str) -> Answer:
+    """410: an API that is no more."""
+    return Answer(body_of("Unimplemented", message), 410)

@@ -1,0 +1,127 @@
+"""The listening side: a socket, its connections, their timeouts, the orderly end.
+
+aiohttp times out idle connections between requests, but not one that never finishes its first request's headers; a
+loop here does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from aiohttp import http_exceptions, web
+
+from frontend.config import FrontendConfig
+from frontend.http.edge import Edge
+from frontend.http.errors import internal_error, not_http
+
+URL_BYTES_MAX: Final = 64 * 1024
+HEADER_BYTES_MAX: Final = 64 * 1024
+LISTEN_BACKLOG: Final = 1024
+SWEEP_S: Final = 1.0
+CLOSE_TIMEOUT_S: Final = 5.0
+LINGER_S: Final = 5.0
+"""How long the rest of a refused body is read and dropped, so that the client gets to read why."""
+
+
+def _not_the_clients_fault(record: logging.LogRecord) -> bool:
+    """Keeps requests that are not HTTP out of the log: they are answered with 400, and anyone can send them."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, http_exceptions.HttpProcessingError)
+
+
+class _Connection(web.RequestHandler):
+    """Answers what is not HTTP in the contract's form; the library's own answer shows its parser and its version."""
+
+    def handle_error(self, *args: Any, **kwargs: Any) -> web.StreamResponse:
+        own = super().handle_error(*args, **kwargs)
+        answer = not_http() if own.status == 400 else internal_error()
+        answer.force_close()
+        return answer
+
+
+class HttpServer:
+    """Serves one application."""
+
+    def __init__(self, edge: Edge, config: FrontendConfig) -> None:
+        self.edge = edge
+        self._config = config
+        logger = logging.getLogger("frontend.http")
+        logger.addFilter(_not_the_clients_fault)
+        handler: Any = edge  # takes the requests that `edge.request` makes
+        self._server = web.Server(handler, request_factory=edge.request)
+        self._settings: dict[str, Any] = {
+            "access_log": None,
+            "logger": logger,
+            "auto_decompress": False,
+            "keepalive_timeout": config.keepalive_timeout_s,
+            "max_line_size": URL_BYTES_MAX,
+            "max_field_size": HEADER_BYTES_MAX,
+            "lingering_time": LINGER_S,
+        }
+        self.address = ""
+        """host:port that is listened on."""
+        self._listening: asyncio.Server | None = None
+        self._silent_since_s: dict[web.RequestHandler, float] = {}
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_server(
+            lambda: _Connection(self._server, loop=loop, **self._settings),
+            self._config.host,
+            self._config.port,
+            backlog=LISTEN_BACKLOG,
+            reuse_address=True,
+            reuse_port=self._config.reuse_port and hasattr(socket, "SO_REUSEPORT"),
+        )
+        host, port = self._listening.sockets[0].getsockname()[:2]
+        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def drain(self) -> None:
+        """Stop listening, finish what has begun; idle connections are closed at once, busy ones after their answer."""
+        self.edge.in_flight.draining = True
+        self._stop_listening()
+        self._server.pre_shutdown()
+        await self.edge.in_flight.idle.wait()
+
+    async def close(self) -> None:
+        self._stop_listening()
+        self._server.pre_shutdown()
+        await self._server.shutdown(CLOSE_TIMEOUT_S)
+        self.edge.access_log.flush()
+
+    def _stop_listening(self) -> None:
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
+
+    async def close_silent_connections(self) -> None:
+        """A loop: closes connections that have not sent a first request in time."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(min(SWEEP_S, self._config.first_request_timeout_s))
+            self._sweep(loop.time())
+
+    def _sweep(self, now_s: float) -> None:
+        spoken = self.edge.in_flight.spoken
+        connections = set(self._server.connections)
+        spoken &= connections
+        silent = connections - spoken
+        self._silent_since_s = {connection: self._silent_since_s.get(connection, now_s) for connection in silent}
+        for connection, since_s in self._silent_since_s.items():
+            if now_s - since_s > self._config.first_request_timeout_s:
+                connection.force_close()
+
+
+@asynccontextmanager
+async def open_http_server(edge: Edge, config: FrontendConfig) -> AsyncIterator[HttpServer]:
+    server = HttpServer(edge, config)
+    try:
+        await server.start()
+        yield server
+    finally:
+        await server.close()

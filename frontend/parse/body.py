@@ -1,0 +1,89 @@
+"""Request bodies: from bytes on the wire to a JSON tree.
+
+The order of the checks is the contract's: content type (415), size (413), syntax (400), members that are repeated
+in one object (422), shape (422; `frontend.parse.shapes`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any, Final
+
+import aiohttp
+from aiohttp import web
+
+from frontend.concurrency import IN_THREAD_BYTES_MIN
+from frontend.http.errors import BodyTimeout, BrokenBody
+from frontend.http.request import Request
+from frontend.parse.json_text import parse
+from shared.errors import BodyTooLarge, UnsupportedMediaType
+
+BROKEN: Final = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, web.RequestPayloadError, OSError)
+"""What reading raises when the client hangs up or sends chunks that are none."""
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_JSON_TYPE: Final = re.compile(r"application/(?:json|[^;/\s]+\+json)\s*(?:;.*)?", re.ASCII | re.IGNORECASE | re.DOTALL)
+
+
+async def read_json(request: Request, rows: str | None = None) -> Any:
+    """The body as a tree of dicts, lists, strings, numbers, booleans and None. Rows of numbers in the member `rows` may
+    come as NumberRows.
+
+    Integers beyond 64 bits arrive as floats. Raises UnsupportedMediaType, BodyTooLarge, BodyTimeout, BrokenBody,
+    MalformedBody, and WrongShape for a repeated member.
+    """
+    check_content_type(request)
+    data = await read_bytes(request)
+    if len(data) >= IN_THREAD_BYTES_MIN:
+        await request.bodies.parsed.take(request.protocol, len(data))
+        return await asyncio.to_thread(parse, data, rows)
+    return parse(data, rows)
+
+
+def check_content_type(request: Request) -> None:
+    """None at all counts as JSON."""
+    declared = request.headers.get("Content-Type")
+    if declared is not None and not _JSON_TYPE.fullmatch(declared.strip()):
+        raise UnsupportedMediaType("Expected request with `Content-Type: application/json`")
+
+
+async def read_bytes(request: Request) -> bytes:
+    """The body as sent: chunks joined, nothing decompressed. Stops reading at the limit."""
+    if request.content.is_eof():  # it came along with the headers, or there is none
+        data = request.content.read_nowait(-1)
+        if len(data) > request.bodies.bytes_max:
+            raise _too_large()
+    else:
+        data = await _receive(request)
+    request.body_bytes = len(data)
+    return data
+
+
+async def _receive(request: Request) -> bytes:
+    bytes_max = request.bodies.bytes_max
+    if request.content_length is not None and request.content_length > bytes_max:
+        raise _too_large()
+    if request.transport is not None and request.headers.get("Expect", "").lower() == "100-continue":
+        request.transport.write(CONTINUE)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(request.bodies.timeout_s):
+            async for chunk in request.content.iter_any():
+                size += len(chunk)
+                if size > bytes_max:
+                    raise _too_large()
+                if size >= IN_THREAD_BYTES_MIN:
+                    await request.bodies.receiving.take(request.protocol, len(chunk))
+                chunks.append(chunk)
+    except TimeoutError:
+        raise BodyTimeout("The request body took too long to arrive") from None
+    except BROKEN as error:
+        raise BrokenBody("Failed to buffer the request body: the connection or its framing broke") from error
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _too_large() -> BodyTooLarge:
+    return BodyTooLarge("Failed to buffer the request body: length limit exceeded")

@@ -1,0 +1,169 @@
+"""The embeddings of a request, from JSON to one float32 array, without a step of Python per number.
+
+A column holds either lists of numbers or base64 text (little-endian float32); rows may be null in an update.
+Reading is in two parts, because the contract checks in two places: the shape (422) before the collection is
+looked up, the values (400) after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pybase64
+
+from frontend.parse.number_rows import NumberRows
+from frontend.parse.shapes import wrong_shape
+from shared.errors import InvalidArgument
+
+Floats = npt.NDArray[np.float32]
+
+FLOAT_BYTES: Final = 4
+_PAD: Final = ord("=")
+_ZERO_BITS: Final = ord("A")
+
+
+@dataclass(frozen=True, slots=True)
+class RawEmbeddings:
+    """A column of the right shape. `rows` are the ones that are not null, all text or all numbers; `present` holds
+    their places among the `count` rows of the column, None when all rows are there.
+    """
+
+    rows: list[Any] | NumberRows
+    present: npt.NDArray[np.int64] | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Decoded vectors end to end. `widths` are the different widths that occur, in order of first appearance."""
+
+    values: Floats
+    widths: tuple[int, ...]
+    present: npt.NDArray[np.int64] | None
+    count: int
+
+    @property
+    def matrix(self) -> Floats:
+        """[n, d]; only when there is exactly one width above 0."""
+        return self.values.reshape(-1, self.widths[0])
+
+    def problem(self) -> str | None:
+        """What the field check says, None when all is well."""
+        if 0 in self.widths:
+            return "Each embedding must have at least 1 dimension"
+        if not np.isfinite(self.values).all():
+            return "Embeddings must not contain NaN or Infinity values"
+        return None
+
+
+def read_embeddings(column: Any, *, encoded_allowed: bool = True, nulls_allowed: bool = False) -> RawEmbeddings:
+    """Check the shape of a column. Raises WrongShape."""
+    if isinstance(column, NumberRows):
+        return RawEmbeddings(column, None, len(column.lengths))
+    if type(column) is not list:
+        raise wrong_shape("embeddings: expected a list of vectors")
+    present = None
+    rows = column
+    if nulls_allowed and None in column:
+        places = [place for place, row in enumerate(column) if row is not None]
+        present = np.array(places, dtype=np.int64)
+        rows = [column[place] for place in places]
+    types = set(map(type, rows))
+    if types == {list}:
+        try:
+            msgspec.convert(rows, list[list[float]])
+        except msgspec.ValidationError as error:
+            raise wrong_shape(f"embeddings: {error}") from None
+    elif types and not (encoded_allowed and types == {str}):
+        raise wrong_shape("embeddings: expected vectors of numbers, all of one form")
+    return RawEmbeddings(rows, present, len(column))
+
+
+def decode(raw: RawEmbeddings) -> Embeddings:
+    """Decode base64, or round numbers to float32 (too large ones become infinite). Raises InvalidArgument."""
+    rows = raw.rows
+    if isinstance(rows, NumberRows):
+        values, widths = rows.values, tuple(dict.fromkeys(rows.lengths))
+    elif rows and type(rows[0]) is str:
+        values, widths = _decode_base64(rows)
+    else:
+        values, widths = _round_numbers(rows)
+    return Embeddings(values, widths, raw.present, raw.count)
+
+
+def _round_numbers(rows: list[list[float]]) -> tuple[Floats, tuple[int, ...]]:
+    with np.errstate(over="ignore"):
+        values = np.fromiter(chain.from_iterable(rows), dtype=np.float32, count=sum(map(len, rows)))
+    return values, tuple(dict.fromkeys(map(len, rows)))
+
+
+def _decode_base64(rows: Sequence[str]) -> tuple[Floats, tuple[int, ...]]:
+    values = _decode_uniform(rows)
+    if values is not None:
+        return values, (values.size // len(rows),)
+    vectors = [_decode_row(row) for row in rows]  # different widths, or an error to be told exactly
+    return np.concatenate(vectors), tuple(dict.fromkeys(map(len, vectors)))
+
+
+def _decode_uniform(rows: Sequence[str]) -> Floats | None:
+    """All rows in one go, when they are of one width, correct and finite; else None.
+
+    Padding stands at the end of every row, in the middle of the joined text. It is overwritten by the digit that
+    means zero bits, and the bytes that come of it are cut off: they are zero unless the digit before the padding had
+    bits that belong to no byte, which a strict decoder refuses.
+    """
+    length = len(rows[0])
+    if length == 0 or length % 4 or len(set(map(len, rows))) != 1:
+        return None
+    padding = length - len(rows[0].rstrip("="))
+    width, odd_bytes = divmod(length // 4 * 3 - padding, FLOAT_BYTES)
+    if padding > 2 or odd_bytes:
+        return None
+    text = "".join(rows)
+    try:
+        if padding:
+            data = _decode_padded(text.encode("ascii"), len(rows), padding)
+        else:
+            data = pybase64.b64decode(text, validate=True)
+    except ValueError:
+        return None
+    if data is None or len(data) != len(rows) * width * FLOAT_BYTES:
+        return None
+    values = np.frombuffer(data, dtype="<f4")
+    return values if np.isfinite(values).all() else None
+
+
+def _decode_padded(text: bytes, count: int, padding: int) -> bytes | None:
+    digits = np.frombuffer(bytearray(text), dtype=np.uint8).reshape(count, -1)
+    if not (digits[:, -padding:] == _PAD).all():
+        return None
+    digits[:, -padding:] = _ZERO_BITS
+    data = np.frombuffer(pybase64.b64decode(digits.tobytes(), validate=True), dtype=np.uint8).reshape(count, -1)
+    return None if data[:, -padding:].any() else data[:, :-padding].tobytes()
+
+
+def _decode_row(row: str) -> Floats:
+    """One vector, with the contract's text for whatever is wrong with it."""
+    try:
+        data = pybase64.b64decode(row, validate=True)
+    except ValueError as error:
+        raise InvalidArgument(f"Invalid base64 string: {error}") from None
+    if pybase64.b64encode(data).decode() != row:
+        raise InvalidArgument("Invalid base64 string: invalid last symbol")
+    if len(data) % FLOAT_BYTES:
+        raise InvalidArgument(
+            f"Invalid byte length: {len(data)} bytes cannot be converted to f32 values (must be divisible by 4)"
+        )
+    values = np.frombuffer(data, dtype="<f4")
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        place = int(bad[0])
+        shown = "NaN" if np.isnan(values[place]) else "inf" if values[place] > 0 else "-inf"
+        raise InvalidArgument(f"Non-finite float value at embedding index {place}: {shown}")
+    return values

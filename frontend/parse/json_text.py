@@ -1,0 +1,143 @@
+"""JSON text as a tree, refused when an object repeats a member.
+
+orjson parses and keeps the last of repeated members without a word, so they are looked for afterwards, by counting:
+when the text has as many names as the tree has members, none was repeated. Names are counted in columns
+(`_count_names`) instead of by a second parse in Python code. Where the numbers differ, or the text cannot be counted
+in that way, the exact and slow parse decides.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from frontend.concurrency import IN_THREAD_BYTES_MIN
+from frontend.parse.number_rows import parse_with_rows
+from frontend.parse.shapes import wrong_shape
+from shared.errors import MalformedBody
+
+DEPTH_MAX: Final = 127
+"""Containers inside containers; more is a syntax error, as in the contract's own parser."""
+
+SHORT_BYTES_MAX: Final = 16 * 1024
+QUOTES_FEW: Final = 200
+"""Within these it is quicker to take the text apart at its quotes than to begin with columns."""
+
+_MALFORMED: Final = "Failed to parse the request body as JSON: "
+_BLANK_BEFORE_COLON: Final = re.compile(rb'"[ \t\r\n]+:')
+_BLANKS_END: Final = ord(" ")  # the other blanks come before it, and nothing else of a JSON text outside of strings
+_CONTAINERS: Final = frozenset({dict, list})
+_QUOTE: Final = b'"'
+_BACKSLASH: Final = ord("\\")
+_COLON: Final = ord(":")
+
+
+def parse(data: bytes, rows: str | None = None) -> Any:
+    """The JSON text as a tree; rows of numbers in the member `rows` may come as
+    NumberRows. Raises MalformedBody, and WrongShape for a repeated member.
+    """
+    tree = None if rows is None else parse_with_rows(data, rows)
+    if tree is None:
+        tree = _parse_any(data)
+    elif not any(type(value) in _CONTAINERS for value in tree.values()):
+        return tree  # its own members were looked at, and there are no others
+    # Raises MalformedBody for a tree that is too deep.
+    if _count_members(tree) != _count_names(data):
+        _find_repeated(data)
+    return tree
+
+
+def _parse_any(data: bytes) -> Any:
+    # A text of nothing but brackets makes millions of lists while nobody else gets to run. The collector would look
+    # through all of them again and again, for garbage that cannot be there, and that takes as long once more.
+    collecting = len(data) >= IN_THREAD_BYTES_MIN and gc.isenabled()
+    if collecting:
+        gc.disable()
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise MalformedBody(f"{_MALFORMED}{error.msg} at line {error.lineno} column {error.colno}") from None
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _count_names(data: bytes) -> int | None:
+    """Member names in a correct JSON text; None when blanks stand before a colon, which the columns do not look behind.
+
+    But for escaped ones, every quote opens or closes a string, in turn, and a closed string before a colon is a name.
+    """
+    if len(data) > SHORT_BYTES_MAX or data.count(_QUOTE) > QUOTES_FEW:
+        return _count_names_in_columns(data)
+    if b"\\" in data:
+        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")  # in this order: a backslash may be escaped as well
+    return sum(text.lstrip().startswith(b":") for text in data.split(_QUOTE)[2::2])
+
+
+def _count_names_in_columns(data: bytes) -> int | None:
+    """The same for texts of any length. A quote behind an odd number of backslashes stands inside a string."""
+    text = np.frombuffer(data, np.uint8)
+    quotes = np.flatnonzero(text == ord(_QUOTE))
+    escaped = text.take(quotes - 1, mode="clip") == _BACKSLASH
+    if escaped.any():
+        places = np.flatnonzero(escaped)
+        places = places[text.take(quotes[places] - 2, mode="clip") == _BACKSLASH]
+        if len(places):
+            escaped[places] = _backslashes_before(text, quotes[places]) % 2 == 1
+        quotes = quotes[~escaped]
+    following = text.take(quotes[1::2] + 1, mode="clip")
+    if (following <= _BLANKS_END).any() and _BLANK_BEFORE_COLON.search(data):
+        return None
+    return int(np.count_nonzero(following == _COLON))
+
+
+def _backslashes_before(text: npt.NDArray[np.uint8], places: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """How many backslashes end right before each place: at least one."""
+    found = np.flatnonzero(text == _BACKSLASH)
+    begins = np.diff(found, prepend=-2) != 1
+    run = np.cumsum(begins) - 1
+    lengths: npt.NDArray[np.intp] = places - found[begins][run[np.searchsorted(found, places - 1)]]
+    return lengths
+
+
+def _count_members(tree: Any) -> int:
+    """Members of all objects, level by level. A list that begins with a number or a string is not looked into: vectors
+    cost nothing, and objects hidden in such a list only make the count too small, which leads to the exact parse.
+    """
+    members = 0
+    level: list[Any] = [tree]
+    for _ in range(DEPTH_MAX + 1):
+        objects = [node for node in level if type(node) is dict]
+        lists = [node for node in level if type(node) is list and node and type(node[0]) not in (float, int, str)]
+        if not objects and not lists:
+            return members
+        members += sum(map(len, objects))
+        level = [child for node in objects for child in node.values() if type(child) in (dict, list)]
+        level += [child for node in lists for child in node if type(child) in (dict, list)]
+    raise MalformedBody(f"{_MALFORMED}recursion limit exceeded")
+
+
+def _find_repeated(data: bytes) -> None:
+    """Parses once more, looking at every object's members as written. Raises WrongShape at the first repeated one."""
+    try:
+        json.loads(data, object_pairs_hook=_refuse_repeated, parse_float=_number, parse_int=_number)
+    except RecursionError:
+        raise MalformedBody(f"{_MALFORMED}recursion limit exceeded") from None
+
+
+def _number(_: str) -> None:
+    """Only the names matter here."""
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise wrong_shape(f"duplicate field `{name}`")
+        seen.add(name)

@@ -1,0 +1,161 @@
+"""The metadata of a write, from JSON objects to the canonical text that is stored.
+
+The rules (wire contract, section 11) are about single values, but most batches break none of them and hold nothing
+that has to be rewritten. So the pairs (key, type) that occur are collected first, in one pass without Python code per
+value; only what these pairs leave open is looked at closely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from types import NoneType
+from typing import Any, Final
+
+import orjson
+
+from frontend.parse.shapes import wrong_shape
+from frontend.parse.sparse import SparseVector, read_sparse
+from shared.records.model import HIDDEN_METADATA_PREFIX
+from shared.vectors.sparse import TYPE, TYPE_MEMBER, rounded
+
+I64_MAX: Final = 2**63 - 1
+
+KINDS: Final[Mapping[type, str]] = {str: "string", bool: "bool", int: "int", float: "float"}
+"""Names of value types as they stand in a collection's schema; an array counts as its elements."""
+
+SPARSE_KIND: Final = "sparse_vector"
+
+_Pairs = set[tuple[str, type]]
+
+
+@dataclass(frozen=True, slots=True)
+class Metadatas:
+    """A column of metadata, its shape checked. `rows` hold what will be stored: patches, where null removes a key."""
+
+    rows: list[dict[str, Any] | None]
+    pairs: frozenset[tuple[str, type]]
+
+    def problem(self) -> str | None:
+        """What the field check says of the first bad row, None when all is well."""
+        if not any(_reserved(key) for key, _ in self.pairs) and not self._sparse_keys():
+            return None
+        for index, row in enumerate(self.rows):
+            if row and not _row_is_valid(row):
+                return f"Invalid metadata at index {index}"
+        return None
+
+    def texts(self) -> list[bytes | None]:
+        """Canonical JSON text per row, None for a row without members. The values of sparse vectors are spelled as the
+        float32 that they are.
+        """
+        return [orjson.dumps(row, _stored_sparse, orjson.OPT_SERIALIZE_NUMPY) if row else None for row in self.rows]
+
+    def kinds(self) -> frozenset[tuple[str, str]]:
+        """(key, value type) as the schema counts them; hidden keys are none of its business."""
+        return frozenset(
+            (key, kind)
+            for key, kind in chain(
+                ((key, KINDS[value_type]) for key, value_type in self.pairs if value_type in KINDS),
+                self._array_kinds(),
+                ((key, SPARSE_KIND) for key in self._sparse_keys()),
+            )
+            if not key.startswith(HIDDEN_METADATA_PREFIX)
+        )
+
+    def _sparse_keys(self) -> set[str]:
+        return {key for key, value_type in self.pairs if value_type is SparseVector}
+
+    def _array_kinds(self) -> Iterable[tuple[str, str]]:
+        keys = {key for key, value_type in self.pairs if value_type is list}
+        if not keys:
+            return ()
+        return {
+            (key, KINDS[type(row[key][0])])
+            for row in self.rows
+            if row
+            for key in keys & row.keys()
+            if type(row[key]) is list
+        }
+
+
+def read_metadatas(column: Sequence[Any], *, patch: bool) -> Metadatas:
+    """Check the shape of a column and bring values into their stored form. Raises WrongShape.
+
+    `patch`: null and `[]` remove a key; otherwise null is refused and `[]` says nothing.
+    """
+    if not set(map(type, column)) <= {dict, NoneType}:
+        raise wrong_shape("metadatas: expected objects or null")
+    rows = list(column)
+    pairs = _pairs_of(rows)
+    types = {value_type for _, value_type in pairs}
+    if NoneType in types and not patch:
+        raise wrong_shape("metadatas: null is not a metadata value")
+    if list in types or dict in types or (int in types and _has_large_integers(rows)):
+        rows = [_stored(row, patch=patch) if row else row for row in rows]
+        pairs = _pairs_of(rows)
+    return Metadatas(rows, frozenset(pairs))
+
+
+def _pairs_of(rows: Sequence[dict[str, Any] | None]) -> _Pairs:
+    given = [row for row in rows if row]
+    return set(
+        zip(
+            chain.from_iterable(given),
+            map(type, chain.from_iterable(map(dict.values, given))),
+            strict=True,
+        )
+    )
+
+
+def _has_large_integers(rows: Sequence[dict[str, Any] | None]) -> bool:
+    values = chain.from_iterable(row.values() for row in rows if row)
+    return any(value > I64_MAX for value in values if type(value) is int)
+
+
+def _stored(row: dict[str, Any], *, patch: bool) -> dict[str, Any]:
+    stored = {key: _stored_value(value) for key, value in row.items()}
+    if patch:
+        return stored
+    return {key: value for key, value in stored.items() if value is not None}
+
+
+def _stored_value(value: Any) -> Any:
+    """The value as it is kept: too large integers as floats, mixed numbers as floats, `[]` as null (nothing)."""
+    if type(value) is int and value > I64_MAX:
+        return float(value)
+    if type(value) is list:
+        return _stored_array(value)
+    return read_sparse(value) if type(value) is dict else value
+
+
+def _stored_array(values: list[Any]) -> list[Any] | None:
+    if not values:
+        return None
+    types = set(map(type, values))
+    if types == {int, float} or (types == {int} and max(values) > I64_MAX):
+        return [float(value) for value in values]
+    if len(types) != 1 or not types <= KINDS.keys():
+        raise wrong_shape("metadatas: the values of an array must be of one type: string, boolean or number")
+    return values
+
+
+def _stored_sparse(value: Any) -> dict[str, Any]:
+    assert isinstance(value, SparseVector)
+    return {
+        TYPE_MEMBER: TYPE,
+        "indices": value.indices,
+        "values": rounded(value.values),
+        "tokens": value.tokens,
+    }
+
+
+def _row_is_valid(row: dict[str, Any]) -> bool:
+    return not any(
+        _reserved(key) or (type(value) is SparseVector and value.problem() is not None) for key, value in row.items()
+    )
+
+
+def _reserved(key: str) -> bool:
+    return not key or key[0] in "#$"

@@ -1,0 +1,47 @@
+"""What a JSON tree has to look like, and the words in which a wrong one is refused (422)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from shared.errors import WrongShape
+
+T = TypeVar("T")
+
+_WRONG_SHAPE: Final = "Failed to deserialize the JSON body into the target type: "
+
+
+def wrong_shape(reason: str) -> WrongShape:
+    """The 422 of a body that is JSON of the wrong shape."""
+    return WrongShape(_WRONG_SHAPE + reason)
+
+
+@contextmanager
+def inside(place: str) -> Iterator[None]:
+    """Adds to what is said of a wrong shape where in the body that is."""
+    try:
+        yield
+    except WrongShape as error:
+        raise wrong_shape(f"{place}: {error.message.removeprefix(_WRONG_SHAPE)}") from None
+
+
+def shaped(tree: Any, shape: type[T]) -> T:
+    """`tree` as a msgspec type, strictly: no number from text, no integer from `1.0`. Raises WrongShape."""
+    try:
+        return msgspec.convert(tree, shape, strict=True)
+    except msgspec.ValidationError as error:
+        raise wrong_shape(str(error)) from None
+
+
+def require_object(tree: Any, fields: Iterable[str] = ()) -> dict[str, Any]:
+    """`tree` if it is an object with those members. Raises WrongShape."""
+    if type(tree) is not dict:
+        raise wrong_shape(f"invalid type: expected an object, got {type(tree).__name__}")
+    for field in fields:
+        if field not in tree:
+            raise wrong_shape(f"missing field `{field}`")
+    return tree

@@ -1,0 +1,211 @@
+"""Searches of one collection. One shard answers them whole; of several the frontend makes one source.
+
+All reads of one search see the same state: the first read of a shard says as of which position it was made, and the
+later ones ask for that. When a shard can no longer answer as of it (StaleRead: it was compacted in between), the search
+begins anew.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from frontend.concurrency import off_loop, together
+from frontend.read.merge import merge_get, page_of, positions
+from frontend.read.reads import STALE_READS_MAX
+from shared.errors import StaleRead, Unavailable
+from shared.records.columns import Columns
+from shared.records.selection import Selection
+from shared.records.where import Where
+from shared.rpc.messages import CountRequest, GetRequest, GetResponse, Shard
+from shared.rpc.search_messages import (
+    FrequenciesRequest,
+    NearestRequest,
+    NearestResponse,
+    OrderedRequest,
+    OrderedResponse,
+    SearchRequest,
+    TallyRequest,
+    TallyResponse,
+    Value,
+)
+from shared.search.body import encode_searches
+from shared.search.columns import taken
+from shared.search.model import Knn, OrderKey, Search, Searches
+from shared.search.ordering import sorted_places
+from shared.search.ranking import Neighbours, nearest_of
+from shared.search.run import SearchAnswer, run
+from shared.search.source import Arguments, Frequencies, Positions, Result, Tally, WantedColumns
+from shared.vectors.sparse import Indices
+
+if TYPE_CHECKING:
+    from frontend.read.workers import Workers
+    from shared.catalog import Collection
+
+
+KNN_BYTES: Final = 1024
+VALUE_BYTES: Final = 64
+"""What merging what was found for a `$knn` takes, or one value, in bytes that are handled in the same time."""
+
+
+class _Positioned(Protocol):
+    @property
+    def position(self) -> int: ...
+
+
+Response = TypeVar("Response", bound=_Positioned)
+
+
+async def search_body(workers: Workers, collection: Collection, asked: Searches) -> bytes:
+    """The body of the answer. Raises InvalidArgument for a query of another dimension."""
+    if not asked.searches:
+        return encode_searches([])
+    if collection.shards == 1:
+        shard = Shard(collection.id, collection.layout.first, asked.read_level)
+        return await workers.search_body(SearchRequest(shard, asked.searches))
+    answers = await together([_one(workers, collection, search, asked) for search in asked.searches])
+    size = sum(_size(answer.columns) + VALUE_BYTES * _facet_values(answer.tally) for answer in answers)
+    return await off_loop(size, encode_searches, answers)
+
+
+async def _one(workers: Workers, collection: Collection, search: Search, asked: Searches) -> SearchAnswer:
+    for _ in range(STALE_READS_MAX):
+        try:
+            return await run(ShardsSource(workers, collection, asked), search)
+        except StaleRead:
+            continue
+    raise Unavailable("The collection changed too fast for a consistent read; try again")
+
+
+def _facet_values(tally: Tally | None) -> int:
+    return 0 if tally is None else sum(map(len, tally.facets.values()))
+
+
+def _size(columns: Columns) -> int:
+    texts = (columns.documents or [], columns.metadatas or [])
+    return 3 * len(columns.embeddings or b"") + sum(len(text) for column in texts for text in column if text)
+
+
+class ShardsSource:
+    """`shared.search.source.RecordSource` over all shards of a collection, for one search."""
+
+    def __init__(self, workers: Workers, collection: Collection, asked: Searches) -> None:
+        self._workers = workers
+        self._shards = {number: Shard(collection.id, number, asked.read_level) for number in collection.layout.numbers}
+
+    async def nearest(self, where: Where | None, knns: Sequence[Knn]) -> list[Neighbours]:
+        answers = await self._ask(lambda shard: self._workers.nearest(NearestRequest(shard, where, list(knns))))
+        size = sum(len(answer.inserted) + len(answer.distances) for answer in answers)
+        return await off_loop(size + KNN_BYTES * len(knns), _merged, answers, [knn.limit for knn in knns])
+
+    async def frequencies(self, asked: Sequence[tuple[str, Indices]]) -> Frequencies:
+        keys = [key for key, _ in asked]
+        indices = [part.astype("<u4", copy=False).tobytes() for _, part in asked]
+        answers = await self._ask(lambda shard: self._workers.frequencies(FrequenciesRequest(shard, keys, indices)))
+        having = [
+            np.sum([np.frombuffer(answer.having[place], "<i8") for answer in answers], axis=0)
+            for place in range(len(asked))
+        ]
+        return Frequencies(sum(answer.records for answer in answers), having)
+
+    async def page(
+        self, where: Where | None, order_by: Sequence[OrderKey], offset: int, limit: int | None
+    ) -> Positions:
+        enough = None if limit is None else offset + limit
+        if order_by:
+            return (await self._ordered(where, order_by, enough))[offset:]
+        selection = Selection(where=where)
+        answers = await self._ask(
+            lambda shard: self._workers.get(GetRequest(shard, selection, limit=enough, ids=False))
+        )
+        chosen = page_of([positions(answer.inserted) for answer in answers], offset, limit)
+        return np.sort(np.concatenate(chosen))
+
+    async def rows(self, inserted: Positions, wanted: WantedColumns) -> Columns:
+        """Every shard is asked for all of them: which one has which record is only known to the shards."""
+        ascending = np.sort(inserted)
+        asked = ascending.astype("<i8", copy=False).tobytes()
+
+        def request(shard: Shard) -> GetRequest:
+            return GetRequest(
+                shard,
+                documents=wanted.documents,
+                metadatas=wanted.metadatas,
+                embeddings=wanted.embeddings,
+                inserted=asked,
+            )
+
+        answers = await self._ask(lambda shard: self._workers.get(request(shard)))
+        return await off_loop(sum(_size(answer.columns) for answer in answers), _in_order, answers, ascending, inserted)
+
+    async def tally(self, where: Where | None, fields: Sequence[str]) -> Tally:
+        if not fields:
+            selection = Selection(where=where)
+            counts = await self._ask(lambda shard: self._workers.count(CountRequest(shard, selection)))
+            return Tally(sum(answer.count for answer in counts), {})
+        answers = await self._ask(lambda shard: self._workers.tally(TallyRequest(shard, where, list(fields))))
+        size = VALUE_BYTES * sum(len(values) for answer in answers for values in answer.facets)
+        return await off_loop(size, _tallied, answers, fields)
+
+    async def compute(
+        self, size: int, work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result:
+        return await off_loop(size, work, *args, **kwargs)
+
+    async def _ordered(self, where: Where | None, order_by: Sequence[OrderKey], limit: int | None) -> Positions:
+        answers = await self._ask(
+            lambda shard: self._workers.ordered(OrderedRequest(shard, where, list(order_by), limit))
+        )
+        size = VALUE_BYTES * sum(len(answer.values) for answer in answers)
+        return await off_loop(size, _sorted, answers, order_by, limit)
+
+    async def _ask(self, ask: Callable[[Shard], Awaitable[Response]]) -> list[Response]:
+        shards = self._shards
+        answers = await together([ask(shard) for shard in shards.values()])
+        for (number, shard), answer in zip(shards.items(), answers, strict=True):
+            if shard.as_of is None:
+                shards[number] = msgspec.structs.replace(shard, as_of=answer.position)
+        return answers
+
+
+def _in_order(answers: Sequence[GetResponse], ascending: Positions, inserted: Positions) -> Columns:
+    return taken(merge_get(answers), np.searchsorted(ascending, inserted))
+
+
+def _tallied(answers: Sequence[TallyResponse], fields: Sequence[str]) -> Tally:
+    facets: dict[str, list[tuple[Value, int]]] = {}
+    for place, field in enumerate(fields):
+        # Typed: 1, 1.0 and True are equal to Python.
+        summed: Counter[tuple[type, Value]] = Counter()
+        for answer in answers:
+            for value, count in answer.facets[place]:
+                summed[type(value), value] += count
+        facets[field] = [(value, count) for (_, value), count in summed.items()]
+    return Tally(sum(answer.count for answer in answers), facets)
+
+
+def _sorted(answers: Sequence[OrderedResponse], order_by: Sequence[OrderKey], limit: int | None) -> Positions:
+    inserted = np.concatenate([positions(answer.inserted) for answer in answers])
+    values = [row for answer in answers for row in answer.values]
+    by_insertion = np.argsort(inserted)
+    places = sorted_places(order_by, [values[place] for place in by_insertion.tolist()])[:limit]
+    return inserted[by_insertion[np.array(places, np.intp)]]
+
+
+def _merged(answers: Sequence[NearestResponse], limits: Sequence[int]) -> list[Neighbours]:
+    """What all shards found for each `$knn`: the nearest of all, equal distances by insertion."""
+    inserted: list[list[Positions]] = [[] for _ in limits]
+    distances: list[list[npt.NDArray[np.float32]]] = [[] for _ in limits]
+    for answer in answers:
+        ends = accumulate(answer.counts, initial=0)
+        all_inserted, all_distances = np.frombuffer(answer.inserted, "<i8"), np.frombuffer(answer.distances, "<f4")
+        for place, (begin, end) in enumerate(pairwise(ends)):
+            inserted[place].append(all_inserted[begin:end])
+            distances[place].append(all_distances[begin:end])
+    return list(map(nearest_of, inserted, distances, limits))

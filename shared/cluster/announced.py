@@ -1,0 +1,91 @@
+"""An RPC server that its callers find through the membership: announced while it serves, gone when it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from typing import Final
+from urllib.parse import urlsplit
+
+from shared.cluster.membership import Member, Membership
+from shared.errors import Unavailable
+from shared.process import telemetry
+from shared.rpc.frames import join_address, split_address
+from shared.rpc.server import RpcServer
+
+MISSED_HEARTBEATS_MAX: Final = 3
+
+log = telemetry.get_logger(__name__)
+
+
+class Announced:
+    """`address` is where callers reach the server; `heartbeat_s` how often that is said again."""
+
+    def __init__(
+        self, member_id: str, address: str, membership: Membership, server: RpcServer, heartbeat_s: float
+    ) -> None:
+        self.address = address
+        self.draining = False
+        self._member_id = member_id
+        self._membership = membership
+        self._server = server
+        self._heartbeat_s = heartbeat_s
+
+    async def announce(self) -> None:
+        member = Member(self._member_id, self.address, draining=self.draining)
+        await self._membership.announce(member, MISSED_HEARTBEATS_MAX * self._heartbeat_s)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Tell everybody, refuse new calls, finish those in flight, leave."""
+        self.draining = True
+        try:
+            await self.announce()
+        except Unavailable as error:  # they find out by being refused
+            log.warning("could not announce the leaving", error=error.message)
+        await self._server.drain(timeout_s)
+        try:
+            await self._membership.leave(self._member_id)
+        except Unavailable as error:  # the entry expires by itself
+            log.warning("could not leave", error=error.message)
+
+    async def heartbeat(self) -> None:
+        """A loop, for ever."""
+        while True:
+            await asyncio.sleep(self._heartbeat_s)
+            if self.draining:
+                continue  # `drain` has said so; a late heartbeat must not bring the member back after it left
+            try:
+                await self.announce()
+            except Unavailable as error:
+                log.warning("heartbeat failed", error=error.message)
+
+
+def advertised_address(host: str, bound: str, advertise_host: str, redis_url: str) -> str:
+    """What callers are told of a server that was to listen on `host` and is `bound` to an address: its port at
+    `advertise_host` if that is given; else at `host`, or, where that is a wildcard, at the address that Redis is
+    reached from.
+    """
+    _, port = split_address(bound)
+    if advertise_host:
+        return join_address(advertise_host, port)
+    return join_address(_address_towards(redis_url) if _is_wildcard(host) else host, port)
+
+
+def _is_wildcard(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return host == ""
+
+
+def _address_towards(url: str) -> str:
+    """Our address as a peer of the server in `url` sees it. Nothing is sent: a datagram socket only looks
+    up the route.
+    """
+    parts = urlsplit(url)
+    found = socket.getaddrinfo(parts.hostname, parts.port or 6379, type=socket.SOCK_DGRAM)
+    family, kind, protocol, _, peer = found[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.connect(peer)
+        return str(probe.getsockname()[0])

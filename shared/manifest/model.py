@@ -1,0 +1,153 @@
+"""Manifests: the immutable roots that say what a shard is.
+
+    <collection>/<shard>/manifests/<version, 20 digits>.json      JSON, created once, never replaced
+    <collection>/<shard>/segments/<segment id>/<file>             named by manifests through their full path
+
+A manifest's *hash* is the xxh3-128 of its bytes, in hex. A *pointer* (version, hash, covers) in Redis names the
+committed one.
+
+Invariants
+1. A manifest names the committed one that it continues, by version and hash; the first has no parent. So the newest
+   one proves the whole chain. Usually the parent is the version before; versions in between were given up.
+2. A manifest exists only after every file it names does.
+3. It is committed when it exists *and* the pointer names it. Between the two, its compactor may die: whoever finds it
+   completes it (`shared.manifest.settle`), and nobody can publish another manifest of that version, because the name is taken. One
+   that must not be completed (it cannot be read, its files are missing, it continues another one) is given up: the
+   next version is taken. Whoever is wrong about that loses the commit, since only one can move the pointer from the
+   parent that both have.
+4. `covers` (exclusive) never shrinks along the chain: the manifest is the effect of every operation of the shard before
+   it.
+5. `digest` is the sum of `shared.records.digest` over the live records, `rows` their number.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import Final
+
+import msgspec
+import xxhash
+from pyroaring import BitMap
+
+from shared.errors import Corrupt
+from shared.log.state import Pointer
+from shared.segment.format import SegmentInfo
+
+FORMAT: Final = 1
+CONDEMNED: Final = "condemned"
+_KEY: Final = re.compile(r"(?P<collection>[^/]+)/(?P<shard>\d+)/manifests/(?P<version>\d{20})\.json", re.ASCII)
+
+
+class ParentRef(msgspec.Struct, frozen=True):
+    """The manifest before this one."""
+
+    version: int
+    hash: str
+
+
+class SegmentRef(msgspec.Struct, frozen=True):
+    """A segment and which of its rows are dead: a serialised roaring bitmap in base64, and how many it holds."""
+
+    info: SegmentInfo
+    tombstones: str
+    dead: int
+
+    @staticmethod
+    def of(info: SegmentInfo, dead: BitMap) -> SegmentRef:
+        return SegmentRef(info=info, tombstones=base64.b64encode(dead.serialize()).decode(), dead=len(dead))
+
+    def bitmap(self) -> BitMap:
+        """The dead rows; Corrupt when they are not what the manifest says."""
+        try:
+            found: BitMap = BitMap.deserialize(base64.b64decode(self.tombstones, validate=True))
+        except ValueError as error:
+            raise Corrupt(f"the tombstones of segment {self.info.id} cannot be read: {error}") from error
+        if len(found) != self.dead or (found and found.max() >= self.info.rows):
+            raise Corrupt(f"the tombstones of segment {self.info.id} do not fit it")
+        return found
+
+    @property
+    def live(self) -> int:
+        return self.info.rows - self.dead
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of one shard at one position. `dimension` is 0 while the collection has none (then there are no
+    segments). `digest` is 32 hex digits. `created_s` is the writer's clock: shown, never compared.
+    """
+
+    format: int = FORMAT
+    collection: str
+    shard: int
+    version: int
+    parent: ParentRef | None
+    covers: int
+    dimension: int
+    segments: list[SegmentRef]
+    rows: int
+    digest: str
+    written_by: str
+    created_s: float
+
+    def encode(self) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self), indent=1)
+
+    @property
+    def key(self) -> str:
+        return manifest_key(self.collection, self.shard, self.version)
+
+    def pointer(self) -> Pointer:
+        """What Redis says when this manifest is the committed one."""
+        return Pointer(version=self.version, hash=hash_of(self.encode()), covers=self.covers)
+
+
+def hash_of(data: bytes) -> str:
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+def shard_prefix(collection: str, shard: int) -> str:
+    return f"{collection}/{shard}/"
+
+
+def manifest_key(collection: str, shard: int, version: int) -> str:
+    return f"{shard_prefix(collection, shard)}manifests/{version:020d}.json"
+
+
+def segment_path(collection: str, shard: int, segment: str) -> str:
+    """The key prefix of a new segment's files, without the last slash."""
+    return f"{shard_prefix(collection, shard)}segments/{segment}"
+
+
+def parse_key(key: str) -> tuple[str, int, int] | None:
+    """(collection, shard, version) of a manifest's key; None for any other key."""
+    found = _KEY.fullmatch(key)
+    return (found["collection"], int(found["shard"]), int(found["version"])) if found else None
+
+
+def decode(data: bytes) -> Manifest:
+    """A manifest from its bytes; Corrupt when they are not one."""
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise Corrupt(f"not a manifest: {error}") from error
+    if manifest.format != FORMAT:
+        raise Corrupt(f"a manifest of format {manifest.format}; this build reads {FORMAT}")
+    if (manifest.parent.version if manifest.parent else 0) >= manifest.version:
+        raise Corrupt(f"manifest {manifest.key} names a parent that is no version before it")
+    if sum(segment.live for segment in manifest.segments) != manifest.rows:
+        raise Corrupt(f"manifest {manifest.key} does not have the rows it says")
+    return manifest
+
+
+def decode_as(data: bytes, collection: str, shard: int, version: int) -> Manifest:
+    """The manifest with this name from its bytes; Corrupt when they are not one, or another one's."""
+    manifest = decode(data)
+    if (manifest.collection, manifest.shard, manifest.version) != (collection, shard, version):
+        raise Corrupt(f"{manifest_key(collection, shard, version)} holds {manifest.key}")
+    return manifest
+
+
+def condemned_key(path: str) -> str:
+    """The mark that the collector of garbage leaves beside a segment's files a round before it deletes them."""
+    return f"{path}/{CONDEMNED}"

@@ -1,0 +1,62 @@
+"""Finishing what dead compactors left: a manifest that was created and not yet committed is completed or given up."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from shared.errors import Corrupt
+from shared.log.state import Pointer
+from shared.manifest.store import ManifestStore, verify_present
+from shared.objects.port import ObjectStore
+from shared.process.telemetry import get_logger
+
+log = get_logger(__name__)
+
+Commit = Callable[[str, int, Pointer | None, Pointer], Awaitable[bool]]
+"""`Log.commit`: moves the pointer of (collection, shard) from the first to the second; whether it did."""
+
+
+async def settle(
+    objects: ObjectStore, commit: Commit, collection: str, shard: int, current: Pointer | None
+) -> Pointer | int | None:
+    """Finishes or gives up what dead compactors left after `current`.
+
+    Returns the pointer that is now committed; or the version that the next manifest takes, when there is nothing to
+    complete; or None when the pointer has moved on meanwhile.
+    """
+    version = current.version + 1 if current else 1
+    while await ManifestStore(objects).exists(collection, shard, version):
+        try:
+            return await complete(objects, commit, collection, shard, current, version)
+        except Corrupt as error:
+            log.error("manifest_given_up", collection=collection, shard=shard, version=version, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
+        version += 1
+    return version
+
+
+async def complete(
+    objects: ObjectStore, commit: Commit, collection: str, shard: int, current: Pointer | None, version: int
+) -> Pointer | None:
+    """Commits a manifest that exists and was never pointed to.
+
+    1. Read it: its parent must be `current` itself, hash and all.
+    2. Every file of the segments that it adds must be there in full length (their checksums are verified by whoever
+       loads them).
+    3. Commit it.
+
+    Returns the pointer that is now committed, or None when there is nothing to complete (no such manifest, or the
+    pointer has moved on meanwhile: the finder's knowledge was old). Raises Corrupt when the manifest must not be
+    committed.
+    """
+    found = await ManifestStore(objects).find(collection, shard, version)
+    if found is None:
+        return None
+    manifest, pointer = found
+    parent = (manifest.parent.version, manifest.parent.hash) if manifest.parent else None
+    if parent != ((current.version, current.hash) if current else None):
+        raise Corrupt(f"manifest {manifest.key} exists and does not continue the committed one")
+    if current is not None and manifest.covers < current.covers:
+        raise Corrupt(f"manifest {manifest.key} covers less than the one before it")
+    for segment in manifest.segments:
+        await verify_present(objects, segment.info)
+    return pointer if await commit(collection, shard, current, pointer) else None

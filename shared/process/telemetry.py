@@ -1,0 +1,88 @@
+"""Logs: one JSON object per line on standard error, ours and the libraries' alike.
+
+Metrics are plain `prometheus_client` objects, made in the module that observes them and named `polychrome_...`;
+`shared.process.service` serves them.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any, Final, cast
+
+import orjson
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+request_id: Final[ContextVar[str]] = ContextVar("request_id", default="")
+"""The request that this task works for; travels with every call between processes."""
+
+
+def get_logger(name: str) -> FilteringBoundLogger:
+    """The logger of a module; `name` shows as `module`."""
+    return cast("FilteringBoundLogger", structlog.get_logger(module=name))
+
+
+class _Process:
+    """What every line says of its process, once `configure` was called."""
+
+    role = ""
+    id = ""
+    level = logging.INFO
+
+
+_process: Final = _Process()
+
+
+def configure(role: str, process_id: str, level: str) -> None:
+    """Set up logging for the whole process; called once, by `shared.process.service.main`."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    _process.role, _process.id, _process.level = role, process_id, number
+
+    def add_process(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event["role"] = role
+        event["process"] = process_id
+        if request := request_id.get():
+            event.setdefault("request_id", request)
+        return event
+
+    common: list[Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        add_process,
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[*common, structlog.processors.JSONRenderer(serializer=_to_json)],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *common],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(serializer=_to_json),
+            ],
+        )
+    )
+    # The libraries' own debug output is never wanted; what they find worth an «info» is not either.
+    logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+
+
+def write_info(module: str, events: Sequence[EventDict]) -> None:
+    """Lines of level «info» that come in bundles: one write for all. Each has `event` and `time`, a datetime."""
+    if _process.level > logging.INFO:
+        return
+    common = {"module": module, "level": "info", "role": _process.role, "process": _process.id}
+    sys.stderr.write("".join(_to_json({**event, **common}) + "\n" for event in events))
+    sys.stderr.flush()
+
+
+def _to_json(event: Any, **_options: Any) -> str:
+    return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z).decode()

@@ -1,0 +1,31 @@
+"""What a client asks to see in an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from shared.records.model import Include
+
+GET_DEFAULT: Final = (Include.DOCUMENTS, Include.METADATAS)
+QUERY_DEFAULT: Final = (Include.DOCUMENTS, Include.METADATAS, Include.DISTANCES)
+
+
+class Wanted:
+    """Columns of an answer, and whether to explain it. `given` is echoed as sent, order and repeats included."""
+
+    __slots__ = ("distances", "documents", "embeddings", "explain", "given", "metadatas", "uris")
+
+    def __init__(self, given: Sequence[Include], *, explain: bool = False) -> None:
+        self.given = list(given)
+        self.explain = explain
+        self.distances = Include.DISTANCES in given
+        self.documents = Include.DOCUMENTS in given
+        self.embeddings = Include.EMBEDDINGS in given
+        self.metadatas = Include.METADATAS in given
+        self.uris = Include.URIS in given
+
+    @property
+    def uris_or_metadatas(self) -> bool:
+        """Metadata cannot be shown without knowing whether there is a uri (`{}` or null)."""
+        return self.uris or self.metadatas

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from frontend.collections.row_cache import RowCache
+from shared.catalog import Collection, Database, NewCollection
+from shared.errors import InvalidArgument, NotFound, Unavailable
+from tests.frontend.memory_catalog import MemoryCatalog
+
+PLACE = ("default_tenant", "default_database")
+
+
+class StillClock:
+    def __init__(self) -> None:
+        self.time_s = 100.0
+
+    def now(self) -> float:
+        return self.time_s
+
+    def monotonic(self) -> float:
+        return self.time_s
+
+    async def sleep(self, seconds: float) -> None:
+        self.time_s += seconds
+
+
+class CountingCatalog(MemoryCatalog):
+    lookups = 0
+
+    async def get_collection_by_id(self, db: Database, collection_id: str) -> Collection | None:
+        self.lookups += 1
+        await asyncio.sleep(0)
+        return await super().get_collection_by_id(db, collection_id)
+
+
+@pytest.fixture
+def catalog() -> CountingCatalog:
+    return CountingCatalog()
+
+
+@pytest.fixture
+def clock() -> StillClock:
+    return StillClock()
+
+
+@pytest.fixture
+def rows(catalog: Any, clock: StillClock) -> RowCache:
+    return RowCache(catalog, clock, rows_max=2, age_max_s=10.0)
+
+
+async def add(catalog: MemoryCatalog, name: str = "col") -> Collection:
+    database = await catalog.get_database(*PLACE)
+    assert database is not None
+    row, _ = await catalog.create_collection(database, NewCollection(name, None, {}, {}, {"shards": 1}), False)
+    return row
+
+
+async def test_a_row_is_read_once_until_it_is_old(catalog: CountingCatalog, clock: StillClock, rows: RowCache) -> None:
+    row = await add(catalog)
+    for _ in range(3):
+        assert await rows.resolve(*PLACE, row.id.upper()) is row
+    assert catalog.lookups == 1
+    clock.time_s += 10.1
+    await rows.resolve(*PLACE, row.id)
+    assert catalog.lookups == 2
+
+
+async def test_an_old_row_is_read_again_once_however_many_ask(
+    catalog: CountingCatalog, clock: StillClock, rows: RowCache
+) -> None:
+    row = await rows.resolve(*PLACE, (await add(catalog)).id)
+    clock.time_s += 10.1
+    await asyncio.gather(*(rows.resolve(*PLACE, row.id) for _ in range(5)))
+    assert catalog.lookups == 2
+    database = await catalog.get_database(*PLACE)
+    assert database is not None
+    await catalog.delete_collection(database, row.name)
+    clock.time_s += 10.1
+    for _ in range(2):
+        with pytest.raises(NotFound):
+            await rows.resolve(*PLACE, row.id)
+
+
+async def test_an_old_row_that_could_not_be_read_again_is_still_old(
+    catalog: CountingCatalog, clock: StillClock, rows: RowCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = await rows.resolve(*PLACE, (await add(catalog)).id)
+    clock.time_s += 10.1
+
+    async def away(*_: object) -> None:
+        raise Unavailable("Redis is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(catalog, "get_database", away)
+        with pytest.raises(Unavailable):
+            await rows.resolve(*PLACE, row.id)
+    await rows.resolve(*PLACE, row.id)
+    assert catalog.lookups == 2
+
+
+async def test_checks_come_in_the_contracts_order(rows: RowCache) -> None:
+    with pytest.raises(InvalidArgument, match="database name must be at least 3 characters"):
+        await rows.resolve("t", "ab", "nonsense")
+    with pytest.raises(InvalidArgument, match="Collection ID is not a valid UUIDv4"):
+        await rows.resolve("t", "missing", "nonsense")
+    with pytest.raises(NotFound, match=r"Collection \[6f9619ff-8b86-4d01-b42d-00cf4fc964ff\] does not exist\.$"):
+        await rows.resolve("t", "missing", "6F9619FF-8B86-4D01-B42D-00CF4FC964FF")
+
+
+async def test_a_cached_row_is_not_served_to_another_tenant_or_database(
+    catalog: CountingCatalog, rows: RowCache
+) -> None:
+    row = await add(catalog)
+    await rows.resolve(*PLACE, row.id)
+    await catalog.create_database("default_tenant", "other")
+    for place in (("default_tenant", "other"), ("nobody", "default_database")):
+        with pytest.raises(NotFound):
+            await rows.resolve(*place, row.id)
+    assert await rows.resolve(*PLACE, row.id) is row
+
+
+async def test_refresh_sees_changes_and_deletions(catalog: CountingCatalog, rows: RowCache) -> None:
+    row = await rows.resolve(*PLACE, (await add(catalog)).id)
+    database = await catalog.get_database(*PLACE)
+    assert database is not None
+    await catalog.update_collection(database, row, name="renamed")
+    assert (await rows.resolve(*PLACE, row.id)).name == "col"
+    assert (await rows.refresh(row)).name == "renamed"
+    assert (await rows.resolve(*PLACE, row.id)).name == "renamed"
+    await catalog.delete_collection(database, "renamed")
+    with pytest.raises(NotFound):
+        await rows.refresh(row)
+    with pytest.raises(NotFound):
+        await rows.resolve(*PLACE, row.id)
+
+
+async def test_the_least_recently_used_row_goes_first(catalog: CountingCatalog, rows: RowCache) -> None:
+    first, second, third = [await add(catalog, name) for name in ("one", "two", "three")]
+    for row in (first, second, first, third):
+        await rows.resolve(*PLACE, row.id)
+    before = catalog.lookups
+    await rows.resolve(*PLACE, first.id)
+    assert catalog.lookups == before
+    await rows.resolve(*PLACE, second.id)
+    assert catalog.lookups == before + 1

@@ -1,0 +1,257 @@
+"""Stand-ins for what lies behind the record routes: a log that remembers, workers that hold rows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from frontend.collections.configuration import VectorSettings, shown_configuration
+from frontend.collections.row_cache import missing
+from frontend.collections.schema import default_schema
+from frontend.embed.embedders import Embedders
+from frontend.write.dirty import DirtyShards
+from frontend.write.group_commit import GroupCommit
+from shared.catalog import Collection
+from shared.cluster.placement import Layout
+from shared.errors import PolychromeError, StaleRead
+from shared.log.batch import EncodedEntry, decode_batch
+from shared.log.condition import Condition
+from shared.log.log import Appended
+from shared.records.answers import encode_get, encode_query, refuse_unknown_ids
+from shared.records.columns import Columns
+from shared.records.explanation import Explanation
+from shared.records.include import Wanted
+from shared.rpc.messages import CountRequest, CountResponse, GetRequest, GetResponse, QueryRequest, QueryResponse
+from shared.rpc.parts import Parts
+
+COLLECTION_ID = "0f0e0d0c-0b0a-4908-8706-050403020100"
+
+
+def new_collection(**changes: Any) -> Collection:
+    shards = changes.pop("shards", 1)
+    collection = Collection(
+        id=COLLECTION_ID,
+        name="col",
+        tenant="default_tenant",
+        database="default_database",
+        database_key="k",
+        metadata=None,
+        configuration=shown_configuration(VectorSettings()),
+        schema=default_schema(),
+        layout=Layout(0, shards),
+        generation=1,
+        dimension=None,
+        head=1,
+        keys=frozenset(),
+        pointers=(None,) * shards,
+        fixed={"shards": shards},
+        written=(0,) * shards,
+    )
+    return replace(collection, **changes)
+
+
+@dataclass
+class Append:
+    request_id: str
+    count: int
+    dimension: int | None
+    generation: int | None
+    new_keys: list[tuple[str, str]]
+    parts: dict[int, list[dict[str, Any]]]
+    condition: Condition | None = None
+
+
+@dataclass
+class FakeLog:
+    failures: list[Exception] = field(default_factory=list)
+    appends: list[Append] = field(default_factory=list)
+    dimension: int | None = None
+    positions: list[range] = field(default_factory=lambda: [range(101)])
+    """What `readable` says, one after the other; the last one for ever."""
+
+    async def append(
+        self,
+        collection_id: str,
+        request_id: str,
+        parts: Mapping[int, Sequence[EncodedEntry]],
+        count: int,
+        *,
+        dimension: int | None,
+        generation: int | None,
+        new_keys: Sequence[tuple[str, str]] = (),
+        condition: Condition | None = None,
+    ) -> Appended:
+        rows = {
+            shard: [row for entry in entries for row in decode_batch(entry.payload).to_pylist()]
+            for shard, entries in parts.items()
+        }
+        self.appends.append(Append(request_id, count, dimension, generation, list(new_keys), rows, condition))
+        if self.failures:
+            raise self.failures.pop(0)
+        return Appended(1, 1 + count)
+
+    async def readable(self, collection_id: str) -> range:
+        return self.positions.pop(0) if len(self.positions) > 1 else self.positions[0]
+
+    async def fix_dimension(self, collection_id: str, dimension: int) -> int:
+        if self.failures:
+            raise self.failures.pop(0)
+        if self.dimension is None:
+            self.dimension = dimension
+        return self.dimension
+
+
+@dataclass
+class FakeJobs:
+    bundles: list[list[tuple[str, int]]] = field(default_factory=list)
+    failures: list[PolychromeError] = field(default_factory=list)
+
+    async def mark_dirty(self, shards: Iterable[tuple[str, int]]) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.bundles.append(list(shards))
+
+
+@dataclass
+class FakeRows:
+    """`collection` is what the cache holds, `current` what the catalog says."""
+
+    collection: Collection
+    current: Collection | None = None
+    refreshed: int = 0
+    forgotten: int = 0
+
+    async def resolve(self, tenant: str, database: str, collection_id: str) -> Collection:
+        return self.collection
+
+    async def refresh(self, collection: Collection) -> Collection:
+        self.refreshed += 1
+        if self.current is None:
+            raise missing(collection.id)
+        self.collection = self.current
+        return self.current
+
+    def forget(self, collection_id: str) -> None:
+        self.forgotten += 1
+
+
+@dataclass(frozen=True)
+class Row:
+    inserted: int
+    vector: tuple[float, ...]
+
+    @property
+    def id(self) -> str:
+        return f"id{self.inserted}"
+
+
+@dataclass
+class FakeWorkers:
+    """Rows by shard. Only selections by id are understood. `failures` are raised by the next calls with `as_of`. A row
+    was written when it was inserted.
+    """
+
+    shards: list[list[Row]]
+    dimension: int = 2
+    failures: list[PolychromeError] = field(default_factory=list)
+    asked: list[Any] = field(default_factory=list)
+    parting: Callable[[Parts, asyncio.Future[memoryview]], None] | None = None
+
+    def _matching(self, request: Any) -> list[Row]:
+        self.asked.append(request)
+        if self.failures and (request.shard.as_of is not None or not isinstance(self.failures[0], StaleRead)):
+            raise self.failures.pop(0)
+        rows = sorted(self.shards[request.shard.shard], key=lambda row: row.inserted)
+        ids = request.selection.ids
+        return rows if ids is None else [row for row in rows if row.id in ids]
+
+    def _columns(self, rows: list[Row], request: Any, embeddings: bool) -> Columns:
+        return Columns(
+            ids=[row.id for row in rows] if getattr(request, "ids", True) else [],
+            documents=[f"d{row.inserted}" for row in rows] if request.documents else None,
+            metadatas=[f'{{"i":{row.inserted}}}' for row in rows] if request.metadatas else None,
+            uris=[None for _ in rows] if request.uris else None,
+            embeddings=np.array([row.vector for row in rows], dtype="<f4").tobytes() if embeddings else None,
+            dimension=self.dimension,
+        )
+
+    def _explanation(self, request: Any) -> Explanation | None:
+        return Explanation(request.shard.shard, 100, 1, 0, [], {"filter": 0.5}, "w") if request.explain else None
+
+    async def count(self, request: CountRequest) -> CountResponse:
+        return CountResponse(len(self._matching(request)), 1)
+
+    async def get(self, request: GetRequest) -> GetResponse:
+        rows = self._matching(request)
+        if request.inserted is not None:
+            asked = set(np.frombuffer(request.inserted, dtype="<i8").tolist())
+            rows = [row for row in rows if row.inserted in asked]
+        else:
+            rows = rows[request.offset :] if request.limit is None else rows[request.offset :][: request.limit]
+        inserted = np.array([row.inserted for row in rows], dtype="<i8").tobytes()
+        columns = self._columns(rows, request, request.embeddings)
+        written = inserted if request.written else None
+        return GetResponse(inserted, columns, 100, self._explanation(request), written)
+
+    async def get_body(self, request: GetRequest) -> bytes:
+        found = await self.get(request)
+        return encode_get(found.columns, Wanted(request.include or ()))
+
+    async def get_parts(self, request: GetRequest) -> Parts:
+        """The answer in three parts, or as the test has it in `parting`."""
+        body = memoryview(await self.get_body(request))
+        third = len(body) // 3
+        parts, last = Parts(), asyncio.get_running_loop().create_future()
+        parts.of(last)
+        parts.add(body[:third])
+        if self.parting is not None:
+            self.parting(parts, last)
+        else:
+            parts.add(body[third : 2 * third])
+            last.set_result(body[2 * third :])
+        return parts
+
+    async def query_body(self, request: QueryRequest) -> bytes:
+        found = await self.query(request)
+        refuse_unknown_ids(request.selection, request.k, found.columns)
+        distances = np.frombuffer(found.distances, "<f4")
+        return encode_query(found.counts, distances, found.columns, Wanted(request.include or ()))
+
+    async def query(self, request: QueryRequest) -> QueryResponse:
+        rows = self._matching(request)
+        vectors = np.frombuffer(request.embeddings, dtype="<f4").reshape(request.n_queries, request.dimension)
+        hits: list[tuple[float, Row]] = []
+        counts = []
+        for vector in vectors.tolist():
+            found = sorted(
+                (sum((a - b) ** 2 for a, b in zip(vector, row.vector, strict=True)), row.inserted, row) for row in rows
+            )
+            hits += [(distance, row) for distance, _, row in found[: request.k]]
+            counts.append(len(found[: request.k]))
+        return QueryResponse(
+            counts,
+            np.array([distance for distance, _ in hits], dtype="<f4").tobytes(),
+            np.array([row.inserted for _, row in hits], dtype="<i8").tobytes(),
+            self._columns([row for _, row in hits], request, request.include_embeddings),
+            position=100,
+            explanation=self._explanation(request),
+        )
+
+
+def new_shell(collection: Collection, workers: FakeWorkers | None = None) -> Any:
+    jobs, log = FakeJobs(), FakeLog(dimension=collection.dimension)
+    dirty = DirtyShards(jobs, gather_s=0)  # type: ignore[arg-type]
+    return SimpleNamespace(
+        log=log,
+        jobs=jobs,
+        dirty=dirty,
+        groups=GroupCommit(log, dirty),  # type: ignore[arg-type]
+        rows=FakeRows(collection, collection),
+        workers=workers or FakeWorkers([[] for _ in range(collection.shards)]),
+        embedders=Embedders({}, None, timeout_s=10),
+    )

@@ -1,0 +1,134 @@
+"""Long answers are sent on as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from frontend.app import build_app
+from frontend.config import FrontendConfig
+from frontend.http.server import open_http_server
+from frontend.read.reads import SHORT_ROWS
+from shared.errors import Unavailable
+from shared.rpc.parts import Parts
+from tests.frontend.fakes import COLLECTION_ID, FakeWorkers, Row, new_collection, new_shell
+
+GET = f"/api/v2/tenants/default_tenant/databases/default_database/collections/{COLLECTION_ID}/get"
+WHOLE = {"include": ["embeddings", "documents"]}
+ROWS = 400
+
+
+@asynccontextmanager
+async def _serving(workers: FakeWorkers) -> AsyncIterator[str]:
+    config = FrontendConfig(redis_url="redis://nowhere", bucket_url="memory://", port=0, access_log="off")
+    shell = new_shell(new_collection(dimension=2), workers)
+    shell.config = config
+    async with open_http_server(build_app(shell), config) as server:
+        yield server.address
+
+
+def _workers() -> FakeWorkers:
+    return FakeWorkers([[Row(i, (float(i), 0.0)) for i in range(1, ROWS + 1)]])
+
+
+async def _raw(address: str, version: str) -> bytes:
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    body = orjson.dumps(WHOLE)
+    writer.write(f"POST {GET} HTTP/{version}\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+    try:
+        return await asyncio.wait_for(reader.read(), 10)
+    finally:
+        writer.close()
+
+
+def _check(answer: Any) -> None:
+    assert answer["embeddings"] == [[float(i), 0.0] for i in range(1, ROWS + 1)]
+    assert answer["documents"] == [f"d{i}" for i in range(1, ROWS + 1)]
+
+
+async def test_a_long_answer_arrives_whole_and_the_connection_goes_on() -> None:
+    workers = _workers()
+    async with _serving(workers) as address, httpx.AsyncClient(base_url=f"http://{address}") as client:
+        for _ in range(2):
+            response = await client.post(GET, json=WHOLE)
+            assert response.headers["transfer-encoding"] == "chunked"
+            assert response.headers["content-type"] == "application/json"
+            assert "content-length" not in response.headers
+            _check(response.json())
+        assert (await client.post(GET, json={"ids": ["r1"]})).status_code == 200
+        assert [request.in_parts for request in workers.asked] == [True, True, False]
+
+
+@pytest.mark.parametrize("body", [{"include": ["documents"]}, {**WHOLE, "limit": SHORT_ROWS}, {**WHOLE, "ids": ["r1"]}])
+async def test_a_short_answer_says_how_long_it_is(body: dict[str, Any]) -> None:
+    workers = _workers()
+    async with _serving(workers) as address, httpx.AsyncClient(base_url=f"http://{address}") as client:
+        response = await client.post(GET, json=body)
+        assert int(response.headers["content-length"]) == len(response.content)
+        assert not workers.asked[0].in_parts
+
+
+async def test_an_old_client_reads_until_the_connection_is_closed() -> None:
+    async with _serving(_workers()) as address:
+        head, _, body = (await _raw(address, "1.0")).partition(b"\r\n\r\n")
+        assert b"transfer-encoding" not in head.lower()
+        _check(orjson.loads(body))
+
+
+async def test_an_answer_of_which_a_part_is_missing_does_not_look_whole() -> None:
+    workers = _workers()
+    workers.parting = lambda _parts, call: call.set_exception(Unavailable("the worker has gone"))
+    async with _serving(workers) as address, httpx.AsyncClient(base_url=f"http://{address}") as client:
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+            await client.post(GET, json=WHOLE)
+        assert b"\r\n0\r\n\r\n" not in await _raw_until_reset(address)
+
+
+async def _raw_until_reset(address: str) -> bytes:
+    try:
+        return await _raw(address, "1.1")
+    except ConnectionResetError:
+        return b""
+
+
+async def test_a_server_that_drains_sends_the_last_part_first() -> None:
+    begun: asyncio.Future[tuple[Parts, asyncio.Future[memoryview]]] = asyncio.get_running_loop().create_future()
+    workers = _workers()
+    workers.parting = lambda parts, call: begun.set_result((parts, call))
+    config = FrontendConfig(redis_url="redis://nowhere", bucket_url="memory://", port=0, access_log="off")
+    shell = new_shell(new_collection(dimension=2), workers)
+    shell.config = config
+    async with open_http_server(build_app(shell), config) as server:
+        answer = asyncio.create_task(_raw(server.address, "1.1"))
+        _, call = await begun
+        drained = asyncio.create_task(server.drain())
+        done, _ = await asyncio.wait([drained], timeout=0.1)
+        assert not done
+        call.set_result(memoryview(b"the end"))
+        await asyncio.wait_for(drained, 10)
+        assert (await answer).endswith(b"7\r\nthe end\r\n0\r\n\r\n")
+
+
+async def test_who_hangs_up_ends_the_work_on_the_answer() -> None:
+    begun: asyncio.Future[tuple[Parts, asyncio.Future[memoryview]]] = asyncio.get_running_loop().create_future()
+    workers = _workers()
+    workers.parting = lambda parts, call: begun.set_result((parts, call))
+    async with _serving(workers) as address:
+        host, _, port = address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        body = orjson.dumps(WHOLE)
+        writer.write(f"POST {GET} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+        parts, call = await begun
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.abort()
+        async with asyncio.timeout(10):
+            while not call.cancelled():
+                parts.add(memoryview(b"more"))
+                await asyncio.sleep(0.01)

@@ -1,0 +1,227 @@
+"""Small writes that come together: what goes in one append, and that each keeps its own outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pytest
+
+from frontend.write.dirty import DirtyShards
+from frontend.write.group_commit import SMALL_BYTES_MAX, GroupCommit, Operations
+from shared.errors import Backoff, DimensionMismatch, Gone, PolychromeError, StaleGeneration, UnknownOutcome
+from shared.log.log import Appended, Log
+from shared.records.model import Op
+from shared.redis.client import open_redis
+from shared.redis.keys import Keys
+from tests.frontend.fakes import FakeJobs, FakeLog, new_collection
+from tests.redis_server import RedisServer
+from tests.shared.log.appending import eventually, everything, make_cluster, make_collection
+
+COLLECTION = new_collection()
+
+
+class SlowLog(FakeLog):
+    """Appends when it is let go; refuses whatever holds one of the bad ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = asyncio.Event()
+        self.begun = asyncio.Event()
+        self.bad: dict[str, PolychromeError] = {}
+
+    async def append(self, *args: Any, **kwargs: Any) -> Appended:
+        self.begun.set()
+        await self.go_on.wait()
+        done = await super().append(*args, **kwargs)
+        for record_id in self.ids()[-1]:
+            if record_id in self.bad:
+                raise self.bad[record_id]
+        return done
+
+    def ids(self) -> list[list[str]]:
+        """Of every append that was tried."""
+        return [
+            [row["id"] for row in sorted(chain(*append.parts.values()), key=lambda row: row["offset"])]
+            for append in self.appends
+        ]
+
+
+def row(record_id: str, width: int | None = 2, op: Op = Op.UPSERT, **columns: Any) -> Operations:
+    embeddings = None if width is None else np.full((1, width), 0.5, dtype=np.float32)
+    return Operations(op, [record_id], embeddings, size=100, **columns)
+
+
+class World:
+    def __init__(self) -> None:
+        self.log = SlowLog()
+        self.jobs = FakeJobs()
+        self.dirty = DirtyShards(self.jobs, gather_s=0)  # type: ignore[arg-type]
+        self.groups = GroupCommit(self.log, self.dirty)  # type: ignore[arg-type]
+        self.writing: list[asyncio.Task[None]] = []
+
+    async def write(self, *writes: Operations, collection: Any = COLLECTION) -> None:
+        """Begins them, one after the other."""
+        for operations in writes:
+            writing = self.groups.append(collection, operations, uuid.uuid4().hex)
+            self.writing.append(asyncio.create_task(writing))
+            await asyncio.sleep(0)
+
+    async def outcomes(self) -> list[Any]:
+        self.log.go_on.set()
+        return await asyncio.gather(*self.writing, return_exceptions=True)
+
+
+async def test_writes_that_come_while_one_is_appended_are_appended_together_in_their_order() -> None:
+    world = World()
+    await world.write(*(row(name) for name in "abcde"))
+    assert await world.outcomes() == [None] * 5
+    assert world.log.ids() == [["a"], ["b", "c", "d", "e"]]
+    assert len({append.request_id for append in world.log.appends}) == 2
+    await world.write(row("f"))
+    assert await world.outcomes() == [None] * 6
+    assert world.log.ids()[-1] == ["f"], "nothing is left of a group"
+
+
+async def test_a_group_holds_all_that_its_members_say() -> None:
+    world = World()
+    await world.write(
+        row("first"),
+        row("a", documents=["x"], metadatas=[b'{"k":1}'], kinds=frozenset({("k", "int")})),
+        row("b", op=Op.ADD, uris=["u"], kinds=frozenset({("l", "bool")})),
+        Operations(
+            Op.UPDATE, ["c", "d"], np.ones((1, 2), dtype=np.float32), np.array([1], dtype=np.int64), [None, "y"], size=9
+        ),
+    )
+    await world.outcomes()
+    append = world.log.appends[1]
+    assert (append.count, append.dimension, append.new_keys) == (4, 2, [("k", "int"), ("l", "bool")])
+    found = [tuple(each[name] for name in ("op", "id", "document", "metadata", "uri")) for each in append.parts[0]]
+    assert found == [
+        (Op.UPSERT, "a", "x", '{"k":1}', None),
+        (Op.ADD, "b", None, None, "u"),
+        (Op.UPDATE, "c", None, None, None),
+        (Op.UPDATE, "d", "y", None, None),
+    ]
+    assert [each["embedding"] for each in append.parts[0]] == [[0.5, 0.5], [0.5, 0.5], None, [1.0, 1.0]]
+
+
+async def test_only_what_a_refusal_would_mean_the_same_for_goes_together() -> None:
+    world = World()
+    await world.write(row("first"), row("a"), row("b", 3), row("c", 3), row("d", None), row("e", None, Op.DELETE))
+    await world.write(row("f"), collection=replace(COLLECTION, generation=2))
+    await world.write(row("g"), row("h"))
+    assert await world.outcomes() == [None] * 9
+    assert world.log.ids() == [["first"], ["a"], ["b", "c"], ["d", "e"], ["f"], ["g", "h"]]
+    assert [append.dimension for append in world.log.appends] == [2, 2, 3, None, 2, 2]
+    assert [append.generation for append in world.log.appends] == [1, 1, 1, 1, 2, 1]
+
+
+async def test_other_collections_and_large_writes_do_not_wait() -> None:
+    world = World()
+    await world.write(row("a"), replace(row("b"), size=SMALL_BYTES_MAX + 1), replace(row("c"), size=None))
+    await world.write(row("d"), collection=replace(COLLECTION, id="another"))
+    assert await world.outcomes() == [None] * 4
+    assert sorted(world.log.ids()) == [["a"], ["b"], ["c"], ["d"]]
+
+
+@pytest.mark.parametrize("refusal", [DimensionMismatch("no", 5), StaleGeneration("no"), Backoff("no")])
+async def test_what_one_is_refused_does_not_touch_the_others(refusal: PolychromeError) -> None:
+    world = World()
+    world.log.bad["c"] = refusal
+    await world.write(*(row(name) for name in "abcd"))
+    assert await world.outcomes() == [None, None, refusal, None]
+    assert world.log.ids() == [["a"], ["b", "c", "d"], ["b"], ["c"], ["d"]]
+    await world.dirty.flush()
+    assert world.jobs.bundles
+
+
+@pytest.mark.parametrize("failure", [Gone("gone"), UnknownOutcome("lost"), ZeroDivisionError("unforeseen")])
+async def test_what_says_nothing_of_one_of_them_is_told_to_all(failure: Any) -> None:
+    world = World()
+    world.log.bad["c"] = failure
+    await world.write(*(row(name) for name in "abcd"))
+    assert await world.outcomes() == [None, failure, failure, failure]
+    assert world.log.ids() == [["a"], ["b", "c", "d"]], "an unknown outcome is not tried again"
+
+
+async def test_who_gives_up_takes_nothing_from_the_others() -> None:
+    world = World()
+    await world.write(*(row(name) for name in "abc"))
+    world.writing[1].cancel()
+    await asyncio.sleep(0)
+    world.writing[0].cancel()
+    await world.write(row("d"))
+    gone, also_gone, *others = await world.outcomes()
+    assert isinstance(gone, asyncio.CancelledError)
+    assert isinstance(also_gone, asyncio.CancelledError)
+    assert others == [None, None]
+    assert sorted(chain(*world.log.ids())) == ["b", "c", "d"]
+
+
+async def test_kill_9_of_the_server_under_many_small_writes_loses_and_doubles_nothing(
+    own_server: RedisServer, keys: Keys
+) -> None:
+    async with open_redis(own_server.url) as redis:
+        catalog, database = await make_cluster(redis, keys)
+        collection = await make_collection(catalog, database, shards=2)
+        log = Log(redis, keys)
+        groups = GroupCommit(log, DirtyShards(FakeJobs(), gather_s=0))  # type: ignore[arg-type]
+        acknowledged: set[str] = set()
+        sent: set[str] = set()
+        stopping = asyncio.Event()
+
+        async def write(writer: int) -> None:
+            number = 0
+            while not stopping.is_set():
+                number += 1
+                record_id = f"{writer}.{number}"
+                sent.add(record_id)
+                await groups.append(collection, row(record_id), uuid.uuid4().hex)
+                acknowledged.add(record_id)
+
+        async def kill() -> None:
+            chance = random.Random(5)
+            for _ in range(2):
+                goal = len(acknowledged) + chance.randrange(100, 300)
+
+                async def reached(goal: int = goal) -> bool:
+                    return len(acknowledged) >= goal
+
+                await eventually(reached)
+                await asyncio.to_thread(own_server.restart)
+            stopping.set()
+
+        await asyncio.gather(kill(), *(write(number) for number in range(16)))
+        found: Sequence[str] = list((await everything(log, collection)).values())
+    assert acknowledged <= set(found) <= sent
+    assert len(set(found)) == len(found)
+
+
+async def test_a_group_whose_answer_is_lost_is_unknown_to_each_and_appended_once(
+    own_server: RedisServer, keys: Keys
+) -> None:
+    async with open_redis(own_server.url) as redis:
+        catalog, database = await make_cluster(redis, keys)
+        collection = await make_collection(catalog, database)
+        log = Log(redis, keys, append_deadline_s=0.3)
+        groups = GroupCommit(log, DirtyShards(FakeJobs(), gather_s=0))  # type: ignore[arg-type]
+        with own_server.frozen():
+            writing = [groups.append(collection, row(name), uuid.uuid4().hex) for name in "abc"]
+            outcomes = await asyncio.gather(*writing, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [UnknownOutcome] * 3
+
+        async def all_there() -> bool:
+            await groups.append(collection, row("last"), uuid.uuid4().hex)
+            return True
+
+        await eventually(all_there)
+        found = list((await everything(log, collection)).values())
+    assert len(set(found)) == len(found)
+    assert found[-1] == "last"

@@ -1,3 +1,0 @@
-from tests.redis_server import keys, own_server
-
-__all__ = ["keys", "own_server"]

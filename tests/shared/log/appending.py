@@ -1,0 +1,83 @@
+"""Collections and appends for the tests of the log."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+
+import numpy as np
+from redis.asyncio import Redis
+
+from shared.catalog import Catalog, Collection, Database, NewCollection
+from shared.log.batch import build_batch, decode_batch, split_batch
+from shared.log.log import Appended, Log
+from shared.log.state import FIRST_ID, Entry
+from shared.records.model import Op
+from shared.redis.keys import Keys
+
+FIXED = {"space": "l2", "shards": 1, "ef_construction": 100, "max_neighbors": 16}
+
+
+async def make_collection(catalog: Catalog, database: Database, name: str = "numbers", shards: int = 1) -> Collection:
+    new = NewCollection(name, None, {}, {}, {**FIXED, "shards": shards})
+    made, created = await catalog.create_collection(database, new, get_or_create=False)
+    assert created
+    return made
+
+
+async def make_cluster(redis: Redis, keys: Keys) -> tuple[Catalog, Database]:
+    catalog = Catalog(redis, keys)
+    await catalog.found()
+    await catalog.bootstrap()
+    database = await catalog.get_database("default_tenant", "default_database")
+    assert database is not None
+    return catalog, database
+
+
+async def eventually(holds: Callable[[], Awaitable[object]], deadline_s: float = 20.0) -> None:
+    """Waits until it holds."""
+    async with asyncio.timeout(deadline_s):
+        while True:
+            if await holds():
+                return
+            await asyncio.sleep(0.005)
+
+
+async def append(
+    log: Log,
+    collection: Collection,
+    ids: Sequence[str],
+    *,
+    request_id: str | None = None,
+    dimension: int = 2,
+    generation: int | None = None,
+) -> Appended:
+    """Upserts records with these ids and zero vectors."""
+    batch = build_batch(Op.UPSERT, ids, np.zeros((len(ids), dimension), dtype=np.float32))
+    parts = split_batch(batch, collection.layout)
+    return await log.append(
+        collection.id, request_id or uuid.uuid4().hex, parts, len(ids), dimension=dimension, generation=generation
+    )
+
+
+def ids_of(entries: Sequence[Entry]) -> dict[int, str]:
+    """Position -> id of every operation in the entries."""
+    found: dict[int, str] = {}
+    for entry in entries:
+        batch = decode_batch(entry.payload)
+        for offset, record_id in zip(batch["offset"].to_pylist(), batch["id"].to_pylist(), strict=True):
+            assert entry.first + offset not in found
+            found[entry.first + offset] = record_id
+    return found
+
+
+async def everything(log: Log, collection: Collection) -> dict[int, str]:
+    """Position -> id over all shards, chains checked from their beginning."""
+    found: dict[int, str] = {}
+    for shard in collection.layout.numbers:
+        read = await log.read(collection.id, shard)
+        assert not read.entries or read.entries[0].previous == FIRST_ID
+        assert read.state.tail == (read.entries[-1].id if read.entries else FIRST_ID)
+        found.update(ids_of(read.entries))
+    return found

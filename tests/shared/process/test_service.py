@@ -1,0 +1,144 @@
+"""The life of a process, tried on a real one: its service is defined below and run as a program."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+PROGRAM = """
+import asyncio, contextlib, os
+from pathlib import Path
+from shared.process.config import ProcessConfig
+from shared.errors import Unavailable
+from shared.process.service import main
+
+mode = os.environ["MODE"]
+flag = Path(os.environ["FLAG"])
+
+class Service:
+    def __init__(self):
+        self.loops = [self.loop]
+        self.drained = False
+    async def loop(self):
+        if mode == "dies":
+            raise ValueError("the loop is broken")
+        await asyncio.Event().wait()
+    def ready(self):
+        return True
+    async def drain(self):
+        flag.write_text("draining")
+        if mode == "hangs":
+            await asyncio.Event().wait()
+
+@contextlib.asynccontextmanager
+async def open_service(config):
+    if mode == "away" and not flag.exists():
+        raise Unavailable("redis is away")
+    try:
+        yield Service()
+    finally:
+        flag.with_suffix(".closed").write_text("closed")
+
+main("frontend", ProcessConfig, open_service)
+"""
+
+
+class Process:
+    def __init__(self, tmp_path: Path, mode: str, **environ: str) -> None:
+        self.flag = tmp_path / "flag"
+        self.closed = tmp_path / "flag.closed"
+        settings = {"REDIS_URL": "redis://127.0.0.1:1/0", "POLYCHROME_BUCKET_URL": "file:///nowhere"}
+        self.popen = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM],
+            env=os.environ | settings | {"MODE": mode, "FLAG": str(self.flag)} | environ,
+            stderr=subprocess.PIPE,
+        )
+        assert self.popen.stderr is not None
+        self.stderr: IO[bytes] = self.popen.stderr
+
+    def event(self, name: str) -> dict[str, Any]:
+        """Read log lines until the one with this event."""
+        for line in self.stderr:
+            entry: dict[str, Any] = json.loads(line)
+            if entry["event"] == name:
+                return entry
+        raise AssertionError(f"the process ended without {name!r}")
+
+    def get(self, admin: str, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://{admin}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+
+@pytest.fixture
+def process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Process]:
+    started = (
+        Process(tmp_path, *request.param) if isinstance(request.param, tuple) else Process(tmp_path, request.param)
+    )
+    yield started
+    started.popen.kill()
+    started.popen.wait()
+    started.stderr.close()
+
+
+@pytest.mark.parametrize("process", ["steady"], indirect=True)
+def test_a_stopped_process_drains_closes_and_exits_with_zero(process: Process) -> None:
+    admin = process.event("ready")["admin"]
+    assert process.get(admin, "/livez")[0] == 200
+    assert process.get(admin, "/readyz")[0] == 200
+    assert "python_info" in process.get(admin, "/metrics")[1]
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.popen.wait(10) == 0
+    assert process.flag.read_text() == "draining"
+    assert process.closed.exists()
+
+
+@pytest.mark.parametrize("process", ["dies"], indirect=True)
+def test_a_loop_that_dies_takes_the_process_down(process: Process) -> None:
+    assert "the loop is broken" in process.event("died")["exception"]
+    assert process.popen.wait(10) == 1
+    assert process.closed.exists()
+
+
+@pytest.mark.parametrize("process", ["hangs"], indirect=True)
+def test_while_draining_it_is_alive_and_not_ready_and_a_second_signal_ends_it(process: Process) -> None:
+    admin = process.event("ready")["admin"]
+    process.popen.send_signal(signal.SIGTERM)
+    process.event("stopping")
+    assert process.get(admin, "/livez")[0] == 200
+    assert process.get(admin, "/readyz")[0] == 503
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.popen.wait(10) == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("process", ["away"], indirect=True)
+def test_it_waits_for_what_is_away_and_is_not_ready_meanwhile(process: Process) -> None:
+    assert process.event("waiting")["error"] == "redis is away"
+    process.flag.write_text("back")
+    process.event("ready")
+
+
+@pytest.mark.parametrize("process", ["away"], indirect=True)
+def test_it_can_be_stopped_while_it_waits(process: Process) -> None:
+    process.event("waiting")
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.popen.wait(10) == 0
+
+
+def test_a_wrong_configuration_ends_it_with_every_problem(tmp_path: Path) -> None:
+    process = Process(tmp_path, "steady", REDIS_URL="nonsense", POLYCHROME_LOG_LEVEL="loud")
+    _, errors = process.popen.communicate(timeout=30)
+    assert process.popen.returncode == 2
+    assert b"REDIS_URL" in errors
+    assert b"POLYCHROME_LOG_LEVEL" in errors
