@@ -6,6 +6,7 @@
 #   make bench-simulation  scale-out, simulated: a section of the benchmarks' page
 #   make bench-search   sparse vectors and searches
 #   make bench-quick    the same on little data         make bench BENCH="queries filters"   parts of it
+#   make rooms          the packages and their sub-packages, and which of them imports which
 #   make test-clients   the official clients alone      make test-ceph      the topology on Debian's radosgw
 #   make test-compose   compose.yaml with a real container engine (root; installs one)
 
@@ -22,7 +23,7 @@ BUILD_PINS := hatchling==1.33.0 trove-classifiers==2026.9.21.13 setuptools==84.2
 ARGS ?=
 BENCH ?=
 
-.PHONY: run test lint format bench bench-quick bench-search bench-simulation fuzz soak test-clients test-ceph test-compose constraints clean
+.PHONY: run test lint rooms format bench bench-quick bench-search bench-simulation fuzz soak test-clients test-ceph test-compose constraints clean
 
 run: $(RUN_STAMP)
 	@exec $(VENV)/bin/polychrome up $(ARGS)
@@ -43,6 +44,9 @@ lint: $(TEST_STAMP)
 	@$(VENV)/bin/ruff check --quiet $(CODE)
 	@$(VENV)/bin/ruff format --quiet --check $(CODE)
 	@$(VENV)/bin/mypy
+
+rooms: $(TEST_STAMP)
+	@$(PY) -m tests.rooms
 
 format: $(TEST_STAMP)
 	@$(VENV)/bin/ruff check --fix $(CODE)

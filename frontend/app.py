@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from frontend.context import Shell
+from frontend.context import Context
 from frontend.http.access_log import AccessLog
 from frontend.http.cors import Cors
 from frontend.http.edge import Edge
 from frontend.http.errors import gone
 from frontend.http.request import Bodies, Request
-from frontend.http.responses import Answer
+from frontend.http.responses import HttpResponse
 from frontend.http.router import REST, Route, Router
 from frontend.routes import collections as routes_collections
 from frontend.routes import databases as routes_databases
@@ -25,7 +25,7 @@ from frontend.routes import transactions as routes_transactions
 V1_METHODS: Final = ("GET", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
-async def v1_is_gone(_request: Request) -> Answer:
+async def v1_is_gone(_request: Request) -> HttpResponse:
     return gone("The v1 API is deprecated. Please use /v2 apis")
 
 
@@ -45,10 +45,10 @@ def all_routes() -> list[Route]:
     ]
 
 
-def build_app(shell: Shell) -> Edge:
-    config = shell.config
+def build_app(context: Context) -> Edge:
+    config = context.config
     return Edge(
-        shell,
+        context,
         Router(all_routes()),
         Cors(frozenset(config.cors_allow_origins)),
         AccessLog(config.access_log),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from frontend.embed.settings import Endpoints, Keys, embedding_problems, parse_endpoints, parse_keys
+from frontend.http.listener import Listener
 from shared import limits
 from shared.process.config import (
     ConfigError,
@@ -172,3 +173,7 @@ class FrontendConfig(ProcessConfig):
         )
         if problems:
             raise ConfigError(problems)
+
+    @property
+    def listener(self) -> Listener:
+        return Listener(self.host, self.port, self.reuse_port, self.keepalive_timeout_s, self.first_request_timeout_s)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Shell:
+class Context:
     """The frontend's edges. Nothing here holds state that matters: `rows` is a cache."""
 
     config: FrontendConfig

@@ -14,7 +14,7 @@ from frontend.app import build_app
 from frontend.collections.forking import Forker
 from frontend.collections.row_cache import RowCache
 from frontend.config import FrontendConfig
-from frontend.context import Shell
+from frontend.context import Context
 from frontend.embed.embedders import Embedder, Embedders
 from frontend.embed.endpoint import EndpointEmbedder
 from frontend.embed.local import LocalEmbedder
@@ -40,9 +40,9 @@ from shared.rpc.client import RpcClient
 class Frontend:
     """The running frontend."""
 
-    def __init__(self, server: HttpServer, shell: Shell) -> None:
+    def __init__(self, server: HttpServer, context: Context) -> None:
         self._server = server
-        self._shell = shell
+        self._context = context
         self._draining = False
 
     @property
@@ -52,29 +52,29 @@ class Frontend:
 
     @property
     def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        return (*self._shell.workers.loops, self._server.close_silent_connections)
+        return (*self._context.workers.loops, self._server.close_silent_connections)
 
     def ready(self) -> bool:
-        return not self._draining and self._shell.workers.ready
+        return not self._draining and self._context.workers.ready
 
     async def drain(self) -> None:
         """Finish the requests in hand, then tell the log service about the last writes."""
         self._draining = True
-        await self._shell.clock.sleep(self._shell.config.drain_notice_s)
+        await self._context.clock.sleep(self._context.config.drain_notice_s)
         await self._server.drain()
-        await self._shell.dirty.flush()
+        await self._context.dirty.flush()
 
 
-def build_shell(
+def build_context(
     config: FrontendConfig, redis: Redis, objects: ObjectStore, rpc: RpcClient, http: aiohttp.ClientSession
-) -> Shell:
+) -> Context:
     keys = Keys(config.redis_prefix)
     clock = SystemClock()
     catalog = Catalog(redis, keys)
     jobs = Jobs(redis, keys)
     log = Log(redis, keys, backlog_ops_max=config.backlog_ops_max, backlog_bytes_max=config.backlog_bytes_max)
     dirty = DirtyShards(jobs)
-    return Shell(
+    return Context(
         config=config,
         clock=clock,
         catalog=catalog,
@@ -119,9 +119,9 @@ async def open_service(config: FrontendConfig) -> AsyncIterator[Frontend]:
     ):
         rpc = RpcClient()
         try:
-            shell = build_shell(config, redis, objects, rpc, http)
-            await shell.catalog.bootstrap()
-            async with open_http_server(build_app(shell), config) as server:
-                yield Frontend(server, shell)
+            context = build_context(config, redis, objects, rpc, http)
+            await context.catalog.bootstrap()
+            async with open_http_server(build_app(context), config.listener) as server:
+                yield Frontend(server, context)
         finally:
             await rpc.close()

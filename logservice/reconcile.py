@@ -9,8 +9,8 @@ Redis has no mark of a cluster (it is new, or has lost everything):
                                  4. states, rows, and last the mark; until then every append and read is refused
 Redis has the mark, and is another run of itself:
     1. Has it gone back? Its catalog or a head is older than the snapshot, or the bucket has a later number of a commit
-       (`shared.manifest.commits`). Then every shard is compared with the bucket, missing rows and pointers are restored, and
-       what may be missing is reported.
+       (`shared.manifest.commits`). Then every shard is compared with the bucket, missing rows and pointers are
+       restored, and what may be missing is reported.
     2. Every head goes beyond every position that may have been handed out, and a snapshot has these heads before
        anybody is let in.
     Step 2 asks for no evidence. A Redis can go back behind writes that nothing else knows of, and be handed their

@@ -4,29 +4,17 @@ import ast
 import re
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
+from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
 from shared.process.config import ProcessConfig, settings
 from tests import settings_table
-from tests.outside.paths import CHECKOUT
+from tests.rooms import CHECKOUT, ORDER, PACKAGES, arrows, dotted, imports, known, modules, name, room, tree
 
-PROCESSES = ("frontend", "logservice", "compactor", "queryworker", "embedder")
-PACKAGES = (*PROCESSES, "polychrome", "shared")
 FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 450
 
-# Lower never imports higher; modules of one layer may import each other.
-LAYERS = (
-    {"errors", "limits", "model", "indexing", "clock", "memory", "huge_pages", "lazy"},
-    {"config", "telemetry", "include", "where", "regex", "distance", "sparse", "placement", "digest", "retry", "codes"},
-    {"redis", "rpc", "objects", "search", "record_answers"},
-    {"announced", "catalog", "commits", "lease", "membership", "log", "manifest", "segment", "materialize", "memtable"},
-    {"service"},
-)
 # The edges: but for them and the module that opens a process's resources, nobody sees these libraries.
 EDGES = {
     "aiohttp": ("frontend/", "shared/process/service.py"),
@@ -42,64 +30,48 @@ EDGES = {
 }
 
 
-@cache
-def sources(*packages: str) -> list[Path]:
-    return [path for package in packages for path in sorted((CHECKOUT / package).rglob("*.py"))]
-
-
-@cache
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(), str(path))
-
-
-def name(path: Path) -> str:
-    return path.relative_to(CHECKOUT).as_posix()
-
-
-def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{name(path)}: imports are absolute"
-            # `from shared import limits` means the module `shared.limits`
-            whole = node.module in PACKAGES
-            yield from ((f"{node.module}.{alias.name}" if whole else str(node.module)) for alias in node.names)
-
-
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_imports_shared_and_itself_alone(package: str) -> None:
     allowed = {package, "shared"}
     wrong = [
         f"{name(path)} imports {imported}"
-        for path in sources(package)
+        for path in modules(package)
         for imported in imports(path)
         if imported.partition(".")[0] in set(PACKAGES) - allowed
     ]
     assert not wrong
 
 
-def test_in_shared_lower_layers_never_import_higher_ones() -> None:
-    level = {module: number for number, modules in enumerate(LAYERS) for module in modules}
-    wrong = []
-    for path in sources("shared"):
-        own = path.relative_to(CHECKOUT / "shared").parts[0].removesuffix(".py")
-        if own == "__init__":
-            continue
-        assert own in level, f"shared.{own} has no layer"
-        for imported in imports(path):
-            first, _, rest = imported.partition(".")
-            other = rest.partition(".")[0]
-            if first == "shared" and level[other] > level[own]:
-                wrong.append(f"{name(path)} imports {imported}")
+@pytest.mark.parametrize("package", ORDER)
+def test_lower_rooms_never_import_higher_ones(package: str) -> None:
+    level = {own: number for number, layer in enumerate(ORDER[package]) for own in layer}
+    assert set(level) == set(arrows(package)), "tests/rooms.py names the rooms that there are"
+    wrong = [
+        f"{name(path)} imports {imported}"
+        for path in modules(package)
+        for imported in imports(path)
+        if (own := room(dotted(path)))
+        and imported.partition(".")[0] == package
+        and (other := room(imported)) not in {"", own, "context", "config"}
+        and level[other] >= level[own]
+    ]
     assert not wrong
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
+    graph = {dotted(path): {each for each in imports(path) if each in known()} for path in modules(package)}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
 @pytest.mark.parametrize("library", EDGES)
 def test_libraries_of_the_edge_stay_there(library: str) -> None:
     wrong = [
         name(path)
-        for path in sources(*PACKAGES)
+        for path in modules(*PACKAGES)
         if library in {imported.partition(".")[0] for imported in imports(path)}
         and not name(path).startswith(EDGES[library])
         and path.name != "service.py"
@@ -110,7 +82,7 @@ def test_libraries_of_the_edge_stay_there(library: str) -> None:
 def test_functions_fit_a_screen() -> None:
     long = [
         f"{name(path)}:{node.lineno} {node.name}: {lines} lines"
-        for path in sources(*PACKAGES, "tests", "bench", "examples")
+        for path in modules(*PACKAGES, "tests", "bench", "examples")
         for node in ast.walk(tree(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (lines := (node.end_lineno or 0) - node.lineno + 1) > FUNCTION_LINES_MAX
@@ -121,7 +93,7 @@ def test_functions_fit_a_screen() -> None:
 def test_files_stay_readable() -> None:
     long = [
         f"{name(path)}: {lines} lines"
-        for path in sources(*PACKAGES, "tests", "bench", "examples")
+        for path in modules(*PACKAGES, "tests", "bench", "examples")
         if (lines := len(path.read_text().splitlines())) > FILE_LINES_MAX
     ]
     assert not long
@@ -132,7 +104,7 @@ def test_no_two_classes_share_a_name() -> None:
     clashes: dict[str, set[str]] = {}
     for package in PACKAGES:
         homes = defaultdict(set)
-        for path in sources(*{package, "shared"}):
+        for path in modules(*{package, "shared"}):
             for node in tree(path).body:
                 if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                     homes[node.name].add(name(path))
@@ -158,7 +130,7 @@ def test_every_variable_of_compose_is_in_the_operations_page() -> None:
 
 
 def test_metrics_that_the_operations_page_names_exist() -> None:
-    code = "".join(path.read_text() for path in sources(*PACKAGES))
+    code = "".join(path.read_text() for path in modules(*PACKAGES))
     named = set(re.findall(r"`(polychrome_[a-z_]+)`", settings_table.PAGE.read_text()))
     known = {metric for metric in named if re.sub(r"_(total|bucket|sum|count)$", "", metric) in code}
     assert not named - known
@@ -192,5 +164,5 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 
 def test_the_console_script_needs_nothing_of_the_tests() -> None:
-    third_party = {imported.partition(".")[0] for path in sources(*PACKAGES) for imported in imports(path)}
+    third_party = {imported.partition(".")[0] for path in modules(*PACKAGES) for imported in imports(path)}
     assert not third_party & {"pytest", "hypothesis", "httpx", "ministack", "chromadb", "tests", "bench"}

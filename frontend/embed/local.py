@@ -60,12 +60,12 @@ class LocalEmbedder:
     model = LOCAL_MODEL
 
     def __init__(
-        self, membership: Membership, rpc: RpcClient, clock: Clock, patience: EmbedderPatience | None = None
+        self, membership: Membership, rpc: RpcClient, clock: Clock, timeouts: EmbedderPatience | None = None
     ) -> None:
         self._membership = membership
         self._rpc = rpc
         self._clock = clock
-        self._patience = patience or EmbedderPatience()
+        self._timeouts = timeouts or EmbedderPatience()
         self._members: list[Member] = []
         self._read_at: float | None = None
         self._reading = asyncio.Lock()
@@ -84,7 +84,7 @@ class LocalEmbedder:
 
     async def _call(self, texts: Sequence[str]) -> Floats:
         payload = msgspec.msgpack.encode(EmbedRequest(list(texts)))
-        deadline = self._clock.monotonic() + self._patience.failover_s
+        deadline = self._clock.monotonic() + self._timeouts.failover_s
         while True:
             member = self._least_busy()
             if member is not None:
@@ -92,15 +92,15 @@ class LocalEmbedder:
                     return await self._ask(member, payload)
                 except ANOTHER_MAY_ANSWER as error:
                     self._distrust(member, error)
-            if self._clock.monotonic() + self._patience.retry_s >= deadline:
+            if self._clock.monotonic() + self._timeouts.retry_s >= deadline:
                 raise EmbeddingFailed(LOCAL_MODEL, "is unavailable, as no embedder answers")
-            await self._clock.sleep(self._patience.retry_s)
+            await self._clock.sleep(self._timeouts.retry_s)
             await self._read_members()
 
     async def _ask(self, member: Member, payload: bytes) -> Floats:
         self._calls[member.id] += 1
         try:
-            data = await self._rpc.call(member.address, EMBED, payload, timeout_s=self._patience.call_s)
+            data = await self._rpc.call(member.address, EMBED, payload, timeout_s=self._timeouts.call_s)
         finally:
             self._calls[member.id] -= 1
         answer = msgspec.msgpack.decode(data, type=EmbedResponse)
@@ -116,13 +116,13 @@ class LocalEmbedder:
 
     def _distrust(self, member: Member, error: PolychromeError) -> None:
         log.info("embedder_failed", embedder=member.id, code=error.code, message=error.message)
-        self._suspect_until[member.id] = self._clock.monotonic() + self._patience.suspect_s
+        self._suspect_until[member.id] = self._clock.monotonic() + self._timeouts.suspect_s
 
     async def _read_members(self) -> None:
         """Read the membership unless that was just done. With Redis away those last known are asked."""
         async with self._reading:
             now = self._clock.monotonic()
-            if self._read_at is not None and now - self._read_at < self._patience.members_age_s:
+            if self._read_at is not None and now - self._read_at < self._timeouts.members_age_s:
                 return
             try:
                 found = await self._membership.members()

@@ -21,7 +21,7 @@ from shared.errors import InvalidArgument
 from shared.search.model import EMBEDDING
 
 if TYPE_CHECKING:
-    from frontend.context import Shell
+    from frontend.context import Context
     from frontend.embed.embedders import Embedders
     from frontend.parse.rank import GivenKnn
     from frontend.parse.search import SearchBody, SearchPayload
@@ -82,7 +82,7 @@ async def with_embeddings(embedders: Embedders, collection: Collection, write: W
     return replace(write, embeddings=_column(vectors, present, len(documents)))
 
 
-async def with_query_vectors(shell: Shell, collection: Collection, body: SearchBody) -> SearchBody:
+async def with_query_vectors(context: Context, collection: Collection, body: SearchBody) -> SearchBody:
     """The searches with vectors for the texts that their `$knn`s look for; each text is embedded once.
 
     A collection that has no vectors yet and names no function says nothing of how texts become vectors: there a text is
@@ -93,11 +93,11 @@ async def with_query_vectors(shell: Shell, collection: Collection, body: SearchB
         return body
     refuse_fields({f"searches[{index}].rank": _text_problem(payload) for index, payload in enumerate(body.searches)})
     if collection.dimension is None and not names_function(collection):
-        collection = await shell.rows.refresh(collection)  # a cached row may be older than the first write
+        collection = await context.rows.refresh(collection)  # a cached row may be older than the first write
         if collection.dimension is None:
             raise text_refused(asking[0])
     texts = list(dict.fromkeys(text for payload in body.searches for text in payload.texts))
-    vectors = dict(zip(texts, (await shell.embedders.embed(collection, texts)).tolist(), strict=True))
+    vectors = dict(zip(texts, (await context.embedders.embed(collection, texts)).tolist(), strict=True))
 
     def embedded(knn: GivenKnn) -> GivenKnn:
         return replace(knn, query=vectors[knn.query]) if isinstance(knn.query, str) else knn

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from frontend.http.responses import Answer
+from frontend.http.responses import HttpResponse
 
 VARY: Final = "origin, access-control-request-method, access-control-request-headers"
 ANY: Final = "*"
@@ -21,14 +21,14 @@ class Cors:
     def enabled(self) -> bool:
         return bool(self.origins)
 
-    def preflight(self) -> Answer:
+    def preflight(self) -> HttpResponse:
         """The answer to OPTIONS on any path, known or not."""
-        answer = Answer(content_type=None)
+        answer = HttpResponse(content_type=None)
         answer.add("Access-Control-Allow-Methods", ANY)
         answer.add("Access-Control-Allow-Headers", ANY)
         return answer
 
-    def mark(self, answer: Answer, origin: str | None) -> None:
+    def mark(self, answer: HttpResponse, origin: str | None) -> None:
         """Adds the headers that every answer carries while origins are configured."""
         answer.add("Vary", VARY)
         if ANY in self.origins:

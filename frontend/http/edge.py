@@ -16,12 +16,12 @@ from typing import Any, Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from frontend.context import Shell
+from frontend.context import Context
 from frontend.http import errors
 from frontend.http.access_log import MODULE, AccessLog
 from frontend.http.cors import Cors
 from frontend.http.request import Bodies, Request
-from frontend.http.responses import Answer, PartedAnswer
+from frontend.http.responses import HttpResponse, StreamedResponse
 from frontend.http.router import METHOD_ORDER, UNKNOWN, Router
 from shared.errors import PolychromeError
 from shared.process.telemetry import get_logger, request_id
@@ -68,49 +68,49 @@ class InFlight:
 class Edge:
     """Answers every request."""
 
-    def __init__(self, shell: Shell, router: Router, cors: Cors, access_log: AccessLog, bodies: Bodies) -> None:
+    def __init__(self, context: Context, router: Router, cors: Cors, access_log: AccessLog, bodies: Bodies) -> None:
         self.in_flight = InFlight()
         self.access_log = access_log
         self.bodies = bodies
-        self._shell = shell
+        self._context = context
         self._router = router
         self._cors = cors
 
     def request(self, *args: Any) -> Request:
         """Made by aiohttp of what its own requests are made of."""
-        return Request(self._shell, self.bodies, *args, asyncio.get_running_loop())
+        return Request(self._context, self.bodies, *args, asyncio.get_running_loop())
 
-    async def __call__(self, request: Request) -> Answer:
+    async def __call__(self, request: Request) -> HttpResponse:
         started = time.perf_counter()
         self.in_flight.begin(request.protocol)
         token = request_id.set(request_id_of(request))
         try:
             answer, pattern = await self._answer(request)
             self._finish(request, answer)
-            status = await answer.send(request) if isinstance(answer, PartedAnswer) else answer.status
+            status = await answer.send(request) if isinstance(answer, StreamedResponse) else answer.status
             self._observe(request, pattern, status, time.perf_counter() - started)
             return answer
         finally:
             request_id.reset(token)
-            self.bodies.leave(request.protocol)
+            self.bodies.release(request.protocol)
             self.in_flight.end()
 
-    async def _answer(self, request: Request) -> tuple[Answer, str]:
+    async def _answer(self, request: Request) -> tuple[HttpResponse, str]:
         """The answer and the pattern of the route."""
         pattern = UNKNOWN
         if request.method == "OPTIONS" and self._cors.enabled:
             return self._cors.preflight(), pattern
         try:
-            handler, pattern, request.place = self._router.find(request.method, request.rel_url.raw_path)
+            handler, pattern, request.path_params = self._router.find(request.method, request.rel_url.raw_path)
             return await handler(request), pattern
         except PolychromeError as error:
             _log_fault(error)
-            return errors.answer_of(error, request.path), pattern
+            return errors.error_response(error, request.path), pattern
         except Exception:  # a fault of ours: told to the log with its stack, and to the client as 500
             log.exception("unforeseen")
             return errors.internal_error(), pattern
 
-    def _finish(self, request: Request, answer: Answer) -> None:
+    def _finish(self, request: Request, answer: HttpResponse) -> None:
         answer.add("X-Request-Id", request_id.get())
         if answer.status >= 400:
             answer.add("Chroma-Trace-Id", trace_id_of(request))

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from frontend.http.responses import Answer
+from frontend.http.responses import HttpResponse
 from shared import errors
 
 UNIFORM: Final = "ChromaError"
@@ -99,14 +99,14 @@ def body_of(name: str, message: str) -> bytes:
     return orjson.dumps({"error": name, "message": message.encode("utf-8", "replace").decode()})
 
 
-def answer_of(error: errors.PolychromeError, path: str) -> Answer:
+def error_response(error: errors.PolychromeError, path: str) -> HttpResponse:
     """The answer for `error` on `path`. Server faults keep their details to themselves: those belong in the log."""
     wire = wire_of(error)
     if isinstance(error, errors.BodyTooLarge) and path.rpartition("/")[2] in PLAIN_ROUTES:
-        answer = Answer(PLAIN_TOO_LARGE, wire.status, content_type=None)
+        answer = HttpResponse(PLAIN_TOO_LARGE, wire.status, content_type=None)
     else:
         message = _told(error, wire.status)
-        answer = Answer(body_of(wire.name, message), wire.status)
+        answer = HttpResponse(body_of(wire.name, message), wire.status)
     if isinstance(error, errors.Backoff):
         answer.add("Retry-After", str(error.retry_after_s))
     if wire.closes:
@@ -121,18 +121,18 @@ def _told(error: errors.PolychromeError, status: int) -> str:
     return error.message if isinstance(error, EmbeddingFailed) else FAULTS.get(status, error.message)
 
 
-def internal_error() -> Answer:
+def internal_error() -> HttpResponse:
     """The answer to an exception nobody foresaw."""
-    return Answer(body_of("InternalError", "Internal error"), 500)
+    return HttpResponse(body_of("InternalError", "Internal error"), 500)
 
 
-def not_http() -> Answer:
+def not_http() -> HttpResponse:
     """The answer to bytes that are no request."""
-    answer = Answer(body_of("InvalidArgumentError", "Not an HTTP/1.1 request that can be read"), 400)
+    answer = HttpResponse(body_of("InvalidArgumentError", "Not an HTTP/1.1 request that can be read"), 400)
     answer.add("Chroma-Trace-Id", NO_TRACE)
     return answer
 
 
-def gone(message: str) -> Answer:
+def gone(message: str) -> HttpResponse:
     """410: an API that is no more."""
-    return Answer(body_of("Unimplemented", message), 410)
+    return HttpResponse(body_of("Unimplemented", message), 410)

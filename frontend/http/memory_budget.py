@@ -1,7 +1,7 @@
-"""Room for large request bodies, so that many at once wait for each other instead of filling the memory.
+"""A memory budget for large request bodies: many at once wait for each other instead of filling the memory.
 
-What is counted are bytes that have really arrived: a client that announces a large body and sends none takes no room.
-Who came first is never made to wait, so somebody always gets on, however full it is.
+Only bytes that have arrived are counted: a client that announces a large body and sends none takes nothing. The holder
+that came first never waits, so some request always gets on, however full the budget is.
 """
 
 from __future__ import annotations
@@ -9,31 +9,32 @@ from __future__ import annotations
 import asyncio
 
 
-class Room:
-    """Holds up to `bytes_max`, more only for the one that came first."""
+class MemoryBudget:
+    """Up to `bytes_max` bytes held by all holders together; more only for the holder that came first."""
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._held: dict[object, int] = {}
         self._total = 0
-        self._left = asyncio.Event()
+        self._released = asyncio.Event()
 
     @property
     def bytes(self) -> int:
+        """Bytes held by all holders together."""
         return self._total
 
-    async def take(self, who: object, size: int) -> None:
-        """Wait until `who` may hold `size` bytes more."""
-        self._held.setdefault(who, 0)
-        while self._total + size > self._bytes_max and who != next(iter(self._held)):
-            await self._left.wait()
-        self._held[who] += size
+    async def acquire(self, holder: object, size: int) -> None:
+        """Waits until `holder` may hold `size` bytes more, and counts them."""
+        self._held.setdefault(holder, 0)
+        while self._total + size > self._bytes_max and holder != next(iter(self._held)):
+            await self._released.wait()
+        self._held[holder] += size
         self._total += size
 
-    def leave(self, who: object) -> None:
-        """Give back all that `who` holds or waits for; nothing is fine."""
-        held = self._held.pop(who, None)
+    def release(self, holder: object) -> None:
+        """Gives back all that `holder` holds, and forgets what it waits for. A holder of nothing is allowed."""
+        held = self._held.pop(holder, None)
         if held is not None:
             self._total -= held
-            self._left.set()
-            self._left = asyncio.Event()
+            self._released.set()
+            self._released = asyncio.Event()

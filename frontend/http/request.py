@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from frontend.http.memory_budget import Room
+from frontend.http.memory_budget import MemoryBudget
 
 if TYPE_CHECKING:
-    from frontend.context import Shell
+    from frontend.context import Context
 
 RECEIVED_BODIES: Final = 16
 PARSED_BODIES: Final = 2
@@ -27,24 +27,24 @@ class Bodies:
 
     bytes_max: int
     timeout_s: float
-    receiving: Room = field(init=False)
-    parsed: Room = field(init=False)
+    receiving: MemoryBudget = field(init=False)
+    parsed: MemoryBudget = field(init=False)
 
     def __post_init__(self) -> None:
-        self.receiving = Room(RECEIVED_BODIES * self.bytes_max)
-        self.parsed = Room(PARSED_BODIES * self.bytes_max)
+        self.receiving = MemoryBudget(RECEIVED_BODIES * self.bytes_max)
+        self.parsed = MemoryBudget(PARSED_BODIES * self.bytes_max)
 
-    def leave(self, connection: object) -> None:
-        self.receiving.leave(connection)
-        self.parsed.leave(connection)
+    def release(self, connection: object) -> None:
+        self.receiving.release(connection)
+        self.parsed.release(connection)
 
 
 class Request(web.BaseRequest):
     """`place` are the parameters in its path, decoded; `body_bytes` is how long its body was, 0 before it was read."""
 
-    def __init__(self, shell: Shell, bodies: Bodies, *args: Any) -> None:
+    def __init__(self, context: Context, bodies: Bodies, *args: Any) -> None:
         super().__init__(*args)
-        self.shell = shell
+        self.context = context
         self.bodies = bodies
-        self.place: dict[str, str] = {}
+        self.path_params: dict[str, str] = {}
         self.body_bytes = 0

@@ -32,7 +32,7 @@ log = get_logger(__name__)
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
-class Answer(web.StreamResponse):
+class HttpResponse(web.StreamResponse):
     """An answer whose body is there as a whole.
 
     aiohttp's own responses can be changed until their last byte, and pay for it with a dictionary of headers and
@@ -92,7 +92,7 @@ class Answer(web.StreamResponse):
         ).encode()
 
 
-class PartedAnswer(Answer):
+class StreamedResponse(HttpResponse):
     """An answer that is sent on part by part as they come: to HTTP/1.1 in chunks, to HTTP/1.0 until the connection is
     closed. When a part does not come, the connection is cut, and the client sees that its answer is not whole.
     """
@@ -164,16 +164,16 @@ def _date() -> str:
     return _Today.text
 
 
-def answer(value: Any, status: int = 200) -> Answer:
+def json_response(value: Any, status: int = 200) -> HttpResponse:
     """`value` as JSON; numpy arrays are understood, non-finite floats become null."""
-    return Answer(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status)
+    return HttpResponse(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status)
 
 
-def answer_bytes(body: bytes | memoryview, status: int = 200) -> Answer:
+def encoded_response(body: bytes | memoryview, status: int = 200) -> HttpResponse:
     """JSON that has been encoded already."""
-    return Answer(body, status)
+    return HttpResponse(body, status)
 
 
-def nothing_to_say(status: int = 200) -> Answer:
+def empty_response(status: int = 200) -> HttpResponse:
     """`{}`: the clients parse every 2xx body, so there must be one."""
-    return Answer(EMPTY, status)
+    return HttpResponse(EMPTY, status)

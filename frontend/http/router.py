@@ -13,10 +13,10 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from frontend.http.request import Request
-from frontend.http.responses import Answer
+from frontend.http.responses import HttpResponse
 from shared.errors import InvalidArgument
 
-Handler = Callable[[Request], Awaitable[Answer]]
+Handler = Callable[[Request], Awaitable[HttpResponse]]
 
 METHOD_ORDER: Final = ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS")
 REST: Final = "/{rest}"
@@ -38,7 +38,7 @@ class Match(NamedTuple):
 
     handler: Handler
     pattern: str
-    place: dict[str, str]
+    path_params: dict[str, str]
 
 
 @dataclass(slots=True)
@@ -73,8 +73,8 @@ class Router:
             prefix = pattern.removesuffix(REST) + "/"
             return self._below.setdefault(prefix, _Resource(pattern, ()))
         segments = pattern.split("/")
-        names = tuple((place, text[1:-1]) for place, text in enumerate(segments) if text.startswith("{"))
-        fixed = tuple(set(range(len(segments))) - {place for place, _ in names})
+        names = tuple((index, text[1:-1]) for index, text in enumerate(segments) if text.startswith("{"))
+        fixed = tuple(set(range(len(segments))) - {index for index, _ in names})
         table = self._tables.setdefault(len(segments), {}).setdefault(fixed, _Table(itemgetter(*fixed)))
         resource = table.resources.setdefault(table.key_of(segments), _Resource(pattern, names))
         if resource.pattern != pattern:
@@ -94,12 +94,12 @@ class Router:
             resource = table.resources.get(table.key_of(segments))
             if resource is None:
                 continue
-            place = {name: segments[at] for at, name in resource.names}
-            if "" in place.values():  # a parameter is never empty
+            path_params = {name: segments[at] for at, name in resource.names}
+            if "" in path_params.values():  # a parameter is never empty
                 continue
             handler = resource.handlers.get(method)
             if handler is not None:
-                return Match(handler, resource.pattern, place if plain else _texts(place))
+                return Match(handler, resource.pattern, path_params if plain else _texts(path_params))
             found.append(resource)
         found += [resource for prefix, resource in self._below.items() if path.startswith(prefix) and path != prefix]
         for resource in found:
@@ -108,22 +108,22 @@ class Router:
         return Match(_refuse({name for resource in found for name in resource.handlers}), UNKNOWN, {})
 
 
-def _texts(place: dict[str, str]) -> dict[str, str]:
-    for name, value in place.items():
+def _texts(path_params: dict[str, str]) -> dict[str, str]:
+    for name, value in path_params.items():
         try:
             value.encode()
         except UnicodeEncodeError:
             raise InvalidArgument(f"Invalid URL: Invalid UTF-8 in `{name}`") from None
-    return place
+    return path_params
 
 
 def _refuse(allowed: set[str]) -> Handler:
     """404 and 405: an empty body, and for 405 the methods that exist."""
 
-    async def refuse(_request: Request) -> Answer:
+    async def refuse(_request: Request) -> HttpResponse:
         if not allowed:
-            return Answer(status=404, content_type=None)
-        answer = Answer(status=405, content_type=None)
+            return HttpResponse(status=404, content_type=None)
+        answer = HttpResponse(status=405, content_type=None)
         answer.add("Allow", ",".join(method for method in METHOD_ORDER if method in allowed))
         return answer
 

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from aiohttp import http_exceptions, web
 
-from frontend.config import FrontendConfig
 from frontend.http.edge import Edge
 from frontend.http.errors import internal_error, not_http
+from frontend.http.listener import Listener
 
 URL_BYTES_MAX: Final = 64 * 1024
 HEADER_BYTES_MAX: Final = 64 * 1024
@@ -47,9 +47,9 @@ class _Connection(web.RequestHandler):
 class HttpServer:
     """Serves one application."""
 
-    def __init__(self, edge: Edge, config: FrontendConfig) -> None:
+    def __init__(self, edge: Edge, listener: Listener) -> None:
         self.edge = edge
-        self._config = config
+        self._listener = listener
         logger = logging.getLogger("frontend.http")
         logger.addFilter(_not_the_clients_fault)
         handler: Any = edge  # takes the requests that `edge.request` makes
@@ -58,7 +58,7 @@ class HttpServer:
             "access_log": None,
             "logger": logger,
             "auto_decompress": False,
-            "keepalive_timeout": config.keepalive_timeout_s,
+            "keepalive_timeout": listener.keepalive_timeout_s,
             "max_line_size": URL_BYTES_MAX,
             "max_field_size": HEADER_BYTES_MAX,
             "lingering_time": LINGER_S,
@@ -72,11 +72,11 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         self._listening = await loop.create_server(
             lambda: _Connection(self._server, loop=loop, **self._settings),
-            self._config.host,
-            self._config.port,
+            self._listener.host,
+            self._listener.port,
             backlog=LISTEN_BACKLOG,
             reuse_address=True,
-            reuse_port=self._config.reuse_port and hasattr(socket, "SO_REUSEPORT"),
+            reuse_port=self._listener.reuse_port and hasattr(socket, "SO_REUSEPORT"),
         )
         host, port = self._listening.sockets[0].getsockname()[:2]
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -103,7 +103,7 @@ class HttpServer:
         """A loop: closes connections that have not sent a first request in time."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(min(SWEEP_S, self._config.first_request_timeout_s))
+            await asyncio.sleep(min(SWEEP_S, self._listener.first_request_timeout_s))
             self._sweep(loop.time())
 
     def _sweep(self, now_s: float) -> None:
@@ -113,13 +113,13 @@ class HttpServer:
         silent = connections - spoken
         self._silent_since_s = {connection: self._silent_since_s.get(connection, now_s) for connection in silent}
         for connection, since_s in self._silent_since_s.items():
-            if now_s - since_s > self._config.first_request_timeout_s:
+            if now_s - since_s > self._listener.first_request_timeout_s:
                 connection.force_close()
 
 
 @asynccontextmanager
-async def open_http_server(edge: Edge, config: FrontendConfig) -> AsyncIterator[HttpServer]:
-    server = HttpServer(edge, config)
+async def open_http_server(edge: Edge, listener: Listener) -> AsyncIterator[HttpServer]:
+    server = HttpServer(edge, listener)
     try:
         await server.start()
         yield server

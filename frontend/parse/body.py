@@ -37,7 +37,7 @@ async def read_json(request: Request, rows: str | None = None) -> Any:
     check_content_type(request)
     data = await read_bytes(request)
     if len(data) >= IN_THREAD_BYTES_MIN:
-        await request.bodies.parsed.take(request.protocol, len(data))
+        await request.bodies.parsed.acquire(request.protocol, len(data))
         return await asyncio.to_thread(parse, data, rows)
     return parse(data, rows)
 
@@ -76,7 +76,7 @@ async def _receive(request: Request) -> bytes:
                 if size > bytes_max:
                     raise _too_large()
                 if size >= IN_THREAD_BYTES_MIN:
-                    await request.bodies.receiving.take(request.protocol, len(chunk))
+                    await request.bodies.receiving.acquire(request.protocol, len(chunk))
                 chunks.append(chunk)
     except TimeoutError:
         raise BodyTimeout("The request body took too long to arrive") from None

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from shared.catalog import Collection
     from shared.rpc.parts import Parts
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 Body = bytes | memoryview
 """An answer as it goes to the client."""
@@ -271,6 +271,6 @@ def _first_shard(collection: Collection, as_of: int | None = None) -> Shard:
 
 
 async def _all_shards(
-    collection: Collection, ask: Callable[[Shard], Awaitable[Answer]], as_of: int | None = None
-) -> list[Answer]:
+    collection: Collection, ask: Callable[[Shard], Awaitable[Result]], as_of: int | None = None
+) -> list[Result]:
     return await together([ask(Shard(collection.id, number, as_of=as_of)) for number in collection.layout.numbers])

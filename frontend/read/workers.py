@@ -1,8 +1,8 @@
 """Calls to the query workers, one shard at a time, past workers that are dead, draining or slow.
 
 1. Live workers are ranked per shard by rendezvous hashing, so that a shard's reads find a warm cache.
-2. One of the best in rank is asked (`frontend.read.replicas`). When it fails, the next is asked at once; when it is merely
-   slow, the next is asked as well and the first answer wins.
+2. One of the best in rank is asked (`frontend.read.replicas`). When it fails, the next is asked at once; when it is
+   merely slow, the next is asked as well and the first answer wins.
 3. When nobody answered, membership is read again and all are tried again, until the failover time is over.
 
 Which worker answers never decides what is true: any worker can serve any shard.
@@ -69,7 +69,7 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class CallTimeouts:
     """How long each kind of waiting may take, in seconds.
 
     `failover_s` bounds the search for a worker that answers at all, `call_s` one call, `hedge_after_s` is when a
@@ -93,14 +93,14 @@ class Workers:
         membership: Membership,
         rpc: RpcClient,
         clock: Clock,
-        patience: Patience | None = None,
+        timeouts: CallTimeouts | None = None,
         *,
         replicas: int = 1,
     ) -> None:
         self._membership = membership
         self._rpc = rpc
         self._clock = clock
-        self._patience = patience or Patience()
+        self._timeouts = timeouts or CallTimeouts()
         self._replicas = replicas
         self._prefetch = Prefetch(rpc, replicas)
         self._members: dict[str, Member] = {}
@@ -164,7 +164,7 @@ class Workers:
         """The answer of whichever worker gives one; Unavailable or DeadlineExceeded when none does in time."""
         key = f"{shard.collection}/{shard.shard}"
         self._prefetch.used(key)
-        deadline = self._clock.monotonic() + self._patience.failover_s
+        deadline = self._clock.monotonic() + self._timeouts.failover_s
         failure: PolychromeError = Unavailable("No query worker is available")
         while True:
             try:
@@ -173,10 +173,10 @@ class Workers:
                 failure = error
             except _NobodyThereError:
                 pass
-            if self._clock.monotonic() + self._patience.retry_s >= deadline:
+            if self._clock.monotonic() + self._timeouts.retry_s >= deadline:
                 raise failure if not isinstance(failure, WrongWorker) else Unavailable(failure.message)
-            await self._read_members(max_age_s=self._patience.retry_s)
-            await self._clock.sleep(self._patience.retry_s)
+            await self._read_members(max_age_s=self._timeouts.retry_s)
+            await self._clock.sleep(self._timeouts.retry_s)
 
     async def _try_in_rank(self, workers: Sequence[Member], method: str, payload: bytes, begin: Begin[Begun]) -> Begun:
         """Ask one after the other, and a second beside a slow first. Raises the last failure when all failed."""
@@ -189,9 +189,9 @@ class Workers:
             while waiting or running:
                 if waiting and len(running) < 2:
                     worker = waiting.pop(0)
-                    call = begin(worker.address, method, payload, timeout_s=self._patience.call_s)
+                    call = begin(worker.address, method, payload, timeout_s=self._timeouts.call_s)
                     running[call] = worker
-                hedge = self._patience.hedge_after_s if waiting and len(running) < 2 else None
+                hedge = self._timeouts.hedge_after_s if waiting and len(running) < 2 else None
                 done, _ = await asyncio.wait(running, timeout=hedge, return_when=asyncio.FIRST_COMPLETED)
                 if not done:
                     FAILOVERS.labels("slow").inc()
@@ -209,7 +209,7 @@ class Workers:
 
     async def _ask_the_only(self, worker: Member, method: str, payload: bytes, begin: Begin[Begun]) -> Begun:
         """Without a second there is nothing to race."""
-        call = begin(worker.address, method, payload, timeout_s=self._patience.call_s)
+        call = begin(worker.address, method, payload, timeout_s=self._timeouts.call_s)
         try:
             return await call
         except ANOTHER_MAY_ANSWER as error:
@@ -247,7 +247,7 @@ class Workers:
         now = self._clock.monotonic()
         if self._suspect_until.get(worker.id, 0.0) <= now:  # one line per failure, not per request that met it
             log.info("worker_failed", worker=worker.id, address=worker.address, code=error.code, message=error.message)
-        self._suspect_until[worker.id] = now + self._patience.suspect_s
+        self._suspect_until[worker.id] = now + self._timeouts.suspect_s
 
     async def _poll(self) -> None:
         while True:
@@ -255,7 +255,7 @@ class Workers:
                 await self._read_members(max_age_s=0.0)
             except Unavailable as error:
                 log.warning("membership_unavailable", message=error.message)
-            await self._clock.sleep(self._patience.poll_s)
+            await self._clock.sleep(self._timeouts.poll_s)
 
     async def _read_members(self, max_age_s: float) -> None:
         """Read membership unless somebody else has just done so. Unavailable when Redis is away."""

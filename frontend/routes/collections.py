@@ -15,9 +15,9 @@ from frontend.collections.requests import (
 )
 from frontend.collections.row_cache import canonical_uuid, check_collection_id, check_database_name, missing
 from frontend.collections.schema import shown_schema
-from frontend.context import Shell
+from frontend.context import Context
 from frontend.http.request import Request
-from frontend.http.responses import Answer, answer, nothing_to_say
+from frontend.http.responses import HttpResponse, empty_response, json_response
 from frontend.http.router import Route
 from frontend.parse.body import read_json
 from frontend.parse.params import query_page
@@ -55,118 +55,118 @@ def _missing_name(name: str) -> NotFound:
 
 
 async def _database(request: Request) -> Database | None:
-    name = request.place["database"]
+    name = request.path_params["database"]
     check_database_name(name)
-    return await request.shell.catalog.get_database(request.place["tenant"], name)
+    return await request.context.catalog.get_database(request.path_params["tenant"], name)
 
 
-async def create(request: Request) -> Answer:
+async def create(request: Request) -> HttpResponse:
     """The name is taken: 409, or with `get_or_create` the collection that has it, unchanged."""
     creation = read_creation(await read_json(request))
-    shell, database_name = request.shell, request.place["database"]
+    context, database_name = request.context, request.path_params["database"]
     check_database_name(database_name)
-    new = new_collection(creation, shell.config.shards_default, shell.config.shards_max)
+    new = new_collection(creation, context.config.shards_default, context.config.shards_max)
     database = await _database(request)
     if database is None:
         raise _no_database(database_name)
     try:
-        collection, _ = await shell.catalog.create_collection(database, new, creation.body.get_or_create)
+        collection, _ = await context.catalog.create_collection(database, new, creation.body.get_or_create)
     except NotFound:
         raise _no_database(database_name) from None
-    return answer(shown_collection(collection))
+    return json_response(shown_collection(collection))
 
 
 def _no_database(name: str) -> InvalidArgument:
     return InvalidArgument(f"Database [{name}] does not exist")
 
 
-async def list_all(request: Request) -> Answer:
+async def list_all(request: Request) -> HttpResponse:
     """In the order of their creation; of a database that is not there, none."""
     limit, offset = query_page(request)
     database = await _database(request)
     if database is None:
-        return answer([])
-    found = await request.shell.catalog.list_collections(database, limit, offset)
-    return answer([shown_collection(collection) for collection in found])
+        return json_response([])
+    found = await request.context.catalog.list_collections(database, limit, offset)
+    return json_response([shown_collection(collection) for collection in found])
 
 
-async def count_all(request: Request) -> Answer:
+async def count_all(request: Request) -> HttpResponse:
     database = await _database(request)
-    return answer(0 if database is None else await request.shell.catalog.count_collections(database))
+    return json_response(0 if database is None else await request.context.catalog.count_collections(database))
 
 
-async def get(request: Request) -> Answer:
-    name = request.place["name"]
+async def get(request: Request) -> HttpResponse:
+    name = request.path_params["name"]
     database = await _database(request)
-    collection = None if database is None else await request.shell.catalog.get_collection(database, name)
+    collection = None if database is None else await request.context.catalog.get_collection(database, name)
     if collection is None:
         raise _missing_name(name)
-    return answer(shown_collection(collection))
+    return json_response(shown_collection(collection))
 
 
-async def get_by_id(request: Request) -> Answer:
-    check_database_name(request.place["database"])
-    collection_id = canonical_uuid(request.place["collection_id"])
+async def get_by_id(request: Request) -> HttpResponse:
+    check_database_name(request.path_params["database"])
+    collection_id = canonical_uuid(request.path_params["collection_id"])
     if collection_id is None:
         raise InvalidArgument("Validation error: collection_id: Invalid collection ID format, expected UUID")
     database = await _database(request)
-    catalog = request.shell.catalog
+    catalog = request.context.catalog
     collection = None if database is None else await catalog.get_collection_by_id(database, collection_id)
     if collection is None:
         raise _missing_name(collection_id)
-    return answer(shown_collection(collection))
+    return json_response(shown_collection(collection))
 
 
-async def get_by_crn(request: Request) -> Answer:
+async def get_by_crn(request: Request) -> HttpResponse:
     """`<tenant_resource_name>:<database_name>:<collection_name>`"""
-    crn = request.place["crn"]
+    crn = request.path_params["crn"]
     parts = crn.split(":")
     if len(parts) != 3 or not all(parts):
         raise InvalidArgument(
             "Validation error: crn: CRN must be in the format "
             "<tenant_resource_name>:<database_name>:<collection_name> with non-empty parts"
         )
-    catalog = request.shell.catalog
+    catalog = request.context.catalog
     tenant = await catalog.find_tenant_by_resource_name(parts[0])
     database = None if tenant is None else await catalog.get_database(tenant.name, parts[1])
     collection = None if database is None else await catalog.get_collection(database, parts[2])
     if collection is None:
         raise _missing_name(crn)
-    return answer(shown_collection(collection))
+    return json_response(shown_collection(collection))
 
 
-async def delete(request: Request) -> Answer:
-    name = request.place["name"]
+async def delete(request: Request) -> HttpResponse:
+    name = request.path_params["name"]
     database = await _database(request)
-    if database is None or not await request.shell.catalog.delete_collection(database, name):
+    if database is None or not await request.context.catalog.delete_collection(database, name):
         raise _missing_name(name)
-    return nothing_to_say()
+    return empty_response()
 
 
-async def update(request: Request) -> Answer:
+async def update(request: Request) -> HttpResponse:
     """Name, metadata and configuration together, or nothing of it."""
     wanted = read_update(await read_json(request))
-    check_database_name(request.place["database"])
-    collection_id = check_collection_id(request.place["name"])
+    check_database_name(request.path_params["database"])
+    collection_id = check_collection_id(request.path_params["name"])
     database = await _database(request)
     if database is None:
         raise missing(collection_id)
-    await _apply(request.shell, database, collection_id, wanted)
-    return nothing_to_say()
+    await _apply(request.context, database, collection_id, wanted)
+    return empty_response()
 
 
-async def _apply(shell: Shell, database: Database, collection_id: str, wanted: Update) -> None:
+async def _apply(context: Context, database: Database, collection_id: str, wanted: Update) -> None:
     for _ in range(UPDATE_TRIES):
-        collection = await shell.catalog.get_collection_by_id(database, collection_id)
+        collection = await context.catalog.get_collection_by_id(database, collection_id)
         if collection is None:
             raise missing(collection_id)
-        check_update(wanted, shell.config.shards_max)
+        check_update(wanted, context.config.shards_max)
         check_shards(wanted, collection)
         changes = _changes(collection, wanted)
-        if not changes or await shell.catalog.update_collection(database, collection, **changes):
-            shell.rows.forget(collection_id)
+        if not changes or await context.catalog.update_collection(database, collection, **changes):
+            context.rows.forget(collection_id)
             if SHARDS_KEY in (wanted.metadata or {}):
-                shell.dirty.add(collection_id, [REBUILD])
+                context.dirty.add(collection_id, [REBUILD])
             return
     raise StaleGeneration("The collection is being changed by others; try again")
 
@@ -183,15 +183,15 @@ def _changes(collection: Collection, wanted: Update) -> dict[str, Any]:
     return changes
 
 
-async def indexing_status(request: Request) -> Answer:
+async def indexing_status(request: Request) -> HttpResponse:
     """An operation is one record of one write or delete. As long as the collection has fewer shards than it was
     asked to have, `rebuild` tells how far it is.
     """
-    place = request.place
-    rows = request.shell.rows
-    collection = await rows.read(place["tenant"], place["database"], place["collection_id"])
+    path_params = request.path_params
+    rows = request.context.rows
+    collection = await rows.read(path_params["tenant"], path_params["database"], path_params["collection_id"])
     total, indexed = collection.appended, collection.indexed
-    return answer(
+    return json_response(
         {
             "op_indexing_progress": indexed / total if total else 1.0,
             "num_unindexed_ops": total - indexed,

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from frontend.http.request import Request
-from frontend.http.responses import Answer, answer_bytes
+from frontend.http.responses import HttpResponse, encoded_response
 from frontend.http.router import Route
 from frontend.routes import openapi
 
@@ -58,18 +58,18 @@ def _details(title: str, content: Any) -> str:
     return f"<details><summary>{title}</summary><pre>{html.escape(text)}</pre></details>"
 
 
-async def docs(_request: Request) -> Answer:
-    return Answer(page(), content_type="text/html; charset=utf-8")
+async def docs(_request: Request) -> HttpResponse:
+    return HttpResponse(page(), content_type="text/html; charset=utf-8")
 
 
-async def docs_redirect(_request: Request) -> Answer:
-    answer = Answer(status=303, content_type=None)
+async def docs_redirect(_request: Request) -> HttpResponse:
+    answer = HttpResponse(status=303, content_type=None)
     answer.add("Location", "/docs/")
     return answer
 
 
-async def openapi_json(_request: Request) -> Answer:
-    return answer_bytes(document_bytes())
+async def openapi_json(_request: Request) -> HttpResponse:
+    return encoded_response(document_bytes())
 
 
 def routes() -> list[Route]:

@@ -6,7 +6,7 @@ import msgspec
 
 from frontend.collections.row_cache import check_database_name, missing
 from frontend.http.request import Request
-from frontend.http.responses import Answer, answer
+from frontend.http.responses import HttpResponse, json_response
 from frontend.http.router import Route
 from frontend.parse.body import read_json
 from frontend.parse.names import is_multi_region
@@ -21,31 +21,35 @@ class Fork(msgspec.Struct, frozen=True):
     new_name: str
 
 
-async def fork(request: Request) -> Answer:
+async def fork(request: Request) -> HttpResponse:
     """The new collection. Its name is not held to the rule for names."""
     body = shaped(await read_json(request), Fork)
-    shell, place = request.shell, request.place
-    check_database_name(place["database"])
-    if is_multi_region(place["database"]):
+    context, path_params = request.context, request.path_params
+    check_database_name(path_params["database"])
+    if is_multi_region(path_params["database"]):
         raise InvalidArgument("multi-region databases do not support forking")
-    collection = await shell.rows.resolve(place["tenant"], place["database"], place["collection_id"])
-    database = await shell.catalog.get_database(place["tenant"], place["database"])
+    collection = await context.rows.resolve(
+        path_params["tenant"], path_params["database"], path_params["collection_id"]
+    )
+    database = await context.catalog.get_database(path_params["tenant"], path_params["database"])
     if database is None:
         raise missing(collection.id)
     try:
-        forked = await shell.forker.fork(database, collection.id, body.new_name)
+        forked = await context.forker.fork(database, collection.id, body.new_name)
     except Gone:
-        shell.rows.forget(collection.id)
+        context.rows.forget(collection.id)
         raise missing(collection.id) from None
-    shell.dirty.add(forked.id, forked.layout.numbers)
-    return answer(shown_collection(forked))
+    context.dirty.add(forked.id, forked.layout.numbers)
+    return json_response(shown_collection(forked))
 
 
-async def fork_count(request: Request) -> Answer:
+async def fork_count(request: Request) -> HttpResponse:
     """How many forks the collection's family ever made, those included that were deleted."""
-    place, shell = request.place, request.shell
-    collection = await shell.rows.resolve(place["tenant"], place["database"], place["collection_id"])
-    return answer({"count": await shell.forker.count(collection)})
+    path_params, context = request.path_params, request.context
+    collection = await context.rows.resolve(
+        path_params["tenant"], path_params["database"], path_params["collection_id"]
+    )
+    return json_response({"count": await context.forker.count(collection)})
 
 
 def routes() -> list[Route]:

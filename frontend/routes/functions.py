@@ -10,7 +10,7 @@ import msgspec
 from frontend.collections.requests import function_output
 from frontend.collections.row_cache import check_database_name, missing
 from frontend.http.request import Request
-from frontend.http.responses import Answer, answer
+from frontend.http.responses import HttpResponse, json_response
 from frontend.http.router import Route
 from frontend.parse.body import read_json
 from frontend.parse.names import is_multi_region
@@ -49,7 +49,7 @@ class AddInput(msgspec.Struct, frozen=True):
     input_collection_id: uuid.UUID
 
 
-async def attach(request: Request) -> Answer:
+async def attach(request: Request) -> HttpResponse:
     """Attaching the same again changes nothing."""
     body = shaped(await read_json(request), Attach)
     db, given = await _place(request)
@@ -58,75 +58,77 @@ async def attach(request: Request) -> Answer:
     if body.params:
         raise InvalidArgument("params must be empty - no functions currently accept parameters")
     for _ in range(TRIES):
-        output = await request.shell.functions.output_of(db, given)
+        output = await request.context.functions.output_of(db, given)
         if output is not None:
             _check_same(output, body)
-            return answer({"attached_function": _shown(output), "created": False})
+            return json_response({"attached_function": _shown(output), "created": False})
         _check_input(given)
         try:
             new = function_output(body.output_collection, body.name, body.function_id, given.id)
-            output = await request.shell.functions.attach(db, given, new)
+            output = await request.context.functions.attach(db, given, new)
         except Attached:
             continue  # somebody was faster: it may be the same
         except AlreadyExists:
             raise AlreadyExists(f"Output collection [{body.output_collection}] already exists") from None
         except Gone:
             raise missing(given.id) from None
-        return answer({"attached_function": _shown(output), "created": True})
+        return json_response({"attached_function": _shown(output), "created": True})
     raise StaleGeneration("The collection is being changed by others; try again")
 
 
-async def get(request: Request) -> Answer:
+async def get(request: Request) -> HttpResponse:
     db, given = await _place(request)
     output = await _attached(request, db, given, "Attached function not found")
-    return answer({"attached_function": await _shown_whole(request, db, output, given)})
+    return json_response({"attached_function": await _shown_whole(request, db, output, given)})
 
 
-async def detach(request: Request) -> Answer:
+async def detach(request: Request) -> HttpResponse:
     body = shaped(await read_json(request), Detach)
     db, given = await _place(request)
-    output = await _attached(request, db, given, f"Attached function [{request.place['name']}] does not exist")
-    await request.shell.functions.detach(db, output, given, body.delete_output)
-    request.shell.rows.forget(output.id)
-    return answer({"success": True})
+    output = await _attached(request, db, given, f"Attached function [{request.path_params['name']}] does not exist")
+    await request.context.functions.detach(db, output, given, body.delete_output)
+    request.context.rows.forget(output.id)
+    return json_response({"success": True})
 
 
-async def add_input(request: Request) -> Answer:
+async def add_input(request: Request) -> HttpResponse:
     """Inputs of one output are counted together."""
     body = shaped(await read_json(request), AddInput)
     db, given = await _place(request)
-    output = await _attached(request, db, given, f"Attached function [{request.place['name']}] does not exist")
-    more = await request.shell.catalog.get_collection_by_id(db, str(body.input_collection_id))
+    output = await _attached(request, db, given, f"Attached function [{request.path_params['name']}] does not exist")
+    more = await request.context.catalog.get_collection_by_id(db, str(body.input_collection_id))
     if more is None:
         raise missing(str(body.input_collection_id))
     _check_input(more)
     try:
-        output = await request.shell.functions.add_input(db, output, more)
+        output = await request.context.functions.add_input(db, output, more)
     except Attached:
-        other = await request.shell.functions.output_of(db, more)
+        other = await request.context.functions.output_of(db, more)
         raise _taken(other) if other else StaleGeneration("The function was just detached; try again") from None
     except Gone:
-        raise NotFound(f"Attached function [{request.place['name']}] does not exist") from None
-    request.shell.rows.forget(output.id)
-    return answer({"attached_function": await _shown_whole(request, db, output, more)})
+        raise NotFound(f"Attached function [{request.path_params['name']}] does not exist") from None
+    request.context.rows.forget(output.id)
+    return json_response({"attached_function": await _shown_whole(request, db, output, more)})
 
 
 async def _place(request: Request) -> tuple[Database, Collection]:
     """The checks before the function itself, and the collection as it is now."""
-    place = request.place
-    check_database_name(place["database"])
-    if is_multi_region(place["database"]):
+    path_params = request.path_params
+    check_database_name(path_params["database"])
+    if is_multi_region(path_params["database"]):
         raise InvalidArgument("multi-region databases do not support attached functions")
-    collection = await request.shell.rows.read(place["tenant"], place["database"], place["collection_id"])
-    database = await request.shell.catalog.get_database(place["tenant"], place["database"])
+    collection = await request.context.rows.read(
+        path_params["tenant"], path_params["database"], path_params["collection_id"]
+    )
+    database = await request.context.catalog.get_database(path_params["tenant"], path_params["database"])
     if database is None:
         raise missing(collection.id)
     return database, collection
 
 
 async def _attached(request: Request, db: Database, given: Collection, otherwise: str) -> Collection:
-    output = await request.shell.functions.output_of(db, given)
-    if output is None or output.function is None or output.function.name != request.place["name"]:
+    output = await request.context.functions.output_of(db, given)
+    if output is None or output.function is None or output.function.name != request.path_params["name"]:
         raise NotFound(otherwise)
     return output
 
@@ -166,7 +168,7 @@ async def _shown_whole(request: Request, db: Database, output: Collection, given
         "params": function.params if function else {},
         "tenant_id": db.tenant,
         "database_id": db.id,
-        "completion_offset": await request.shell.functions.progress(output, given) - 1,
+        "completion_offset": await request.context.functions.progress(output, given) - 1,
         "min_records_for_invocation": MIN_RECORDS,
     }
 

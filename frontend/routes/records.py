@@ -15,7 +15,7 @@ from frontend.collections.configuration import effective_ef_search
 from frontend.collections.row_cache import check_collection_id, missing
 from frontend.collections.schema import check_filterable
 from frontend.concurrency import off_loop
-from frontend.context import Shell
+from frontend.context import Context
 from frontend.embed.texts import (
     QueryTexts,
     query_vectors,
@@ -24,7 +24,7 @@ from frontend.embed.texts import (
     with_query_vectors,
 )
 from frontend.http.request import Request
-from frontend.http.responses import Answer, PartedAnswer, answer, answer_bytes, nothing_to_say
+from frontend.http.responses import HttpResponse, StreamedResponse, empty_response, encoded_response, json_response
 from frontend.http.router import Handler, Route
 from frontend.parse.body import read_json
 from frontend.parse.embeddings import Embeddings, RawEmbeddings, read_embeddings
@@ -109,104 +109,108 @@ def routes() -> list[Route]:
 def while_it_exists(handler: Handler) -> Handler:
     """When the collection in the path turns out to be deleted, that is the same 404 as one never found."""
 
-    async def handle(request: Request) -> Answer:
+    async def handle(request: Request) -> HttpResponse:
         try:
             return await handler(request)
         except Gone:
-            collection_id = check_collection_id(request.place["collection_id"])
-            request.shell.rows.forget(collection_id)
+            collection_id = check_collection_id(request.path_params["collection_id"])
+            request.context.rows.forget(collection_id)
             raise missing(collection_id) from None
 
     return handle
 
 
-async def add(request: Request) -> Answer:
+async def add(request: Request) -> HttpResponse:
     await _write(request, Op.ADD)
-    return nothing_to_say(201)
+    return empty_response(201)
 
 
-async def update(request: Request) -> Answer:
+async def update(request: Request) -> HttpResponse:
     await _write(request, Op.UPDATE)
-    return nothing_to_say()
+    return empty_response()
 
 
-async def upsert(request: Request) -> Answer:
+async def upsert(request: Request) -> HttpResponse:
     await _write(request, Op.UPSERT)
-    return nothing_to_say()
+    return empty_response()
 
 
-async def delete(request: Request) -> Answer:
+async def delete(request: Request) -> HttpResponse:
     body = await read_body(request, lambda tree: shaped(tree, Delete))
     collection = await collection_of(request)
     selection = await body.selection(request.body_bytes)
     _check_delete(body, selection)
     check_filterable(collection, selection.where)
-    return answer({"deleted": await _delete(request.shell, collection, selection, body.limit)})
+    return json_response({"deleted": await _delete(request.context, collection, selection, body.limit)})
 
 
-async def count(request: Request) -> Answer:
+async def count(request: Request) -> HttpResponse:
     read_level = query_read_level(request)
-    shell, collection = request.shell, await collection_of(request)
-    return answer(
-        await read_collection(shell, collection, lambda collection: reads.count(shell.workers, collection, read_level))
-    )
-
-
-async def get(request: Request) -> Answer:
-    body = await read_body(request, lambda tree: shaped(tree, Get))
-    wanted = Wanted(body.include, explain=body.explain)
-    shell, collection = request.shell, await collection_of(request)
-    selection = await body.selection(request.body_bytes)
-    check_filterable(collection, selection.where)
-    page = reads.Page(body.offset or 0, body.limit)
-    found = await read_collection(
-        shell, collection, lambda collection: reads.get_parts(shell.workers, collection, selection, page, wanted)
-    )
-    return PartedAnswer(found) if isinstance(found, Parts) else answer_bytes(found)
-
-
-async def query(request: Request) -> Answer:
-    can_embed = bool(request.shell.embedders)
-    body, vectors = await read_body(request, lambda tree: _read_query(tree, can_embed), "query_embeddings")
-    wanted = Wanted(body.include, explain=body.explain)
-    shell, collection = request.shell, await collection_of(request)
-    selection = await body.selection(request.body_bytes)
-    embeddings = await query_vectors(shell.embedders, collection, vectors, request.body_bytes)
-    return answer_bytes(
+    context, collection = request.context, await collection_of(request)
+    return json_response(
         await read_collection(
-            shell, collection, lambda collection: _query(shell, collection, body, embeddings, selection, wanted)
+            context, collection, lambda collection: reads.count(context.workers, collection, read_level)
         )
     )
 
 
-async def search(request: Request) -> Answer:
-    can_embed = bool(request.shell.embedders)
-    body = await read_body(request, lambda tree: read_search(tree, can_embed=can_embed))
-    shell, collection = request.shell, await collection_of(request)
-    await off_loop(request.body_bytes, check_search, body.searches)
-    embedded = await with_query_vectors(shell, collection, body)
-    return answer_bytes(
+async def get(request: Request) -> HttpResponse:
+    body = await read_body(request, lambda tree: shaped(tree, Get))
+    wanted = Wanted(body.include, explain=body.explain)
+    context, collection = request.context, await collection_of(request)
+    selection = await body.selection(request.body_bytes)
+    check_filterable(collection, selection.where)
+    page = reads.Page(body.offset or 0, body.limit)
+    found = await read_collection(
+        context, collection, lambda collection: reads.get_parts(context.workers, collection, selection, page, wanted)
+    )
+    return StreamedResponse(found) if isinstance(found, Parts) else encoded_response(found)
+
+
+async def query(request: Request) -> HttpResponse:
+    can_embed = bool(request.context.embedders)
+    body, vectors = await read_body(request, lambda tree: _read_query(tree, can_embed), "query_embeddings")
+    wanted = Wanted(body.include, explain=body.explain)
+    context, collection = request.context, await collection_of(request)
+    selection = await body.selection(request.body_bytes)
+    embeddings = await query_vectors(context.embedders, collection, vectors, request.body_bytes)
+    return encoded_response(
         await read_collection(
-            shell, collection, lambda collection: _search(shell, collection, embedded, request.body_bytes)
+            context, collection, lambda collection: _query(context, collection, body, embeddings, selection, wanted)
+        )
+    )
+
+
+async def search(request: Request) -> HttpResponse:
+    can_embed = bool(request.context.embedders)
+    body = await read_body(request, lambda tree: read_search(tree, can_embed=can_embed))
+    context, collection = request.context, await collection_of(request)
+    await off_loop(request.body_bytes, check_search, body.searches)
+    embedded = await with_query_vectors(context, collection, body)
+    return encoded_response(
+        await read_collection(
+            context, collection, lambda collection: _search(context, collection, embedded, request.body_bytes)
         )
     )
 
 
 async def collection_of(request: Request) -> Collection:
     """The collection in the path. Raises InvalidArgument, NotFound."""
-    place = request.place
-    return await request.shell.rows.resolve(place["tenant"], place["database"], place["collection_id"])
+    path_params = request.path_params
+    return await request.context.rows.resolve(
+        path_params["tenant"], path_params["database"], path_params["collection_id"]
+    )
 
 
 async def read_collection(
-    shell: Shell, collection: Collection, ask: Callable[[Collection], Awaitable[Result]]
+    context: Context, collection: Collection, ask: Callable[[Collection], Awaitable[Result]]
 ) -> Result:
     """The answer of `ask`, which is asked again when the collection turns out to have other shards by now."""
     for _ in range(STALE_ROWS_MAX):
         try:
             return await ask(collection)
         except StaleGeneration:
-            collection = await shell.rows.refresh(collection)
+            collection = await context.rows.refresh(collection)
     return await ask(collection)
 
 
@@ -216,11 +220,11 @@ async def read_body(request: Request, read: Callable[[Any], Body], rows: str | N
 
 
 async def _write(request: Request, op: Op) -> None:
-    can_embed = bool(request.shell.embedders)
+    can_embed = bool(request.context.embedders)
     write = await read_body(request, lambda tree: read_write(op, tree, can_embed=can_embed), "embeddings")
-    shell, collection = request.shell, await collection_of(request)
-    write = await with_embeddings(shell.embedders, collection, write, request.body_bytes)
-    await append_write(shell, collection, write, request.body_bytes)
+    context, collection = request.context, await collection_of(request)
+    write = await with_embeddings(context.embedders, collection, write, request.body_bytes)
+    await append_write(context, collection, write, request.body_bytes)
 
 
 def _check_delete(body: Delete, selection: Selection) -> None:
@@ -233,14 +237,14 @@ def _check_delete(body: Delete, selection: Selection) -> None:
         refuse_fields({"limit, where": "limit can only be specified when a where clause is provided"})
 
 
-async def _delete(shell: Shell, collection: Collection, selection: Selection, limit: int | None) -> int:
+async def _delete(context: Context, collection: Collection, selection: Selection, limit: int | None) -> int:
     """How many records are said to be deleted: with a filter those that matched, without one as many as were named."""
     ids = selection.ids or []
     if selection.where is not None:
         ids = await read_collection(
-            shell, collection, lambda collection: reads.matching_ids(shell.workers, collection, selection, limit)
+            context, collection, lambda collection: reads.matching_ids(context.workers, collection, selection, limit)
         )
-    await append_delete(shell, collection, ids)
+    await append_delete(context, collection, ids)
     return len(ids)
 
 
@@ -254,10 +258,10 @@ def _read_query(tree: Any, can_embed: bool) -> tuple[_Query, RawEmbeddings | Que
 
 
 async def _query(
-    shell: Shell, collection: Collection, body: _Query, embeddings: Embeddings, selection: Selection, wanted: Wanted
+    context: Context, collection: Collection, body: _Query, embeddings: Embeddings, selection: Selection, wanted: Wanted
 ) -> reads.Body:
     if collection.dimension is None:  # a cached row may be older than the first write
-        collection = await shell.rows.refresh(collection)
+        collection = await context.rows.refresh(collection)
     if len(embeddings.widths) > 1 or (collection.dimension is not None and embeddings.widths):
         check_width(embeddings, collection.dimension)
         refuse_fields({"query_embeddings": embeddings.problem()})
@@ -267,15 +271,15 @@ async def _query(
     k = N_RESULTS_DEFAULT if body.n_results is None else body.n_results
     ef_search = effective_ef_search(collection.configuration)
     return await reads.query_body(
-        shell.workers, collection, selection, embeddings.matrix, k, ef_search, wanted, body.read_level
+        context.workers, collection, selection, embeddings.matrix, k, ef_search, wanted, body.read_level
     )
 
 
-async def _search(shell: Shell, collection: Collection, body: SearchBody, size: int | None) -> bytes:
+async def _search(context: Context, collection: Collection, body: SearchBody, size: int | None) -> bytes:
     if collection.dimension is None:  # a cached row may be older than the first write
-        collection = await shell.rows.refresh(collection)
+        collection = await context.rows.refresh(collection)
     check_indexes(collection, body)
     if collection.dimension is None:
         return empty_body(body)
     searches = await off_loop(size, searches_of, collection, body)
-    return await search_body(shell.workers, collection, searches)
+    return await search_body(context.workers, collection, searches)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from frontend.context import Shell
+from frontend.context import Context
 from frontend.http.request import Request
-from frontend.http.responses import Answer, answer
+from frontend.http.responses import HttpResponse, json_response
 from frontend.http.router import Route
 from shared.errors import Forbidden, PolychromeError
 from shared.limits import BATCH_SIZE_ADVICE
@@ -20,17 +20,17 @@ DEFAULT_DATABASE: Final = "default_database"
 PROBE_TIMEOUT_S: Final = 1.0
 
 
-async def heartbeat(request: Request) -> Answer:
-    return answer({"nanosecond heartbeat": int(request.shell.clock.now() * 1e9)})
+async def heartbeat(request: Request) -> HttpResponse:
+    return json_response({"nanosecond heartbeat": int(request.context.clock.now() * 1e9)})
 
 
-async def healthcheck(request: Request) -> Answer:
+async def healthcheck(request: Request) -> HttpResponse:
     """Ready when some query worker takes requests and the log's server answers."""
-    shell = request.shell
-    log_ready = await _log_answers(shell)
-    executor_ready = shell.workers.ready
+    context = request.context
+    log_ready = await _log_answers(context)
+    executor_ready = context.workers.ready
     healthy = log_ready and executor_ready
-    return answer(
+    return json_response(
         {
             "is_executor_ready": executor_ready,
             "is_log_client_ready": log_ready,
@@ -40,36 +40,36 @@ async def healthcheck(request: Request) -> Answer:
     )
 
 
-async def _log_answers(shell: Shell) -> bool:
+async def _log_answers(context: Context) -> bool:
     try:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
-            await shell.catalog.get_tenant(DEFAULT_TENANT)
+            await context.catalog.get_tenant(DEFAULT_TENANT)
     except (PolychromeError, TimeoutError):
         return False
     return True
 
 
-async def version(_request: Request) -> Answer:
-    return answer(API_VERSION)
+async def version(_request: Request) -> HttpResponse:
+    return json_response(API_VERSION)
 
 
-async def pre_flight_checks(_request: Request) -> Answer:
-    return answer({"max_batch_size": BATCH_SIZE_ADVICE, "supports_base64_encoding": True})
+async def pre_flight_checks(_request: Request) -> HttpResponse:
+    return json_response({"max_batch_size": BATCH_SIZE_ADVICE, "supports_base64_encoding": True})
 
 
-async def identity(_request: Request) -> Answer:
+async def identity(_request: Request) -> HttpResponse:
     """Exactly these members: the Python client's constructor breaks on any other."""
-    return answer({"user_id": "", "tenant": DEFAULT_TENANT, "databases": [DEFAULT_DATABASE]})
+    return json_response({"user_id": "", "tenant": DEFAULT_TENANT, "databases": [DEFAULT_DATABASE]})
 
 
-async def reset(request: Request) -> Answer:
+async def reset(request: Request) -> HttpResponse:
     """Deletes everything, when the configuration allows it. Whatever the body holds is ignored."""
-    shell = request.shell
-    if not shell.config.allow_reset:
+    context = request.context
+    if not context.config.allow_reset:
         raise Forbidden("Reset is disabled by config")
-    await shell.catalog.reset()
-    shell.rows.clear()
-    return answer(True)
+    await context.catalog.reset()
+    context.rows.clear()
+    return json_response(True)
 
 
 def routes() -> list[Route]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from frontend.http.request import Request
-from frontend.http.responses import Answer, answer, nothing_to_say
+from frontend.http.responses import HttpResponse, empty_response, json_response
 from frontend.http.router import Route
 from frontend.parse.body import read_json
 from frontend.parse.names import check_new_tenant_name
@@ -29,31 +29,31 @@ def missing_tenant(name: str) -> NotFound:
     return NotFound(f"Tenant [{name}] not found")
 
 
-async def create(request: Request) -> Answer:
+async def create(request: Request) -> HttpResponse:
     body = shaped(await read_json(request), TenantCreate)
     check_new_tenant_name(body.name)
-    await request.shell.catalog.create_tenant(body.name)
-    return nothing_to_say()
+    await request.context.catalog.create_tenant(body.name)
+    return empty_response()
 
 
-async def get(request: Request) -> Answer:
-    name = request.place["tenant"]
-    tenant = await request.shell.catalog.get_tenant(name)
+async def get(request: Request) -> HttpResponse:
+    name = request.path_params["tenant"]
+    tenant = await request.context.catalog.get_tenant(name)
     if tenant is None:
         raise missing_tenant(name)
-    return answer({"name": tenant.name, "resource_name": tenant.resource_name})
+    return json_response({"name": tenant.name, "resource_name": tenant.resource_name})
 
 
-async def update(request: Request) -> Answer:
+async def update(request: Request) -> HttpResponse:
     """Sets the resource name; setting the same one again is fine."""
     body = shaped(await read_json(request), TenantUpdate)
-    name = request.place["tenant"]
-    catalog = request.shell.catalog
+    name = request.path_params["tenant"]
+    catalog = request.context.catalog
     if await catalog.get_tenant(name) is None:
         raise missing_tenant(name)
     if not await catalog.set_resource_name(name, body.resource_name):
         raise AlreadyExists("Failed to set resource name")
-    return nothing_to_say()
+    return empty_response()
 
 
 def routes() -> list[Route]:

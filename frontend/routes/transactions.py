@@ -11,10 +11,10 @@ import msgspec
 
 from frontend.collections.schema import check_filterable
 from frontend.concurrency import off_loop
-from frontend.context import Shell
+from frontend.context import Context
 from frontend.embed.texts import with_embeddings
 from frontend.http.request import Request
-from frontend.http.responses import Answer, answer, answer_bytes
+from frontend.http.responses import HttpResponse, encoded_response, json_response
 from frontend.http.router import Route
 from frontend.parse.metadata_values import I64_MAX
 from frontend.parse.shapes import shaped
@@ -72,38 +72,38 @@ def routes() -> list[Route]:
     ]
 
 
-async def conditional_get(request: Request) -> Answer:
+async def conditional_get(request: Request) -> HttpResponse:
     """The answer of a get, and the token."""
     body = await read_body(request, lambda tree: shaped(tree, ConditionalGet))
     wanted = Wanted(body.include, explain=body.explain)
-    shell, collection = request.shell, await collection_of(request)
+    context, collection = request.context, await collection_of(request)
     selection = await body.selection(request.body_bytes)
     check_filterable(collection, selection.where)
     page = reads.Page(body.offset or 0, body.limit)
 
     async def read(position: int) -> reads.Body:
         return await read_collection(
-            shell,
+            context,
             collection,
-            lambda collection: reads.get_body(shell.workers, collection, selection, page, wanted, position),
+            lambda collection: reads.get_body(context.workers, collection, selection, page, wanted, position),
         )
 
-    found, token = await read_as_of(shell, collection, body.read_token, read)
-    return answer_bytes(b"".join((memoryview(found)[:-1], b',"read_token":%d}' % token)))
+    found, token = await read_as_of(context, collection, body.read_token, read)
+    return encoded_response(b"".join((memoryview(found)[:-1], b',"read_token":%d}' % token)))
 
 
-async def conditional_commit(request: Request) -> Answer:
+async def conditional_commit(request: Request) -> HttpResponse:
     """409 when something that was read has been written since; then nothing is."""
-    can_embed = bool(request.shell.embedders)
+    can_embed = bool(request.context.embedders)
     body, operations = await read_body(request, lambda tree: _read_commit(tree, can_embed))
-    shell, collection = request.shell, await collection_of(request)
+    context, collection = request.context, await collection_of(request)
     _check_commit(body)
-    prepared = [await _prepared(shell, collection, one, request.body_bytes) for one in operations]
+    prepared = [await _prepared(context, collection, one, request.body_bytes) for one in operations]
     count = sum(len(one.ids) for one in prepared)
     if not count:
         raise InvalidArgument("A conditional commit has at least one operation")
-    appended = await commit(shell, collection, prepared, body.read_token, body.read_ids)
-    return answer({"first_inserted_record_offset": appended.first, "record_count": count})
+    appended = await commit(context, collection, prepared, body.read_token, body.read_ids)
+    return json_response({"first_inserted_record_offset": appended.first, "record_count": count})
 
 
 def _read_commit(tree: Any, can_embed: bool) -> tuple[ConditionalCommit, list[Write | Delete]]:
@@ -125,13 +125,13 @@ def _check_commit(body: ConditionalCommit) -> None:
         raise InvalidArgument("Empty ID, ID must have at least one character")
 
 
-async def _prepared(shell: Shell, collection: Collection, one: Write | Delete, size: int | None) -> Operations:
+async def _prepared(context: Context, collection: Collection, one: Write | Delete, size: int | None) -> Operations:
     """Raises InvalidArgument."""
     if isinstance(one, Delete):
         if not one.ids or one.limit is not None or one.where is not None or one.where_document is not None:
             raise InvalidArgument("transactional predicate deletes are not supported")
         return Operations(Op.DELETE, one.ids, size=sum(map(len, one.ids)))
-    embedded = await with_embeddings(shell.embedders, collection, one, size)
+    embedded = await with_embeddings(context.embedders, collection, one, size)
     prepared = await off_loop(size, prepare, embedded, collection.dimension, size)
     if prepared.operations is None:
         assert prepared.refusal is not None

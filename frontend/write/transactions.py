@@ -34,12 +34,12 @@ from shared.records.selection import Selection
 from shared.rpc.messages import GetRequest, Shard
 
 if TYPE_CHECKING:
-    from frontend.context import Shell
+    from frontend.context import Context
     from frontend.read.workers import Workers
     from shared.catalog import Collection
     from shared.log.log import Appended
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 COMMITS = Counter("polychrome_frontend_conditional_commits_total", "Conditional commits, by outcome", ["outcome"])
 PROOFS = Counter("polychrome_frontend_commit_proofs_total", "Commits that the log alone could not decide about")
@@ -49,15 +49,15 @@ PROOFS_MAX: Final = 100
 
 
 async def read_as_of(
-    shell: Shell, collection: Collection, token: int | None, read: Callable[[int], Awaitable[Answer]]
-) -> tuple[Answer, int]:
+    context: Context, collection: Collection, token: int | None, read: Callable[[int], Awaitable[Result]]
+) -> tuple[Result, int]:
     """What `read` answers as of the position `token`, and that position; without one, as of now. Raises StaleRead when
     that cannot be read any more, and Gone.
     """
     if token is not None:
-        return await _read_at(shell, collection, token, read), token
+        return await _read_at(context, collection, token, read), token
     for _ in range(STALE_READS_MAX):
-        now = (await shell.log.readable(collection.id))[-1]
+        now = (await context.log.readable(collection.id))[-1]
         try:
             return await read(now), now
         except StaleRead:  # compacted since, and its worker begins with that
@@ -66,21 +66,21 @@ async def read_as_of(
 
 
 async def _read_at(
-    shell: Shell, collection: Collection, token: int, read: Callable[[int], Awaitable[Answer]]
-) -> Answer:
+    context: Context, collection: Collection, token: int, read: Callable[[int], Awaitable[Result]]
+) -> Result:
     stale = StaleRead(f"stale read: the snapshot at {token} can no longer be served; begin the transaction anew")
     try:
         answer = await read(token)
     except StaleRead:
         raise stale from None
     # Looked at afterwards, so that nothing was lost while it was read either.
-    if token not in await shell.log.readable(collection.id):
+    if token not in await context.log.readable(collection.id):
         raise stale
     return answer
 
 
 async def commit(
-    shell: Shell, collection: Collection, operations: Sequence[Operations], token: int | None, ids: Iterable[str]
+    context: Context, collection: Collection, operations: Sequence[Operations], token: int | None, ids: Iterable[str]
 ) -> Appended:
     """Appends all operations in one step if no id in `ids` was written at `token` or later. Raises
     ConditionalWriteConflict (nothing is written), and what an append does.
@@ -89,7 +89,7 @@ async def commit(
     read_ids = sorted(set(ids))
     for attempt in range(STALE_ROWS_MAX + 1):
         try:
-            appended = await _commit(shell, collection, operations, token, read_ids, request_id)
+            appended = await _commit(context, collection, operations, token, read_ids, request_id)
             break
         except ConditionalWriteConflict:
             COMMITS.labels("conflict").inc()
@@ -97,7 +97,7 @@ async def commit(
         except StaleGeneration:
             if attempt == STALE_ROWS_MAX:
                 raise
-            collection = await shell.rows.refresh(collection)
+            collection = await context.rows.refresh(collection)
     COMMITS.labels("committed").inc()
     for each in operations:
         written(each.op).inc(len(each.ids))
@@ -105,7 +105,7 @@ async def commit(
 
 
 async def _commit(
-    shell: Shell,
+    context: Context,
     collection: Collection,
     operations: Sequence[Operations],
     token: int | None,
@@ -118,7 +118,7 @@ async def _commit(
     reads = _reads(collection.layout, token, read_ids)
     for _ in range(PROOFS_MAX):
         try:
-            appended = await shell.log.append(
+            appended = await context.log.append(
                 collection.id,
                 request_id,
                 parts,
@@ -133,9 +133,9 @@ async def _commit(
         except Undecided as undecided:
             assert token is not None
             PROOFS.inc()
-            reads = {**reads, **await _proven(shell.workers, collection.id, token, reads, undecided.shards)}
+            reads = {**reads, **await _proven(context.workers, collection.id, token, reads, undecided.shards)}
         else:
-            shell.dirty.add(collection.id, parts)
+            context.dirty.add(collection.id, parts)
             return appended
     raise Backoff("What was read is surrounded by too many writes; try again")
 

@@ -27,7 +27,7 @@ from shared.errors import DimensionMismatch, InvalidArgument, PolychromeError, S
 from shared.records.model import Op
 
 if TYPE_CHECKING:
-    from frontend.context import Shell
+    from frontend.context import Context
     from shared.catalog import Collection
 
 STALE_ROWS_MAX: Final = 3
@@ -70,38 +70,38 @@ def prepare(write: Write, dimension: int | None, size: int | None) -> Prepared:
     return Prepared(width, operations)
 
 
-async def append_write(shell: Shell, collection: Collection, write: Write, size: int | None) -> None:
+async def append_write(context: Context, collection: Collection, write: Write, size: int | None) -> None:
     """Check `write` against the collection and append it; acknowledged by returning. `size`: bytes of the body."""
     prepared = await off_loop(size, prepare, write, collection.dimension, size)
     if prepared.refusal is not None:
         if prepared.width is not None and collection.dimension is None:
-            fixed = await shell.log.fix_dimension(collection.id, prepared.width)
+            fixed = await context.log.fix_dimension(collection.id, prepared.width)
             if fixed != prepared.width:
                 raise wrong_width(fixed, prepared.width)
         raise prepared.refusal
     if prepared.operations is not None:
-        await _append(shell, collection, prepared.operations)
+        await _append(context, collection, prepared.operations)
 
 
-async def append_delete(shell: Shell, collection: Collection, ids: Sequence[str]) -> None:
+async def append_delete(context: Context, collection: Collection, ids: Sequence[str]) -> None:
     """Append the removal of `ids`, known or not."""
-    await _append(shell, collection, Operations(Op.DELETE, ids, size=sum(map(len, ids))))
+    await _append(context, collection, Operations(Op.DELETE, ids, size=sum(map(len, ids))))
 
 
-async def _append(shell: Shell, collection: Collection, operations: Operations) -> None:
+async def _append(context: Context, collection: Collection, operations: Operations) -> None:
     if not operations.ids:
         return
     request_id = uuid.uuid4().hex
     for attempt in range(STALE_ROWS_MAX + 1):
         try:
-            await shell.groups.append(collection, operations, request_id)
+            await context.groups.append(collection, operations, request_id)
             break
         except DimensionMismatch as error:
             raise wrong_width(error.expected, operations.width or 0) from None
         except StaleGeneration:
             if attempt == STALE_ROWS_MAX:
                 raise
-            collection = await shell.rows.refresh(collection)
+            collection = await context.rows.refresh(collection)
     written(operations.op).inc(len(operations.ids))
 
 

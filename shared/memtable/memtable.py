@@ -93,8 +93,8 @@ class Memtable:
     # ---- writing
 
     def apply(self, batch: pa.RecordBatch, first: int, end: int) -> None:
-        """Fold in one log entry of the append at positions [first, end), of `shared.records.model.batch_schema`. Entries come
-        in log order.
+        """Fold in one log entry of the append at positions [first, end), of `shared.records.model.batch_schema`.
+        Entries come in log order.
 
         Raises Corrupt for a batch that no frontend writes; the memtable is of no use after that.
         """

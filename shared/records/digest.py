@@ -34,7 +34,7 @@ _ROWS_AT_ONCE: Final = 8192
 
 
 def record_digests(records: pa.Table) -> pa.Array:
-    """binary(16), one per row of a table with the columns of `shared.records.model.record_schema` (`digest` may be absent)."""
+    """binary(16), one per row of a table with the columns of `record_schema` (`digest` may be absent)."""
     pieces: list[bytes] = []
     for start in range(0, records.num_rows, _ROWS_AT_ONCE):
         pieces.extend(_digests_of(records.slice(start, _ROWS_AT_ONCE)))

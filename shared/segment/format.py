@@ -5,7 +5,7 @@ order, the same in all files. Only segments of `limits.GRAPH_ROWS_MIN` rows or m
 index: smaller ones are scanned.
 
 ```
-records.arrow     Arrow IPC file of `shared.records.model.record_schema`, uncompressed, exactly ONE record batch. One batch
+records.arrow     Arrow IPC file of `record_schema` (shared.records.model), uncompressed, ONE record batch. One batch
                   makes every column one buffer: `embedding` is a float32 matrix [rows, dimension] in place, and
                   mapping the file is reading it. Text columns are large_string (64-bit offsets), so documents may
                   exceed 2 GiB. Arrow pads buffers to 8 bytes. Schema metadata: `polychrome.segment` = the format's

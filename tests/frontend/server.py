@@ -14,7 +14,7 @@ import httpx
 from frontend.app import build_app
 from frontend.collections.row_cache import RowCache
 from frontend.config import FrontendConfig
-from frontend.context import Shell
+from frontend.context import Context
 from frontend.embed.embedders import Embedders
 from frontend.http.server import HttpServer, open_http_server
 from shared.process.clock import SystemClock
@@ -27,7 +27,7 @@ COLLECTIONS = f"{DATABASES}/default_database/collections"
 @dataclass
 class Running:
     server: HttpServer
-    shell: Shell
+    context: Context
     catalog: MemoryCatalog
     client: httpx.AsyncClient
 
@@ -46,7 +46,7 @@ class Running:
 async def running(**settings: Any) -> AsyncIterator[Running]:
     config = FrontendConfig(redis_url="redis://nowhere", bucket_url="memory://", port=0, access_log="off", **settings)
     catalog, clock = MemoryCatalog(), SystemClock()
-    shell: Any = Shell(
+    context: Any = Context(
         config=config,
         clock=clock,
         catalog=catalog,  # type: ignore[arg-type]  # the same interface over dictionaries
@@ -61,7 +61,7 @@ async def running(**settings: Any) -> AsyncIterator[Running]:
         functions=None,  # type: ignore[arg-type]
     )
     async with (
-        open_http_server(build_app(shell), config) as server,
+        open_http_server(build_app(context), config.listener) as server,
         httpx.AsyncClient(base_url=f"http://{server.address}", timeout=10) as client,
     ):
-        yield Running(server, shell, catalog, client)
+        yield Running(server, context, catalog, client)

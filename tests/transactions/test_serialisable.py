@@ -112,9 +112,9 @@ class Client:
     """Runs transactions. A document says who wrote it, so no two are the same."""
 
     def __init__(
-        self, shell: Any, collection: Collection, history: History, compactions: Compactions, name: str, seed: int
+        self, context: Any, collection: Collection, history: History, compactions: Compactions, name: str, seed: int
     ) -> None:
-        self._shell = shell
+        self._context = context
         self._compactions = compactions
         self._collection = collection
         self._history = history
@@ -143,10 +143,10 @@ class Client:
                 self._history.read_only.append((token, seen))
             return
         try:
-            appended = await commit(self._shell, self._collection, operations, token, seen)
+            appended = await commit(self._context, self._collection, operations, token, seen)
         except ConditionalWriteConflict:
             assert token is not None
-            head = (await self._shell.log.readable(self._collection.id))[-1]
+            head = (await self._context.log.readable(self._collection.id))[-1]
             self._history.conflicts.append((token, head, seen))
         else:
             self._history.committed.append(Committed(appended.first, token or 0, seen, writes))
@@ -157,9 +157,9 @@ class Client:
 
         async def read(position: int) -> reads.Body:
             selection, page = Selection(list(ids)), reads.Page(0, limit)
-            return await reads.get_body(self._shell.workers, self._collection, selection, page, wanted, position)
+            return await reads.get_body(self._context.workers, self._collection, selection, page, wanted, position)
 
-        body, token = await read_as_of(self._shell, self._collection, token, read)
+        body, token = await read_as_of(self._context, self._collection, token, read)
         answer = orjson.loads(bytes(body))
         return dict(zip(answer["ids"], answer["documents"], strict=True)), token
 
@@ -196,13 +196,13 @@ def _operation(op: Op, id_: str, document: str) -> Operations:
     return Operations(op, [id_], vectors, documents=[document])
 
 
-async def write_noise(shell: Any, collection: Collection, until: asyncio.Event) -> None:
+async def write_noise(context: Any, collection: Collection, until: asyncio.Event) -> None:
     """Ordinary writes to other ids, which name the ids in their documents."""
     number = 0
     while not until.is_set():
         number += 1
         operation = _operation(Op.UPSERT, f"noise {number % 50}", " ".join(IDS))
-        await commit(shell, collection, [operation], None, [])
+        await commit(context, collection, [operation], None, [])
         for _ in range(20):
             await asyncio.sleep(0)
 
@@ -210,14 +210,14 @@ async def write_noise(shell: Any, collection: Collection, until: asyncio.Event) 
 async def run_clients(world: World, shards: int, seed: int, *, clients: int, transactions: int) -> History:
     row = new_collection(id=world.collection, dimension=DIMENSION, layout=Layout(0, shards))
     dirty = SimpleNamespace(add=lambda collection, shards: None)
-    shell = SimpleNamespace(log=world.log, workers=DirectWorkers(world.worker), rows=FakeRows(row, row), dirty=dirty)
+    context = SimpleNamespace(log=world.log, workers=DirectWorkers(world.worker), rows=FakeRows(row, row), dirty=dirty)
     history, compactions, until = History(), Compactions(), asyncio.Event()
     async with asyncio.TaskGroup() as disturbing:
-        disturbing.create_task(write_noise(shell, row, until))
+        disturbing.create_task(write_noise(context, row, until))
         disturbing.create_task(compactions.run(world, until))
         async with asyncio.TaskGroup() as group:
             for number in range(clients):
-                client = Client(shell, row, history, compactions, f"client{number}", seed)
+                client = Client(context, row, history, compactions, f"client{number}", seed)
                 group.create_task(client.run(transactions))
         until.set()
     return history

@@ -28,18 +28,18 @@ def lengths() -> Lengths:
 
 
 @pytest.fixture
-def shell(lengths: Lengths) -> Any:
+def context(lengths: Lengths) -> Any:
     rows = [Row(i, (float(i), 1.0)) for i in range(1, 6)]
-    shell = new_shell(new_collection(dimension=2), FakeWorkers([rows]))
-    shell.embedders = Embedders({"default": lengths}, "default", timeout_s=10)
-    shell.config = FrontendConfig(redis_url="redis://nowhere", bucket_url="memory://", port=0, access_log="off")
-    return shell
+    context = new_shell(new_collection(dimension=2), FakeWorkers([rows]))
+    context.embedders = Embedders({"default": lengths}, "default", timeout_s=10)
+    context.config = FrontendConfig(redis_url="redis://nowhere", bucket_url="memory://", port=0, access_log="off")
+    return context
 
 
 @pytest.fixture
-async def client(shell: Any) -> AsyncIterator[Client]:
+async def client(context: Any) -> AsyncIterator[Client]:
     async with (
-        open_http_server(build_app(shell), shell.config) as server,
+        open_http_server(build_app(context), context.config.listener) as server,
         httpx.AsyncClient(base_url=f"http://{server.address}", timeout=30) as client,
     ):
         yield client
@@ -50,10 +50,10 @@ async def post(client: Client, route: str, body: Any) -> tuple[int, Any]:
     return response.status_code, response.json()
 
 
-def stored(shell: Any) -> list[tuple[str, list[float] | None, str | None]]:
+def stored(context: Any) -> list[tuple[str, list[float] | None, str | None]]:
     return [
         (row["id"], row.get("embedding"), row["document"])
-        for append in shell.log.appends
+        for append in context.log.appends
         for rows in append.parts.values()
         for row in rows
     ]
@@ -62,18 +62,18 @@ def stored(shell: Any) -> list[tuple[str, list[float] | None, str | None]]:
 @pytest.mark.parametrize(("route", "status"), [("add", 201), ("upsert", 200)])
 @pytest.mark.parametrize("none", [{}, {"embeddings": None}])
 async def test_documents_without_embeddings_are_embedded(
-    client: Client, shell: Any, route: str, status: int, none: dict[str, Any]
+    client: Client, context: Any, route: str, status: int, none: dict[str, Any]
 ) -> None:
     body = {"ids": ["a", "b", "c"], "documents": ["x", "", "Übergröße 🙂"], "metadatas": [{"k": 1}, None, None]}
     assert await post(client, route, body | none) == (status, {})
-    assert stored(shell) == [("a", [1.0, 1.0], "x"), ("b", [0.0, 1.0], ""), ("c", [11.0, 1.0], "Übergröße 🙂")]
-    assert shell.log.appends[0].dimension == 2
+    assert stored(context) == [("a", [1.0, 1.0], "x"), ("b", [0.0, 1.0], ""), ("c", [11.0, 1.0], "Übergröße 🙂")]
+    assert context.log.appends[0].dimension == 2
 
 
-async def test_embeddings_that_were_given_are_kept(client: Client, shell: Any, lengths: Lengths) -> None:
+async def test_embeddings_that_were_given_are_kept(client: Client, context: Any, lengths: Lengths) -> None:
     body = {"ids": ["a"], "documents": ["xyz"], "embeddings": [[7, 8]]}
     assert await post(client, "add", body) == (201, {})
-    assert stored(shell) == [("a", [7.0, 8.0], "xyz")]
+    assert stored(context) == [("a", [7.0, 8.0], "xyz")]
     assert not lengths.asked
 
 
@@ -90,12 +90,12 @@ async def test_embeddings_that_were_given_are_kept(client: Client, shell: Any, l
     ],
 )
 async def test_rows_with_neither_are_the_422_of_old(
-    client: Client, shell: Any, lengths: Lengths, body: dict[str, Any]
+    client: Client, context: Any, lengths: Lengths, body: dict[str, Any]
 ) -> None:
     for route in ("add", "upsert"):
         status, answer = await post(client, route, body)
         assert (status, answer["error"]) == (422, "ChromaError")
-    assert not shell.log.appends
+    assert not context.log.appends
     assert not lengths.asked
 
 
@@ -114,44 +114,44 @@ async def test_the_row_that_has_neither_is_named(client: Client) -> None:
     ],
 )
 async def test_what_is_wrong_otherwise_is_found_before_anything_is_embedded(
-    client: Client, shell: Any, lengths: Lengths, body: dict[str, Any]
+    client: Client, context: Any, lengths: Lengths, body: dict[str, Any]
 ) -> None:
     status, answer = await post(client, "add", body)
     assert (status, answer["error"]) == (400, "InvalidArgumentError"), answer
     assert not lengths.asked
-    assert not shell.log.appends
+    assert not context.log.appends
 
 
-async def test_no_rows_store_nothing(client: Client, shell: Any, lengths: Lengths) -> None:
+async def test_no_rows_store_nothing(client: Client, context: Any, lengths: Lengths) -> None:
     assert await post(client, "add", {"ids": [], "documents": []}) == (201, {})
     assert await post(client, "update", {"ids": [], "documents": [], "embed_documents": True}) == (200, {})
-    assert not shell.log.appends
+    assert not context.log.appends
     assert not lengths.asked
 
 
-async def test_an_update_keeps_vectors_unless_it_asks_otherwise(client: Client, shell: Any, lengths: Lengths) -> None:
+async def test_an_update_keeps_vectors_unless_it_asks_otherwise(client: Client, context: Any, lengths: Lengths) -> None:
     body = {"ids": ["a", "b"], "documents": ["new", None]}
     assert await post(client, "update", body) == (200, {})
     assert await post(client, "update", body | {"embed_documents": "yes"}) == (200, {})
     assert not lengths.asked
     assert await post(client, "update", body | {"embed_documents": True}) == (200, {})
-    assert stored(shell)[-2:] == [("a", [3.0, 1.0], "new"), ("b", None, None)]
+    assert stored(context)[-2:] == [("a", [3.0, 1.0], "new"), ("b", None, None)]
 
 
-async def test_the_dimension_rule_holds_for_what_was_embedded(client: Client, shell: Any, lengths: Lengths) -> None:
+async def test_the_dimension_rule_holds_for_what_was_embedded(client: Client, context: Any, lengths: Lengths) -> None:
     lengths.width = 3
     status, answer = await post(client, "add", {"ids": ["a"], "documents": ["x"]})
     assert (status, answer["message"]) == (400, "Collection expecting embedding with dimension of 2, got 3")
     status, answer = await post(client, "query", {"query_texts": ["x"]})
     assert (status, answer["message"]) == (400, "Collection expecting embedding with dimension of 2, got 3")
-    assert not shell.log.appends
+    assert not context.log.appends
 
 
-async def test_the_first_write_fixes_the_functions_dimension(client: Client, shell: Any, lengths: Lengths) -> None:
-    shell.rows.collection = shell.rows.current = new_collection()
+async def test_the_first_write_fixes_the_functions_dimension(client: Client, context: Any, lengths: Lengths) -> None:
+    context.rows.collection = context.rows.current = new_collection()
     lengths.width = 4
     assert await post(client, "add", {"ids": ["a"], "documents": ["x"]}) == (201, {})
-    assert shell.log.appends[0].dimension == 4
+    assert context.log.appends[0].dimension == 4
 
 
 @pytest.mark.parametrize("name", ["query_texts", "queryTexts"])
@@ -191,25 +191,25 @@ async def test_no_query_texts_are_no_queries(client: Client) -> None:
     ],
 )
 async def test_failures_are_clear_and_store_nothing(
-    client: Client, shell: Any, lengths: Lengths, error: Exception, status: int, name: str, words: str
+    client: Client, context: Any, lengths: Lengths, error: Exception, status: int, name: str, words: str
 ) -> None:
     lengths.fail_with = error
     for route, body in (("add", {"ids": ["a"], "documents": ["x"]}), ("query", {"query_texts": ["x"]})):
         answered, answer = await post(client, route, body)
         assert (answered, answer["error"]) == (status, name)
         assert words in answer["message"]
-    assert not shell.log.appends
-    assert shell.log.dimension == 2
+    assert not context.log.appends
+    assert context.log.dimension == 2
 
 
-async def test_a_collection_whose_function_is_not_registered_is_told_so(client: Client, shell: Any) -> None:
+async def test_a_collection_whose_function_is_not_registered_is_told_so(client: Client, context: Any) -> None:
     function = {"type": "known", "name": "openai", "config": {"api_base": "http://127.0.0.1:1"}}
-    changed = replace(shell.rows.collection, configuration={"hnsw": {}, "embedding_function": function})
-    shell.rows.collection = shell.rows.current = changed
+    changed = replace(context.rows.collection, configuration={"hnsw": {}, "embedding_function": function})
+    context.rows.collection = context.rows.current = changed
     status, answer = await post(client, "add", {"ids": ["a"], "documents": ["x"]})
     assert (status, answer["error"]) == (400, "InvalidArgumentError")
     assert "'openai' is not registered with this server" in answer["message"]
-    assert not shell.log.appends
+    assert not context.log.appends
 
 
 @pytest.mark.parametrize(
@@ -220,8 +220,8 @@ async def test_a_collection_whose_function_is_not_registered_is_told_so(client: 
         ("query", {"query_texts": ["x"]}),
     ],
 )
-async def test_without_any_function_all_is_as_it_was(client: Client, shell: Any, route: str, body: Any) -> None:
-    shell.embedders = Embedders({}, None, timeout_s=10)
+async def test_without_any_function_all_is_as_it_was(client: Client, context: Any, route: str, body: Any) -> None:
+    context.embedders = Embedders({}, None, timeout_s=10)
     status, answer = await post(client, route, body)
     assert (status, answer["error"]) == (422, "ChromaError")
     status, _ = await post(client, "query", {"query_embeddings": [[1, 2]], "query_texts": ["ignored"]})
@@ -237,10 +237,10 @@ def knn(query: Any, **more: Any) -> dict[str, Any]:
     return {"$knn": {"query": query, **more}}
 
 
-async def test_texts_that_searches_look_for_are_embedded_once_each(shell: Any, lengths: Lengths) -> None:
+async def test_texts_that_searches_look_for_are_embedded_once_each(context: Any, lengths: Lengths) -> None:
     rank = {"$sum": [knn("xx"), {"$mul": [{"$val": 2}, knn("xx", limit=3)]}, knn([7, 8]), knn("xxxx")]}
     body = read_search({"searches": [{"rank": rank}, {}, {"rank": knn("xx")}]}, can_embed=True)
-    first, second, third = (await with_query_vectors(shell, shell.rows.collection, body)).searches
+    first, second, third = (await with_query_vectors(context, context.rows.collection, body)).searches
     assert lengths.asked == [["xx", "xxxx"]]
     assert [found.query for found in first.knns] == [[2.0, 1.0], [2.0, 1.0], [7, 8], [4.0, 1.0]]
     assert [found.limit for found in first.knns] == [16, 3, 16, 16]
@@ -248,15 +248,15 @@ async def test_texts_that_searches_look_for_are_embedded_once_each(shell: Any, l
 
 
 async def test_a_collection_that_says_nothing_of_vectors_refuses_texts(
-    client: Client, shell: Any, lengths: Lengths
+    client: Client, context: Any, lengths: Lengths
 ) -> None:
     unwritten = new_collection()
-    shell.rows.collection = shell.rows.current = unwritten
+    context.rows.collection = context.rows.current = unwritten
     status, answer = await post(client, "search", {"searches": [{"rank": knn("x")}]})
     assert (status, answer["error"]) == (422, "ChromaError")
     function = {"type": "known", "name": "default", "config": {}}
     named = replace(unwritten, configuration=unwritten.configuration | {"embedding_function": function})
-    shell.rows.collection = shell.rows.current = named
+    context.rows.collection = context.rows.current = named
     status, answer = await post(client, "search", {"searches": [{"rank": knn("x")}]})
     assert (status, answer["ids"]) == (200, [[]])
 
@@ -273,7 +273,7 @@ async def test_a_text_is_looked_for_among_embeddings_alone(client: Client, lengt
     assert not lengths.asked
 
 
-async def test_without_any_function_a_text_is_no_query(client: Client, shell: Any) -> None:
-    shell.embedders = Embedders({}, None, timeout_s=10)
+async def test_without_any_function_a_text_is_no_query(client: Client, context: Any) -> None:
+    context.embedders = Embedders({}, None, timeout_s=10)
     status, answer = await post(client, "search", {"searches": [{"rank": knn("x")}]})
     assert (status, answer["error"]) == (422, "ChromaError")

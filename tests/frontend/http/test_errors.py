@@ -3,14 +3,14 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from frontend.http.errors import WIRE, BodyTimeout, BrokenBody, answer_of, body_of, wire_of
+from frontend.http.errors import WIRE, BodyTimeout, BrokenBody, body_of, error_response, wire_of
 from shared import errors
 
 
 @pytest.mark.parametrize("kind", [*errors.BY_CODE.values(), BodyTimeout, BrokenBody])
 def test_every_class_has_an_answer_of_its_own(kind: type[errors.PolychromeError]) -> None:
     assert kind in WIRE
-    answer = answer_of(kind("why"), "/x")
+    answer = error_response(kind("why"), "/x")
     assert isinstance(answer.body, bytes)
     body = orjson.loads(answer.body)
     assert set(body) == {"error", "message"}
@@ -27,7 +27,7 @@ def test_a_class_nobody_mapped_is_answered_as_its_parent() -> None:
 
 
 def test_backoff_says_when_to_try_again() -> None:
-    answer = answer_of(errors.Backoff("full", retry_after_s=7), "/x")
+    answer = error_response(errors.Backoff("full", retry_after_s=7), "/x")
     assert answer.status == 429
     assert b"\r\nRetry-After: 7\r\n" in answer._head((1, 1))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from frontend.http.memory_budget import Room
+from frontend.http.memory_budget import MemoryBudget
 from frontend.parse import body
 from tests.frontend.server import running
 
@@ -18,42 +18,42 @@ async def settled() -> None:
 
 
 async def test_what_does_not_fit_waits_for_others_to_leave() -> None:
-    room = Room(100)
-    await room.take("a", 60)
-    waiting = asyncio.create_task(room.take("b", 50))
+    budget = MemoryBudget(100)
+    await budget.acquire("a", 60)
+    waiting = asyncio.create_task(budget.acquire("b", 50))
     await settled()
     assert not waiting.done()
-    room.leave("a")
+    budget.release("a")
     await waiting
-    assert room.bytes == 50
+    assert budget.bytes == 50
 
 
 async def test_the_first_is_never_made_to_wait() -> None:
-    room = Room(100)
+    budget = MemoryBudget(100)
     for who in "ab":
-        await room.take(who, 50)
-    later = asyncio.create_task(room.take("b", 50))
+        await budget.acquire(who, 50)
+    later = asyncio.create_task(budget.acquire("b", 50))
     await settled()
     assert not later.done()
-    await room.take("a", 50)  # both at half of what they need: without this, neither would ever get on
-    room.leave("a")
+    await budget.acquire("a", 50)  # both at half of what they need: without this, neither would ever get on
+    budget.release("a")
     await later
-    assert room.bytes == 100
+    assert budget.bytes == 100
 
 
 async def test_one_that_gives_up_waiting_holds_up_nobody() -> None:
-    room = Room(10)
-    await room.take("a", 10)
-    gone = asyncio.create_task(room.take("b", 10))
-    last = asyncio.create_task(room.take("c", 10))
+    budget = MemoryBudget(10)
+    await budget.acquire("a", 10)
+    gone = asyncio.create_task(budget.acquire("b", 10))
+    last = asyncio.create_task(budget.acquire("c", 10))
     await settled()
     gone.cancel()
-    room.leave("b")
-    room.leave("a")
+    budget.release("b")
+    budget.release("a")
     await last
-    room.leave("c")
-    room.leave("nobody")
-    assert room.bytes == 0
+    budget.release("c")
+    budget.release("nobody")
+    assert budget.bytes == 0
 
 
 async def test_large_bodies_at_once_are_parsed_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:

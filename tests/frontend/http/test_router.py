@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from frontend.http.request import Request
-from frontend.http.responses import Answer
+from frontend.http.responses import HttpResponse
 from frontend.http.router import UNKNOWN, Route, Router
 from shared.errors import InvalidArgument
 
 
-async def handler(_request: Request) -> Answer:
-    return Answer()
+async def handler(_request: Request) -> HttpResponse:
+    return HttpResponse()
 
 
 def found(method: str, path: str) -> tuple[str, dict[str, str]]:
@@ -24,7 +24,7 @@ def found(method: str, path: str) -> tuple[str, dict[str, str]]:
         ("GET", "/old/{rest}"),
     ]
     match = Router(Route(method, path, handler) for method, path in patterns).find(method, path)
-    return match.pattern, match.place
+    return match.pattern, match.path_params
 
 
 @pytest.mark.parametrize(

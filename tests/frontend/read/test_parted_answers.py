@@ -27,9 +27,9 @@ ROWS = 400
 @asynccontextmanager
 async def _serving(workers: FakeWorkers) -> AsyncIterator[str]:
     config = FrontendConfig(redis_url="redis://nowhere", bucket_url="memory://", port=0, access_log="off")
-    shell = new_shell(new_collection(dimension=2), workers)
-    shell.config = config
-    async with open_http_server(build_app(shell), config) as server:
+    context = new_shell(new_collection(dimension=2), workers)
+    context.config = config
+    async with open_http_server(build_app(context), config.listener) as server:
         yield server.address
 
 
@@ -103,9 +103,9 @@ async def test_a_server_that_drains_sends_the_last_part_first() -> None:
     workers = _workers()
     workers.parting = lambda parts, call: begun.set_result((parts, call))
     config = FrontendConfig(redis_url="redis://nowhere", bucket_url="memory://", port=0, access_log="off")
-    shell = new_shell(new_collection(dimension=2), workers)
-    shell.config = config
-    async with open_http_server(build_app(shell), config) as server:
+    context = new_shell(new_collection(dimension=2), workers)
+    context.config = config
+    async with open_http_server(build_app(context), config.listener) as server:
         answer = asyncio.create_task(_raw(server.address, "1.1"))
         _, call = await begun
         drained = asyncio.create_task(server.drain())

@@ -6,14 +6,14 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from frontend.read.workers import Patience, Workers
+from frontend.read.workers import CallTimeouts, Workers
 from shared.cluster.membership import Member
 from shared.cluster.placement import rank
 from shared.errors import Corrupt, DeadlineExceeded, Gone, PolychromeError, Unavailable, WrongWorker
 from shared.rpc.messages import CountRequest, CountResponse, Shard
 
 SHARD = Shard("c", 3)
-PATIENCE = Patience(failover_s=10.0, hedge_after_s=0.02, suspect_s=1.0, poll_s=0.5, retry_s=0.05)
+PATIENCE = CallTimeouts(failover_s=10.0, hedge_after_s=0.02, suspect_s=1.0, poll_s=0.5, retry_s=0.05)
 
 
 class FakeClock:
@@ -78,11 +78,11 @@ class FakeRpc:
 
 
 class Bench:
-    def __init__(self, *members: str, patience: Patience = PATIENCE, replicas: int = 1) -> None:
+    def __init__(self, *members: str, timeouts: CallTimeouts = PATIENCE, replicas: int = 1) -> None:
         self.clock = FakeClock()
         self.membership = FakeMembership(*members)
         self.rpc = FakeRpc()
-        self.workers = Workers(self.membership, self.rpc, self.clock, patience, replicas=replicas)  # type: ignore[arg-type]
+        self.workers = Workers(self.membership, self.rpc, self.clock, timeouts, replicas=replicas)  # type: ignore[arg-type]
         self.order = rank("c/3", list(members))
 
     async def count(self) -> int:

@@ -22,17 +22,17 @@ Client = httpx.AsyncClient
 
 
 @pytest.fixture
-def shell() -> Any:
+def context() -> Any:
     rows = [Row(i, (float(i), 0.0)) for i in range(1, 6)]
     return new_shell(new_collection(dimension=2), FakeWorkers([rows]))
 
 
 @pytest.fixture
-async def client(shell: Any) -> AsyncIterator[Client]:
+async def client(context: Any) -> AsyncIterator[Client]:
     config = FrontendConfig(redis_url="redis://nowhere", bucket_url="memory://", port=0, access_log="off")
-    shell.config = config
+    context.config = config
     async with (
-        open_http_server(build_app(shell), config) as server,
+        open_http_server(build_app(context), config.listener) as server,
         httpx.AsyncClient(base_url=f"http://{server.address}", timeout=30) as client,
     ):
         yield client
@@ -50,11 +50,11 @@ async def test_add_answers_201_and_the_other_writes_200(client: Client) -> None:
     assert await post(client, "update", body) == (200, {})
 
 
-async def test_a_large_batch_takes_the_way_through_threads(client: Client, shell: Any) -> None:
+async def test_a_large_batch_takes_the_way_through_threads(client: Client, context: Any) -> None:
     count = 20_000
     body = {"ids": [f"id{i}" for i in range(count)], "embeddings": [[i, 1] for i in range(count)]}
     assert await post(client, "add", body) == (201, {})
-    assert shell.log.appends[0].count == count
+    assert context.log.appends[0].count == count
 
 
 async def test_get_and_query_answer_with_their_defaults(client: Client) -> None:
@@ -83,15 +83,15 @@ async def test_get_and_query_answer_with_their_defaults(client: Client) -> None:
     )
 
 
-async def test_a_query_without_vectors_has_no_inner_lists(client: Client, shell: Any) -> None:
+async def test_a_query_without_vectors_has_no_inner_lists(client: Client, context: Any) -> None:
     status, answer = await post(client, "query", {"query_embeddings": [], "include": ["distances"]})
     assert (status, answer["ids"], answer["distances"]) == (200, [], [])
 
 
-async def test_ten_results_unless_said_otherwise(client: Client, shell: Any) -> None:
+async def test_ten_results_unless_said_otherwise(client: Client, context: Any) -> None:
     for body in ({}, {"n_results": None}):
         await post(client, "query", {"query_embeddings": [[1, 0]], **body})
-        assert shell.workers.asked[-1].k == 10
+        assert context.workers.asked[-1].k == 10
 
 
 async def test_count(client: Client) -> None:
@@ -102,13 +102,13 @@ async def test_count(client: Client) -> None:
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-async def test_a_query_may_say_how_fresh_it_must_be(client: Client, shell: Any, shards: int) -> None:
-    shell.rows.collection = new_collection(dimension=2, shards=shards)
-    shell.workers.shards = [[] for _ in range(shards)]
+async def test_a_query_may_say_how_fresh_it_must_be(client: Client, context: Any, shards: int) -> None:
+    context.rows.collection = new_collection(dimension=2, shards=shards)
+    context.workers.shards = [[] for _ in range(shards)]
     for level in ReadLevel:
         status, _ = await post(client, "query", {"query_embeddings": [[1, 0]], "read_level": level.value})
         assert status == 200
-        assert {asked.shard.read_level for asked in shell.workers.asked[-shards:]} == {level}
+        assert {asked.shard.read_level for asked in context.workers.asked[-shards:]} == {level}
     for wrong in ("newest", None, 1):
         assert (await post(client, "query", {"query_embeddings": [[1, 0]], "read_level": wrong}))[0] == 422
 
@@ -138,14 +138,14 @@ async def test_a_query_may_say_how_fresh_it_must_be(client: Client, shell: Any, 
         ({"ids": [], "where": {}, "limit": 1}, (400, "Invalid where clause")),
     ],
 )
-async def test_selectors_of_delete(client: Client, shell: Any, body: Any, answer: tuple[int, Any]) -> None:
+async def test_selectors_of_delete(client: Client, context: Any, body: Any, answer: tuple[int, Any]) -> None:
     status, said = await post(client, "delete", body)
     assert (status, said if status == 200 else said["message"]) == answer
     deleted = said.get("deleted", 0)
-    assert sum(append.count for append in shell.log.appends) == deleted
+    assert sum(append.count for append in context.log.appends) == deleted
 
 
-async def test_the_shape_comes_before_everything_else(client: Client, shell: Any) -> None:
+async def test_the_shape_comes_before_everything_else(client: Client, context: Any) -> None:
     path = "/api/v2/tenants/t/databases/x/collections/not-a-uuid"
     for route, body in (("add", {}), ("get", {"limit": -1}), ("query", {}), ("delete", {"ids": 5}), ("search", {})):
         response = await client.post(f"{path}/{route}", json=body)
@@ -179,19 +179,19 @@ async def test_filters_are_parsed_before_the_dimension_and_indexes_are_checked_a
     assert "'#document' with type 'Str'" in (await post(client, "query", on_document))[1]["message"]
 
 
-async def test_a_row_cached_before_the_first_write_is_not_believed(client: Client, shell: Any) -> None:
-    shell.rows.collection = replace(shell.rows.collection, dimension=None)
+async def test_a_row_cached_before_the_first_write_is_not_believed(client: Client, context: Any) -> None:
+    context.rows.collection = replace(context.rows.collection, dimension=None)
     status, answer = await post(client, "query", {"query_embeddings": [[1, 0]], "include": []})
     assert (status, answer["ids"]) == (200, [["id1", "id2", "id3", "id4", "id5"]])
-    assert shell.rows.refreshed == 1
+    assert context.rows.refreshed == 1
 
 
 @pytest.mark.parametrize("vectors", [[[1, 2, 3]], [[]], [[1], [2]]])
-async def test_any_width_is_fine_before_the_first_write(client: Client, shell: Any, vectors: Any) -> None:
-    shell.rows.collection = shell.rows.current = replace(shell.rows.collection, dimension=None)
+async def test_any_width_is_fine_before_the_first_write(client: Client, context: Any, vectors: Any) -> None:
+    context.rows.collection = context.rows.current = replace(context.rows.collection, dimension=None)
     status, answer = await post(client, "query", {"query_embeddings": vectors})
     assert (status, answer["ids"], answer["documents"]) == (200, [[]] * len(vectors), [[]] * len(vectors))
-    assert shell.workers.asked == []
+    assert context.workers.asked == []
     status, answer = await post(client, "query", {"query_embeddings": [*vectors, [1, 2]]})
     assert (status, answer["message"]) == (400, "Inconsistent dimensions in provided embeddings")
 
@@ -211,14 +211,14 @@ async def test_a_query_that_is_not_finite_is_refused(client: Client) -> None:
         ("delete", {"where": {"k": 1}}),
     ],
 )
-async def test_a_collection_found_to_be_deleted_is_a_404(client: Client, shell: Any, route: str, body: Any) -> None:
-    shell.workers.failures = [Gone("deleted")]
-    shell.log.failures = [Gone("deleted")]
+async def test_a_collection_found_to_be_deleted_is_a_404(client: Client, context: Any, route: str, body: Any) -> None:
+    context.workers.failures = [Gone("deleted")]
+    context.log.failures = [Gone("deleted")]
     assert await post(client, route, body) == (404, MISSING)
-    assert shell.rows.forgotten == 1
+    assert context.rows.forgotten == 1
 
 
-async def test_what_a_search_needs_is_checked_before_anybody_is_asked(client: Client, shell: Any) -> None:
+async def test_what_a_search_needs_is_checked_before_anybody_is_asked(client: Client, context: Any) -> None:
     status, answer = await post(client, "search", {"searches": [{"filter": {"#document": {"$eq": "x"}}}]})
     assert (status, answer["error"]) == (400, "InvalidArgumentError")
     sparse = {"$knn": {"query": {"indices": [1], "values": [1]}, "key": "sv"}}
@@ -229,13 +229,13 @@ async def test_what_a_search_needs_is_checked_before_anybody_is_asked(client: Cl
     )
     status, answer = await post(client, "search", {"searches": [{"rank": {"$knn": {"query": [1, 2, 3]}}}]})
     assert (status, answer["message"]) == (400, "Collection expecting embedding with dimension of 2, got 3")
-    assert shell.workers.asked == []
+    assert context.workers.asked == []
 
 
-async def test_a_search_for_nothing_and_one_of_a_collection_without_records(client: Client, shell: Any) -> None:
+async def test_a_search_for_nothing_and_one_of_a_collection_without_records(client: Client, context: Any) -> None:
     members = ("ids", "documents", "embeddings", "metadatas", "scores", "select")
     assert await post(client, "search", {"searches": []}) == (200, {member: [] for member in members})
-    shell.rows.collection = shell.rows.current = new_collection()
+    context.rows.collection = context.rows.current = new_collection()
     select = {"keys": ["#score", "#document", "b", "a", "b"]}
     rank = {"$knn": {"query": [1, 2, 3]}}
     assert await post(client, "search", {"searches": [{"rank": rank, "select": select, "count": True}]}) == (

@@ -24,17 +24,17 @@ Client = httpx.AsyncClient
 
 
 @pytest.fixture
-def shell() -> Any:
+def context() -> Any:
     rows = [Row(i, (float(i), 0.0)) for i in range(1, 6)]
     return new_shell(new_collection(dimension=2), FakeWorkers([rows]))
 
 
 @pytest.fixture
-async def client(shell: Any) -> AsyncIterator[Client]:
+async def client(context: Any) -> AsyncIterator[Client]:
     config = FrontendConfig(redis_url="redis://nowhere", bucket_url="memory://", port=0, access_log="off")
-    shell.config = config
+    context.config = config
     async with (
-        open_http_server(build_app(shell), config) as server,
+        open_http_server(build_app(context), config.listener) as server,
         httpx.AsyncClient(base_url=f"http://{server.address}", timeout=30) as client,
     ):
         yield client
@@ -56,7 +56,7 @@ def upsert_of(*ids: str, **columns: Any) -> dict[str, Any]:
 # ---- reads
 
 
-async def test_the_first_read_takes_the_head_as_its_token(client: Client, shell: Any) -> None:
+async def test_the_first_read_takes_the_head_as_its_token(client: Client, context: Any) -> None:
     status, answer = await post(client, "get", {"ids": ["id2", "id9"], "include": ["documents"]})
     assert status == 200
     assert answer == {
@@ -68,39 +68,41 @@ async def test_the_first_read_takes_the_head_as_its_token(client: Client, shell:
         "include": ["documents"],
         "read_token": 100,
     }
-    assert shell.workers.asked[0].shard.as_of == 100
+    assert context.workers.asked[0].shard.as_of == 100
 
 
-async def test_later_reads_are_as_of_the_token(client: Client, shell: Any) -> None:
+async def test_later_reads_are_as_of_the_token(client: Client, context: Any) -> None:
     status, answer = await post(client, "get", {"ids": ["id1"], "read_token": 42})
     assert (status, answer["read_token"]) == (200, 42)
-    assert shell.workers.asked[0].shard.as_of == 42
+    assert context.workers.asked[0].shard.as_of == 42
 
 
 @pytest.mark.parametrize("page", [{}, {"limit": 2}])
-async def test_all_shards_are_read_as_of_the_token(client: Client, shell: Any, page: dict[str, int]) -> None:
-    shell.rows.collection = new_collection(dimension=2, shards=3)
-    shell.workers.shards = [[Row(1, (0, 0))], [Row(2, (0, 0))], [Row(3, (0, 0))]]
+async def test_all_shards_are_read_as_of_the_token(client: Client, context: Any, page: dict[str, int]) -> None:
+    context.rows.collection = new_collection(dimension=2, shards=3)
+    context.workers.shards = [[Row(1, (0, 0))], [Row(2, (0, 0))], [Row(3, (0, 0))]]
     status, answer = await post(client, "get", page)
     assert (status, answer["ids"]) == (200, ["id1", "id2", "id3"][: page.get("limit")])
-    assert {asked.shard.as_of for asked in shell.workers.asked} == {100}
+    assert {asked.shard.as_of for asked in context.workers.asked} == {100}
 
 
-async def test_a_first_read_that_was_overtaken_by_a_compaction_begins_again(client: Client, shell: Any) -> None:
-    shell.log.positions = [range(51), range(101)]
-    shell.workers.failures = [StaleRead("compacted")]
+async def test_a_first_read_that_was_overtaken_by_a_compaction_begins_again(client: Client, context: Any) -> None:
+    context.log.positions = [range(51), range(101)]
+    context.workers.failures = [StaleRead("compacted")]
     assert (await post(client, "get", {}))[1]["read_token"] == 100
 
 
-async def test_a_snapshot_that_nobody_has_any_more_is_stale(client: Client, shell: Any) -> None:
-    shell.workers.failures = [StaleRead("compacted")]
+async def test_a_snapshot_that_nobody_has_any_more_is_stale(client: Client, context: Any) -> None:
+    context.workers.failures = [StaleRead("compacted")]
     status, answer = await post(client, "get", {"read_token": 42})
     assert (status, answer["error"]) == (412, "StaleReadError")
 
 
 @pytest.mark.parametrize("token", [10, 101, 2**63 - 1])
-async def test_a_token_from_before_a_restoration_or_of_nobody_is_stale(client: Client, shell: Any, token: int) -> None:
-    shell.log.positions = [range(50, 101)]
+async def test_a_token_from_before_a_restoration_or_of_nobody_is_stale(
+    client: Client, context: Any, token: int
+) -> None:
+    context.log.positions = [range(50, 101)]
     status, answer = await post(client, "get", {"read_token": token})
     assert (status, answer["error"]) == (412, "StaleReadError")
 
@@ -114,13 +116,13 @@ async def test_a_token_is_a_position(client: Client, token: Any) -> None:
 # ---- commits
 
 
-async def test_a_commit_is_one_append_of_all_operations(client: Client, shell: Any) -> None:
+async def test_a_commit_is_one_append_of_all_operations(client: Client, context: Any) -> None:
     update = {"operation": "update", "payload": {"ids": ["id2"], "metadatas": [{"k": 1}], "embeddings": None}}
     add = {"operation": "add", "payload": {"ids": ["x", "y"], "embeddings": [[1, 2], [3, 4]]}}
     operations = [add, update, upsert_of("z", documents=["zed"]), delete_of("id1")]
     body = {"read_token": 42, "read_ids": ["x", "y", "id2", "id1", "x"], "operations": operations}
     assert await post(client, "commit", body) == (200, {"first_inserted_record_offset": 1, "record_count": 5})
-    (append,) = shell.log.appends
+    (append,) = context.log.appends
     rows = append.parts[0]
     assert [(row["op"], row["id"]) for row in rows] == [(0, "x"), (0, "y"), (1, "id2"), (2, "z"), (3, "id1")]
     assert [row["embedding"] for row in rows] == [[1, 2], [3, 4], None, [0, 1], None]
@@ -130,86 +132,86 @@ async def test_a_commit_is_one_append_of_all_operations(client: Client, shell: A
 
 
 @pytest.mark.parametrize("token", [None, 7])
-async def test_without_reads_there_is_no_condition(client: Client, shell: Any, token: int | None) -> None:
+async def test_without_reads_there_is_no_condition(client: Client, context: Any, token: int | None) -> None:
     body = {"read_token": token, "read_ids": [], "operations": [upsert_of("z")]}
     assert (await post(client, "commit", body))[0] == 200
-    assert shell.log.appends[0].condition is None
+    assert context.log.appends[0].condition is None
 
 
-async def test_what_was_read_is_asked_of_its_shards(client: Client, shell: Any) -> None:
-    shell.rows.collection = replace(new_collection(dimension=2, shards=3), layout=Layout(5, 3))
+async def test_what_was_read_is_asked_of_its_shards(client: Client, context: Any) -> None:
+    context.rows.collection = replace(new_collection(dimension=2, shards=3), layout=Layout(5, 3))
     ids = [f"id{i}" for i in range(10)]
     body = {"read_token": 42, "read_ids": ids, "operations": [upsert_of("z")]}
     assert (await post(client, "commit", body))[0] == 200
-    reads = shell.log.appends[0].condition.reads
+    reads = context.log.appends[0].condition.reads
     for shard, read in reads.items():
         assert {5 + int(home) for home in shard_of(read.ids, 3)} == {shard}
     assert sorted(id_ for read in reads.values() for id_ in read.ids) == ids
 
 
-async def test_a_conflict_is_409_and_is_not_tried_again(client: Client, shell: Any) -> None:
-    shell.log.failures = [ConditionalWriteConflict(CONFLICT)]
+async def test_a_conflict_is_409_and_is_not_tried_again(client: Client, context: Any) -> None:
+    context.log.failures = [ConditionalWriteConflict(CONFLICT)]
     body = {"read_token": 42, "read_ids": ["a"], "operations": [upsert_of("z")]}
     assert await post(client, "commit", body) == (409, {"error": "ConditionalWriteConflictError", "message": CONFLICT})
-    assert len(shell.log.appends) == 1
+    assert len(context.log.appends) == 1
 
 
-async def committed_in_doubt(client: Client, shell: Any, read_ids: Sequence[str], token: int) -> int:
+async def committed_in_doubt(client: Client, context: Any, read_ids: Sequence[str], token: int) -> int:
     """The status of a commit that the log cannot decide about at first."""
-    shell.log.failures = [Undecided([0])]
+    context.log.failures = [Undecided([0])]
     body = {"read_token": token, "read_ids": list(read_ids), "operations": [upsert_of("z")]}
     return (await post(client, "commit", body))[0]
 
 
-async def test_in_doubt_a_worker_proves_that_nothing_changed(client: Client, shell: Any) -> None:
-    assert await committed_in_doubt(client, shell, ["id1", "nobody"], 42) == 200
-    first, second = shell.log.appends
+async def test_in_doubt_a_worker_proves_that_nothing_changed(client: Client, context: Any) -> None:
+    assert await committed_in_doubt(client, context, ["id1", "nobody"], 42) == 200
+    first, second = context.log.appends
     assert first.request_id == second.request_id
     assert second.condition == Condition(42, {0: IdsRead(100, ["id1", "nobody"])})
-    now, then = shell.workers.asked
+    now, then = context.workers.asked
     assert (now.shard.as_of, now.written, now.selection.ids) == (None, True, ["id1", "nobody"])
     assert (then.shard.as_of, then.selection.ids) == (42, ["nobody"])
 
 
-async def test_in_doubt_what_was_written_at_the_token_or_later_is_a_conflict(client: Client, shell: Any) -> None:
-    assert await committed_in_doubt(client, shell, ["id4"], 5) == 200
-    assert await committed_in_doubt(client, shell, ["id4"], 4) == 409
-    assert await committed_in_doubt(client, shell, ["id4", "id5"], 5) == 409
+async def test_in_doubt_what_was_written_at_the_token_or_later_is_a_conflict(client: Client, context: Any) -> None:
+    assert await committed_in_doubt(client, context, ["id4"], 5) == 200
+    assert await committed_in_doubt(client, context, ["id4"], 4) == 409
+    assert await committed_in_doubt(client, context, ["id4", "id5"], 5) == 409
 
 
-async def test_in_doubt_what_has_gone_is_a_conflict(client: Client, shell: Any) -> None:
-    get = shell.workers.get
+async def test_in_doubt_what_has_gone_is_a_conflict(client: Client, context: Any) -> None:
+    get = context.workers.get
 
     async def id3_has_gone(request: Any) -> Any:
-        shell.workers.shards = [[Row(i, (0, 0)) for i in (1, 2, 3) if request.shard.as_of or i != 3]]
+        context.workers.shards = [[Row(i, (0, 0)) for i in (1, 2, 3) if request.shard.as_of or i != 3]]
         return await get(request)
 
-    shell.workers.get = id3_has_gone
-    assert await committed_in_doubt(client, shell, ["id3"], 42) == 409
+    context.workers.get = id3_has_gone
+    assert await committed_in_doubt(client, context, ["id3"], 42) == 409
 
 
-async def test_in_doubt_nobody_knows_what_was_absent_when_the_snapshot_is_gone(client: Client, shell: Any) -> None:
-    shell.workers.failures = [StaleRead("compacted")]
-    assert await committed_in_doubt(client, shell, ["nobody"], 42) == 409
-    shell.workers.failures = [StaleRead("compacted")]
-    assert await committed_in_doubt(client, shell, ["id1"], 42) == 200
+async def test_in_doubt_nobody_knows_what_was_absent_when_the_snapshot_is_gone(client: Client, context: Any) -> None:
+    context.workers.failures = [StaleRead("compacted")]
+    assert await committed_in_doubt(client, context, ["nobody"], 42) == 409
+    context.workers.failures = [StaleRead("compacted")]
+    assert await committed_in_doubt(client, context, ["id1"], 42) == 200
 
 
-async def test_a_commit_that_stays_in_doubt_backs_off(client: Client, shell: Any) -> None:
-    shell.log.failures = [Undecided([0])] * (transactions.PROOFS_MAX + 1)
+async def test_a_commit_that_stays_in_doubt_backs_off(client: Client, context: Any) -> None:
+    context.log.failures = [Undecided([0])] * (transactions.PROOFS_MAX + 1)
     body = {"read_token": 42, "read_ids": ["id1"], "operations": [upsert_of("z")]}
     status, answer = await post(client, "commit", body)
     assert (status, answer["error"]) == (429, "Backoff")
 
 
-async def test_with_other_shards_the_condition_begins_at_the_token(client: Client, shell: Any) -> None:
-    shell.rows.current = replace(new_collection(dimension=2, shards=3), layout=Layout(1, 3), generation=2)
-    shell.log.failures = [Undecided([0]), StaleGeneration("rebuilt")]
+async def test_with_other_shards_the_condition_begins_at_the_token(client: Client, context: Any) -> None:
+    context.rows.current = replace(new_collection(dimension=2, shards=3), layout=Layout(1, 3), generation=2)
+    context.log.failures = [Undecided([0]), StaleGeneration("rebuilt")]
     body = {"read_token": 42, "read_ids": ["id1"], "operations": [upsert_of("z")]}
     assert (await post(client, "commit", body))[0] == 200
     home = 1 + int(shard_of(["id1"], 3)[0])
-    assert shell.log.appends[-1].condition == Condition(42, {home: IdsRead(42, ["id1"])})
-    assert len({append.request_id for append in shell.log.appends}) == 1
+    assert context.log.appends[-1].condition == Condition(42, {home: IdsRead(42, ["id1"])})
+    assert len({append.request_id for append in context.log.appends}) == 1
 
 
 # ---- refused
@@ -238,21 +240,21 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
 
 @pytest.mark.parametrize(("body", "status", "text"), REFUSED)
 async def test_what_is_refused_appends_nothing(
-    client: Client, shell: Any, body: dict[str, Any], status: int, text: str
+    client: Client, context: Any, body: dict[str, Any], status: int, text: str
 ) -> None:
     got, answer = await post(client, "commit", body)
     assert got == status
     assert text in answer["message"]
-    assert not shell.log.appends
+    assert not context.log.appends
 
 
-async def test_all_embeddings_of_a_commit_have_one_width(client: Client, shell: Any) -> None:
-    shell.rows.collection = new_collection()
+async def test_all_embeddings_of_a_commit_have_one_width(client: Client, context: Any) -> None:
+    context.rows.collection = new_collection()
     status, answer = await post(client, "commit", {"operations": [upsert_of("a"), upsert_of("b", embeddings=[[1]])]})
     assert (status, answer["message"]) == (400, "Inconsistent dimensions in provided embeddings")
-    assert not shell.log.appends
+    assert not context.log.appends
 
 
-async def test_a_collection_that_has_gone_is_not_found(client: Client, shell: Any) -> None:
-    shell.log.failures = [Gone("deleted")]
+async def test_a_collection_that_has_gone_is_not_found(client: Client, context: Any) -> None:
+    context.log.failures = [Gone("deleted")]
     assert (await post(client, "commit", {"operations": [upsert_of("a")]}))[0] == 404
