@@ -22,7 +22,8 @@ right ones than without a filter.
 Costs are in units of one row of a sequential scan: at 384 dimensions 0.13 us; 0.13 us for a gathered row while all of
 them stay in the processor's cache, 0.3 us beyond; 2.5 us for a row of a beam. Where vectors have codes
 (`shared.vectors.codes`), it is these that are scanned: 0.03 us a row, 0.1 us for a gathered one. They all grow alike
-with the dimension; that of a beam with the dimension of the graph's guides, which may be less (`shared.segment.projection`).
+with the dimension; that of a beam with the dimension of the graph's guides, which may be less
+(`shared.segment.projection`).
 """
 
 from __future__ import annotations

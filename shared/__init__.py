@@ -7,7 +7,8 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # Arrow takes its memory from the C library: what it freed then goes back to the system with the rest
-# (shared.process.memory). Its own allocator keeps it, in as many places as there are threads. Read once, when pyarrow is imported.
+# (shared.process.memory). Its own allocator keeps it, in as many places as there are threads. Read once, when pyarrow
+# is imported.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 # So that one has nothing to tidy up, and needs no thread for it: a process with threads cannot be copied safely
 # (polychrome.fork).

@@ -12,9 +12,9 @@ Invariants
 2. A manifest exists only after every file it names does.
 3. It is committed when it exists *and* the pointer names it. Between the two, its compactor may die: whoever finds it
    completes it (`shared.manifest.settle`), and nobody can publish another manifest of that version, because the
-   name is taken. One that must not be completed (it cannot be read, its files are missing, it continues another one) is given up: the
-   next version is taken. Whoever is wrong about that loses the commit, since only one can move the pointer from the
-   parent that both have.
+   name is taken. One that must not be completed (it cannot be read, its files are missing, it continues another one)
+   is given up: the next version is taken. Whoever is wrong about that loses the commit, since only one can move the
+   pointer from the parent that both have.
 4. `covers` (exclusive) never shrinks along the chain: the manifest is the effect of every operation of the shard before
    it.
 5. `digest` is the sum of `shared.records.digest` over the live records, `rows` their number.

@@ -79,8 +79,8 @@ def batch_schema(dimension: int | None) -> pa.Schema:
 def record_schema(dimension: int) -> pa.Schema:
     """Columns of a table of records. `inserted` is the position of the operation that created the record (it
     survives updates and gives the order of `get`); `written` that of the last operation that changed it;
-    `digest` is the 16-byte hash of `shared.records.digest`. Text is `large_string` (64-bit offsets), so that a segment is
-    one record batch however large its documents are.
+    `digest` is the 16-byte hash of `shared.records.digest`. Text is `large_string` (64-bit offsets), so that a segment
+    is one record batch however large its documents are.
     """
     return pa.schema(
         [
