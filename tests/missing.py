@@ -5,8 +5,18 @@ from typing import NoReturn
 
 import pytest
 
+from deploy.services import is_found, service
+
+
+def needs(name: str) -> None:
+    """Let the running test go on if the service of that row of deploy/services.py is there."""
+    if not is_found(service(name)):
+        missing(name)
+
 
 def missing(what: str) -> NoReturn:
+    """Skip the running test for want of `what`, a service or a package; under CI, fail it."""
+    reason = f"{what} is missing; `make test` installs it where it may, and says how otherwise"
     if os.environ.get("CI"):
-        pytest.fail(f"{what} is missing")
-    pytest.skip(f"{what} is missing")
+        pytest.fail(reason)
+    pytest.skip(reason)

