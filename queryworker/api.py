@@ -20,13 +20,14 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from queryworker import answers, searching
-from queryworker.answers import Reading
-from queryworker.batches import batches
-from queryworker.execute import TooLongError
-from queryworker.shards import Shards
+from queryworker.query import answers
+from queryworker.query import search_source as searching
+from queryworker.query.answers import Reading
+from queryworker.query.batches import batches
+from queryworker.query.execute import TooLongError
+from queryworker.shards.registry import Shards
 from queryworker.threads import Threads
-from queryworker.view import Snapshot
+from queryworker.view.view import Snapshot
 from shared.errors import InvalidArgument
 from shared.process import telemetry
 from shared.records.selection import EVERYTHING

@@ -11,12 +11,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
 from queryworker.api import Api
+from queryworker.cache_dir import own_slot
 from queryworker.config import QueryWorkerConfig
-from queryworker.loader import Loader
-from queryworker.segments import SegmentPool
-from queryworker.shard import ServedShard
-from queryworker.shards import JANITOR_S, Shards
-from queryworker.slot import own_slot
+from queryworker.shards.loader import Loader
+from queryworker.shards.registry import JANITOR_S, Shards
+from queryworker.shards.segment_pool import SegmentPool
+from queryworker.shards.shard import ServedShard
 from queryworker.threads import Threads
 from shared.cluster.announced import Announced, advertised_address
 from shared.cluster.membership import Membership

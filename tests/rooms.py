@@ -31,6 +31,14 @@ ORDER: Final[dict[str, tuple[frozenset[str], ...]]] = {
             "log",
             "manifest catalog",
         ),
+        "queryworker": (
+            "threads filter",
+            "view",
+            "query shards",
+            "api cache_dir config",
+            "service",
+            "__main__",
+        ),
         "frontend": (
             "concurrency",
             "http",
@@ -137,7 +145,7 @@ def between() -> Iterator[str]:
 
 def main() -> None:
     lines = [*between()]
-    for package in ("frontend", "shared"):
+    for package in ORDER:
         lines += ["", *picture(package)]
     sys.stdout.write("\n".join(lines) + "\n")
 

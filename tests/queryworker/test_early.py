@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 import pytest
 
-from queryworker import answers
 from queryworker.api import LIGHT_BYTES_MAX
+from queryworker.query import answers
 from shared.records import answers as record_answers
 from shared.records.columns import Columns
 from shared.records.model import Include, Op

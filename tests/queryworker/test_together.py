@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from queryworker import answers
-from queryworker.batches import FILTERED_MAX, LIGHT_VALUES_MAX, VECTORS_MAX, batches
+from queryworker.query import answers
+from queryworker.query.batches import FILTERED_MAX, LIGHT_VALUES_MAX, VECTORS_MAX, batches
 from shared.errors import InvalidArgument
 from shared.records.model import Include, Op
 from shared.records.selection import Selection

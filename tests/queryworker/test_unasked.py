@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from queryworker.shard import LOOK_AGE_MAX_S
+from queryworker.shards.shard import LOOK_AGE_MAX_S
 from shared.errors import Gone
 from shared.process.clock import SystemClock
 from shared.records.model import Op, ReadLevel

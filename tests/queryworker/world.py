@@ -21,10 +21,10 @@ from redis.asyncio import Redis
 from compactor.checkpoints import Checkpoints
 from compactor.compaction import Compactor, Effort, Ending
 from queryworker.api import Api
-from queryworker.loader import Loader
-from queryworker.segments import SegmentPool
-from queryworker.shard import ServedShard
-from queryworker.shards import Shards
+from queryworker.shards.loader import Loader
+from queryworker.shards.registry import Shards
+from queryworker.shards.segment_pool import SegmentPool
+from queryworker.shards.shard import ServedShard
 from queryworker.threads import Threads
 from shared.catalog import Catalog
 from shared.cluster.placement import Layout

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from queryworker.filter import OPEN_MAX, end_to_end, evaluate
+from queryworker.filter.evaluate import OPEN_MAX, end_to_end, evaluate
 from shared.records.where import (
     All,
     AnyOf,
@@ -119,7 +119,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(len(documents))
         return np.ones(len(documents), dtype=bool)
 
-    monkeypatch.setattr("queryworker.filter.containing", counting)
+    monkeypatch.setattr("queryworker.filter.evaluate.containing", counting)
     return counts
 
 

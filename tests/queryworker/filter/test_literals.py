@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from queryworker.literals import Every, Need, Occurs, Some, requirement
+from queryworker.filter.literals import Every, Need, Occurs, Some, requirement
 from shared.errors import InvalidArgument
 from shared.records.regex import compile_regex
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queryworker.text import containing, matching
+from queryworker.filter.text import containing, matching
 
 _texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 _punctuation = st.text(r"ab \.+*?()|[]{}^$#&~-_/<>%" + "\n\t\x00\x0b\x0c\r", max_size=6)
@@ -29,7 +29,7 @@ def test_a_literal_may_be_as_long_as_a_document(length: int) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("ROWS", 3), ("BYTES", 0), ("BYTES", 5), ("BYTES", 10**6)])
 def test_a_pattern_is_searched_chunk_by_chunk(monkeypatch: pytest.MonkeyPatch, name: str, value: int) -> None:
-    monkeypatch.setattr(f"queryworker.text._CHUNK_{name}", value)
+    monkeypatch.setattr(f"queryworker.filter.text._CHUNK_{name}", value)
     documents = pa.array([None if i % 4 == 0 else str(i) for i in range(20)], pa.large_string())
     assert [i for i, hit in enumerate(matching(documents, "^1[13]?$")) if hit] == [1, 11, 13]
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pyroaring import BitMap
 
-from queryworker import execute
-from queryworker.view import OpenManifest, ShardView
+from queryworker.query import execute
+from queryworker.view.view import OpenManifest, ShardView
 from shared.errors import Corrupt
 from shared.log.state import Pointer
 from shared.rpc import messages

@@ -1,0 +1,85 @@
+"""The rows that a request means, part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from queryworker.filter.evaluate import Rows, Verdict
+from queryworker.filter.text import Mask
+from queryworker.view.parts import ViewPart
+from queryworker.view.view import Snapshot
+from shared.process.lazy import lazy
+from shared.records.selection import Selection
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """The living rows of a part that a selection means: `matching` of them, those of `mask`, or all when it is None.
+    With a `verdict` only some of them: it decides which (see `queryworker.filter.evaluate`). `chosen` are the rows,
+    ascending, where they are known by number: a mask of a few rows among all is made for those alone who need one.
+    """
+
+    part: ViewPart
+    some: Mask | None
+    matching: int
+    verdict: Verdict | None = None
+    chosen: Rows | None = None
+
+    @lazy
+    def mask(self) -> Mask | None:
+        if self.chosen is None:
+            return self.some
+        mask = np.zeros(self.part.rows, np.bool_)
+        mask[self.chosen] = True
+        return mask
+
+    def rows(self, begin: int = 0, end: int | None = None) -> Rows:
+        """Ascending, from the place `begin` to the place `end`."""
+        if self.chosen is not None:
+            return self.chosen[begin:end]
+        if self.mask is not None:
+            return np.flatnonzero(self.mask)[begin:end]
+        return np.arange(*slice(begin, end).indices(self.part.rows))
+
+    def settled(self) -> Matches:
+        """Without a verdict."""
+        if self.verdict is None or self.mask is None:
+            return self
+        return _of(self.part, self.mask & self.verdict.settle())
+
+
+def select(snapshot: Snapshot, selection: Selection) -> list[Matches]:
+    """What the selection means in each part."""
+    if selection.ids is not None:
+        return _select_ids(snapshot, selection.ids, selection)
+    if selection.where is None:
+        return [Matches(part, part.alive, part.living) for part in snapshot.parts]
+    return [_within(part, part.match(selection.where), part.alive) for part in snapshot.parts]
+
+
+def of_rows(part: ViewPart, rows: Rows) -> Matches:
+    """Those of the rows, which ascend, that live."""
+    chosen = rows if part.alive is None else rows[part.alive[rows]]
+    return Matches(part, None, len(chosen), chosen=chosen)
+
+
+def _select_ids(snapshot: Snapshot, ids: Sequence[str], selection: Selection) -> list[Matches]:
+    found: list[Matches] = []
+    for part, rows in zip(snapshot.parts, snapshot.find(ids), strict=True):
+        matches = of_rows(part, rows)
+        if selection.where is not None and len(rows):
+            matches = _within(part, part.match(selection.where), matches.mask)
+        found.append(matches)
+    return found
+
+
+def _within(part: ViewPart, verdict: Verdict, mask: Mask | None) -> Matches:
+    settled, maybe = verdict.settled, verdict.maybe  # in this order: another thread may settle the verdict meanwhile
+    return _of(part, maybe if mask is None else maybe & mask, None if settled else verdict)
+
+
+def _of(part: ViewPart, mask: Mask, verdict: Verdict | None = None) -> Matches:
+    return Matches(part, mask, int(np.count_nonzero(mask)), verdict)

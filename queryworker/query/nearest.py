@@ -1,0 +1,212 @@
+"""The nearest matching rows of one part, as the planner plans it.
+
+Where a filter is still open about rows (`queryworker.filter.evaluate`), the nearest of those that may match are found
+first, and only they are decided about: that reads some dozen documents instead of all. When too few of them match, all
+are decided about, and the search starts again with what is known then.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import numpy as np
+from prometheus_client import Counter
+
+from queryworker.filter.evaluate import Rows, Verdict
+from queryworker.filter.text import Mask
+from queryworker.query.matches import Matches
+from queryworker.query.planner import GraphSearch, Seen, enough, plan
+from queryworker.view.parts import GraphSearcher, Vectors
+from shared.segment.projection import reach
+from shared.vectors.distance import Nearest, distances, nearest_many
+from shared.vectors.space import Space
+
+PLANS: Final = Counter("polychrome_queryworker_plans", "Searches of one vector in one part, by plan.", ["plan"])
+_SCANS = PLANS.labels("scan")
+_GRAPHS = PLANS.labels("graph")
+_SCANS_AFTER_GRAPH = PLANS.labels("scan_after_graph")
+
+
+DECIDED_BESIDE: Final = 8
+"""Rows found by a scan beyond twice as many as wanted, where it is open whether they match."""
+
+
+@dataclass(slots=True)
+class PartTrace:
+    """What was done in one part to find an answer. `beams`: of each graph search; `examined`: rows compared with a
+    query or visited for it; `decided`: documents read because the filter was open about them.
+    """
+
+    beams: list[int] = field(default_factory=list)
+    scans: int = 0
+    examined: int = 0
+    decided: int = 0
+
+
+class Target(NamedTuple):
+    """What is looked for: the `wanted` nearest of `matches`, in a graph by so many threads at once. `stray`: the guides
+    of the graph say little about the queries.
+    """
+
+    space: Space
+    matches: Matches
+    wanted: int
+    ef_search: int
+    threads: int = 1
+    stray: bool = False
+
+
+def nearest(target: Target, queries: Vectors, trace: PartTrace) -> list[Nearest]:
+    """The min(wanted, matching) nearest matching rows for each query, by exact distance; in an unordered part a few
+    more where equal distances straddle the end. Round by round: every query without an answer is searched with its next
+    beam, or scanned.
+    """
+    if target.wanted >= target.matches.matching:
+        target = _settled(target, trace)
+    graph = target.matches.part.graph
+    target = target._replace(stray=graph is not None and graph.strays(queries))
+    if target.matches.mask is None and (of_all := _nearest_of_all(target, queries, trace)) is not None:
+        return of_all
+    found: dict[int, Nearest] = {}
+    seen: dict[int, Seen] = {}
+    while len(found) < len(queries):
+        missing = [number for number in range(len(queries)) if number not in found]
+        beams = {number: _beam(target, seen.get(number)) for number in missing}
+        scanned = [number for number in missing if beams[number] is None]
+        if scanned:
+            (_SCANS_AFTER_GRAPH if seen else _SCANS).inc(len(scanned))
+            hits = _scan(target, queries[scanned], trace)
+            if hits is None:
+                target = _settled(target, trace)
+                continue
+            found |= zip(scanned, hits, strict=True)
+        searched = [number for number in missing if beams[number] is not None]
+        if searched:
+            beam = max(beam for beam in beams.values() if beam is not None)
+            for number, rows in zip(searched, _search(target, queries[searched], beam, trace), strict=True):
+                places = _matching_places(target.matches, rows, trace)
+                seen[number] = _seen(beam, places, _reach(target))
+                if _enough(target, seen[number]):
+                    found[number] = _measured(target, queries[number], rows[places[: _reach(target)]])
+    return [found[number] for number in range(len(queries))]
+
+
+def _nearest_of_all(target: Target, queries: Vectors, trace: PartTrace) -> list[Nearest] | None:
+    """Where every row matches, one search of the graph answers all queries; None when there is none to be searched, or
+    it came back short.
+    """
+    beam = _beam(target, None)
+    if beam is None:
+        return None
+    reached = _reach(target)
+    best = [rows[:reached] for rows in _search(target, queries, beam, trace)]
+    if min(map(len, best)) < reached:
+        return None
+    return [_measured(target, query, rows) for query, rows in zip(queries, best, strict=True)]
+
+
+def _settled(target: Target, trace: PartTrace) -> Target:
+    """With nothing open."""
+    matches = target.matches
+    if matches.verdict is not None:
+        trace.decided += matches.matching
+        matches = matches.settled()
+    return target._replace(matches=matches, wanted=min(target.wanted, matches.matching))
+
+
+def _matching_places(matches: Matches, rows: Rows, trace: PartTrace) -> Rows:
+    """Places in `rows` of those that match."""
+    places = np.arange(len(rows)) if matches.mask is None else np.flatnonzero(matches.mask[rows])
+    return places if matches.verdict is None else places[_decide(matches.verdict, rows[places], trace)]
+
+
+def _decide(verdict: Verdict, rows: Rows, trace: PartTrace) -> Mask:
+    trace.decided += len(rows)
+    return verdict.decide(rows)
+
+
+def _seen(beam: int, places: Rows, wanted: int) -> Seen:
+    """`places`: where in the beam those are that match."""
+    return Seen(beam, int(places[wanted - 1]) + 1 if len(places) >= wanted else None, len(places))
+
+
+def _enough(target: Target, seen: Seen) -> bool:
+    return enough(seen, rows=target.matches.part.rows, wanted=_reach(target), ef_search=target.ef_search)
+
+
+def _reach(target: Target) -> int:
+    """How many rows the graph has to find: where its guides have fewer dimensions than the vectors, more than are
+    wanted, so that those are among them.
+    """
+    graph = target.matches.part.graph
+    if graph is None or graph.guide_share == 1:
+        return target.wanted
+    return min(reach(target.wanted, target.ef_search, stray=target.stray), target.matches.matching)
+
+
+def _beam(target: Target, seen: Seen | None) -> int | None:
+    """Of the next graph search; None: scan."""
+    part = target.matches.part
+    chosen = plan(
+        rows=part.rows, matching=target.matches.matching, wanted=_reach(target), ef_search=target.ef_search,
+        guide_share=None if part.graph is None else part.graph.guide_share, coded=part.codes is not None, seen=seen,
+    )  # fmt: skip
+    return chosen.beam if isinstance(chosen, GraphSearch) else None
+
+
+def _search(target: Target, queries: Vectors, beam: int, trace: PartTrace) -> list[Rows]:
+    graph: GraphSearcher | None = target.matches.part.graph
+    assert graph is not None
+    _GRAPHS.inc(len(queries))
+    trace.beams.append(beam)
+    trace.examined += beam * len(queries)
+    return graph.search(queries, beam, target.threads)
+
+
+def _measured(target: Target, query: Vectors, rows: Rows) -> Nearest:
+    """The `wanted` nearest of these rows."""
+    measured = distances(target.space, query, target.matches.part.vectors.take(rows, axis=0))
+    order = np.argsort(measured, kind="stable")[: target.wanted]
+    return Nearest(rows[order], measured[order])
+
+
+def _scan(target: Target, queries: Vectors, trace: PartTrace) -> list[Nearest] | None:
+    """Exactly the `wanted` nearest, and a few more where equal distances straddle the end. Where something is open, a
+    few more are found and decided about; None when for some query not enough of them match.
+    """
+    verdict = target.matches.verdict
+    if verdict is None:
+        return _scan_all(target, queries, trace)
+    more = target._replace(wanted=min(target.matches.matching, 2 * target.wanted + DECIDED_BESIDE))
+    found: list[Nearest] = []
+    for hits in _scan_all(more, queries, trace):
+        kept = _decide(verdict, hits.rows, trace)
+        if np.count_nonzero(kept) < target.wanted:
+            return None
+        found.append(Nearest(hits.rows[kept], hits.distances[kept]))
+    return found
+
+
+def _scan_all(target: Target, queries: Vectors, trace: PartTrace) -> list[Nearest]:
+    """Exactly the `wanted` nearest of what matches or may match."""
+    part, matching, wanted = target.matches.part, target.matches.matching, target.wanted
+    trace.scans += len(queries)
+    trace.examined += matching * len(queries)
+    rows = None if matching == part.rows else target.matches.rows()
+    # Norms of all rows are worth making only when many of them are compared, and nothing better is there.
+    norms = None if part.codes is not None else part.norms(make=64 * matching > part.rows)
+
+    def scan(vectors: Vectors, k: int) -> list[Nearest]:
+        return nearest_many(target.space, vectors, part.vectors, k, rows=rows, norms=norms, codes=part.codes)
+
+    if part.ordered:  # of equal distances the lower row comes first, and that is the older one
+        return scan(queries, wanted)
+    found = scan(queries, wanted + 1)
+    for number, hits in enumerate(found):
+        reach = wanted + 1
+        while reach < matching and hits.distances[-1] == hits.distances[wanted - 1]:
+            reach = min(2 * reach, matching)
+            hits = scan(queries[number : number + 1], reach)[0]  # noqa: PLW2901 (goes back into the list)
+        found[number] = hits
+    return found

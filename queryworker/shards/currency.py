@@ -1,0 +1,122 @@
+"""Currency: views are brought up to the end of the log, without a gap.
+
+One read of the log brings what was appended since the last one, or says in a word that nothing was. Everything that it
+brings is proved to continue what the view has (`queryworker.shards.tailing`).
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from prometheus_client import Counter
+
+from queryworker.shards.tailing import nothing_left_over, prove, whole_appends
+from queryworker.threads import Threads
+from queryworker.view.view import ShardView
+from shared.errors import Gone, StaleGeneration
+from shared.log.state import Entry, ShardRead, ShardState
+from shared.process.clock import Clock
+
+READ_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Payload of one log read; a longer tail takes several."""
+
+APPLIED_ON_LOOP_MAX: Final = 16 * 1024
+APPLIED_ON_LOOP_OPS_MAX: Final = 32
+"""Bytes of entries, and operations in them, that take no longer to apply than to be handed to a thread. Operations
+count because each may look up a row of a segment and copy it.
+"""
+
+_BEHIND_EVERYTHING: Final = f"{2**63 - 1}-0"
+
+CHECKS: Final = Counter("polychrome_queryworker_currency_checks", "Log reads made to keep views current.")
+ENTRIES: Final = Counter("polychrome_queryworker_entries_applied", "Log entries applied to views.")
+
+
+class LogReader(Protocol):
+    """The part of `shared.log.Log` that is used here."""
+
+    async def read(
+        self,
+        collection_id: str,
+        shard: int,
+        after: str = ...,
+        bytes_max: int | None = None,
+        known: ShardRead | None = None,
+    ) -> ShardRead: ...
+
+
+class Follower:
+    """Follows the log of one shard. Everything but `ShardView.apply` runs on the event loop."""
+
+    def __init__(self, collection: str, number: int, log: LogReader, threads: Threads, clock: Clock) -> None:
+        self._collection = collection
+        self._number = number
+        self._log = log
+        self._threads = threads  # not the loop's own, which downloads may keep busy
+        self._clock = clock
+        self._known: tuple[ShardView, ShardRead] | None = None  # the last complete read, and the view that has it
+        self.unchanged = False
+        """Whether the last look at the log found nothing new."""
+        self.looked_s = float("-inf")
+        """When the last look began that found the shard alive."""
+
+    async def state(self) -> ShardState:
+        """The shard's state alone. Raises Gone, StaleGeneration, Unavailable."""
+        return _alive(await self._log.read(self._collection, self._number, _BEHIND_EVERYTHING)).state
+
+    async def catch_up(self, view: ShardView) -> ShardState:
+        """Apply what the log has after the view; the state as of that moment. Raises TailGap, and as `state` does.
+        A view to which something could not be applied is broken.
+        """
+        pending: list[Entry] = []
+        known = self._known[1] if self._known is not None and self._known[0] is view else None
+        while True:
+            last = pending[-1].id if pending else view.last
+            CHECKS.inc()
+            began_s = self._clock.monotonic()
+            read = _alive(await self._log.read(self._collection, self._number, last, READ_BYTES_MAX, known))
+            self.looked_s = began_s
+            self.unchanged = read is known
+            if read is known:
+                return read.state
+            known = None
+            prove(read, last, view.base.covers)
+            pending += read.entries
+            ready = whole_appends(pending)
+            if ready:
+                await self._apply(view, pending[:ready])
+                view.last, view.position = pending[ready - 1].id, pending[ready - 1].end
+                del pending[:ready]
+            if read.complete:
+                nothing_left_over(read, pending)
+                view.position = read.state.head
+                self._known = (view, read.without_entries())
+                return read.state
+
+    def committed(self, view: ShardView) -> int:
+        """Up to which position a manifest is known to cover what the view has; at least its own does."""
+        pointer = self._known[1].state.pointer if self._known is not None and self._known[0] is view else None
+        return max(pointer.covers if pointer else 0, view.base.covers)
+
+    def forget(self) -> None:
+        self._known = None
+
+    async def _apply(self, view: ShardView, entries: list[Entry]) -> None:
+        try:
+            bytes_, operations = sum(len(entry.payload) for entry in entries), sum(entry.count for entry in entries)
+            if bytes_ <= APPLIED_ON_LOOP_MAX and operations <= APPLIED_ON_LOOP_OPS_MAX:
+                view.apply(entries)
+            else:
+                await self._threads.run(view.apply, entries)
+        except BaseException:
+            view.broken = True  # it may have half of an entry now; when cancelled, a thread may still be at it
+            raise
+        ENTRIES.inc(len(entries))
+
+
+def _alive(read: ShardRead) -> ShardRead:
+    if read.state.deleted:
+        raise Gone("the collection was deleted")
+    if not read.state.serves:
+        raise StaleGeneration(f"shard {read.state.number} is none of the collection's")
+    return read

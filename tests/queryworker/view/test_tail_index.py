@@ -1,0 +1,84 @@
+import random
+
+import numpy as np
+import pytest
+
+from queryworker.view.parts import TailPart
+from queryworker.view.tail_index import SIZES, TailIndex, spans
+from queryworker.view.view import tail_index as runs_module
+from shared.memtable.memtable import Memtable
+from shared.records.model import Op
+from shared.records.where import Compare, DocumentContains, MetadataCompare
+from shared.vectors.distance import squared_norms
+from tests.shared.memtable.model import DictBase, Operation, batch
+
+
+@pytest.mark.parametrize("rows", [0, 1, 63, 64, 65, 511, 512, 5_000, 40_000])
+def test_spans_cover_every_row_once_with_few_runs(rows: int) -> None:
+    found = spans(rows)
+    assert [start for start, _ in found] == [0, *(stop for _, stop in found[:-1])][: len(found)]
+    assert sum(stop - start for start, stop in found) == rows
+    assert len(found) <= 7 * (len(SIZES) - 1) + rows // SIZES[0] + 1
+
+
+def test_whole_runs_stay_the_same_while_the_tail_grows() -> None:
+    before, after = spans(4_096 + 600), spans(4_096 + 640)
+    assert before[:2] == after[:2] == [(0, 4_096), (4_096, 4_608)]
+
+
+def _fill(memtable: Memtable, count: int) -> None:
+    first = memtable.slots
+    numbers = range(first, first + count)
+    adds = [Operation(Op.ADD, f"r{i}", (float(i), 1.0, 0.0), f"doc {i % 7}", {"n": i % 10}) for i in numbers]
+    memtable.apply(batch(adds), memtable.position or 1, (memtable.position or 1) + count)
+
+
+def _matching(memtable: Memtable, index: TailIndex, position: int, remainder: int) -> list[int]:
+    tail = memtable.at(position)
+    part = TailPart(tail, index, 0, tail.rows)
+    matching = part.match(MetadataCompare("n", Compare.EQ, remainder)).settle() & tail.alive
+    return np.flatnonzero(matching).tolist()
+
+
+def test_filters_on_a_growing_tail_agree_with_a_loop_and_index_no_row_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    indexed = 0
+    build = runs_module.MetadataIndex.from_json
+
+    def counting(rows, indexing):
+        nonlocal indexed
+        indexed += len(rows)
+        return build(rows, indexing)
+
+    monkeypatch.setattr(runs_module.MetadataIndex, "from_json", counting)
+    random_ = random.Random(3)
+    memtable, index = Memtable(DictBase({}), None), TailIndex()
+    positions = []
+    for _ in range(200):
+        _fill(memtable, random_.choice([1, 2, 40]))
+        positions.append(memtable.position)
+        assert _matching(memtable, index, memtable.position, 3) == list(range(3, memtable.slots, 10))
+    assert indexed < memtable.slots * (len(SIZES) - 1) + 200 * SIZES[-1]
+    for position in random_.sample(positions, 20):
+        assert _matching(memtable, index, position, 3) == list(range(3, position - 1, 10))
+
+
+def test_a_filter_reads_documents_of_all_runs_and_of_a_stretch_of_them() -> None:
+    memtable, index = Memtable(DictBase({}), None), TailIndex()
+    _fill(memtable, 100)
+    memtable.apply(batch([Operation(Op.DELETE, "r0"), Operation(Op.UPDATE, "r7", document="other")]), 101, 103)
+    tail = memtable.at(103)
+    where = DocumentContains("doc 0")
+    verdict = TailPart(tail, index, 0, tail.rows).match(where)
+    assert not verdict.settled
+    assert verdict.decide(np.array([98, 15, 100, 7, 0])).tolist() == [True, False, False, True, True]
+    assert np.flatnonzero(verdict.settle() & tail.alive).tolist() == list(range(14, 100, 7))
+    assert np.flatnonzero(TailPart(tail, index, 60, 90).match(where).settle()).tolist() == [3, 10, 17, 24]
+
+
+def test_norms_are_those_of_the_vectors_however_the_tail_grew() -> None:
+    memtable, index = Memtable(DictBase({}), None), TailIndex()
+    for count in (1, 300, 5):
+        _fill(memtable, count)
+        tail = memtable.at(memtable.position)
+        assert np.array_equal(index.norms(tail), squared_norms(tail.vectors))
+    assert len(index.norms(memtable.at(2))) == 1
