@@ -9,8 +9,9 @@ import pytest
 
 from tests.cluster.harness import Cluster
 from tests.cluster.waiting import wait_until
-from tests.contract.recorded import REASON_ABSENT, Case, cases, explain, load_run_case
-from tests.outside.paths import CONTRACT
+from tests.contract.case_files import Case
+from tests.contract.recorded import cases, explain
+from tests.contract.replaying import replay_case
 
 COLLECTIONS = "/api/v2/tenants/default_tenant/databases/default_database/collections"
 SKIPPED_AREAS = frozenset({"local_only", "local_quirks", "no_server_embedding", "reset_disabled"})
@@ -36,11 +37,10 @@ def balanced(topology: Cluster) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.mark.skipif(not CONTRACT.exists(), reason=REASON_ABSENT)
 @pytest.mark.parametrize("case", cases("cases.jsonl", SKIPPED_AREAS))
 def test_every_request_through_another_frontend_answers_as_one_server_did(balanced: httpx.Client, case: Case) -> None:
-    differences = load_run_case()(balanced, case)
-    assert not differences, explain(case, differences)
+    mismatches = replay_case(balanced, case)
+    assert not mismatches, explain(case, mismatches)
 
 
 @pytest.fixture

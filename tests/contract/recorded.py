@@ -1,47 +1,31 @@
-"""Reads the recorded request/response cases and the replayer that lies beside them."""
+"""The recorded cases as parameters of tests, and what a failed one shows."""
 
-import importlib.util
 import json
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Collection, Sequence
+from typing import Any
 
+import msgspec
 import pytest
 
-from tests.outside.paths import CONTRACT
+from tests.contract.case_files import CASES, Case, Step, read_cases
+from tests.contract.replaying import Mismatch
 
-Case = dict[str, Any]
-RunCase = Callable[[Any, Case], list[tuple[int, str]]]
-
-REASON_ABSENT: Final = "the recorded cases (../shared/contract) are not beside this checkout"
+BODY_CHARACTERS_MAX = 600
 
 
-def load_run_case() -> RunCase:
-    """`run_case(client, case)` of the replayer: (step number, difference) for every step that differs."""
-    spec = importlib.util.spec_from_file_location("recorded_replay", CONTRACT / "replay.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    run_case: RunCase = module.run_case
-    return run_case
+def cases(file_name: str, skipped_areas: Collection[str] = ()) -> list[Any]:
+    """One parameter per case of a file, named `area/case`."""
+    found = [case for case in read_cases(CASES / file_name) if case.area not in skipped_areas]
+    return [pytest.param(case, id=case.name) for case in found]
 
 
-def cases(file_name: str, skipped_areas: frozenset[str] = frozenset()) -> list[Any]:
-    """One pytest parameter per case, `area/name`; none at all where the recordings are absent."""
-    path = CONTRACT / file_name
-    if not path.exists():
-        return []
-    read = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [
-        pytest.param(case, id=f"{case['area']}/{case['case']}") for case in read if case["area"] not in skipped_areas
-    ]
+def explain(case: Case, mismatches: Sequence[Mismatch]) -> str:
+    """Every mismatch with the body that was sent, one per paragraph."""
+    title = case.name + (f" ({case.note})" if case.note else "")
+    told = [f"  step {one.step}: {one.reason}\n    sent: {_sent(case.steps[one.step])}" for one in mismatches]
+    return "\n".join((title, *told))
 
 
-def explain(case: Case, differences: Sequence[tuple[int, str]]) -> str:
-    """Every difference with the request that met it, one per paragraph."""
-    lines = [f"{case['area']}/{case['case']}" + (f" ({case['note']})" if case.get("note") else "")]
-    for number, difference in differences:
-        step = case["steps"][number]
-        sent = step.get("body", step.get("raw", step.get("raw_b64", "")))
-        lines.append(f"  step {number}: {difference}\n    sent: {json.dumps(sent, ensure_ascii=False)[:600]}")
-    return "\n".join(lines)
+def _sent(step: Step) -> str:
+    text = step.raw if step.body is msgspec.UNSET else json.dumps(step.body, ensure_ascii=False)
+    return (text or step.raw_b64 or "")[:BODY_CHARACTERS_MAX]

@@ -5,5 +5,4 @@ from typing import Final
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 SHARED: Final = CHECKOUT.parent / "shared"
-CONTRACT: Final = SHARED / "contract"
 DATA: Final = SHARED / "data"
