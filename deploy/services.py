@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.outside.paths import CONTRACT, DATA
+from tests.outside.paths import DATA
 
 POLICY: Final = Path("/usr/sbin/policy-rc.d")
 FORBIDDEN: Final = 101
@@ -76,7 +76,6 @@ SERVICES: Final = {
 
 # What comes beside a checkout, never inside it, and can't be installed. Tests of it skip in CI, too.
 MATERIAL: Final = {
-    "recorded requests": (CONTRACT / "cases.jsonl", "tests/contract/test_recorded_cases.py"),
     "real catalogue": (DATA / "debian-packages.parquet", "those of recall and of the model on real rows"),
 }
 
