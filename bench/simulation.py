@@ -26,6 +26,7 @@ from polychrome.process import Process
 from polychrome.redis_server import answers, redis_server
 from shared.catalog import Catalog, Collection, Database, NewCollection
 from shared.cluster.placement import Hashes, hashes, weights
+from shared.log.append import AppendRequest
 from shared.log.batch import build_batch, split_batch
 from shared.log.jobs import Jobs
 from shared.log.log import Log
@@ -219,7 +220,10 @@ async def _ticks(
     batch = build_batch(Op.ADD, ["id"], np.zeros((1, 2), np.float32))
     parts = split_batch(batch, written[0].layout)
     for collection in written:
-        await log.append(collection.id, uuid.uuid4().hex, parts, 1, dimension=2, generation=None)
+        request = AppendRequest(
+            collection_id=collection.id, request_id=uuid.uuid4().hex, batches=parts, dimension=2, generation=None
+        )
+        await log.append(request)
     await jobs.mark_dirty((collection.id, shard) for collection in written for shard in parts)
     scheduler = Scheduler(catalog, log, jobs, Policy(8192, 1 << 26, 0.0, 10.0), SystemClock(), lambda *_: None)
     first_s, again_s = await _timed(scheduler.tick()), await _timed(scheduler.tick())

@@ -20,6 +20,7 @@ from compactor.statistics import Content, Counted, Counts, record_counter, stati
 from shared.catalog.functions import OUTPUT_DIMENSION, RECORD_COUNTER, FunctionInput, Functions
 from shared.catalog.model import Function
 from shared.errors import Gone, StaleGeneration, Unavailable
+from shared.log.append import AppendRequest
 from shared.log.batch import build_batch, split_batch
 from shared.log.jobs import FUNCTION, Jobs
 from shared.log.log import Log
@@ -98,10 +99,16 @@ class FunctionRunner:
             if batch is None:
                 return await self._outputs.set_made(output, made)
             parts = await asyncio.to_thread(split_batch, batch, layout)
-            await self._log.append(
-                output, uuid.uuid4().hex, parts, batch.num_rows,
-                dimension=OUTPUT_DIMENSION, generation=None, new_keys=kinds, made=made,
-            )  # fmt: skip
+            request = AppendRequest(
+                collection_id=output,
+                request_id=uuid.uuid4().hex,
+                batches=parts,
+                dimension=OUTPUT_DIMENSION,
+                generation=None,
+                new_keys=kinds,
+                made=made,
+            )
+            await self._log.append(request)
         except (Superseded, Remade, StaleGeneration) as error:
             log.info("a function begins again", output=output, reason=error.message)
             return False

@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from frontend.concurrency import off_loop
 from shared.errors import Backoff, DimensionMismatch, StaleGeneration
+from shared.log.append import AppendRequest
 from shared.log.batch import build_batch, split_batch
 from shared.records.model import Op
 
@@ -144,20 +145,19 @@ class GroupCommit:
 
     async def _append(self, members: Sequence[_Member]) -> None:
         first, operations = members[0], [member.operations for member in members]
-        count = sum(len(each.ids) for each in operations)
         collection = first.collection
         kinds = frozenset(chain.from_iterable(each.kinds for each in operations))
         size = sum(each.size or 0 for each in operations) if first.operations.small else None
         parts = await off_loop(size, lambda: split_batch(joined(operations), collection.layout))
-        await self._log.append(
-            collection.id,
-            first.request_id,
-            parts,
-            count,
+        request = AppendRequest(
+            collection_id=collection.id,
+            request_id=first.request_id,
+            batches=parts,
             dimension=first.operations.width,
             generation=collection.generation,
             new_keys=sorted(kinds - collection.keys),
         )
+        await self._log.append(request)
         self._dirty.add(collection.id, parts)
 
 

@@ -28,6 +28,7 @@ from shared.errors import (
     StaleRead,
     Unavailable,
 )
+from shared.log.append import Appended, AppendRequest
 from shared.log.batch import split_batch
 from shared.log.condition import CONFLICT, Condition, IdsRead, Undecided
 from shared.records.selection import Selection
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from frontend.context import Context
     from frontend.read.workers import Workers
     from shared.catalog import Collection
-    from shared.log.log import Appended
 
 Result = TypeVar("Result")
 
@@ -118,16 +118,16 @@ async def _commit(
     reads = _reads(collection.layout, token, read_ids)
     for _ in range(PROOFS_MAX):
         try:
-            appended = await context.log.append(
-                collection.id,
-                request_id,
-                parts,
-                sum(len(each.ids) for each in operations),
+            request = AppendRequest(
+                collection_id=collection.id,
+                request_id=request_id,
+                batches=parts,
                 dimension=width,
                 generation=collection.generation,
                 new_keys=sorted(kinds - collection.keys),
                 condition=None if token is None or not reads else Condition(token, reads),
             )
+            appended = await context.log.append(request)
         except DimensionMismatch as error:
             raise wrong_width(error.expected, width or 0) from None
         except Undecided as undecided:

@@ -8,12 +8,10 @@ connection is answered by trying again, within a deadline.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
-import orjson
 from prometheus_client import Counter, Histogram
 from redis.asyncio import Redis
 
@@ -27,9 +25,9 @@ from shared.errors import (
     StaleGeneration,
     Unavailable,
 )
-from shared.log.batch import EncodedEntry
-from shared.log.condition import CONFLICT, Condition, Undecided
-from shared.log.outputs import Made, Remade
+from shared.log.append import Appended, AppendRequest, arguments_of, keys_of
+from shared.log.condition import CONFLICT, Undecided
+from shared.log.outputs import Remade
 from shared.log.state import (
     FIRST_ID,
     Entry,
@@ -44,7 +42,7 @@ from shared.redis.client import READ_DEADLINE_S, WRITE_DEADLINE_S, command, pers
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX, Argument, Script
 
-__all__ = ["Appended", "Entry", "Log", "Pointer", "ShardRead", "ShardState"]
+__all__ = ["Entry", "Log", "Pointer", "ShardRead", "ShardState"]
 
 APPEND = Script("shared.log", "append")
 READ = Script("shared.log", "read")
@@ -69,14 +67,6 @@ APPEND_SECONDS: Final = Histogram(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """Positions [first, head) were handed out to the append; a row's is `first` plus its offset in the batch."""
-
-    first: int
-    head: int
-
-
 class Log:
     """The log of every collection. The limits bound what one collection's streams may hold before it is compacted."""
 
@@ -97,56 +87,38 @@ class Log:
         self._backlog_bytes_max = backlog_bytes_max
         self._append_deadline_s = append_deadline_s
 
-    async def append(
-        self,
-        collection_id: str,
-        request_id: str,
-        parts: Mapping[int, Sequence[EncodedEntry]],
-        count: int,
-        *,
-        dimension: int | None,
-        generation: int | None,
-        new_keys: Sequence[tuple[str, str]] = (),
-        condition: Condition | None = None,
-        made: Made | None = None,
-    ) -> Appended:
-        """Appends all parts, or none: `count` operations, whose offsets in the parts are 0 to count - 1.
+    async def append(self, request: AppendRequest) -> Appended:
+        """Appends all of the request or nothing; durable on return.
 
-        A request id that was used on this collection in the last `limits.REQUEST_ID_TTL_S` answers as it did then and
-        appends nothing: it must be new for every request. Raises Gone, StaleGeneration, DimensionMismatch, Backoff,
-        Unavailable (nothing was appended) or UnknownOutcome (the same request id may be tried again).
-
-        With a condition, appends only if it holds. Raises ConditionalWriteConflict, or Undecided when the log does not
-        tell; nothing was appended then. With `made`, appends only if the collection's content was made of that. Raises
-        Remade.
+        Raises Gone, StaleGeneration, DimensionMismatch, Backoff, Unavailable (nothing was appended) or UnknownOutcome
+        (it may be appended: the same request may be tried again). With a condition also ConditionalWriteConflict, or
+        Undecided when the log does not tell whether it holds; with `made` also Remade: nothing was appended then.
         """
-        if count < 1 or not parts:
-            raise ValueError("an append has at least one operation")
-        keys, args = self._append_call(
-            collection_id, request_id, parts, count, dimension, generation, new_keys, condition, made
-        )
+        keys = keys_of(request, self._keys)
+        args = arguments_of(request, self._backlog_ops_max, self._backlog_bytes_max)
         with APPEND_SECONDS.time():
             outcome, *details = await self._past_the_fence(keys, args)
         match outcome:
             case b"OK":
-                APPENDED_OPS.inc(count)
-                APPENDED_BYTES.inc(sum(len(entry.payload) for part in parts.values() for entry in part))
+                APPENDED_OPS.inc(request.count)
+                APPENDED_BYTES.inc(request.size)
                 return Appended(*details)
             case b"STALE":
-                raise StaleGeneration(f"collection {collection_id} has changed")
+                raise StaleGeneration(f"collection {request.collection_id} has changed")
             case b"DIMENSION":
                 raise DimensionMismatch(
-                    f"Collection expecting embedding with dimension of {details[0]}, got {dimension}", details[0]
+                    f"Collection expecting embedding with dimension of {details[0]}, got {request.dimension}",
+                    details[0],
                 )
             case b"FULL":
                 raise Backoff("The collection's log is full; its compaction has to catch up first")
             case b"CONFLICT":
                 raise ConditionalWriteConflict(CONFLICT)
             case b"REMADE":
-                raise Remade(f"collection {collection_id} is made of something else")
+                raise Remade(f"collection {request.collection_id} is made of something else")
             case b"DOUBT":
                 raise Undecided(details)
-        raise await self.missing(collection_id)
+        raise await self.missing(request.collection_id)
 
     async def _past_the_fence(self, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
         """What append.lua says, but for FENCED: a switch of shards takes a moment, and its fence expires by itself."""
@@ -156,49 +128,6 @@ class Log:
                 return answer
             await asyncio.sleep(FENCE_PAUSE_S)
         raise Unavailable("The collection's shards are being switched")
-
-    def _append_call(
-        self,
-        collection_id: str,
-        request_id: str,
-        parts: Mapping[int, Sequence[EncodedEntry]],
-        count: int,
-        dimension: int | None,
-        generation: int | None,
-        new_keys: Sequence[tuple[str, str]],
-        condition: Condition | None,
-        made: Made | None,
-    ) -> tuple[list[str], list[Argument]]:
-        """KEYS and ARGV as append.lua's header says."""
-        name = self._keys
-        keys = [
-            name.state(collection_id),
-            name.request(collection_id, request_id),
-            name.metadata_keys(collection_id),
-            *(name.log(collection_id, shard) for shard in parts),
-        ]
-        conditions: list[Argument] = []
-        if condition is not None:
-            keys += [name.log(collection_id, shard) for shard in condition.reads]
-            conditions = condition.arguments()
-        args: list[Argument] = [
-            limits.REQUEST_ID_TTL_S,
-            count,
-            "" if dimension is None else dimension,
-            "" if generation is None else generation,
-            self._backlog_ops_max,
-            self._backlog_bytes_max,
-            len(conditions),
-            *conditions,
-            *((0,) if made is None else (2, made.before, made.now)),
-            len(new_keys),
-            *(orjson.dumps(pair) for pair in new_keys),
-        ]
-        for shard, entries in parts.items():
-            args += [shard, len(entries)]
-            for entry in entries:
-                args += [entry.offset, entry.count, entry.payload]
-        return keys, args
 
     async def missing(self, collection_id: str) -> Gone | Unavailable:
         """What a missing state means: a deleted collection, or a server that lost everything and is being restored."""

@@ -15,6 +15,7 @@ from compactor.checkpoints import Checkpoints
 from compactor.compaction import Compactor, Effort
 from compactor.rebuild import Rebuilder
 from shared.catalog.catalog import Catalog
+from shared.log.append import AppendRequest
 from shared.log.batch import build_batch, split_batch
 from shared.log.jobs import Jobs
 from shared.log.log import Log
@@ -106,10 +107,14 @@ class Shop:
             [None if rows[i][2] is None else json.dumps(rows[i][2]) for i in ids],
             [rows[i][3] for i in ids],
         )  # fmt: skip
-        appended = await self.log.append(
-            self.collection.id, uuid.uuid4().hex, split_batch(batch, self.collection.layout), len(ids),
-            dimension=DIMENSION if vectors else None, generation=None,
-        )  # fmt: skip
+        request = AppendRequest(
+            collection_id=self.collection.id,
+            request_id=uuid.uuid4().hex,
+            batches=split_batch(batch, self.collection.layout),
+            dimension=DIMENSION if vectors else None,
+            generation=None,
+        )
+        appended = await self.log.append(request)
         for offset, record_id in enumerate(ids):
             self._apply(op, record_id, rows[record_id], vectors, appended.first + offset)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
@@ -19,9 +19,8 @@ from frontend.write.group_commit import GroupCommit
 from shared.catalog import Collection
 from shared.cluster.placement import Layout
 from shared.errors import PolychromeError, StaleRead
-from shared.log.batch import EncodedEntry, decode_batch
-from shared.log.condition import Condition
-from shared.log.log import Appended
+from shared.log.append import Appended, AppendRequest
+from shared.log.batch import decode_batch
 from shared.records.answers import encode_get, encode_query, refuse_unknown_ids
 from shared.records.columns import Columns
 from shared.records.explanation import Explanation
@@ -55,15 +54,20 @@ def new_collection(**changes: Any) -> Collection:
     return replace(collection, **changes)
 
 
-@dataclass
 class Append:
-    request_id: str
-    count: int
-    dimension: int | None
-    generation: int | None
-    new_keys: list[tuple[str, str]]
-    parts: dict[int, list[dict[str, Any]]]
-    condition: Condition | None = None
+    """What an append asked for, its payloads decoded."""
+
+    def __init__(self, request: AppendRequest) -> None:
+        self.request_id = request.request_id
+        self.count = request.count
+        self.dimension = request.dimension
+        self.generation = request.generation
+        self.new_keys = list(request.new_keys)
+        self.condition = request.condition
+        self.parts: dict[int, list[dict[str, Any]]] = {
+            shard: [row for entry in entries for row in decode_batch(entry.payload).to_pylist()]
+            for shard, entries in request.batches.items()
+        }
 
 
 @dataclass
@@ -74,26 +78,11 @@ class FakeLog:
     positions: list[range] = field(default_factory=lambda: [range(101)])
     """What `readable` says, one after the other; the last one for ever."""
 
-    async def append(
-        self,
-        collection_id: str,
-        request_id: str,
-        parts: Mapping[int, Sequence[EncodedEntry]],
-        count: int,
-        *,
-        dimension: int | None,
-        generation: int | None,
-        new_keys: Sequence[tuple[str, str]] = (),
-        condition: Condition | None = None,
-    ) -> Appended:
-        rows = {
-            shard: [row for entry in entries for row in decode_batch(entry.payload).to_pylist()]
-            for shard, entries in parts.items()
-        }
-        self.appends.append(Append(request_id, count, dimension, generation, list(new_keys), rows, condition))
+    async def append(self, request: AppendRequest) -> Appended:
+        self.appends.append(Append(request))
         if self.failures:
             raise self.failures.pop(0)
-        return Appended(1, 1 + count)
+        return Appended(1, 1 + request.count)
 
     async def readable(self, collection_id: str) -> range:
         return self.positions.pop(0) if len(self.positions) > 1 else self.positions[0]

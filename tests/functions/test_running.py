@@ -185,13 +185,17 @@ async def test_what_clients_do_to_an_output_is_undone(shop, workshop):
 async def write_one_dimension(output: Shop, rows: dict) -> None:
     import numpy as np
 
+    from shared.log.append import AppendRequest
     from shared.log.batch import build_batch, split_batch
 
     ids = list(rows)
     metadatas = [json.dumps(rows[one][2]) for one in ids]
     batch = build_batch(Op.UPSERT, ids, np.zeros((len(ids), 1), np.float32), metadatas=metadatas)
     parts = split_batch(batch, output.collection.layout)
-    await output.log.append(output.collection.id, uuid.uuid4().hex, parts, len(ids), dimension=1, generation=None)
+    request = AppendRequest(
+        collection_id=output.collection.id, request_id=uuid.uuid4().hex, batches=parts, dimension=1, generation=None
+    )
+    await output.log.append(request)
 
 
 class Dies(BaseException):
@@ -248,10 +252,10 @@ async def test_a_slow_run_never_puts_back_what_a_later_one_made(shop, workshop):
         def __getattr__(self, name):
             return getattr(shop.log, name)
 
-        async def append(self, *args, **options):
+        async def append(self, request):
             asleep.set()
             await awake.wait()
-            return await shop.log.append(*args, **options)
+            return await shop.log.append(request)
 
     slow = asyncio.create_task(workshop.runner(log=Sleepy()).follow(shop.collection.id))
     await asleep.wait()

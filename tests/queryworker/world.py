@@ -28,6 +28,7 @@ from queryworker.shards.shard import ServedShard
 from queryworker.threads import Threads
 from shared.catalog import Catalog
 from shared.cluster.placement import Layout
+from shared.log.append import AppendRequest
 from shared.log.batch import build_batch, split_batch
 from shared.log.lifecycle import Lifecycle
 from shared.log.log import Log
@@ -183,10 +184,14 @@ class World:
             [None if o.metadata is None else orjson.dumps(o.metadata).decode() for o in operations],
             [o.uri for o in operations],
         )
-        appended = await self.log.append(
-            self.collection, uuid.uuid4().hex, split_batch(batch, Layout(0, self.shards)), len(operations),
-            dimension=matrix.shape[1] if len(rows) else None, generation=None,
-        )  # fmt: skip
+        request = AppendRequest(
+            collection_id=self.collection,
+            request_id=uuid.uuid4().hex,
+            batches=split_batch(batch, Layout(0, self.shards)),
+            dimension=matrix.shape[1] if len(rows) else None,
+            generation=None,
+        )
+        appended = await self.log.append(request)
         for position, operation in enumerate(operations, start=appended.first):
             step(self.state, operation, position)
         self.head = appended.head

@@ -16,7 +16,8 @@ import pytest
 from frontend.write.dirty import DirtyShards
 from frontend.write.group_commit import SMALL_BYTES_MAX, GroupCommit, Operations
 from shared.errors import Backoff, DimensionMismatch, Gone, PolychromeError, StaleGeneration, UnknownOutcome
-from shared.log.log import Appended, Log
+from shared.log.append import Appended, AppendRequest
+from shared.log.log import Log
 from shared.records.model import Op
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
@@ -36,10 +37,10 @@ class SlowLog(FakeLog):
         self.begun = asyncio.Event()
         self.bad: dict[str, PolychromeError] = {}
 
-    async def append(self, *args: Any, **kwargs: Any) -> Appended:
+    async def append(self, request: AppendRequest) -> Appended:
         self.begun.set()
         await self.go_on.wait()
-        done = await super().append(*args, **kwargs)
+        done = await super().append(request)
         for record_id in self.ids()[-1]:
             if record_id in self.bad:
                 raise self.bad[record_id]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import numpy as np
 from redis.asyncio import Redis
 
 from shared.catalog import Catalog, Collection, Database, NewCollection
-from shared.log.batch import build_batch, decode_batch, split_batch
-from shared.log.log import Appended, Log
+from shared.log.append import Appended, AppendRequest
+from shared.log.batch import EncodedEntry, build_batch, decode_batch, split_batch
+from shared.log.condition import Condition
+from shared.log.log import Log
 from shared.log.state import FIRST_ID, Entry
 from shared.records.model import Op
 from shared.redis.keys import Keys
@@ -56,9 +58,33 @@ async def append(
     """Upserts records with these ids and zero vectors."""
     batch = build_batch(Op.UPSERT, ids, np.zeros((len(ids), dimension), dtype=np.float32))
     parts = split_batch(batch, collection.layout)
-    return await log.append(
-        collection.id, request_id or uuid.uuid4().hex, parts, len(ids), dimension=dimension, generation=generation
+    return await append_batches(
+        log, collection, parts, request_id=request_id, dimension=dimension, generation=generation
     )
+
+
+async def append_batches(
+    log: Log,
+    collection: Collection,
+    batches: Mapping[int, Sequence[EncodedEntry]],
+    *,
+    request_id: str | None = None,
+    dimension: int | None = None,
+    generation: int | None = None,
+    new_keys: Sequence[tuple[str, str]] = (),
+    condition: Condition | None = None,
+) -> Appended:
+    """Appends entries as they are, under a request id of their own unless one is given."""
+    request = AppendRequest(
+        collection_id=collection.id,
+        request_id=request_id or uuid.uuid4().hex,
+        batches=batches,
+        dimension=dimension,
+        generation=generation,
+        new_keys=new_keys,
+        condition=condition,
+    )
+    return await log.append(request)
 
 
 def ids_of(entries: Sequence[Entry]) -> dict[int, str]:

@@ -11,6 +11,7 @@ from shared import limits
 from shared.catalog import Catalog, Database
 from shared.cluster.placement import Layout
 from shared.errors import Backoff, Corrupt, DimensionMismatch, Gone, StaleGeneration, Unavailable
+from shared.log.append import AppendRequest
 from shared.log.batch import EncodedEntry, build_batch, split_batch
 from shared.log.log import Log
 from shared.log.state import Pointer, after_position, position_of
@@ -18,7 +19,7 @@ from shared.records.model import Op
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
 from tests.redis_server import RedisServer
-from tests.shared.log.appending import append, everything, make_cluster, make_collection
+from tests.shared.log.appending import append, append_batches, everything, make_cluster, make_collection
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ async def test_a_large_batch_is_several_entries_of_one_append(catalog: Catalog, 
     rows = 3 * limits.ENTRY_BYTES_TARGET // 4096
     batch = build_batch(Op.ADD, [str(i) for i in range(rows)], np.ones((rows, 1024), dtype=np.float32))
     parts = split_batch(batch, Layout(0, 1))
-    await log.append(collection.id, "r", parts, rows, dimension=1024, generation=None)
+    await append_batches(log, collection, parts, dimension=1024)
     read = await log.read(collection.id, 0)
     chunks = read.entries[1:]
     assert len(chunks) >= 3
@@ -122,7 +123,7 @@ async def test_a_dimension_can_be_fixed_without_a_write(catalog: Catalog, databa
 async def test_a_delete_needs_no_dimension(catalog: Catalog, database: Database, log: Log) -> None:
     collection = await make_collection(catalog, database)
     parts = split_batch(build_batch(Op.DELETE, ["a"]), Layout(0, 1))
-    await log.append(collection.id, "r", parts, 1, dimension=None, generation=None)
+    await append_batches(log, collection, parts)
     assert (await log.read(collection.id, 0)).state.dimension is None
 
 
@@ -209,21 +210,24 @@ async def test_new_metadata_keys_are_remembered_with_the_append(catalog: Catalog
     collection = await make_collection(catalog, database)
     batch = build_batch(Op.UPSERT, ["a"], np.zeros((1, 2), dtype=np.float32), metadatas=['{"k":1}'])
     parts = split_batch(batch, collection.layout)
-    await log.append(collection.id, "r", parts, 1, dimension=2, generation=1, new_keys=[("k", "int"), ("é}", "string")])
+    await append_batches(log, collection, parts, dimension=2, generation=1, new_keys=[("k", "int"), ("é}", "string")])
     found = await catalog.get_collection(database, "numbers")
     assert found is not None
     assert found.keys == {("k", "int"), ("é}", "string")}
 
 
-async def test_an_append_needs_an_operation(log: Log) -> None:
+@pytest.mark.parametrize("batches", [{}, {0: []}])
+def test_an_append_needs_an_operation(batches: dict[int, list[EncodedEntry]]) -> None:
     with pytest.raises(ValueError, match="at least one"):
-        await log.append("c", "r", {}, 0, dimension=None, generation=None)
+        AppendRequest(collection_id="c", request_id="r", batches=batches, dimension=None, generation=None)
 
 
 async def test_an_empty_server_is_unavailable_and_not_empty(redis: Redis, keys: Keys) -> None:
     log = Log(redis, keys)
+    batches = {0: [EncodedEntry(0, 1, b"x")]}
+    request = AppendRequest(collection_id="c", request_id="r", batches=batches, dimension=None, generation=None)
     with pytest.raises(Unavailable):
-        await log.append("c", "r", {0: [EncodedEntry(0, 1, b"x")]}, 1, dimension=None, generation=None)
+        await log.append(request)
     with pytest.raises(Unavailable):
         await log.read("c", 0)
 

@@ -11,14 +11,15 @@ from redis.asyncio import Redis
 from shared.catalog import Catalog, Collection, Database
 from shared.cluster.placement import Layout, shard_of
 from shared.errors import ConditionalWriteConflict, Gone, StaleGeneration
+from shared.log.append import Appended
 from shared.log.batch import _encode, build_batch, split_batch
 from shared.log.condition import Condition, IdsRead, Undecided
 from shared.log.lifecycle import Lifecycle
-from shared.log.log import Appended, Log
+from shared.log.log import Log
 from shared.log.state import Pointer
 from shared.records.model import Op
 from shared.redis.keys import Keys
-from tests.shared.log.appending import append, everything, make_collection
+from tests.shared.log.appending import append, append_batches, everything, make_collection
 
 
 @pytest.fixture
@@ -39,11 +40,11 @@ async def commit(
 ) -> Appended:
     batch = build_batch(Op.UPSERT, ids, np.zeros((len(ids), 2), dtype=np.float32))
     parts = split_batch(batch, collection.layout)
-    return await log.append(
-        collection.id,
-        request_id or uuid.uuid4().hex,
+    return await append_batches(
+        log,
+        collection,
         parts,
-        len(ids),
+        request_id=request_id,
         dimension=2,
         generation=collection.generation,
         condition=condition,
@@ -105,7 +106,7 @@ async def test_the_log_names_exactly_the_ids_that_were_written(catalog: Catalog,
         others[: len(written)] + [None] * (len(written) - len(others)),
     )
     parts = {0: [_encode(whole.slice(start, 100)) for start in range(0, len(written), 100)]}
-    await log.append(collection.id, "batch", parts, len(written), dimension=2, generation=None)
+    await append_batches(log, collection, parts, dimension=2)
     await commit(log, collection, ["x"], having_read(collection, others, before.head))
     for id_ in written[::7]:
         with pytest.raises(Undecided):
@@ -135,10 +136,10 @@ async def test_many_operations_are_not_looked_at(catalog: Catalog, database: Dat
 async def test_many_bytes_are_not_looked_at(catalog: Catalog, database: Database, log: Log) -> None:
     collection = await make_collection(catalog, database)
     before = await append(log, collection, ["apple"])
-    for number in range(2):
+    for _ in range(2):
         whole = build_batch(Op.UPSERT, ["pear"], np.ones((1, 2), np.float32), documents=["x" * (33 << 20)])
         parts = {collection.layout.first: [_encode(whole)]}
-        many = await log.append(collection.id, f"large {number}", parts, 1, dimension=2, generation=None)
+        many = await append_batches(log, collection, parts, dimension=2)
     with pytest.raises(Undecided):
         await commit(log, collection, ["x"], having_read(collection, ["plum"], before.head))
     await commit(log, collection, ["x"], having_read(collection, ["plum"], before.head, many.head))

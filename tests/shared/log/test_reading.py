@@ -11,7 +11,7 @@ from shared.errors import Gone
 from shared.log.batch import EncodedEntry
 from shared.log.log import Log
 from shared.redis.keys import Keys
-from tests.shared.log.appending import append, make_collection
+from tests.shared.log.appending import append, append_batches, make_collection
 
 MIB = 1024 * 1024
 
@@ -23,8 +23,8 @@ async def test_a_page_of_large_entries_does_not_make_the_server_take_out_many_mo
     log = Log(redis, keys)
     made = await make_collection(catalog, database)
     payload = np.random.default_rng(1).bytes(2 * MIB)
-    for number in range(40):
-        await log.append(made.id, f"r{number}", {0: [EncodedEntry(0, 1, payload)]}, 1, dimension=None, generation=None)
+    for _ in range(40):
+        await append_batches(log, made, {0: [EncodedEntry(0, 1, payload)]})
     await redis.config_resetstat()
     before = (await redis.info("memory"))["used_memory"]
     read = await log.read(made.id, 0, bytes_max=8 * MIB)

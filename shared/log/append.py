@@ -1,0 +1,105 @@
+"""One append: what a writer asks of the log, and its encoding as the keys and arguments of append.lua."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from shared import limits
+from shared.log.batch import EncodedEntry
+from shared.log.condition import Condition
+from shared.log.outputs import Made
+from shared.redis.keys import Keys
+from shared.redis.scripts import Argument
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendRequest:
+    """Operations that are appended to one collection's log together: all of them or none."""
+
+    collection_id: str
+
+    request_id: str
+    """The name under which the append may be repeated. It must be new for every append: one that was used on this
+    collection in the last `limits.REQUEST_ID_TTL_S` seconds is answered with that append's positions, and appends
+    nothing.
+    """
+
+    batches: Mapping[int, Sequence[EncodedEntry]]
+    """By shard, the log entries to add to its stream. The offsets of all operations are 0 to `count` - 1."""
+
+    dimension: int | None
+    """Width of the embeddings in the batches; None when there are none. The first one fixes the collection's."""
+
+    generation: int | None
+    """Generation of the catalog row that the batches were made by; None: whatever the row says by now."""
+
+    new_keys: Sequence[tuple[str, str]] = ()
+    """(metadata key, value type) pairs that the operations bring and the catalog row did not have."""
+
+    condition: Condition | None = None
+    """Appends only if this holds."""
+
+    made: Made | None = None
+    """Of a function's output: appends only if its content is made of `made.before`, and is made of `made.now` then."""
+
+    def __post_init__(self) -> None:
+        if not self.count:
+            raise ValueError("an append has at least one operation")
+
+    @property
+    def count(self) -> int:
+        """Operations in all batches."""
+        return sum([entry.count for batch in self.batches.values() for entry in batch])
+
+    @property
+    def size(self) -> int:
+        """Payload bytes of all batches."""
+        return sum([len(entry.payload) for batch in self.batches.values() for entry in batch])
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Positions [first, head) were handed out to the append; a row's is `first` plus its offset in the batch."""
+
+    first: int
+    head: int
+
+
+def keys_of(request: AppendRequest, names: Keys) -> list[str]:
+    """KEYS, as append.lua's header says."""
+    collection_id = request.collection_id
+    read = request.condition.reads if request.condition is not None else ()
+    return [
+        names.state(collection_id),
+        names.request(collection_id, request.request_id),
+        names.metadata_keys(collection_id),
+        *(names.log(collection_id, shard) for shard in request.batches),
+        *(names.log(collection_id, shard) for shard in read),
+    ]
+
+
+def arguments_of(request: AppendRequest, backlog_ops_max: int, backlog_bytes_max: int) -> list[Argument]:
+    """ARGV, as append.lua's header says. The limits are those of the collection's whole backlog."""
+    condition = request.condition.arguments() if request.condition is not None else []
+    made = request.made
+    args: list[Argument] = [
+        limits.REQUEST_ID_TTL_S,
+        request.count,
+        "" if request.dimension is None else request.dimension,
+        "" if request.generation is None else request.generation,
+        backlog_ops_max,
+        backlog_bytes_max,
+        len(condition),
+        *condition,
+        *((0,) if made is None else (2, made.before, made.now)),
+        len(request.new_keys),
+        *(orjson.dumps(pair) for pair in request.new_keys),
+    ]
+    for shard, entries in request.batches.items():
+        args += [shard, len(entries)]
+        for entry in entries:
+            args += [entry.offset, entry.count, entry.payload]
+    return args
