@@ -10,7 +10,8 @@ import pytest
 from pyroaring import BitMap
 
 from queryworker.query import execute
-from queryworker.view.view import OpenManifest, ShardView, Snapshot, tail_graphs
+from queryworker.view import tail_graphs
+from queryworker.view.view import OpenManifest, ShardView, Snapshot
 from shared.cluster.placement import Layout
 from shared.log.batch import build_batch, split_batch
 from shared.log.state import Entry, Pointer

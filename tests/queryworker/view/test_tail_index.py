@@ -3,9 +3,9 @@ import random
 import numpy as np
 import pytest
 
+from queryworker.view import tail_index as runs_module
 from queryworker.view.parts import TailPart
 from queryworker.view.tail_index import SIZES, TailIndex, spans
-from queryworker.view.view import tail_index as runs_module
 from shared.memtable.memtable import Memtable
 from shared.records.model import Op
 from shared.records.where import Compare, DocumentContains, MetadataCompare
