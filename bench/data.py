@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-FIELDS: Final = ("section", "priority", "installed_size", "architecture", "multi_arch", "has_homepage", "maintainer")
+from shared.vectors.arrays import AnyArray, Int64Array, Mask, SquaredNorms, Vector, Vectors
 
-Vectors = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
+FIELDS: Final = ("section", "priority", "installed_size", "architecture", "multi_arch", "has_homepage", "maintainer")
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Dataset:
         return len(self.ids)
 
     @cached_property
-    def columns(self) -> dict[str, npt.NDArray[Any]]:
+    def columns(self) -> dict[str, AnyArray]:
         """The metadata by field, for filters to be counted with."""
         return {key: np.array([metadata[key] for metadata in self.metadatas]) for key in self.metadatas[0]}
 
@@ -48,10 +46,10 @@ class Dataset:
         return {record_id: row for row, record_id in enumerate(self.ids)}
 
     @cached_property
-    def _half_norms(self) -> Vectors:
+    def _half_norms(self) -> SquaredNorms:
         return np.asarray(np.einsum("ij,ij->i", self.vectors, self.vectors) / 2, dtype=np.float32)
 
-    def nearest(self, query: Vectors, k: int, mask: Mask | None = None) -> frozenset[str]:
+    def nearest(self, query: Vector, k: int, mask: Mask | None = None) -> frozenset[str]:
         """Ids of the true nearest k (squared L2) among the rows of the mask: all of them when they are fewer."""
         rows = None if mask is None else np.flatnonzero(mask)
         vectors, norms = (
@@ -168,7 +166,7 @@ def _made_up_texts(random: np.random.Generator, rows: int) -> list[str]:
     return [f"{row}: {' '.join(texts)}" for row, texts in enumerate(chosen.tolist())]
 
 
-def _frequencies(random: np.random.Generator, count: int, values: int, exponent: float) -> npt.NDArray[np.int64]:
+def _frequencies(random: np.random.Generator, count: int, values: int, exponent: float) -> Int64Array:
     """Numbers below `values`, the smaller the more frequent: by Zipf's law."""
     shares = 1.0 / np.arange(1, values + 1) ** exponent
     return np.searchsorted(np.cumsum(shares / shares.sum()), random.random(count)).clip(0, values - 1)

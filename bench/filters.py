@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 import pyarrow.compute as pc
 
-from bench.data import Dataset, Mask
+from bench.data import Dataset
+from shared.vectors.arrays import Mask
 
 VALUES_MAX: Final = 200
 _WORDS_SAMPLED_FROM: Final = 20_000

@@ -9,8 +9,9 @@ from typing import Final
 import hnswlib
 import numpy as np
 
-from bench.data import Dataset, Vectors
+from bench.data import Dataset
 from bench.operations import NEIGHBOURS, Sample
+from shared.vectors.arrays import Vectors
 
 NEIGHBORS_MAX: Final = 16
 EF_CONSTRUCTION: Final = 100

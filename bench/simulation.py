@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from redis.asyncio import Redis
 
 from logservice.policy import Policy
@@ -25,7 +24,7 @@ from logservice.schedule import Scheduler
 from polychrome.process import Process
 from polychrome.redis_server import answers, redis_server
 from shared.catalog import Catalog, Collection, Database, NewCollection
-from shared.cluster.placement import Hashes, hashes, weights
+from shared.cluster.placement import hashes, weights
 from shared.log.append import AppendRequest
 from shared.log.batch import build_batch, split_batch
 from shared.log.jobs import Jobs
@@ -34,6 +33,7 @@ from shared.process.clock import SystemClock
 from shared.records.model import Op
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
+from shared.vectors.arrays import Hashes, Indices
 
 SHARDS: Final = 1_000_000
 WORKERS: Final = (10, 100, 1000)
@@ -49,7 +49,6 @@ PAGE: Final = 100
 START_S_MAX: Final = 20.0
 
 T = TypeVar("T")
-Places = npt.NDArray[np.int64]
 
 
 def main() -> None:
@@ -109,7 +108,7 @@ def _balance(shards: Hashes, count: int) -> Balance:
     )
 
 
-def _best_two(shards: Hashes, workers: Hashes) -> tuple[Places, Places]:
+def _best_two(shards: Hashes, workers: Hashes) -> tuple[Indices, Indices]:
     first, second = [], []
     for some in np.array_split(shards, max(1, len(shards) * len(workers) // AT_ONCE)):
         weight = weights(some, workers)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pyroaring import BitMap
 
@@ -16,6 +15,7 @@ from shared.records.indexing import EVERYTHING, Indexing
 from shared.segment.format import GRAPH, SegmentInfo
 from shared.segment.reader import Segment
 from shared.segment.writer import GraphParams, write_segment
+from shared.vectors.arrays import Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Source:
     segment: Segment
     dead: BitMap
 
-    def live_mask(self) -> npt.NDArray[np.bool_]:
+    def live_mask(self) -> Mask:
         """Bool [rows]."""
         mask = np.ones(self.segment.rows, np.bool_)
         mask[np.fromiter(self.dead, np.int64, len(self.dead))] = False

@@ -10,12 +10,12 @@ import msgspec
 from tokenizers import Tokenizer
 
 from embedder.batching import Batcher
-from embedder.model import TokenIds
 from embedder.tokens import token_ids
 from embedder.weights import WIDTH
 from shared.errors import InvalidArgument
 from shared.rpc.embed_messages import EMBED, EmbedRequest, EmbedResponse
 from shared.rpc.server import Call, Serve
+from shared.vectors.arrays import TokenIds
 
 TEXT_CHARS_MAX: Final = 32 * 1024
 """Of a longer text only the beginning is looked at: the model takes 256 tokens, which are hardly ever longer."""

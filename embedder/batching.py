@@ -20,9 +20,9 @@ from typing import Final
 import numpy as np
 from prometheus_client import Counter, Gauge
 
-from embedder.model import TokenIds
-from embedder.weights import WIDTH, Floats
+from embedder.weights import WIDTH
 from shared.errors import Backoff
+from shared.vectors.arrays import TokenIds, Vectors
 
 PACK_TOKENS: Final = 256
 
@@ -37,9 +37,9 @@ class Waiting:
 
     def __init__(self, texts: Sequence[TokenIds]) -> None:
         self.texts = texts
-        self.vectors: Floats = np.empty((len(texts), WIDTH), np.float32)
+        self.vectors: Vectors = np.empty((len(texts), WIDTH), np.float32)
         self.undone = len(texts)
-        self.done: asyncio.Future[Floats] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[Vectors] = asyncio.get_running_loop().create_future()
         self.places = deque(sorted(range(len(texts)), key=lambda place: len(texts[place])))
 
     @property
@@ -76,7 +76,7 @@ class Batcher:
 
     def __init__(
         self,
-        embed: Callable[[Sequence[TokenIds]], Floats],
+        embed: Callable[[Sequence[TokenIds]], Vectors],
         executor: Executor,
         threads: int,
         waiting_tokens_max: int,
@@ -89,7 +89,7 @@ class Batcher:
         self._waiting: deque[Waiting] = deque()
         self._running: set[asyncio.Task[None]] = set()
 
-    async def embed(self, texts: Sequence[TokenIds]) -> Floats:
+    async def embed(self, texts: Sequence[TokenIds]) -> Vectors:
         """[texts, WIDTH]. Raises Backoff when too much is waiting; what the model raised."""
         request = Waiting(texts)
         if not texts:

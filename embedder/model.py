@@ -15,11 +15,9 @@ from itertools import groupby
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from embedder.weights import HEAD_WIDTH, HEADS, INNER_WIDTH, WIDTH, Floats, Layer, Linear, Norm, Weights
-
-TokenIds = npt.NDArray[np.int32]
+from embedder.weights import HEAD_WIDTH, HEADS, INNER_WIDTH, WIDTH, Layer, Linear, Norm, Weights
+from shared.vectors.arrays import Float32Matrix, TokenIds, Vectors
 
 CHUNK_TOKENS: Final = 256
 """Tokens that are widened at once: what they become (1.5 MB) is still in the cache when it is narrowed again."""
@@ -47,7 +45,7 @@ class Model:
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
 
-    def embed(self, texts: Sequence[TokenIds]) -> Floats:
+    def embed(self, texts: Sequence[TokenIds]) -> Vectors:
         """[texts, WIDTH]. No text is without tokens; those of equal length had better stand together."""
         weights = self._weights
         lengths = [len(text) for text in texts]
@@ -67,7 +65,7 @@ def _runs(lengths: Sequence[int]) -> Iterator[_Run]:
         start += run.texts * length
 
 
-def _layer(tokens: Floats, layer: Layer, runs: Sequence[_Run]) -> Floats:
+def _layer(tokens: Float32Matrix, layer: Layer, runs: Sequence[_Run]) -> Float32Matrix:
     attended = _linear(_attention(_linear(tokens, layer.attend), runs), layer.attended)
     attended += tokens
     tokens = _normalised(attended, layer.attention_norm)
@@ -82,13 +80,13 @@ def _layer(tokens: Floats, layer: Layer, runs: Sequence[_Run]) -> Floats:
     return _normalised(tokens, layer.norm)
 
 
-def _linear(tokens: Floats, linear: Linear) -> Floats:
+def _linear(tokens: Float32Matrix, linear: Linear) -> Float32Matrix:
     result = tokens @ linear.matrix
     result += linear.bias
     return result
 
 
-def _attention(attend: Floats, runs: Sequence[_Run]) -> Floats:
+def _attention(attend: Float32Matrix, runs: Sequence[_Run]) -> Float32Matrix:
     """Every token's mean of the values of its text's tokens, weighted by how its query meets their keys; by head."""
     result = np.empty((len(attend), WIDTH), np.float32)
     for run in runs:
@@ -103,7 +101,7 @@ def _attention(attend: Floats, runs: Sequence[_Run]) -> Floats:
     return result
 
 
-def _gelu_doubled(x: Floats, scratch: Floats) -> None:
+def _gelu_doubled(x: Float32Matrix, scratch: Float32Matrix) -> None:
     """In place, twice the GELU: x * (1 + tanh(a x + b x^3)). The half is in the weights that come next."""
     np.multiply(x, x, out=scratch)
     scratch *= _TANH_3
@@ -114,7 +112,7 @@ def _gelu_doubled(x: Floats, scratch: Floats) -> None:
     x *= scratch
 
 
-def _normalised(x: Floats, norm: Norm) -> Floats:
+def _normalised(x: Float32Matrix, norm: Norm) -> Float32Matrix:
     """In place."""
     x -= x.mean(axis=1, keepdims=True)
     variance = np.einsum("ij,ij->i", x, x)[:, np.newaxis] / np.float32(WIDTH)
@@ -124,7 +122,7 @@ def _normalised(x: Floats, norm: Norm) -> Floats:
     return x
 
 
-def _pooled(tokens: Floats, lengths: Sequence[int]) -> Floats:
+def _pooled(tokens: Float32Matrix, lengths: Sequence[int]) -> Vectors:
     """Each text's mean over its tokens, at length 1."""
     starts = np.cumsum([0, *lengths[:-1]])
     means = np.add.reduceat(tokens, starts, axis=0)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from embedder.model import TokenIds
 from embedder.weights import TOKENS_MAX
+from shared.vectors.arrays import TokenIds
 
 
 def read_tokenizer(path: Path) -> Tokenizer:

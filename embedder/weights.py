@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from shared.errors import Corrupt
-
-Floats = npt.NDArray[np.float32]
+from shared.vectors.arrays import AnyArray, Float32Array, Float32Matrix
 
 WIDTH: Final = 384
 INNER_WIDTH: Final = 1536
@@ -35,16 +33,16 @@ TOKENS_MAX: Final = 256
 class Linear:
     """`x @ matrix + bias`."""
 
-    matrix: Floats
-    bias: Floats
+    matrix: Float32Matrix
+    bias: Float32Array
 
 
 @dataclass(frozen=True, slots=True)
 class Norm:
     """Layer normalisation."""
 
-    scale: Floats
-    bias: Floats
+    scale: Float32Array
+    bias: Float32Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +61,8 @@ class Layer:
 class Weights:
     """The whole model. `words` is [vocabulary, WIDTH], `places` [TOKENS_MAX, WIDTH]."""
 
-    words: Floats
-    places: Floats
+    words: Float32Matrix
+    places: Float32Matrix
     norm: Norm
     layers: tuple[Layer, ...]
 
@@ -78,8 +76,8 @@ def read_weights(path: Path) -> Weights:
         raise Corrupt(f"{path} does not hold all-MiniLM-L6-v2: {error}") from error
 
 
-def _arranged(tensors: Mapping[str, npt.NDArray[np.generic]]) -> Weights:
-    def tensor(name: str, *shape: int) -> Floats:
+def _arranged(tensors: Mapping[str, AnyArray]) -> Weights:
+    def tensor(name: str, *shape: int) -> AnyArray:
         found = tensors[name]
         if found.shape[-len(shape) :] != shape:
             raise ValueError(f"{name} is {found.shape}, not {shape}")

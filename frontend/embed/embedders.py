@@ -15,9 +15,9 @@ import numpy as np
 from prometheus_client import Counter, Histogram
 
 from frontend.http.errors import EmbeddingFailed
-from frontend.parse.embeddings import Floats
 from shared.errors import DeadlineExceeded, InvalidArgument, PolychromeError
 from shared.process.telemetry import get_logger
+from shared.vectors.arrays import Vectors
 
 if TYPE_CHECKING:
     from shared.catalog import Collection
@@ -49,7 +49,7 @@ class Embedder(Protocol):
         """The model's name, without its publisher's."""
         ...
 
-    async def embed(self, texts: Sequence[str]) -> Floats:
+    async def embed(self, texts: Sequence[str]) -> Vectors:
         """float32 [texts, dimension], in order; never called without a text. Raises EmbeddingFailed, Backoff,
         InvalidArgument.
         """
@@ -67,7 +67,7 @@ class Embedders:
     def __bool__(self) -> bool:
         return bool(self._by_name)
 
-    async def embed(self, collection: Collection, texts: Sequence[str]) -> Floats:
+    async def embed(self, collection: Collection, texts: Sequence[str]) -> Vectors:
         """float32 [texts, dimension], finite. The dimension is the function's: whoever calls compares it with the
         collection's. Raises InvalidArgument when no function is there for this collection or the texts are refused,
         Backoff, EmbeddingFailed, DeadlineExceeded; nothing was stored then.
@@ -126,7 +126,7 @@ def _model_of(config: Any) -> str | None:
     return model if isinstance(model, str) else None
 
 
-def _checked(name: str, vectors: Floats, count: int) -> Floats:
+def _checked(name: str, vectors: Vectors, count: int) -> Vectors:
     if vectors.ndim != 2 or len(vectors) != count or not vectors.shape[1] or not np.isfinite(vectors).all():
         log.warning("embedding_unusable", function=name, shape=vectors.shape, texts=count)
         raise EmbeddingFailed(name, "answered with something other than one vector per text")

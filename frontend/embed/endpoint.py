@@ -22,9 +22,9 @@ import numpy as np
 
 from frontend.concurrency import off_loop, together
 from frontend.http.errors import EmbeddingFailed
-from frontend.parse.embeddings import Floats
 from shared.errors import Backoff, InvalidArgument, PolychromeError
 from shared.process.telemetry import get_logger
+from shared.vectors.arrays import Vectors
 
 if TYPE_CHECKING:
     from frontend.embed.settings import Endpoint
@@ -91,7 +91,7 @@ class EndpointEmbedder:
     def model(self) -> str:
         return self._endpoint.model.rpartition("/")[2]
 
-    async def embed(self, texts: Sequence[str]) -> Floats:
+    async def embed(self, texts: Sequence[str]) -> Vectors:
         size = self._endpoint.batch
         batches = [texts[start : start + size] for start in range(0, len(texts), size)]
         vectors = await together([self._embed_batch(batch) for batch in batches])
@@ -99,7 +99,7 @@ class EndpointEmbedder:
             raise self._unusable("vectors of different dimensions")
         return np.concatenate(vectors)
 
-    async def _embed_batch(self, texts: Sequence[str]) -> Floats:
+    async def _embed_batch(self, texts: Sequence[str]) -> Vectors:
         attempt = 0
         async with self._slots:
             while True:
@@ -159,7 +159,7 @@ class EndpointEmbedder:
             return Backoff(message, max(1, round(error.pause_s or PAUSE_MAX_S)))
         return EmbeddingFailed(self._name, "is unavailable, try again later")
 
-    def _vectors(self, data: bytes, count: int) -> Floats:
+    def _vectors(self, data: bytes, count: int) -> Vectors:
         """Raises EmbeddingFailed for anything but `count` vectors of one width."""
         try:
             items = msgspec.json.decode(data, type=_Answer).data

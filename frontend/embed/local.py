@@ -21,10 +21,10 @@ import numpy as np
 from frontend.concurrency import together
 from frontend.embed.settings import LOCAL_MODEL
 from frontend.http.errors import EmbeddingFailed
-from frontend.parse.embeddings import Floats
 from shared.errors import PolychromeError, Unavailable, WrongWorker
 from shared.process.telemetry import get_logger
 from shared.rpc.embed_messages import EMBED, EmbedRequest, EmbedResponse
+from shared.vectors.arrays import Vectors
 
 if TYPE_CHECKING:
     from shared.cluster.membership import Member, Membership
@@ -72,17 +72,17 @@ class LocalEmbedder:
         self._calls: Counter[str] = Counter()
         self._suspect_until: dict[str, float] = {}
 
-    async def embed(self, texts: Sequence[str]) -> Floats:
+    async def embed(self, texts: Sequence[str]) -> Vectors:
         await self._read_members()
         slots = asyncio.Semaphore(CALLS_PER_EMBEDDER * max(1, len(self._members)))
 
-        async def call(part: Sequence[str]) -> Floats:
+        async def call(part: Sequence[str]) -> Vectors:
             async with slots:
                 return await self._call(part)
 
         return np.concatenate(await together([call(part) for part in calls_of(texts)]))
 
-    async def _call(self, texts: Sequence[str]) -> Floats:
+    async def _call(self, texts: Sequence[str]) -> Vectors:
         payload = msgspec.msgpack.encode(EmbedRequest(list(texts)))
         deadline = self._clock.monotonic() + self._timeouts.failover_s
         while True:
@@ -97,7 +97,7 @@ class LocalEmbedder:
             await self._clock.sleep(self._timeouts.retry_s)
             await self._read_members()
 
-    async def _ask(self, member: Member, payload: bytes) -> Floats:
+    async def _ask(self, member: Member, payload: bytes) -> Vectors:
         self._calls[member.id] += 1
         try:
             data = await self._rpc.call(member.address, EMBED, payload, timeout_s=self._timeouts.call_s)

@@ -13,12 +13,13 @@ import numpy as np
 
 from frontend.concurrency import off_loop
 from frontend.embed.embedders import names_function
-from frontend.parse.embeddings import Embeddings, Floats, RawEmbeddings, decode
+from frontend.parse.embeddings import Embeddings, RawEmbeddings, decode
 from frontend.parse.search import text_refused
 from frontend.parse.shapes import wrong_shape
 from frontend.parse.writes import Write, check_lengths, check_values, refuse_fields
 from shared.errors import InvalidArgument
 from shared.search.model import EMBEDDING
+from shared.vectors.arrays import RowNumbers, Vectors
 
 if TYPE_CHECKING:
     from frontend.context import Context
@@ -121,5 +122,5 @@ def _check(write: Write) -> None:
     check_lengths(write)
 
 
-def _column(vectors: Floats, present: np.typing.NDArray[np.int64] | None, count: int) -> Embeddings:
+def _column(vectors: Vectors, present: RowNumbers | None, count: int) -> Embeddings:
     return Embeddings(vectors.reshape(-1), (vectors.shape[1],) if len(vectors) else (), present, count)

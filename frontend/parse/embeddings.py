@@ -14,14 +14,12 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pybase64
 
 from frontend.parse.number_rows import NumberRows
 from frontend.parse.shapes import wrong_shape
 from shared.errors import InvalidArgument
-
-Floats = npt.NDArray[np.float32]
+from shared.vectors.arrays import Float32Array, RowNumbers, Vectors
 
 FLOAT_BYTES: Final = 4
 _PAD: Final = ord("=")
@@ -35,7 +33,7 @@ class RawEmbeddings:
     """
 
     rows: list[Any] | NumberRows
-    present: npt.NDArray[np.int64] | None
+    present: RowNumbers | None
     count: int
 
 
@@ -43,13 +41,13 @@ class RawEmbeddings:
 class Embeddings:
     """Decoded vectors end to end. `widths` are the different widths that occur, in order of first appearance."""
 
-    values: Floats
+    values: Float32Array
     widths: tuple[int, ...]
-    present: npt.NDArray[np.int64] | None
+    present: RowNumbers | None
     count: int
 
     @property
-    def matrix(self) -> Floats:
+    def matrix(self) -> Vectors:
         """[n, d]; only when there is exactly one width above 0."""
         return self.values.reshape(-1, self.widths[0])
 
@@ -97,13 +95,13 @@ def decode(raw: RawEmbeddings) -> Embeddings:
     return Embeddings(values, widths, raw.present, raw.count)
 
 
-def _round_numbers(rows: list[list[float]]) -> tuple[Floats, tuple[int, ...]]:
+def _round_numbers(rows: list[list[float]]) -> tuple[Float32Array, tuple[int, ...]]:
     with np.errstate(over="ignore"):
         values = np.fromiter(chain.from_iterable(rows), dtype=np.float32, count=sum(map(len, rows)))
     return values, tuple(dict.fromkeys(map(len, rows)))
 
 
-def _decode_base64(rows: Sequence[str]) -> tuple[Floats, tuple[int, ...]]:
+def _decode_base64(rows: Sequence[str]) -> tuple[Float32Array, tuple[int, ...]]:
     values = _decode_uniform(rows)
     if values is not None:
         return values, (values.size // len(rows),)
@@ -111,7 +109,7 @@ def _decode_base64(rows: Sequence[str]) -> tuple[Floats, tuple[int, ...]]:
     return np.concatenate(vectors), tuple(dict.fromkeys(map(len, vectors)))
 
 
-def _decode_uniform(rows: Sequence[str]) -> Floats | None:
+def _decode_uniform(rows: Sequence[str]) -> Float32Array | None:
     """All rows in one go, when they are of one width, correct and finite; else None.
 
     Padding stands at the end of every row, in the middle of the joined text. It is overwritten by the digit that
@@ -148,7 +146,7 @@ def _decode_padded(text: bytes, count: int, padding: int) -> bytes | None:
     return None if data[:, -padding:].any() else data[:, :-padding].tobytes()
 
 
-def _decode_row(row: str) -> Floats:
+def _decode_row(row: str) -> Float32Array:
     """One vector, with the contract's text for whatever is wrong with it."""
     try:
         data = pybase64.b64decode(row, validate=True)

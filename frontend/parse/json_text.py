@@ -14,13 +14,13 @@ import re
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 
 from frontend.concurrency import IN_THREAD_BYTES_MIN
 from frontend.parse.number_rows import parse_with_rows
 from frontend.parse.shapes import wrong_shape
 from shared.errors import MalformedBody
+from shared.vectors.arrays import Indices, Uint8Array
 
 DEPTH_MAX: Final = 127
 """Containers inside containers; more is a syntax error, as in the contract's own parser."""
@@ -97,12 +97,12 @@ def _count_names_in_columns(data: bytes) -> int | None:
     return int(np.count_nonzero(following == _COLON))
 
 
-def _backslashes_before(text: npt.NDArray[np.uint8], places: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+def _backslashes_before(text: Uint8Array, places: Indices) -> Indices:
     """How many backslashes end right before each place: at least one."""
     found = np.flatnonzero(text == _BACKSLASH)
     begins = np.diff(found, prepend=-2) != 1
     run = np.cumsum(begins) - 1
-    lengths: npt.NDArray[np.intp] = places - found[begins][run[np.searchsorted(found, places - 1)]]
+    lengths: Indices = places - found[begins][run[np.searchsorted(found, places - 1)]]
     return lengths
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import simdjson
+
+from shared.vectors.arrays import Float32Array
 
 _BOM: Final = b"\xef\xbb\xbf"
 _SMALL_BYTES_MAX: Final = 64 * 1024
@@ -29,7 +30,7 @@ _ROWS_BEGIN: Final = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n]*\[")
 class NumberRows:
     """Rows of numbers end to end, as float32 (too large ones are infinite), and how long each is."""
 
-    values: npt.NDArray[np.float32]
+    values: Float32Array
     lengths: list[int]
 
 

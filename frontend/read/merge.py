@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from shared.records.columns import Columns
 from shared.rpc.messages import GetResponse, QueryResponse
+from shared.vectors.arrays import Distances, Indices, Positions
 
 Value = TypeVar("Value")
-Positions = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +24,7 @@ class Hits:
     """Hits of all queries end to end, `counts[i]` of them for query i, nearest first; the rest is parallel."""
 
     counts: list[int]
-    distances: npt.NDArray[np.float32]
+    distances: Distances
     columns: Columns
 
 
@@ -66,11 +65,11 @@ def merge_query(answers: Sequence[QueryResponse], k: int) -> Hits:
     return Hits(np.minimum(found, k).tolist(), distances[order], columns)
 
 
-def _slice(order: npt.NDArray[np.intp], offset: int, limit: int | None) -> npt.NDArray[np.intp]:
+def _slice(order: Indices, offset: int, limit: int | None) -> Indices:
     return order[offset:] if limit is None else order[offset : offset + limit]
 
 
-def _take(parts: Sequence[Columns], order: npt.NDArray[np.intp]) -> Columns:
+def _take(parts: Sequence[Columns], order: Indices) -> Columns:
     """Rows `order` of the parts laid end to end."""
     rows = order.tolist()
     return Columns(
@@ -95,7 +94,7 @@ def _pick_optional(
     return _pick(columns, rows) if len(columns) == len(parts) else None
 
 
-def _take_embeddings(parts: Sequence[Columns], order: npt.NDArray[np.intp]) -> bytes | None:
+def _take_embeddings(parts: Sequence[Columns], order: Indices) -> bytes | None:
     if any(part.embeddings is None for part in parts):
         return None
     matrices = [

@@ -16,11 +16,12 @@ import msgspec
 import numpy as np
 from prometheus_client import Counter
 
-from shared.cluster.placement import Hashes, hashes, weights
+from shared.cluster.placement import hashes, weights
 from shared.errors import PolychromeError
 from shared.process.telemetry import get_logger
 from shared.records.model import ReadLevel
 from shared.rpc.messages import PrefetchRequest, Shard
+from shared.vectors.arrays import Hashes
 
 if TYPE_CHECKING:
     from shared.cluster.membership import Member

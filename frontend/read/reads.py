@@ -18,7 +18,6 @@ import msgspec
 import numpy as np
 
 from frontend.concurrency import off_loop, together
-from frontend.parse.embeddings import Floats
 from frontend.read.merge import Hits, merge_get, merge_query, page_of, positions
 from shared.errors import StaleRead, Unavailable
 from shared.records.answers import encode_get, encode_query, refuse_unknown_ids
@@ -28,6 +27,7 @@ from shared.records.include import Wanted
 from shared.records.model import ReadLevel
 from shared.records.selection import Selection
 from shared.rpc.messages import CountRequest, GetRequest, GetResponse, QueryRequest, QueryResponse, Shard
+from shared.vectors.arrays import Vectors
 
 if TYPE_CHECKING:
     from frontend.read.workers import Workers
@@ -132,7 +132,7 @@ async def query_body(
     workers: Workers,
     collection: Collection,
     selection: Selection,
-    vectors: Floats,
+    vectors: Vectors,
     k: int,
     ef_search: int,
     wanted: Wanted,

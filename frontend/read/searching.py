@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from frontend.concurrency import off_loop, together
 from frontend.read.merge import merge_get, page_of, positions
@@ -41,8 +40,8 @@ from shared.search.model import Knn, OrderKey, Search, Searches
 from shared.search.ordering import sorted_places
 from shared.search.ranking import Neighbours, nearest_of
 from shared.search.run import SearchAnswer, run
-from shared.search.source import Arguments, Frequencies, Positions, Result, Tally, WantedColumns
-from shared.vectors.sparse import Indices
+from shared.search.source import Arguments, Frequencies, Result, Tally, WantedColumns
+from shared.vectors.arrays import Distances, Positions, SparseIndices
 
 if TYPE_CHECKING:
     from frontend.read.workers import Workers
@@ -104,7 +103,7 @@ class ShardsSource:
         size = sum(len(answer.inserted) + len(answer.distances) for answer in answers)
         return await off_loop(size + KNN_BYTES * len(knns), _merged, answers, [knn.limit for knn in knns])
 
-    async def frequencies(self, asked: Sequence[tuple[str, Indices]]) -> Frequencies:
+    async def frequencies(self, asked: Sequence[tuple[str, SparseIndices]]) -> Frequencies:
         keys = [key for key, _ in asked]
         indices = [part.astype("<u4", copy=False).tobytes() for _, part in asked]
         answers = await self._ask(lambda shard: self._workers.frequencies(FrequenciesRequest(shard, keys, indices)))
@@ -201,7 +200,7 @@ def _sorted(answers: Sequence[OrderedResponse], order_by: Sequence[OrderKey], li
 def _merged(answers: Sequence[NearestResponse], limits: Sequence[int]) -> list[Neighbours]:
     """What all shards found for each `$knn`: the nearest of all, equal distances by insertion."""
     inserted: list[list[Positions]] = [[] for _ in limits]
-    distances: list[list[npt.NDArray[np.float32]]] = [[] for _ in limits]
+    distances: list[list[Distances]] = [[] for _ in limits]
     for answer in answers:
         ends = accumulate(answer.counts, initial=0)
         all_inserted, all_distances = np.frombuffer(answer.inserted, "<i8"), np.frombuffer(answer.distances, "<f4")

@@ -20,7 +20,6 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from frontend.concurrency import off_loop
@@ -28,6 +27,7 @@ from shared.errors import Backoff, DimensionMismatch, StaleGeneration
 from shared.log.append import AppendRequest
 from shared.log.batch import build_batch, split_batch
 from shared.records.model import Op
+from shared.vectors.arrays import RowNumbers, Vectors
 
 if TYPE_CHECKING:
     from frontend.write.dirty import DirtyShards
@@ -49,8 +49,8 @@ class Operations:
 
     op: Op
     ids: Sequence[str]
-    embeddings: npt.NDArray[np.float32] | None = None
-    embedding_rows: npt.NDArray[np.int64] | None = None
+    embeddings: Vectors | None = None
+    embedding_rows: RowNumbers | None = None
     documents: Sequence[str | None] | None = None
     metadatas: Sequence[bytes | None] | None = None
     uris: Sequence[str | None] | None = None
@@ -62,7 +62,7 @@ class Operations:
         return None if self.embeddings is None else self.embeddings.shape[1]
 
     @property
-    def rows_embedded(self) -> npt.NDArray[np.int64]:
+    def rows_embedded(self) -> RowNumbers:
         """The rows that have an embedding."""
         if self.embedding_rows is not None:
             return self.embedding_rows

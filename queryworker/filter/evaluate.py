@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from queryworker.filter.text import Mask, candidates, containing, matching
+from queryworker.filter.text import candidates, containing, matching
 from shared.records.where import (
     All,
     AnyOf,
@@ -36,8 +35,7 @@ from shared.records.where import (
 )
 from shared.segment.metadata_index import MetadataIndex
 from shared.segment.text_index import TextIndex
-
-Rows = npt.NDArray[np.int64]
+from shared.vectors.arrays import Mask, RowNumbers
 
 _SPARSE_SHARE = 4
 """Documents are gathered before they are searched when at most one row in this many is of interest."""
@@ -72,7 +70,7 @@ class Verdict:
 
     sure: Mask
     maybe: Mask
-    decide: Callable[[Rows], Mask]
+    decide: Callable[[RowNumbers], Mask]
     opened: int = 0
 
     @property
@@ -108,7 +106,7 @@ def end_to_end(parts: Sequence[tuple[int, Verdict]]) -> Verdict:
     sure = np.concatenate([verdict.sure for _, verdict in parts])
     starts = np.array([start for start, _ in parts])
 
-    def decide(rows: Rows) -> Mask:
+    def decide(rows: RowNumbers) -> Mask:
         found = np.zeros(len(rows), np.bool_)
         of = np.searchsorted(starts, rows, side="right") - 1
         for number in np.unique(of):
@@ -160,7 +158,7 @@ def _all(clauses: Iterable[Verdict], rows: int) -> Verdict:
     maybe = _folded(np.logical_and, known, [clause.maybe for clause in opened])
     sure = _folded(np.logical_and, known, [clause.sure for clause in opened])
 
-    def decide(rows: Rows) -> Mask:
+    def decide(rows: RowNumbers) -> Mask:
         found = maybe[rows]
         for clause in opened:
             left = np.flatnonzero(found)
@@ -177,7 +175,7 @@ def _any(clauses: Iterable[Verdict], rows: int) -> Verdict:
     sure = _folded(np.logical_or, known, [clause.sure for clause in opened])
     maybe = _folded(np.logical_or, known, [clause.maybe for clause in opened])
 
-    def decide(rows: Rows) -> Mask:
+    def decide(rows: RowNumbers) -> Mask:
         found = sure[rows]
         for clause in opened:
             left = np.flatnonzero(~found)
@@ -246,7 +244,7 @@ def _documents(where: DocumentContains | DocumentRegex, part: Part) -> Verdict:
         some[np.frombuffer(found.to_array(), np.uint32)] = True
     negated = where.negated
 
-    def decide(rows: Rows) -> Mask:
+    def decide(rows: RowNumbers) -> Mask:
         hit = some[rows]
         left = np.flatnonzero(hit)
         hit[left] = _search(where, part.documents, rows[left])
@@ -255,7 +253,7 @@ def _documents(where: DocumentContains | DocumentRegex, part: Part) -> Verdict:
     return Verdict(~some, ~none, decide, 1) if negated else Verdict(none, some, decide, 1)
 
 
-def _search(where: DocumentContains | DocumentRegex, documents: pa.Array, rows: Rows) -> Mask:
+def _search(where: DocumentContains | DocumentRegex, documents: pa.Array, rows: RowNumbers) -> Mask:
     """Which of these rows have a document as the positive form wants it."""
 
     def search(within: pa.Array) -> Mask:

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyroaring import BitMap
@@ -22,8 +21,7 @@ from queryworker.filter.literals import Every, Need, Occurs, requirement
 from shared.records.regex import Matcher, compile_regex
 from shared.records.where import DocumentContains, DocumentRegex
 from shared.segment.text_index import TextIndex
-
-Mask = npt.NDArray[np.bool_]
+from shared.vectors.arrays import Mask
 
 _RE2_LITERAL_BYTES_MAX: Final = 4096
 """Beyond this RE2's compiled form grows towards its memory limit, where it refuses."""

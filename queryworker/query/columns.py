@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from queryworker.filter.evaluate import Rows
 from queryworker.view.parts import ViewPart
 from queryworker.view.view import Snapshot
 from shared.records.columns import Columns
+from shared.vectors.arrays import Indices, Positions, RowNumbers
 
 FLOAT_BYTES: Final = 12
 """Of a number of an embedding in JSON."""
@@ -31,11 +30,11 @@ class _Share(NamedTuple):
     """The rows of an answer that come from one part, and their places in it."""
 
     part: ViewPart
-    rows: Rows
-    places: npt.NDArray[np.intp]
+    rows: RowNumbers
+    places: Indices
 
 
-def assemble(snapshot: Snapshot, parts: npt.NDArray[np.intp], rows: Rows, wanted: Filled) -> tuple[Rows, Columns]:
+def assemble(snapshot: Snapshot, parts: Indices, rows: RowNumbers, wanted: Filled) -> tuple[Positions, Columns]:
     """Positions of insertion and columns of the rows `rows` of the parts `parts` (parallel), in that order."""
     count = len(rows)
     shares = _shares(snapshot, parts, rows)
@@ -58,7 +57,7 @@ def assemble(snapshot: Snapshot, parts: npt.NDArray[np.intp], rows: Rows, wanted
     return inserted, columns
 
 
-def encoded_bytes(snapshot: Snapshot, parts: npt.NDArray[np.intp], rows: Rows, wanted: Filled) -> int:
+def encoded_bytes(snapshot: Snapshot, parts: Indices, rows: RowNumbers, wanted: Filled) -> int:
     """About how long an answer with these rows is. Reads none of what it counts."""
     columns = (("document", wanted.documents), ("metadata", wanted.metadatas), ("uri", wanted.uris))
     found = len(rows) * (snapshot.dimension or 0) * FLOAT_BYTES if wanted.embeddings else 0
@@ -67,7 +66,7 @@ def encoded_bytes(snapshot: Snapshot, parts: npt.NDArray[np.intp], rows: Rows, w
     return found
 
 
-def written_at(snapshot: Snapshot, parts: npt.NDArray[np.intp], rows: Rows) -> Rows:
+def written_at(snapshot: Snapshot, parts: Indices, rows: RowNumbers) -> Positions:
     """Positions at which these rows were changed last."""
     written = np.empty(len(rows), np.int64)
     for share in _shares(snapshot, parts, rows):
@@ -75,7 +74,7 @@ def written_at(snapshot: Snapshot, parts: npt.NDArray[np.intp], rows: Rows) -> R
     return written
 
 
-def _shares(snapshot: Snapshot, parts: npt.NDArray[np.intp], rows: Rows) -> list[_Share]:
+def _shares(snapshot: Snapshot, parts: Indices, rows: RowNumbers) -> list[_Share]:
     numbers = sorted(set(parts.tolist()))
     if len(numbers) == 1:
         return [_Share(snapshot.parts[numbers[0]], rows, np.arange(len(rows)))]
@@ -96,7 +95,7 @@ def _texts(shares: list[_Share], count: int, read: Callable[[_Share], list[str |
     return texts
 
 
-def is_run(rows: Rows) -> bool:
+def is_run(rows: RowNumbers) -> bool:
     """Whether each row follows the one before it: then they are a slice."""
     return len(rows) > 0 and int(rows[-1]) - int(rows[0]) == len(rows) - 1 and bool((np.diff(rows) == 1).all())
 

@@ -8,10 +8,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from queryworker.filter.evaluate import Rows
-from queryworker.filter.text import Mask
 from queryworker.query.columns import Filled, assemble, encoded_bytes, written_at
 from queryworker.query.explain import Trace
 from queryworker.query.matches import Matches, of_rows, select
@@ -21,6 +18,7 @@ from queryworker.view.view import Snapshot
 from shared.errors import InvalidArgument
 from shared.records.selection import EVERYTHING
 from shared.rpc.messages import CountRequest, CountResponse, GetRequest, GetResponse, QueryRequest, QueryResponse
+from shared.vectors.arrays import Distances, Indices, Mask, Positions, RowNumbers
 from shared.vectors.distance import Nearest
 
 DECIDED_AT_ONCE: Final = 64
@@ -30,8 +28,8 @@ DECIDED_AT_ONCE: Final = 64
 class Found(NamedTuple):
     """Rows of a snapshot in the order of an answer: number of the part and row in it, parallel."""
 
-    parts: npt.NDArray[np.intp]
-    rows: Rows
+    parts: Indices
+    rows: RowNumbers
 
 
 # ---- count
@@ -90,7 +88,7 @@ def _matching(matches: Sequence[Matches], begin: int, end: int | None, trace: Tr
 
 def _first(found: Found, matches: Sequence[Matches], count: int, trace: Trace) -> Found:
     """The first `count` that match of those that may: decided about by and by, until there are as many."""
-    kept: list[npt.NDArray[np.intp]] = []
+    kept: list[Indices] = []
     at, step = 0, max(DECIDED_AT_ONCE, count)
     while at < len(found.rows) and count > 0:
         places = np.arange(at, min(at + step, len(found.rows)))
@@ -101,7 +99,7 @@ def _first(found: Found, matches: Sequence[Matches], count: int, trace: Trace) -
     return Found(found.parts[places], found.rows[places])
 
 
-def _decided(found: Found, matches: Sequence[Matches], places: npt.NDArray[np.intp], trace: Trace) -> Mask:
+def _decided(found: Found, matches: Sequence[Matches], places: Indices, trace: Trace) -> Mask:
     matching = np.ones(len(places), np.bool_)
     for number, part in enumerate(matches):
         if part.verdict is not None:
@@ -128,15 +126,15 @@ def _in_order(matches: Sequence[Matches], begin: int = 0, end: int | None = None
     return Found(parts[order], together[order])
 
 
-def _inserted_at(snapshot: Snapshot, positions: npt.NDArray[np.int64]) -> list[Matches]:
+def _inserted_at(snapshot: Snapshot, positions: Positions) -> list[Matches]:
     """The living rows that were inserted at these positions, which ascend; those that are gone are left out."""
     return [of_rows(part, _rows_inserted_at(part, positions)) for part in snapshot.parts]
 
 
-def _rows_inserted_at(part: ViewPart, positions: npt.NDArray[np.int64]) -> Rows:
+def _rows_inserted_at(part: ViewPart, positions: Positions) -> RowNumbers:
     if not part.ordered:
         return np.flatnonzero(np.isin(part.inserted, positions))
-    rows: Rows = np.searchsorted(part.inserted, positions)
+    rows: RowNumbers = np.searchsorted(part.inserted, positions)
     inside = rows < part.rows
     rows, positions = rows[inside], positions[inside]
     hit: Mask = part.inserted[rows] == positions  # other parts' positions lead to rows of this one as well
@@ -178,11 +176,11 @@ def query_together(snapshot: Snapshot, requests: Sequence[QueryRequest]) -> Quer
 class _Hits(NamedTuple):
     """Candidates for all queries from some parts, parallel: the number of the query, where the row is, how far."""
 
-    queries: npt.NDArray[np.intp]
-    parts: npt.NDArray[np.intp]
-    rows: Rows
-    distances: npt.NDArray[np.float32]
-    inserted: Rows
+    queries: Indices
+    parts: Indices
+    rows: RowNumbers
+    distances: Distances
+    inserted: Positions
 
 
 def _hits(
@@ -233,7 +231,7 @@ def _of_part(snapshot: Snapshot, number: int, first: int, nearest_of_each: Seque
     )
 
 
-def _merge(hits: Sequence[_Hits], queries: int, k: int) -> tuple[list[int], Found, npt.NDArray[np.float32]]:
+def _merge(hits: Sequence[_Hits], queries: int, k: int) -> tuple[list[int], Found, Distances]:
     """The k nearest of all parts for each query, end to end, equal distances by insertion: how many each query has,
     where they are, how far.
     """

@@ -9,14 +9,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from shared.search.model import OrderKey
 from shared.segment.columns import Kind, NumberColumn, TextColumn
 from shared.segment.metadata_index import MetadataIndex
-
-Mask = npt.NDArray[np.bool_]
-Ranks = npt.NDArray[np.int64]
+from shared.vectors.arrays import Int64Array, Mask, Positions, RowNumbers
 
 _BOOLEANS: Final = frozenset({Kind.BOOL, Kind.BOOLS})
 _LAST: Final = np.iinfo(np.int64).max
@@ -40,10 +37,10 @@ def value_counts(index: MetadataIndex, key: str, mask: Mask) -> Iterator[tuple[A
 
 
 def first_rows(
-    index: MetadataIndex, order_by: Sequence[OrderKey], rows: npt.NDArray[np.int64], inserted: Ranks, limit: int | None
-) -> npt.NDArray[np.int64]:
+    index: MetadataIndex, order_by: Sequence[OrderKey], rows: RowNumbers, inserted: Positions, limit: int | None
+) -> RowNumbers:
     """The first `limit` of `rows` by `order_by`, ties by `inserted` (parallel to the rows)."""
-    keys: list[Ranks] = [inserted]
+    keys: list[Int64Array] = [inserted]
     for step in reversed(order_by):
         ranks = _ranks(index, step.key)[rows]
         if step.direction == "desc":
@@ -52,7 +49,7 @@ def first_rows(
     return rows[np.lexsort(keys)[:limit]]
 
 
-def _ranks(index: MetadataIndex, key: str) -> Ranks:
+def _ranks(index: MetadataIndex, key: str) -> Int64Array:
     """Of every row the rank of its scalar at `key` among all values there, equal values alike; _LAST without one."""
     ranks = np.full(index.rows, _LAST)
     before = 0

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from queryworker.filter.evaluate import Rows, Verdict
-from queryworker.filter.text import Mask
+from queryworker.filter.evaluate import Verdict
 from queryworker.view.parts import ViewPart
 from queryworker.view.view import Snapshot
 from shared.process.lazy import lazy
 from shared.records.selection import Selection
+from shared.vectors.arrays import Mask, RowNumbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class Matches:
     some: Mask | None
     matching: int
     verdict: Verdict | None = None
-    chosen: Rows | None = None
+    chosen: RowNumbers | None = None
 
     @lazy
     def mask(self) -> Mask | None:
@@ -36,7 +36,7 @@ class Matches:
         mask[self.chosen] = True
         return mask
 
-    def rows(self, begin: int = 0, end: int | None = None) -> Rows:
+    def rows(self, begin: int = 0, end: int | None = None) -> RowNumbers:
         """Ascending, from the place `begin` to the place `end`."""
         if self.chosen is not None:
             return self.chosen[begin:end]
@@ -60,7 +60,7 @@ def select(snapshot: Snapshot, selection: Selection) -> list[Matches]:
     return [_within(part, part.match(selection.where), part.alive) for part in snapshot.parts]
 
 
-def of_rows(part: ViewPart, rows: Rows) -> Matches:
+def of_rows(part: ViewPart, rows: RowNumbers) -> Matches:
     """Those of the rows, which ascend, that live."""
     chosen = rows if part.alive is None else rows[part.alive[rows]]
     return Matches(part, None, len(chosen), chosen=chosen)

@@ -13,12 +13,12 @@ from typing import Final, NamedTuple
 import numpy as np
 from prometheus_client import Counter
 
-from queryworker.filter.evaluate import Rows, Verdict
-from queryworker.filter.text import Mask
+from queryworker.filter.evaluate import Verdict
 from queryworker.query.matches import Matches
 from queryworker.query.planner import GraphSearch, Seen, enough, plan
-from queryworker.view.parts import GraphSearcher, Vectors
+from queryworker.view.parts import GraphSearcher
 from shared.segment.projection import reach
+from shared.vectors.arrays import Indices, Mask, RowNumbers, Vectors
 from shared.vectors.distance import Nearest, distances, nearest_many
 from shared.vectors.space import Space
 
@@ -115,18 +115,18 @@ def _settled(target: Target, trace: PartTrace) -> Target:
     return target._replace(matches=matches, wanted=min(target.wanted, matches.matching))
 
 
-def _matching_places(matches: Matches, rows: Rows, trace: PartTrace) -> Rows:
+def _matching_places(matches: Matches, rows: RowNumbers, trace: PartTrace) -> RowNumbers:
     """Places in `rows` of those that match."""
     places = np.arange(len(rows)) if matches.mask is None else np.flatnonzero(matches.mask[rows])
     return places if matches.verdict is None else places[_decide(matches.verdict, rows[places], trace)]
 
 
-def _decide(verdict: Verdict, rows: Rows, trace: PartTrace) -> Mask:
+def _decide(verdict: Verdict, rows: RowNumbers, trace: PartTrace) -> Mask:
     trace.decided += len(rows)
     return verdict.decide(rows)
 
 
-def _seen(beam: int, places: Rows, wanted: int) -> Seen:
+def _seen(beam: int, places: Indices, wanted: int) -> Seen:
     """`places`: where in the beam those are that match."""
     return Seen(beam, int(places[wanted - 1]) + 1 if len(places) >= wanted else None, len(places))
 
@@ -155,7 +155,7 @@ def _beam(target: Target, seen: Seen | None) -> int | None:
     return chosen.beam if isinstance(chosen, GraphSearch) else None
 
 
-def _search(target: Target, queries: Vectors, beam: int, trace: PartTrace) -> list[Rows]:
+def _search(target: Target, queries: Vectors, beam: int, trace: PartTrace) -> list[RowNumbers]:
     graph: GraphSearcher | None = target.matches.part.graph
     assert graph is not None
     _GRAPHS.inc(len(queries))
@@ -164,7 +164,7 @@ def _search(target: Target, queries: Vectors, beam: int, trace: PartTrace) -> li
     return graph.search(queries, beam, target.threads)
 
 
-def _measured(target: Target, query: Vectors, rows: Rows) -> Nearest:
+def _measured(target: Target, query: Vectors, rows: RowNumbers) -> Nearest:
     """The `wanted` nearest of these rows."""
     measured = distances(target.space, query, target.matches.part.vectors.take(rows, axis=0))
     order = np.argsort(measured, kind="stable")[: target.wanted]

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import orjson
 
 from queryworker.query import execute
@@ -39,8 +38,8 @@ from shared.search.model import Dense, Knn, OrderKey
 from shared.search.ordering import Sortable, sortable, sorted_places
 from shared.search.ranking import Neighbours, nearest_of
 from shared.search.run import run, sparse_arrays
-from shared.search.source import Arguments, Frequencies, Positions, Result, Tally, WantedColumns
-from shared.vectors.sparse import Indices
+from shared.search.source import Arguments, Frequencies, Result, Tally, WantedColumns
+from shared.vectors.arrays import Distances, Positions, SparseIndices
 
 
 def search(reading: Reading, request: SearchRequest) -> bytes:
@@ -92,7 +91,7 @@ class SnapshotSource:
     async def nearest(self, where: Where | None, knns: Sequence[Knn]) -> list[Neighbours]:
         return self.neighbours(where, knns)
 
-    async def frequencies(self, asked: Sequence[tuple[str, Indices]]) -> Frequencies:
+    async def frequencies(self, asked: Sequence[tuple[str, SparseIndices]]) -> Frequencies:
         return self.counted(asked)
 
     async def page(
@@ -128,7 +127,7 @@ class SnapshotSource:
         """Raises InvalidArgument for a vector of another dimension."""
         return [self._neighbours(where, knn) for knn in knns]
 
-    def counted(self, asked: Sequence[tuple[str, Indices]]) -> Frequencies:
+    def counted(self, asked: Sequence[tuple[str, SparseIndices]]) -> Frequencies:
         """Of all records, whatever a search filters by."""
         snapshot = self._snapshot
         having = [np.zeros(len(indices), np.int64) for _, indices in asked]
@@ -198,7 +197,7 @@ class SnapshotSource:
         assert not isinstance(knn.query, Dense)
         query = sparse_arrays(knn)
         inserted: list[Positions] = [np.empty(0, np.int64)]
-        distances: list[npt.NDArray[np.float32]] = [np.empty(0, np.float32)]
+        distances: list[Distances] = [np.empty(0, np.float32)]
         for one in self._select(where):
             for piece in one.part.pieces() if one.matching else ():
                 index = piece.indexed.sparse(knn.query.key)

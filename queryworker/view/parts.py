@@ -7,12 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 from pyroaring import BitMap
 
 from queryworker.filter.cached import Verdicts
-from queryworker.filter.evaluate import Rows, Verdict, end_to_end
-from queryworker.filter.text import Mask
+from queryworker.filter.evaluate import Verdict, end_to_end
 from queryworker.view.tail_graphs import Stretch
 from queryworker.view.tail_index import Run, TailIndex
 from shared.memtable.memtable import Memtable
@@ -22,9 +20,8 @@ from shared.segment.metadata_index import MetadataIndex
 from shared.segment.reader import Segment
 from shared.segment.sparse_index import InvertedIndex
 from shared.segment.stack import SegmentStack
+from shared.vectors.arrays import Mask, Positions, RowNumbers, SquaredNorms, Vectors
 from shared.vectors.codes import Codes
-
-Vectors = npt.NDArray[np.float32]
 
 
 class GraphSearcher(Protocol):
@@ -39,7 +36,7 @@ class GraphSearcher(Protocol):
         """Whether its guides say little about one of the queries."""
         ...
 
-    def search(self, queries: Vectors, k: int, threads: int = 1) -> list[Rows]:
+    def search(self, queries: Vectors, k: int, threads: int = 1) -> list[RowNumbers]:
         """About the `k` nearest rows of each query, dead ones included, nearest first; by so many threads at once."""
         ...
 
@@ -72,7 +69,7 @@ class Piece(NamedTuple):
         found[self.there] = True if of_part is None else of_part[self.here]
         return found
 
-    def in_part(self, rows: Rows) -> Rows:
+    def in_part(self, rows: RowNumbers) -> RowNumbers:
         """The numbers in the part of rows of `indexed`."""
         shift: int = self.here.start - self.there.start
         return rows + shift
@@ -94,10 +91,10 @@ class ViewPart(Protocol):
     codes: Codes | None
     """Of the vectors, where there are any."""
 
-    inserted: Rows
+    inserted: Positions
     """Position of insertion, by row."""
 
-    written: Rows
+    written: Positions
     """Position of the last change, by row."""
 
     ordered: bool
@@ -115,15 +112,15 @@ class ViewPart(Protocol):
         """What indexes the part's metadata; together they have each row once."""
         ...
 
-    def norms(self, *, make: bool) -> Vectors | None:
+    def norms(self, *, make: bool) -> SquaredNorms | None:
         """`shared.vectors.distance.squared_norms` of the vectors; None when they are not at hand and not to be made."""
         ...
 
-    def texts(self, column: str, rows: Rows) -> list[str | None]:
+    def texts(self, column: str, rows: RowNumbers) -> list[str | None]:
         """`id`, `document`, `metadata` or `uri` of these rows."""
         ...
 
-    def text_bytes(self, column: str, rows: Rows) -> int:
+    def text_bytes(self, column: str, rows: RowNumbers) -> int:
         """About how long these texts are together."""
         ...
 
@@ -155,13 +152,13 @@ class SegmentPart:
         whole = slice(0, self.rows)
         return [Piece(self._segment, whole, whole)]
 
-    def norms(self, *, make: bool) -> Vectors | None:
+    def norms(self, *, make: bool) -> SquaredNorms | None:
         return self._segment.norms if make or "norms" in vars(self._segment) else None
 
-    def texts(self, column: str, rows: Rows) -> list[str | None]:
+    def texts(self, column: str, rows: RowNumbers) -> list[str | None]:
         return self._segment.text(column).read(rows)
 
-    def text_bytes(self, column: str, rows: Rows) -> int:
+    def text_bytes(self, column: str, rows: RowNumbers) -> int:
         return self._segment.text(column).bytes(rows)
 
 
@@ -195,7 +192,7 @@ class BaseParts:
             for number, segment in enumerate(self.stack.segments)
         ]
 
-    def _alive_rows(self, number: int, killed: Rows) -> Mask | None:
+    def _alive_rows(self, number: int, killed: RowNumbers) -> Mask | None:
         """The rows of a segment that are alive; None when all are. The newest mask is kept: kills only grow."""
         if not len(killed):
             return self._undeleted[number]
@@ -229,7 +226,7 @@ class _StretchSearcher:
         self._stretch = stretch
         self._place = place
 
-    def search(self, queries: Vectors, k: int, threads: int = 1) -> list[Rows]:
+    def search(self, queries: Vectors, k: int, threads: int = 1) -> list[RowNumbers]:
         return self._stretch.search_from(self._place, queries, k, threads)
 
 
@@ -278,10 +275,10 @@ class TailPart:
                 yield run, here, there
                 begin = end
 
-    def norms(self, *, make: bool) -> Vectors | None:
+    def norms(self, *, make: bool) -> SquaredNorms | None:
         return self._index.norms(self._tail)[self.start : self._stop]
 
-    def texts(self, column: str, rows: Rows) -> list[str | None]:
+    def texts(self, column: str, rows: RowNumbers) -> list[str | None]:
         tail = self._tail
         values: dict[str, list[str | None] | list[str]] = {
             "id": tail.ids,
@@ -291,7 +288,7 @@ class TailPart:
         }
         return list(map(values[column].__getitem__, (rows + self.start).tolist()))
 
-    def text_bytes(self, column: str, rows: Rows) -> int:
+    def text_bytes(self, column: str, rows: RowNumbers) -> int:
         return sum(map(len, filter(None, self.texts(column, rows))))
 
 

@@ -29,10 +29,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from shared.segment.graph import Graph, GraphParams
-from shared.segment.guides import Vectors
+from shared.vectors.arrays import RowNumbers, Vectors
 
 STEP_ROWS: Final = 4096
 """A tail shorter than this is only scanned; how many slots one step of growing takes."""
@@ -46,8 +45,6 @@ HALVED_ROWS_MIN: Final = 4 * STRETCH_ROWS
 EFFORT_SHARE: Final = 0.5
 """Of the collection's `ef_construction`: the graph is for minutes, and stretches are small."""
 
-Rows = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
@@ -57,7 +54,7 @@ class Stretch:
     stop: int
     graph: Graph
 
-    def search_from(self, place: int, queries: Vectors, k: int, threads: int) -> list[Rows]:
+    def search_from(self, place: int, queries: Vectors, k: int, threads: int) -> list[RowNumbers]:
         """About the `k` nearest of the slots from `place` on, for each query, counted from `place`."""
         skipped = place - self.start
         rows = self.stop - self.start

@@ -12,7 +12,6 @@ import threading
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from queryworker.filter.cached import Verdicts
@@ -20,6 +19,7 @@ from shared.memtable.versions import Tail
 from shared.records.indexing import EVERYTHING, Indexing
 from shared.segment.metadata_index import MetadataIndex
 from shared.segment.sparse_index import InvertedIndex, sparse_indexes
+from shared.vectors.arrays import SquaredNorms
 from shared.vectors.distance import squared_norms
 
 SIZES: Final = (32_768, 4_096, 512, 64)
@@ -100,7 +100,7 @@ class TailIndex:
         """Runs that together cover the tail; the last one may be longer than the tail (it was made for a later one)."""
         return [self._run(tail, start, stop) for start, stop in spans(tail.rows)]
 
-    def norms(self, tail: Tail) -> npt.NDArray[np.float32]:
+    def norms(self, tail: Tail) -> SquaredNorms:
         """`squared_norms` of the tail's vectors."""
         norms = self._norms
         if len(norms) < tail.rows:

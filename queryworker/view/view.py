@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from queryworker.view.parts import BaseParts, TailPart, ViewPart, tail_parts
 from queryworker.view.tail_graphs import Stretch, TailGraphs
@@ -31,6 +30,7 @@ from shared.records.indexing import EVERYTHING, Indexing
 from shared.records.model import FIRST_POSITION
 from shared.segment.graph import GraphParams
 from shared.segment.stack import SegmentStack
+from shared.vectors.arrays import RowNumbers
 from shared.vectors.space import Space
 
 
@@ -89,7 +89,7 @@ class Snapshot:
     def _tail_parts(self) -> list[TailPart]:
         return tail_parts(self.tail, self.index, self.stretches, self.origin)
 
-    def find(self, ids: Sequence[str]) -> list[npt.NDArray[np.int64]]:
+    def find(self, ids: Sequence[str]) -> list[RowNumbers]:
         """Rows of the live records with these ids, per part, ascending."""
         wanted = list(dict.fromkeys(ids))
         rows: list[list[int]] = [[] for _ in self.parts]

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import xxhash
+
+from shared.vectors.arrays import Hashes, Int64Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,10 @@ class Layout:
         return cls(int(first), int(count))
 
 
-Hashes = npt.NDArray[np.uint64]
-
 _MIX: Final = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
 
 
-def shard_of(ids: Sequence[str], shards: int) -> npt.NDArray[np.int64]:
+def shard_of(ids: Sequence[str], shards: int) -> Int64Array:
     """The shard of each id: xxh3-64 of its UTF-8 bytes, modulo `shards`. Never changes for a collection."""
     if shards == 1:
         return np.zeros(len(ids), dtype=np.int64)

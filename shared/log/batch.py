@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from shared import limits
 from shared.cluster.placement import Layout, shard_of
 from shared.errors import Corrupt
 from shared.records.model import Op, batch_schema, embedding_type
+from shared.vectors.arrays import Int64Array, RowNumbers, Uint8Array, Vectors
 
 ROW_OVERHEAD_BYTES = 32
 """Operation, offset, string offsets and validity of one row, about."""
@@ -43,10 +43,10 @@ class EncodedEntry:
 
 
 def build_batch(
-    ops: Op | npt.NDArray[np.uint8],
+    ops: Op | Uint8Array,
     ids: Sequence[str],
-    embeddings: npt.NDArray[np.float32] | None = None,
-    embedding_rows: npt.NDArray[np.int64] | None = None,
+    embeddings: Vectors | None = None,
+    embedding_rows: RowNumbers | None = None,
     documents: Sequence[str | None] | None = None,
     metadatas: Sequence[str | bytes | None] | None = None,
     uris: Sequence[str | None] | None = None,
@@ -76,7 +76,7 @@ def _strings(values: Sequence[str | bytes | None] | None, count: int) -> pa.Arra
     return pa.nulls(count, pa.string()) if values is None else pa.array(values, type=pa.string())
 
 
-def _vectors(embeddings: npt.NDArray[np.float32], rows: npt.NDArray[np.int64] | None, count: int) -> pa.Array:
+def _vectors(embeddings: Vectors, rows: RowNumbers | None, count: int) -> pa.Array:
     """A fixed-size list per row; rows that have none are null."""
     dimension = embeddings.shape[1]
     if rows is None or len(rows) == count:
@@ -117,7 +117,7 @@ def _encode_cut(batch: pa.RecordBatch) -> list[EncodedEntry]:
     return entries
 
 
-def _row_bytes(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
+def _row_bytes(batch: pa.RecordBatch) -> Int64Array:
     """Approximate bytes of each row."""
     total = np.full(batch.num_rows, ROW_OVERHEAD_BYTES, dtype=np.int64)
     for name in ("id", "document", "metadata", "uri"):

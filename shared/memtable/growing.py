@@ -7,6 +7,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from shared.vectors.arrays import AnyArray
+
 _ROWS_FIRST: Final = 256
 
 
@@ -15,7 +17,7 @@ class Growing:
 
     def __init__(self, dtype: npt.DTypeLike, width: int | None = None) -> None:
         self._shape = () if width is None else (width,)
-        self.buffer: npt.NDArray[Any] = np.empty((0, *self._shape), dtype)
+        self.buffer: AnyArray = np.empty((0, *self._shape), dtype)
 
     def write(self, at: int, values: Any, count: int) -> None:
         """`values` into the rows [at, at + count)."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from shared.memtable.growing import Growing
-
-Rows = npt.NDArray[np.int64]
+from shared.vectors.arrays import RowNumbers
 
 
 class Kills:
@@ -30,9 +28,9 @@ class Kills:
         first = int(self._died.buffer[: self._size].searchsorted(position, side="right"))
         return list(zip(self._died.buffer[first : self._size].tolist(), self._ids[first:], strict=True))
 
-    def as_of(self, position: int) -> Rows:
+    def as_of(self, position: int) -> RowNumbers:
         """The rows that are dead as of `position`."""
         size = self._size  # first: the buffers hold at least this much
         died = self._died.buffer[:size]
-        rows: Rows = self._rows.buffer[: int(died.searchsorted(position, side="right"))]
+        rows: RowNumbers = self._rows.buffer[: int(died.searchsorted(position, side="right"))]
         return rows

@@ -29,16 +29,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from shared.errors import Corrupt
 from shared.memtable.kills import Kills
-from shared.memtable.versions import NEVER, NO_SLOT, Positions, Tail, Versions
-from shared.records.materialize import Change, Given, Record, Vector, new_metadata, resolve
+from shared.memtable.versions import NEVER, NO_SLOT, Tail, Versions
+from shared.records.materialize import Change, Given, Record, new_metadata, resolve
 from shared.records.model import Op, embedding_type, record_schema
-
-Rows = npt.NDArray[np.int64]
+from shared.vectors.arrays import Positions, RowNumbers, Vectors
 
 _INSERTING: Final = frozenset({Op.ADD, Op.UPSERT})
 """What inserts a record that is absent."""
@@ -65,7 +63,7 @@ class _Operations(NamedTuple):
     ops: list[int]
     ids: list[str]
     positions: Positions
-    vectors: Vector
+    vectors: Vectors
     given: list[bool]
     documents: list[str | None]
     metadatas: list[str | None]
@@ -125,7 +123,7 @@ class Memtable:
             uris=uris.to_pylist(),
         )
 
-    def _embeddings(self, column: pa.FixedSizeListArray | None, rows: int) -> tuple[Vector, list[bool]]:
+    def _embeddings(self, column: pa.FixedSizeListArray | None, rows: int) -> tuple[Vectors, list[bool]]:
         """The embeddings as a matrix, and which rows have one."""
         if column is None:
             return np.empty((rows, 0), np.float32), [False] * rows
@@ -230,7 +228,7 @@ class Memtable:
         """The tail as of `position`, which must have been applied."""
         return self._versions.at(position)
 
-    def find(self, ids: Sequence[str], tail: Tail) -> Rows:
+    def find(self, ids: Sequence[str], tail: Tail) -> RowNumbers:
         """The slot that `tail` sees of each id, -1 where there is none (the base may have it: see `killed_rows`)."""
         found = np.full(len(ids), NO_SLOT, np.int64)
         for i, id_ in enumerate(ids):
@@ -241,7 +239,7 @@ class Memtable:
                 found[i] = slot
         return found
 
-    def killed_rows(self, segment: int, position: int) -> Rows:
+    def killed_rows(self, segment: int, position: int) -> RowNumbers:
         """Rows of a base segment that are dead as of `position`, in the order of their deaths.
 
         As of a later position the answer begins with this one.
@@ -275,7 +273,7 @@ class Memtable:
         }
         return pa.table(columns, schema=schema)
 
-    def killed(self) -> dict[int, Rows]:
+    def killed(self) -> dict[int, RowNumbers]:
         """Rows of the base that are dead at the end, ascending, by segment."""
         return {segment: np.sort(kills.as_of(NEVER)) for segment, kills in self._kills.items()}
 
@@ -284,7 +282,7 @@ class Memtable:
         return self._versions.size
 
     @property
-    def vectors(self) -> npt.NDArray[np.float32]:
+    def vectors(self) -> Vectors:
         """Of all slots."""
         return self._versions.vectors
 

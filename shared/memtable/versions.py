@@ -16,18 +16,15 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from shared.memtable.growing import Growing
-from shared.records.materialize import Record, Vector
+from shared.records.materialize import Record
+from shared.vectors.arrays import Mask, Positions, RowNumbers, Vectors
 
 NEVER: Final = 2**63 - 1
 """`died` of what is alive."""
 
 NO_SLOT: Final = -1
-
-Positions = npt.NDArray[np.int64]
-Slots = npt.NDArray[np.int64]
 
 
 class Tail(NamedTuple):
@@ -38,8 +35,8 @@ class Tail(NamedTuple):
 
     position: int
     rows: int
-    alive: npt.NDArray[np.bool_]
-    vectors: npt.NDArray[np.float32]
+    alive: Mask
+    vectors: Vectors
     inserted: Positions
     written: Positions
     ids: list[str]
@@ -77,7 +74,7 @@ class Versions:
     def extend(
         self,
         ids: Sequence[str],
-        vectors: Vector,
+        vectors: Vectors,
         positions: Positions,
         documents: Sequence[str | None],
         metadatas: Sequence[str | None],
@@ -176,13 +173,13 @@ class Versions:
         slots = np.flatnonzero((died > covers) & (died != NEVER))
         return [(int(died[slot]), self.ids[slot]) for slot in slots.tolist()]
 
-    def living(self) -> Slots:
+    def living(self) -> RowNumbers:
         """The slots that are alive at the end, in the order of insertion."""
         live = np.flatnonzero(self._died.buffer[: self.size] == NEVER)
         return live[np.argsort(self._inserted.buffer[live], kind="stable")]
 
     @property
-    def vectors(self) -> npt.NDArray[np.float32]:
+    def vectors(self) -> Vectors:
         """Of all slots."""
         size = self.size  # before the buffer
         return self._vectors.buffer[:size]

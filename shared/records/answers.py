@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import orjson
 
 from shared.errors import InvalidArgument
@@ -21,6 +20,7 @@ from shared.records.explanation import Explanation
 from shared.records.include import Wanted
 from shared.records.model import HIDDEN_METADATA_PREFIX
 from shared.records.selection import Selection
+from shared.vectors.arrays import Distances, Vectors
 
 PART_NUMBERS: Final = 256 * 1024
 """Of embeddings in one part of an answer: some 8 ms of work, and 3 MiB, which the C library keeps for the next part."""
@@ -60,7 +60,7 @@ def get_parts(columns: Columns, wanted: Wanted, told: Sequence[Explanation] = ()
 
 def encode_query(
     counts: Sequence[int],
-    distances: npt.NDArray[np.float32],
+    distances: Distances,
     columns: Columns,
     wanted: Wanted,
     told: Sequence[Explanation] = (),
@@ -119,7 +119,7 @@ def shown_text(text: str) -> bytes | str:
     return orjson.dumps({key: value for key, value in members.items() if not key.startswith(HIDDEN_METADATA_PREFIX)})
 
 
-def _matrix(columns: Columns) -> npt.NDArray[np.float32] | list[Any]:
+def _matrix(columns: Columns) -> Vectors | list[Any]:
     if not columns.ids:
         return []
     return np.frombuffer(columns.embeddings or b"", dtype="<f4").reshape(len(columns.ids), -1)

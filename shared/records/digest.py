@@ -24,7 +24,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
-from numpy.typing import NDArray
+
+from shared.vectors.arrays import Uint8Array, Uint8Matrix
 
 MODULUS: Final = 1 << 128
 DIGEST_BYTES: Final = 16
@@ -43,13 +44,13 @@ def record_digests(records: pa.Table) -> pa.Array:
     )
 
 
-def total(digests: pa.Array | pa.ChunkedArray | NDArray[np.uint8]) -> int:
+def total(digests: pa.Array | pa.ChunkedArray | Uint8Matrix) -> int:
     """Sum modulo 2**128 of digests given as binary(16) or as bytes [n, 16]."""
     words = as_bytes(digests).view("<u4").reshape(-1, 4).astype(np.uint64)
     return sum(int(column) << (32 * place) for place, column in enumerate(words.sum(axis=0))) % MODULUS
 
 
-def as_bytes(digests: pa.Array | pa.ChunkedArray | NDArray[np.uint8]) -> NDArray[np.uint8]:
+def as_bytes(digests: pa.Array | pa.ChunkedArray | Uint8Matrix) -> Uint8Matrix:
     """Digests as contiguous bytes [n, 16]."""
     if isinstance(digests, np.ndarray):
         return np.ascontiguousarray(digests, dtype=np.uint8).reshape(-1, DIGEST_BYTES)
@@ -59,7 +60,7 @@ def as_bytes(digests: pa.Array | pa.ChunkedArray | NDArray[np.uint8]) -> NDArray
         for chunk in chunks
         if len(chunk)
     ]
-    joined: NDArray[np.uint8] = np.concatenate(parts) if parts else np.empty(0, np.uint8)
+    joined: Uint8Array = np.concatenate(parts) if parts else np.empty(0, np.uint8)
     return joined.reshape(-1, DIGEST_BYTES)
 
 

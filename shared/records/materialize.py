@@ -18,14 +18,11 @@ from __future__ import annotations
 import enum
 from typing import Any, Final, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 
 from shared.errors import Corrupt
 from shared.records.model import Op
-
-Vector = npt.NDArray[np.float32]
+from shared.vectors.arrays import Vector
 
 
 class Record(NamedTuple):

@@ -6,14 +6,14 @@ from typing import TypeVar
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from shared.records.columns import Columns
+from shared.vectors.arrays import Indices
 
 Cell = TypeVar("Cell")
 
 
-def taken(columns: Columns, places: npt.NDArray[np.intp]) -> Columns:
+def taken(columns: Columns, places: Indices) -> Columns:
     """The rows at `places`, in this order. Ids are there."""
     order = places.tolist()
     if order == list(range(len(columns.ids))):

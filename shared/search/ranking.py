@@ -20,13 +20,9 @@ from functools import reduce
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from shared.search.expression import Combination, Constant, Expression, KnnValue, Operator
-
-Mask = npt.NDArray[np.bool_]
-Scores = npt.NDArray[np.float32]
-Positions = npt.NDArray[np.int64]
+from shared.vectors.arrays import Distances, Mask, Positions, Scores
 
 _LARGEST: Final = np.finfo(np.float32).max
 
@@ -36,7 +32,7 @@ class Neighbours:
     """What one `$knn` found over all shards: positions of insertion, nearest first, and distances."""
 
     inserted: Positions
-    distances: Scores
+    distances: Distances
 
     def within(self, distance: float) -> Neighbours:
         """Those not further away."""
@@ -45,7 +41,7 @@ class Neighbours:
         return Neighbours(self.inserted[near], self.distances[near])
 
 
-def nearest_of(inserted: Sequence[Positions], distances: Sequence[Scores], limit: int) -> Neighbours:
+def nearest_of(inserted: Sequence[Positions], distances: Sequence[Distances], limit: int) -> Neighbours:
     """The nearest of all, from arrays of candidates; equal distances by insertion."""
     positions, measured = np.concatenate(inserted), np.concatenate(distances)
     order = np.lexsort((positions, measured))[:limit]

@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import orjson
 
 from shared.records.columns import Columns
@@ -24,7 +23,8 @@ from shared.search.grouping import survivors
 from shared.search.model import DOCUMENT, EMBEDDING, METADATA, SCORE, Knn, Search, Sparse
 from shared.search.ordering import sortable, sorted_places
 from shared.search.ranking import Ranked, evaluate
-from shared.search.source import Positions, RecordSource, Tally, WantedColumns
+from shared.search.source import RecordSource, Tally, WantedColumns
+from shared.vectors.arrays import Positions, Scores
 from shared.vectors.sparse import SparseArrays, weighted
 
 SPECIAL = (DOCUMENT, EMBEDDING, METADATA, SCORE)
@@ -40,7 +40,7 @@ class SearchAnswer:
 
     search: Search
     columns: Columns
-    scores: npt.NDArray[np.float32]
+    scores: Scores
     tally: Tally | None
 
 
@@ -64,7 +64,7 @@ async def run(source: RecordSource, search: Search) -> SearchAnswer:
     return SearchAnswer(search, columns, scores, tally)
 
 
-async def _ranked_page(source: RecordSource, search: Search) -> tuple[Positions, npt.NDArray[np.float32]]:
+async def _ranked_page(source: RecordSource, search: Search) -> tuple[Positions, Scores]:
     assert search.rank is not None
     knns = await _weighted(source, search.knns)
     found = await source.nearest(search.where, knns) if knns else []

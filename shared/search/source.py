@@ -6,19 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from shared.records.columns import Columns
 from shared.records.where import Where
 from shared.search.model import Knn, OrderKey
 from shared.search.ranking import Neighbours
-from shared.vectors.sparse import Counts, Indices
+from shared.vectors.arrays import Int64Array, Positions, SparseIndices
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-Positions = npt.NDArray[np.int64]
 FacetValue = bool | int | float | str
 
 
@@ -27,7 +23,7 @@ class Frequencies:
     """How many records there are, and how many of them have each index that was asked about, per question."""
 
     records: int
-    having: list[Counts]
+    having: list[Int64Array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +50,7 @@ class RecordSource(Protocol):
         """The nearest matching records of each of `knns`, equal distances by insertion. None of them is `bm25`."""
         ...
 
-    async def frequencies(self, asked: Sequence[tuple[str, Indices]]) -> Frequencies:
+    async def frequencies(self, asked: Sequence[tuple[str, SparseIndices]]) -> Frequencies:
         """For each (sparse key, indices)."""
         ...
 

@@ -27,14 +27,13 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from shared.process.lazy import lazy
 from shared.records.where import Compare
+from shared.vectors.arrays import AnyArray, Int64Array, RowNumbers32, Uint8Array
 
-Rows = npt.NDArray[np.int32]
 Packed: TypeAlias = Any
 """A numpy array of numbers or an Arrow array of large_string."""
 Side = Literal["left", "right"]
@@ -104,10 +103,10 @@ def array_types(kind: Kind) -> tuple[str, ...]:
 class NumberColumn:
     """Integers, floats or booleans."""
 
-    values: npt.NDArray[Any]
-    rows: Rows
+    values: AnyArray
+    rows: RowNumbers32
 
-    def arrays(self) -> tuple[npt.NDArray[Any], ...]:
+    def arrays(self) -> tuple[AnyArray, ...]:
         return self.values, self.rows
 
     def place(self, value: float, side: Side) -> int:
@@ -140,7 +139,7 @@ class NumberColumn:
             side = "right"
         return int(np.searchsorted(self.values, near, side))
 
-    def select(self, op: Compare, value: float) -> Rows:
+    def select(self, op: Compare, value: float) -> RowNumbers32:
         """Rows whose value stands in relation `op` to `value` (any but `NE`), ascending by value."""
         match op:
             case Compare.EQ:
@@ -161,12 +160,12 @@ class NumberColumn:
 class TextColumn:
     """Strings."""
 
-    text: npt.NDArray[np.uint8]
-    ends: npt.NDArray[np.int64]
-    starts: npt.NDArray[np.int64]
-    rows: Rows
+    text: Uint8Array
+    ends: Int64Array
+    starts: Int64Array
+    rows: RowNumbers32
 
-    def arrays(self) -> tuple[npt.NDArray[Any], ...]:
+    def arrays(self) -> tuple[AnyArray, ...]:
         return self.text, self.ends, self.starts, self.rows
 
     def value(self, index: int) -> str:
@@ -186,7 +185,7 @@ class TextColumn:
         """How many: of long texts more, so that what is kept in memory stays small."""
         return max(_FENCE_VALUES, -(-len(self.text) // _FENCES_BYTES))
 
-    def equal(self, value: str) -> Rows:
+    def equal(self, value: str) -> RowNumbers32:
         wanted = value.encode()
         begin = self._fence_values * (bisect_right(self._fences, wanted) - 1)
         if begin < 0:
@@ -209,13 +208,13 @@ def packed_values(kind: Kind, values: Sequence[Any]) -> Packed:
     return np.array(values, dtype=number) if number else pa.array(values, pa.large_string())
 
 
-def number_column(values: npt.NDArray[Any], rows: Rows) -> NumberColumn:
+def number_column(values: AnyArray, rows: RowNumbers32) -> NumberColumn:
     """`rows` ascending, parallel to `values`."""
     order = np.argsort(values, kind="stable")
     return NumberColumn(values[order], rows[order])
 
 
-def text_column(values: pa.LargeStringArray, rows: Rows) -> TextColumn:
+def text_column(values: pa.LargeStringArray, rows: RowNumbers32) -> TextColumn:
     """`rows` ascending, parallel to `values`."""
     encoded = values.dictionary_encode()
     order = pc.sort_indices(encoded.dictionary)
@@ -234,12 +233,12 @@ def text_column(values: pa.LargeStringArray, rows: Rows) -> TextColumn:
     return TextColumn(text, ends, starts, sorted_rows)
 
 
-def column_of(kind: Kind, arrays: Sequence[npt.NDArray[Any]]) -> Column:
+def column_of(kind: Kind, arrays: Sequence[AnyArray]) -> Column:
     """The column whose `arrays()` these are."""
     return NumberColumn(*arrays) if kind in _NUMBER_TYPES else TextColumn(*arrays)
 
 
-def build_column(kind: Kind, values: Sequence[Packed], rows: Sequence[Rows]) -> Column:
+def build_column(kind: Kind, values: Sequence[Packed], rows: Sequence[RowNumbers32]) -> Column:
     """The column of these pieces, end to end."""
     together = np.concatenate(rows)
     if kind in _NUMBER_TYPES:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
@@ -20,12 +19,13 @@ from shared.errors import Corrupt
 from shared.segment.format import HEADER_BYTES, IDS_MAGIC
 from shared.segment.mapping import map_bytes
 from shared.segment.texts import TextReader
+from shared.vectors.arrays import Hashes, RowNumbers
 
 ONE_BY_ONE_MAX: Final = 16
 """More ids than this are looked up as a column."""
 
 
-def _hashes(ids: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
+def _hashes(ids: Sequence[str], seed: int) -> Hashes:
     return np.fromiter((xxhash.xxh3_64_intdigest(i.encode(), seed) for i in ids), dtype=np.uint64, count=len(ids))
 
 
@@ -80,7 +80,7 @@ class IdIndex:
             place -= 1
         return -1
 
-    def _find_column(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
+    def _find_column(self, ids: Sequence[str]) -> RowNumbers:
         found = np.full(len(ids), -1, dtype=np.int64)
         wanted = _hashes(ids, self._seed)
         place = np.searchsorted(self._hashes, wanted, side="right").astype(np.int64) - 1

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from shared.errors import Corrupt
+from shared.vectors.arrays import Uint8Array
 
 
-def map_bytes(path: Path, header_bytes: int) -> npt.NDArray[np.uint8]:
+def map_bytes(path: Path, header_bytes: int) -> Uint8Array:
     """The mapped file; Corrupt when it is shorter than its header. The mapping lives as long as a view of it."""
     if path.stat().st_size < header_bytes:
         raise Corrupt(f"{path.name} is cut")

@@ -16,7 +16,6 @@ from typing import Any, Final, Self
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
@@ -31,7 +30,6 @@ from shared.segment.columns import (
     Kind,
     NumberColumn,
     Packed,
-    Rows,
     TextColumn,
     array_types,
     build_column,
@@ -40,13 +38,14 @@ from shared.segment.columns import (
 )
 from shared.segment.format import HEADER_BYTES, METADATA_MAGIC
 from shared.segment.mapping import map_bytes
+from shared.vectors.arrays import RowNumbers32, Uint8Array
 
 _Name = tuple[str, Kind]
 
 _SCALAR_KINDS: Final[dict[type, Kind]] = {int: Kind.INT, float: Kind.FLOAT, bool: Kind.BOOL, str: Kind.STR}
 _ELEMENT_KINDS: Final[dict[type, Kind]] = {int: Kind.INTS, float: Kind.FLOATS, bool: Kind.BOOLS, str: Kind.STRS}
 _CHUNK_ROWS: Final = 4096
-_NO_ROWS: Final[Rows] = np.empty(0, dtype="<i4")
+_NO_ROWS: Final[RowNumbers32] = np.empty(0, dtype="<i4")
 
 
 class MetadataIndex:
@@ -59,7 +58,7 @@ class MetadataIndex:
     @classmethod
     def from_json(cls, rows: Sequence[str | None] | pa.Array, indexing: Indexing = EVERYTHING) -> Self:
         """The index of these metadata objects (JSON text, None for none), as far as there shall be one."""
-        gathered: dict[_Name, tuple[list[Rows], list[Packed]]] = {}
+        gathered: dict[_Name, tuple[list[RowNumbers32], list[Packed]]] = {}
         # Values are objects only for a chunk of rows at a time: those of a million rows would take gigabytes.
         for at in range(0, len(rows), _CHUNK_ROWS):
             chunk = rows[at : at + _CHUNK_ROWS]
@@ -114,7 +113,7 @@ class MetadataIndex:
         """The values of one kind at `key`, None when no row has any."""
         return self._columns.get((key, kind))
 
-    def equals(self, key: str, value: Scalar) -> Rows:
+    def equals(self, key: str, value: Scalar) -> RowNumbers32:
         """Rows whose scalar at `key` equals `value`. Integers and floats compare as numbers; other types never mix."""
         if type(value) is bool:
             return self._select((key, Kind.BOOL), Compare.EQ, value)
@@ -123,7 +122,7 @@ class MetadataIndex:
             return column.equal(value) if isinstance(column, TextColumn) else _NO_ROWS
         return self.compare(key, Compare.EQ, value)
 
-    def compare(self, key: str, op: Compare, value: float) -> Rows:
+    def compare(self, key: str, op: Compare, value: float) -> RowNumbers32:
         """Rows whose number at `key` stands in relation `op` (any but `NE`) to `value`, exactly, whatever mix of
         types.
         """
@@ -131,7 +130,7 @@ class MetadataIndex:
         filled = [rows for rows in found if len(rows)]
         return filled[0] if len(filled) == 1 else np.concatenate(found)
 
-    def contains(self, key: str, value: Scalar) -> Rows:
+    def contains(self, key: str, value: Scalar) -> RowNumbers32:
         """Rows whose array at `key` has the element `value`, of the very same type."""
         kind = _ELEMENT_KINDS[type(value)]
         if isinstance(value, str):
@@ -139,13 +138,13 @@ class MetadataIndex:
             return column.equal(value) if isinstance(column, TextColumn) else _NO_ROWS
         return self._select((key, kind), Compare.EQ, value)
 
-    def exists(self, key: str) -> Rows:
+    def exists(self, key: str) -> RowNumbers32:
         """Rows that have anything at `key`."""
         columns = (self._columns.get((key, kind)) for kind in Kind)
         parts = [column.rows for column in columns if column is not None]
         return np.unique(np.concatenate(parts)) if parts else _NO_ROWS
 
-    def _select(self, name: _Name, op: Compare, value: float) -> Rows:
+    def _select(self, name: _Name, op: Compare, value: float) -> RowNumbers32:
         column = self._columns.get(name)
         if not isinstance(column, NumberColumn) or (isinstance(value, float) and math.isnan(value)):
             return _NO_ROWS
@@ -155,7 +154,7 @@ class MetadataIndex:
 class _MappedColumns(Mapping[_Name, Column]):
     """Columns as views of the mapped file, made on demand and kept."""
 
-    def __init__(self, mapped: npt.NDArray[np.uint8], directory: Directory) -> None:
+    def __init__(self, mapped: Uint8Array, directory: Directory) -> None:
         self._mapped = mapped
         self._infos = {(info.key, info.kind): info for info in directory.columns}
         self._made: dict[_Name, Column] = {}

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from shared.errors import Corrupt
@@ -22,6 +21,7 @@ from shared.segment.sparse_file import open_sparse_indexes
 from shared.segment.sparse_index import InvertedIndex
 from shared.segment.text_index import TextIndex
 from shared.segment.texts import TextReader
+from shared.vectors.arrays import Positions, RowNumbers, SquaredNorms, Vectors
 from shared.vectors.codes import Codes
 from shared.vectors.distance import nearest_many, squared_norms
 
@@ -71,9 +71,9 @@ class Segment:
         self.metadata = metadata
         self.text_index = text_index
         self.codes = codes
-        self.vectors: npt.NDArray[np.float32] = embedding_matrix(batch.column("embedding"))
-        self.inserted: npt.NDArray[np.int64] = batch.column("inserted").to_numpy(zero_copy_only=True)
-        self.written: npt.NDArray[np.int64] = batch.column("written").to_numpy(zero_copy_only=True)
+        self.vectors: Vectors = embedding_matrix(batch.column("embedding"))
+        self.inserted: Positions = batch.column("inserted").to_numpy(zero_copy_only=True)
+        self.written: Positions = batch.column("written").to_numpy(zero_copy_only=True)
         self.ids: pa.LargeStringArray = batch.column("id")
         self.documents: pa.LargeStringArray = batch.column("document")
         self.records = pa.Table.from_batches([batch])
@@ -90,7 +90,7 @@ class Segment:
         return column
 
     @lazy
-    def norms(self) -> npt.NDArray[np.float32]:
+    def norms(self) -> SquaredNorms:
         """`squared_norms` of the vectors, for exact scans."""
         return squared_norms(self.vectors)
 
@@ -102,7 +102,7 @@ class Segment:
         """Of the sparse vectors at a key, None when no row has one or the schema has no index for them."""
         return self._sparse.get(key)
 
-    def search(self, queries: npt.NDArray[np.float32], k: int, threads: int = 1) -> list[npt.NDArray[np.int64]]:
+    def search(self, queries: Vectors, k: int, threads: int = 1) -> list[RowNumbers]:
         """min(k, rows) rows for each of `queries` [q, d], nearest first: by the guides of the graph with a beam of
         max(ef_search of the opening, k), or exactly when there is none or it came back short.
         """
@@ -119,7 +119,7 @@ class Segment:
         """How many of the dimensions the graph's guides have: with less than all, its order is about right."""
         return 1.0 if self._graph is None else self._graph.guide_share
 
-    def strays(self, queries: npt.NDArray[np.float32]) -> bool:
+    def strays(self, queries: Vectors) -> bool:
         """Whether its guides say little about one of the queries."""
         return self._graph is not None and self._graph.strays(queries)
 

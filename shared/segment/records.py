@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from shared.errors import Corrupt
 from shared.records.model import record_schema
 from shared.segment.format import FORMAT, FORMAT_KEY, SegmentInfo
+from shared.vectors.arrays import AnyArray, Vectors
 
 
-def embedding_matrix(column: pa.FixedSizeListArray) -> npt.NDArray[np.float32]:
+def embedding_matrix(column: pa.FixedSizeListArray) -> Vectors:
     """The column as float32 [n, d] without copying, read-only; the array keeps the memory alive."""
-    flat: npt.NDArray[Any] = column.flatten().to_numpy(zero_copy_only=True)
+    flat: AnyArray = column.flatten().to_numpy(zero_copy_only=True)
     return flat.reshape(len(column), column.type.list_size)
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from shared.errors import Corrupt
 from shared.segment.format import HEADER_BYTES, SPARSE_MAGIC
 from shared.segment.mapping import map_bytes
 from shared.segment.sparse_index import InvertedIndex
+from shared.vectors.arrays import AnyArray, Uint8Array
 
 _TYPES: Final = ("<u4", "<i8", "<i4", "<f4", "<f4", "<f4")
 """Of the arrays of an index, in the order of its fields."""
@@ -67,10 +67,10 @@ def open_sparse_indexes(path: Path, rows: int) -> Mapping[str, InvertedIndex]:
     return {entry.key: InvertedIndex(rows, *_views(mapped, entry)) for entry in directory.entries}
 
 
-def _arrays(index: InvertedIndex) -> tuple[npt.NDArray[Any], ...]:
+def _arrays(index: InvertedIndex) -> tuple[AnyArray, ...]:
     return index.indices, index.starts, index.rows, index.weights, index.least, index.most
 
 
-def _views(mapped: npt.NDArray[np.uint8], entry: SparseEntry) -> Iterator[npt.NDArray[Any]]:
+def _views(mapped: Uint8Array, entry: SparseEntry) -> Iterator[AnyArray]:
     for (begin, count), of in zip(entry.arrays, _TYPES, strict=True):
         yield mapped[begin : begin + count * np.dtype(of).itemsize].view(of)

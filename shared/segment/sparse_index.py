@@ -29,15 +29,12 @@ from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
+from shared.vectors.arrays import Float64Array, Int64Array, Mask, RowNumbers32, SparseIndices, SparseWeights
 from shared.vectors.distance import Nearest
-from shared.vectors.sparse import TYPE, Counts, Indices, SparseArrays, Weights, distances_of, is_sparse, of_json
-
-Mask = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
+from shared.vectors.sparse import TYPE, SparseArrays, distances_of, is_sparse, of_json
 
 LOOKUP_COST: Final = 8
 """What looking up one row in a list costs, in rows of a list that is walked."""
@@ -45,15 +42,14 @@ LOOKUP_COST: Final = 8
 _CHUNK_ROWS: Final = 4096
 _UNIT: Final = 2.0**-53
 _LARGEST: Final = float(np.finfo(np.float64).max)
-_RowNumbers = npt.NDArray[np.int32]
 _NOTHING: Final = Nearest(np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 class _List(NamedTuple):
     """One index of a query: `least` and `most` are what a row of the list can add."""
 
-    rows: _RowNumbers
-    weights: Weights
+    rows: RowNumbers32
+    weights: SparseWeights
     factor: np.float64
     least: float
     most: float
@@ -62,8 +58,8 @@ class _List(NamedTuple):
 class _Candidates(NamedTuple):
     """Rows, ascending, with their sums so far and whether they stand in any list so far."""
 
-    rows: _RowNumbers
-    sums: Floats
+    rows: RowNumbers32
+    sums: Float64Array
     hit: Mask
 
     def only(self, places: Mask) -> _Candidates:
@@ -79,14 +75,14 @@ class InvertedIndex:
     """
 
     count: int
-    indices: Indices
-    starts: npt.NDArray[np.int64]
-    rows: _RowNumbers
-    weights: Weights
-    least: Weights
-    most: Weights
+    indices: SparseIndices
+    starts: Int64Array
+    rows: RowNumbers32
+    weights: SparseWeights
+    least: SparseWeights
+    most: SparseWeights
 
-    def having(self, indices: Indices, within: Mask | None = None) -> Counts:
+    def having(self, indices: SparseIndices, within: Mask | None = None) -> Int64Array:
         """How many rows (of those `within`) have each of these indices."""
         found = np.zeros(len(indices), np.int64)
         for place, number in zip(*self._places(indices), strict=True):
@@ -110,7 +106,7 @@ class InvertedIndex:
                 return search.within(within)
         return search.run(within)
 
-    def _places(self, indices: Indices) -> tuple[list[int], list[int]]:
+    def _places(self, indices: SparseIndices) -> tuple[list[int], list[int]]:
         """Places in `indices` of those that some row has, and their numbers here."""
         numbers = np.searchsorted(self.indices, indices)
         numbers[numbers == len(self.indices)] = 0
@@ -179,7 +175,7 @@ class _Search:
             candidates = candidates.only(self._may_reach(candidates.sums, done))
         return self._decided(candidates.rows)
 
-    def _raise_floor(self, sums: Floats, done: int) -> None:
+    def _raise_floor(self, sums: Float64Array, done: int) -> None:
         """`sums` are of different rows that have an index of the query, `done` lists added."""
         # Of a long list few are above the floor already, and only those can raise it.
         above = sums[sums > self._floor - self._least[done]]
@@ -190,10 +186,10 @@ class _Search:
         worst = np.nextafter(distances_of(kth), np.float32(np.inf))
         self._floor = max(self._floor, 1.0 - float(worst) - self._slack)
 
-    def _may_reach(self, sums: Floats, done: int) -> Mask:
+    def _may_reach(self, sums: Float64Array, done: int) -> Mask:
         return sums >= max(self._floor - self._most[done], -_LARGEST)  # rows that are not allowed have -inf
 
-    def _decided(self, rows: _RowNumbers) -> Nearest:
+    def _decided(self, rows: RowNumbers32) -> Nearest:
         """Step 4."""
         sums, hit = np.zeros(len(rows)), np.zeros(len(rows), np.bool_)
         for one in self._lists:
@@ -208,7 +204,7 @@ class _Search:
         return Nearest(chosen[order], distances[order])
 
 
-def _looked_up(one: _List, rows: _RowNumbers) -> tuple[Floats, Mask]:
+def _looked_up(one: _List, rows: RowNumbers32) -> tuple[Float64Array, Mask]:
     """What a list adds to each of `rows`, and which of them it has."""
     places = np.searchsorted(one.rows, rows)
     places[places == len(one.rows)] = 0

@@ -18,16 +18,13 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pyroaring import BitMap
 
 from shared.errors import Corrupt
 from shared.segment.format import HEADER_BYTES, TEXT_MAGIC
 from shared.segment.mapping import map_bytes
-
-Bytes = npt.NDArray[np.uint8]
-Codes = npt.NDArray[np.uint16]
+from shared.vectors.arrays import Int64Array, Uint8Array, Uint16Array, Uint32Array
 
 LITERAL_BYTES_MIN: Final = 3
 """About shorter texts the index says nothing."""
@@ -47,7 +44,7 @@ _FOLDED: Final = np.arange(256, dtype=np.uint32)
 _FOLDED[ord("A") : ord("Z") + 1] += 32
 
 
-def _codes(first: npt.NDArray[np.uint32], second: npt.NDArray[np.uint32], third: npt.NDArray[np.uint32]) -> Codes:
+def _codes(first: Uint32Array, second: Uint32Array, third: Uint32Array) -> Uint16Array:
     """The codes of trigrams, given their folded bytes."""
     trigrams = first << np.uint32(16) | second << np.uint32(8) | third
     return (trigrams * np.uint32(2_654_435_761) >> np.uint32(16)).astype(np.uint16)  # multiplicative hashing
@@ -70,9 +67,7 @@ def write_text_index(
         if indexed > len(documents):
             raise ValueError(f"the base has {indexed} rows, the segment {len(documents)}")
     _, offsets, data = documents.buffers()
-    ends: npt.NDArray[np.int64] = np.frombuffer(offsets, "<i8")[
-        documents.offset : documents.offset + len(documents) + 1
-    ]
+    ends: Int64Array = np.frombuffer(offsets, "<i8")[documents.offset : documents.offset + len(documents) + 1]
     text = np.empty(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)
     for begin, end in _pieces(ends, indexed, len(documents), _BLOCK_BYTES):
         if check is not None:
@@ -93,7 +88,7 @@ def write_text_index(
         file.write(np.array(codes, "<u2").data)
 
 
-def _pieces(ends: npt.NDArray[np.int64], begin: int, end: int, bytes_max: int) -> Iterator[tuple[int, int]]:
+def _pieces(ends: Int64Array, begin: int, end: int, bytes_max: int) -> Iterator[tuple[int, int]]:
     """Ranges of rows of about so many bytes, each of at least one row and few enough to be numbered by 16 bits."""
     while begin < end:
         stop = int(np.searchsorted(ends, ends[begin] + bytes_max, side="right")) - 1
@@ -102,7 +97,7 @@ def _pieces(ends: npt.NDArray[np.int64], begin: int, end: int, bytes_max: int) -
         begin = stop
 
 
-def _add_block(bitmaps: dict[int, BitMap], text: Bytes, ends: npt.NDArray[np.int64], begin: int, end: int) -> None:
+def _add_block(bitmaps: dict[int, BitMap], text: Uint8Array, ends: Int64Array, begin: int, end: int) -> None:
     """Sorted piece by piece, then brought together by counting: a code's rows of the first piece, of the second ..."""
     keys = [_keys(text, ends[at : stop + 1], at - begin) for at, stop in _pieces(ends, begin, end, _SORTED_BYTES)]
     counts = [np.bincount(piece >> np.uint32(16), minlength=1 << 16) for piece in keys]
@@ -124,7 +119,7 @@ def _add_block(bitmaps: dict[int, BitMap], text: Bytes, ends: npt.NDArray[np.int
             bitmaps[code] = found
 
 
-def _keys(text: Bytes, ends: npt.NDArray[np.int64], first_row: int) -> npt.NDArray[np.uint32]:
+def _keys(text: Uint8Array, ends: Int64Array, first_row: int) -> Uint32Array:
     """Code << 16 | row, ascending, each once, for the documents between `ends`; rows count from `first_row`."""
     begin, end = int(ends[0]), int(ends[-1])
     if end - begin < LITERAL_BYTES_MIN:

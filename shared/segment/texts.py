@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+
+from shared.vectors.arrays import RowNumbers
 
 ONE_BY_ONE_MAX: Final = 32
 """More rows than this are taken by Arrow, as a column."""
@@ -33,7 +34,7 @@ class TextReader:
         """The text of a row."""
         return self._one_by_one([row])[0]
 
-    def read(self, rows: npt.NDArray[np.int64]) -> list[str | None]:
+    def read(self, rows: RowNumbers) -> list[str | None]:
         """The texts of these rows, in their order."""
         count = len(rows)
         if self._empty:
@@ -46,7 +47,7 @@ class TextReader:
             found = self._array.take(pa.array(rows)).to_pylist()
         return found
 
-    def bytes(self, rows: npt.NDArray[np.int64]) -> int:
+    def bytes(self, rows: RowNumbers) -> int:
         """How long their texts are together. Reads none of them."""
         ends = self._ends
         return sum(ends[row + 1] - ends[row] for row in rows.tolist())

@@ -14,11 +14,8 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Indices = npt.NDArray[np.uint32]
-Weights = npt.NDArray[np.float32]
-Counts = npt.NDArray[np.int64]
+from shared.vectors.arrays import Float64Array, Int64Array, SparseIndices, SparseWeights
 
 TYPE_MEMBER: Final = "#type"
 TYPE: Final = "sparse_vector"
@@ -28,8 +25,8 @@ TYPE: Final = "sparse_vector"
 class SparseArrays(NamedTuple):
     """A sparse vector: `values[i]` stands at `indices[i]`, strictly ascending; all else is zero."""
 
-    indices: Indices
-    values: Weights
+    indices: SparseIndices
+    values: SparseWeights
 
 
 def is_sparse(value: object) -> bool:
@@ -42,7 +39,7 @@ def of_json(value: Mapping[str, Any]) -> SparseArrays:
     return SparseArrays(np.array(value["indices"], np.uint32), rounded(value["values"]))
 
 
-def rounded(values: Any) -> Weights:
+def rounded(values: Any) -> SparseWeights:
     """Numbers as float32; too large ones become infinite."""
     with np.errstate(over="ignore"):
         return np.asarray(values, np.float64).astype(np.float32)
@@ -54,7 +51,7 @@ def distances_of(products: Any) -> Any:
         return (1.0 - products).astype(np.float32)
 
 
-def rarity(records: int, having: Counts) -> npt.NDArray[np.float64]:
+def rarity(records: int, having: Int64Array) -> Float64Array:
     """The inverse document frequency of BM25 (Robertson and Sparck Jones; the variant of Lucene, never negative) of
     indices that `having` of `records` records have.
     """
@@ -62,7 +59,7 @@ def rarity(records: int, having: Counts) -> npt.NDArray[np.float64]:
     return np.log1p((records - having + 0.5) / (having + 0.5))
 
 
-def weighted(query: SparseArrays, records: int, having: Counts) -> SparseArrays:
+def weighted(query: SparseArrays, records: int, having: Int64Array) -> SparseArrays:
     """The query with each value multiplied by the rarity of its index."""
     largest = float(np.finfo(np.float32).max)
     return SparseArrays(query.indices, rounded(np.clip(query.values * rarity(records, having), -largest, largest)))

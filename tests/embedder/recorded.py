@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from embedder.weights import Floats
+from shared.vectors.arrays import Vectors
 
 LINES = [json.loads(line) for line in Path(__file__).with_name("reference.jsonl").read_text().splitlines()]
 TEXTS: list[str] = [line["text"] for line in LINES]
 VECTORS = np.array([np.frombuffer(base64.b64decode(line["vector"]), "<f2") for line in LINES]).astype(np.float32)
 
 
-def cosine_distances(vectors: Floats, others: Floats) -> list[float]:
+def cosine_distances(vectors: Vectors, others: Vectors) -> list[float]:
     """Row by row."""
     a, b = vectors.astype(np.float64), others.astype(np.float64)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from embedder.batching import Batcher, Waiting, next_pack
-from embedder.model import TokenIds
-from embedder.weights import WIDTH, Floats
+from embedder.weights import WIDTH
 from shared.errors import Backoff
+from shared.vectors.arrays import TokenIds, Vectors
 
 
 def text(number: int, length: int = 4) -> TokenIds:
@@ -28,7 +28,7 @@ class Recorder:
         self.gate = threading.Event()
         self.gate.set()
 
-    def embed(self, texts: Sequence[TokenIds]) -> Floats:
+    def embed(self, texts: Sequence[TokenIds]) -> Vectors:
         self.packs.append([int(ids[0]) for ids in texts])
         assert self.gate.wait(20)
         if any(ids[0] == 666 for ids in texts):
@@ -52,7 +52,7 @@ async def batching(recorder: Recorder, threads: int = 1, waiting_tokens_max: int
         await batcher.close()
 
 
-def start(batcher: Batcher, texts: Sequence[TokenIds]) -> asyncio.Task[Floats]:
+def start(batcher: Batcher, texts: Sequence[TokenIds]) -> asyncio.Task[Vectors]:
     return asyncio.create_task(batcher.embed(texts))
 
 

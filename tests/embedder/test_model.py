@@ -11,8 +11,9 @@ from tokenizers import Tokenizer
 from embedder.config import packaged_model
 from embedder.model import Model
 from embedder.tokens import read_tokenizer, token_ids
-from embedder.weights import TOKENS_MAX, Floats, read_weights
+from embedder.weights import TOKENS_MAX, read_weights
 from shared.errors import Corrupt
+from shared.vectors.arrays import AnyArray
 from tests.embedder.recorded import TEXTS, VECTORS, cosine_distances
 from tests.outside.paths import DATA
 
@@ -65,6 +66,6 @@ def test_a_file_that_is_another_models_is_refused(tmp_path: Path) -> None:
         read_weights(tmp_path / "garbage")
 
 
-def _saved(path: Path, tensors: dict[str, Floats]) -> Path:
+def _saved(path: Path, tensors: dict[str, AnyArray]) -> Path:
     save_file(tensors, path)
     return path

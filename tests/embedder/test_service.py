@@ -11,7 +11,7 @@ import pytest
 
 from embedder.config import EmbedderConfig
 from embedder.service import Embedder, open_service
-from embedder.weights import WIDTH, Floats
+from embedder.weights import WIDTH
 from frontend.embed.local import LocalEmbedder
 from shared.catalog import Catalog
 from shared.cluster.membership import Membership
@@ -22,6 +22,7 @@ from shared.redis.client import open_redis
 from shared.redis.keys import Keys
 from shared.rpc.client import RpcClient
 from shared.rpc.embed_messages import EMBED, EmbedRequest, EmbedResponse
+from shared.vectors.arrays import Vectors
 from tests.embedder.recorded import TEXTS, VECTORS, cosine_distances
 from tests.redis_server import RedisServer
 
@@ -48,7 +49,7 @@ async def _served(server: RedisServer, keys: Keys) -> AsyncIterator[tuple[Embedd
         await client.close()
 
 
-async def _embed(client: RpcClient, address: str, texts: list[str]) -> Floats:
+async def _embed(client: RpcClient, address: str, texts: list[str]) -> Vectors:
     payload = msgspec.msgpack.encode(EmbedRequest(texts))
     answer = msgspec.msgpack.decode(await client.call(address, EMBED, payload, timeout_s=30), type=EmbedResponse)
     assert answer.dimension == WIDTH

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from frontend.parse.embeddings import Floats
 from shared.errors import PolychromeError
+from shared.vectors.arrays import Vectors
 
 
 class Lengths:
@@ -16,9 +16,9 @@ class Lengths:
         self.width = width
         self.asked: list[list[str]] = []
         self.fail_with: Exception | None = None
-        self.vectors: Floats | None = None
+        self.vectors: Vectors | None = None
 
-    async def embed(self, texts: Sequence[str]) -> Floats:
+    async def embed(self, texts: Sequence[str]) -> Vectors:
         self.asked.append(list(texts))
         if self.fail_with is not None:
             raise self.fail_with

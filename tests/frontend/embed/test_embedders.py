@@ -9,9 +9,9 @@ import pytest
 
 from frontend.embed.embedders import TEXTS_MAX, Embedders
 from frontend.http.errors import EmbeddingFailed
-from frontend.parse.embeddings import Floats
 from shared.catalog import Collection
 from shared.errors import DeadlineExceeded, InvalidArgument
+from shared.vectors.arrays import Vectors
 from tests.frontend.embed.fakes import Lengths
 from tests.frontend.fakes import new_collection
 
@@ -84,7 +84,7 @@ async def test_vectors_that_cannot_be_stored_are_a_failure(vectors: Any) -> None
 
 async def test_it_takes_no_longer_than_allowed() -> None:
     class Stuck(Lengths):
-        async def embed(self, texts: Sequence[str]) -> Floats:
+        async def embed(self, texts: Sequence[str]) -> Vectors:
             await asyncio.Event().wait()
             raise AssertionError
 

@@ -14,7 +14,7 @@ from shared.segment.format import SegmentInfo
 from shared.segment.graph import GraphParams
 from shared.segment.reader import Segment, open_segment
 from shared.segment.writer import write_segment
-from shared.vectors.distance import Vectors
+from shared.vectors.arrays import Vectors
 from shared.vectors.space import Space
 
 

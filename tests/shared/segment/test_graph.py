@@ -15,7 +15,8 @@ from shared.segment.format import GRAPH
 from shared.segment.graph import Graph, GraphParams, build_graph
 from shared.segment.guides import guides
 from shared.segment.reader import Segment
-from shared.vectors.distance import Vectors, nearest_many
+from shared.vectors.arrays import Vectors
+from shared.vectors.distance import nearest_many
 from shared.vectors.space import Space
 from tests.shared.segment.tables import build, params, table, vectors_of
 

@@ -32,7 +32,8 @@ from shared.segment.projection import (
 from shared.segment.reader import Segment, open_segment
 from shared.segment.stack import SegmentStack
 from shared.segment.writer import write_segment
-from shared.vectors.distance import Vectors, nearest_many
+from shared.vectors.arrays import Vectors
+from shared.vectors.distance import nearest_many
 from shared.vectors.space import Space
 from tests.shared.segment.tables import params, table, vectors_of
 

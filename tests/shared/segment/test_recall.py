@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from shared.vectors.distance import Vectors, distances, nearest_many
+from shared.vectors.arrays import Vectors
+from shared.vectors.distance import distances, nearest_many
 from shared.vectors.space import Space
 from tests.outside.paths import DATA
 from tests.shared.segment.tables import build, table

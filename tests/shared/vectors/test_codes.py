@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from shared.vectors.arrays import Vectors
 from shared.vectors.codes import Codes, candidates, encode
-from shared.vectors.distance import Vectors, distances, nearest_many
+from shared.vectors.distance import distances, nearest_many
 from shared.vectors.space import Space
 from tests.shared.vectors.test_nearest import SHAPES
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shared.vectors.distance import Vectors, distances, nearest, nearest_many, squared_norms
+from shared.vectors.arrays import Vectors
+from shared.vectors.distance import distances, nearest, nearest_many, squared_norms
 from shared.vectors.space import Space
 
 
