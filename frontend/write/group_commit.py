@@ -1,20 +1,39 @@
-"""Group commit: small writes to one collection that come while one of them is being appended are appended together.
+"""Group commit: small writes to one collection that arrive while one of them is being appended are appended together.
 
 A group is one append: one batch, one run of the script, one entry per shard. So it costs little more than each of its
-members would by itself, and each is acknowledged when all are durable.
+members would by itself, and each member is acknowledged when all of them are durable.
 
 1. A write to a collection that no small write is being appended to is appended at once.
-2. Others wait. When that append has ended, those that wait and saw the same version of the collection go together.
-3. What may refuse a group may be one member's fault (another dimension, one row too many for the backlog), and
-   nothing of it was applied. So the members are then appended one by one, and each hears what concerns it.
+2. Writes that arrive meanwhile wait. When that append has ended, those that wait and have the same generation, layout
+   and width of embeddings go together, in the order of their arrival.
+3. A group that is refused was not applied. What happens then depends on what the refusal speaks of:
 
-Who gives up waiting takes nothing from the others, and is appended with them: its outcome was unknown in any case.
+       error                                speaks of      the members
+       Gone                                 the group      all get it
+       StaleGeneration                      the group      all get it: their rows have one generation and one layout
+       DimensionMismatch                    the group      all get it: their embeddings have one width
+       Backoff (the server's memory)        the group      all get it
+       Unavailable                          the group      all get it
+       UnknownOutcome, anything unforeseen  the group      all get it, and nothing is tried again
+       BacklogFull                          their sum      what still fits, in order, is appended; the others get it
+       a batch that cannot be encoded       one of them    halved, again and again, until that one is alone
+
+   So a refusal costs one append when it holds for all, which is when the log is overloaded; `FULL_TRIES_MAX` at most
+   when the backlog has space for some; and about log2(n) when one of n members cannot be encoded. No write is refused
+   because of another one, except by a backlog that has no space for both.
+
+Request ids: an append goes under the id of its first member. The id of a write thus names only appends which that write
+is part of, and another one is tried under it only after the one before was refused. So what the log remembers of an id
+is always the append that made the write durable.
+
+A caller that gives up waiting takes nothing from the others: its write is appended with theirs, and its outcome was
+unknown to it in any case.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
@@ -23,8 +42,9 @@ import numpy as np
 import pyarrow as pa
 
 from frontend.concurrency import off_loop
-from shared.errors import Backoff, DimensionMismatch, StaleGeneration
+from shared.errors import UnknownOutcome
 from shared.log.append import AppendRequest
+from shared.log.backlog import BacklogFull
 from shared.log.batch import build_batch, split_batch
 from shared.records.model import Op
 from shared.vectors.arrays import RowNumbers, Vectors
@@ -35,17 +55,23 @@ if TYPE_CHECKING:
     from shared.log.log import Log
 
 SMALL_BYTES_MAX: Final = 64 * 1024
-"""A larger write is appended by itself: it gains nothing from others, and they would wait for it."""
+"""Size of a request body, in bytes, from which on its write is appended by itself: grouping would gain it nothing, and
+the others would wait for it."""
 
 GROUP_BYTES_MAX: Final = 1024 * 1024
+"""Sum of the sizes of a group's members, in bytes."""
 
-REFUSALS: Final = (DimensionMismatch, StaleGeneration, Backoff)
-"""Nothing was applied, and it may be for one member's sake."""
+FULL_TRIES_MAX: Final = 4
+"""How often what is left of a group is tried on a backlog that has space for some of it. How many bytes a member takes
+is an estimate, and other frontends write meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """What one request appends: columns as `build_batch` takes them. `size`: about how many bytes."""
+    """What one request appends: columns as `shared.log.batch.build_batch` takes them (embeddings float32 [m, d],
+    metadata as JSON text). `kinds` are the (key, type) pairs of the metadata. `size` is about how many bytes the
+    request had; None when that is unknown.
+    """
 
     op: Op
     ids: Sequence[str]
@@ -59,22 +85,26 @@ class Operations:
 
     @property
     def width(self) -> int | None:
+        """The dimension of the embeddings; None without embeddings."""
         return None if self.embeddings is None else self.embeddings.shape[1]
 
     @property
     def rows_embedded(self) -> RowNumbers:
-        """The rows that have an embedding."""
+        """The rows that have an embedding, int64 [m], ascending."""
         if self.embedding_rows is not None:
             return self.embedding_rows
         return np.arange(0 if self.embeddings is None else len(self.ids))
 
     @property
     def small(self) -> bool:
+        """Whether the write goes into a group."""
         return self.size is not None and self.size <= SMALL_BYTES_MAX
 
 
 @dataclass(slots=True)
 class _Member:
+    """A write and where its outcome goes: `done`, or, without one, the caller that appends it."""
+
     collection: Collection
     operations: Operations
     request_id: str
@@ -83,14 +113,14 @@ class _Member:
 
 @dataclass(slots=True)
 class _Queue:
-    """Who waits while an append to the collection is on its way."""
+    """The writes that wait while an append to their collection is under way."""
 
     waiting: list[_Member] = field(default_factory=list)
     task: asyncio.Task[None] | None = None  # kept, or it could be collected while it runs
 
 
 class GroupCommit:
-    """Appends writes, small ones in groups, and says which shards were written."""
+    """Appends writes, small ones in groups, and marks the shards that were written."""
 
     def __init__(self, log: Log, dirty: DirtyShards) -> None:
         self._log = log
@@ -98,10 +128,10 @@ class GroupCommit:
         self._queues: dict[str, _Queue] = {}
 
     async def append(self, collection: Collection, operations: Operations, request_id: str) -> None:
-        """Durable on return. Raises what `Log.append` does."""
+        """Appends the operations; they are durable when this returns. Raises what `Log.append` does."""
         member = _Member(collection, operations, request_id)
         if not operations.small:
-            return await self._append([member])
+            return await self._send(await _encode([member]))
         queue = self._queues.get(collection.id)
         if queue is not None:
             member.done = asyncio.get_running_loop().create_future()
@@ -109,7 +139,7 @@ class GroupCommit:
             return await member.done
         self._queues[collection.id] = _Queue()
         try:
-            return await self._append([member])
+            return await self._send(await _encode([member]))
         finally:
             self._next(collection.id)
 
@@ -120,78 +150,113 @@ class GroupCommit:
         else:
             del self._queues[collection_id]
 
-    async def _append_group(self, collection_id: str, members: list[_Member]) -> None:
+    async def _append_group(self, collection_id: str, members: Sequence[_Member]) -> None:
         try:
-            await self._append(members)
-        except REFUSALS:
-            for member in members:
-                await self._append_one(member)
-        except Exception as error:
-            for member in members:
-                _fail(member, error)
-        else:
-            for member in members:
-                _acknowledge(member)
+            await self._settle(members, FULL_TRIES_MAX)
+        except asyncio.CancelledError:  # the loop is ending
+            _fail(members, UnknownOutcome("The frontend stopped in the middle of the append"))
+            raise
         finally:
             self._next(collection_id)
 
-    async def _append_one(self, member: _Member) -> None:
+    async def _settle(self, members: Sequence[_Member], tries: int) -> None:
+        """Appends the members and gives each its outcome, as the table at the top says."""
         try:
-            await self._append([member])
-        except Exception as error:
-            _fail(member, error)
+            request = await _encode(members)
+        except Exception as error:  # a value that no check refused: nothing was sent, and it must not hurt the others
+            if len(members) == 1:
+                return _fail(members, error)
+            half = len(members) // 2
+            await self._settle(members[:half], tries)
+            return await self._settle(members[half:], tries)
+        try:
+            await self._send(request)
+        except BacklogFull as full:
+            fitting, refused = _divide(members, request.size, full) if tries > 1 else ([], members)
+            _fail(refused, full)
+            if fitting:
+                await self._settle(fitting, tries - 1)
+        except Exception as error:  # handed on to each of the callers
+            _fail(members, error)
         else:
-            _acknowledge(member)
+            _acknowledge(members)
 
-    async def _append(self, members: Sequence[_Member]) -> None:
-        first, operations = members[0], [member.operations for member in members]
-        collection = first.collection
-        kinds = frozenset(chain.from_iterable(each.kinds for each in operations))
-        size = sum(each.size or 0 for each in operations) if first.operations.small else None
-        parts = await off_loop(size, lambda: split_batch(joined(operations), collection.layout))
-        request = AppendRequest(
-            collection_id=collection.id,
-            request_id=first.request_id,
-            batches=parts,
-            dimension=first.operations.width,
-            generation=collection.generation,
-            new_keys=sorted(kinds - collection.keys),
-        )
+    async def _send(self, request: AppendRequest) -> None:
         await self._log.append(request)
-        self._dirty.add(collection.id, parts)
+        self._dirty.add(request.collection_id, request.batches)
 
 
-def _acknowledge(member: _Member) -> None:
-    if member.done is not None and not member.done.done():
-        member.done.set_result(None)
+async def _encode(members: Sequence[_Member]) -> AppendRequest:
+    """The append of all members. Raises what pyarrow does with a value that is not what its column holds."""
+    first, operations = members[0], [member.operations for member in members]
+    collection = first.collection
+    size = sum(each.size or 0 for each in operations) if first.operations.small else None
+    kinds = frozenset(chain.from_iterable(each.kinds for each in operations))
+    return AppendRequest(
+        collection_id=collection.id,
+        request_id=first.request_id,
+        batches=await off_loop(size, lambda: split_batch(joined(operations), collection.layout)),
+        dimension=first.operations.width,
+        generation=collection.generation,
+        new_keys=sorted(kinds - collection.keys),
+    )
 
 
-def _fail(member: _Member, error: Exception) -> None:
-    if member.done is not None and not member.done.done():
-        member.done.set_exception(error)
+def _acknowledge(members: Iterable[_Member]) -> None:
+    for member in members:
+        if member.done is not None and not member.done.done():
+            member.done.set_result(None)
+
+
+def _fail(members: Iterable[_Member], error: Exception) -> None:
+    for member in members:
+        if member.done is not None and not member.done.done():
+            member.done.set_exception(error)
 
 
 def _group(waiting: list[_Member]) -> list[_Member]:
-    """Takes the first of those who wait, and all others that can go with it."""
-    first = waiting[0]
-    width = first.operations.width
-    size = 0
-    group: list[_Member] = []
+    """Takes the first of the waiting writes off the list, and all that follow it and can go with it."""
+    first, size, group = waiting[0], 0, list[_Member]()
     for member in waiting:
         size += member.operations.size or 0
-        if group and (
-            size > GROUP_BYTES_MAX
-            or member.collection.generation != first.collection.generation
-            or member.operations.width != width
-        ):
+        if group and (size > GROUP_BYTES_MAX or not _alike(member, first)):
             break
         group.append(member)
     del waiting[: len(group)]
     return group
 
 
+def _alike(member: _Member, other: _Member) -> bool:
+    """Whether what the log compares with the collection's state is the same of both, so that one answer serves both."""
+    return (
+        member.collection.generation == other.collection.generation
+        and member.collection.layout == other.collection.layout
+        and member.operations.width == other.operations.width
+    )
+
+
+def _divide(members: Sequence[_Member], payload_bytes: int, full: BacklogFull) -> tuple[list[_Member], list[_Member]]:
+    """The members that the backlog still has space for, one after the other, and those that it has none for: at least
+    one. `payload_bytes` is what all of them take; each is taken to have a part of it by the size of its request.
+    """
+    sizes = [(member.operations.size or 0) + len(member.operations.ids) for member in members]
+    byte_share = payload_bytes / sum(sizes)
+    ops_left, bytes_left = full.ops_left, float(full.bytes_left)
+    fitting, refused = list[_Member](), list[_Member]()
+    for member, size in zip(members, sizes, strict=True):
+        ops, taken = len(member.operations.ids), size * byte_share
+        if ops <= ops_left and taken <= bytes_left:
+            ops_left, bytes_left = ops_left - ops, bytes_left - taken
+            fitting.append(member)
+        else:
+            refused.append(member)
+    return (fitting, refused) if refused else (fitting[:-1], fitting[-1:])
+
+
 def joined(operations: Sequence[Operations]) -> pa.RecordBatch:
-    """One batch of several requests' operations, in their order."""
+    """One batch (`shared.records.model.batch_schema`) of several requests' operations, in their order. All embeddings
+    have one width.
+    """
     if len(operations) == 1:
         (only,) = operations
         return build_batch(
@@ -215,7 +280,7 @@ def joined(operations: Sequence[Operations]) -> pa.RecordBatch:
 
 
 def _column(columns: Sequence[Sequence[Any] | None], lengths: Sequence[int]) -> list[Any] | None:
-    """The columns one behind the other; None where all are."""
+    """The columns one behind the other, where a column that is None has `lengths` nulls; None when all of them are."""
     if all(column is None for column in columns):
         return None
     filled = ([None] * length if column is None else column for column, length in zip(columns, lengths, strict=True))

@@ -17,7 +17,6 @@ from redis.asyncio import Redis
 
 from shared import limits
 from shared.errors import (
-    Backoff,
     ConditionalWriteConflict,
     Corrupt,
     DimensionMismatch,
@@ -26,6 +25,7 @@ from shared.errors import (
     Unavailable,
 )
 from shared.log.append import Appended, AppendRequest, arguments_of, keys_of
+from shared.log.backlog import BacklogFull
 from shared.log.condition import CONFLICT, Undecided
 from shared.log.outputs import Remade
 from shared.log.state import (
@@ -90,8 +90,9 @@ class Log:
     async def append(self, request: AppendRequest) -> Appended:
         """Appends all of the request or nothing; durable on return.
 
-        Raises Gone, StaleGeneration, DimensionMismatch, Backoff, Unavailable (nothing was appended) or UnknownOutcome
-        (it may be appended: the same request may be tried again). With a condition also ConditionalWriteConflict, or
+        Raises Gone, StaleGeneration, DimensionMismatch, BacklogFull, Backoff (the server is out of memory) or
+        Unavailable, when nothing was appended; or UnknownOutcome (it may be appended: the same request may be tried
+        again). With a condition also ConditionalWriteConflict, or
         Undecided when the log does not tell whether it holds; with `made` also Remade: nothing was appended then.
         """
         keys = keys_of(request, self._keys)
@@ -111,7 +112,8 @@ class Log:
                     details[0],
                 )
             case b"FULL":
-                raise Backoff("The collection's log is full; its compaction has to catch up first")
+                ops, size = details
+                raise BacklogFull(self._backlog_ops_max - ops, self._backlog_bytes_max - size)
             case b"CONFLICT":
                 raise ConditionalWriteConflict(CONFLICT)
             case b"REMADE":

@@ -1,3 +1,3 @@
-from tests.redis_server import keys, own_server
+from tests.redis_server import keys, own_server, valkey_server
 
-__all__ = ["keys", "own_server"]
+__all__ = ["keys", "own_server", "valkey_server"]

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import pytest
+from redis.asyncio import Redis
 
 from frontend.write.dirty import DirtyShards
-from frontend.write.group_commit import SMALL_BYTES_MAX, GroupCommit, Operations
-from shared.errors import Backoff, DimensionMismatch, Gone, PolychromeError, StaleGeneration, UnknownOutcome
+from frontend.write.group_commit import FULL_TRIES_MAX, SMALL_BYTES_MAX, GroupCommit, Operations
+from shared.catalog import Collection
+from shared.cluster.placement import Layout
+from shared.errors import Backoff, DimensionMismatch, Gone, StaleGeneration, Unavailable, UnknownOutcome
 from shared.log.append import Appended, AppendRequest
+from shared.log.backlog import BacklogFull
 from shared.log.log import Log
 from shared.records.model import Op
 from shared.redis.client import open_redis
@@ -35,7 +40,7 @@ class SlowLog(FakeLog):
         super().__init__()
         self.go_on = asyncio.Event()
         self.begun = asyncio.Event()
-        self.bad: dict[str, PolychromeError] = {}
+        self.bad: dict[str, Exception] = {}
 
     async def append(self, request: AppendRequest) -> Appended:
         self.begun.set()
@@ -132,24 +137,46 @@ async def test_other_collections_and_large_writes_do_not_wait() -> None:
     assert sorted(world.log.ids()) == [["a"], ["b"], ["c"], ["d"]]
 
 
-@pytest.mark.parametrize("refusal", [DimensionMismatch("no", 5), StaleGeneration("no"), Backoff("no")])
-async def test_what_one_is_refused_does_not_touch_the_others(refusal: PolychromeError) -> None:
-    world = World()
-    world.log.bad["c"] = refusal
-    await world.write(*(row(name) for name in "abcd"))
-    assert await world.outcomes() == [None, None, refusal, None]
-    assert world.log.ids() == [["a"], ["b", "c", "d"], ["b"], ["c"], ["d"]]
-    await world.dirty.flush()
-    assert world.jobs.bundles
+FAILURES = [
+    Backoff("out of memory"),
+    StaleGeneration("changed"),
+    DimensionMismatch("no", 5),
+    Gone("gone"),
+    Unavailable("away"),
+    UnknownOutcome("lost"),
+    ZeroDivisionError("unforeseen"),
+]
 
 
-@pytest.mark.parametrize("failure", [Gone("gone"), UnknownOutcome("lost"), ZeroDivisionError("unforeseen")])
-async def test_what_says_nothing_of_one_of_them_is_told_to_all(failure: Any) -> None:
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+async def test_what_speaks_of_the_group_is_told_to_all_of_it_by_one_append(failure: Any) -> None:
     world = World()
-    world.log.bad["c"] = failure
-    await world.write(*(row(name) for name in "abcd"))
-    assert await world.outcomes() == [None, failure, failure, failure]
-    assert world.log.ids() == [["a"], ["b", "c", "d"]], "an unknown outcome is not tried again"
+    world.log.bad["217"] = failure
+    await world.write(*(row(str(number)) for number in range(400)))
+    assert await world.outcomes() == [None, *[failure] * 399]
+    assert [len(ids) for ids in world.log.ids()] == [1, 399]
+
+
+async def test_a_write_that_cannot_be_encoded_is_refused_alone_for_a_logarithm_of_appends() -> None:
+    world = World()
+    names = [str(number) for number in range(400)]
+    names[217] = "\ud800"
+    await world.write(*(row(name) for name in names))
+    outcomes = await world.outcomes()
+    assert isinstance(outcomes[217], UnicodeEncodeError)
+    assert [outcome for outcome in outcomes if outcome is not None] == [outcomes[217]]
+    appended = world.log.ids()
+    assert list(chain(*appended)) == names[:217] + names[218:], "each once, in order"
+    assert len(appended) <= 2 + math.log2(400)
+    assert len({append.request_id for append in world.log.appends}) == len(appended)
+
+
+async def test_writes_that_saw_different_layouts_are_not_refused_for_each_other() -> None:
+    world = World()
+    await world.write(row("first"), row("a"))
+    await world.write(row("b"), collection=replace(COLLECTION, layout=Layout(3, 2)))
+    assert await world.outcomes() == [None] * 3
+    assert world.log.ids() == [["first"], ["a"], ["b"]]
 
 
 async def test_who_gives_up_takes_nothing_from_the_others() -> None:
@@ -164,6 +191,92 @@ async def test_who_gives_up_takes_nothing_from_the_others() -> None:
     assert isinstance(also_gone, asyncio.CancelledError)
     assert others == [None, None]
     assert sorted(chain(*world.log.ids())) == ["b", "c", "d"]
+
+
+# ---- a real log
+
+
+class CountingLog(Log):
+    """Keeps the request id of every append that was tried."""
+
+    request_ids: list[str]
+
+    async def append(self, request: AppendRequest) -> Appended:
+        self.request_ids.append(request.request_id)
+        return await super().append(request)
+
+
+class Backlog:
+    """Writes to a collection of a real server, all at once, whose backlog has a limit."""
+
+    def __init__(self, redis: Redis, keys: Keys, collection: Collection, **limits: int) -> None:
+        self.log = CountingLog(redis, keys, **limits)
+        self.log.request_ids = []
+        self.collection = collection
+        self.groups = GroupCommit(self.log, DirtyShards(FakeJobs(), gather_s=0))  # type: ignore[arg-type]
+
+    async def write(self, *writes: Operations) -> list[type[Any]]:
+        """The classes of the outcomes. The id of the first record of each write is its request id."""
+        writing = [self.groups.append(self.collection, each, each.ids[0]) for each in writes]
+        return [type(outcome) for outcome in await asyncio.gather(*writing, return_exceptions=True)]
+
+    async def ids(self) -> list[str]:
+        """Of the records in the log, in the order of their positions."""
+        return [record_id for _, record_id in sorted((await everything(self.log, self.collection)).items())]
+
+
+@pytest.fixture
+async def redis(valkey_server: RedisServer) -> AsyncIterator[Redis]:
+    async with open_redis(valkey_server.url) as client:
+        yield client
+
+
+@pytest.fixture
+async def collection(redis: Redis, keys: Keys) -> Collection:
+    return await make_collection(*await make_cluster(redis, keys))
+
+
+async def test_a_full_backlog_refuses_a_group_of_any_size_by_one_append(
+    redis: Redis, keys: Keys, collection: Collection
+) -> None:
+    backlog = Backlog(redis, keys, collection, backlog_ops_max=1)
+    outcomes = await backlog.write(*(row(str(number)) for number in range(400)))
+    assert outcomes == [type(None), *[BacklogFull] * 399]
+    assert await backlog.ids() == ["0"]
+    assert len(backlog.log.request_ids) == 2
+
+
+async def test_a_backlog_with_space_for_some_takes_those_in_their_order(
+    redis: Redis, keys: Keys, collection: Collection
+) -> None:
+    backlog = Backlog(redis, keys, collection, backlog_ops_max=150)
+    outcomes = await backlog.write(*(row(str(number)) for number in range(400)))
+    assert outcomes == [*[type(None)] * 150, *[BacklogFull] * 250]
+    assert await backlog.ids() == [str(number) for number in range(150)]
+    assert backlog.log.request_ids == ["0", "1", "1"], "under the first one's id, whose first append was refused"
+
+
+async def test_a_large_write_is_refused_and_the_small_ones_behind_it_are_not(
+    redis: Redis, keys: Keys, collection: Collection
+) -> None:
+    backlog = Backlog(redis, keys, collection, backlog_bytes_max=20_000)
+    large = replace(row("large", documents=["x" * 30_000]), size=30_000)
+    outcomes = await backlog.write(row("first"), large, *(row(str(number)) for number in range(20)))
+    assert outcomes == [type(None), BacklogFull, *[type(None)] * 20]
+    assert await backlog.ids() == ["first", *(str(number) for number in range(20))]
+    assert backlog.log.request_ids == ["first", "large", "0"]
+
+
+async def test_a_backlog_that_is_nearly_full_of_bytes_is_filled_by_a_few_appends(
+    redis: Redis, keys: Keys, collection: Collection
+) -> None:
+    backlog = Backlog(redis, keys, collection, backlog_bytes_max=10_000)
+    outcomes = await backlog.write(*(row(str(number)) for number in range(400)))
+    taken = outcomes.count(type(None))
+    assert 20 < taken < 400
+    assert outcomes == [*[type(None)] * taken, *[BacklogFull] * (400 - taken)]
+    assert await backlog.ids() == [str(number) for number in range(taken)]
+    assert len(backlog.log.request_ids) <= 1 + FULL_TRIES_MAX
 
 
 async def test_kill_9_of_the_server_under_many_small_writes_loses_and_doubles_nothing(
