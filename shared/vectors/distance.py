@@ -4,13 +4,16 @@
     cosine  1 - x.y / (|x| |y|)        1 when either is zero
     ip      1 - x.y                    may be negative
 
-`distances` computes in float64, row by row in the same order of additions whatever else is in the batch, and rounds
-once to float32. So the same two vectors have the same distance in a segment, in the tail and on any worker, and parts
-merge exactly. What exceeds float32 becomes infinite.
+`distances` computes in float64, each row by itself, and rounds once to float32. So the same two vectors have the same
+distance in a segment, in the tail and on any worker, and parts merge exactly. What exceeds float32 becomes infinite.
+It multiplies in one step and adds in another, each number rounded as IEEE 754 says, in the order of numpy's pairwise
+sum, which depends on the dimension alone: the bits are those of every processor. BLAS has another order for each
+processor, and on some of them for each place in a matrix; einsum has another one for many rows of more than 8192
+numbers than for a single row.
 
-`nearest` computes all products by BLAS in float32, whose error depends on shapes and threads, keeps every row that
-could be among the k nearest given the worst case of that error, and lets `distances` decide among those. Where there
-are codes of the vectors (`shared.vectors.codes`), they exclude most rows before, for a fraction of the time.
+`nearest` computes all products by BLAS in float32, whose error depends on processor, shapes and threads, keeps every
+row that could be among the k nearest given the worst case of that error, and lets `distances` decide among those. Where
+there are codes of the vectors (`shared.vectors.codes`), they exclude most rows before, for a fraction of the time.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ RowNumbers = npt.NDArray[np.int64]
 Norms = npt.NDArray[np.float32]
 
 _CHUNK_FLOATS: Final = 1 << 20
+_WIDE_FLOATS: Final = 1 << 16
+"""Numbers that are widened to float64 at once: they stay in the processor's second cache until they are added up."""
 _BLOCK_ROWS: Final = 256
 """Rows that BLAS multiplies at once: some queries are then compared with them while they are in the fastest cache."""
 _DECIDED_MAX: Final = 64
@@ -52,25 +57,36 @@ def distances(space: Space, query: Vectors, vectors: Vectors) -> npt.NDArray[np.
     """Exact distances, float32 [n], of `vectors` [n, d] to `query` [d]."""
     found = np.empty(len(vectors), dtype=np.float32)
     wide = query.astype(np.float64)
-    step = max(1, _CHUNK_FLOATS // max(1, vectors.shape[1]))
+    step = max(1, _WIDE_FLOATS // max(1, vectors.shape[1]))
     with np.errstate(over="ignore"):
         for at in range(0, len(vectors), step):
-            found[at : at + step] = _wide_distances(space, wide, vectors[at : at + step].astype(np.float64))
+            found[at : at + step] = _wide_distances(space, wide, vectors[at : at + step])
     return found
 
 
-def _wide_distances(space: Space, query: Floats, vectors: Floats) -> Floats:
-    """`vectors` may be overwritten."""
-    # einsum adds along each row in one fixed order; BLAS would choose by shape.
+def _wide_distances(space: Space, query: Floats, vectors: Vectors) -> Floats:
+    """float64 [n]."""
+    # In C order, whatever the order of `vectors`: the sum of a row then adds up what lies side by side.
+    wide = vectors.astype(np.float64, order="C")
     if space is Space.L2:
-        vectors -= query
-        squares: Floats = np.einsum("ij,ij->i", vectors, vectors)
-        return squares
-    products: Floats = np.einsum("ij,ij->i", vectors, np.broadcast_to(query, vectors.shape))
+        wide -= query
+        return _squares(wide)
+    norms = None
     if space is Space.COSINE:
-        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors)) * np.sqrt(np.einsum("...j,...j->...", query, query))
+        norms = np.sqrt(_squares(wide)) * np.sqrt(_squares(query.copy()))
+        wide[...] = vectors
+    wide *= query
+    products: Floats = np.add.reduce(wide, axis=1)
+    if norms is not None:
         products = np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
     return 1.0 - products
+
+
+def _squares(vectors: Floats) -> Floats:
+    """The square of the length of each; they are overwritten."""
+    vectors *= vectors
+    squares: Floats = np.add.reduce(vectors, axis=-1)
+    return squares
 
 
 def squared_norms(vectors: Vectors) -> Norms:

@@ -59,6 +59,22 @@ def test_a_vectors_distance_does_not_depend_on_its_neighbours(space: Space) -> N
     assert np.array_equal(whole[5:], distances(space, query, np.asfortranarray(vectors)[5:]))
 
 
+@pytest.mark.parametrize("space", Space)
+@pytest.mark.parametrize("dimension", [1, 7, 61, 384, 1536, 8193, 20_000])
+def test_equal_vectors_are_equally_far_wherever_they_stand(space: Space, dimension: int) -> None:
+    """They are as far as their query is from itself: what is left of 1 - 1 shows the last bit of each sum."""
+    rng = np.random.default_rng(dimension)
+    row = rng.standard_normal(dimension)
+    row = (row / np.linalg.norm(row)).astype(np.float32)
+    alone = distances(space, row, row[None, :])
+    for count in (2, 3, 64, 131):
+        vectors = rng.standard_normal((count, dimension)).astype(np.float32)
+        equal = np.unique(rng.integers(0, count, max(2, count // 2)))
+        vectors[equal] = row
+        for layout in (vectors, np.asfortranarray(vectors), np.repeat(vectors, 2, axis=1)[:, ::2]):
+            assert set(distances(space, row, layout)[equal].tolist()) == set(alone.tolist())
+
+
 def test_a_zero_vector_is_at_cosine_distance_one() -> None:
     vectors = np.array([[0, 0], [1, 0], [1e-30, 0]], dtype=np.float32)
     assert distances(Space.COSINE, vectors[0], vectors).tolist() == [1.0, 1.0, 1.0]
