@@ -1,6 +1,6 @@
 """The error family. Each class says what the caller may do next.
 
-Messages are the wire contract's words. `code` crosses process boundaries (see `shared.rpc`); the map from
+Messages are in the words of docs/wire.md. `code` crosses process boundaries (see `shared.rpc`); the map from
 these classes to HTTP statuses and wire names stands in `frontend.http.errors` alone.
 """
 

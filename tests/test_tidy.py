@@ -5,6 +5,7 @@ import re
 import tomllib
 from collections import defaultdict
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 
 import pytest
 
@@ -161,6 +162,38 @@ def test_links_between_pages_lead_somewhere() -> None:
         if not (page.parent / target).exists()
     ]
     assert not broken
+
+
+def test_links_to_a_heading_find_it() -> None:
+    pages = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]
+    broken = [
+        f"{name(page)}: {target}#{heading}"
+        for page in pages
+        for target, heading in re.findall(r"\]\(([^)#:]*)#([^)]*)\)", page.read_text())
+        if heading not in _anchors(page.parent / target if target else page)
+    ]
+    assert not broken
+
+
+def _anchors(page: Path) -> set[str]:
+    """The headings of a page as they stand in links."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def test_every_section_that_is_cited_is_one_of_the_wire_contract() -> None:
+    """No other page has numbered sections, so a number without the page in front of it leads nowhere."""
+    page = CHECKOUT / "docs" / "wire.md"
+    existing = re.findall(r"^## (\d+) ", page.read_text(), re.MULTILINE)
+    assert existing == [str(number) for number in range(1, len(existing) + 1)]
+    citation = re.compile(r"(docs/wire\.md, )?\bsections? (\d+)(?: (?:and|to) (\d+))?", re.IGNORECASE)
+    wrong = [
+        f"{name(path)}: {found[0]}"
+        for path in [page, *modules(*PACKAGES, "tests", "bench")]
+        for found in citation.finditer(re.sub(r"\s*\n[\s#]*", " ", path.read_text()))
+        if (path != page and not found[1]) or not {found[2], found[3] or found[2]} <= set(existing)
+    ]
+    assert not wrong
 
 
 def test_the_console_script_needs_nothing_of_the_tests() -> None:

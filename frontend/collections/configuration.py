@@ -241,8 +241,8 @@ def shown_configuration(settings: VectorSettings) -> dict[str, Any]:
 
 
 def fixed_settings(settings: VectorSettings, shards: int) -> dict[str, Any]:
-    """What never changes and compactors build graphs from. The contract takes any number from a client; a graph
-    doesn't: within these limits it neither fails nor eats the memory of a machine that others use too.
+    """What never changes and compactors build graphs from. A client may send any number (docs/wire.md, section 9); a
+    graph doesn't take all: within these limits it neither fails nor eats the memory of a machine that others use too.
     """
     neighbors = min(max(int(settings.numbers["max_neighbors"]), GRAPH_NEIGHBORS_MIN), GRAPH_NEIGHBORS_MAX)
     ef_construction = min(max(int(settings.numbers["ef_construction"]), neighbors), GRAPH_EF_MAX)

@@ -72,7 +72,9 @@ def read_creation(tree: Any) -> Creation:
 
 
 def new_collection(creation: Creation, shards_default: int, shards_max: int) -> NewCollection:
-    """What the catalog shall store. Raises InvalidArgument, the contract's first reason first."""
+    """What the catalog shall store. Raises InvalidArgument; of several reasons for the first one in the order of
+    docs/wire.md, section 2.
+    """
     body = creation.body
     settings = settings_from_request(body.configuration, creation.metadata)
     refuse_fields(

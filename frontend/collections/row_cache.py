@@ -58,8 +58,8 @@ class RowCache:
         self._renewed: set[str] = set()  # rows that are being fetched because they are old
 
     async def resolve(self, tenant: str, database: str, collection_id_text: str) -> Collection:
-        """Checks 2 to 4 of the contract's order: the database's name, the id's form, the collection's existence
-        in exactly that tenant and database. Raises InvalidArgument, NotFound.
+        """Checks 2 to 4 in the order of docs/wire.md, section 2: the database's name, the id's form, the collection's
+        existence in exactly that tenant and database. Raises InvalidArgument, NotFound.
         """
         check_database_name(database)
         known = self._rows.get(collection_id_text)

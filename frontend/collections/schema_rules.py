@@ -1,4 +1,4 @@
-"""What a schema in a request may say. The texts are the contract's."""
+"""What a schema in a request may say. The texts are those of docs/wire.md, section 10."""
 
 from __future__ import annotations
 

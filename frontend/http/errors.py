@@ -1,6 +1,6 @@
 """The one map from the error family to HTTP: status, wire name and headers.
 
-The contract names five statuses by a class of their own; everything else is `ChromaError`. The official
+Some errors have a name of their own, all others are `ChromaError` (docs/wire.md, section 2). The official
 clients pick their exception by that name, so the name matters as much as the status.
 """
 

@@ -35,7 +35,9 @@ def _not_the_clients_fault(record: logging.LogRecord) -> bool:
 
 
 class _Connection(web.RequestHandler):
-    """Answers what is not HTTP in the contract's form; the library's own answer shows its parser and its version."""
+    """Answers what is not HTTP with an error as docs/wire.md, section 2, has them; the library's own answer shows its
+    parser and its version.
+    """
 
     def handle_error(self, *args: Any, **kwargs: Any) -> web.StreamResponse:
         own = super().handle_error(*args, **kwargs)

@@ -1,7 +1,7 @@
 """Request bodies: from bytes on the wire to a JSON tree.
 
-The order of the checks is the contract's: content type (415), size (413), syntax (400), members that are repeated
-in one object (422), shape (422; `frontend.parse.shapes`).
+The order of the checks is that of docs/wire.md, section 2: content type (415), size (413), syntax (400), members that
+are repeated in one object (422), shape (422; `frontend.parse.shapes`).
 """
 
 from __future__ import annotations

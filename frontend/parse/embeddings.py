@@ -1,8 +1,8 @@
 """The embeddings of a request, from JSON to one float32 array, without a step of Python per number.
 
 A column holds either lists of numbers or base64 text (little-endian float32); rows may be null in an update.
-Reading is in two parts, because the contract checks in two places: the shape (422) before the collection is
-looked up, the values (400) after it.
+Reading is in two parts, because it is checked in two places (docs/wire.md, section 2): the shape (422) before the
+collection is looked up, the values (400) after it.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _decode_padded(text: bytes, count: int, padding: int) -> bytes | None:
 
 
 def _decode_row(row: str) -> Float32Array:
-    """One vector, with the contract's text for whatever is wrong with it."""
+    """One vector. Raises InvalidArgument with the text for what is wrong with it (docs/wire.md, section 11)."""
     try:
         data = pybase64.b64decode(row, validate=True)
     except ValueError as error:

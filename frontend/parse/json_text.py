@@ -23,7 +23,7 @@ from shared.errors import MalformedBody
 from shared.vectors.arrays import Indices, Uint8Array
 
 DEPTH_MAX: Final = 127
-"""Containers inside containers; more is a syntax error, as in the contract's own parser."""
+"""Containers inside containers; more is a syntax error, as in Chroma's own parser (docs/wire.md, section 1)."""
 
 SHORT_BYTES_MAX: Final = 16 * 1024
 QUOTES_FEW: Final = 200

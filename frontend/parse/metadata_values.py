@@ -1,6 +1,6 @@
 """The metadata of a write, from JSON objects to the canonical text that is stored.
 
-The rules (wire contract, section 11) are about single values, but most batches break none of them and hold nothing
+The rules (docs/wire.md, section 11) are about single values, but most batches break none of them and hold nothing
 that has to be rewritten. So the pairs (key, type) that occur are collected first, in one pass without Python code per
 value; only what these pairs leave open is looked at closely.
 """

@@ -1,4 +1,4 @@
-"""Query parameters, in the contract's words when they are wrong."""
+"""Query parameters, and what is said of wrong ones (docs/wire.md, section 2)."""
 
 from __future__ import annotations
 

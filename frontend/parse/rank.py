@@ -1,4 +1,4 @@
-"""Rank expressions of a request (wire contract, section 15), parsed."""
+"""Rank expressions of a request (docs/wire.md, section 15), parsed."""
 
 from __future__ import annotations
 

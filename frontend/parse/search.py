@@ -1,8 +1,8 @@
-"""The body of a search, checked whole (wire contract, section 15).
+"""The body of a search, checked whole (docs/wire.md, section 15).
 
 `read_search` checks the shape before the collection is looked up; filters are part of the shape here, so a bad one is
-422. `check_search` checks the rules after that. Members of a payload beyond the contract are extensions of ours
-(docs/api.md); official clients send none of them.
+422. `check_search` checks the rules after that. Members of a payload that are not in that section are extensions of
+ours (docs/api.md); official clients send none of them.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ class SearchBody:
 
 
 def read_search(tree: Any, *, can_embed: bool = False) -> SearchBody:
-    """With `can_embed` a `$knn` may look for a text. Raises WrongShape, and MalformedBody for the two slips that the
-    contract answers with 400.
+    """With `can_embed` a `$knn` may look for a text. Raises WrongShape, and MalformedBody for the two mistakes
+    that are 400 all the same (docs/wire.md, section 2).
     """
     body = shaped(tree, _Body)
     if type(body.read_level) is not str:

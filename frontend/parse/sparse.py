@@ -1,4 +1,4 @@
-"""Sparse vectors as they stand in metadata values and in search queries (wire contract, section 11)."""
+"""Sparse vectors as they stand in metadata values and in search queries (docs/wire.md, section 11)."""
 
 from __future__ import annotations
 

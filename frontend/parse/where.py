@@ -1,6 +1,6 @@
 """`where` and `where_document` of a request, parsed into the nodes of `shared.records.where`.
 
-Wire contract, section 14. Whatever is not exactly one of its forms is refused with one of two fixed messages, whose
+The forms are in docs/wire.md, section 14. Whatever is none of them is refused with one of two fixed messages, whose
 class differs by route: get, query and delete answer 400, search (where a filter is part of the shape) 422.
 """
 

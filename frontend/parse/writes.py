@@ -1,4 +1,4 @@
-"""Which writes are accepted, in the order in which the contract checks (section 2, «Which error wins»).
+"""Which writes are accepted, in the order of checks of docs/wire.md, section 2 («Which error wins»).
 
 `read_write` checks the shape, before the collection is looked up; `check_values` what stands in the columns;
 `check_width` the dimension; `check_lengths` the columns against each other. A write is accepted whole or refused whole.

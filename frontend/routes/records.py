@@ -1,7 +1,7 @@
 """Routes of records: add, update, upsert, delete, count, get, query, search.
 
-Each handler keeps the contract's order of checks (section 2): the body's shape, then database name, collection id and
-collection, then the values.
+Each handler keeps the order of checks of docs/wire.md, section 2: the body's shape, then database name, collection id
+and collection, then the values.
 """
 
 from __future__ import annotations

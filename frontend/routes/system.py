@@ -13,7 +13,7 @@ from shared.errors import Forbidden, PolychromeError
 from shared.limits import BATCH_SIZE_ADVICE
 
 API_VERSION: Final = "1.0.0"
-"""The version of the API; a constant of the contract."""
+"""The version of the API; a constant (docs/wire.md, section 4)."""
 
 DEFAULT_TENANT: Final = "default_tenant"
 DEFAULT_DATABASE: Final = "default_database"

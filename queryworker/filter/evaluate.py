@@ -7,7 +7,7 @@ alike. Whoever wants only the nearest or the first few rows decides about few; w
 open.
 
 A negative is the complement of its positive, so it matches rows without the key, without metadata or with another
-type. The rules are the wire contract's, section 14.
+type. The rules are in docs/wire.md, section 14.
 """
 
 from __future__ import annotations

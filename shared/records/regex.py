@@ -1,4 +1,4 @@
-"""Regular expressions as the wire contract has them: the syntax and meaning of the Rust `regex` crate.
+"""Regular expressions with the syntax and meaning of the Rust `regex` crate (docs/wire.md, section 14).
 
 The crate itself does the work, reached through pydantic-core, the best kept of its bindings: linear time by
 construction, Unicode classes, no look-around, no back-references, a compiled size of at most 10 MiB.

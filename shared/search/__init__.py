@@ -1,1 +1,1 @@
-"""Searches as the contract's section 15 means them: what one is, and how its answer comes about, whoever runs it."""
+"""Searches as docs/wire.md, section 15, means them: what one is, and how its answer comes about, whoever runs it."""

@@ -1,4 +1,4 @@
-"""The body of the answer to a request of searches (wire contract, section 15)."""
+"""The body of the answer to a request of searches (docs/wire.md, section 15)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rank expressions: what a search orders records by (wire contract, section 15).
+"""Rank expressions: what a search orders records by (docs/wire.md, section 15).
 
 An expression is a tree of operators over numbers and nearest-neighbour searches. What the latter look for stands beside
 the tree (`shared.search.model.Search.knns`); here they are their place in that list.

@@ -1,4 +1,4 @@
-"""`group_by`: of records that agree in some metadata, only the best few stay (wire contract, section 15). Pure."""
+"""`group_by`: of records that agree in some metadata, only the best few stay (docs/wire.md, section 15). Pure."""
 
 from __future__ import annotations
 

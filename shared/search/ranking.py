@@ -1,4 +1,4 @@
-"""Rank expressions evaluated over the candidates of a search (wire contract, section 15). Pure.
+"""Rank expressions evaluated over the candidates of a search (docs/wire.md, section 15). Pure.
 
 The candidates are all records that some `$knn` of the expression found. Every expression has a *support*, the
 candidates that it gives a value to, and perhaps a *default* for all other records:

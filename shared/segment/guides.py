@@ -1,9 +1,9 @@
 """What a graph holds instead of the vectors, and what they are searched by: their *guides*.
 
 hnswlib takes some things silently that break its order: NaN, and products that overflow float32. So for cosine a guide
-is the vector scaled to length 1 in float64 (a zero vector stays zero: distance 1, as the contract says), searched by
-inner product; for the others it is the vector itself, scaled down to `_NORM_MAX` when longer. Guides decide only which
-rows are looked at.
+is the vector scaled to length 1 in float64 (a zero vector stays zero: distance 1, as in docs/wire.md, section 13),
+searched by inner product; for the others it is the vector itself, scaled down to `_NORM_MAX` when longer. Guides decide
+only which rows are looked at.
 """
 
 from __future__ import annotations

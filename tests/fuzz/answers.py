@@ -8,7 +8,7 @@ _FROM_THE_ROUTER: Final = (404, 405)
 
 
 def check(status: int, content_type: str | None, body: bytes) -> None:
-    """2xx with JSON, or 4xx in the contract's form."""
+    """2xx with JSON, or 4xx in the form of docs/wire.md, section 2."""
     if status < 300:
         json.loads(body)
         return

@@ -75,7 +75,7 @@ def test_what_is_not_http_is_refused(
             connection.sendall(request_bytes)
         with suppress(ConnectionError):
             status, _, body = answer(connection)
-            # No route was reached, so the contract has no form for this.
+            # No route was reached, so docs/wire.md has no form for this.
             assert status == 400
             assert b"Traceback" not in body
     alive(sentinel)

@@ -280,7 +280,7 @@ class Machine(RuleBasedStateMachine):
         if "uris" in row:
             assert row["uris"] == record.uri
         if "metadatas" in row:
-            # Types too: 1, 1.0 and True are equal to Python and different to the contract.
+            # Types too: 1, 1.0 and True are equal to Python and different on the wire.
             assert repr(_sorted(row["metadatas"])) == repr(_sorted(record.shown_metadata))
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""What a collection must answer, in plain dicts: the contract's §§12-14 and nothing about how a server does it.
+"""What a collection must answer (docs/wire.md, sections 12 to 14), in plain dicts, without how a server does it.
 
 A record's place in its collection's dict is its place in the order of `get`: an update keeps it, a delete and
 a new add moves it to the end.

@@ -1,4 +1,4 @@
-"""Promise 4, and the contract's §§12-14: a random history against the plain model. Shards, compactions and
+"""Promise 4, and docs/wire.md, sections 12 to 14: a random history against the plain model. Shards, compactions and
 restarts must not show in any answer.
 """
 

@@ -1,4 +1,4 @@
-"""Section 15 of the wire contract in plain Python: every record is looked at, one expression node at a time.
+"""docs/wire.md, section 15, in plain Python: every record is looked at, one expression node at a time.
 
 Numbers are numpy's float32 scalars; nothing else is shared with what is tested.
 """

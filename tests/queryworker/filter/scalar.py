@@ -1,4 +1,4 @@
-"""The meaning of a filter for one record at a time, written down from section 14 of the wire contract alone."""
+"""The meaning of a filter for one record at a time, written down from docs/wire.md, section 14, alone."""
 
 from __future__ import annotations
 

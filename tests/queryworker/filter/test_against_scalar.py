@@ -1,4 +1,4 @@
-"""Set algebra over columns says the same as the contract read record by record."""
+"""Set algebra over columns says the same as docs/wire.md, section 14, read record by record."""
 
 from __future__ import annotations
 

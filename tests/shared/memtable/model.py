@@ -38,7 +38,7 @@ class Operation:
 
 
 def step(state: dict[str, Row], operation: Operation, position: int) -> None:
-    """Independent of `shared.records.materialize`, straight from the contract's words."""
+    """Independent of `shared.records.materialize`, straight from docs/wire.md, section 12."""
     o, current = operation, state.get(operation.id)
     if o.op is Op.DELETE:
         state.pop(o.id, None)
