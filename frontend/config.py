@@ -7,6 +7,7 @@ from typing import Final
 
 from frontend.embed.settings import Endpoints, Keys, embedding_problems, parse_endpoints, parse_keys
 from frontend.http.listener import Listener
+from frontend.read.hedging import HEDGE_PERCENT
 from shared import limits
 from shared.process.config import (
     ConfigError,
@@ -32,6 +33,13 @@ def parse_shards(text: str) -> int:
     if shards > limits.SHARDS_MAX:
         raise ValueError(f"expected at most {limits.SHARDS_MAX}")
     return shards
+
+
+def parse_percent(text: str) -> float:
+    percent = float(text)
+    if not 0 <= percent <= 100:
+        raise ValueError("expected a number from 0 to 100")
+    return percent
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,13 @@ class FrontendConfig(ProcessConfig):
         "Query workers that share the reads of a shard when the best one is busy; at most as many as there are.",
         default=2,
         parse=parse_positive,
+    )
+    hedge_percent: float = setting(
+        "POLYCHROME_FRONTEND_HEDGE_PERCENT",
+        "Most calls of a hundred that a second query worker is asked as well because the first one is slow, over the "
+        "last ten seconds; 0: none. Costly calls (large pages, batches or scans) are never asked twice.",
+        default=HEDGE_PERCENT,
+        parse=parse_percent,
     )
     body_bytes_max: int = setting(
         "POLYCHROME_FRONTEND_BODY_BYTES_MAX",

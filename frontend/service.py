@@ -82,7 +82,10 @@ def build_context(
         jobs=jobs,
         dirty=dirty,
         groups=GroupCommit(log, dirty),
-        workers=Workers(Membership(redis, keys, "queryworker"), rpc, clock, replicas=config.replicas),
+        workers=Workers(
+            Membership(redis, keys, "queryworker"), rpc, clock, replicas=config.replicas,
+            hedge_percent=config.hedge_percent,
+        ),
         rows=RowCache(catalog, clock, rows_max=config.rows_max, age_max_s=config.rows_age_max_s),
         embedders=build_embedders(config, Membership(redis, keys, "embedder"), rpc, http, clock),
         forker=Forker(

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import orjson
 
 from frontend.collections.configuration import VectorSettings
@@ -21,6 +20,7 @@ from frontend.collections.schema import indexing_of, reconciled
 from frontend.collections.schema_shape import given_schema
 from frontend.parse.metadata_values import read_metadatas
 from frontend.parse.search import check_search, read_search
+from frontend.read.hedging import ReadRequest
 from frontend.read.search_requests import check_indexes, searches_of
 from frontend.read.searching import search_body
 from frontend.read.workers import Begin, Workers
@@ -35,7 +35,6 @@ from shared.process.clock import SystemClock
 from shared.records.model import Op
 from shared.redis.keys import Keys
 from shared.rpc.client import RpcClient
-from shared.rpc.messages import Shard
 from shared.vectors.space import Space
 from tests.frontend.fakes import new_collection
 from tests.model.reference import Collection as Model
@@ -60,9 +59,9 @@ class DirectWorkers(Workers):
         self._rpc = RpcClient()
         self.calls = 0
 
-    async def _call(self, method: str, shard: Shard, payload: bytes, begin: Begin[Any]) -> Any:
+    async def _call(self, method: str, request: ReadRequest, begin: Begin[Any]) -> Any:
         self.calls += 1
-        call = DirectCall(msgspec.Raw(payload))  # type: ignore[arg-type]  # encoded already
+        call = DirectCall(request)
         self._worker.methods[method]([call])
         try:
             return memoryview(await call.outcome)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from frontend.read.hedging import ReadRequest
 from frontend.read.workers import Begin
 from shared.records.model import Op
 from shared.redis.keys import Keys
-from shared.rpc.messages import Shard
 from tests.model.strategies import SPACES
 from tests.queryworker.world import Worker
 from tests.redis_server import RedisServer
@@ -117,11 +117,11 @@ class WritingMeanwhile(DirectWorkers):
         self._quiet = quiet
         self._writing: asyncio.Future[None] | None = None
 
-    async def _call(self, method: str, shard: Shard, payload: bytes, begin: Begin[Any]) -> Any:
+    async def _call(self, method: str, request: ReadRequest, begin: Begin[Any]) -> Any:
         if self.calls >= self._quiet:
             self._writing = self._writing or asyncio.ensure_future(self._write())
             await self._writing
-        return await super()._call(method, shard, payload, begin)
+        return await super()._call(method, request, begin)
 
 
 async def test_all_steps_of_a_search_over_several_shards_see_one_state(

@@ -1,3 +1,5 @@
+"""Which worker is asked, and which one next, when workers are dead, draining, slow or busy."""
+
 from __future__ import annotations
 
 import asyncio
@@ -6,14 +8,17 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from frontend.read.race import HEDGES
 from frontend.read.workers import CallTimeouts, Workers
 from shared.cluster.membership import Member
 from shared.cluster.placement import rank
 from shared.errors import Corrupt, DeadlineExceeded, Gone, PolychromeError, Unavailable, WrongWorker
+from shared.records.selection import Selection
+from shared.records.where import DocumentRegex
 from shared.rpc.messages import CountRequest, CountResponse, Shard
 
 SHARD = Shard("c", 3)
-PATIENCE = CallTimeouts(failover_s=10.0, hedge_after_s=0.02, suspect_s=1.0, poll_s=0.5, retry_s=0.05)
+TIMEOUTS = CallTimeouts(failover_s=10.0, hedge_after_s=0.02, suspect_s=1.0, poll_s=0.5, retry_s=0.05)
 
 
 class FakeClock:
@@ -58,7 +63,8 @@ class FakeRpc:
 
     def begin(self, address: str, method: str, payload: bytes, *, timeout_s: float) -> asyncio.Future[memoryview]:
         worker = address.partition(":")[0]
-        self.asked.append(worker)
+        if method != "prefetch":
+            self.asked.append(worker)
         call = asyncio.ensure_future(self._call(worker))
         call.add_done_callback(lambda done: self.cancelled.append(worker) if done.cancelled() else None)
         return call
@@ -78,11 +84,20 @@ class FakeRpc:
 
 
 class Bench:
-    def __init__(self, *members: str, timeouts: CallTimeouts = PATIENCE, replicas: int = 1) -> None:
+    def __init__(
+        self, *members: str, timeouts: CallTimeouts = TIMEOUTS, replicas: int = 1, hedge_percent: float = 5
+    ) -> None:
         self.clock = FakeClock()
         self.membership = FakeMembership(*members)
         self.rpc = FakeRpc()
-        self.workers = Workers(self.membership, self.rpc, self.clock, timeouts, replicas=replicas)  # type: ignore[arg-type]
+        self.workers = Workers(
+            self.membership,
+            self.rpc,
+            self.clock,
+            timeouts,
+            replicas=replicas,
+            hedge_percent=hedge_percent,  # type: ignore[arg-type]
+        )
         self.order = rank("c/3", list(members))
 
     async def count(self) -> int:
@@ -110,7 +125,7 @@ async def test_the_next_in_rank_answers_for_one_that_fails(error: PolychromeErro
     assert bench.rpc.asked == bench.order[:2]
     await bench.count()
     assert bench.rpc.asked[2:] == [bench.order[1]], "a worker that has just failed is ranked last"
-    bench.clock.time += PATIENCE.suspect_s
+    bench.clock.time += TIMEOUTS.suspect_s
     bench.rpc.answers.clear()
     await bench.count()
     assert bench.rpc.asked[3:] == [bench.order[0]], "and trusted again after a while"
@@ -152,7 +167,7 @@ async def test_nobody_answering_is_unavailable_after_the_failover_time() -> None
     began = bench.clock.time
     with pytest.raises(Unavailable):
         await bench.count()
-    assert PATIENCE.failover_s * 0.9 < bench.clock.time - began <= PATIENCE.failover_s
+    assert TIMEOUTS.failover_s * 0.9 < bench.clock.time - began <= TIMEOUTS.failover_s
 
 
 async def test_membership_that_cannot_be_read_is_unavailable_at_once() -> None:
@@ -180,13 +195,106 @@ async def test_a_slow_worker_is_overtaken_and_told_to_stop() -> None:
     await until(lambda: bench.rpc.cancelled == [bench.order[0]])
 
 
+async def ask_all(bench: Bench, counts: int) -> list[asyncio.Task[int]]:
+    """Calls at once to workers that do not answer, until each has been found slow."""
+    await bench.count()
+    bench.rpc.asked.clear()
+    bench.rpc.answers.update({worker: asyncio.Event() for worker in bench.order})
+    before = slow_calls()
+    counting = [asyncio.create_task(bench.count()) for _ in range(counts)]
+    await until(lambda: slow_calls() - before >= counts)
+    return counting
+
+
+def hedges(outcome: str) -> float:
+    return HEDGES.labels(outcome)._value.get()
+
+
+def slow_calls() -> float:
+    return hedges("sent") + hedges("over_budget") + hedges("costly")
+
+
+async def end(counting: list[asyncio.Task[int]], bench: Bench) -> None:
+    for event in bench.rpc.answers.values():
+        assert isinstance(event, asyncio.Event)
+        event.set()
+    assert await asyncio.gather(*counting) == [7] * len(counting)
+
+
+async def test_when_all_workers_are_slow_a_few_per_cent_of_the_calls_are_made_twice() -> None:
+    bench = Bench("w1", "w2", "w3")
+    sent, refused = hedges("sent"), hedges("over_budget")
+    counting = await ask_all(bench, 200)
+    await asyncio.wait(counting, timeout=5 * TIMEOUTS.hedge_after_s)
+    assert len(bench.rpc.asked) == 200 + 10
+    assert hedges("sent") == sent + 10
+    assert hedges("over_budget") == refused + 190, "each call once, however often it tries"
+    await end(counting, bench)
+
+
+async def test_without_a_share_nothing_is_hedged() -> None:
+    bench = Bench("w1", "w2", hedge_percent=0)
+    counting = await ask_all(bench, 50)
+    assert len(bench.rpc.asked) == 50
+    await end(counting, bench)
+
+
+async def test_a_slow_call_that_is_costly_is_not_made_twice() -> None:
+    bench = Bench("w1", "w2", "w3")
+    bench.rpc.answers[bench.order[0]] = slow = asyncio.Event()
+    counting = asyncio.create_task(bench.workers.count(CountRequest(SHARD, Selection(where=DocumentRegex("a")))))
+    await asyncio.wait([counting], timeout=5 * TIMEOUTS.hedge_after_s)
+    assert bench.rpc.asked == bench.order[:1]
+    slow.set()
+    await counting
+
+
+async def test_a_silent_worker_that_is_listed_no_more_is_gone_past_without_any_budget() -> None:
+    bench = Bench("w1", "w2", "w3", hedge_percent=0)
+    await bench.count()
+    bench.rpc.answers[bench.order[0]] = asyncio.Event()
+    counting = [asyncio.create_task(bench.count()) for _ in range(20)]
+    await asyncio.wait(counting, timeout=2 * TIMEOUTS.hedge_after_s)
+    assert not any(one.done() for one in counting)
+    bench.membership.found = [member for member in bench.membership.found if member.id != bench.order[0]]
+    (loop,) = bench.workers.loops
+    polling = asyncio.create_task(loop())
+    assert await asyncio.gather(*counting) == [7] * 20
+    assert bench.rpc.asked == [bench.order[0]] * 21 + [bench.order[1]] * 20
+    polling.cancel()
+
+
+async def test_a_draining_worker_is_given_the_time_to_answer() -> None:
+    bench = Bench("w1", "w2", hedge_percent=0)
+    bench.rpc.answers[bench.order[0]] = slow = asyncio.Event()
+    counting = asyncio.create_task(bench.count())
+    await until(lambda: bool(bench.rpc.asked))
+    bench.membership.found = [
+        Member(each.id, each.address, each.id == bench.order[0]) for each in bench.membership.found
+    ]
+    (loop,) = bench.workers.loops
+    polling = asyncio.create_task(loop())
+    await asyncio.wait([counting], timeout=5 * TIMEOUTS.hedge_after_s)
+    assert bench.rpc.asked == [bench.order[0]]
+    slow.set()
+    await counting
+    polling.cancel()
+
+
+async def test_failing_over_takes_nothing_from_the_budget() -> None:
+    bench = Bench("w1", "w2", "w3", hedge_percent=0)
+    bench.rpc.answers[bench.order[0]] = Unavailable("lost")
+    bench.rpc.answers[bench.order[1]] = WrongWorker("draining")
+    assert await asyncio.gather(*(bench.count() for _ in range(20))) == [7] * 20
+
+
 async def test_no_more_than_two_workers_do_the_same_work() -> None:
     bench = Bench("w1", "w2", "w3")
     events = {worker: asyncio.Event() for worker in bench.order}
     bench.rpc.answers.update(events)
     counting = asyncio.create_task(bench.count())
     await until(lambda: len(bench.rpc.asked) == 2)
-    done, _ = await asyncio.wait([counting], timeout=PATIENCE.hedge_after_s * 3)
+    done, _ = await asyncio.wait([counting], timeout=TIMEOUTS.hedge_after_s * 3)
     assert not done
     assert bench.rpc.asked == bench.order[:2]
     events[bench.order[0]].set()
