@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from shared.errors import Unavailable
-from shared.objects.port import ObjectInfo, ObjectNotFound, check_key, check_range
+from shared.objects.port import ObjectInfo, ObjectNotFound, check_key, check_range, noticing_full_volume
 
 TEMPORARY_AGE_MAX_S: Final = 24 * 3600.0
 THREADS: Final = 8
@@ -190,7 +190,7 @@ def _copy_whole(source: Path, path: Path) -> None:
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with source.open("rb") as reading:
         try:
-            with part.open("xb") as writing:
+            with noticing_full_volume(), part.open("xb") as writing:
                 shutil.copyfileobj(reading, writing, _COPY_BYTES)
             part.replace(path)
         except FileNotFoundError as error:  # the folder to write to, not the object

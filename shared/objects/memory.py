@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
-from shared.objects.port import ObjectInfo, ObjectNotFound, check_key, check_range
+from shared.objects.port import ObjectInfo, ObjectNotFound, VolumeFull, check_key, check_range, noticing_full_volume
 
 
 class MemoryStore:
@@ -26,7 +26,13 @@ class MemoryStore:
         return (await self.get(key))[start:end]
 
     async def download(self, key: str, path: Path) -> None:
-        path.write_bytes(await self.get(key))  # noqa: ASYNC240 (a fake: nothing else waits)
+        content = await self.get(key)
+        try:
+            with noticing_full_volume():
+                path.write_bytes(content)  # noqa: ASYNC240 (a fake: nothing else waits)
+        except VolumeFull:
+            path.unlink(missing_ok=True)  # noqa: ASYNC240 (as above)
+            raise
 
     async def put(self, key: str, data: bytes | Path) -> None:
         content = data.read_bytes() if isinstance(data, Path) else bytes(data)  # noqa: ASYNC240 (small files, in tests)

@@ -15,19 +15,21 @@ Create    Of any number of racing `create` calls on one key, in any number of pr
           No key is a folder of another one.
 Errors    ObjectNotFound: the store answered that there is no such object. Unavailable: the store is away or refuses.
           Every operation but `create` may be repeated freely, whatever became of it; a `create` that may have been
-          applied raises UnknownOutcome, one that raises plain Unavailable was not applied. Nothing else is raised on
-          purpose.
+          applied raises UnknownOutcome, one that raises plain Unavailable was not applied. VolumeFull: a `download`
+          found no room on the local volume. Nothing else is raised on purpose.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final, Protocol
 
-from shared.errors import PolychromeError
+from shared.errors import PolychromeError, Unavailable
 
 
 class ObjectNotFound(PolychromeError):
@@ -40,6 +42,24 @@ class UnfitStore(PolychromeError):
     """The store breaks the contract above; nothing may be built on it."""
 
     code: ClassVar[str] = "unfit_store"
+
+
+class VolumeFull(Unavailable):
+    """The local volume has no room for what is downloaded. Trying again helps only after room was made."""
+
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@contextlib.contextmanager
+def noticing_full_volume() -> Iterator[None]:
+    """Raises VolumeFull instead of the OSError of a write that found no room, or a quota used up, inside of it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise VolumeFull(f"the local volume is full: {error}") from error
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +85,9 @@ class ObjectStore(Protocol):
         ...
 
     async def download(self, key: str, path: Path) -> None:
-        """The whole object into the file `path` (its folder exists). The file is whole or absent, and not fsynced."""
+        """The whole object into the file `path` (its folder exists). The file is whole or absent, and not fsynced.
+        Raises VolumeFull when there is no room for it.
+        """
         ...
 
     async def put(self, key: str, data: bytes | Path) -> None:

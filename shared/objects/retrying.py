@@ -4,8 +4,8 @@
    rate`). Of downloads, lists and deletes the size is not known beforehand: there the store's own socket timeouts see
    to it that no attempt hangs.
 2. Unavailable, UnknownOutcome and a passed time limit are tried again after a pause that doubles, with jitter, until
-   the deadline of the whole call; then the last error is raised. Anything else is raised at once. A list that broke
-   begins again and skips what it has given already.
+   the deadline of the whole call; then the last error is raised. Anything else is raised at once, VolumeFull too: the
+   store is there, and waiting makes no room. A list that broke begins again and skips what it has given already.
 3. `create` is the one call that must not be repeated blindly: when an earlier attempt may have been applied and a later
    one finds the object there, reading it back decides: the same bytes are ours.
 """
@@ -22,7 +22,7 @@ from typing import TypeVar
 from prometheus_client import Counter
 
 from shared.errors import Unavailable, UnknownOutcome
-from shared.objects.port import ObjectInfo, ObjectStore
+from shared.objects.port import ObjectInfo, ObjectStore, VolumeFull
 from shared.process.clock import Clock
 
 RETRIES = Counter(
@@ -123,6 +123,8 @@ class RetryingStore:
                 await pauses.wait(
                     operation, Unavailable(f"object storage: no answer to {operation} within {limit_s:.0f} s")
                 )
+            except VolumeFull:
+                raise
             except Unavailable as error:
                 await pauses.wait(operation, error)
 

@@ -26,7 +26,7 @@ from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 
 from shared.errors import Unavailable, UnknownOutcome
-from shared.objects.port import ObjectInfo, ObjectNotFound, check_key, check_range
+from shared.objects.port import ObjectInfo, ObjectNotFound, check_key, check_range, noticing_full_volume
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -89,9 +89,12 @@ class S3Store:
 
     async def download(self, key: str, path: Path) -> None:
         name = self._name(key)
-        await self._run(
-            key, lambda: self._client.download_file(self._bucket, name, os.fspath(path), Config=self._parts)
-        )
+
+        def fetch() -> None:
+            with noticing_full_volume():
+                self._client.download_file(self._bucket, name, os.fspath(path), Config=self._parts)
+
+        await self._run(key, fetch)
 
     async def put(self, key: str, data: bytes | Path) -> None:
         name = self._name(key)

@@ -1,19 +1,32 @@
 """Segment files on the local disk: fetched once, verified, kept within a budget of bytes.
 
-    <root>/<segment id>/<file>        whole and verified, or left by an earlier process and verified before its first
-    use <root>/.incoming/<random>/<file>  being fetched, or being removed; emptied when the cache is opened
+```text
+<root>/<segment id>/<file>          whole and verified, or left by an earlier process and verified before the first use
+<root>/.incoming/<random>/<file>    being fetched, or being removed; emptied when the cache is opened
+```
 
-A segment never changes, so neither does its folder. A folder in use is never removed; of the others the one unused for
-the longest time goes first. Files that are mapped stay readable after they were removed.
+A segment never changes, so neither does its folder. A folder that somebody uses or waits for is never removed; of the
+others the least recently used one goes first. Files that are mapped stay readable after they were removed.
+
+Room is made before it is needed:
+
+1. A fetch reserves the bytes of its segment, and least recently used folders are removed until what is here and what
+   is reserved fits the budget. So fetches at the same time count each other. Where all that is here is in use the
+   budget is exceeded: a read that has begun goes on.
+2. The volume may be full in spite of the budget, because others write to it. A fetch that finds it so removes what it
+   has written, takes its turn among those that found the same (two that together fill the last room would both fail),
+   removes folders of at least the segment's size, and tries again, as long as there were any to remove.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import shutil
 import uuid
+from collections import Counter as Multiset
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -23,7 +36,7 @@ from typing import Final
 from prometheus_client import Counter, Gauge
 
 from shared.errors import Corrupt, Unavailable
-from shared.objects.port import ObjectNotFound, ObjectStore
+from shared.objects.port import ObjectNotFound, ObjectStore, VolumeFull, noticing_full_volume
 from shared.process.telemetry import get_logger
 from shared.segment.format import SegmentInfo, verify
 
@@ -31,8 +44,10 @@ FETCHED_BYTES: Final = Counter("polychrome_segment_cache_fetched_bytes", "Bytes 
 LOOKUPS: Final = Counter("polychrome_segment_cache_lookups", "Uses of segments by what the cache had.", ["found"])
 CACHED_BYTES: Final = Gauge("polychrome_segment_cache_bytes", "Bytes of segments on the local disk.")
 CORRUPT_FETCHES: Final = Counter("polychrome_segment_cache_corrupt", "Segments that failed their check after a fetch.")
+FULL_VOLUMES: Final = Counter("polychrome_segment_cache_volume_full", "Fetches that found their volume full.")
 
 FETCH_ATTEMPTS: Final = 2
+"""How often a segment is fetched whose files fail their check."""
 
 log = get_logger(__name__)
 _ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*", re.ASCII)
@@ -41,12 +56,13 @@ _ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*", re.ASCII)
 @dataclass(slots=True)
 class _Held:
     bytes: int
-    users: int = 0
     verified: bool = False
 
 
 class SegmentCache:
-    """Invariant: `_held` has exactly the folders below `root` that are whole, least recently used first. Folders appear
+    """A directory of segments with a budget of bytes. For one event loop.
+
+    Invariant: `_held` has exactly the folders below `root` that are whole, least recently used first. Folders appear
     and disappear under their name by one rename each, on the event loop, together with their entry.
     """
 
@@ -55,42 +71,54 @@ class SegmentCache:
         self._root = root
         self._bytes_max = bytes_max
         self._held: OrderedDict[str, _Held] = OrderedDict()
+        self._uses: Multiset[str] = Multiset()
+        """How many callers of `hold` use each segment, or wait for it."""
         self._arriving: dict[str, asyncio.Task[None]] = {}
+        self._reserved_bytes = 0
+        """What fetches under way will take when they are done."""
+        self._evicting = asyncio.Lock()
+        self._fetching_in_turn = asyncio.Lock()
 
     async def open(self) -> None:
         """Takes over what an earlier process left, and removes what it left half-done."""
         left = await asyncio.to_thread(_survey, self._root)
         self._held = OrderedDict((name, _Held(size)) for name, size in left)
-        await self._evict()
+        await self._keep_within_budget()
 
     @contextlib.asynccontextmanager
     async def hold(self, info: SegmentInfo) -> AsyncIterator[Path]:
-        """The folder with the segment's verified files, kept at least until the context ends. Raises Corrupt when the
-        bucket has other bytes than the manifest says, Unavailable when it is away or the local disk is full.
+        """The folder with the segment's verified files, kept at least until the context ends.
+
+        Raises Corrupt when the bucket has other bytes than the manifest says; Unavailable when the bucket is away, or
+        the local volume fails or is full of what is in use.
         """
         if not _ID.fullmatch(info.id):
             raise Corrupt(f"{info.id!r} is not a segment's id")
-        held = self._held.get(info.id)
-        LOOKUPS.labels("no" if held is None else "yes").inc()
-        while held is None or not held.verified:
-            await self._arrival(info)
-            held = self._held.get(info.id)
-        self._held.move_to_end(info.id)
-        held.users += 1
+        self._uses[info.id] += 1
         try:
+            held = self._held.get(info.id)
+            LOOKUPS.labels("no" if held is None else "yes").inc()
+            while held is None or not held.verified:
+                await self._arrival(info)
+                held = self._held.get(info.id)
+            self._held.move_to_end(info.id)
             yield self._root / info.id
         finally:
-            held.users -= 1
-            await self._evict()
+            self._uses[info.id] -= 1
+            if not self._uses[info.id]:
+                del self._uses[info.id]
+            await self._keep_within_budget()
 
     async def adopt(self, info: SegmentInfo, directory: Path) -> None:
         """Takes over a folder (of the same file system) with the files of a segment that was just written."""
         directory.rename(self._root / info.id)  # noqa: ASYNC240 (a rename does not wait)
-        self._held[info.id] = _Held(_bytes_of(info), verified=True)
-        await self._evict()
+        self._take_in(info)
+        await self._keep_within_budget()
+
+    # ---- arrivals
 
     async def _arrival(self, info: SegmentInfo) -> None:
-        """Waits until the segment is here and verified: one verification or fetch, however many ask."""
+        """Waits until the segment is here and verified: one verification or fetch, however many callers wait."""
         task = self._arriving.get(info.id)
         if task is None:
             task = self._arriving[info.id] = asyncio.create_task(self._arrive(info))
@@ -103,7 +131,7 @@ class SegmentCache:
     def _arrived(self, name: str, task: asyncio.Task[None]) -> None:
         del self._arriving[name]
         if not task.cancelled():
-            task.exception()  # whoever still waits gets it; nobody may be left
+            task.exception()  # taken by the callers that still wait; there may be none left
 
     async def _arrive(self, info: SegmentInfo) -> None:
         held = self._held.get(info.id)
@@ -116,28 +144,63 @@ class SegmentCache:
             else:
                 held.verified = True
                 return
-        await self._fetch(info)
+        size = _bytes_of(info)
+        self._reserved_bytes += size
+        try:
+            await self._keep_within_budget()
+            await self._fetch(info)
+        finally:
+            self._reserved_bytes -= size
+        FETCHED_BYTES.inc(size)
 
     async def _fetch(self, info: SegmentInfo) -> None:
-        """Into the incoming folder, verified, then renamed. A fetch that fails its check is repeated once."""
+        """Fetches a segment for which room is reserved. Raises Unavailable, Corrupt, OSError."""
+        try:
+            await self._fetch_checked(info)
+        except VolumeFull as error:
+            FULL_VOLUMES.inc()
+            log.warning("the volume of the segment cache is full", segment=info.id, error=error.message)
+            await self._fetch_in_turn(info)
+
+    async def _fetch_in_turn(self, info: SegmentInfo) -> None:
+        """Fetches a segment for which the volume had no room, evicting others until there is some."""
+        async with self._fetching_in_turn:
+            while True:
+                freed = await self._evict(_bytes_of(info))
+                try:
+                    await self._fetch_checked(info)
+                except VolumeFull as error:
+                    if not freed:
+                        raise self._no_room(info) from error
+                else:
+                    return
+
+    async def _fetch_checked(self, info: SegmentInfo) -> None:
+        """Fetches a segment; once more when its files fail their check, and raises Corrupt when they do so again."""
         for attempt in range(FETCH_ATTEMPTS):
-            incoming = self._root / ".incoming" / uuid.uuid4().hex
-            await asyncio.to_thread(incoming.mkdir, parents=True)
             try:
-                await self._download(info, incoming)
-                await asyncio.to_thread(verify, incoming, info)
-                incoming.rename(self._root / info.id)
-                self._held[info.id] = _Held(_bytes_of(info), verified=True)
+                await self._fetch_once(info)
             except Corrupt as error:
                 CORRUPT_FETCHES.inc()
                 log.error("segment fails its check", segment=info.id, path=info.path, attempt=attempt, error=str(error))  # noqa: TRY400 (no stack: data is at fault)
                 if attempt + 1 == FETCH_ATTEMPTS:
                     raise
             else:
-                FETCHED_BYTES.inc(_bytes_of(info))
                 return
-            finally:
-                await asyncio.to_thread(shutil.rmtree, incoming, ignore_errors=True)
+
+    async def _fetch_once(self, info: SegmentInfo) -> None:
+        """Downloads into the incoming folder, verifies, renames. Leaves nothing when one of these fails."""
+        incoming = self._root / ".incoming" / uuid.uuid4().hex
+        try:
+            with noticing_full_volume():
+                await asyncio.to_thread(incoming.mkdir, parents=True)
+                await self._download(info, incoming)
+                await asyncio.to_thread(verify, incoming, info)
+                incoming.rename(self._root / info.id)
+            self._take_in(info)
+        except BaseException:
+            await asyncio.to_thread(shutil.rmtree, incoming, ignore_errors=True)
+            raise
 
     async def _download(self, info: SegmentInfo, directory: Path) -> None:
         downloads = [self._objects.download(f"{info.path}/{file.name}", directory / file.name) for file in info.files]
@@ -147,26 +210,50 @@ class SegmentCache:
             if ended is not None:
                 raise ended
 
-    async def _evict(self) -> None:
-        doomed = []
-        total = sum(held.bytes for held in self._held.values())
-        for name, held in self._held.items():
-            if total <= self._bytes_max:
-                break
-            if held.users == 0 and name not in self._arriving:
-                doomed.append(name)
-                total -= held.bytes
-        CACHED_BYTES.set(total)
-        for name in doomed:
-            # Meanwhile another eviction may have run, and somebody may have begun to verify or use it.
-            if name in self._held and self._held[name].users == 0 and name not in self._arriving:
+    def _take_in(self, info: SegmentInfo) -> None:
+        self._held[info.id] = _Held(_bytes_of(info), verified=True)
+        CACHED_BYTES.set(self._held_bytes())
+
+    def _no_room(self, info: SegmentInfo) -> Unavailable:
+        return Unavailable(
+            f"the volume {_mount_point(self._root)} is full: segment {info.id} of {_bytes_of(info)} bytes does not fit "
+            f"beside the {self._held_bytes()} bytes of segments in use below {self._root}"
+        )
+
+    # ---- evictions
+
+    async def _keep_within_budget(self) -> None:
+        """Removes least recently used folders while there is more here and reserved than the budget allows."""
+        async with self._evicting:
+            while self._held_bytes() + self._reserved_bytes > self._bytes_max:
+                name = self._least_recently_used()
+                if name is None:
+                    break
                 await self._discard(name)
+        CACHED_BYTES.set(self._held_bytes())
+
+    async def _evict(self, wanted: int) -> int:
+        """Removes least recently used folders of `wanted` bytes at least, or all that nobody uses; how many bytes."""
+        freed = 0
+        async with self._evicting:
+            while freed < wanted and (name := self._least_recently_used()) is not None:
+                freed += self._held[name].bytes
+                await self._discard(name)
+        CACHED_BYTES.set(self._held_bytes())
+        return freed
+
+    def _least_recently_used(self) -> str | None:
+        """Of the folders that nobody uses, waits for or verifies."""
+        return next((name for name in self._held if name not in self._uses and name not in self._arriving), None)
+
+    def _held_bytes(self) -> int:
+        return sum(held.bytes for held in self._held.values())
 
     async def _discard(self, name: str) -> None:
-        del self._held[name]
         doomed = self._root / ".incoming" / uuid.uuid4().hex
         doomed.parent.mkdir(exist_ok=True)
         (self._root / name).rename(doomed)
+        del self._held[name]
         await asyncio.to_thread(shutil.rmtree, doomed, ignore_errors=True)
 
 
@@ -174,10 +261,20 @@ def _bytes_of(info: SegmentInfo) -> int:
     return sum(file.bytes for file in info.files)
 
 
+def _mount_point(folder: Path) -> Path:
+    """Where the volume that holds this folder is mounted."""
+    path = folder.resolve()
+    while not os.path.ismount(path):
+        path = path.parent
+    return path
+
+
 def _survey(root: Path) -> list[tuple[str, int]]:
     """Whole folders with their sizes, least recently changed first. Makes the root, empties the incoming folder."""
-    root.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(root / ".incoming", ignore_errors=True)
+    incoming = root / ".incoming"
+    incoming.mkdir(parents=True, exist_ok=True)
+    for path in incoming.iterdir():  # the folder itself stays: a full volume may have no room for another one
+        shutil.rmtree(path, ignore_errors=True)
     folders = [path for path in root.iterdir() if path.is_dir() and _ID.fullmatch(path.name)]
     folders.sort(key=lambda path: path.stat().st_mtime)
     return [(path.name, sum(file.stat().st_size for file in path.iterdir())) for path in folders]

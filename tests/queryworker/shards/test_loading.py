@@ -187,11 +187,11 @@ async def test_segments_that_a_new_manifest_keeps_are_not_opened_twice_and_dropp
         await world.compact()
         await world.settled()
         assert large in _open_segments(world)
-        held = world.worker.cache._held
-        assert [entry.users for entry in held.values()] == [1, 1]
+        uses = world.worker.cache._uses
+        assert list(uses.values()) == [1, 1]
         await world.worker.shards.close()
         async with asyncio.timeout(10):
-            while any(entry.users for entry in held.values()):  # noqa: ASYNC110 (a thread lets go, and tells nobody)
+            while uses:  # noqa: ASYNC110 (a thread lets go, and tells nobody)
                 await asyncio.sleep(0.001)
 
 

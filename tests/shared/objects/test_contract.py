@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from shared.objects.open import verify_conditional_create
-from shared.objects.port import ObjectNotFound
+from shared.objects.port import ObjectNotFound, VolumeFull
+from tests.small_volume import VOLUME_BYTES, small_volume
+
+__all__ = ["small_volume"]
 
 
 async def keys(store, prefix=""):
@@ -43,6 +46,14 @@ async def test_files_travel_both_ways(store, tmp_path):
     assert (tmp_path / "down").read_bytes() == content
     assert await store.get_range("big/file", 17_000_000, 17_000_100) == content[17_000_000:17_000_100]
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["down", "up"]
+
+
+async def test_a_download_onto_a_full_volume_says_so_and_leaves_nothing(store, small_volume):
+    await store.put("big", bytes(VOLUME_BYTES // 2 + 1))
+    await store.download("big", small_volume / "first")
+    with pytest.raises(VolumeFull):
+        await store.download("big", small_volume / "second")
+    assert [path.name for path in small_volume.iterdir()] == ["first"]
 
 
 async def test_a_missing_object_is_told_apart_from_a_missing_store(store, tmp_path):

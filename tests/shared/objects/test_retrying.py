@@ -7,7 +7,7 @@ import pytest
 
 from shared.errors import Corrupt, Unavailable, UnknownOutcome
 from shared.objects.memory import MemoryStore
-from shared.objects.port import ObjectNotFound
+from shared.objects.port import ObjectNotFound, VolumeFull
 from shared.objects.retrying import RetryingStore, RetryLimits
 
 
@@ -86,7 +86,7 @@ async def test_the_deadline_ends_it_with_the_last_error():
     assert 3.0 < clock.time <= 5.0
 
 
-@pytest.mark.parametrize("error", [ObjectNotFound("a"), Corrupt("x")])
+@pytest.mark.parametrize("error", [ObjectNotFound("a"), Corrupt("x"), VolumeFull("x")])
 async def test_other_errors_pass_at_once(error):
     store, clock = retrying(Faulty(error))
     with pytest.raises(type(error)):

@@ -70,6 +70,15 @@ def size(info):
     return sum(file.bytes for file in info.files)
 
 
+def present(root):
+    return sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
+
+
+async def use(cache, info):
+    async with cache.hold(info) as folder:
+        await asyncio.to_thread(verify, folder, info)
+
+
 async def test_a_segment_is_fetched_once_however_many_ask(objects, tmp_path):
     info = await stored(objects, tmp_path, "s1")
     cache = await opened(objects, tmp_path / "cache")
@@ -131,12 +140,9 @@ async def test_the_budget_drops_the_segment_unused_for_the_longest_time_and_none
     infos = [await stored(objects, tmp_path, f"s{number}") for number in range(3)]
     cache = await opened(objects, tmp_path / "cache", 2 * size(infos[0]))
 
-    def present():
-        return sorted(path.name for path in (tmp_path / "cache").iterdir() if not path.name.startswith("."))
-
     async with cache.hold(infos[0]), cache.hold(infos[1]), cache.hold(infos[2]):
-        assert present() == ["s0", "s1", "s2"]
-    assert present() in (["s0", "s1"], ["s0", "s2"], ["s1", "s2"])
+        assert present(tmp_path / "cache") == ["s0", "s1", "s2"]
+    assert present(tmp_path / "cache") in (["s0", "s1"], ["s0", "s2"], ["s1", "s2"])
     async with cache.hold(infos[0]):
         pass
     async with cache.hold(infos[1]):
@@ -145,7 +151,7 @@ async def test_the_budget_drops_the_segment_unused_for_the_longest_time_and_none
         pass
     async with cache.hold(infos[2]):
         pass
-    assert present() == ["s0", "s2"]
+    assert present(tmp_path / "cache") == ["s0", "s2"]
 
 
 async def test_a_segment_that_was_built_here_is_taken_over_without_fetching(objects, tmp_path):
@@ -199,7 +205,7 @@ async def test_a_segment_that_is_being_verified_is_not_evicted_under_the_verific
         await discard(name)
 
     monkeypatch.setattr(cache, "_discard", slow)
-    evicting = asyncio.create_task(cache._evict())
+    evicting = asyncio.create_task(cache._keep_within_budget())
     await begun.wait()
     checking, checked = threading.Event(), threading.Event()
 
