@@ -46,7 +46,7 @@ class PartTrace:
 
 class Target(NamedTuple):
     """What is looked for: the `wanted` nearest of `matches`, in a graph by so many threads at once. `stray`: the guides
-    of the graph say little about the queries.
+    of the graph say little about each of the queries.
     """
 
     space: Space
@@ -58,17 +58,30 @@ class Target(NamedTuple):
 
 
 def nearest(target: Target, queries: Vectors, trace: PartTrace) -> list[Nearest]:
-    """The min(wanted, matching) nearest matching rows for each query, by exact distance; in an unordered part a few
-    more where equal distances straddle the end. Round by round: every query without an answer is searched with its next
-    beam, or scanned.
+    """The min(wanted, matching) nearest matching rows for each query, by exact distance; a few more where equal
+    distances straddle the end, unless the part is ordered and was scanned: whoever merges parts cuts by insertion.
+
+    A query whose matches are known is answered as if it were alone: it is searched for together only with those that
+    have the same beam.
     """
     if target.wanted >= target.matches.matching:
         target = _settled(target, trace)
     graph = target.matches.part.graph
-    target = target._replace(stray=graph is not None and graph.strays(queries))
-    if target.matches.mask is None and (of_all := _nearest_of_all(target, queries, trace)) is not None:
-        return of_all
+    strays = None if graph is None else graph.strays(queries)
+    if strays is None or not strays.any():
+        return _nearest(target, queries, trace)
     found: dict[int, Nearest] = {}
+    for stray in (False, True):
+        numbers = np.flatnonzero(strays == stray)
+        if len(numbers):
+            hits = _nearest(target._replace(stray=stray), queries[numbers], trace)
+            found |= zip(numbers.tolist(), hits, strict=True)
+    return [found[number] for number in range(len(queries))]
+
+
+def _nearest(target: Target, queries: Vectors, trace: PartTrace) -> list[Nearest]:
+    """Round by round: every query without an answer is searched with its next beam, or scanned."""
+    found = _found_of_all(target, queries, trace) if target.matches.mask is None else {}
     seen: dict[int, Seen] = {}
     while len(found) < len(queries):
         missing = [number for number in range(len(queries)) if number not in found]
@@ -81,9 +94,8 @@ def nearest(target: Target, queries: Vectors, trace: PartTrace) -> list[Nearest]
                 target = _settled(target, trace)
                 continue
             found |= zip(scanned, hits, strict=True)
-        searched = [number for number in missing if beams[number] is not None]
-        if searched:
-            beam = max(beam for beam in beams.values() if beam is not None)
+        for beam in sorted({beam for beam in beams.values() if beam is not None}):
+            searched = [number for number in missing if beams[number] == beam]
             for number, rows in zip(searched, _search(target, queries[searched], beam, trace), strict=True):
                 places = _matching_places(target.matches, rows, trace)
                 seen[number] = _seen(beam, places, _reach(target))
@@ -92,18 +104,19 @@ def nearest(target: Target, queries: Vectors, trace: PartTrace) -> list[Nearest]
     return [found[number] for number in range(len(queries))]
 
 
-def _nearest_of_all(target: Target, queries: Vectors, trace: PartTrace) -> list[Nearest] | None:
-    """Where every row matches, one search of the graph answers all queries; None when there is none to be searched, or
-    it came back short.
+def _found_of_all(target: Target, queries: Vectors, trace: PartTrace) -> dict[int, Nearest]:
+    """Where every row matches, one search of the graph answers all queries, by their numbers; but for those that it
+    came back short for, and none where it is not to be searched.
     """
     beam = _beam(target, None)
     if beam is None:
-        return None
+        return {}
     reached = _reach(target)
-    best = [rows[:reached] for rows in _search(target, queries, beam, trace)]
-    if min(map(len, best)) < reached:
-        return None
-    return [_measured(target, query, rows) for query, rows in zip(queries, best, strict=True)]
+    return {
+        number: _measured(target, queries[number], rows[:reached])
+        for number, rows in enumerate(_search(target, queries, beam, trace))
+        if len(rows) >= reached
+    }
 
 
 def _settled(target: Target, trace: PartTrace) -> Target:
@@ -165,10 +178,12 @@ def _search(target: Target, queries: Vectors, beam: int, trace: PartTrace) -> li
 
 
 def _measured(target: Target, query: Vectors, rows: RowNumbers) -> Nearest:
-    """The `wanted` nearest of these rows."""
+    """The `wanted` nearest of these rows, and those that are as near as the last of them."""
     measured = distances(target.space, query, target.matches.part.vectors.take(rows, axis=0))
-    order = np.argsort(measured, kind="stable")[: target.wanted]
-    return Nearest(rows[order], measured[order])
+    order = np.argsort(measured, kind="stable")
+    ranked = measured[order]
+    end = np.searchsorted(ranked, ranked[: target.wanted][-1:], side="right").max(initial=0)
+    return Nearest(rows[order[:end]], ranked[:end])
 
 
 def _scan(target: Target, queries: Vectors, trace: PartTrace) -> list[Nearest] | None:

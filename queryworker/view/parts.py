@@ -32,8 +32,8 @@ class GraphSearcher(Protocol):
         """How many of the dimensions its guides have. Less than 1: its order is about right, not exact."""
         ...
 
-    def strays(self, queries: Vectors) -> bool:
-        """Whether its guides say little about one of the queries."""
+    def strays(self, queries: Vectors) -> Mask:
+        """About which queries its guides say little."""
         ...
 
     def search(self, queries: Vectors, k: int, threads: int = 1) -> list[RowNumbers]:
@@ -219,8 +219,8 @@ class _StretchSearcher:
 
     guide_share = 1.0
 
-    def strays(self, queries: Vectors) -> bool:
-        return False
+    def strays(self, queries: Vectors) -> Mask:
+        return np.zeros(len(queries), np.bool_)
 
     def __init__(self, stretch: Stretch, place: int) -> None:
         self._stretch = stretch

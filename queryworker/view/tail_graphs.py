@@ -59,9 +59,7 @@ class Stretch:
         skipped = place - self.start
         rows = self.stop - self.start
         found = self.graph.search(queries, math.ceil(k * rows / (rows - skipped)), threads)
-        if found is None:
-            return [np.empty(0, np.int64) for _ in queries]
-        return [some[some >= skipped] - skipped for some in found] if skipped else list(found)
+        return [np.empty(0, np.int64) if some is None else some[some >= skipped] - skipped for some in found]
 
 
 class TailGraphs:

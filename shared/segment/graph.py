@@ -14,7 +14,6 @@ from typing import Final, NamedTuple
 
 import hnswlib
 import numpy as np
-import numpy.typing as npt
 
 from shared.errors import Corrupt
 from shared.limits import GRAPH_EF_MAX, GRAPH_NEIGHBORS_MAX, GRAPH_NEIGHBORS_MIN
@@ -27,10 +26,12 @@ from shared.segment.projection import (
     find_basis,
     open_basis,
     projected,
+    projected_each,
     still_good,
     strays,
     write_basis,
 )
+from shared.vectors.arrays import Mask, RowNumbers
 from shared.vectors.space import Space
 
 _CHUNK_ROWS: Final = 8192
@@ -182,9 +183,11 @@ class Graph:
         """How many of the dimensions its guides have."""
         return 1.0 if self._basis is None or not self._basis.width else self._basis.width / len(self._basis.directions)
 
-    def strays(self, queries: Vectors) -> bool:
-        """Whether guides of fewer dimensions say little about one of them (`shared.segment.projection`)."""
-        return self.guide_share < 1 and self._basis is not None and strays(guides(self._space, queries), self._basis)
+    def strays(self, queries: Vectors) -> Mask:
+        """About which queries, bool [q], guides of fewer dimensions say little (`shared.segment.projection`)."""
+        if self._basis is None or not self._basis.width:
+            return np.zeros(len(queries), np.bool_)
+        return strays(guides(self._space, queries), self._basis)
 
     @property
     def bytes(self) -> int:
@@ -192,17 +195,19 @@ class Graph:
         per_row: int = 4 * self._index.dim + 8 * self._index.M + 16
         return self.rows * per_row
 
-    def search(self, queries: Vectors, k: int, threads: int = 1) -> npt.NDArray[np.int64] | None:
-        """Rows int64 [q, min(k, rows)], nearest first by their guides; None when the graph does not reach that many
-        from its entry (only hnswlib's refusal tells), and the caller has to scan.
+    def search(self, queries: Vectors, k: int, threads: int = 1) -> list[RowNumbers | None]:
+        """min(k, rows) rows for each of `queries` [q, d], nearest first by their guides, whatever others it comes with;
+        None when the graph does not reach that many from its entry (only hnswlib's refusal tells), and the caller has
+        to scan.
         """
-        guided = projected(guides(self._space, queries), self._basis)
+        guided = projected_each(guides(self._space, queries), self._basis)
         try:
             labels, _ = self._index.knn_query(guided, k=min(k, self.rows), num_threads=max(1, threads))
         except RuntimeError:
-            return None
-        rows: npt.NDArray[np.int64] = labels.astype(np.int64)
-        return rows
+            if len(queries) == 1:
+                return [None]
+            return [rows for query in queries for rows in self.search(query[None, :], k)]
+        return list(labels.astype(np.int64))
 
 
 def _loaded(path: Path, space: Space, width: int, rows_max: int) -> hnswlib.Index:

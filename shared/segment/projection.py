@@ -32,6 +32,8 @@ from shared.errors import Corrupt
 from shared.segment.format import BASIS_MAGIC, HEADER_BYTES
 from shared.segment.guides import Vectors, guides
 from shared.segment.mapping import map_bytes
+from shared.vectors.arrays import Mask
+from shared.vectors.distance import distances, nearest_many
 from shared.vectors.space import Space
 
 DIMENSION_MIN: Final = 128
@@ -111,7 +113,7 @@ def find_basis(space: Space, vectors: Vectors) -> Basis:
     for share in SHARES:
         directions = np.ascontiguousarray(every[:, : round(share * dimension / _LANES) * _LANES])
         if found(space, sample, probes, directions) >= FOUND_MIN:
-            off = float(_off(sample, directions).max())
+            off = float(_off(sample, sample @ directions).max())
             return Basis(directions, rows, max(STRAY_MIN, STRAY_MARGIN * off))
     return Basis.none(rows, dimension)
 
@@ -124,20 +126,24 @@ def still_good(space: Space, vectors: Vectors, begin: int, basis: Basis) -> bool
     return share >= KEPT_FOUND_MIN
 
 
-def strays(whole: Vectors, basis: Basis) -> bool:
-    """Whether one of these guides of queries does."""
-    return bool((_off(whole, basis.directions) > basis.stray).any())
+def strays(whole: Vectors, basis: Basis) -> Mask:
+    """Which of these guides of queries do: bool [q]."""
+    return _off(whole, projected_each(whole, basis)) > basis.stray
 
 
 def found(space: Space, sample: Vectors, probes: npt.NDArray[np.int64], directions: Vectors) -> float:
     """Which part of the NEIGHBOURS nearest of each probe (a row of the sample of guides) are among the TESTED nearest
-    by their shadows.
+    by their shadows. Of rows that are equally near each counts as well as the others, so distances are compared that
+    are equal for equal rows: those in a product of matrices need not be.
     """
-    apart = _apart(space, sample, sample[probes])
     by_shadow = _apart(space, sample @ directions, sample[probes] @ directions)
-    furthest = np.partition(apart, NEIGHBOURS - 1, axis=0)[NEIGHBOURS - 1]
-    near = np.argpartition(by_shadow, TESTED - 1, axis=0)[:TESTED]
-    hits = np.count_nonzero(np.take_along_axis(apart, near, axis=0) <= furthest, axis=0)
+    tested = np.argpartition(by_shadow, TESTED - 1, axis=0)[:TESTED].T
+    measure = Space.L2 if space is Space.L2 else Space.IP  # as the graph compares guides
+    nearest = nearest_many(measure, sample[probes], sample, NEIGHBOURS)
+    hits = [
+        np.count_nonzero(distances(measure, sample[probe], sample[rows]) <= neighbours.distances[-1])
+        for probe, rows, neighbours in zip(probes, tested, nearest, strict=True)
+    ]
     return float(np.minimum(hits, NEIGHBOURS).mean()) / NEIGHBOURS
 
 
@@ -150,10 +156,9 @@ def _directions(sample: Vectors) -> Vectors:
     return directions
 
 
-def _off(whole: Vectors, directions: Vectors) -> npt.NDArray[np.float64]:
-    """The part of the square of each that lies off the directions; 0 for those without length."""
+def _off(whole: Vectors, shadows: Vectors) -> npt.NDArray[np.float64]:
+    """The part of the square of each that its shadow lacks; 0 for those without length."""
     squares = np.einsum("ij,ij->i", whole, whole, dtype=np.float64)
-    shadows = whole @ directions
     inside = np.einsum("ij,ij->i", shadows, shadows, dtype=np.float64)
     off: npt.NDArray[np.float64] = 1.0 - np.divide(inside, squares, out=np.ones_like(squares), where=squares > 0)
     return off
@@ -175,8 +180,17 @@ def _spread(begin: int, end: int, count: int) -> npt.NDArray[np.int64]:
 
 
 def projected(whole: Vectors, basis: Basis | None) -> Vectors:
-    """The shadows of these guides; they themselves without a basis, or when all dimensions are needed."""
+    """The shadows of these guides; they themselves without a basis, or when all dimensions are needed. The last bits of
+    a shadow depend on its place among the others.
+    """
     return whole @ basis.directions if basis is not None and basis.width else whole
+
+
+def projected_each(whole: Vectors, basis: Basis | None) -> Vectors:
+    """`projected`, at twice the cost, but each as if it were alone: what a query is compared by must not depend on the
+    queries that it happens to come with.
+    """
+    return np.matmul(whole[:, None, :], basis.directions)[:, 0] if basis is not None and basis.width else whole
 
 
 def write_basis(path: Path, basis: Basis) -> None:

@@ -21,7 +21,7 @@ from shared.segment.sparse_file import open_sparse_indexes
 from shared.segment.sparse_index import InvertedIndex
 from shared.segment.text_index import TextIndex
 from shared.segment.texts import TextReader
-from shared.vectors.arrays import Positions, RowNumbers, SquaredNorms, Vectors
+from shared.vectors.arrays import Mask, Positions, RowNumbers, SquaredNorms, Vectors
 from shared.vectors.codes import Codes
 from shared.vectors.distance import nearest_many, squared_norms
 
@@ -108,20 +108,19 @@ class Segment:
         """
         if k <= 0 or not len(queries):
             return [np.empty(0, np.int64) for _ in queries]
-        found = self._graph.search(queries, k, threads) if self._graph is not None else None
-        if found is not None:
-            return list(found)
-        scanned = nearest_many(self.info.space, queries, self.vectors, k, codes=self.codes)
-        return [hits.rows for hits in scanned]
+        found = self._graph.search(queries, k, threads) if self._graph is not None else [None] * len(queries)
+        missing = [number for number, rows in enumerate(found) if rows is None]
+        scanned = iter(nearest_many(self.info.space, queries[missing], self.vectors, k, codes=self.codes))
+        return [next(scanned).rows if rows is None else rows for rows in found]
 
     @property
     def guide_share(self) -> float:
         """How many of the dimensions the graph's guides have: with less than all, its order is about right."""
         return 1.0 if self._graph is None else self._graph.guide_share
 
-    def strays(self, queries: Vectors) -> bool:
-        """Whether its guides say little about one of the queries."""
-        return self._graph is not None and self._graph.strays(queries)
+    def strays(self, queries: Vectors) -> Mask:
+        """About which queries its guides say little."""
+        return np.zeros(len(queries), np.bool_) if self._graph is None else self._graph.strays(queries)
 
     def close(self) -> None:
         """Gives the graph's memory back; searching afterwards scans. Mappings go with the last array over them."""

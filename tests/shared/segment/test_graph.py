@@ -98,13 +98,13 @@ def test_a_graph_says_when_it_does_not_reach_as_many_as_asked(tmp_path: Path) ->
     vectors[ROWS // 2 :] += np.float32(1e6)
     info, segment = build(tmp_path / "s", table(vectors))
     build_graph(tmp_path / "g", vectors, GraphParams(Space.L2, 2, 2, 1))
-    assert Graph.open(tmp_path / "g", info, 1).search(vectors[:1], ROWS) is None
+    assert Graph.open(tmp_path / "g", info, 1).search(vectors[:1], ROWS) == [None]
     assert sorted(segment.search(vectors[:1], ROWS)[0].tolist()) == list(range(ROWS))
 
 
 def test_a_graph_that_came_back_short_is_followed_by_a_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, segment = build(tmp_path / "s", table(vectors_of(ROWS, 3)))
-    monkeypatch.setattr(Graph, "search", lambda *_: None)
+    monkeypatch.setattr(Graph, "search", lambda _, queries, *__: [None] * len(queries))
     exact = nearest_many(Space.L2, segment.vectors[:5], segment.vectors, 7)
     for rows, best in zip(segment.search(segment.vectors[:5], 7), exact, strict=True):
         assert rows.tolist() == best.rows.tolist()

@@ -148,8 +148,8 @@ def test_queries_of_another_kind_find_as_much_as_without_a_basis(
     queries = 0.5 * _uneven(60, seed=5) + own @ _turned(0)
     segment = _segment(tmp_path / "guides", _uneven(8000), space)
     assert segment.guide_share < 1
-    assert segment.strays(queries)
-    assert not segment.strays(_uneven(200, seed=7))
+    assert segment.strays(queries).any()
+    assert not segment.strays(_uneven(200, seed=7)).any()
     monkeypatch.setattr("shared.segment.graph.enough_rows", lambda *_: False)
     whole = _segment(tmp_path / "whole", _uneven(8000), space)
     assert whole.guide_share == 1
