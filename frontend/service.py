@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 from redis.asyncio import Redis
@@ -36,6 +37,9 @@ from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.rpc.client import RpcClient
 
+LAST_WORDS_S: Final = 5.0
+"""Longest time that telling the log service about the last writes may take, in seconds; the hint is not needed."""
+
 
 class Frontend:
     """The running frontend."""
@@ -58,11 +62,16 @@ class Frontend:
         return not self._draining and self._context.workers.ready
 
     async def drain(self) -> None:
-        """Finish the requests in hand, then tell the log service about the last writes."""
+        """Finishes the requests in hand and delivers their answers, then tells the log service about the last writes.
+        It is told also when the time is over because some client takes its answer too slowly.
+        """
         self._draining = True
         await self._context.clock.sleep(self._context.config.drain_notice_s)
-        await self._server.drain()
-        await self._context.dirty.flush()
+        try:
+            await self._server.drain()
+        finally:
+            async with asyncio.timeout(LAST_WORDS_S):
+                await self._context.dirty.flush()
 
 
 def build_context(

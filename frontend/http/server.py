@@ -11,7 +11,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import http_exceptions, web
 
@@ -34,10 +34,58 @@ def _not_the_clients_fault(record: logging.LogRecord) -> bool:
     return not isinstance(error, http_exceptions.HttpProcessingError)
 
 
+class OpenConnections:
+    """The connections whose sockets are open. A connection that was closed stays among them until all that was written
+    to it has been handed to the kernel.
+    """
+
+    def __init__(self) -> None:
+        self._open: set[object] = set()
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def add(self, connection: object) -> None:
+        self._open.add(connection)
+        self._none.clear()
+
+    def discard(self, connection: object) -> None:
+        self._open.discard(connection)
+        if not self._open:
+            self._none.set()
+
+    async def all_closed(self) -> None:
+        """Waits until no connection is open."""
+        await self._none.wait()
+
+
 class _Connection(web.RequestHandler):
     """Answers what is not HTTP with an error as docs/wire.md, section 2, has them; the library's own answer shows its
     parser and its version.
     """
+
+    def __init__(self, open_connections: OpenConnections, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._open_connections = open_connections
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._open_connections.add(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._open_connections.discard(self)
+
+    def close_when_answered(self) -> None:
+        """Closes the connection: at once when no request has arrived that is not answered yet, else after the answer.
+
+        The library's `close` is not enough. It ends the task of an idle connection and leaves the socket open: a
+        request that the client sends then is never read, and the client waits for an answer until the process ends.
+        """
+        waits_for_a_request = self._waiter is not None and not self._waiter.done()
+        never_asked = self._request_count == 0
+        self.close()
+        if waits_for_a_request or never_asked:
+            self.force_close()
 
     def handle_error(self, *args: Any, **kwargs: Any) -> web.StreamResponse:
         own = super().handle_error(*args, **kwargs)
@@ -68,12 +116,13 @@ class HttpServer:
         self.address = ""
         """host:port that is listened on."""
         self._listening: asyncio.Server | None = None
+        self._open_connections = OpenConnections()
         self._silent_since_s: dict[web.RequestHandler, float] = {}
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
         self._listening = await loop.create_server(
-            lambda: _Connection(self._server, loop=loop, **self._settings),
+            lambda: _Connection(self._open_connections, self._server, loop=loop, **self._settings),
             self._listener.host,
             self._listener.port,
             backlog=LISTEN_BACKLOG,
@@ -84,11 +133,17 @@ class HttpServer:
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     async def drain(self) -> None:
-        """Stop listening, finish what has begun; idle connections are closed at once, busy ones after their answer."""
+        """Stops listening and waits until the requests in hand are answered and their answers delivered.
+
+        Idle connections are closed at once, the others after their answer, which a slow client may be long in taking:
+        the caller bounds how long that is waited for. Then the kernel has all of every answer.
+        """
         self.edge.in_flight.draining = True
         self._stop_listening()
-        self._server.pre_shutdown()
+        for connection in self._server.connections:
+            cast("_Connection", connection).close_when_answered()
         await self.edge.in_flight.idle.wait()
+        await self._open_connections.all_closed()
 
     async def close(self) -> None:
         self._stop_listening()

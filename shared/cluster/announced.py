@@ -16,6 +16,9 @@ from shared.rpc.server import RpcServer
 
 MISSED_HEARTBEATS_MAX: Final = 3
 
+LEAVE_S: Final = 1.0
+"""Share of the time for draining that is kept for removing the member from the membership, in seconds."""
+
 log = telemetry.get_logger(__name__)
 
 
@@ -37,13 +40,16 @@ class Announced:
         await self._membership.announce(member, MISSED_HEARTBEATS_MAX * self._heartbeat_s)
 
     async def drain(self, timeout_s: float) -> None:
-        """Tell everybody, refuse new calls, finish those in flight, leave."""
+        """Announces that this member is leaving, refuses new calls, delivers the answers to those in flight, and
+        removes the member. All of it takes at most about `timeout_s` seconds.
+        """
+        ends_s = asyncio.get_running_loop().time() + timeout_s
         self.draining = True
         try:
             await self.announce()
         except Unavailable as error:  # they find out by being refused
             log.warning("could not announce the leaving", error=error.message)
-        await self._server.drain(timeout_s)
+        await self._server.drain(max(0.0, ends_s - LEAVE_S - asyncio.get_running_loop().time()))
         try:
             await self._membership.leave(self._member_id)
         except Unavailable as error:  # the entry expires by itself

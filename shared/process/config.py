@@ -222,7 +222,7 @@ class ProcessConfig:
     )
     drain_timeout_s: float = setting(
         "POLYCHROME_DRAIN_TIMEOUT_S",
-        "How long a stopping process may finish the work it has begun.",
+        "How long a stopping process may finish the work it has begun and deliver its answers.",
         default=20.0,
         parse=parse_seconds,
     )

@@ -149,8 +149,7 @@ class RpcServer:
         self.connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
         self._ticker = Ticker(self._expire)
-        self._quiet = asyncio.Event()
-        self._quiet.set()
+        self._all_closed = asyncio.Event()
 
     async def start(self, host: str, port: int) -> str:
         """Listen; the address as `host:port`, with the port that was given out where `port` is 0."""
@@ -160,19 +159,30 @@ class RpcServer:
         return frames.join_address(bound[0], bound[1])
 
     async def drain(self, timeout_s: float) -> None:
-        """Stop listening, refuse new calls with WrongWorker, wait until those in flight are answered; at most
-        `timeout_s`.
+        """Stop listening, refuse new calls with WrongWorker, and deliver the answers to the calls in flight; for at
+        most `timeout_s` seconds.
+
+        1. The listener closes. Every peer is told to send its calls elsewhere; those that cross this are refused.
+        2. A connection on which the last call was answered is closed for writing once everything is sent. The peer
+           reads to the end, then closes its side.
+        3. Only that says that the answers have arrived, and draining waits for it. Closing both sides at once would
+           not do: a socket that is closed while something unread lies in it, such as a call that crossed, is reset,
+           and what it had still to deliver is lost.
+
+        When the time is over, `close` drops what is left: a peer that reads nothing cannot hold the process up.
         """
         self.draining = True
         if self._server is not None:
             self._server.close()
         for connection in list(self.connections):
             connection.leave()
+        self.note_closed()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._quiet.wait()
+                await self._all_closed.wait()
         except TimeoutError:
-            log.warning("calls left unanswered", calls=sum(len(connection.calls) for connection in self.connections))
+            calls = sum(len(connection.calls) for connection in self.connections)
+            log.warning("answers left undelivered", connections=len(self.connections), calls_unanswered=calls)
 
     async def close(self) -> None:
         """Drop the connections, with whatever is still in flight on them."""
@@ -184,12 +194,12 @@ class RpcServer:
             connection.abort()
 
     def begun(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._quiet.clear()
         self._ticker.wake(loop)
 
-    def note_end(self) -> None:
-        if not any(connection.calls for connection in self.connections):
-            self._quiet.set()
+    def note_closed(self) -> None:
+        """Called when a connection has closed; what `drain` waits for is the last one."""
+        if self.draining and not self.connections:
+            self._all_closed.set()
 
     def _expire(self, now: float) -> bool:
         """Fail the calls whose time is over; whether any are left."""
@@ -213,6 +223,7 @@ class _Connection(asyncio.Protocol):
         self._reading = True
         self._writable = True
         self._leaving = False
+        self._finished = False
         self._flush_due = False
 
     # ---- asyncio.Protocol
@@ -225,6 +236,8 @@ class _Connection(asyncio.Protocol):
             self.leave()
 
     def data_received(self, data: bytes) -> None:
+        if self._finished:
+            return  # calls that crossed the end of this side; their caller sees the connection close and asks elsewhere
         try:
             for frame in self._reader.feed(data):
                 self._accept(frame)
@@ -247,16 +260,16 @@ class _Connection(asyncio.Protocol):
         self.server.connections.discard(self)
         for call in list(self.calls.values()):
             call.abandon()
-        self.server.note_end()
+        self.server.note_closed()
 
     # ---- calls
 
     def leave(self) -> None:
-        """Tell the peer to call somebody else; the last answer closes the connection."""
+        """Tell the peer to call somebody else; this side of the connection ends with the last answer."""
         if not self._leaving:
             self._leaving = True
             self._write(FrameKind.LEAVING, (), ())
-        self._close_when_done()
+        self._finish_when_done()
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -295,16 +308,18 @@ class _Connection(asyncio.Protocol):
             _counter(method, code).inc(count)
         self._tally.clear()
         self._choose_reading()
-        self.server.note_end()
-        self._close_when_done()
+        self._finish_when_done()
 
     def _write(self, kind: FrameKind, headers: Sequence[AnswerHeader], payloads: Sequence[bytes]) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.writelines(frames.framed(kind, headers, payloads))
 
-    def _close_when_done(self) -> None:
-        if self._leaving and not self.calls and not self._ready and self._transport is not None:
-            self._transport.close()  # after what is buffered is sent
+    def _finish_when_done(self) -> None:
+        """Nothing more is to be sent: say so behind what is buffered, and go on reading until the peer closes too."""
+        done = self._leaving and not self._finished and not self.calls and not self._ready
+        if done and self._transport is not None and not self._transport.is_closing():
+            self._finished = True
+            self._transport.write_eof()
 
     def _choose_reading(self) -> None:
         reading = self._writable and len(self.calls) < self.server.calls_max
