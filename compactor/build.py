@@ -69,8 +69,8 @@ def build(
     if not records.num_rows:
         return None
     check()
-    base_graph = base.directory / GRAPH if base else None
-    written = write_segment(directory, segment_id, path, records, params, base_graph, check, indexing)
+    prior_graph = base.directory / GRAPH if base else None
+    written = write_segment(directory, segment_id, path, records, params, prior_graph, check, indexing)
     return Built(directory, written.info, base.dead.copy() if base else BitMap(), written.inserted)
 
 

@@ -54,7 +54,7 @@ from shared.process.telemetry import get_logger
 from shared.records.indexing import Indexing
 from shared.segment.cache import SegmentCache
 from shared.segment.reader import open_segment
-from shared.segment.stack import SegmentStack
+from shared.segment.segment_set import SegmentSet
 from shared.segment.writer import GraphParams
 from shared.vectors.space import Space
 
@@ -123,8 +123,8 @@ class _Old:
     manifest: Manifest | None
     sources: list[Source]
 
-    def stack(self) -> SegmentStack:
-        return SegmentStack([source.segment for source in self.sources], [source.dead for source in self.sources])
+    def stack(self) -> SegmentSet:
+        return SegmentSet([source.segment for source in self.sources], [source.dead for source in self.sources])
 
     def after(self, killed: dict[int, BitMap]) -> list[Source]:
         """The sources with the rows that die now."""

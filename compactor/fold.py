@@ -25,7 +25,7 @@ from pyroaring import BitMap
 from shared.errors import Corrupt, Gone, PolychromeError
 from shared.log.batch import decode_batch
 from shared.log.state import Entry, Pointer, ShardRead, ShardState, after_position, position_of
-from shared.memtable.memtable import Base, Memtable
+from shared.memtable.memtable import BaseRecords, Memtable
 from shared.records.digest import record_digests
 from shared.records.model import FIRST_POSITION, record_schema
 
@@ -67,7 +67,7 @@ async def fold(
     collection: str,
     shard: int,
     pointer: Pointer | None,
-    base: Base,
+    base: BaseRecords,
     dimension: int | None,
     bytes_max: int,
     check: Callable[[], None],
@@ -98,7 +98,7 @@ async def fold(
                 raise Corrupt(f"the append at {waiting[0].first} of {collection}/{shard} has no end")
             covers = page.state.reach
     tail = await asyncio.to_thread(_live_table, memtable)
-    killed = {segment: BitMap(rows) for segment, rows in memtable.killed().items() if len(rows)}
+    killed = {segment: BitMap(rows) for segment, rows in memtable.deleted().items() if len(rows)}
     return Fold(covers, complete, operations, memtable.dimension, tail, killed)
 
 

@@ -31,7 +31,7 @@ from shared.objects.port import ObjectStore
 from shared.process.telemetry import get_logger
 from shared.records.model import Op
 from shared.segment.cache import SegmentCache
-from shared.segment.stack import SegmentStack
+from shared.segment.segment_set import SegmentSet
 
 log = get_logger(__name__)
 
@@ -142,7 +142,7 @@ class FunctionRunner:
         async with self._opened(manifest) as sources:
             if not state.uncompacted:
                 return await asyncio.to_thread(_held, sources, None)
-            stack = SegmentStack([source.segment for source in sources], [source.dead for source in sources])
+            stack = SegmentSet([source.segment for source in sources], [source.dead for source in sources])
             folded = await fold(
                 self._log, output, shard, state.pointer, stack, state.dimension, EVERYTHING, lambda: None
             )

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from shared.search.model import OrderKey
-from shared.segment.columns import Kind, NumberColumn, TextColumn
+from shared.segment.metadata_columns import Kind, NumberColumn, TextColumn
 from shared.segment.metadata_index import MetadataIndex
 from shared.vectors.arrays import Int64Array, Mask, Positions, RowNumbers
 

@@ -13,7 +13,7 @@ from shared.manifest.store import ManifestStore
 from shared.records.indexing import Indexing
 from shared.segment.graph import GraphParams
 from shared.segment.reader import Segment
-from shared.segment.stack import SegmentStack
+from shared.segment.segment_set import SegmentSet
 from shared.vectors.space import Space
 
 
@@ -34,7 +34,7 @@ class Loader:
         )
         indexing = Indexing.of(state.fixed)
         if state.pointer is None:
-            return OpenManifest(None, SegmentStack([], []), state.dimension, graph, 0, indexing)
+            return OpenManifest(None, SegmentSet([], []), state.dimension, graph, 0, indexing)
         manifest = await self._manifests.load(collection, shard, state.pointer)
         segments = await asyncio.gather(*(self._pool.open(ref.info) for ref in manifest.segments))
         stack = await asyncio.to_thread(_stack, manifest, segments)
@@ -42,5 +42,5 @@ class Loader:
         return OpenManifest(state.pointer, stack, manifest.dimension or state.dimension, graph, size, indexing)
 
 
-def _stack(manifest: Manifest, segments: Sequence[Segment]) -> SegmentStack:
-    return SegmentStack(segments, [ref.bitmap() for ref in manifest.segments])
+def _stack(manifest: Manifest, segments: Sequence[Segment]) -> SegmentSet:
+    return SegmentSet(segments, [ref.bitmap() for ref in manifest.segments])

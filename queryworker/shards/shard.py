@@ -111,7 +111,7 @@ class ServedShard:
 
     @property
     def tail_slots(self) -> int:
-        return 0 if self.views.newest is None else self.views.newest.memtable.slots
+        return 0 if self.views.newest is None else self.views.newest.memtable.rows
 
     async def close(self) -> None:
         """Stop the work in the background and let go of everything."""

@@ -18,8 +18,8 @@ from shared.memtable.versions import Tail
 from shared.records.where import Where
 from shared.segment.metadata_index import MetadataIndex
 from shared.segment.reader import Segment
+from shared.segment.segment_set import SegmentSet
 from shared.segment.sparse_index import InvertedIndex
-from shared.segment.stack import SegmentStack
 from shared.vectors.arrays import Mask, Positions, RowNumbers, SquaredNorms, Vectors
 from shared.vectors.codes import Codes
 
@@ -165,7 +165,7 @@ class SegmentPart:
 class BaseParts:
     """The segments of one manifest as parts of snapshots. Any number of threads may use it."""
 
-    def __init__(self, stack: SegmentStack) -> None:
+    def __init__(self, stack: SegmentSet) -> None:
         self.stack = stack
         segments = stack.segments
         self._undeleted = [
@@ -186,7 +186,7 @@ class BaseParts:
             SegmentPart(
                 segment,
                 self._verdicts[number],
-                self._alive_rows(number, memtable.killed_rows(number, position)),
+                self._alive_rows(number, memtable.deleted_rows(number, position)),
                 ordered=self._ordered[number],
             )
             for number, segment in enumerate(self.stack.segments)

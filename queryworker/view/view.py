@@ -29,7 +29,7 @@ from shared.process.lazy import lazy
 from shared.records.indexing import EVERYTHING, Indexing
 from shared.records.model import FIRST_POSITION
 from shared.segment.graph import GraphParams
-from shared.segment.stack import SegmentStack
+from shared.segment.segment_set import SegmentSet
 from shared.vectors.arrays import RowNumbers
 from shared.vectors.space import Space
 
@@ -39,7 +39,7 @@ class OpenManifest:
     """One manifest, opened; `pointer` is None for a shard that was never compacted."""
 
     pointer: Pointer | None
-    stack: SegmentStack
+    stack: SegmentSet
     dimension: int | None
     graph: GraphParams
     bytes: int
@@ -72,7 +72,7 @@ class Snapshot:
     def living(self) -> int:
         """How many records there are."""
         stack = self.base.stack
-        killed = sum(len(self.memtable.killed_rows(number, self.position)) for number in range(len(stack.segments)))
+        killed = sum(len(self.memtable.deleted_rows(number, self.position)) for number in range(len(stack.segments)))
         return stack.live_rows - killed + int(np.count_nonzero(self.tail.alive))
 
     @lazy
@@ -126,7 +126,7 @@ class ShardView:
             self.position, self.last = continued.position, continued.last
             self.memtable = continued.memtable.rebased(base.stack, base.covers)
             self.graphs = continued.graphs
-            self.origin = continued.origin + continued.memtable.slots - self.memtable.slots
+            self.origin = continued.origin + continued.memtable.rows - self.memtable.rows
             self.graphs.forget_before(self.origin)
         self._parts = BaseParts(base.stack)
         self._newest: Snapshot | None = None
@@ -148,7 +148,7 @@ class ShardView:
     @property
     def index_due(self) -> bool:
         """Whether the tail has grown enough for `index_more`."""
-        return self.graphs.due(self.origin, self.memtable.slots)
+        return self.graphs.due(self.origin, self.memtable.rows)
 
     def index_more(self) -> None:
         """Index the next stretch of the tail. Takes a while; readers notice nothing until it is done."""

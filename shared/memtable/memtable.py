@@ -1,22 +1,24 @@
-"""The log's tail in memory, folded over a base of segments.
+"""The log's tail in memory, folded over the base segments.
 
-A *slot* holds one version of one record (`versions`). A record that the tail touches lives wholly in the tail; its row
-in the base, if it had one, is *killed* (`kills`).
+A row of the tail holds one version of one record (`versions`). A record that an operation of the tail changed lives
+wholly in the tail; its row in a base segment, if it had one, is *deleted* (`deletions`).
 
-    operation at position p         slot                                   base
-    inserts a record                new slot, born p + 1                   -
-    merges into a slot's record     old slot dies p + 1, new one born p + 1    -
-    merges into a base row          new slot born p + 1                    row killed, dies p + 1
-    removes a slot's record         slot dies p + 1                        -
-    removes a base row              -                                      row killed, dies p + 1
+```text
+operation at position p         row of the tail                            row of a base segment
+inserts a record                new row, born p + 1                        -
+merges into a row of the tail   old row dies p + 1, new one born p + 1     -
+merges into a base row          new row born p + 1                         deleted, dies p + 1
+removes a row of the tail       row dies p + 1                             -
+removes a base row              -                                          deleted, dies p + 1
+```
 
-What an operation does to a record depends on the operations before it and not on where the record lies. So the slots
-that are born above some position are the same, one by one, whatever the base: a tail over a later base is the end of
-the tail over the earlier one (`rebased`).
+What an operation does to a record depends on the operations before it and not on where the record lies. So the rows
+that are born above some position are the same, one by one, whatever the base segments: a tail over the segments of a
+later manifest is the end of the tail over those of the earlier one (`rebased`).
 
-A read as of position T (exclusive: everything below T is applied) sees exactly the slots with `born <= T < died`, and
-the base rows whose kill, if any, has `died > T`. So T is all that a reader needs: what is applied later is born above
-T or dies above T, and changes nothing that the reader looks at.
+A read as of position T (exclusive: everything below T is applied) sees exactly the rows with `born <= T < died`, and
+the base rows that were not deleted, or have `died > T`. So T is all that a reader needs: what is applied later is born
+above T or dies above T, and changes nothing that the reader looks at.
 
 Threads. One thread applies at a time; any number read, without a lock, as of a T that was fully applied before they
 began (see `versions`).
@@ -32,33 +34,35 @@ import numpy as np
 import pyarrow as pa
 
 from shared.errors import Corrupt
-from shared.memtable.kills import Kills
-from shared.memtable.versions import NEVER, NO_SLOT, Tail, Versions
+from shared.memtable.deletions import Deletions
+from shared.memtable.versions import NEVER, NO_ROW, Tail, Versions
 from shared.records.materialize import Change, Given, Record, new_metadata, resolve
 from shared.records.model import Op, embedding_type, record_schema
 from shared.vectors.arrays import Positions, RowNumbers, Vectors
 
 _INSERTING: Final = frozenset({Op.ADD, Op.UPSERT})
-"""What inserts a record that is absent."""
+"""The operations that insert a record which is absent."""
 
 _Ref = tuple[int, int]
-"""Segment of the base, row in it."""
+"""Number of a base segment, row in it."""
 
 
-class Base(Protocol):
-    """What lies below the tail. Knows nothing of the tail's kills."""
+class BaseRecords(Protocol):
+    """The records of the base segments, as they were before the tail: what the tail deletes is still there."""
 
     def find(self, ids: Sequence[str]) -> Sequence[_Ref | None]:
         """(segment, row) of each id that has a live row, None for the others."""
         ...
 
     def record(self, ref: Any) -> Record:
-        """The record at a reference that `find` gave."""
+        """The record at a reference that `find` returned."""
         ...
 
 
 class _Operations(NamedTuple):
-    """The columns of a batch, parallel; `given` says which rows have a vector."""
+    """The columns of a batch of n operations, parallel. `vectors` is [n, dimension]; an operation that is not `given`
+    one has none, and its row there means nothing.
+    """
 
     ops: list[int]
     ids: list[str]
@@ -71,28 +75,28 @@ class _Operations(NamedTuple):
 
 
 class Memtable:
-    """See the module. `dimension` None: not known until the first batch with embeddings."""
+    """The tail of one shard over its base segments. `dimension` is None until the first batch with embeddings."""
 
-    def __init__(self, base: Base, dimension: int | None) -> None:
+    def __init__(self, base: BaseRecords, dimension: int | None) -> None:
         self.base = base
         self.dimension = dimension
         self.position = 0
-        """Everything below is applied. Invariant: no slot is born, and none but NEVER dies, above it."""
+        """Everything below is applied. Invariant: no row is born above it, and none dies above it but at NEVER."""
         self.bytes = 0
-        """About what the tail holds in memory."""
+        """About how many bytes the tail takes in memory."""
 
         self._versions = Versions(dimension)
-        # Newest slot of every id that the tail touched, dead or alive; NO_SLOT when it only killed the base row.
-        # Invariant: an id that is not here is as the base has it; the base row of one that is here is killed, if
-        # there ever was one. So the base is asked at most once for an id that changes.
+        # The newest row of every id that the tail changed, dead or alive; NO_ROW when it only deleted the base row.
+        # Invariant: an id that is not here is as the base segments have it; the base row of an id that is here is
+        # deleted, if there ever was one. So an id that changes is looked up in the base segments at most once.
         self._latest: dict[str, int] = {}
-        self._kills: defaultdict[int, Kills] = defaultdict(Kills)
+        self._deletions: defaultdict[int, Deletions] = defaultdict(Deletions)
 
     # ---- writing
 
     def apply(self, batch: pa.RecordBatch, first: int, end: int) -> None:
-        """Fold in one log entry of the append at positions [first, end), of `shared.records.model.batch_schema`.
-        Entries come in log order.
+        """Folds in one log entry, a batch of `shared.records.model.batch_schema`, of the append at positions [first,
+        end). Entries come in log order.
 
         Raises Corrupt for a batch that no frontend writes; the memtable is of no use after that.
         """
@@ -124,7 +128,7 @@ class Memtable:
         )
 
     def _embeddings(self, column: pa.FixedSizeListArray | None, rows: int) -> tuple[Vectors, list[bool]]:
-        """The embeddings as a matrix, and which rows have one."""
+        """The embeddings as a matrix [rows, dimension], and which rows have one."""
         if column is None:
             return np.empty((rows, 0), np.float32), [False] * rows
         dimension = column.type.list_size
@@ -140,8 +144,8 @@ class Memtable:
         return matrix, column.is_valid().to_pylist()
 
     def _is_new(self, operations: _Operations, below: Mapping[str, _Ref | None]) -> bool:
-        """Whether every operation inserts a record of its own, so that they can be taken as columns. `below` has what
-        the base has of the ids that the tail did not touch.
+        """Whether every operation inserts a record of its own, so that they can be appended as columns. `below` has the
+        base row of each id that the tail did not change, None for an id that has none.
         """
         return (
             0 < len(operations.ids) == len(below)  # no id is known, none is there twice
@@ -151,16 +155,16 @@ class Memtable:
         )
 
     def _insert(self, operations: _Operations) -> None:
-        """What `resolve` says of an insertion, for all rows at once."""
+        """Does for all operations at once what `_apply_each` would do for each, all of them being insertions."""
         ids, positions, metadatas = operations.ids, operations.positions, map(new_metadata, operations.metadatas)
-        slots = self._versions.extend(
+        rows = self._versions.extend(
             ids, operations.vectors, positions, operations.documents, list(metadatas), operations.uris
         )
-        self._latest.update(zip(ids, slots, strict=True))
+        self._latest.update(zip(ids, rows, strict=True))
 
     def _apply_each(self, operations: _Operations, below: Mapping[str, _Ref | None]) -> None:
-        """One operation after the other: an operation may meet what the one before it left."""
-        rows = zip(
+        """Applies one operation after the other: an operation may change what the operation before it made."""
+        columns = zip(
             operations.ops,
             operations.ids,
             operations.positions.tolist(),
@@ -170,89 +174,89 @@ class Memtable:
             operations.uris,
             strict=True,
         )
-        for i, (op, id_, position, has_vector, document, metadata, uri) in enumerate(rows):
-            brought = Given(operations.vectors[i] if has_vector else None, document, metadata, uri)
-            self._apply_one(Op(op), id_, below.get(id_), brought, position)
+        for i, (op, id_, position, has_vector, document, metadata, uri) in enumerate(columns):
+            given = Given(operations.vectors[i] if has_vector else None, document, metadata, uri)
+            self._apply_one(Op(op), id_, below.get(id_), given, position)
 
     def _apply_one(self, op: Op, id_: str, below: _Ref | None, given: Given, position: int) -> None:
-        slot = self._latest.get(id_)
+        row = self._latest.get(id_)
         current: Record | None = None
-        if slot is not None:
-            current = self._versions.record(slot) if slot != NO_SLOT and self._versions.lives(slot) else None
+        if row is not None:
+            current = self._versions.record(row) if row != NO_ROW and self._versions.lives(row) else None
         elif below is not None:
             current = self.base.record(below)
         change, record = resolve(op, current, given, position)
         if change is Change.NOTHING:
             return
         if current is not None:
-            if slot is not None:
-                self._versions.end(slot, position)
+            if row is not None:
+                self._versions.end(row, position)
             else:
                 assert below is not None
-                self._kills[below[0]].add(below[1], id_, position + 1)
-                self._latest[id_] = NO_SLOT
+                self._deletions[below[0]].add(below[1], id_, position + 1)
+                self._latest[id_] = NO_ROW
         if record is not None:
-            self._latest[id_] = self._versions.append(id_, record, position, NO_SLOT if slot is None else slot)
+            self._latest[id_] = self._versions.append(id_, record, position, NO_ROW if row is None else row)
 
-    # ---- a later base
+    # ---- the base segments of a later manifest
 
-    def rebased(self, base: Base, covers: int) -> Memtable:
-        """The tail from `covers` on over a base that holds everything below; `covers` is at most `position`.
+    def rebased(self, base: BaseRecords, covers: int) -> Memtable:
+        """The tail from `covers` on, over base segments that hold everything below; `covers` is at most `position`.
 
-        It goes on with the buffers of this one, so nothing may be applied to this one any more. Those who read it may
-        go on. Raises Corrupt when the base has not what was alive at `covers`.
+        It continues in the buffers of this memtable, to which nothing may be applied any more; reads of it may go on.
+        Raises Corrupt when the base segments lack a record that was alive as of `covers`.
         """
         later = Memtable(base, self.dimension)
         later.position = self.position
         later._versions = self._versions.since(covers)
-        later.bytes = self.bytes * later.slots // max(1, self.slots)
-        # What a base at `covers` has alive and the rest of the tail kills, as it died.
+        later.bytes = self.bytes * later.rows // max(1, self.rows)
+        # The records that base segments of `covers` have alive and the rest of the tail deletes, in that order.
         deaths = self._versions.deaths(covers)
-        for kills in self._kills.values():
-            deaths += kills.after(covers)
-        later._kill_below(sorted(deaths))
-        later._latest.update(zip(later._versions.ids, range(later.slots), strict=True))
+        for deletions in self._deletions.values():
+            deaths += deletions.after(covers)
+        later._delete_below(sorted(deaths))
+        later._latest.update(zip(later._versions.ids, range(later.rows), strict=True))
         return later
 
-    def _kill_below(self, deaths: list[tuple[int, str]]) -> None:
+    def _delete_below(self, deaths: list[tuple[int, str]]) -> None:
         ids = [id_ for _, id_ in deaths]
         for (died, id_), ref in zip(deaths, self.base.find(ids), strict=True):
             if ref is None:
-                raise Corrupt(f"the later base lacks {id_!r}, which lived until {died}")
-            self._kills[ref[0]].add(ref[1], id_, died)
-            self._latest[id_] = NO_SLOT
+                raise Corrupt(f"the later base segments lack {id_!r}, which was alive until {died}")
+            self._deletions[ref[0]].add(ref[1], id_, died)
+            self._latest[id_] = NO_ROW
 
     # ---- reading as of a position
 
     def at(self, position: int) -> Tail:
-        """The tail as of `position`, which must have been applied."""
+        """The tail as of `position`; everything below must have been applied."""
         return self._versions.at(position)
 
     def find(self, ids: Sequence[str], tail: Tail) -> RowNumbers:
-        """The slot that `tail` sees of each id, -1 where there is none (the base may have it: see `killed_rows`)."""
-        found = np.full(len(ids), NO_SLOT, np.int64)
+        """The row of `tail` that has each id alive, -1 where none has (a base segment may have it: `deleted_rows`)."""
+        found = np.full(len(ids), NO_ROW, np.int64)
         for i, id_ in enumerate(ids):
-            slot = self._latest.get(id_, NO_SLOT)
-            while slot >= tail.rows:  # born later than this read
-                slot = self._versions.before(slot)
-            if slot >= 0 and tail.alive[slot]:
-                found[i] = slot
+            row = self._latest.get(id_, NO_ROW)
+            while row >= tail.rows:  # born later than this read
+                row = self._versions.before(row)
+            if row >= 0 and tail.alive[row]:
+                found[i] = row
         return found
 
-    def killed_rows(self, segment: int, position: int) -> RowNumbers:
-        """Rows of a base segment that are dead as of `position`, in the order of their deaths.
+    def deleted_rows(self, segment: int, position: int) -> RowNumbers:
+        """Rows of a base segment that the tail deleted, as of `position`, in the order of their deletion.
 
         As of a later position the answer begins with this one.
         """
-        kills = self._kills.get(segment)
-        return np.empty(0, np.int64) if kills is None else kills.as_of(position)
+        deletions = self._deletions.get(segment)
+        return np.empty(0, np.int64) if deletions is None else deletions.as_of(position)
 
     # ---- the whole tail, for the compactor
 
     def live_table(self) -> pa.Table:
-        """What is alive at the end: `record_schema` without `digest`, in insertion order.
+        """The records of the tail that are alive at the end: `record_schema` without `digest`, in insertion order.
 
-        While the dimension is unknown there is nothing, and the schema says 1 (Arrow has no vectors of width 0).
+        While the dimension is unknown there are none, and the schema says 1 (Arrow has no vectors of width 0).
         """
         dimension = self.dimension or 1
         schema = record_schema(dimension)
@@ -260,38 +264,39 @@ class Memtable:
         if self.dimension is None:
             return schema.empty_table()
         versions, live = self._versions, self._versions.living()
-        slots: list[int] = live.tolist()
+        rows: list[int] = live.tolist()
         vectors = pa.array(versions.vectors[live].reshape(-1), pa.float32())
         columns = {
-            "id": [versions.ids[slot] for slot in slots],
+            "id": [versions.ids[row] for row in rows],
             "inserted": versions.inserted[live],
             "written": versions.written[live],
             "embedding": pa.FixedSizeListArray.from_arrays(vectors, type=embedding_type(dimension)),
-            "document": [versions.documents[slot] for slot in slots],
-            "metadata": [versions.metadatas[slot] for slot in slots],
-            "uri": [versions.uris[slot] for slot in slots],
+            "document": [versions.documents[row] for row in rows],
+            "metadata": [versions.metadatas[row] for row in rows],
+            "uri": [versions.uris[row] for row in rows],
         }
         return pa.table(columns, schema=schema)
 
-    def killed(self) -> dict[int, RowNumbers]:
-        """Rows of the base that are dead at the end, ascending, by segment."""
-        return {segment: np.sort(kills.as_of(NEVER)) for segment, kills in self._kills.items()}
+    def deleted(self) -> dict[int, RowNumbers]:
+        """The rows that the tail deleted of each base segment, at the end, ascending."""
+        return {segment: np.sort(deletions.as_of(NEVER)) for segment, deletions in self._deletions.items()}
 
     @property
-    def slots(self) -> int:
+    def rows(self) -> int:
+        """How many rows the tail has, dead ones included."""
         return self._versions.size
 
     @property
     def vectors(self) -> Vectors:
-        """Of all slots."""
+        """The embeddings of all rows, float32 [rows, dimension]."""
         return self._versions.vectors
 
     def check(self) -> None:
         """Assert the invariants; for tests."""
         versions = self._versions
         versions.check(self.position)
-        newest = {id_: slot for slot, id_ in enumerate(versions.ids)}
-        assert newest == {id_: slot for id_, slot in self._latest.items() if slot != NO_SLOT}
-        for kills in self._kills.values():
-            rows = kills.as_of(NEVER).tolist()
+        newest = {id_: row for row, id_ in enumerate(versions.ids)}
+        assert newest == {id_: row for id_, row in self._latest.items() if row != NO_ROW}
+        for deletions in self._deletions.values():
+            rows = deletions.as_of(NEVER).tolist()
             assert len(set(rows)) == len(rows)

@@ -1,11 +1,13 @@
-"""Versions of records with the stretch of positions in which each lives.
+"""Versions of records, each with the stretch of positions in which it is alive.
 
-A *slot* holds one version. Slots are append-only: an update writes a new slot and lets the old one die. A read as of
-position T sees exactly the slots with `born <= T < died`.
+A row of the tail holds one version of one record. Rows are append-only: an update writes a new row and ends the old
+one. A read as of position T sees exactly the rows with `born <= T < died`. (Multi-version concurrency control: a
+reader's T takes the place of a lock.)
 
 Threads. One thread writes at a time; any number read, without a lock, as of a T below which everything was written
 before they began. That holds because
-* a slot's values are written before `size` counts it, and are never written again, but for `died`;
+
+* a row's values are written before `size` counts it, and are never written again, but for `died`;
 * `died` changes once, from NEVER to a value above every T in use: a reader takes the same decision from either;
 * an array that is full is replaced by a larger copy; a reader that holds the old one misses only deaths above its T.
 """
@@ -17,20 +19,23 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from shared.memtable.growing import Growing
+from shared.memtable.growable_array import GrowableArray
 from shared.records.materialize import Record
 from shared.vectors.arrays import Mask, Positions, RowNumbers, Vectors
 
 NEVER: Final = 2**63 - 1
-"""`died` of what is alive."""
+"""`died` of a row that is alive at the end."""
 
-NO_SLOT: Final = -1
+NO_ROW: Final = -1
+"""Instead of the number of a row, where there is none."""
 
 
 class Tail(NamedTuple):
-    """The slots that a read as of `position` may look at: the first `rows`, since `born` ascends.
+    """The rows of the tail that a read as of `position` may look at: the first `rows` of them, since `born` ascends.
 
-    `alive` says which of them it sees. The lists are longer than `rows`; look at nothing behind it.
+    `alive` [rows] says which of them it sees, `vectors` is [rows, dimension], `inserted` and `written` are the
+    positions at which each record was inserted and last changed. The lists are longer than `rows`: what stands behind
+    is of later positions.
     """
 
     position: int
@@ -46,10 +51,10 @@ class Tail(NamedTuple):
 
 
 class Versions:
-    """See the module. Columns by slot.
+    """All versions that the tail holds, as columns by row number.
 
-    Invariant: for every slot below `size`, in all columns: born < died, written < born, inserted <= written; born
-    ascends from slot to slot. Slots of one id are chained by `before`, newest first, with disjoint lives.
+    Invariant: for every row below `size`, in all columns: born < died, written < born, inserted <= written; born
+    ascends from row to row. The rows of one id are chained by `before`, newest first, with disjoint lives.
     """
 
     def __init__(self, dimension: int | None) -> None:
@@ -58,18 +63,18 @@ class Versions:
         self.documents: list[str | None] = []
         self.metadatas: list[str | None] = []
         self.uris: list[str | None] = []
-        self._vectors = Growing(np.float32, dimension or 0)
-        self._inserted = Growing(np.int64)
-        self._written = Growing(np.int64)
-        self._born = Growing(np.int64)
-        self._died = Growing(np.int64)
+        self._vectors = GrowableArray(np.float32, dimension or 0)
+        self._inserted = GrowableArray(np.int64)
+        self._written = GrowableArray(np.int64)
+        self._born = GrowableArray(np.int64)
+        self._died = GrowableArray(np.int64)
         self._before: dict[int, int] = {}
 
     # ---- writing
 
     def widen(self, dimension: int) -> None:
-        """The dimension is known now. There is no slot yet: none comes without a vector."""
-        self._vectors = Growing(np.float32, dimension)
+        """Sets the dimension, known from now on. There is no row yet: none comes without a vector."""
+        self._vectors = GrowableArray(np.float32, dimension)
 
     def extend(
         self,
@@ -80,7 +85,9 @@ class Versions:
         metadatas: Sequence[str | None],
         uris: Sequence[str | None],
     ) -> range:
-        """New records, inserted at these positions; their slots."""
+        """Appends records that were inserted at these positions; the numbers of their rows. `vectors` is [n, d], all
+        other arguments have n elements.
+        """
         at, count = self.size, len(ids)
         self._vectors.write(at, vectors, count)
         self._inserted.write(at, positions, count)
@@ -95,7 +102,9 @@ class Versions:
         return range(at, at + count)
 
     def append(self, id_: str, record: Record, position: int, before: int) -> int:
-        """The version that an operation at `position` made, in place of that in the slot `before`; its slot."""
+        """Appends the version that an operation at `position` made, in place of that in the row `before` (NO_ROW: there
+        was none); the number of its row.
+        """
         at = self.size
         self._vectors.write(at, record.embedding, 1)
         self._inserted.write(at, record.inserted, 1)
@@ -106,17 +115,19 @@ class Versions:
         self.documents.append(record.document)
         self.metadatas.append(record.metadata)
         self.uris.append(record.uri)
-        if before != NO_SLOT:
+        if before != NO_ROW:
             self._before[at] = before
         self.size += 1
         return at
 
-    def end(self, slot: int, position: int) -> None:
-        """The operation at `position` ended its life."""
-        self._died.buffer[slot] = position + 1
+    def end(self, row: int, position: int) -> None:
+        """Notes that the operation at `position` deleted or replaced the version in this row."""
+        self._died.buffer[row] = position + 1
 
     def since(self, covers: int) -> Versions:
-        """Those that are born after `covers`, with the buffers of this one: nothing may be written to it any more."""
+        """The versions that are born after `covers`. They share the buffers of these, to which nothing may be written
+        any more.
+        """
         first = self.first_born_after(covers)
         later = Versions(None)
         later.size = self.size - first
@@ -124,13 +135,13 @@ class Versions:
             setattr(later, name, getattr(self, name)[first : self.size])
         for name in ("_vectors", "_inserted", "_written", "_born", "_died"):
             setattr(later, name, getattr(self, name).rest(first, self.size))
-        later._before = {slot - first: before - first for slot, before in self._before.items() if before >= first}
+        later._before = {row - first: before - first for row, before in self._before.items() if before >= first}
         return later
 
     # ---- reading
 
     def at(self, position: int) -> Tail:
-        """What a read as of `position` may look at."""
+        """The rows that a read as of `position` may look at."""
         rows = self.first_born_after(position)
         return Tail(
             position=position,
@@ -146,50 +157,54 @@ class Versions:
         )
 
     def first_born_after(self, position: int) -> int:
+        """The number of the first row that a read as of `position` does not see; `size` when it may see all."""
         size = self.size  # before the buffer, which holds at least this much
         return int(self._born.buffer[:size].searchsorted(position, side="right"))
 
-    def lives(self, slot: int) -> bool:
-        """Whether it is alive at the end."""
-        return bool(self._died.buffer[slot] == NEVER)
+    def lives(self, row: int) -> bool:
+        """Whether the version in this row is alive at the end."""
+        return bool(self._died.buffer[row] == NEVER)
 
-    def before(self, slot: int) -> int:
-        """The version before it, NO_SLOT where there is none."""
-        return self._before.get(slot, NO_SLOT)
+    def before(self, row: int) -> int:
+        """The row with the version that the one in `row` replaced; NO_ROW where there is none."""
+        return self._before.get(row, NO_ROW)
 
-    def record(self, slot: int) -> Record:
+    def record(self, row: int) -> Record:
+        """The version in this row; its embedding is a view of the column."""
         return Record(
-            self._vectors.buffer[slot],
-            self.documents[slot],
-            self.metadatas[slot],
-            self.uris[slot],
-            int(self._inserted.buffer[slot]),
-            int(self._written.buffer[slot]),
+            self._vectors.buffer[row],
+            self.documents[row],
+            self.metadatas[row],
+            self.uris[row],
+            int(self._inserted.buffer[row]),
+            int(self._written.buffer[row]),
         )
 
     def deaths(self, covers: int) -> list[tuple[int, str]]:
-        """(died, id) of those born up to `covers` that died after it."""
+        """(died, id) of the versions that were alive as of `covers` and died later."""
         died = self._died.buffer[: self.first_born_after(covers)]
-        slots = np.flatnonzero((died > covers) & (died != NEVER))
-        return [(int(died[slot]), self.ids[slot]) for slot in slots.tolist()]
+        rows = np.flatnonzero((died > covers) & (died != NEVER))
+        return [(int(died[row]), self.ids[row]) for row in rows.tolist()]
 
     def living(self) -> RowNumbers:
-        """The slots that are alive at the end, in the order of insertion."""
+        """The rows that are alive at the end, in the order of insertion."""
         live = np.flatnonzero(self._died.buffer[: self.size] == NEVER)
         return live[np.argsort(self._inserted.buffer[live], kind="stable")]
 
     @property
     def vectors(self) -> Vectors:
-        """Of all slots."""
+        """The embeddings of all rows, float32 [size, dimension]."""
         size = self.size  # before the buffer
         return self._vectors.buffer[:size]
 
     @property
     def inserted(self) -> Positions:
+        """The position at which the record of each row was inserted."""
         return self._inserted.buffer[: self.size]
 
     @property
     def written(self) -> Positions:
+        """The position of the operation that made each row."""
         return self._written.buffer[: self.size]
 
     def check(self, position: int) -> None:
@@ -203,6 +218,6 @@ class Versions:
         assert bool((np.diff(born) >= 0).all())
         assert bool((died[died != NEVER] <= position).all())
         assert bool((born <= position).all())
-        for slot, before in self._before.items():
-            assert self.ids[slot] == self.ids[before]
-            assert died[before] <= born[slot]
+        for row, before in self._before.items():
+            assert self.ids[row] == self.ids[before]
+            assert died[before] <= born[row]

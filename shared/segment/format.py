@@ -24,12 +24,12 @@ metadata.index    0   8  magic "PCMETA" 0 2
                  16   8  u64  where the directory begins
                  24   8  u64  bytes of the directory
                  32   .  arrays, each begins at a multiple of 8, in any order
-                  .   .  directory: msgpack (`shared.segment.columns.Directory`)
+                  .   .  directory: msgpack (`shared.segment.metadata_columns.Directory`)
                          Per (key, kind) one column: the values in ascending order and the row of each. Kinds and arrays
-                         are drawn in `shared.segment.columns`.
+                         are drawn in `shared.segment.metadata_columns`.
 
 graph.hnsw        hnswlib 0.8.0's own format, label = row. It guides the search and decides no distance: those come from
-                  `records.arrow`. What vectors it holds stands in `shared.segment.guides`.
+                  `records.arrow`. What vectors it holds stands in `shared.segment.graph_vectors`.
 
 graph.basis       0   8  magic "PCBASIS" 2
                   8   8  u64  dimension d of the vectors

@@ -1,7 +1,7 @@
 """The neighbour graph of a segment: hnswlib, built once, never changed while it is searched.
 
-It holds guides, not vectors (`shared.segment.guides`), and of these only their shadows in a few directions where that
-is enough to find what is near (`shared.segment.projection`).
+It holds guides, not vectors (`shared.segment.graph_vectors`), and of these only their shadows in a few directions where
+that is enough to find what is near (`shared.segment.projection`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from shared.errors import Corrupt
 from shared.limits import GRAPH_EF_MAX, GRAPH_NEIGHBORS_MAX, GRAPH_NEIGHBORS_MIN
 from shared.process.huge_pages import in_huge_pages
 from shared.segment.format import BASIS, SegmentInfo
-from shared.segment.guides import Vectors, guides
+from shared.segment.graph_vectors import Vectors, guides
 from shared.segment.projection import (
     Basis,
     enough_rows,

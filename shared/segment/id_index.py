@@ -18,7 +18,7 @@ import xxhash
 from shared.errors import Corrupt
 from shared.segment.format import HEADER_BYTES, IDS_MAGIC
 from shared.segment.mapping import map_bytes
-from shared.segment.texts import TextReader
+from shared.segment.text_reader import TextReader
 from shared.vectors.arrays import Hashes, RowNumbers
 
 ONE_BY_ONE_MAX: Final = 16

@@ -22,7 +22,9 @@ import pyarrow as pa
 from shared.errors import Corrupt
 from shared.records.indexing import EVERYTHING, Indexing
 from shared.records.where import Compare, Scalar
-from shared.segment.columns import (
+from shared.segment.format import HEADER_BYTES, METADATA_MAGIC
+from shared.segment.mapping import map_bytes
+from shared.segment.metadata_columns import (
     SCHEMA_TYPES,
     Column,
     ColumnInfo,
@@ -36,8 +38,6 @@ from shared.segment.columns import (
     column_of,
     packed_values,
 )
-from shared.segment.format import HEADER_BYTES, METADATA_MAGIC
-from shared.segment.mapping import map_bytes
 from shared.vectors.arrays import RowNumbers32, Uint8Array
 
 _Name = tuple[str, Kind]

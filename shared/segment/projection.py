@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from shared.errors import Corrupt
 from shared.segment.format import BASIS_MAGIC, HEADER_BYTES
-from shared.segment.guides import Vectors, guides
+from shared.segment.graph_vectors import Vectors, guides
 from shared.segment.mapping import map_bytes
 from shared.vectors.arrays import Mask
 from shared.vectors.distance import distances, nearest_many

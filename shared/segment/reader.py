@@ -16,11 +16,11 @@ from shared.segment.format import CODES, GRAPH, IDS, METADATA, RECORDS, SPARSE, 
 from shared.segment.graph import Graph
 from shared.segment.id_index import IdIndex
 from shared.segment.metadata_index import MetadataIndex
-from shared.segment.records import embedding_matrix, open_records
+from shared.segment.records_file import embedding_matrix, open_records
 from shared.segment.sparse_file import open_sparse_indexes
 from shared.segment.sparse_index import InvertedIndex
 from shared.segment.text_index import TextIndex
-from shared.segment.texts import TextReader
+from shared.segment.text_reader import TextReader
 from shared.vectors.arrays import Mask, Positions, RowNumbers, SquaredNorms, Vectors
 from shared.vectors.codes import Codes
 from shared.vectors.distance import nearest_many, squared_norms
@@ -95,7 +95,7 @@ class Segment:
         return squared_norms(self.vectors)
 
     def find(self, ids: Sequence[str]) -> list[int]:
-        """The row of each id, -1 where it is missing. Knows nothing of tombstones: see `SegmentStack`."""
+        """The row of each id, -1 where it is missing. Knows nothing of tombstones: see `SegmentSet`."""
         return self._index.find(ids)
 
     def sparse(self, key: str) -> InvertedIndex | None:

@@ -32,7 +32,7 @@ from shared.segment.format import (
 from shared.segment.graph import GraphParams, build_graph
 from shared.segment.id_index import write_id_index
 from shared.segment.metadata_index import MetadataIndex
-from shared.segment.records import embedding_matrix
+from shared.segment.records_file import embedding_matrix
 from shared.segment.sparse_file import write_sparse_indexes
 from shared.segment.sparse_index import sparse_indexes
 from shared.segment.text_index import write_text_index
@@ -54,13 +54,13 @@ def write_segment(
     path: str,
     records: pa.Table,
     params: GraphParams,
-    base_graph: Path | None = None,
+    prior_graph: Path | None = None,
     check: Callable[[], None] | None = None,
     indexing: Indexing = EVERYTHING,
 ) -> Written:
     """Writes `records` (columns of `record_schema`, in insertion order, one or more) as a segment into `directory`.
 
-    `path` is where the files will stand in the bucket. `base_graph` is the graph of a segment whose rows are
+    `path` is where the files will stand in the bucket. `prior_graph` is the graph of a segment whose rows are
     exactly the first rows of `records`, dead ones included: it is extended on a copy instead of building anew, and so
     is the text index beside it.
     `check` is called now and then; what it raises ends the work. `indexing` says what is not indexed.
@@ -78,11 +78,11 @@ def write_segment(
     indexed = batch.num_rows >= GRAPH_ROWS_MIN
     text = indexed and indexing.documents
     if text:
-        base_text = None if base_graph is None else base_graph.with_name(TEXT)
+        base_text = None if prior_graph is None else prior_graph.with_name(TEXT)
         write_text_index(directory / TEXT, batch.column("document"), base_text, check)
     if indexed and vectors.shape[1] <= DIMENSION_MAX:
         write_codes(directory / CODES, encode(params.space, vectors))
-    inserted = build_graph(directory / GRAPH, vectors, params, base_graph, check) if indexed else 0
+    inserted = build_graph(directory / GRAPH, vectors, params, prior_graph, check) if indexed else 0
     bounds = pc.min_max(ids).as_py()
     info = SegmentInfo(
         id=segment_id,

@@ -18,7 +18,7 @@ from shared.records.selection import Selection
 from shared.records.where import Compare, MetadataCompare
 from shared.rpc import messages
 from shared.segment.reader import Segment
-from shared.segment.stack import SegmentStack
+from shared.segment.segment_set import SegmentSet
 from shared.vectors.arrays import Vectors
 from shared.vectors.space import Space
 from tests.shared.segment.tables import build, params, table, vectors_of
@@ -46,7 +46,7 @@ def segment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def _view(segments: list[Segment]) -> ShardView:
     rows = sum(segment.rows for segment in segments)
-    stack = SegmentStack(segments, [BitMap() for _ in segments])
+    stack = SegmentSet(segments, [BitMap() for _ in segments])
     return ShardView(OpenManifest(Pointer(1, "x", rows + 1), stack, DIMENSION, params(segments[0].info.space), 0))
 
 

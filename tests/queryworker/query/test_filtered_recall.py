@@ -35,7 +35,7 @@ from shared.records.where import (
 from shared.rpc import messages
 from shared.segment.graph import GraphParams
 from shared.segment.reader import open_segment
-from shared.segment.stack import SegmentStack
+from shared.segment.segment_set import SegmentSet
 from shared.segment.writer import write_segment
 from shared.vectors.distance import nearest_many
 from shared.vectors.space import Space
@@ -90,7 +90,7 @@ class Real:
             schema=record_schema(width),
         )
         segment = open_segment(directory, write_segment(directory, "s", "c/0/segments/s", records, PARAMS).info, 1)
-        stack = SegmentStack([segment], [BitMap()])
+        stack = SegmentSet([segment], [BitMap()])
         return ShardView(OpenManifest(Pointer(1, "x", ROWS + 1), stack, width, PARAMS, 0)).at()
 
     def search(self, where: Where | None, queries: np.ndarray, *, explain: bool = False) -> messages.QueryResponse:

@@ -20,7 +20,7 @@ from shared.records.selection import Selection
 from shared.records.where import Compare, MetadataCompare
 from shared.rpc import messages
 from shared.segment.reader import open_segment
-from shared.segment.stack import SegmentStack
+from shared.segment.segment_set import SegmentSet
 from shared.segment.writer import GraphParams, write_segment
 from shared.vectors.distance import nearest
 from shared.vectors.space import Space
@@ -59,7 +59,7 @@ def segment(vectors: np.ndarray, tmp_path_factory: pytest.TempPathFactory):
 
 def _view(segment, dead: BitMap) -> ShardView:
     graph = GraphParams(Space.L2, ef_construction=100, max_neighbors=16, threads=1)
-    return ShardView(OpenManifest(Pointer(1, "x", ROWS + 1), SegmentStack([segment], [dead]), DIMENSION, graph, 0))
+    return ShardView(OpenManifest(Pointer(1, "x", ROWS + 1), SegmentSet([segment], [dead]), DIMENSION, graph, 0))
 
 
 def _recall(snapshot: Snapshot, vectors: np.ndarray, alive: np.ndarray, selection: Selection, k: int) -> float:

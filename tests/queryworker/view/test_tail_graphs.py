@@ -20,7 +20,7 @@ from shared.records.selection import Selection
 from shared.rpc import messages
 from shared.segment.graph import GraphParams
 from shared.segment.reader import open_segment
-from shared.segment.stack import SegmentStack
+from shared.segment.segment_set import SegmentSet
 from shared.segment.writer import write_segment
 from shared.vectors.distance import nearest
 from shared.vectors.space import Space
@@ -39,7 +39,7 @@ def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _empty() -> ShardView:
-    return ShardView(OpenManifest(None, SegmentStack([], []), None, PARAMS, 0))
+    return ShardView(OpenManifest(None, SegmentSet([], []), None, PARAMS, 0))
 
 
 def _write(view: ShardView, op: Op, rows: range) -> None:
@@ -68,7 +68,7 @@ def _recall(snapshot: Snapshot, alive: np.ndarray) -> float:
     return sum(len(some & set(row.tolist())) for some, row in zip(best, found, strict=True)) / found.size
 
 
-def _segment(directory: Path, rows: int) -> SegmentStack:
+def _segment(directory: Path, rows: int) -> SegmentSet:
     table = pa.table(
         {
             "id": [f"r{n}" for n in range(rows)],
@@ -83,7 +83,7 @@ def _segment(directory: Path, rows: int) -> SegmentStack:
         schema=record_schema(DIMENSION),
     )
     info = write_segment(directory, "s", "c/0/segments/s", table, PARAMS).info
-    return SegmentStack([open_segment(directory, info, 1)], [BitMap()])
+    return SegmentSet([open_segment(directory, info, 1)], [BitMap()])
 
 
 def test_a_grown_tail_is_searched_by_graphs_and_finds_what_a_scan_finds() -> None:
@@ -145,7 +145,7 @@ def test_a_view_over_a_later_base_goes_on_with_the_graphs_and_indexes_nothing_ag
     assert old.can_continue(base)
     before = old.at()
     view = ShardView(base, old)
-    assert view.memtable.slots == 10_000
+    assert view.memtable.rows == 10_000
     assert view.graphs.stretches == indexed[1:]
     assert not view.index_due
     assert [part.rows for part in view.at().parts] == [6_000, 4_000, 5_000, 1_000]
@@ -162,9 +162,9 @@ def test_a_view_over_a_later_base_goes_on_with_the_graphs_and_indexes_nothing_ag
 def test_a_view_that_the_log_does_not_continue_is_not_gone_on_with(tmp_path: Path) -> None:
     old = _empty()
     _write(old, Op.ADD, range(10))
-    later = OpenManifest(Pointer(1, "x", 12), SegmentStack([], []), DIMENSION, PARAMS, 0)
+    later = OpenManifest(Pointer(1, "x", 12), SegmentSet([], []), DIMENSION, PARAMS, 0)
     assert not old.can_continue(later)
-    within = OpenManifest(Pointer(1, "x", 6), SegmentStack([], []), DIMENSION, PARAMS, 0)
+    within = OpenManifest(Pointer(1, "x", 6), SegmentSet([], []), DIMENSION, PARAMS, 0)
     assert old.can_continue(within)
     old.broken = True
     assert not old.can_continue(within)

@@ -27,7 +27,7 @@ def test_whole_runs_stay_the_same_while_the_tail_grows() -> None:
 
 
 def _fill(memtable: Memtable, count: int) -> None:
-    first = memtable.slots
+    first = memtable.rows
     numbers = range(first, first + count)
     adds = [Operation(Op.ADD, f"r{i}", (float(i), 1.0, 0.0), f"doc {i % 7}", {"n": i % 10}) for i in numbers]
     memtable.apply(batch(adds), memtable.position or 1, (memtable.position or 1) + count)
@@ -56,8 +56,8 @@ def test_filters_on_a_growing_tail_agree_with_a_loop_and_index_no_row_often(monk
     for _ in range(200):
         _fill(memtable, random_.choice([1, 2, 40]))
         positions.append(memtable.position)
-        assert _matching(memtable, index, memtable.position, 3) == list(range(3, memtable.slots, 10))
-    assert indexed < memtable.slots * (len(SIZES) - 1) + 200 * SIZES[-1]
+        assert _matching(memtable, index, memtable.position, 3) == list(range(3, memtable.rows, 10))
+    assert indexed < memtable.rows * (len(SIZES) - 1) + 200 * SIZES[-1]
     for position in random_.sample(positions, 20):
         assert _matching(memtable, index, position, 3) == list(range(3, position - 1, 10))
 

@@ -47,10 +47,10 @@ _batches = st.lists(_operations([Op.ADD, Op.UPSERT], _vectors), max_size=6) | st
 def shown(memtable: Memtable, base: DictBase, position: int) -> dict[str, Row]:
     """Everything that a read as of `position` sees, from tail and base."""
     tail = memtable.at(position)
-    found = {tail.ids[slot]: _row(tail, slot) for slot in np.flatnonzero(tail.alive).tolist()}
+    found = {tail.ids[row]: _row(tail, row) for row in np.flatnonzero(tail.alive).tolist()}
     assert len(found) == int(tail.alive.sum()), "two live versions of one id"
     for number, segment in enumerate(base.segments):
-        dead = set(memtable.killed_rows(number, position).tolist())
+        dead = set(memtable.deleted_rows(number, position).tolist())
         for row, (id_, content) in enumerate(segment):
             if row not in dead:
                 assert id_ not in found, "a live record in two places"
@@ -58,14 +58,14 @@ def shown(memtable: Memtable, base: DictBase, position: int) -> dict[str, Row]:
     return found
 
 
-def _row(tail: Tail, slot: int) -> Row:
-    metadata = tail.metadatas[slot]
+def _row(tail: Tail, row: int) -> Row:
+    metadata = tail.metadatas[row]
     return Row(
-        tuple(tail.vectors[slot].tolist()),
-        tail.documents[slot],
+        tuple(tail.vectors[row].tolist()),
+        tail.documents[row],
         {} if metadata is None else orjson.loads(metadata),
-        tail.uris[slot],
-        int(tail.inserted[slot]),
+        tail.uris[row],
+        int(tail.inserted[row]),
     )
 
 
@@ -101,7 +101,7 @@ class MemtableMachine(RuleBasedStateMachine):
     def compact(self) -> None:
         table = self.memtable.live_table()
         assert table.column("inserted").to_pylist() == sorted(table.column("inserted").to_pylist())
-        killed = self.memtable.killed()
+        killed = self.memtable.deleted()
         kept = {
             id_
             for number, segment in enumerate(self.base.segments)
@@ -141,13 +141,13 @@ class MemtableMachine(RuleBasedStateMachine):
         everything = [f"id{i}" for i in range(8)]
         for position, state in self.history.items():
             tail = self.memtable.at(position)
-            slots = self.memtable.find(everything, tail)
+            rows = self.memtable.find(everything, tail)
             refs = self.base.find(everything)
-            for id_, slot, ref in zip(everything, slots.tolist(), refs, strict=True):
-                in_base = ref is not None and ref[1] not in self.memtable.killed_rows(ref[0], position)
-                assert (slot >= 0) + in_base == (id_ in state)
-                if slot >= 0:
-                    assert _row(tail, slot) == state[id_]
+            for id_, row, ref in zip(everything, rows.tolist(), refs, strict=True):
+                in_base = ref is not None and ref[1] not in self.memtable.deleted_rows(ref[0], position)
+                assert (row >= 0) + in_base == (id_ in state)
+                if row >= 0:
+                    assert _row(tail, row) == state[id_]
 
 
 MemtableMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=20, deadline=None, derandomize=True)
@@ -181,7 +181,7 @@ def test_an_empty_tail_has_an_empty_table() -> None:
     memtable = Memtable(EMPTY, None)
     memtable.apply(batch([Operation(Op.UPDATE, "nobody", document="x")]), 1, 2)
     assert memtable.live_table().num_rows == 0
-    assert memtable.killed() == {}
+    assert memtable.deleted() == {}
 
 
 def test_a_reader_keeps_its_view_while_the_tail_grows_and_its_records_die() -> None:
@@ -254,5 +254,5 @@ def test_a_batch_without_embeddings_needs_no_dimension() -> None:
     deletes = batch([Operation(Op.DELETE, "r")])
     assert deletes.schema == batch_schema(None)
     memtable.apply(deletes, 2, 3)
-    assert {segment: rows.tolist() for segment, rows in memtable.killed().items()} == {1: [0]}
+    assert {segment: rows.tolist() for segment, rows in memtable.deleted().items()} == {1: [0]}
     assert isinstance(memtable.live_table(), pa.Table)

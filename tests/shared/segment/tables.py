@@ -44,10 +44,10 @@ def params(space: Space = Space.L2, neighbors: int = 16) -> GraphParams:
 
 
 def build(
-    directory: Path, records: pa.Table, space: Space = Space.L2, base_graph: Path | None = None
+    directory: Path, records: pa.Table, space: Space = Space.L2, prior_graph: Path | None = None
 ) -> tuple[SegmentInfo, Segment]:
     """Writes and opens a segment named after its directory."""
     info = write_segment(
-        directory, directory.name, f"c/0/segments/{directory.name}", records, params(space), base_graph
+        directory, directory.name, f"c/0/segments/{directory.name}", records, params(space), prior_graph
     ).info
     return info, open_segment(directory, info)

@@ -13,7 +13,7 @@ from shared.errors import Corrupt
 from shared.limits import GRAPH_NEIGHBORS_MAX, GRAPH_ROWS_MIN
 from shared.segment.format import GRAPH
 from shared.segment.graph import Graph, GraphParams, build_graph
-from shared.segment.guides import guides
+from shared.segment.graph_vectors import guides
 from shared.segment.reader import Segment
 from shared.vectors.arrays import Vectors
 from shared.vectors.distance import nearest_many
@@ -72,7 +72,7 @@ def test_an_extended_graph_finds_old_and_new_rows(tmp_path: Path, space: Space) 
     vectors = vectors_of(ROWS + 1000, 16)
     build(tmp_path / "old", table(vectors[:ROWS]), space)
     before = (tmp_path / "old" / GRAPH).read_bytes()
-    _, segment = build(tmp_path / "new", table(vectors), space, base_graph=tmp_path / "old" / GRAPH)
+    _, segment = build(tmp_path / "new", table(vectors), space, prior_graph=tmp_path / "old" / GRAPH)
     assert _recall(segment, vectors_of(100, 16, seed=5)) >= 0.97
     if space is not Space.IP:  # where a vector need not be nearest to itself
         assert [rows[0] for rows in segment.search(vectors[-50:], 1)] == list(range(ROWS + 950, ROWS + 1000))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from shared.errors import Corrupt
 from shared.records.where import Compare
-from shared.segment.columns import Kind, NumberColumn, number_column
+from shared.segment.metadata_columns import Kind, NumberColumn, number_column
 from shared.segment.metadata_index import MetadataIndex
 
 BIG = 2**53

@@ -30,7 +30,7 @@ from shared.segment.projection import (
     write_basis,
 )
 from shared.segment.reader import Segment, open_segment
-from shared.segment.stack import SegmentStack
+from shared.segment.segment_set import SegmentSet
 from shared.segment.writer import write_segment
 from shared.vectors.arrays import Vectors
 from shared.vectors.distance import nearest_many
@@ -103,8 +103,8 @@ def test_too_few_rows_say_nothing_about_directions() -> None:
 
 
 def _segment(directory: Path, vectors: Vectors, space: Space = Space.L2, base: Path | None = None) -> Segment:
-    base_graph = None if base is None else base / GRAPH
-    written = write_segment(directory, directory.name, "c/0/segments/s", table(vectors), params(space), base_graph)
+    prior_graph = None if base is None else base / GRAPH
+    written = write_segment(directory, directory.name, "c/0/segments/s", table(vectors), params(space), prior_graph)
     verify(directory, written.info)
     return open_segment(directory, written.info)
 
@@ -113,7 +113,7 @@ def _recall(segment: Segment, queries: Vectors, k: int, ef_search: int = 100) ->
     view = ShardView(
         OpenManifest(
             Pointer(1, "x", segment.rows + 1),
-            SegmentStack([segment], [BitMap()]),
+            SegmentSet([segment], [BitMap()]),
             DIMENSION,
             params(segment.info.space),
             0,

@@ -33,7 +33,7 @@ def test_recall_at_10_on_real_embeddings(tmp_path: Path, space: Space) -> None:
     queries = _embeddings("debian-queries.parquet", QUERIES)
     old, half = tmp_path / "old", ROWS * 3 // 4
     build(old, table(vectors[:half]), space)
-    _, whole = build(tmp_path / "whole", table(vectors), space, base_graph=old / "graph.hnsw")
+    _, whole = build(tmp_path / "whole", table(vectors), space, prior_graph=old / "graph.hnsw")
     exact = nearest_many(space, queries, vectors, K, norms=whole.norms)
     found = whole.search(queries, BEAM)
     hits = 0

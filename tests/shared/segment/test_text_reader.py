@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from shared.segment.texts import ONE_BY_ONE_MAX, TextReader
+from shared.segment.text_reader import ONE_BY_ONE_MAX, TextReader
 
 WORDS = ["", "a", "zwölf", "漢字", "\U0001f40d" * 3, 'quoted "text"\\', "x" * 5000]
 TEXTS: list[str | None] = [None if i % 7 == 3 else WORDS[i % len(WORDS)] + str(i) * (i % 3) for i in range(300)]

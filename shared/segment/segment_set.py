@@ -21,7 +21,7 @@ class RowRef(NamedTuple):
     row: int
 
 
-class SegmentStack:
+class SegmentSet:
     """Immutable; `tombstones[i]` are the dead rows of `segments[i]`."""
 
     def __init__(self, segments: Sequence[Segment], tombstones: Sequence[BitMap]) -> None:
