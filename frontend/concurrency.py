@@ -25,12 +25,17 @@ async def off_loop(
 
 
 async def together(calls: Sequence[Awaitable[Result]]) -> list[Result]:
-    """The results of all calls in their order, or the first failure; no call is left running."""
+    """The results of all calls in their order, or the first failure; no call is left running: the others are cancelled
+    then, and waited for.
+    """
     if len(calls) == 1:
         return [await calls[0]]
     tasks = [asyncio.ensure_future(call) for call in calls]
     try:
         return await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
+        running = [task for task in tasks if not task.done()]
+        for task in running:
             task.cancel()
+        if running:
+            await asyncio.wait(running)

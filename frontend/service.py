@@ -133,7 +133,10 @@ async def open_service(config: FrontendConfig) -> AsyncIterator[Frontend]:
         try:
             context = build_context(config, redis, objects, rpc, http)
             await context.catalog.bootstrap()
-            async with open_http_server(build_app(context), config.listener) as server:
-                yield Frontend(server, context)
+            try:
+                async with open_http_server(build_app(context), config.listener) as server:
+                    yield Frontend(server, context)
+            finally:
+                await context.forker.close()
         finally:
             await rpc.close()

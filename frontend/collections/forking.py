@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 from frontend.concurrency import together
 from shared.catalog import NewCollection
-from shared.errors import AlreadyExists, Gone, Unavailable
+from shared.errors import AlreadyExists, Gone, PolychromeError, Unavailable
 from shared.log.state import FIRST_ID, Pointer, after_position, position_of
 from shared.manifest.model import Manifest
 from shared.manifest.store import ManifestStore
+from shared.process.shielding import run_to_end
+from shared.process.telemetry import get_logger
 from shared.records.model import FIRST_POSITION
 
 if TYPE_CHECKING:
@@ -27,7 +29,19 @@ TRIES: Final = 16
 """How often the origin may be compacted, or get other shards, in the middle of it. Each takes longer than a try."""
 
 PAGE_BYTES: Final = 16 * 1024 * 1024
+"""How much of a shard's log is read, and copied, at a time."""
+
 SHARDS_AT_ONCE: Final = 16
+"""Shards of one fork that are worked on at a time."""
+
+GIVE_UP_S_MAX: Final = 10.0
+"""Longest time that giving a reservation back may take, in seconds; a few commands to Redis, each with its own
+deadline."""
+
+CLOSE_S_MAX: Final = GIVE_UP_S_MAX + 1.0
+"""Longest time that a stopping frontend waits for that."""
+
+log = get_logger(__name__)
 
 
 class _MovedOn(Exception):  # not an error: a reason to begin anew
@@ -56,6 +70,9 @@ class Forker:
         self._clock = clock
         self._forks_max = forks_max
         self._written_by = written_by
+        self._in_progress = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def count(self, collection: Collection) -> int:
         """The forks that the collection's family ever made."""
@@ -64,25 +81,66 @@ class Forker:
     async def fork(self, db: Database, collection_id: str, name: str) -> Collection:
         """The new collection: what the other one is at a moment of this call. Raises Gone, AlreadyExists, NotFound,
         QuotaExceeded, Unavailable, Corrupt.
+
+        Nothing is left of a fork that fails, or is cancelled, before its commit. A commit that has begun is finished.
         """
+        self._in_progress += 1
+        self._idle.clear()
+        try:
+            return await self._fork(db, collection_id, name)
+        finally:
+            self._in_progress -= 1
+            if not self._in_progress:
+                self._idle.set()
+
+    async def close(self) -> None:
+        """Waits for forks that were cancelled and are still giving back what they reserved. Redis must be there yet."""
+        try:
+            async with asyncio.timeout(CLOSE_S_MAX):
+                await self._idle.wait()
+        except TimeoutError:
+            log.warning("forks_left", forks=self._in_progress)
+
+    async def _fork(self, db: Database, collection_id: str, name: str) -> Collection:
         for _ in range(TRIES):
             origin = await self._origin(db, collection_id)
             if await self._catalog.get_collection(db, name) is not None:
                 raise AlreadyExists(f"Collection [{name}] already exists")
             new = _like(origin, name)
-            fork_id = await self._forking.reserve(origin, new, self._forks_max)
+            fork_id = await self._reserve(origin, new)
             try:
                 await self._fill(db, origin, fork_id)
             except _MovedOn:
-                await self._forking.give_up(origin.root, fork_id)
+                await self._give_up(origin.root, fork_id)
                 continue
-            except Exception:  # whatever it was, the id must not stay reserved
-                await self._forking.give_up(origin.root, fork_id)
+            except (Exception, asyncio.CancelledError):  # whatever it was, the id must not stay reserved
+                await self._give_up(origin.root, fork_id)
                 raise
-            forked = await self._forking.commit(db, fork_id, new)
+            forked = await run_to_end(self._forking.commit(db, fork_id, new))
             if forked is not None:
                 return forked
         raise Unavailable("The collection changes faster than it can be forked")
+
+    async def _reserve(self, origin: Collection, new: NewCollection) -> str:
+        """The id of the fork to be, which now counts in its family; given up when the caller was cancelled meanwhile.
+        Raises QuotaExceeded.
+        """
+        reserving = asyncio.ensure_future(self._forking.reserve(origin, new, self._forks_max))
+        try:
+            return await run_to_end(reserving)
+        except asyncio.CancelledError:
+            if not reserving.cancelled() and reserving.exception() is None:
+                await self._give_up(origin.root, reserving.result())
+            raise
+
+    async def _give_up(self, root: str, fork_id: str) -> None:
+        """Gives the reservation back, however often the caller is cancelled. What fails here is left to the collector
+        of orphans: why the fork was given up matters more to the caller.
+        """
+        try:
+            await run_to_end(self._forking.give_up(root, fork_id), deadline_s=GIVE_UP_S_MAX)
+        except (PolychromeError, TimeoutError) as error:
+            log.warning("fork_not_given_up", fork=fork_id, family=root, error=str(error))
 
     async def _origin(self, db: Database, collection_id: str) -> Collection:
         found = await self._catalog.get_collection_by_id(db, collection_id)

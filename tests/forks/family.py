@@ -7,9 +7,11 @@ import dataclasses
 from frontend.collections.forking import Forker
 from logservice.garbage import Garbage, Periods, collection_of
 from logservice.leader import _pointers
+from shared.catalog import Collection
 from shared.catalog.collector import Collector
 from shared.catalog.forking import Forking
 from shared.log.forks import Forks
+from shared.log.lifecycle import Lifecycle
 from shared.process.clock import SystemClock
 from tests.compactor.conftest import Shop
 
@@ -23,6 +25,7 @@ class Family:
         self.shop = shop
         self.forking = Forking(shop.redis, shop.keys, shop.catalog)
         self.forks = Forks(shop.redis, shop.keys)
+        self.lifecycle = Lifecycle(shop.redis, shop.keys)
 
     def forker(self, **parts) -> Forker:
         given = {"log": self.shop.log, "objects": self.shop.objects, "forks_max": FORKS_MAX} | parts
@@ -37,7 +40,11 @@ class Family:
     async def fork(self, shop: Shop, name: str, forker: Forker | None = None) -> Shop:
         model = dict(shop.model)
         forked = await (forker or self.forker()).fork(await self.db(), shop.collection.id, name)
-        return dataclasses.replace(shop, collection=forked, model=model)
+        return self.member(shop, forked, model)
+
+    def member(self, origin: Shop, forked: Collection, model: dict | None = None) -> Shop:
+        """A fork of `origin` with its own model: what the origin's was."""
+        return dataclasses.replace(origin, collection=forked, model=dict(origin.model if model is None else model))
 
     async def delete(self, shop: Shop) -> None:
         await shop.refresh()
