@@ -1,55 +1,70 @@
-"""The HTTP application: its routes, and what surrounds them. Nothing is opened here."""
+"""The HTTP application: which route is served by what, and what surrounds every request. Nothing is opened here."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from frontend.context import Context
+from frontend.embed.texts import TextEmbedding
 from frontend.http.access_log import AccessLog
 from frontend.http.cors import Cors
 from frontend.http.edge import Edge
-from frontend.http.errors import gone
+from frontend.http.errors import removed_api_response
 from frontend.http.request import Bodies, Request
 from frontend.http.responses import HttpResponse
 from frontend.http.router import REST, Route, Router
-from frontend.routes import collections as routes_collections
-from frontend.routes import databases as routes_databases
-from frontend.routes import docs as docs_page
-from frontend.routes import forks as routes_forks
-from frontend.routes import functions as routes_functions
-from frontend.routes import records
-from frontend.routes import system as routes_system
-from frontend.routes import tenants as routes_tenants
-from frontend.routes import transactions as routes_transactions
+from frontend.read.point_in_time import PointInTimeReader
+from frontend.read.reader import Reader
+from frontend.routes import docs
+from frontend.routes.collections import CollectionRoutes, ShardLimits
+from frontend.routes.databases import DatabaseRoutes
+from frontend.routes.forks import ForkRoutes
+from frontend.routes.functions import FunctionRoutes
+from frontend.routes.records import RecordRoutes
+from frontend.routes.system import SystemRoutes
+from frontend.routes.tenants import TenantRoutes
+from frontend.routes.transactions import TransactionRoutes
+from frontend.write.transactions import Committer
+from frontend.write.writes import Writer
 
 V1_METHODS: Final = ("GET", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
-async def v1_is_gone(_request: Request) -> HttpResponse:
-    return gone("The v1 API is deprecated. Please use /v2 apis")
+async def v1_is_removed(_request: Request) -> HttpResponse:
+    """The answer of every route of the API before this one: 410."""
+    return removed_api_response("The v1 API is deprecated. Please use /v2 apis")
 
 
-def all_routes() -> list[Route]:
-    """Every route of the API."""
+def all_routes(context: Context) -> list[Route]:
+    """Every route of the API, each group built with what its handlers use."""
+    config, catalog, rows = context.config, context.catalog, context.rows
+    texts = TextEmbedding(context.embedders)
+    reader = Reader(context.workers, rows)
+    writer = Writer(context.log, context.groups, rows)
+    committer = Committer(context.log, context.dirty, rows, context.workers)
+    shard_limits = ShardLimits(config.shards_default, config.shards_max)
+    groups = (
+        RecordRoutes(rows, reader, writer, texts),
+        CollectionRoutes(catalog, rows, context.dirty, shard_limits),
+        TransactionRoutes(rows, PointInTimeReader(context.log, reader), committer, texts),
+        ForkRoutes(rows, catalog, context.forker, context.dirty),
+        FunctionRoutes(rows, catalog, context.functions),
+        DatabaseRoutes(catalog),
+        TenantRoutes(catalog),
+        SystemRoutes(context.clock, catalog, rows, context.workers, allow_reset=config.allow_reset),
+    )
     return [
-        *records.routes(),
-        *routes_collections.routes(),
-        *routes_transactions.routes(),
-        *routes_forks.routes(),
-        *routes_functions.routes(),
-        *routes_databases.routes(),
-        *routes_tenants.routes(),
-        *routes_system.routes(),
-        *docs_page.routes(),
-        *(Route(method, "/api/v1" + REST, v1_is_gone) for method in V1_METHODS),
+        *(route for group in groups for route in group.routes()),
+        *docs.routes(),
+        *(Route(method, "/api/v1" + REST, v1_is_removed) for method in V1_METHODS),
     ]
 
 
 def build_app(context: Context) -> Edge:
+    """The application over opened services, ready to be served by `frontend.http.server`."""
     config = context.config
     return Edge(
-        context,
-        Router(all_routes()),
+        Router(all_routes(context)),
         Cors(frozenset(config.cors_allow_origins)),
         AccessLog(config.access_log),
         Bodies(config.body_bytes_max, config.body_timeout_s),

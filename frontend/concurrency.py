@@ -1,4 +1,4 @@
-"""How work runs beside other work: heavy work off the event loop, several calls at once."""
+"""Concurrency within the event loop: heavy work leaves it for a thread, several calls are made at once."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ async def off_loop(
 
 
 async def together(calls: Sequence[Awaitable[Result]]) -> list[Result]:
-    """The results of all calls in their order, or the first failure; no call is left running: the others are cancelled
-    then, and waited for.
+    """The results of all calls, in the order of the calls. The first failure is raised; no call is left running: the
+    others are cancelled then, and waited for.
     """
     if len(calls) == 1:
         return [await calls[0]]

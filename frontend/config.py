@@ -1,4 +1,4 @@
-"""What a frontend is told by its environment."""
+"""The settings of the frontend process, read from its environment."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ ACCESS_LOGS: Final = ("all", "failed", "off")
 
 
 def parse_access_log(text: str) -> str:
+    """Which requests the access log has. Raises ValueError with a sentence."""
     if text not in ACCESS_LOGS:
         raise ValueError(f"expected one of {', '.join(ACCESS_LOGS)}")
     return text
 
 
 def parse_shards(text: str) -> int:
+    """A number of shards. Raises ValueError with a sentence."""
     shards = parse_positive(text)
     if shards > limits.SHARDS_MAX:
         raise ValueError(f"expected at most {limits.SHARDS_MAX}")
@@ -191,4 +193,5 @@ class FrontendConfig(ProcessConfig):
 
     @property
     def listener(self) -> Listener:
+        """The settings of the HTTP server's socket."""
         return Listener(self.host, self.port, self.reuse_port, self.keepalive_timeout_s, self.first_request_timeout_s)

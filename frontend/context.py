@@ -1,4 +1,6 @@
-"""What every handler works with, opened once by `frontend.service`."""
+"""What a frontend process opens once, as one record: `frontend.service` fills it, `frontend.app` hands each group of
+routes the members that it uses. No other module knows it.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +17,18 @@ if TYPE_CHECKING:
     from frontend.write.group_commit import GroupCommit
     from shared.catalog import Catalog
     from shared.catalog.functions import Functions
-    from shared.log.jobs import Jobs
     from shared.log.log import Log
     from shared.process.clock import Clock
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The frontend's edges. Nothing here holds state that matters: `rows` is a cache."""
+    """The connections and caches of a frontend process. No member holds state that must not be lost."""
 
     config: FrontendConfig
     clock: Clock
     catalog: Catalog
     log: Log
-    jobs: Jobs
     dirty: DirtyShards
     groups: GroupCommit
     workers: Workers

@@ -1,4 +1,4 @@
-"""A frontend process: what it opens, in order, and what it runs."""
+"""A frontend process: what it opens, in order, what it runs, and how it stops."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.rpc.client import RpcClient
 
-LAST_WORDS_S: Final = 5.0
+LAST_HINTS_S: Final = 5.0
 """Longest time that telling the log service about the last writes may take, in seconds; the hint is not needed."""
 
 
 class Frontend:
-    """The running frontend."""
+    """A running frontend, as `shared.process.service` runs it."""
 
     def __init__(self, server: HttpServer, context: Context) -> None:
         self._server = server
@@ -51,44 +51,45 @@ class Frontend:
 
     @property
     def address(self) -> str:
-        """Where the API is."""
+        """host:port of the HTTP API."""
         return self._server.address
 
     @property
     def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
+        """What runs for as long as the process does."""
         return (*self._context.workers.loops, self._server.close_silent_connections)
 
     def ready(self) -> bool:
+        """Whether load balancers should send requests here."""
         return not self._draining and self._context.workers.ready
 
     async def drain(self) -> None:
         """Finishes the requests in hand and delivers their answers, then tells the log service about the last writes.
-        It is told also when the time is over because some client takes its answer too slowly.
+        The log service is told even when the time is over because some client takes its answer too slowly.
         """
         self._draining = True
         await self._context.clock.sleep(self._context.config.drain_notice_s)
         try:
             await self._server.drain()
         finally:
-            async with asyncio.timeout(LAST_WORDS_S):
+            async with asyncio.timeout(LAST_HINTS_S):
                 await self._context.dirty.flush()
 
 
 def build_context(
     config: FrontendConfig, redis: Redis, objects: ObjectStore, rpc: RpcClient, http: aiohttp.ClientSession
 ) -> Context:
+    """The frontend's services over its open connections. Makes no call."""
     keys = Keys(config.redis_prefix)
     clock = SystemClock()
     catalog = Catalog(redis, keys)
-    jobs = Jobs(redis, keys)
     log = Log(redis, keys, backlog_ops_max=config.backlog_ops_max, backlog_bytes_max=config.backlog_bytes_max)
-    dirty = DirtyShards(jobs)
+    dirty = DirtyShards(Jobs(redis, keys))
     return Context(
         config=config,
         clock=clock,
         catalog=catalog,
         log=log,
-        jobs=jobs,
         dirty=dirty,
         groups=GroupCommit(log, dirty),
         workers=Workers(
@@ -108,7 +109,7 @@ def build_context(
 def build_embedders(
     config: FrontendConfig, membership: Membership, rpc: RpcClient, http: aiohttp.ClientSession, clock: Clock
 ) -> Embedders:
-    """The embedding functions that the operator registered."""
+    """The embedding functions that the operator has registered, by name."""
     local = LocalEmbedder(membership, rpc, clock)
     by_name: dict[str, Embedder] = dict.fromkeys(config.local_embedder_names, local)
     keys, chance = dict(config.embedding_keys), random.Random()  # noqa: S311  # spreads pauses, nothing secret
@@ -118,12 +119,13 @@ def build_embedders(
 
 
 def open_http() -> aiohttp.ClientSession:
-    """For endpoints of the operator's. Cookies would be shared between them."""
+    """An HTTP client for the embedding endpoints. It keeps no cookies, which all endpoints would share."""
     return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
 
 
 @asynccontextmanager
 async def open_service(config: FrontendConfig) -> AsyncIterator[Frontend]:
+    """A frontend that listens, for as long as the context lasts. Raises Unavailable when Redis is away."""
     async with (
         open_store(config.bucket_url) as objects,
         open_verified_redis(config.redis_url, Keys(config.redis_prefix)) as redis,

@@ -1,13 +1,14 @@
-"""Texts where embeddings are missing: documents of a write, texts of a query, what a `$knn` looks for.
+"""Embeds texts where a request has them in the place of vectors: documents of a write, texts of a query, what the
+`$knn` of a search looks for.
 
-Only where the operator has registered a function: without one, what has no embeddings is refused as it always was.
+Only where the operator has registered an embedding function: without one, a request that lacks embeddings is refused as
+Chroma refuses it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,90 +16,79 @@ from frontend.concurrency import off_loop
 from frontend.embed.embedders import names_function
 from frontend.parse.embeddings import Embeddings, RawEmbeddings, decode
 from frontend.parse.search import text_refused
-from frontend.parse.shapes import wrong_shape
 from frontend.parse.writes import Write, check_lengths, check_values, refuse_fields
-from shared.errors import InvalidArgument
 from shared.search.model import EMBEDDING
 from shared.vectors.arrays import RowNumbers, Vectors
 
 if TYPE_CHECKING:
-    from frontend.context import Context
     from frontend.embed.embedders import Embedders
     from frontend.parse.rank import GivenKnn
     from frontend.parse.search import SearchBody, SearchPayload
+    from frontend.parse.selectors import QueryTexts
     from shared.catalog import Collection
 
-QUERY_TEXTS: Final = ("query_texts", "queryTexts")
 
+class TextEmbedding:
+    """Turns the texts of requests into vectors, by the embedding function that the collection selects.
 
-@dataclass(frozen=True, slots=True)
-class QueryTexts:
-    """Texts in the place of query embeddings."""
+    All methods raise InvalidArgument for texts that are refused or that no function is there for, and Backoff,
+    EmbeddingFailed or DeadlineExceeded when the function fails; nothing was stored then.
+    """
 
-    texts: list[str]
+    def __init__(self, embedders: Embedders) -> None:
+        self._embedders = embedders
 
     @property
-    def count(self) -> int:
-        return len(self.texts)
+    def available(self) -> bool:
+        """Whether the operator has registered an embedding function."""
+        return bool(self._embedders)
+
+    async def query_vectors(
+        self, collection: Collection, given: RawEmbeddings | QueryTexts, size: int | None
+    ) -> Embeddings:
+        """The vectors of a query, decoded from its body of `size` bytes or made of its texts."""
+        if isinstance(given, RawEmbeddings):
+            return await off_loop(size, decode, given)
+        vectors = await self._embedders.embed(collection, given.texts)
+        return _column(vectors, None, given.count)
+
+    async def embed_documents(self, collection: Collection, write: Write, size: int | None) -> Write:
+        """The write, its documents embedded if that is what it asks for. Whatever else is wrong with it is found
+        first. `size`: bytes of the body.
+        """
+        if not write.embeds_documents:
+            return write
+        await off_loop(size, _check, write)
+        documents = write.documents or []
+        places = [place for place, document in enumerate(documents) if document is not None]
+        if not places:
+            return write
+        vectors = await self._embedders.embed(collection, [text for text in documents if text is not None])
+        present = None if len(places) == len(documents) else np.array(places, np.int64)
+        return replace(write, embeddings=_column(vectors, present, len(documents)))
+
+    async def embed_searches(self, collection: Collection, body: SearchBody) -> SearchBody:
+        """The searches with vectors for the texts that their `$knn`s look for; each text is embedded once. The
+        collection's dimension has to be current.
+
+        A collection that has no vectors yet and names no function says nothing of how texts become vectors: there a
+        text is as little of a query as it is for Chroma. Raises WrongShape then.
+        """
+        with_texts = [index for index, payload in enumerate(body.searches) if payload.texts]
+        if not with_texts:
+            return body
+        refuse_fields(
+            {f"searches[{index}].rank": _text_problem(payload) for index, payload in enumerate(body.searches)}
+        )
+        if collection.dimension is None and not names_function(collection):
+            raise text_refused(with_texts[0])
+        texts = list(dict.fromkeys(text for payload in body.searches for text in payload.texts))
+        vectors = (await self._embedders.embed(collection, texts)).tolist()
+        return _with_vectors(body, dict(zip(texts, vectors, strict=True)))
 
 
-def read_query_texts(tree: Mapping[str, Any]) -> QueryTexts | None:
-    """The texts of a query's body, None when it has none. Raises WrongShape; InvalidArgument for texts beside something
-    that says the same.
-    """
-    given = [tree[name] for name in QUERY_TEXTS if tree.get(name) is not None]
-    if not given:
-        return None
-    if len(given) > 1 or tree.get("query_embeddings") is not None:
-        raise InvalidArgument("query_embeddings and query_texts cannot be given together")
-    (texts,) = given
-    if type(texts) is not list or not {str}.issuperset(map(type, texts)):
-        raise wrong_shape("query_texts: expected a list of strings")
-    return QueryTexts(texts)
-
-
-async def query_vectors(
-    embedders: Embedders, collection: Collection, given: RawEmbeddings | QueryTexts, size: int | None
-) -> Embeddings:
-    """`size`: bytes of the body. Raises InvalidArgument, and what embedding raises."""
-    if isinstance(given, RawEmbeddings):
-        return await off_loop(size, decode, given)
-    vectors = await embedders.embed(collection, given.texts)
-    return _column(vectors, None, given.count)
-
-
-async def with_embeddings(embedders: Embedders, collection: Collection, write: Write, size: int | None) -> Write:
-    """The write, its documents embedded if that is what it asks for. Whatever else is wrong with it is found before.
-    Raises InvalidArgument, and what embedding raises; nothing was stored then.
-    """
-    if not write.embeds_documents:
-        return write
-    await off_loop(size, _check, write)
-    documents = write.documents or []
-    places = [place for place, document in enumerate(documents) if document is not None]
-    if not places:
-        return write
-    vectors = await embedders.embed(collection, [text for text in documents if text is not None])
-    present = None if len(places) == len(documents) else np.array(places, np.int64)
-    return replace(write, embeddings=_column(vectors, present, len(documents)))
-
-
-async def with_query_vectors(context: Context, collection: Collection, body: SearchBody) -> SearchBody:
-    """The searches with vectors for the texts that their `$knn`s look for; each text is embedded once.
-
-    A collection that has no vectors yet and names no function says nothing of how texts become vectors: there a text is
-    as little of a query as it is for Chroma. Raises WrongShape then, InvalidArgument, and what embedding raises.
-    """
-    asking = [index for index, payload in enumerate(body.searches) if payload.texts]
-    if not asking:
-        return body
-    refuse_fields({f"searches[{index}].rank": _text_problem(payload) for index, payload in enumerate(body.searches)})
-    if collection.dimension is None and not names_function(collection):
-        collection = await context.rows.refresh(collection)  # a cached row may be older than the first write
-        if collection.dimension is None:
-            raise text_refused(asking[0])
-    texts = list(dict.fromkeys(text for payload in body.searches for text in payload.texts))
-    vectors = dict(zip(texts, (await context.embedders.embed(collection, texts)).tolist(), strict=True))
+def _with_vectors(body: SearchBody, vectors: dict[str, list[float]]) -> SearchBody:
+    """The searches with the vectors of these texts in the place of the texts."""
 
     def embedded(knn: GivenKnn) -> GivenKnn:
         return replace(knn, query=vectors[knn.query]) if isinstance(knn.query, str) else knn
@@ -112,6 +102,7 @@ async def with_query_vectors(context: Context, collection: Collection, body: Sea
 
 
 def _text_problem(payload: SearchPayload) -> str | None:
+    """Why the texts of a search cannot be embedded, None when they can."""
     if all(knn.key == EMBEDDING for knn in payload.knns if isinstance(knn.query, str)):
         return None
     return f"A text can be looked for at {EMBEDDING} only: this server embeds no sparse vectors"
@@ -123,4 +114,5 @@ def _check(write: Write) -> None:
 
 
 def _column(vectors: Vectors, present: RowNumbers | None, count: int) -> Embeddings:
+    """Vectors [n, d] as the column of a request with `count` rows; `present` as in Embeddings."""
     return Embeddings(vectors.reshape(-1), (vectors.shape[1],) if len(vectors) else (), present, count)

@@ -1,8 +1,8 @@
-"""One line in the log per request, as every other line, but written in bundles.
+"""The access log: a line in the process's log for every request, written in batches.
 
-A line costs more than many a request's own work when it goes through the logger one by one: processors, a system call.
-So requests are noted, and turned into lines together a moment later. Who is killed within that moment leaves no line
-about the last requests; faults have lines of their own, which are written at once.
+A line that goes through the logger by itself costs more than the work on many a request: processors, a system call. So
+requests are noted, and their lines are written together a moment later. A process that is killed within that moment
+leaves no lines about its last requests; faults have lines of their own, which are written at once.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ from shared.process import telemetry
 
 MODULE: Final = "frontend.access"
 GATHER_S: Final = 0.1
+"""Longest time that a request is noted without its line being written."""
+
 LINES_MAX: Final = 256
 """So many lines are written without waiting any longer."""
 
 
 class AccessLog:
-    """`wanted` is "all", "failed" (status 500 and above) or "off"."""
+    """Notes requests and writes their lines. `wanted` says which requests: "all", "failed" (status 500 and above) or
+    "off".
+    """
 
     def __init__(self, wanted: str) -> None:
         self._least_status = {"all": 0, "failed": 500, "off": 1000}[wanted]
@@ -29,7 +33,7 @@ class AccessLog:
         self._timer: asyncio.TimerHandle | None = None
 
     def note(self, request: Request, method: str, route: str, status: int, seconds: float) -> None:
-        """A request that was answered just now, after so many seconds."""
+        """Notes a request that was answered just now, `seconds` after its headers. `route`: the route's pattern."""
         if status < self._least_status:
             return
         self._noted.append(
@@ -51,7 +55,7 @@ class AccessLog:
             self._timer = asyncio.get_running_loop().call_later(GATHER_S, self.flush)
 
     def flush(self) -> None:
-        """Writes what was noted."""
+        """Writes the lines of all requests that are noted."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

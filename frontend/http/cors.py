@@ -13,25 +13,26 @@ ANY: Final = "*"
 
 @dataclass(frozen=True, slots=True)
 class Cors:
-    """Which origins' pages may read answers. With none at all, OPTIONS is an ordinary method and no header is set."""
+    """The origins whose pages may read responses. Without any, OPTIONS is an ordinary method and no header is set."""
 
     origins: frozenset[str]
 
     @property
     def enabled(self) -> bool:
+        """Whether any origin is configured."""
         return bool(self.origins)
 
     def preflight(self) -> HttpResponse:
-        """The answer to OPTIONS on any path, known or not."""
-        answer = HttpResponse(content_type=None)
-        answer.add("Access-Control-Allow-Methods", ANY)
-        answer.add("Access-Control-Allow-Headers", ANY)
-        return answer
+        """The response to OPTIONS on any path, known or not."""
+        response = HttpResponse(content_type=None)
+        response.add("Access-Control-Allow-Methods", ANY)
+        response.add("Access-Control-Allow-Headers", ANY)
+        return response
 
-    def mark(self, answer: HttpResponse, origin: str | None) -> None:
-        """Adds the headers that every answer carries while origins are configured."""
-        answer.add("Vary", VARY)
+    def mark(self, response: HttpResponse, origin: str | None) -> None:
+        """Adds the headers that every response has while origins are configured. `origin`: the request's."""
+        response.add("Vary", VARY)
         if ANY in self.origins:
-            answer.add("Access-Control-Allow-Origin", ANY)
+            response.add("Access-Control-Allow-Origin", ANY)
         elif origin is not None and origin in self.origins:
-            answer.add("Access-Control-Allow-Origin", origin)
+            response.add("Access-Control-Allow-Origin", origin)

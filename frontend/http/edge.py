@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from frontend.context import Context
 from frontend.http import errors
 from frontend.http.access_log import MODULE, AccessLog
 from frontend.http.cors import Cors
@@ -42,8 +41,8 @@ log = get_logger(MODULE)
 
 
 class InFlight:
-    """Counts the requests being worked on, so that a stopping process can wait for them, and remembers which open
-    connections have sent a request at all.
+    """Counts the requests being worked on, so that a stopping process can wait for them (`idle`), and remembers which
+    open connections have sent a request at all.
     """
 
     def __init__(self) -> None:
@@ -51,34 +50,37 @@ class InFlight:
         self.idle = asyncio.Event()
         self.idle.set()
         self.draining = False
-        self.spoken: set[object] = set()
+        self.heard: set[object] = set()
+        """Open connections that have sent a request."""
+
         IN_FLIGHT.set_function(lambda: self.count)
 
     def begin(self, connection: object) -> None:
+        """A request has come on this connection."""
         self.count += 1
         self.idle.clear()
-        self.spoken.add(connection)
+        self.heard.add(connection)
 
     def end(self) -> None:
+        """A request has been answered, or its client is gone."""
         self.count -= 1
         if not self.count:
             self.idle.set()
 
 
 class Edge:
-    """Answers every request."""
+    """Answers every request: finds its handler by `router` and does what is due before and after the handler."""
 
-    def __init__(self, context: Context, router: Router, cors: Cors, access_log: AccessLog, bodies: Bodies) -> None:
+    def __init__(self, router: Router, cors: Cors, access_log: AccessLog, bodies: Bodies) -> None:
         self.in_flight = InFlight()
         self.access_log = access_log
         self.bodies = bodies
-        self._context = context
         self._router = router
         self._cors = cors
 
     def request(self, *args: Any) -> Request:
-        """Made by aiohttp of what its own requests are made of."""
-        return Request(self._context, self.bodies, *args, asyncio.get_running_loop())
+        """The request factory that aiohttp calls, with the arguments of its own requests."""
+        return Request(self.bodies, *args, asyncio.get_running_loop())
 
     async def __call__(self, request: Request) -> HttpResponse:
         started = time.perf_counter()
@@ -96,7 +98,7 @@ class Edge:
             self.in_flight.end()
 
     async def _answer(self, request: Request) -> tuple[HttpResponse, str]:
-        """The answer and the pattern of the route."""
+        """The answer, and the pattern of the route that gave it."""
         pattern = UNKNOWN
         if request.method == "OPTIONS" and self._cors.enabled:
             return self._cors.preflight(), pattern
@@ -106,9 +108,9 @@ class Edge:
         except PolychromeError as error:
             _log_fault(error)
             return errors.error_response(error, request.path), pattern
-        except Exception:  # a fault of ours: told to the log with its stack, and to the client as 500
+        except Exception:  # a fault of the server: logged with its stack, and 500 to the client
             log.exception("unforeseen")
-            return errors.internal_error(), pattern
+            return errors.internal_error_response(), pattern
 
     def _finish(self, request: Request, answer: HttpResponse) -> None:
         answer.add("X-Request-Id", request_id.get())
@@ -142,7 +144,7 @@ def trace_id_of(request: Request) -> str:
 
 
 def _log_fault(error: PolychromeError) -> None:
-    """Faults of ours are logged here with their cause; a client's are in the access log by their status."""
+    """Logs faults of the server with their cause. Those of clients are in the access log, by their status."""
     status = errors.wire_of(error).status
     if status == 500:
         log.error("fault", code=error.code, message=error.message, exc_info=error)

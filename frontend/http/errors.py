@@ -13,7 +13,7 @@ import orjson
 from frontend.http.responses import HttpResponse
 from shared import errors
 
-UNIFORM: Final = "ChromaError"
+COMMON_NAME: Final = "ChromaError"
 NO_TRACE: Final = "0" * 32
 PLAIN_TOO_LARGE: Final = b"Payload too large"
 PLAIN_ROUTES: Final = frozenset({"add", "update", "upsert", "query", "search"})
@@ -44,10 +44,12 @@ class EmbeddingFailed(errors.Unavailable):
 
 
 class Wire(NamedTuple):
-    """How one class of errors looks to a client. `closes`: the connection cannot be used any more."""
+    """How a class of errors looks to clients: status and the member `error` of the body. `closes`: the connection
+    cannot be used any more.
+    """
 
     status: int
-    name: str = UNIFORM
+    name: str = COMMON_NAME
     closes: bool = False
 
 
@@ -84,9 +86,11 @@ FAULTS: Final = {
     503: "A part of the service is unavailable; nothing was changed, try again later",
     504: "The deadline passed before there was an answer",
 }
-"""What a client is told of faults of ours, by status. Their causes name addresses and belong in the log."""
+"""What a client reads of faults of the server, by status. Their causes name addresses and belong in the log."""
 
-UNKNOWN: Final = "A part of the service went away while the write was under way; it may or may not have been applied"
+UNKNOWN_OUTCOME: Final = (
+    "A part of the service went away while the write was under way; it may or may not have been applied"
+)
 
 
 def wire_of(error: errors.PolychromeError) -> Wire:
@@ -95,17 +99,19 @@ def wire_of(error: errors.PolychromeError) -> Wire:
 
 
 def body_of(name: str, message: str) -> bytes:
-    """Both members always: the Python client breaks on an error without a message."""
+    """The body of an error, as JSON. Both members always: the Python client breaks on an error without a message."""
     return orjson.dumps({"error": name, "message": message.encode("utf-8", "replace").decode()})
 
 
 def error_response(error: errors.PolychromeError, path: str) -> HttpResponse:
-    """The answer for `error` on `path`. Server faults keep their details to themselves: those belong in the log."""
+    """The answer to a request on `path` that ended in `error`. Of a fault of the server it shows no details: those
+    belong in the log.
+    """
     wire = wire_of(error)
     if isinstance(error, errors.BodyTooLarge) and path.rpartition("/")[2] in PLAIN_ROUTES:
         answer = HttpResponse(PLAIN_TOO_LARGE, wire.status, content_type=None)
     else:
-        message = _told(error, wire.status)
+        message = _shown_message(error, wire.status)
         answer = HttpResponse(body_of(wire.name, message), wire.status)
     if isinstance(error, errors.Backoff):
         answer.add("Retry-After", str(error.retry_after_s))
@@ -114,25 +120,25 @@ def error_response(error: errors.PolychromeError, path: str) -> HttpResponse:
     return answer
 
 
-def _told(error: errors.PolychromeError, status: int) -> str:
-    """What a client hears of `error`."""
+def _shown_message(error: errors.PolychromeError, status: int) -> str:
+    """What a client reads of `error`."""
     if isinstance(error, errors.UnknownOutcome):
-        return UNKNOWN
+        return UNKNOWN_OUTCOME
     return error.message if isinstance(error, EmbeddingFailed) else FAULTS.get(status, error.message)
 
 
-def internal_error() -> HttpResponse:
-    """The answer to an exception nobody foresaw."""
+def internal_error_response() -> HttpResponse:
+    """500: the answer after an exception that nobody foresaw."""
     return HttpResponse(body_of("InternalError", "Internal error"), 500)
 
 
-def not_http() -> HttpResponse:
-    """The answer to bytes that are no request."""
+def malformed_request_response() -> HttpResponse:
+    """400: the answer to bytes that are not an HTTP request."""
     answer = HttpResponse(body_of("InvalidArgumentError", "Not an HTTP/1.1 request that can be read"), 400)
     answer.add("Chroma-Trace-Id", NO_TRACE)
     return answer
 
 
-def gone(message: str) -> HttpResponse:
-    """410: an API that is no more."""
+def removed_api_response(message: str) -> HttpResponse:
+    """410: the answer of an API that was removed."""
     return HttpResponse(body_of("Unimplemented", message), 410)

@@ -1,4 +1,4 @@
-"""Where the HTTP server listens."""
+"""Where the HTTP server listens, and how long it waits for silent connections."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Where a server listens (`port` 0: any free one), and when it gives up on a silent connection."""
+    """Address and port of a server (port 0: any free port), and its timeouts for silent connections, in seconds."""
 
     host: str
     port: int

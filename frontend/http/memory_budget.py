@@ -1,7 +1,7 @@
 """A memory budget for large request bodies: many at once wait for each other instead of filling the memory.
 
-Only bytes that have arrived are counted: a client that announces a large body and sends none takes nothing. The holder
-that came first never waits, so some request always gets on, however full the budget is.
+Only bytes that have arrived are counted: a client that announces a large body and sends nothing holds nothing. The
+holder that came first never waits, so some request always gets on, however full the budget is.
 """
 
 from __future__ import annotations

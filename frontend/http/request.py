@@ -1,28 +1,28 @@
-"""A request as its handler finds it."""
+"""A request as its handler gets it, and the memory that the bodies of all requests may take."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from aiohttp import web
 
 from frontend.http.memory_budget import MemoryBudget
 
-if TYPE_CHECKING:
-    from frontend.context import Context
-
 RECEIVED_BODIES: Final = 16
+"""So many bodies of the greatest length may be held as text at once."""
+
 PARSED_BODIES: Final = 2
-"""Bodies of the greatest length that there is room for."""
+"""So many bodies of the greatest length may be parsed at once."""
 
 
 @dataclass(slots=True)
 class Bodies:
-    """What request bodies may take, all requests together.
+    """The limits of request bodies: of each (`bytes_max`, and `timeout_s` for its arrival), and of all together.
 
-    `receiving` holds large bodies as text, `parsed` from their parsing on (by their bytes as text, of which each may
-    become thirty). Both go by connection; whoever takes room leaves it when the request has ended.
+    `receiving` counts the bytes of large bodies as text; `parsed` counts them from their parsing on, by their bytes as
+    text, each of which may become thirty bytes of objects. The holder of both budgets is the connection, which gives
+    back all that it holds when its request has ended.
     """
 
     bytes_max: int
@@ -35,16 +35,18 @@ class Bodies:
         self.parsed = MemoryBudget(PARSED_BODIES * self.bytes_max)
 
     def release(self, connection: object) -> None:
+        """Gives back what the connection holds of both budgets."""
         self.receiving.release(connection)
         self.parsed.release(connection)
 
 
 class Request(web.BaseRequest):
-    """`place` are the parameters in its path, decoded; `body_bytes` is how long its body was, 0 before it was read."""
+    """An HTTP request. `path_params` are the parameters in its path, decoded; `body_bytes` is the length of its body, 0
+    before the body was read.
+    """
 
-    def __init__(self, context: Context, bodies: Bodies, *args: Any) -> None:
+    def __init__(self, bodies: Bodies, *args: Any) -> None:
         super().__init__(*args)
-        self.context = context
         self.bodies = bodies
         self.path_params: dict[str, str] = {}
         self.body_bytes = 0

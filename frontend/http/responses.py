@@ -1,5 +1,5 @@
-"""Answers: complete before they are sent, and sent in one write, but for long ones, which are sent on part by part.
-Never compressed; JSON without a charset.
+"""HTTP responses: whole before they are sent, and sent in one write; only long responses are sent chunk by chunk, as
+they come from a query worker. Never compressed; JSON without a charset.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ EMPTY: Final = b"{}"
 JOINED_BYTES_MAX: Final = 32 * 1024
 """A longer body is handed to the transport beside its head instead of being copied behind it."""
 
+EncodedBody = bytes | memoryview
+"""A body as it goes to the client."""
+
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 
 log = get_logger(__name__)
@@ -33,20 +36,20 @@ _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
 class HttpResponse(web.StreamResponse):
-    """An answer whose body is there as a whole.
+    """A response whose body is there as a whole.
 
     aiohttp's own responses can be changed until their last byte, and pay for it with a dictionary of headers and
     several steps of preparation. Here the head is text, and head and body leave together.
     """
 
-    def __init__(self, body: bytes | memoryview = b"", status: int = 200, content_type: str | None = JSON_TYPE) -> None:
+    def __init__(self, body: EncodedBody = b"", status: int = 200, content_type: str | None = JSON_TYPE) -> None:
         super().__init__(status=status)
         self.body = body
         self._lines = "" if content_type is None else f"Content-Type: {content_type}\r\n"
         self._request: web.BaseRequest | None = None
 
     def add(self, name: str, value: str) -> None:
-        """Adds a header. The value has to be free of line ends, whoever it comes from."""
+        """Adds a header. The value must not have line ends, whoever it comes from."""
         self._lines += f"{name}: {value}\r\n"
 
     async def prepare(self, request: web.BaseRequest) -> None:
@@ -55,7 +58,9 @@ class HttpResponse(web.StreamResponse):
             self._keep_alive = request.keep_alive
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Sends it; waits while the client is slow to take it. Raises ConnectionError for a client that has gone."""
+        """Sends head and body; waits while the client is slow to take them. Raises ConnectionError for a client that
+        has gone.
+        """
         request, transport = self._ready()
         head, body = self._head(request.version), self.body
         if request.method == "HEAD":
@@ -68,7 +73,7 @@ class HttpResponse(web.StreamResponse):
             await request.writer.drain()
 
     def _ready(self) -> tuple[web.BaseRequest, asyncio.Transport]:
-        """What is answered, and to whom. Raises ConnectionError."""
+        """The request that is answered, and the connection to its client. Raises ConnectionError if that is closed."""
         request, self._request = self._request, None
         assert request is not None
         transport = request.transport
@@ -150,8 +155,8 @@ def _chunk(part: memoryview) -> tuple[bytes, memoryview, bytes]:
     return f"{len(part):x}\r\n".encode(), part, b"\r\n"
 
 
-class _Today:
-    """The date as text, which changes once a second."""
+class _DateCache:
+    """The value of the Date header, formatted anew once a second."""
 
     second = 0
     text = ""
@@ -159,21 +164,21 @@ class _Today:
 
 def _date() -> str:
     now = int(time.time())
-    if now != _Today.second:
-        _Today.second, _Today.text = now, format_date_time(now)
-    return _Today.text
+    if now != _DateCache.second:
+        _DateCache.second, _DateCache.text = now, format_date_time(now)
+    return _DateCache.text
 
 
 def json_response(value: Any, status: int = 200) -> HttpResponse:
-    """`value` as JSON; numpy arrays are understood, non-finite floats become null."""
+    """A response with `value` as JSON. It may have numpy arrays; floats that are not finite become null."""
     return HttpResponse(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status)
 
 
-def encoded_response(body: bytes | memoryview, status: int = 200) -> HttpResponse:
-    """JSON that has been encoded already."""
+def encoded_response(body: EncodedBody, status: int = 200) -> HttpResponse:
+    """A response with JSON that has been encoded already."""
     return HttpResponse(body, status)
 
 
 def empty_response(status: int = 200) -> HttpResponse:
-    """`{}`: the clients parse every 2xx body, so there must be one."""
+    """A response with the body `{}`: clients parse the body of every 2xx response, so there must be one."""
     return HttpResponse(EMPTY, status)

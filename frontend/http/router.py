@@ -1,7 +1,7 @@
-"""Which handler a request goes to.
+"""Finds the handler of a request by its method and path.
 
 Paths are compared segment by segment. Patterns of the same length whose fixed segments stand at the same places share a
-table, so that looking a path up is one look into each of the few tables for its length, however many routes there are.
+table, so that finding a path takes one lookup in each of the few tables for its length, however many routes there are.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ Handler = Callable[[Request], Awaitable[HttpResponse]]
 
 METHOD_ORDER: Final = ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS")
 REST: Final = "/{rest}"
-"""Ends a pattern that stands for everything below."""
+"""Ends a pattern that stands for every path below."""
 
 UNKNOWN: Final = "unknown"
+"""The pattern of requests that no route is for, in metrics and in the log."""
 
 
 class Route(NamedTuple):
-    """`path` is a pattern: `{name}` stands for any segment. Who answers GET answers HEAD."""
+    """A handler for a method and a path. `path` is a pattern: `{name}` stands for any segment. A handler of GET answers
+    HEAD as well.
+    """
 
     method: str
     path: str
@@ -34,7 +37,9 @@ class Route(NamedTuple):
 
 
 class Match(NamedTuple):
-    """`pattern` is the route's, one of a bounded set."""
+    """What a request's path matches: the handler, the route's pattern (one of a bounded set), and the decoded values of
+    the pattern's parameters.
+    """
 
     handler: Handler
     pattern: str
@@ -43,21 +48,25 @@ class Match(NamedTuple):
 
 @dataclass(slots=True)
 class _Resource:
+    """The handlers of one pattern, by method."""
+
     pattern: str
     names: tuple[tuple[int, str], ...]
-    """Where the parameters stand."""
+    """Index and name of each segment that is a parameter."""
 
     handlers: dict[str, Handler] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class _Table:
+    """Resources by the fixed segments of their patterns, which `key_of` takes from a path's segments."""
+
     key_of: Callable[[list[str]], object]
     resources: dict[object, _Resource] = field(default_factory=dict)
 
 
 class Router:
-    """The tables. Where several patterns match, the one that was given first wins."""
+    """The routes, ready to be searched. Where several patterns match, the pattern that was given first wins."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._tables: dict[int, dict[tuple[int, ...], _Table]] = {}
@@ -82,8 +91,9 @@ class Router:
         return resource
 
     def find(self, method: str, path: str) -> Match:
-        """`path` as it was sent. Raises InvalidArgument for a parameter that is no UTF-8: it would stay encoded, and
-        name what its own spelling, encoded once more, names too.
+        """The handler for a path as it was sent; of an unknown path or method a handler that answers 404 or 405.
+        Raises InvalidArgument for a parameter that is not UTF-8: left encoded, it would name the resource that its own
+        spelling, encoded once more, names too.
         """
         segments = path.split("/")
         plain = path.isascii() and "%" not in path
@@ -99,7 +109,7 @@ class Router:
                 continue
             handler = resource.handlers.get(method)
             if handler is not None:
-                return Match(handler, resource.pattern, path_params if plain else _texts(path_params))
+                return Match(handler, resource.pattern, path_params if plain else _checked(path_params))
             found.append(resource)
         found += [resource for prefix, resource in self._below.items() if path.startswith(prefix) and path != prefix]
         for resource in found:
@@ -108,7 +118,8 @@ class Router:
         return Match(_refuse({name for resource in found for name in resource.handlers}), UNKNOWN, {})
 
 
-def _texts(path_params: dict[str, str]) -> dict[str, str]:
+def _checked(path_params: dict[str, str]) -> dict[str, str]:
+    """The parameters. Raises InvalidArgument for a parameter that was not UTF-8."""
     for name, value in path_params.items():
         try:
             value.encode()
@@ -118,13 +129,13 @@ def _texts(path_params: dict[str, str]) -> dict[str, str]:
 
 
 def _refuse(allowed: set[str]) -> Handler:
-    """404 and 405: an empty body, and for 405 the methods that exist."""
+    """A handler that answers 404, or 405 with the methods that exist; the body is empty."""
 
     async def refuse(_request: Request) -> HttpResponse:
         if not allowed:
             return HttpResponse(status=404, content_type=None)
-        answer = HttpResponse(status=405, content_type=None)
-        answer.add("Allow", ",".join(method for method in METHOD_ORDER if method in allowed))
-        return answer
+        response = HttpResponse(status=405, content_type=None)
+        response.add("Allow", ",".join(method for method in METHOD_ORDER if method in allowed))
+        return response
 
     return refuse

@@ -1,7 +1,7 @@
-"""The listening side: a socket, its connections, their timeouts, the orderly end.
+"""The HTTP server: a listening socket, its connections, their timeouts, the orderly end.
 
-aiohttp times out idle connections between requests, but not one that never finishes its first request's headers; a
-loop here does.
+aiohttp closes connections that idle between requests, but not a connection that never finishes the headers of its first
+request; a loop here does.
 """
 
 from __future__ import annotations
@@ -16,16 +16,20 @@ from typing import Any, Final, cast
 from aiohttp import http_exceptions, web
 
 from frontend.http.edge import Edge
-from frontend.http.errors import internal_error, not_http
+from frontend.http.errors import internal_error_response, malformed_request_response
 from frontend.http.listener import Listener
 
 URL_BYTES_MAX: Final = 64 * 1024
 HEADER_BYTES_MAX: Final = 64 * 1024
 LISTEN_BACKLOG: Final = 1024
-SWEEP_S: Final = 1.0
+SILENT_CHECK_S: Final = 1.0
+"""Pause between two looks for connections that have not sent a first request in time."""
+
 CLOSE_TIMEOUT_S: Final = 5.0
+"""Longest time that closing waits for connections that are still busy."""
+
 LINGER_S: Final = 5.0
-"""How long the rest of a refused body is read and dropped, so that the client gets to read why."""
+"""Longest time that the rest of a refused body is read and dropped, so that the client gets to read why."""
 
 
 def _not_the_clients_fault(record: logging.LogRecord) -> bool:
@@ -59,8 +63,8 @@ class OpenConnections:
 
 
 class _Connection(web.RequestHandler):
-    """Answers what is not HTTP with an error as docs/wire.md, section 2, has them; the library's own answer shows its
-    parser and its version.
+    """A connection that answers bytes which are not HTTP with an error as docs/wire.md, section 2, has them. The
+    library's own answer would show its parser and its version.
     """
 
     def __init__(self, open_connections: OpenConnections, *args: Any, **kwargs: Any) -> None:
@@ -89,13 +93,13 @@ class _Connection(web.RequestHandler):
 
     def handle_error(self, *args: Any, **kwargs: Any) -> web.StreamResponse:
         own = super().handle_error(*args, **kwargs)
-        answer = not_http() if own.status == 400 else internal_error()
+        answer = malformed_request_response() if own.status == 400 else internal_error_response()
         answer.force_close()
         return answer
 
 
 class HttpServer:
-    """Serves one application."""
+    """Serves one application on one socket."""
 
     def __init__(self, edge: Edge, listener: Listener) -> None:
         self.edge = edge
@@ -120,6 +124,7 @@ class HttpServer:
         self._silent_since_s: dict[web.RequestHandler, float] = {}
 
     async def start(self) -> None:
+        """Listens. Raises OSError when the address is taken."""
         loop = asyncio.get_running_loop()
         self._listening = await loop.create_server(
             lambda: _Connection(self._open_connections, self._server, loop=loop, **self._settings),
@@ -146,6 +151,7 @@ class HttpServer:
         await self._open_connections.all_closed()
 
     async def close(self) -> None:
+        """Stops listening, closes all connections, and writes what is left of the access log."""
         self._stop_listening()
         self._server.pre_shutdown()
         await self._server.shutdown(CLOSE_TIMEOUT_S)
@@ -160,14 +166,14 @@ class HttpServer:
         """A loop: closes connections that have not sent a first request in time."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(min(SWEEP_S, self._listener.first_request_timeout_s))
-            self._sweep(loop.time())
+            await asyncio.sleep(min(SILENT_CHECK_S, self._listener.first_request_timeout_s))
+            self._close_silent(loop.time())
 
-    def _sweep(self, now_s: float) -> None:
-        spoken = self.edge.in_flight.spoken
+    def _close_silent(self, now_s: float) -> None:
+        heard = self.edge.in_flight.heard
         connections = set(self._server.connections)
-        spoken &= connections
-        silent = connections - spoken
+        heard &= connections
+        silent = connections - heard
         self._silent_since_s = {connection: self._silent_since_s.get(connection, now_s) for connection in silent}
         for connection, since_s in self._silent_since_s.items():
             if now_s - since_s > self._listener.first_request_timeout_s:
@@ -176,6 +182,7 @@ class HttpServer:
 
 @asynccontextmanager
 async def open_http_server(edge: Edge, listener: Listener) -> AsyncIterator[HttpServer]:
+    """A server that listens, for as long as the context lasts."""
     server = HttpServer(edge, listener)
     try:
         await server.start()

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import aiohttp
 from aiohttp import web
 
-from frontend.concurrency import IN_THREAD_BYTES_MIN
+from frontend.concurrency import IN_THREAD_BYTES_MIN, off_loop
 from frontend.http.errors import BodyTimeout, BrokenBody
 from frontend.http.request import Request
 from frontend.parse.json_text import parse
+from frontend.parse.shapes import require_object
 from shared.errors import BodyTooLarge, UnsupportedMediaType
+
+Body = TypeVar("Body")
 
 BROKEN: Final = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, web.RequestPayloadError, OSError)
 """What reading raises when the client hangs up or sends chunks that are none."""
@@ -40,6 +44,14 @@ async def read_json(request: Request, rows: str | None = None) -> Any:
         await request.bodies.parsed.acquire(request.protocol, len(data))
         return await asyncio.to_thread(parse, data, rows)
     return parse(data, rows)
+
+
+async def parse_body(request: Request, parse_object: Callable[[dict[str, Any]], Body], rows: str | None = None) -> Body:
+    """What `parse_object` makes of the body, which has to be an object; `rows` as for `read_json`. Raises what
+    `read_json` and `parse_object` do, and WrongShape.
+    """
+    tree = require_object(await read_json(request, rows))
+    return await off_loop(request.body_bytes, parse_object, tree)
 
 
 def check_content_type(request: Request) -> None:

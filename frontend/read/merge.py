@@ -1,4 +1,4 @@
-"""What several shards answered, as if one had. Pure.
+"""Merges the answers of several shards into the answer that a single shard with all records would have given. Pure.
 
 Every live record is in exactly one shard, so merging is sorting: by the position of insertion for a get, by distance
 and then that position for a query.
@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from shared.records.columns import Columns
+from shared.records.explanation import Explanation
 from shared.rpc.messages import GetResponse, QueryResponse
 from shared.vectors.arrays import Distances, Indices, Positions
 
@@ -21,7 +22,9 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """Hits of all queries end to end, `counts[i]` of them for query i, nearest first; the rest is parallel."""
+    """The hits of all queries end to end, `counts[i]` of them for query i, nearest first. `distances`, float32 [hits],
+    and the columns are parallel to them.
+    """
 
     counts: list[int]
     distances: Distances
@@ -29,11 +32,14 @@ class Hits:
 
 
 def positions(data: bytes) -> Positions:
+    """Insertion positions as a response has them, as int64 [rows]."""
     return np.frombuffer(data, dtype="<i8")
 
 
 def page_of(inserted: Sequence[Positions], offset: int, limit: int | None) -> list[Positions]:
-    """Which of each shard's positions are on the page: `offset` skipped of all in order, then at most `limit`."""
+    """Which of each shard's insertion positions, int64 [rows], are on the page: `offset` of all positions in ascending
+    order are skipped, then come at most `limit` (None: all).
+    """
     order = _slice(np.argsort(np.concatenate(inserted), kind="stable"), offset, limit)
     chosen = np.zeros(sum(map(len, inserted)), dtype=bool)
     chosen[order] = True
@@ -42,14 +48,14 @@ def page_of(inserted: Sequence[Positions], offset: int, limit: int | None) -> li
 
 
 def merge_get(answers: Sequence[GetResponse], offset: int = 0, limit: int | None = None) -> Columns:
-    """The rows of all answers by insertion, `offset` of them skipped, at most `limit`."""
+    """The rows of all answers in the order of insertion, `offset` of them skipped, then at most `limit` (None: all)."""
     inserted = np.concatenate([positions(answer.inserted) for answer in answers])
     order = _slice(np.argsort(inserted, kind="stable"), offset, limit)
     return _take([answer.columns for answer in answers], order)
 
 
 def merge_query(answers: Sequence[QueryResponse], k: int) -> Hits:
-    """The `k` nearest of all answers, per query."""
+    """The `k` nearest hits of all answers for each query, equal distances by insertion."""
     if len(answers) == 1:
         (only,) = answers
         return Hits(only.counts, np.frombuffer(only.distances, dtype="<f4"), only.columns)
@@ -63,6 +69,28 @@ def merge_query(answers: Sequence[QueryResponse], k: int) -> Hits:
     order = order[place < k]
     columns = _take([answer.columns for answer in answers], order)
     return Hits(np.minimum(found, k).tolist(), distances[order], columns)
+
+
+def explanations(answers: Sequence[GetResponse] | Sequence[QueryResponse]) -> list[Explanation]:
+    """What the workers explain of their answers, where that was asked for."""
+    return [answer.explanation for answer in answers if answer.explanation is not None]
+
+
+def merged_bytes(answers: Sequence[GetResponse] | Sequence[QueryResponse]) -> int:
+    """Roughly the bytes that merging handles; a single answer needs none."""
+    if len(answers) == 1:
+        return 0
+    return sum(len(answer.inserted) * 8 + len(answer.columns.embeddings or b"") for answer in answers)
+
+
+def encoded_bytes(columns: Columns) -> int:
+    """Roughly the bytes of the columns once they are JSON."""
+    texts = (columns.documents, columns.metadatas)
+    return len(columns.ids) * 40 + 3 * len(columns.embeddings or b"") + sum(map(_text_size, texts))
+
+
+def _text_size(column: Sequence[str | None] | None) -> int:
+    return sum(map(len, filter(None, column))) if column else 0
 
 
 def _slice(order: Indices, offset: int, limit: int | None) -> Indices:

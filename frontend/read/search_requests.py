@@ -1,4 +1,6 @@
-"""From a search as it was sent to one that workers understand: with what the collection's row knows."""
+"""From searches as a client sends them to searches as query workers take them, completed by the collection's row:
+checked against its schema and dimension, with its settings of the vector index.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from shared.search.source import Tally
 
 
 def check_indexes(collection: Collection, body: SearchBody) -> None:
-    """Raises InvalidArgument for a filter or a sparse query that needs an index that is off."""
+    """Raises InvalidArgument for a filter, a field to sort by or count, or a sparse query that needs an index which the
+    collection's schema has switched off.
+    """
     for payload in body.searches:
         check_filterable(collection, payload.where)
         for key in (*(step.key for step in payload.order_by), *(payload.facets.keys if payload.facets else ())):
@@ -31,27 +35,27 @@ def check_indexes(collection: Collection, body: SearchBody) -> None:
 
 
 def searches_of(collection: Collection, body: SearchBody) -> Searches:
-    """Of a collection whose dimension is known; texts are embedded by then. Raises InvalidArgument for a vector of
-    another dimension, or one that is not finite.
+    """The searches for the workers of a collection whose dimension is fixed. Texts have to be embedded by now. Raises
+    InvalidArgument for a vector of another dimension than the collection's, or with a number that is not finite.
     """
     return Searches([_search(collection, payload) for payload in body.searches], body.read_level)
 
 
-def empty_body(body: SearchBody) -> bytes:
-    """The answer of a collection that was never written to."""
+def empty_search_body(body: SearchBody) -> bytes:
+    """The body of the answer of a collection that was never written to."""
     return encode_searches(
         [
-            SearchAnswer(_plain(payload), Columns(ids=[]), np.empty(0, np.float32), Tally(0, {}))
+            SearchAnswer(_without_knns(payload), Columns(ids=[]), np.empty(0, np.float32), Tally(0, {}))
             for payload in body.searches
         ]
     )
 
 
 def _search(collection: Collection, payload: SearchPayload) -> Search:
-    return msgspec.structs.replace(_plain(payload), knns=[_knn(collection, knn) for knn in payload.knns])
+    return msgspec.structs.replace(_without_knns(payload), knns=[_knn(collection, knn) for knn in payload.knns])
 
 
-def _plain(payload: SearchPayload) -> Search:
+def _without_knns(payload: SearchPayload) -> Search:
     return Search(
         where=payload.where,
         rank=None if payload.rank is None else payload.rank.expression,

@@ -1,8 +1,11 @@
-"""Searches of one collection. One shard answers them whole; of several the frontend makes one source.
+"""Searches of a collection: ranked, filtered, grouped, sorted and counted records.
 
-All reads of one search see the same state: the first read of a shard says as of which position it was made, and the
-later ones ask for that. When a shard can no longer answer as of it (StaleRead: it was compacted in between), the search
-begins anew.
+The worker of a collection with one shard answers its searches whole. The shards of any other are one source of records
+(`ShardsSource`) for the steps of a search (`shared.search.run`), which the frontend takes itself.
+
+All steps of one search see the same state: the first request to a shard says as of which position it was answered, and
+the later ones ask for that. When a shard can no longer answer as of it (StaleRead: it was compacted in between), the
+search begins anew.
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ import msgspec
 import numpy as np
 
 from frontend.concurrency import off_loop, together
-from frontend.read.merge import merge_get, page_of, positions
-from frontend.read.reads import STALE_READS_MAX
-from shared.errors import StaleRead, Unavailable
+from frontend.read.consistency import consistent
+from frontend.read.merge import encoded_bytes, merge_get, page_of, positions
+from frontend.read.shards import first_shard
 from shared.records.columns import Columns
+from shared.records.model import ReadLevel
 from shared.records.selection import Selection
 from shared.records.where import Where
 from shared.rpc.messages import CountRequest, GetRequest, GetResponse, Shard
@@ -49,63 +53,63 @@ if TYPE_CHECKING:
 
 
 KNN_BYTES: Final = 1024
+"""Merging what was found for a `$knn` takes as long as handling so many bytes."""
+
 VALUE_BYTES: Final = 64
-"""What merging what was found for a `$knn` takes, or one value, in bytes that are handled in the same time."""
+"""Merging one value takes as long as handling so many bytes."""
 
 
-class _Positioned(Protocol):
+class _AnsweredAsOf(Protocol):
+    """A response that says as of which log position it was answered."""
+
     @property
     def position(self) -> int: ...
 
 
-Response = TypeVar("Response", bound=_Positioned)
+Response = TypeVar("Response", bound=_AnsweredAsOf)
 
 
-async def search_body(workers: Workers, collection: Collection, asked: Searches) -> bytes:
-    """The body of the answer. Raises InvalidArgument for a query of another dimension."""
-    if not asked.searches:
+async def search_body(workers: Workers, collection: Collection, request: Searches) -> bytes:
+    """The body of the answer to all searches of a request. Raises InvalidArgument for a query of another dimension than
+    the collection's.
+    """
+    if not request.searches:
         return encode_searches([])
     if collection.shards == 1:
-        shard = Shard(collection.id, collection.layout.first, asked.read_level)
-        return await workers.search_body(SearchRequest(shard, asked.searches))
-    answers = await together([_one(workers, collection, search, asked) for search in asked.searches])
-    size = sum(_size(answer.columns) + VALUE_BYTES * _facet_values(answer.tally) for answer in answers)
+        shard = first_shard(collection, request.read_level)
+        return await workers.search_body(SearchRequest(shard, request.searches))
+
+    async def answer(search: Search) -> SearchAnswer:
+        return await consistent(lambda: run(ShardsSource(workers, collection, request.read_level), search))
+
+    answers = await together([answer(search) for search in request.searches])
+    size = sum(encoded_bytes(each.columns) + VALUE_BYTES * _facet_values(each.tally) for each in answers)
     return await off_loop(size, encode_searches, answers)
-
-
-async def _one(workers: Workers, collection: Collection, search: Search, asked: Searches) -> SearchAnswer:
-    for _ in range(STALE_READS_MAX):
-        try:
-            return await run(ShardsSource(workers, collection, asked), search)
-        except StaleRead:
-            continue
-    raise Unavailable("The collection changed too fast for a consistent read; try again")
 
 
 def _facet_values(tally: Tally | None) -> int:
     return 0 if tally is None else sum(map(len, tally.facets.values()))
 
 
-def _size(columns: Columns) -> int:
-    texts = (columns.documents or [], columns.metadatas or [])
-    return 3 * len(columns.embeddings or b"") + sum(len(text) for column in texts for text in column if text)
-
-
 class ShardsSource:
-    """`shared.search.source.RecordSource` over all shards of a collection, for one search."""
+    """A `shared.search.source.RecordSource` over all shards of a collection, for one search. Its methods raise
+    StaleRead when a shard can no longer answer as of the position of its first answer.
+    """
 
-    def __init__(self, workers: Workers, collection: Collection, asked: Searches) -> None:
+    def __init__(self, workers: Workers, collection: Collection, read_level: ReadLevel) -> None:
         self._workers = workers
-        self._shards = {number: Shard(collection.id, number, asked.read_level) for number in collection.layout.numbers}
+        self._shards = {number: Shard(collection.id, number, read_level) for number in collection.layout.numbers}
 
     async def nearest(self, where: Where | None, knns: Sequence[Knn]) -> list[Neighbours]:
+        """The nearest matching records of each of `knns`, equal distances by insertion."""
         answers = await self._ask(lambda shard: self._workers.nearest(NearestRequest(shard, where, list(knns))))
         size = sum(len(answer.inserted) + len(answer.distances) for answer in answers)
         return await off_loop(size + KNN_BYTES * len(knns), _merged, answers, [knn.limit for knn in knns])
 
     async def frequencies(self, asked: Sequence[tuple[str, SparseIndices]]) -> Frequencies:
+        """The number of records, and for each (sparse key, indices) how many records have each index."""
         keys = [key for key, _ in asked]
-        indices = [part.astype("<u4", copy=False).tobytes() for _, part in asked]
+        indices = [each.astype("<u4", copy=False).tobytes() for _, each in asked]
         answers = await self._ask(lambda shard: self._workers.frequencies(FrequenciesRequest(shard, keys, indices)))
         having = [
             np.sum([np.frombuffer(answer.having[place], "<i8") for answer in answers], axis=0)
@@ -116,20 +120,23 @@ class ShardsSource:
     async def page(
         self, where: Where | None, order_by: Sequence[OrderKey], offset: int, limit: int | None
     ) -> Positions:
-        enough = None if limit is None else offset + limit
+        """Insertion positions, int64 [n], of the matching records in the order of `order_by`, else of insertion:
+        `offset` of them skipped, then at most `limit` (None: all).
+        """
+        end = None if limit is None else offset + limit
         if order_by:
-            return (await self._ordered(where, order_by, enough))[offset:]
+            return (await self._ordered(where, order_by, end))[offset:]
         selection = Selection(where=where)
-        answers = await self._ask(
-            lambda shard: self._workers.get(GetRequest(shard, selection, limit=enough, ids=False))
-        )
+        answers = await self._ask(lambda shard: self._workers.get(GetRequest(shard, selection, limit=end, ids=False)))
         chosen = page_of([positions(answer.inserted) for answer in answers], offset, limit)
         return np.sort(np.concatenate(chosen))
 
     async def rows(self, inserted: Positions, wanted: WantedColumns) -> Columns:
-        """Every shard is asked for all of them: which one has which record is only known to the shards."""
+        """Columns of the records with these insertion positions, int64 [n], in this order. Every shard is asked for
+        all of them: only the shards know which of them has which record.
+        """
         ascending = np.sort(inserted)
-        asked = ascending.astype("<i8", copy=False).tobytes()
+        encoded = ascending.astype("<i8", copy=False).tobytes()
 
         def request(shard: Shard) -> GetRequest:
             return GetRequest(
@@ -137,13 +144,16 @@ class ShardsSource:
                 documents=wanted.documents,
                 metadatas=wanted.metadatas,
                 embeddings=wanted.embeddings,
-                inserted=asked,
+                inserted=encoded,
             )
 
         answers = await self._ask(lambda shard: self._workers.get(request(shard)))
-        return await off_loop(sum(_size(answer.columns) for answer in answers), _in_order, answers, ascending, inserted)
+        return await off_loop(
+            sum(encoded_bytes(answer.columns) for answer in answers), _in_order, answers, ascending, inserted
+        )
 
     async def tally(self, where: Where | None, fields: Sequence[str]) -> Tally:
+        """The number of matching records, and how many of them have each value of each of `fields`."""
         if not fields:
             selection = Selection(where=where)
             counts = await self._ask(lambda shard: self._workers.count(CountRequest(shard, selection)))
@@ -155,6 +165,7 @@ class ShardsSource:
     async def compute(
         self, size: int, work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Result:
+        """The result of `work`, off the event loop when it handles many bytes (`size`)."""
         return await off_loop(size, work, *args, **kwargs)
 
     async def _ordered(self, where: Where | None, order_by: Sequence[OrderKey], limit: int | None) -> Positions:
@@ -165,6 +176,7 @@ class ShardsSource:
         return await off_loop(size, _sorted, answers, order_by, limit)
 
     async def _ask(self, ask: Callable[[Shard], Awaitable[Response]]) -> list[Response]:
+        """The responses of all shards. The first one of a shard fixes the position that the others are as of."""
         shards = self._shards
         answers = await together([ask(shard) for shard in shards.values()])
         for (number, shard), answer in zip(shards.items(), answers, strict=True):
@@ -198,7 +210,9 @@ def _sorted(answers: Sequence[OrderedResponse], order_by: Sequence[OrderKey], li
 
 
 def _merged(answers: Sequence[NearestResponse], limits: Sequence[int]) -> list[Neighbours]:
-    """What all shards found for each `$knn`: the nearest of all, equal distances by insertion."""
+    """The nearest records that any shard found for each `$knn`, at most `limits[i]` of the i-th, equal distances by
+    insertion.
+    """
     inserted: list[list[Positions]] = [[] for _ in limits]
     distances: list[list[Distances]] = [[] for _ in limits]
     for answer in answers:

@@ -1,18 +1,28 @@
-"""Forks of collections."""
+"""Routes of forks: collections that begin with what another collection held at one moment."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from frontend.collections.row_cache import check_database_name, missing
-from frontend.http.request import Request
 from frontend.http.responses import HttpResponse, json_response
 from frontend.http.router import Route
 from frontend.parse.body import read_json
 from frontend.parse.names import is_multi_region
 from frontend.parse.shapes import shaped
-from frontend.routes.collections import COLLECTIONS, shown_collection
-from shared.errors import Gone, InvalidArgument
+from frontend.routes.collections import shown_collection
+from frontend.routes.paths import COLLECTION
+from frontend.routes.resolve import missing_once_deleted, resolve
+from shared.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from frontend.collections.forking import Forker
+    from frontend.collections.row_cache import RowCache
+    from frontend.http.request import Request
+    from frontend.write.dirty import DirtyShards
+    from shared.catalog import Catalog
 
 
 class Fork(msgspec.Struct, frozen=True):
@@ -21,39 +31,39 @@ class Fork(msgspec.Struct, frozen=True):
     new_name: str
 
 
-async def fork(request: Request) -> HttpResponse:
-    """The new collection. Its name is not held to the rule for names."""
-    body = shaped(await read_json(request), Fork)
-    context, path_params = request.context, request.path_params
-    check_database_name(path_params["database"])
-    if is_multi_region(path_params["database"]):
-        raise InvalidArgument("multi-region databases do not support forking")
-    collection = await context.rows.resolve(
-        path_params["tenant"], path_params["database"], path_params["collection_id"]
-    )
-    database = await context.catalog.get_database(path_params["tenant"], path_params["database"])
-    if database is None:
-        raise missing(collection.id)
-    try:
-        forked = await context.forker.fork(database, collection.id, body.new_name)
-    except Gone:
-        context.rows.forget(collection.id)
-        raise missing(collection.id) from None
-    context.dirty.add(forked.id, forked.layout.numbers)
-    return json_response(shown_collection(forked))
+class ForkRoutes:
+    """Handlers of the fork routes."""
 
+    def __init__(self, rows: RowCache, catalog: Catalog, forker: Forker, dirty: DirtyShards) -> None:
+        self._rows = rows
+        self._catalog = catalog
+        self._forker = forker
+        self._dirty = dirty
 
-async def fork_count(request: Request) -> HttpResponse:
-    """How many forks the collection's family ever made, those included that were deleted."""
-    path_params, context = request.path_params, request.context
-    collection = await context.rows.resolve(
-        path_params["tenant"], path_params["database"], path_params["collection_id"]
-    )
-    return json_response({"count": await context.forker.count(collection)})
+    def routes(self) -> list[Route]:
+        """The routes, of which each answers 404 when its collection turns out to be deleted."""
+        routes = [
+            Route("POST", COLLECTION + "/fork", self.fork),
+            Route("GET", COLLECTION + "/fork_count", self.fork_count),
+        ]
+        return missing_once_deleted(self._rows, routes)
 
+    async def fork(self, request: Request) -> HttpResponse:
+        """Makes a fork, which is the answer. Its name is not held to the rule for names."""
+        body = shaped(await read_json(request), Fork)
+        path_params = request.path_params
+        check_database_name(path_params["database"])
+        if is_multi_region(path_params["database"]):
+            raise InvalidArgument("multi-region databases do not support forking")
+        collection = await resolve(self._rows, request)
+        database = await self._catalog.get_database(path_params["tenant"], path_params["database"])
+        if database is None:
+            raise missing(collection.id)
+        fork = await self._forker.fork(database, collection.id, body.new_name)
+        self._dirty.add(fork.id, fork.layout.numbers)
+        return json_response(shown_collection(fork))
 
-def routes() -> list[Route]:
-    return [
-        Route("POST", COLLECTIONS + "/{collection_id}/fork", fork),
-        Route("GET", COLLECTIONS + "/{collection_id}/fork_count", fork_count),
-    ]
+    async def fork_count(self, request: Request) -> HttpResponse:
+        """The number of forks that the collection's family ever made, those included that were deleted."""
+        collection = await resolve(self._rows, request)
+        return json_response({"count": await self._forker.count(collection)})

@@ -1,16 +1,21 @@
-"""Routes about the server itself."""
+"""Routes about the server itself: whether it lives and is ready, what it is, who asks, and the reset."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from frontend.context import Context
-from frontend.http.request import Request
 from frontend.http.responses import HttpResponse, json_response
 from frontend.http.router import Route
 from shared.errors import Forbidden, PolychromeError
 from shared.limits import BATCH_SIZE_ADVICE
+
+if TYPE_CHECKING:
+    from frontend.collections.row_cache import RowCache
+    from frontend.http.request import Request
+    from frontend.read.workers import Workers
+    from shared.catalog import Catalog
+    from shared.process.clock import Clock
 
 API_VERSION: Final = "1.0.0"
 """The version of the API; a constant (docs/wire.md, section 4)."""
@@ -18,67 +23,77 @@ API_VERSION: Final = "1.0.0"
 DEFAULT_TENANT: Final = "default_tenant"
 DEFAULT_DATABASE: Final = "default_database"
 PROBE_TIMEOUT_S: Final = 1.0
+"""Longest time that the log's server may take to answer a health check."""
 
 
-async def heartbeat(request: Request) -> HttpResponse:
-    return json_response({"nanosecond heartbeat": int(request.context.clock.now() * 1e9)})
+class SystemRoutes:
+    """Handlers of the system routes. `allow_reset`: whether POST /reset may delete everything."""
 
+    def __init__(self, clock: Clock, catalog: Catalog, rows: RowCache, workers: Workers, *, allow_reset: bool) -> None:
+        self._clock = clock
+        self._catalog = catalog
+        self._rows = rows
+        self._workers = workers
+        self._allow_reset = allow_reset
 
-async def healthcheck(request: Request) -> HttpResponse:
-    """Ready when some query worker takes requests and the log's server answers."""
-    context = request.context
-    log_ready = await _log_answers(context)
-    executor_ready = context.workers.ready
-    healthy = log_ready and executor_ready
-    return json_response(
-        {
-            "is_executor_ready": executor_ready,
-            "is_log_client_ready": log_ready,
-            "status": "ready" if healthy else "not ready",
-        },
-        status=200 if healthy else 503,
-    )
+    def routes(self) -> list[Route]:
+        """The routes of this group."""
+        return [
+            Route("GET", "/api/v2", self.heartbeat),
+            Route("GET", "/api/v2/heartbeat", self.heartbeat),
+            Route("GET", "/api/v2/healthcheck", self.healthcheck),
+            Route("GET", "/api/v2/version", version),
+            Route("GET", "/api/v2/pre-flight-checks", pre_flight_checks),
+            Route("GET", "/api/v2/auth/identity", identity),
+            Route("POST", "/api/v2/reset", self.reset),
+        ]
 
+    async def heartbeat(self, _request: Request) -> HttpResponse:
+        """Nanoseconds since 1970."""
+        return json_response({"nanosecond heartbeat": int(self._clock.now() * 1e9)})
 
-async def _log_answers(context: Context) -> bool:
-    try:
-        async with asyncio.timeout(PROBE_TIMEOUT_S):
-            await context.catalog.get_tenant(DEFAULT_TENANT)
-    except (PolychromeError, TimeoutError):
-        return False
-    return True
+    async def healthcheck(self, _request: Request) -> HttpResponse:
+        """Ready when some query worker takes requests and the log's server answers; 503 otherwise."""
+        log_ready = await self._log_answers()
+        executor_ready = self._workers.ready
+        healthy = log_ready and executor_ready
+        return json_response(
+            {
+                "is_executor_ready": executor_ready,
+                "is_log_client_ready": log_ready,
+                "status": "ready" if healthy else "not ready",
+            },
+            status=200 if healthy else 503,
+        )
+
+    async def _log_answers(self) -> bool:
+        """Whether Redis, which has both the log and the catalog, answers a question about the catalog."""
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                await self._catalog.get_tenant(DEFAULT_TENANT)
+        except (PolychromeError, TimeoutError):
+            return False
+        return True
+
+    async def reset(self, _request: Request) -> HttpResponse:
+        """Deletes everything, when the configuration allows it. Whatever the body holds is ignored."""
+        if not self._allow_reset:
+            raise Forbidden("Reset is disabled by config")
+        await self._catalog.reset()
+        self._rows.clear()
+        return json_response(True)
 
 
 async def version(_request: Request) -> HttpResponse:
+    """The version of the API."""
     return json_response(API_VERSION)
 
 
 async def pre_flight_checks(_request: Request) -> HttpResponse:
+    """What clients ask before they send batches."""
     return json_response({"max_batch_size": BATCH_SIZE_ADVICE, "supports_base64_encoding": True})
 
 
 async def identity(_request: Request) -> HttpResponse:
-    """Exactly these members: the Python client's constructor breaks on any other."""
+    """Whom the server takes the client for. Exactly these members: the Python client's constructor breaks on others."""
     return json_response({"user_id": "", "tenant": DEFAULT_TENANT, "databases": [DEFAULT_DATABASE]})
-
-
-async def reset(request: Request) -> HttpResponse:
-    """Deletes everything, when the configuration allows it. Whatever the body holds is ignored."""
-    context = request.context
-    if not context.config.allow_reset:
-        raise Forbidden("Reset is disabled by config")
-    await context.catalog.reset()
-    context.rows.clear()
-    return json_response(True)
-
-
-def routes() -> list[Route]:
-    return [
-        Route("GET", "/api/v2", heartbeat),
-        Route("GET", "/api/v2/heartbeat", heartbeat),
-        Route("GET", "/api/v2/healthcheck", healthcheck),
-        Route("GET", "/api/v2/version", version),
-        Route("GET", "/api/v2/pre-flight-checks", pre_flight_checks),
-        Route("GET", "/api/v2/auth/identity", identity),
-        Route("POST", "/api/v2/reset", reset),
-    ]

@@ -1,16 +1,22 @@
-"""Tenants: created once, given a resource name once, never deleted."""
+"""Routes of tenants: created once, given a resource name once, never deleted."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
-from frontend.http.request import Request
 from frontend.http.responses import HttpResponse, empty_response, json_response
 from frontend.http.router import Route
 from frontend.parse.body import read_json
 from frontend.parse.names import check_new_tenant_name
 from frontend.parse.shapes import shaped
+from frontend.routes.paths import TENANTS
 from shared.errors import AlreadyExists, NotFound
+
+if TYPE_CHECKING:
+    from frontend.http.request import Request
+    from shared.catalog import Catalog
 
 
 class TenantCreate(msgspec.Struct, frozen=True):
@@ -26,39 +32,45 @@ class TenantUpdate(msgspec.Struct, frozen=True):
 
 
 def missing_tenant(name: str) -> NotFound:
+    """The 404 of a tenant that nobody has created."""
     return NotFound(f"Tenant [{name}] not found")
 
 
-async def create(request: Request) -> HttpResponse:
-    body = shaped(await read_json(request), TenantCreate)
-    check_new_tenant_name(body.name)
-    await request.context.catalog.create_tenant(body.name)
-    return empty_response()
+class TenantRoutes:
+    """Handlers of the tenant routes."""
 
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
 
-async def get(request: Request) -> HttpResponse:
-    name = request.path_params["tenant"]
-    tenant = await request.context.catalog.get_tenant(name)
-    if tenant is None:
-        raise missing_tenant(name)
-    return json_response({"name": tenant.name, "resource_name": tenant.resource_name})
+    def routes(self) -> list[Route]:
+        """The routes of this group."""
+        return [
+            Route("POST", TENANTS, self.create),
+            Route("GET", TENANTS + "/{tenant}", self.get),
+            Route("PATCH", TENANTS + "/{tenant}", self.update),
+        ]
 
+    async def create(self, request: Request) -> HttpResponse:
+        """Creates a tenant; 409 when there is one of that name."""
+        body = shaped(await read_json(request), TenantCreate)
+        check_new_tenant_name(body.name)
+        await self._catalog.create_tenant(body.name)
+        return empty_response()
 
-async def update(request: Request) -> HttpResponse:
-    """Sets the resource name; setting the same one again is fine."""
-    body = shaped(await read_json(request), TenantUpdate)
-    name = request.path_params["tenant"]
-    catalog = request.context.catalog
-    if await catalog.get_tenant(name) is None:
-        raise missing_tenant(name)
-    if not await catalog.set_resource_name(name, body.resource_name):
-        raise AlreadyExists("Failed to set resource name")
-    return empty_response()
+    async def get(self, request: Request) -> HttpResponse:
+        """A tenant and its resource name, null before it was set."""
+        name = request.path_params["tenant"]
+        tenant = await self._catalog.get_tenant(name)
+        if tenant is None:
+            raise missing_tenant(name)
+        return json_response({"name": tenant.name, "resource_name": tenant.resource_name})
 
-
-def routes() -> list[Route]:
-    return [
-        Route("POST", "/api/v2/tenants", create),
-        Route("GET", "/api/v2/tenants/{tenant}", get),
-        Route("PATCH", "/api/v2/tenants/{tenant}", update),
-    ]
+    async def update(self, request: Request) -> HttpResponse:
+        """Sets the resource name; to set an equal name again is fine, another name is 409."""
+        body = shaped(await read_json(request), TenantUpdate)
+        name = request.path_params["tenant"]
+        if await self._catalog.get_tenant(name) is None:
+            raise missing_tenant(name)
+        if not await self._catalog.set_resource_name(name, body.resource_name):
+            raise AlreadyExists("Failed to set resource name")
+        return empty_response()

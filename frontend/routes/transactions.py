@@ -1,35 +1,40 @@
-"""Conditional transactions: `conditional/get` and `conditional/commit`. Both are stateless: the client remembers its
-token, what it read, and what it wants to write.
+"""Routes of conditional transactions: `conditional/get` and `conditional/commit`. The server keeps nothing between the
+two: the client remembers its token, what it read, and what it wants to write.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
 from frontend.collections.schema import check_filterable
 from frontend.concurrency import off_loop
-from frontend.context import Context
-from frontend.embed.texts import with_embeddings
-from frontend.http.request import Request
 from frontend.http.responses import HttpResponse, encoded_response, json_response
 from frontend.http.router import Route
+from frontend.parse.body import parse_body
 from frontend.parse.metadata_values import I64_MAX
+from frontend.parse.selectors import DeleteBody, GetBody, parse_delete
 from frontend.parse.shapes import shaped
 from frontend.parse.writes import Write, read_write
-from frontend.read import reads
-from frontend.routes.collections import COLLECTIONS
-from frontend.routes.records import Delete, Get, collection_of, read_body, read_collection, while_it_exists
-from frontend.write.group_commit import Operations
-from frontend.write.transactions import commit, read_as_of
-from frontend.write.writes import prepare
-from shared.catalog import Collection
+from frontend.read.gets import Get, Page
+from frontend.routes.paths import COLLECTION
+from frontend.routes.resolve import missing_once_deleted, resolve
+from frontend.write.writes import deletion, prepare
 from shared.errors import InvalidArgument
 from shared.limits import READ_IDS_MAX
 from shared.records.include import Wanted
 from shared.records.model import Op
+
+if TYPE_CHECKING:
+    from frontend.collections.row_cache import RowCache
+    from frontend.embed.texts import TextEmbedding
+    from frontend.http.request import Request
+    from frontend.read.point_in_time import PointInTimeReader
+    from frontend.write.group_commit import Operations
+    from frontend.write.transactions import Committer
+    from shared.catalog import Collection
 
 Token = Annotated[int, msgspec.Meta(ge=0, le=I64_MAX)]
 
@@ -43,14 +48,14 @@ class Verb(enum.StrEnum):
     DELETE = "delete"
 
 
-class ConditionalGet(Get):
+class ConditionalGet(GetBody):
     """Body of POST .../conditional/get: that of a get, and the token of the transaction's earlier reads."""
 
     read_token: Token | None = None
 
 
 class CommitOperation(msgspec.Struct, frozen=True):
-    """`payload` is the body of the route that has the operation's name."""
+    """One operation of a commit; `payload` is the body of the route that has the operation's name."""
 
     operation: Verb
     payload: dict[str, Any]
@@ -64,55 +69,64 @@ class ConditionalCommit(msgspec.Struct, frozen=True, kw_only=True):
     read_ids: list[str] = []
 
 
-def routes() -> list[Route]:
-    base = COLLECTIONS + "/{collection_id}/conditional"
-    return [
-        Route("POST", base + "/get", while_it_exists(conditional_get)),
-        Route("POST", base + "/commit", while_it_exists(conditional_commit)),
-    ]
+class TransactionRoutes:
+    """Handlers of the transaction routes."""
+
+    def __init__(self, rows: RowCache, reader: PointInTimeReader, committer: Committer, texts: TextEmbedding) -> None:
+        self._rows = rows
+        self._reader = reader
+        self._committer = committer
+        self._texts = texts
+
+    def routes(self) -> list[Route]:
+        """The routes, of which each answers 404 when its collection turns out to be deleted."""
+        base = COLLECTION + "/conditional"
+        routes = [Route("POST", base + "/get", self.get), Route("POST", base + "/commit", self.commit)]
+        return missing_once_deleted(self._rows, routes)
+
+    async def get(self, request: Request) -> HttpResponse:
+        """The answer of a get as of the token, and the token."""
+        body = await parse_body(request, lambda tree: shaped(tree, ConditionalGet))
+        collection = await resolve(self._rows, request)
+        selection = await body.selection(request.body_bytes)
+        check_filterable(collection, selection.where)
+        wanted = Wanted(body.include, explain=body.explain)
+        get = Get(selection, Page(body.offset or 0, body.limit), wanted)
+        found, token = await self._reader.get(collection, get, body.read_token)
+        return encoded_response(b"".join((memoryview(found)[:-1], b',"read_token":%d}' % token)))
+
+    async def commit(self, request: Request) -> HttpResponse:
+        """Writes all operations, or (409) none of them when something that was read has been written since."""
+        can_embed = self._texts.available
+        body, writes = await parse_body(request, lambda tree: _parse_commit(tree, can_embed))
+        collection = await resolve(self._rows, request)
+        _check_commit(body)
+        operations = [await self._operations(collection, write, request.body_bytes) for write in writes]
+        count = sum(len(each.ids) for each in operations)
+        if not count:
+            raise InvalidArgument("A conditional commit has at least one operation")
+        appended = await self._committer.commit(collection, operations, body.read_token, body.read_ids)
+        return json_response({"first_inserted_record_offset": appended.first, "record_count": count})
+
+    async def _operations(self, collection: Collection, write: Write | DeleteBody, size: int | None) -> Operations:
+        """What one operation of the commit appends. `size`: bytes of the body. Raises InvalidArgument."""
+        if isinstance(write, DeleteBody):
+            return _deletion(write)
+        embedded = await self._texts.embed_documents(collection, write, size)
+        prepared = await off_loop(size, prepare, embedded, collection.dimension, size)
+        if prepared.operations is None:
+            assert prepared.refusal is not None
+            raise prepared.refusal
+        return prepared.operations
 
 
-async def conditional_get(request: Request) -> HttpResponse:
-    """The answer of a get, and the token."""
-    body = await read_body(request, lambda tree: shaped(tree, ConditionalGet))
-    wanted = Wanted(body.include, explain=body.explain)
-    context, collection = request.context, await collection_of(request)
-    selection = await body.selection(request.body_bytes)
-    check_filterable(collection, selection.where)
-    page = reads.Page(body.offset or 0, body.limit)
-
-    async def read(position: int) -> reads.Body:
-        return await read_collection(
-            context,
-            collection,
-            lambda collection: reads.get_body(context.workers, collection, selection, page, wanted, position),
-        )
-
-    found, token = await read_as_of(context, collection, body.read_token, read)
-    return encoded_response(b"".join((memoryview(found)[:-1], b',"read_token":%d}' % token)))
-
-
-async def conditional_commit(request: Request) -> HttpResponse:
-    """409 when something that was read has been written since; then nothing is."""
-    can_embed = bool(request.context.embedders)
-    body, operations = await read_body(request, lambda tree: _read_commit(tree, can_embed))
-    context, collection = request.context, await collection_of(request)
-    _check_commit(body)
-    prepared = [await _prepared(context, collection, one, request.body_bytes) for one in operations]
-    count = sum(len(one.ids) for one in prepared)
-    if not count:
-        raise InvalidArgument("A conditional commit has at least one operation")
-    appended = await commit(context, collection, prepared, body.read_token, body.read_ids)
-    return json_response({"first_inserted_record_offset": appended.first, "record_count": count})
-
-
-def _read_commit(tree: Any, can_embed: bool) -> tuple[ConditionalCommit, list[Write | Delete]]:
+def _parse_commit(tree: Any, can_embed: bool) -> tuple[ConditionalCommit, list[Write | DeleteBody]]:
     body = shaped(tree, ConditionalCommit)
     return body, [
-        shaped(one.payload, Delete)
-        if one.operation is Verb.DELETE
-        else read_write(Op[one.operation.name], one.payload, can_embed=can_embed)
-        for one in body.operations
+        parse_delete(each.payload)
+        if each.operation is Verb.DELETE
+        else read_write(Op[each.operation.name], each.payload, can_embed=can_embed)
+        for each in body.operations
     ]
 
 
@@ -125,15 +139,7 @@ def _check_commit(body: ConditionalCommit) -> None:
         raise InvalidArgument("Empty ID, ID must have at least one character")
 
 
-async def _prepared(context: Context, collection: Collection, one: Write | Delete, size: int | None) -> Operations:
-    """Raises InvalidArgument."""
-    if isinstance(one, Delete):
-        if not one.ids or one.limit is not None or one.where is not None or one.where_document is not None:
-            raise InvalidArgument("transactional predicate deletes are not supported")
-        return Operations(Op.DELETE, one.ids, size=sum(map(len, one.ids)))
-    embedded = await with_embeddings(context.embedders, collection, one, size)
-    prepared = await off_loop(size, prepare, embedded, collection.dimension, size)
-    if prepared.operations is None:
-        assert prepared.refusal is not None
-        raise prepared.refusal
-    return prepared.operations
+def _deletion(body: DeleteBody) -> Operations:
+    if not body.ids or body.limit is not None or body.where is not None or body.where_document is not None:
+        raise InvalidArgument("transactional predicate deletes are not supported")
+    return deletion(body.ids)

@@ -1,4 +1,4 @@
-"""From an accepted write to entries of the log.
+"""From a write of the right shape to operations in the log.
 
 The collection's row may come from a cache. Nothing here trusts it: the append script compares generation and
 dimension with the collection's own state, and a stale row is fetched again and the write checked against it.
@@ -10,36 +10,31 @@ import functools
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from prometheus_client import Counter
 
+from frontend.collections.current_row import with_current_row
 from frontend.concurrency import off_loop
-from frontend.parse.writes import (
-    Write,
-    check_lengths,
-    check_values,
-    check_width,
-    wrong_width,
-)
+from frontend.parse.writes import Write, check_lengths, check_values, check_width, wrong_width
 from frontend.write.group_commit import Operations
-from shared.errors import DimensionMismatch, InvalidArgument, PolychromeError, StaleGeneration
+from shared.errors import DimensionMismatch, InvalidArgument, PolychromeError
 from shared.records.model import Op
 
 if TYPE_CHECKING:
-    from frontend.context import Context
+    from frontend.collections.row_cache import RowCache
+    from frontend.write.group_commit import GroupCommit
     from shared.catalog import Collection
-
-STALE_ROWS_MAX: Final = 3
-"""How often a row that turns out to be outdated is fetched again within one write."""
+    from shared.log.log import Log
 
 RECORDS_WRITTEN = Counter("polychrome_frontend_records_written_total", "Operations appended to the log", ["operation"])
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A write that was checked. `width` is None when it has no embeddings. With a `refusal` there is nothing to
-    append, but the width has passed its check and fixes the dimension of a collection that has none yet.
+class PreparedWrite:
+    """A write whose values were checked. `width` is the dimension of its embeddings, None when it has none. With a
+    `refusal` there is nothing to append, but the width has passed its check and fixes the dimension of a collection
+    that has none yet.
     """
 
     width: int | None
@@ -47,14 +42,16 @@ class Prepared:
     refusal: PolychromeError | None = None
 
 
-def prepare(write: Write, dimension: int | None, size: int | None) -> Prepared:
-    """Check the values of a write. Pure, heavy. Raises InvalidArgument."""
+def prepare(write: Write, dimension: int | None, size: int | None) -> PreparedWrite:
+    """Checks the values of a write against the collection's dimension and lays them out as columns for the log. Pure
+    and heavy: to be called off the event loop. `size`: bytes of the body. Raises InvalidArgument.
+    """
     embeddings = check_values(write)
     width = None if embeddings is None else check_width(embeddings, dimension)
     try:
         check_lengths(write)
     except InvalidArgument as refusal:
-        return Prepared(width, refusal=refusal)
+        return PreparedWrite(width, refusal=refusal)
     metadatas = write.metadatas
     operations = Operations(
         write.op,
@@ -67,44 +64,62 @@ def prepare(write: Write, dimension: int | None, size: int | None) -> Prepared:
         frozenset() if metadatas is None else metadatas.kinds(),
         size,
     )
-    return Prepared(width, operations)
+    return PreparedWrite(width, operations)
 
 
-async def append_write(context: Context, collection: Collection, write: Write, size: int | None) -> None:
-    """Check `write` against the collection and append it; acknowledged by returning. `size`: bytes of the body."""
-    prepared = await off_loop(size, prepare, write, collection.dimension, size)
-    if prepared.refusal is not None:
-        if prepared.width is not None and collection.dimension is None:
-            fixed = await context.log.fix_dimension(collection.id, prepared.width)
-            if fixed != prepared.width:
-                raise wrong_width(fixed, prepared.width)
-        raise prepared.refusal
-    if prepared.operations is not None:
-        await _append(context, collection, prepared.operations)
+def deletion(ids: Sequence[str]) -> Operations:
+    """The operations that delete records by id, whether or not they exist."""
+    return Operations(Op.DELETE, ids, size=sum(map(len, ids)))
 
 
-async def append_delete(context: Context, collection: Collection, ids: Sequence[str]) -> None:
-    """Append the removal of `ids`, known or not."""
-    await _append(context, collection, Operations(Op.DELETE, ids, size=sum(map(len, ids))))
+class Writer:
+    """Appends writes to the logs of collections. A write is acknowledged, and durable, when its method returns."""
 
+    def __init__(self, log: Log, groups: GroupCommit, rows: RowCache) -> None:
+        self._log = log
+        self._groups = groups
+        self._rows = rows
 
-async def _append(context: Context, collection: Collection, operations: Operations) -> None:
-    if not operations.ids:
-        return
-    request_id = uuid.uuid4().hex
-    for attempt in range(STALE_ROWS_MAX + 1):
+    async def write(self, collection: Collection, write: Write, size: int | None) -> None:
+        """Checks an add, update or upsert against the collection and appends it. `size`: bytes of the body. Raises
+        InvalidArgument, NotFound for a collection that is deleted, and what `GroupCommit.append` does.
+        """
+        prepared = await off_loop(size, prepare, write, collection.dimension, size)
+        if prepared.refusal is not None:
+            if prepared.width is not None and collection.dimension is None:
+                await self._fix_dimension(collection, prepared.width)
+            raise prepared.refusal
+        if prepared.operations is not None:
+            await self._append(collection, prepared.operations)
+
+    async def delete(self, collection: Collection, ids: Sequence[str]) -> None:
+        """Appends the deletion of these ids, whether or not they exist. Raises what `write` does."""
+        await self._append(collection, deletion(ids))
+
+    async def _fix_dimension(self, collection: Collection, width: int) -> None:
+        fixed = await self._log.fix_dimension(collection.id, width)
+        if fixed != width:
+            raise wrong_width(fixed, width)
+
+    async def _append(self, collection: Collection, operations: Operations) -> None:
+        if not operations.ids:
+            return
+        request_id = uuid.uuid4().hex
         try:
-            await context.groups.append(collection, operations, request_id)
-            break
+            await with_current_row(
+                self._rows, collection, lambda current: self._groups.append(current, operations, request_id)
+            )
         except DimensionMismatch as error:
             raise wrong_width(error.expected, operations.width or 0) from None
-        except StaleGeneration:
-            if attempt == STALE_ROWS_MAX:
-                raise
-            collection = await context.rows.refresh(collection)
-    written(operations.op).inc(len(operations.ids))
+        count_written(operations)
+
+
+def count_written(operations: Operations) -> None:
+    """Counts operations that were appended, in the metric of records written."""
+    _records_written(operations.op).inc(len(operations.ids))
 
 
 @functools.cache
-def written(op: Op) -> Counter:
+def _records_written(op: Op) -> Counter:
+    """Looking a metric up by its label costs more than counting."""
     return RECORDS_WRITTEN.labels(op.name.lower())

@@ -13,6 +13,7 @@ import numpy as np
 from frontend.collections.configuration import VectorSettings, shown_configuration
 from frontend.collections.row_cache import missing
 from frontend.collections.schema import default_schema
+from frontend.config import FrontendConfig
 from frontend.embed.embedders import Embedders
 from frontend.write.dirty import DirtyShards
 from frontend.write.group_commit import GroupCommit
@@ -21,6 +22,7 @@ from shared.cluster.placement import Layout
 from shared.errors import PolychromeError, StaleRead
 from shared.log.append import Appended, AppendRequest
 from shared.log.batch import decode_batch
+from shared.process.clock import SystemClock
 from shared.records.answers import encode_get, encode_query, refuse_unknown_ids
 from shared.records.columns import Columns
 from shared.records.explanation import Explanation
@@ -232,15 +234,27 @@ class FakeWorkers:
         )
 
 
-def new_shell(collection: Collection, workers: FakeWorkers | None = None) -> Any:
+def new_config(**settings: Any) -> FrontendConfig:
+    return FrontendConfig(redis_url="redis://nowhere", bucket_url="memory://", port=0, access_log="off", **settings)
+
+
+def new_context(collection: Collection, workers: FakeWorkers | None = None, embedders: Embedders | None = None) -> Any:
+    """What `frontend.app` makes its routes of, with one collection. The record routes and those of transactions work;
+    the routes that need the catalog do not.
+    """
     jobs, log = FakeJobs(), FakeLog(dimension=collection.dimension)
     dirty = DirtyShards(jobs, gather_s=0)  # type: ignore[arg-type]
     return SimpleNamespace(
+        config=new_config(),
+        clock=SystemClock(),
+        catalog=None,
+        forker=None,
+        functions=None,
         log=log,
         jobs=jobs,
         dirty=dirty,
         groups=GroupCommit(log, dirty),  # type: ignore[arg-type]
         rows=FakeRows(collection, collection),
         workers=workers or FakeWorkers([[] for _ in range(collection.shards)]),
-        embedders=Embedders({}, None, timeout_s=10),
+        embedders=embedders or Embedders({}, None, timeout_s=10),
     )

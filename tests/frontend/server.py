@@ -13,11 +13,11 @@ import httpx
 
 from frontend.app import build_app
 from frontend.collections.row_cache import RowCache
-from frontend.config import FrontendConfig
 from frontend.context import Context
 from frontend.embed.embedders import Embedders
 from frontend.http.server import HttpServer, open_http_server
 from shared.process.clock import SystemClock
+from tests.frontend.fakes import new_config
 from tests.frontend.memory_catalog import MemoryCatalog
 
 DATABASES = "/api/v2/tenants/default_tenant/databases"
@@ -43,15 +43,24 @@ class Running:
 
 
 @asynccontextmanager
+async def client_of(context: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a server over `tests.frontend.fakes.new_context`."""
+    async with (
+        open_http_server(build_app(context), context.config.listener) as server,
+        httpx.AsyncClient(base_url=f"http://{server.address}", timeout=30) as client,
+    ):
+        yield client
+
+
+@asynccontextmanager
 async def running(**settings: Any) -> AsyncIterator[Running]:
-    config = FrontendConfig(redis_url="redis://nowhere", bucket_url="memory://", port=0, access_log="off", **settings)
+    config = new_config(**settings)
     catalog, clock = MemoryCatalog(), SystemClock()
     context: Any = Context(
         config=config,
         clock=clock,
         catalog=catalog,  # type: ignore[arg-type]  # the same interface over dictionaries
         log=None,  # type: ignore[arg-type]
-        jobs=None,  # type: ignore[arg-type]
         dirty=SimpleNamespace(add=lambda *_: None),  # type: ignore[arg-type]
         groups=None,  # type: ignore[arg-type]
         workers=SimpleNamespace(ready=True),  # type: ignore[arg-type]

@@ -19,12 +19,15 @@ import numpy as np
 import orjson
 import pytest
 
-from frontend.read import reads
+from frontend.read.gets import Get, Page
+from frontend.read.point_in_time import PointInTimeReader
+from frontend.read.reader import Reader
 from frontend.write.group_commit import Operations
-from frontend.write.transactions import commit, read_as_of
+from frontend.write.transactions import Committer
 from shared.catalog import Collection
 from shared.cluster.placement import Layout
 from shared.errors import ConditionalWriteConflict, StaleRead
+from shared.log.log import Log
 from shared.records.include import Wanted
 from shared.records.model import Include, Op
 from shared.records.selection import Selection
@@ -108,13 +111,22 @@ class Compactions:
         await self._next.wait()
 
 
+@dataclass(frozen=True)
+class Access:
+    """The frontend's way to a collection in a world."""
+
+    log: Log
+    reader: PointInTimeReader
+    committer: Committer
+
+
 class Client:
     """Runs transactions. A document says who wrote it, so no two are the same."""
 
     def __init__(
-        self, context: Any, collection: Collection, history: History, compactions: Compactions, name: str, seed: int
+        self, access: Access, collection: Collection, history: History, compactions: Compactions, name: str, seed: int
     ) -> None:
-        self._context = context
+        self._access = access
         self._compactions = compactions
         self._collection = collection
         self._history = history
@@ -143,23 +155,18 @@ class Client:
                 self._history.read_only.append((token, seen))
             return
         try:
-            appended = await commit(self._context, self._collection, operations, token, seen)
+            appended = await self._access.committer.commit(self._collection, operations, token, seen)
         except ConditionalWriteConflict:
             assert token is not None
-            head = (await self._context.log.readable(self._collection.id))[-1]
+            head = (await self._access.log.readable(self._collection.id))[-1]
             self._history.conflicts.append((token, head, seen))
         else:
             self._history.committed.append(Committed(appended.first, token or 0, seen, writes))
 
     async def _read(self, ids: Sequence[str], token: int | None) -> tuple[State, int]:
         limit = self._random.choice([None, 10])  # over several shards these are two ways
-        wanted = Wanted([Include.DOCUMENTS])
-
-        async def read(position: int) -> reads.Body:
-            selection, page = Selection(list(ids)), reads.Page(0, limit)
-            return await reads.get_body(self._context.workers, self._collection, selection, page, wanted, position)
-
-        body, token = await read_as_of(self._context, self._collection, token, read)
+        get = Get(Selection(list(ids)), Page(0, limit), Wanted([Include.DOCUMENTS]))
+        body, token = await self._access.reader.get(self._collection, get, token)
         answer = orjson.loads(bytes(body))
         return dict(zip(answer["ids"], answer["documents"], strict=True)), token
 
@@ -196,28 +203,31 @@ def _operation(op: Op, id_: str, document: str) -> Operations:
     return Operations(op, [id_], vectors, documents=[document])
 
 
-async def write_noise(context: Any, collection: Collection, until: asyncio.Event) -> None:
+async def write_noise(committer: Committer, collection: Collection, until: asyncio.Event) -> None:
     """Ordinary writes to other ids, which name the ids in their documents."""
     number = 0
     while not until.is_set():
         number += 1
         operation = _operation(Op.UPSERT, f"noise {number % 50}", " ".join(IDS))
-        await commit(context, collection, [operation], None, [])
+        await committer.commit(collection, [operation], None, [])
         for _ in range(20):
             await asyncio.sleep(0)
 
 
 async def run_clients(world: World, shards: int, seed: int, *, clients: int, transactions: int) -> History:
     row = new_collection(id=world.collection, dimension=DIMENSION, layout=Layout(0, shards))
-    dirty = SimpleNamespace(add=lambda collection, shards: None)
-    context = SimpleNamespace(log=world.log, workers=DirectWorkers(world.worker), rows=FakeRows(row, row), dirty=dirty)
+    dirty: Any = SimpleNamespace(add=lambda collection, shards: None)
+    rows: Any = FakeRows(row, row)
+    workers = DirectWorkers(world.worker)
+    committer = Committer(world.log, dirty, rows, workers)
+    access = Access(world.log, PointInTimeReader(world.log, Reader(workers, rows)), committer)
     history, compactions, until = History(), Compactions(), asyncio.Event()
     async with asyncio.TaskGroup() as disturbing:
-        disturbing.create_task(write_noise(context, row, until))
+        disturbing.create_task(write_noise(committer, row, until))
         disturbing.create_task(compactions.run(world, until))
         async with asyncio.TaskGroup() as group:
             for number in range(clients):
-                client = Client(context, row, history, compactions, f"client{number}", seed)
+                client = Client(access, row, history, compactions, f"client{number}", seed)
                 group.create_task(client.run(transactions))
         until.set()
     return history

@@ -7,16 +7,14 @@ from typing import Any
 import httpx
 import pytest
 
-from frontend.app import build_app
-from frontend.config import FrontendConfig
 from frontend.embed.embedders import Embedders
-from frontend.embed.texts import with_query_vectors
+from frontend.embed.texts import TextEmbedding
 from frontend.http.errors import EmbeddingFailed
-from frontend.http.server import open_http_server
 from frontend.parse.search import read_search
 from shared.errors import Backoff, InvalidArgument, PolychromeError
 from tests.frontend.embed.fakes import Lengths
-from tests.frontend.fakes import COLLECTION_ID, FakeWorkers, Row, new_collection, new_shell
+from tests.frontend.fakes import COLLECTION_ID, FakeWorkers, Row, new_collection, new_context
+from tests.frontend.server import client_of
 
 BASE = f"/api/v2/tenants/default_tenant/databases/default_database/collections/{COLLECTION_ID}"
 Client = httpx.AsyncClient
@@ -30,18 +28,21 @@ def lengths() -> Lengths:
 @pytest.fixture
 def context(lengths: Lengths) -> Any:
     rows = [Row(i, (float(i), 1.0)) for i in range(1, 6)]
-    context = new_shell(new_collection(dimension=2), FakeWorkers([rows]))
-    context.embedders = Embedders({"default": lengths}, "default", timeout_s=10)
-    context.config = FrontendConfig(redis_url="redis://nowhere", bucket_url="memory://", port=0, access_log="off")
-    return context
+    embedders = Embedders({"default": lengths}, "default", timeout_s=10)
+    return new_context(new_collection(dimension=2), FakeWorkers([rows]), embedders)
 
 
 @pytest.fixture
 async def client(context: Any) -> AsyncIterator[Client]:
-    async with (
-        open_http_server(build_app(context), context.config.listener) as server,
-        httpx.AsyncClient(base_url=f"http://{server.address}", timeout=30) as client,
-    ):
+    async with client_of(context) as client:
+        yield client
+
+
+@pytest.fixture
+async def client_without_functions(context: Any) -> AsyncIterator[Client]:
+    """A client of a server whose operator has registered no embedding function."""
+    context.embedders = Embedders({}, None, timeout_s=10)
+    async with client_of(context) as client:
         yield client
 
 
@@ -220,11 +221,12 @@ async def test_a_collection_whose_function_is_not_registered_is_told_so(client: 
         ("query", {"query_texts": ["x"]}),
     ],
 )
-async def test_without_any_function_all_is_as_it_was(client: Client, context: Any, route: str, body: Any) -> None:
-    context.embedders = Embedders({}, None, timeout_s=10)
-    status, answer = await post(client, route, body)
+async def test_without_any_function_all_is_as_it_was(client_without_functions: Client, route: str, body: Any) -> None:
+    status, answer = await post(client_without_functions, route, body)
     assert (status, answer["error"]) == (422, "ChromaError")
-    status, _ = await post(client, "query", {"query_embeddings": [[1, 2]], "query_texts": ["ignored"]})
+    status, _ = await post(
+        client_without_functions, "query", {"query_embeddings": [[1, 2]], "query_texts": ["ignored"]}
+    )
     assert status == 200
 
 
@@ -240,7 +242,9 @@ def knn(query: Any, **more: Any) -> dict[str, Any]:
 async def test_texts_that_searches_look_for_are_embedded_once_each(context: Any, lengths: Lengths) -> None:
     rank = {"$sum": [knn("xx"), {"$mul": [{"$val": 2}, knn("xx", limit=3)]}, knn([7, 8]), knn("xxxx")]}
     body = read_search({"searches": [{"rank": rank}, {}, {"rank": knn("xx")}]}, can_embed=True)
-    first, second, third = (await with_query_vectors(context, context.rows.collection, body)).searches
+    first, second, third = (
+        await TextEmbedding(context.embedders).embed_searches(context.rows.collection, body)
+    ).searches
     assert lengths.asked == [["xx", "xxxx"]]
     assert [found.query for found in first.knns] == [[2.0, 1.0], [2.0, 1.0], [7, 8], [4.0, 1.0]]
     assert [found.limit for found in first.knns] == [16, 3, 16, 16]
@@ -273,7 +277,6 @@ async def test_a_text_is_looked_for_among_embeddings_alone(client: Client, lengt
     assert not lengths.asked
 
 
-async def test_without_any_function_a_text_is_no_query(client: Client, context: Any) -> None:
-    context.embedders = Embedders({}, None, timeout_s=10)
-    status, answer = await post(client, "search", {"searches": [{"rank": knn("x")}]})
+async def test_without_any_function_a_text_is_no_query(client_without_functions: Client) -> None:
+    status, answer = await post(client_without_functions, "search", {"searches": [{"rank": knn("x")}]})
     assert (status, answer["error"]) == (422, "ChromaError")

@@ -12,12 +12,11 @@ import orjson
 import pytest
 
 from frontend.app import build_app
-from frontend.config import FrontendConfig
 from frontend.http.server import open_http_server
-from frontend.read.reads import SHORT_ROWS
+from frontend.read.gets import UNCHUNKED_ROWS_MAX
 from shared.errors import Unavailable
 from shared.rpc.parts import Parts
-from tests.frontend.fakes import COLLECTION_ID, FakeWorkers, Row, new_collection, new_shell
+from tests.frontend.fakes import COLLECTION_ID, FakeWorkers, Row, new_collection, new_context
 
 GET = f"/api/v2/tenants/default_tenant/databases/default_database/collections/{COLLECTION_ID}/get"
 WHOLE = {"include": ["embeddings", "documents"]}
@@ -26,10 +25,8 @@ ROWS = 400
 
 @asynccontextmanager
 async def _serving(workers: FakeWorkers) -> AsyncIterator[str]:
-    config = FrontendConfig(redis_url="redis://nowhere", bucket_url="memory://", port=0, access_log="off")
-    context = new_shell(new_collection(dimension=2), workers)
-    context.config = config
-    async with open_http_server(build_app(context), config.listener) as server:
+    context = new_context(new_collection(dimension=2), workers)
+    async with open_http_server(build_app(context), context.config.listener) as server:
         yield server.address
 
 
@@ -66,7 +63,9 @@ async def test_a_long_answer_arrives_whole_and_the_connection_goes_on() -> None:
         assert [request.in_parts for request in workers.asked] == [True, True, False]
 
 
-@pytest.mark.parametrize("body", [{"include": ["documents"]}, {**WHOLE, "limit": SHORT_ROWS}, {**WHOLE, "ids": ["r1"]}])
+@pytest.mark.parametrize(
+    "body", [{"include": ["documents"]}, WHOLE | {"limit": UNCHUNKED_ROWS_MAX}, WHOLE | {"ids": ["r1"]}]
+)
 async def test_a_short_answer_says_how_long_it_is(body: dict[str, Any]) -> None:
     workers = _workers()
     async with _serving(workers) as address, httpx.AsyncClient(base_url=f"http://{address}") as client:
@@ -102,10 +101,8 @@ async def test_a_server_that_drains_sends_the_last_part_first() -> None:
     begun: asyncio.Future[tuple[Parts, asyncio.Future[memoryview]]] = asyncio.get_running_loop().create_future()
     workers = _workers()
     workers.parting = lambda parts, call: begun.set_result((parts, call))
-    config = FrontendConfig(redis_url="redis://nowhere", bucket_url="memory://", port=0, access_log="off")
-    context = new_shell(new_collection(dimension=2), workers)
-    context.config = config
-    async with open_http_server(build_app(context), config.listener) as server:
+    context = new_context(new_collection(dimension=2), workers)
+    async with open_http_server(build_app(context), context.config.listener) as server:
         answer = asyncio.create_task(_raw(server.address, "1.1"))
         _, call = await begun
         drained = asyncio.create_task(server.drain())

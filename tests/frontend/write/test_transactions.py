@@ -9,15 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
-from frontend.app import build_app
-from frontend.config import FrontendConfig
-from frontend.http.server import open_http_server
 from frontend.write import transactions
 from shared.cluster.placement import Layout, shard_of
 from shared.errors import ConditionalWriteConflict, Gone, StaleGeneration, StaleRead
 from shared.limits import READ_IDS_MAX
 from shared.log.condition import CONFLICT, Condition, IdsRead, Undecided
-from tests.frontend.fakes import COLLECTION_ID, FakeWorkers, Row, new_collection, new_shell
+from tests.frontend.fakes import COLLECTION_ID, FakeWorkers, Row, new_collection, new_context
+from tests.frontend.server import client_of
 
 BASE = f"/api/v2/tenants/default_tenant/databases/default_database/collections/{COLLECTION_ID}"
 Client = httpx.AsyncClient
@@ -26,17 +24,12 @@ Client = httpx.AsyncClient
 @pytest.fixture
 def context() -> Any:
     rows = [Row(i, (float(i), 0.0)) for i in range(1, 6)]
-    return new_shell(new_collection(dimension=2), FakeWorkers([rows]))
+    return new_context(new_collection(dimension=2), FakeWorkers([rows]))
 
 
 @pytest.fixture
 async def client(context: Any) -> AsyncIterator[Client]:
-    config = FrontendConfig(redis_url="redis://nowhere", bucket_url="memory://", port=0, access_log="off")
-    context.config = config
-    async with (
-        open_http_server(build_app(context), config.listener) as server,
-        httpx.AsyncClient(base_url=f"http://{server.address}", timeout=30) as client,
-    ):
+    async with client_of(context) as client:
         yield client
 
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from frontend.collections.current_row import STALE_ROWS_MAX
 from frontend.parse.writes import read_write
 from frontend.write.dirty import DirtyShards
-from frontend.write.writes import STALE_ROWS_MAX, append_delete, append_write
+from frontend.write.writes import Writer
 from shared.errors import (
     Backoff,
     DimensionMismatch,
@@ -19,7 +20,7 @@ from shared.errors import (
     UnknownOutcome,
 )
 from shared.records.model import Op
-from tests.frontend.fakes import COLLECTION_ID, FakeJobs, new_collection, new_shell
+from tests.frontend.fakes import COLLECTION_ID, FakeJobs, new_collection, new_context
 
 BODY: dict[str, Any] = {
     "ids": ["a", "b", "c"],
@@ -30,12 +31,16 @@ BODY: dict[str, Any] = {
 }
 
 
+def writer(context: Any) -> Writer:
+    return Writer(context.log, context.groups, context.rows)
+
+
 async def write(context: Any, body: dict[str, Any] = BODY, op: Op = Op.ADD) -> None:
-    await append_write(context, context.rows.collection, read_write(op, body), 0)
+    await writer(context).write(context.rows.collection, read_write(op, body), 0)
 
 
 async def test_a_batch_becomes_one_append_of_columns() -> None:
-    context = new_shell(new_collection(keys=frozenset({("old", "string")})))
+    context = new_context(new_collection(keys=frozenset({("old", "string")})))
     await write(context)
     (append,) = context.log.appends
     assert (append.count, append.dimension, append.generation) == (3, 2, 1)
@@ -53,7 +58,7 @@ async def test_a_batch_becomes_one_append_of_columns() -> None:
 
 
 async def test_every_row_lands_in_one_shard_with_its_place_in_the_batch() -> None:
-    context = new_shell(new_collection(shards=4))
+    context = new_context(new_collection(shards=4))
     ids = [f"id{i}" for i in range(50)]
     await write(context, {"ids": ids, "embeddings": [[i] for i in range(50)]}, Op.UPSERT)
     (append,) = context.log.appends
@@ -64,7 +69,7 @@ async def test_every_row_lands_in_one_shard_with_its_place_in_the_batch() -> Non
 
 
 async def test_an_update_keeps_what_is_null() -> None:
-    context = new_shell(new_collection(dimension=2))
+    context = new_context(new_collection(dimension=2))
     await write(context, {"ids": ["a", "b"], "embeddings": [None, [1, 2]], "metadatas": [{"k": None}, {}]}, Op.UPDATE)
     first, second = context.log.appends[0].parts[0]
     assert (first["embedding"], first["metadata"]) == (None, '{"k":null}')
@@ -72,22 +77,22 @@ async def test_an_update_keeps_what_is_null() -> None:
 
 
 async def test_an_update_without_embeddings_says_nothing_of_a_dimension() -> None:
-    context = new_shell(new_collection())
+    context = new_context(new_collection())
     await write(context, {"ids": ["a"], "documents": ["x"], "embeddings": [None]}, Op.UPDATE)
     assert context.log.appends[0].dimension is None
 
 
 async def test_an_empty_batch_writes_nothing() -> None:
-    context = new_shell(new_collection())
+    context = new_context(new_collection())
     await write(context, {"ids": [], "embeddings": []})
     await write(context, {"ids": []}, Op.UPDATE)
-    await append_delete(context, context.rows.collection, [])
+    await writer(context).delete(context.rows.collection, [])
     assert context.log.appends == []
 
 
 async def test_deleted_ids_are_appended_as_they_are_named() -> None:
-    context = new_shell(new_collection())
-    await append_delete(context, context.rows.collection, ["a", "a", "nope"])
+    context = new_context(new_collection())
+    await writer(context).delete(context.rows.collection, ["a", "a", "nope"])
     (append,) = context.log.appends
     assert append.count == 3
     assert [(row["op"], row["id"]) for row in append.parts[0]] == [
@@ -98,7 +103,7 @@ async def test_deleted_ids_are_appended_as_they_are_named() -> None:
 
 
 async def test_a_write_that_fails_the_length_check_fixes_the_dimension() -> None:
-    context = new_shell(new_collection())
+    context = new_context(new_collection())
     with pytest.raises(InvalidArgument, match="Inconsistent number of IDs"):
         await write(context, {"ids": ["a", "b"], "embeddings": [[1, 2, 3]]})
     assert context.log.dimension == 3
@@ -108,21 +113,21 @@ async def test_a_write_that_fails_the_length_check_fixes_the_dimension() -> None
 
 
 async def test_a_write_that_fails_earlier_does_not_fix_the_dimension() -> None:
-    context = new_shell(new_collection())
+    context = new_context(new_collection())
     with pytest.raises(InvalidArgument):
         await write(context, {"ids": ["a"], "embeddings": [[1, 2, 3]], "metadatas": [{"#x": 1}]})
     assert context.log.dimension is None
 
 
 async def test_a_dimension_that_somebody_else_fixed_first_is_told_in_the_contracts_words() -> None:
-    context = new_shell(new_collection())
+    context = new_context(new_collection())
     context.log.failures = [DimensionMismatch("from the script", 5)]
     with pytest.raises(InvalidArgument, match=r"^Collection expecting embedding with dimension of 5, got 2$"):
         await write(context)
 
 
 async def test_an_outdated_row_is_fetched_again_and_the_write_repeated_under_the_same_request_id() -> None:
-    context = new_shell(new_collection())
+    context = new_context(new_collection())
     context.rows.current = new_collection(generation=8)
     context.log.failures = [StaleGeneration("stale")]
     await write(context)
@@ -133,7 +138,7 @@ async def test_an_outdated_row_is_fetched_again_and_the_write_repeated_under_the
 
 
 async def test_a_row_that_changes_all_the_time_is_not_chased_for_ever() -> None:
-    context = new_shell(new_collection())
+    context = new_context(new_collection())
     context.log.failures = [StaleGeneration("stale") for _ in range(100)]
     with pytest.raises(StaleGeneration):
         await write(context)
@@ -141,7 +146,7 @@ async def test_a_row_that_changes_all_the_time_is_not_chased_for_ever() -> None:
 
 
 async def test_a_collection_deleted_while_its_row_was_cached_is_not_found() -> None:
-    context = new_shell(new_collection())
+    context = new_context(new_collection())
     context.rows.current = None
     context.log.failures = [StaleGeneration("stale")]
     with pytest.raises(NotFound):
@@ -150,7 +155,7 @@ async def test_a_collection_deleted_while_its_row_was_cached_is_not_found() -> N
 
 @pytest.mark.parametrize("error", [Gone("x"), Backoff("full"), Unavailable("away"), UnknownOutcome("lost")])
 async def test_failures_of_the_log_reach_the_caller_and_mark_nothing(error: Any) -> None:
-    context = new_shell(new_collection())
+    context = new_context(new_collection())
     context.log.failures = [error]
     with pytest.raises(type(error)):
         await write(context)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frontend.read.reads import no_hits_body
+from frontend.read.queries import empty_query_body
 from shared.records.answers import encode_get, encode_query
 from shared.records.columns import Columns
 from shared.records.include import GET_DEFAULT, QUERY_DEFAULT, Wanted
@@ -92,7 +92,7 @@ def test_a_query_has_an_inner_list_per_query() -> None:
 
 @pytest.mark.parametrize("n_queries", [0, 1, 3])
 def test_a_collection_without_records_answers_every_query(n_queries: int) -> None:
-    answer = json.loads(no_hits_body(n_queries, Wanted(QUERY_DEFAULT)))
+    answer = json.loads(empty_query_body(n_queries, Wanted(QUERY_DEFAULT)))
     assert answer["ids"] == answer["documents"] == answer["metadatas"] == answer["distances"] == [[]] * n_queries
     assert answer["embeddings"] is None
-    assert json.loads(no_hits_body(n_queries, Wanted(ALL)))["embeddings"] == [[]] * n_queries
+    assert json.loads(empty_query_body(n_queries, Wanted(ALL)))["embeddings"] == [[]] * n_queries

@@ -1,17 +1,16 @@
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
 import numpy as np
 import pytest
 
-from frontend.read import reads
-from frontend.read.reads import Page
-from shared.errors import Gone, StaleRead, Unavailable
-from shared.records.include import GET_DEFAULT, QUERY_DEFAULT, Wanted
-from shared.records.model import Include, ReadLevel
+from frontend.read.consistency import ATTEMPTS_MAX
+from frontend.read.gets import Get, Page, get_body, matching_ids
+from shared.errors import StaleRead, Unavailable
+from shared.records.include import GET_DEFAULT, Wanted
+from shared.records.model import Include
 from shared.records.selection import Selection
 from tests.frontend.fakes import FakeWorkers, Row, new_collection
 
@@ -24,19 +23,12 @@ def three_shards() -> FakeWorkers:
     return FakeWorkers([[Row(i, (i, 0)) for i in range(1, 10) if i % 3 == shard] for shard in range(3)])
 
 
-async def got(workers: Any, page: Page, wanted: Wanted, shards: int) -> dict[str, Any]:
-    return json.loads(await reads.get_body(workers, new_collection(shards=shards), ALL, page, wanted))
+async def got(workers: Any, page: Page, wanted: Wanted, shards: int, as_of: int | None = None) -> dict[str, Any]:
+    return json.loads(await get_body(workers, new_collection(shards=shards), Get(ALL, page, wanted, as_of)))
 
 
 async def ids_of(workers: Any, page: Page, wanted: Wanted = COLUMNS) -> list[str]:
     return (await got(workers, page, wanted, shards=3))["ids"]
-
-
-async def test_counts_of_all_shards_are_added() -> None:
-    workers = three_shards()
-    assert await reads.count(workers, new_collection(shards=3), ReadLevel.INDEX_ONLY) == 9  # type: ignore[arg-type]
-    assert {request.shard.read_level for request in workers.asked} == {ReadLevel.INDEX_ONLY}
-    assert [request.shard.shard for request in workers.asked] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("page", [Page(0, 4), Page(2, 3), Page(8, 5), Page(9, 5), Page(0, 0), Page(3), Page()])
@@ -56,7 +48,7 @@ async def test_the_second_phase_asks_for_exactly_the_page_as_of_the_first() -> N
     assert [np.frombuffer(request.inserted, dtype="<i8").tolist() for request in second] == [[3], [2]]
 
 
-async def test_a_page_whose_snapshot_is_gone_is_read_anew() -> None:
+async def test_a_page_whose_position_cannot_be_read_any_more_is_read_anew() -> None:
     workers = three_shards()
     workers.failures = [StaleRead("compacted")]
     assert await ids_of(workers, Page(0, 3)) == ["id1", "id2", "id3"]
@@ -67,6 +59,15 @@ async def test_a_page_is_not_begun_anew_for_ever() -> None:
     workers.failures = [StaleRead("compacted") for _ in range(100)]
     with pytest.raises(Unavailable):
         await ids_of(workers, Page(0, 3))
+    first_phases = [request for request in workers.asked if request.shard.shard == 0 and not request.ids]
+    assert len(first_phases) == ATTEMPTS_MAX
+
+
+async def test_a_page_as_of_a_given_position_is_stale_and_not_read_anew() -> None:
+    workers = three_shards()
+    workers.failures = [StaleRead("compacted")]
+    with pytest.raises(StaleRead):
+        await got(workers, Page(0, 3), COLUMNS, shards=3, as_of=42)
 
 
 async def test_a_single_shard_is_asked_once_for_exactly_the_page() -> None:
@@ -87,25 +88,15 @@ async def test_metadata_is_never_asked_for_without_the_uri() -> None:
 async def test_matching_ids_are_the_first_in_insertion_order() -> None:
     workers: Any = three_shards()
     selection = Selection(ids=["id9", "id2", "id4", "nope"])
-    assert await reads.matching_ids(workers, new_collection(shards=3), selection, 2) == ["id2", "id4"]
-    assert await reads.matching_ids(workers, new_collection(shards=3), selection, None) == ["id2", "id4", "id9"]
-
-
-async def test_the_nearest_of_all_shards_are_found_for_every_query() -> None:
-    workers: Any = three_shards()
-    vectors = np.array([[1, 0], [8, 0]], dtype=np.float32)
-    wanted = Wanted(QUERY_DEFAULT)
-    body = await reads.query_body(workers, new_collection(shards=3, dimension=2), ALL, vectors, 3, 100, wanted)
-    answer = json.loads(body)
-    assert answer["ids"] == [["id1", "id2", "id3"], ["id8", "id7", "id9"]]
-    assert answer["distances"] == [[0, 1, 4], [0, 1, 1]]
+    assert await matching_ids(workers, new_collection(shards=3), selection, 2) == ["id2", "id4"]
+    assert await matching_ids(workers, new_collection(shards=3), selection, None) == ["id2", "id4", "id9"]
 
 
 async def test_every_answer_of_a_worker_is_explained_and_nothing_else_changes() -> None:
     explained = Wanted(GET_DEFAULT, explain=True)
     plain = await got(three_shards(), Page(1, 2), COLUMNS, shards=3)
     answer = await got(three_shards(), Page(1, 2), explained, shards=3)
-    assert [told["shard"] for told in answer.pop("explain")] == [0, 1, 2, 0, 2]
+    assert [explanation["shard"] for explanation in answer.pop("explain")] == [0, 1, 2, 0, 2]
     assert answer == plain
     one = await got(FakeWorkers([[Row(1, (1, 0))]]), Page(), explained, shards=1)
     assert one.pop("explain") == [
@@ -119,34 +110,4 @@ async def test_a_page_that_was_read_anew_explains_that_reading_alone() -> None:
     workers = three_shards()
     workers.failures = [StaleRead("compacted")]
     answer = await got(workers, Page(1, 2), Wanted(GET_DEFAULT, explain=True), shards=3)
-    assert [told["shard"] for told in answer["explain"]] == [0, 1, 2, 0, 2]
-
-
-@pytest.mark.parametrize("shards", [1, 3])
-async def test_a_query_is_explained_by_every_shard(shards: int) -> None:
-    workers: Any = FakeWorkers([[Row(i + 1, (i, 0))] for i in range(shards)])
-    vectors = np.array([[1, 0]], dtype=np.float32)
-    wanted = Wanted(QUERY_DEFAULT, explain=True)
-    collection = new_collection(shards=shards, dimension=2)
-    answer = json.loads(await reads.query_body(workers, collection, ALL, vectors, 3, 100, wanted))
-    assert [told["shard"] for told in answer["explain"]] == list(range(shards))
-
-
-async def test_one_failing_shard_fails_the_read_and_stops_the_others() -> None:
-    stopped = asyncio.Event()
-
-    async def slow() -> int:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            stopped.set()
-            raise
-        return 0
-
-    async def failing() -> int:
-        await asyncio.sleep(0)
-        raise Gone("deleted")
-
-    with pytest.raises(Gone):
-        await reads.together([slow(), failing()])
-    await asyncio.wait_for(stopped.wait(), 1)
+    assert [explanation["shard"] for explanation in answer["explain"]] == [0, 1, 2, 0, 2]

@@ -1,0 +1,47 @@
+"""From the path of a request to the collection that it names, and the 404 of one that is found to be deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from frontend.collections.row_cache import RowCache, check_collection_id, missing
+from frontend.http.request import Request
+from frontend.http.responses import HttpResponse
+from frontend.http.router import Handler, Route
+from shared.catalog import Collection
+from shared.errors import Gone
+
+
+async def resolve(rows: RowCache, request: Request) -> Collection:
+    """The collection in the path, as the cache has it. Raises InvalidArgument for a database name or a collection id
+    that is not well formed, NotFound.
+    """
+    path_params = request.path_params
+    return await rows.resolve(path_params["tenant"], path_params["database"], path_params["collection_id"])
+
+
+async def resolve_with_dimension(rows: RowCache, request: Request) -> Collection:
+    """The collection in the path; when the cache knows no dimension of it, as the catalog has it now, because the
+    cached row may be older than the first write. Raises what `resolve` does.
+    """
+    collection = await resolve(rows, request)
+    return await rows.refresh(collection) if collection.dimension is None else collection
+
+
+def missing_once_deleted(rows: RowCache, routes: Sequence[Route]) -> list[Route]:
+    """The same routes, whose handlers answer a collection that turns out to be deleted (Gone) with the 404 of a
+    collection that was never there.
+    """
+    return [Route(route.method, route.path, _missing_once_deleted(rows, route.handler)) for route in routes]
+
+
+def _missing_once_deleted(rows: RowCache, handler: Handler) -> Handler:
+    async def handle(request: Request) -> HttpResponse:
+        try:
+            return await handler(request)
+        except Gone:
+            collection_id = check_collection_id(request.path_params["collection_id"])
+            rows.forget(collection_id)
+            raise missing(collection_id) from None
+
+    return handle
