@@ -1,7 +1,7 @@
 """The bodies of get, query and delete: which records they select, and what they want to see of them.
 
 A body's shape is checked before the collection is looked up; the filters in it are parsed after that, because the
-contract has their errors later ("Which error wins").
+order of checks (docs/wire.md, section 2) has their errors later.
 """
 
 from __future__ import annotations
