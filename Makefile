@@ -23,7 +23,7 @@ BUILD_PINS := hatchling==1.33.0 trove-classifiers==2026.9.21.13 setuptools==84.2
 ARGS ?=
 BENCH ?=
 
-.PHONY: run test lint rooms format bench bench-quick bench-search bench-simulation fuzz soak test-clients test-ceph test-compose constraints clean
+.PHONY: run test lint rooms format bench bench-quick bench-search bench-simulation fuzz soak test-clients test-ceph test-compose test-bare constraints clean
 
 run: $(RUN_STAMP)
 	@exec $(VENV)/bin/polychrome up $(ARGS)
@@ -43,6 +43,11 @@ test-ceph: $(TEST_STAMP)
 test-compose: $(TEST_STAMP)
 	@$(PY) -m deploy.services test-compose
 	@$(PY) -m pytest tests/compose/real.py $(ARGS)
+
+# What is installed on this machine is hidden from it, the environment too.
+test-bare:
+	@python3 -m deploy.services test-bare
+	@deploy/bare.sh "$(ARGS)"
 
 lint: $(TEST_STAMP)
 	@$(VENV)/bin/ruff check --quiet $(CODE)
