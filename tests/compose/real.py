@@ -87,7 +87,7 @@ def test_the_image_is_small_and_runs_as_nobody(engine: Engine) -> None:
     user, size = inspected.split()
     assert user not in ("", "root", "0")
     base = engine.docker("image", "inspect", "docker.io/library/python:3.11-slim-bookworm", "--format", "{{.Size}}")
-    assert int(size) - int(base) < 450 * 1024 * 1024
+    assert int(size) - int(base) < 300 * 1024 * 1024
 
 
 def test_it_was_built_from_what_is_here(engine: Engine) -> None:
