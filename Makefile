@@ -1,4 +1,5 @@
-# One command each; whatever is missing is installed first (see deploy/prepare.sh).
+# One command each; whatever is missing is installed first: what Python needs by deploy/prepare.sh, the servers and
+# programs of tests by deploy/services.py.
 #
 #   make run            the whole cluster on this machine: http://127.0.0.1:8000  (options: make run ARGS="--port 9000")
 #   make test           the tests                       make lint           the linters and the type checker
@@ -9,6 +10,7 @@
 #   make rooms          the packages and their sub-packages, and which of them imports which
 #   make test-clients   the official clients alone      make test-ceph      the topology on Debian's radosgw
 #   make test-compose   compose.yaml with a real container engine (root; installs one)
+#   make test-bare      the tests in a minimal Debian made for them (root; parts of them: make test-bare ARGS=tests/deploy)
 
 VENV := .venv
 PY := $(VENV)/bin/python
