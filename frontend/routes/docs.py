@@ -1,4 +1,4 @@
-"""`/openapi.json` and a page made of it for people: no script, nothing loaded from elsewhere."""
+"""Routes of the documentation: `/openapi.json`, and a page for people that is made of it, without any script."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import orjson
 from frontend.http.request import Request
 from frontend.http.responses import HttpResponse, encoded_response
 from frontend.http.router import Route
-from frontend.routes import openapi
+from frontend.routes.openapi.document import TITLE, VERSION, document
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #222 }
@@ -25,24 +25,26 @@ pre { background: #f5f5f5; padding: .8rem; overflow-x: auto }
 
 @functools.cache
 def document_bytes() -> bytes:
-    return orjson.dumps(openapi.document())
+    """The OpenAPI document, encoded once."""
+    return orjson.dumps(document())
 
 
 @functools.cache
 def page() -> bytes:
-    document = openapi.document()
+    """The page, made once."""
+    described = document()
     sections: dict[str, list[str]] = {}
-    for path, methods in document["paths"].items():
+    for path, methods in described["paths"].items():
         for method, operation in methods.items():
             sections.setdefault(operation["tags"][0], []).append(_operation(path, method, operation))
-    body = "".join(f"<h2>{html.escape(tag)}</h2>{''.join(parts)}" for tag, parts in sections.items())
+    body = "".join(f"<h2>{html.escape(tag)}</h2>{''.join(operations)}" for tag, operations in sections.items())
     schemas = "".join(
-        _details(f"<code>{name}</code>", schema) for name, schema in document["components"]["schemas"].items()
+        _details(f"<code>{name}</code>", schema) for name, schema in described["components"]["schemas"].items()
     )
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{openapi.TITLE}</title>'
-        f"<style>{_STYLE}</style></head><body><h1>{openapi.TITLE} {openapi.VERSION}</h1>"
-        f'<p>{html.escape(document["info"]["description"])} <a href="/openapi.json">openapi.json</a></p>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{TITLE}</title>'
+        f"<style>{_STYLE}</style></head><body><h1>{TITLE} {VERSION}</h1>"
+        f'<p>{html.escape(described["info"]["description"])} <a href="/openapi.json">openapi.json</a></p>'
         f"{body}<h2>Schemas</h2>{schemas}</body></html>"
     ).encode()
 
@@ -59,20 +61,24 @@ def _details(title: str, content: Any) -> str:
 
 
 async def docs(_request: Request) -> HttpResponse:
+    """The page."""
     return HttpResponse(page(), content_type="text/html; charset=utf-8")
 
 
 async def docs_redirect(_request: Request) -> HttpResponse:
-    answer = HttpResponse(status=303, content_type=None)
-    answer.add("Location", "/docs/")
-    return answer
+    """Sends browsers to the page."""
+    response = HttpResponse(status=303, content_type=None)
+    response.add("Location", "/docs/")
+    return response
 
 
 async def openapi_json(_request: Request) -> HttpResponse:
+    """The OpenAPI document."""
     return encoded_response(document_bytes())
 
 
 def routes() -> list[Route]:
+    """The routes of this group."""
     return [
         Route("GET", "/docs", docs_redirect),
         Route("GET", "/docs/", docs),

@@ -1,0 +1,155 @@
+"""JSON schemas of the bodies of responses."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from frontend.routes.openapi.json_schema import COUNT, JSON_OBJECT, TEXT, UUID, JsonSchema, an_object, array, nullable
+from frontend.routes.openapi.record_schemas import INCLUDES, METADATA
+
+NUMBER: Final[JsonSchema] = nullable({"type": "number"})
+"""A float, which is null when it is not finite."""
+
+COLUMNS: Final[dict[str, JsonSchema]] = {
+    "embeddings": array(NUMBER),
+    "documents": TEXT,
+    "uris": TEXT,
+    "metadatas": METADATA,
+}
+"""What a record has beside its id; null where it was not asked for, or where the record has none."""
+
+
+def response_schemas() -> dict[str, JsonSchema]:
+    """The bodies of responses, by name."""
+    return _system() | _catalog() | _records() | _transactions() | _functions()
+
+
+def _system() -> dict[str, JsonSchema]:
+    return {
+        "Error": an_object({"error": TEXT, "message": TEXT}),
+        "Nothing": {"type": "object", "maxProperties": 0},
+        "Heartbeat": an_object({"nanosecond heartbeat": COUNT}),
+        "Health": an_object(
+            {"is_executor_ready": {"type": "boolean"}, "is_log_client_ready": {"type": "boolean"}, "status": TEXT}
+        ),
+        "PreFlight": an_object({"max_batch_size": COUNT, "supports_base64_encoding": {"type": "boolean"}}),
+        "Identity": an_object({"user_id": TEXT, "tenant": TEXT, "databases": array(TEXT)}),
+    }
+
+
+def _catalog() -> dict[str, JsonSchema]:
+    return {
+        "Tenant": an_object({"name": TEXT, "resource_name": nullable(TEXT)}),
+        "Database": an_object({"id": UUID, "name": TEXT, "tenant": TEXT}),
+        "Collection": _collection(),
+        "IndexingStatus": an_object(
+            {
+                "op_indexing_progress": {"type": "number", "minimum": 0, "maximum": 1},
+                "num_unindexed_ops": COUNT,
+                "num_indexed_ops": COUNT,
+                "total_ops": COUNT,
+            }
+        ),
+        "ForkCount": an_object({"count": COUNT}),
+    }
+
+
+def _records() -> dict[str, JsonSchema]:
+    return {
+        "Deleted": an_object({"deleted": COUNT}),
+        "GetAnswer": _get_response({}),
+        "QueryAnswer": _query_response(),
+        "SearchAnswer": an_object(
+            {name: array({}) for name in ("ids", "documents", "embeddings", "metadatas", "scores", "select")}
+        ),
+    }
+
+
+def _transactions() -> dict[str, JsonSchema]:
+    return {
+        "ConditionalGetAnswer": _get_response({"read_token": COUNT}),
+        "Committed": an_object({"first_inserted_record_offset": COUNT, "record_count": COUNT}),
+    }
+
+
+def _get_response(more: dict[str, JsonSchema]) -> JsonSchema:
+    """The answer of a get, and `more` members of it."""
+    columns = {name: nullable(array(nullable(value))) for name, value in COLUMNS.items()}
+    members = {"ids": array(TEXT), **columns, "include": INCLUDES, **more}
+    return an_object(members | {"explain": array(_explanation())}, tuple(members))
+
+
+def _query_response() -> JsonSchema:
+    """The answer of a query: in every column one list for each query vector."""
+    columns = {name: nullable(array(array(nullable(value)))) for name, value in COLUMNS.items()}
+    distances = nullable(array(array(NUMBER)))
+    members = {"ids": array(array(TEXT)), **columns, "distances": distances, "include": INCLUDES}
+    return an_object(members | {"explain": array(_explanation())}, tuple(members))
+
+
+def _explanation() -> JsonSchema:
+    """What a worker explains of its answer."""
+    part = {"part": TEXT, "rows": COUNT, "living": COUNT, "matching": COUNT, "undecided": {"type": "boolean"}}
+    part |= {"beams": array(COUNT), "scans": COUNT, "examined": COUNT, "documents_read": COUNT}
+    return an_object(
+        {
+            "worker": TEXT,
+            "shard": COUNT,
+            "position": COUNT,
+            "segments": COUNT,
+            "tail_rows": COUNT,
+            "parts": array(an_object(part)),
+            "milliseconds": {"type": "object", "additionalProperties": {"type": "number"}},
+        }
+    )
+
+
+def _functions() -> dict[str, JsonSchema]:
+    short = {"id": UUID, "name": TEXT, "function_name": TEXT}
+    whole = short | {
+        "input_collection_id": UUID,
+        "output_collection": TEXT,
+        "output_collection_id": UUID,
+        "params": JSON_OBJECT,
+        "tenant_id": TEXT,
+        "database_id": UUID,
+        "completion_offset": COUNT,
+        "min_records_for_invocation": COUNT,
+    }
+    return {
+        "Attached": an_object({"attached_function": an_object(short), "created": {"type": "boolean"}}),
+        "AttachedFunction": an_object({"attached_function": an_object(whole)}),
+        "Detached": an_object({"success": {"type": "boolean"}}),
+    }
+
+
+def _collection() -> JsonSchema:
+    hnsw = {
+        "space": {"type": "string", "enum": ["l2", "cosine", "ip"]},
+        "ef_construction": COUNT,
+        "ef_search": COUNT,
+        "max_neighbors": COUNT,
+        "resize_factor": {"type": "number"},
+        "sync_threshold": COUNT,
+    }
+    configuration = {
+        "hnsw": an_object(hnsw),
+        "spann": {"type": "null"},
+        "embedding_function": nullable(JSON_OBJECT),
+    }
+    return an_object(
+        {
+            "id": UUID,
+            "name": TEXT,
+            "configuration_json": an_object(configuration),
+            "schema": an_object(
+                {"defaults": JSON_OBJECT, "keys": JSON_OBJECT, "cmek": JSON_OBJECT}, ("defaults", "keys")
+            ),
+            "metadata": nullable(METADATA),
+            "dimension": nullable(COUNT),
+            "tenant": TEXT,
+            "database": TEXT,
+            "log_position": COUNT,
+            "version": COUNT,
+        }
+    )
