@@ -77,7 +77,7 @@ def get(snapshot: Snapshot, request: GetRequest, bytes_max: int | None = None) -
 
 def _matching(matches: Sequence[Matches], begin: int, end: int | None, trace: Trace) -> Found:
     """What matches, by insertion, from the place `begin` to the place `end`."""
-    undecided = [number for number, part in enumerate(matches) if part.verdict is not None]
+    undecided = [number for number, part in enumerate(matches) if part.filter_result is not None]
     if undecided and end is not None:
         found = _first(_in_order(matches), matches, end, trace)
         return Found(found.parts[begin:end], found.rows[begin:end])
@@ -102,9 +102,9 @@ def _first(found: Found, matches: Sequence[Matches], count: int, trace: Trace) -
 def _decided(found: Found, matches: Sequence[Matches], places: Indices, trace: Trace) -> Mask:
     matching = np.ones(len(places), np.bool_)
     for number, part in enumerate(matches):
-        if part.verdict is not None:
+        if part.filter_result is not None:
             here = np.flatnonzero(found.parts[places] == number)
-            matching[here] = part.verdict.decide(found.rows[places[here]])
+            matching[here] = part.filter_result.resolve(found.rows[places[here]])
             trace.part(number).decided += len(here)
     return matching
 

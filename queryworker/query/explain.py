@@ -48,7 +48,7 @@ def _part(matches: Matches, trace: PartTrace) -> PartExplanation:
         rows=part.rows,
         living=part.living,
         matching=matches.matching,
-        undecided=matches.verdict is not None,
+        undecided=matches.filter_result is not None,
         beams=trace.beams,
         scans=trace.scans,
         examined=trace.examined,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from queryworker.filter.evaluate import Verdict
+from queryworker.filter.result import FilterResult
 from queryworker.view.parts import ViewPart
 from queryworker.view.view import Snapshot
 from shared.process.lazy import lazy
@@ -25,7 +25,7 @@ class Matches:
     part: ViewPart
     some: Mask | None
     matching: int
-    verdict: Verdict | None = None
+    filter_result: FilterResult | None = None
     chosen: RowNumbers | None = None
 
     @lazy
@@ -46,9 +46,9 @@ class Matches:
 
     def settled(self) -> Matches:
         """Without a verdict."""
-        if self.verdict is None or self.mask is None:
+        if self.filter_result is None or self.mask is None:
             return self
-        return _of(self.part, self.mask & self.verdict.settle())
+        return _of(self.part, self.mask & self.filter_result.resolve_all())
 
 
 def select(snapshot: Snapshot, selection: Selection) -> list[Matches]:
@@ -76,10 +76,10 @@ def _select_ids(snapshot: Snapshot, ids: Sequence[str], selection: Selection) ->
     return found
 
 
-def _within(part: ViewPart, verdict: Verdict, mask: Mask | None) -> Matches:
-    settled, maybe = verdict.settled, verdict.maybe  # in this order: another thread may settle the verdict meanwhile
-    return _of(part, maybe if mask is None else maybe & mask, None if settled else verdict)
+def _within(part: ViewPart, result: FilterResult, mask: Mask | None) -> Matches:
+    resolved, candidates = result.resolved, result.candidates  # in this order: a thread may resolve it meanwhile
+    return _of(part, candidates if mask is None else candidates & mask, None if resolved else result)
 
 
-def _of(part: ViewPart, mask: Mask, verdict: Verdict | None = None) -> Matches:
-    return Matches(part, mask, int(np.count_nonzero(mask)), verdict)
+def _of(part: ViewPart, mask: Mask, filter_result: FilterResult | None = None) -> Matches:
+    return Matches(part, mask, int(np.count_nonzero(mask)), filter_result)

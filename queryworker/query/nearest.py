@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from prometheus_client import Counter
 
-from queryworker.filter.evaluate import Verdict
+from queryworker.filter.result import FilterResult
 from queryworker.query.matches import Matches
 from queryworker.query.planner import GraphSearch, Seen, enough, plan
 from queryworker.view.parts import GraphSearcher
@@ -122,7 +122,7 @@ def _found_of_all(target: Target, queries: Vectors, trace: PartTrace) -> dict[in
 def _settled(target: Target, trace: PartTrace) -> Target:
     """With nothing open."""
     matches = target.matches
-    if matches.verdict is not None:
+    if matches.filter_result is not None:
         trace.decided += matches.matching
         matches = matches.settled()
     return target._replace(matches=matches, wanted=min(target.wanted, matches.matching))
@@ -131,12 +131,12 @@ def _settled(target: Target, trace: PartTrace) -> Target:
 def _matching_places(matches: Matches, rows: RowNumbers, trace: PartTrace) -> RowNumbers:
     """Places in `rows` of those that match."""
     places = np.arange(len(rows)) if matches.mask is None else np.flatnonzero(matches.mask[rows])
-    return places if matches.verdict is None else places[_decide(matches.verdict, rows[places], trace)]
+    return places if matches.filter_result is None else places[_decide(matches.filter_result, rows[places], trace)]
 
 
-def _decide(verdict: Verdict, rows: RowNumbers, trace: PartTrace) -> Mask:
+def _decide(result: FilterResult, rows: RowNumbers, trace: PartTrace) -> Mask:
     trace.decided += len(rows)
-    return verdict.decide(rows)
+    return result.resolve(rows)
 
 
 def _seen(beam: int, places: Indices, wanted: int) -> Seen:
@@ -190,13 +190,13 @@ def _scan(target: Target, queries: Vectors, trace: PartTrace) -> list[Nearest] |
     """Exactly the `wanted` nearest, and a few more where equal distances straddle the end. Where something is open, a
     few more are found and decided about; None when for some query not enough of them match.
     """
-    verdict = target.matches.verdict
-    if verdict is None:
+    result = target.matches.filter_result
+    if result is None:
         return _scan_all(target, queries, trace)
     more = target._replace(wanted=min(target.matches.matching, 2 * target.wanted + DECIDED_BESIDE))
     found: list[Nearest] = []
     for hits in _scan_all(more, queries, trace):
-        kept = _decide(verdict, hits.rows, trace)
+        kept = _decide(result, hits.rows, trace)
         if np.count_nonzero(kept) < target.wanted:
             return None
         found.append(Nearest(hits.rows[kept], hits.distances[kept]))

@@ -9,8 +9,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from pyroaring import BitMap
 
-from queryworker.filter.cached import Verdicts
-from queryworker.filter.evaluate import Verdict, end_to_end
+from queryworker.filter.cached import CachedFilters
+from queryworker.filter.result import FilterResult, concatenated
 from queryworker.view.tail_graphs import Stretch
 from queryworker.view.tail_index import Run, TailIndex
 from shared.memtable.memtable import Memtable
@@ -104,7 +104,7 @@ class ViewPart(Protocol):
 
     def lives(self, row: int) -> bool: ...
 
-    def match(self, where: Where) -> Verdict:
+    def match(self, where: Where) -> FilterResult:
         """What a filter says of all rows, dead ones included."""
         ...
 
@@ -128,7 +128,7 @@ class ViewPart(Protocol):
 class SegmentPart:
     """A segment of the manifest."""
 
-    def __init__(self, segment: Segment, verdicts: Verdicts, alive: Mask | None, *, ordered: bool) -> None:
+    def __init__(self, segment: Segment, filters: CachedFilters, alive: Mask | None, *, ordered: bool) -> None:
         self.name = f"segment {segment.info.id}"
         self.rows = segment.rows
         self.graph: GraphSearcher | None = segment if segment.info.graph else None
@@ -140,13 +140,13 @@ class SegmentPart:
         self.written = segment.written
         self.ordered = ordered
         self._segment = segment
-        self._verdicts = verdicts
+        self._filters = filters
 
     def lives(self, row: int) -> bool:
         return self.alive is None or bool(self.alive[row])
 
-    def match(self, where: Where) -> Verdict:
-        return self._verdicts.of(where)
+    def match(self, where: Where) -> FilterResult:
+        return self._filters.evaluate(where)
 
     def pieces(self) -> Sequence[Piece]:
         whole = slice(0, self.rows)
@@ -171,21 +171,21 @@ class BaseParts:
         self._undeleted = [
             _undeleted(segment.rows, dead) for segment, dead in zip(segments, stack.tombstones, strict=True)
         ]
-        self._verdicts = [Verdicts(segment) for segment in segments]
+        self._filters = [CachedFilters(segment) for segment in segments]
         self._ordered = [bool((np.diff(segment.inserted) > 0).all()) for segment in segments]
         self._alive: dict[int, tuple[int, Mask]] = {}
 
     @property
     def bytes(self) -> int:
         """About what is held beside the segments."""
-        return sum(verdicts.bytes for verdicts in self._verdicts)
+        return sum(filters.bytes for filters in self._filters)
 
     def at(self, memtable: Memtable, position: int) -> list[SegmentPart]:
         """A part for each segment, without what the tail has killed as of a position."""
         return [
             SegmentPart(
                 segment,
-                self._verdicts[number],
+                self._filters[number],
                 self._alive_rows(number, memtable.deleted_rows(number, position)),
                 ordered=self._ordered[number],
             )
@@ -257,9 +257,12 @@ class TailPart:
     def lives(self, row: int) -> bool:
         return bool(self._tail.alive[self.start + row])
 
-    def match(self, where: Where) -> Verdict:
-        return end_to_end(
-            [(here.start, run.verdicts.of(where).part(there.start, there.stop)) for run, here, there in self._runs()]
+    def match(self, where: Where) -> FilterResult:
+        return concatenated(
+            [
+                (here.start, run.filters.evaluate(where).slice(there.start, there.stop))
+                for run, here, there in self._runs()
+            ]
         )
 
     def pieces(self) -> Sequence[Piece]:

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from queryworker.filter.cached import Verdicts
+from queryworker.filter.cached import CachedFilters
 from shared.memtable.versions import Tail
 from shared.records.indexing import EVERYTHING, Indexing
 from shared.segment.metadata_index import MetadataIndex
@@ -39,8 +39,8 @@ def spans(rows: int) -> list[tuple[int, int]]:
 
 
 class Run:
-    """Slots [start, stop) of a tail as `queryworker.filter.evaluate.Part`; dead slots are in it too. Columns are
-    made on demand.
+    """Slots [start, stop) of a tail as `queryworker.filter.evaluate.FilterColumns`; dead slots are in it too. Columns
+    are made on demand.
     """
 
     text_index = None
@@ -56,7 +56,7 @@ class Run:
         self._documents: pa.Array | None = None
         self._metadata: MetadataIndex | None = None
         self._sparse: dict[str, InvertedIndex | None] = {}
-        self.verdicts = Verdicts(self)
+        self.filters = CachedFilters(self)
 
     # Two threads may make the same column at once: the work is wasted, the results are equal.
 

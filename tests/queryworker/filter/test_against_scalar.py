@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from queryworker.filter.evaluate import OPEN_MAX, end_to_end, evaluate
+from queryworker.filter.evaluate import evaluate
+from queryworker.filter.result import UNDECIDED_CLAUSES_MAX, concatenated
 from shared.records.where import (
     All,
     AnyOf,
@@ -24,7 +25,7 @@ from shared.records.where import (
     MetadataIn,
     Where,
 )
-from tests.queryworker.filter.parts import part_of
+from tests.queryworker.filter.columns import columns_of
 from tests.queryworker.filter.scalar import Row, matches
 
 BIG = 2**53
@@ -80,31 +81,31 @@ _wheres: st.SearchStrategy[Where] = st.recursive(_leaves, _joined, max_leaves=6)
 
 @settings(max_examples=400)
 @given(rows=_rows, wheres=st.lists(_wheres, min_size=1, max_size=5), data=st.data())
-def test_a_verdict_says_what_the_contract_says(
+def test_a_filter_result_says_what_the_contract_says(
     tmp_path_factory: pytest.TempPathFactory, rows: list[Row], wheres: list[Where], data: st.DataObject
 ) -> None:
     numbers = np.array(data.draw(st.permutations(range(len(rows)))), np.int64)
     asked = numbers[: data.draw(st.integers(0, len(rows)))]
     begin = data.draw(st.integers(0, len(rows)))
     end = data.draw(st.integers(begin, len(rows)))
-    parts = [part_of(rows), part_of(rows, tmp_path_factory.mktemp("part"))]
+    both = [columns_of(rows), columns_of(rows, tmp_path_factory.mktemp("part"))]
     for where in wheres:
         sent = msgspec.msgpack.decode(msgspec.msgpack.encode(where), type=Where)
         expected = np.array([matches(where, row) for row in rows], dtype=bool)
-        for part in parts:
-            verdict = evaluate(sent, part)
-            assert verdict.sure.dtype == verdict.maybe.dtype == np.bool_
-            assert (verdict.sure <= expected).all()
-            assert (expected <= verdict.maybe).all()
-            assert verdict.decide(asked).tolist() == expected[asked].tolist()
-            between = verdict.part(begin, end)
-            assert between.decide(np.arange(end - begin)).tolist() == expected[begin:end].tolist()
-            pieces = [(0, verdict.part(0, begin)), (begin, between), (end, verdict.part(end, len(rows)))]
-            again = end_to_end([(start, piece) for start, piece in pieces if len(piece.maybe)])
-            assert again.decide(asked).tolist() == expected[asked].tolist()
-            assert again.settle().tolist() == verdict.settle().tolist() == expected.tolist()
-            assert verdict.settled
-            assert verdict.decide(asked).tolist() == expected[asked].tolist()
+        for columns in both:
+            result = evaluate(sent, columns)
+            assert result.matching.dtype == result.candidates.dtype == np.bool_
+            assert (result.matching <= expected).all()
+            assert (expected <= result.candidates).all()
+            assert result.resolve(asked).tolist() == expected[asked].tolist()
+            between = result.slice(begin, end)
+            assert between.resolve(np.arange(end - begin)).tolist() == expected[begin:end].tolist()
+            pieces = [(0, result.slice(0, begin)), (begin, between), (end, result.slice(end, len(rows)))]
+            again = concatenated([(start, piece) for start, piece in pieces if len(piece.candidates)])
+            assert again.resolve(asked).tolist() == expected[asked].tolist()
+            assert again.resolve_all().tolist() == result.resolve_all().tolist() == expected.tolist()
+            assert result.resolved
+            assert result.resolve(asked).tolist() == expected[asked].tolist()
 
 
 _ROWS = [Row(f"i{i}", f"text {i}", {"n": i}) for i in range(100)]
@@ -124,38 +125,43 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_documents_are_read_only_where_the_cheap_clauses_left_rows(tmp_path: Path, read: list[int]) -> None:
-    part = part_of(_ROWS, tmp_path)
+    columns = columns_of(_ROWS, tmp_path)
     few = MetadataCompare("n", Compare.LT, 3)
-    assert evaluate(All([DocumentContains("text"), few]), part).settle().sum() == 3
-    assert evaluate(All([DocumentContains("text"), MetadataCompare("n", Compare.LT, 0)]), part).settle().sum() == 0
-    assert evaluate(AnyOf([DocumentContains("text"), MetadataCompare("n", Compare.GTE, 3)]), part).settle().sum() == 100
+    assert evaluate(All([DocumentContains("text"), few]), columns).resolve_all().sum() == 3
+    assert (
+        evaluate(All([DocumentContains("text"), MetadataCompare("n", Compare.LT, 0)]), columns).resolve_all().sum() == 0
+    )
+    assert (
+        evaluate(AnyOf([DocumentContains("text"), MetadataCompare("n", Compare.GTE, 3)]), columns).resolve_all().sum()
+        == 100
+    )
     assert [count for count in read if count] == [3, 3]
 
 
 def test_documents_that_the_text_index_excludes_are_not_read(tmp_path: Path, read: list[int]) -> None:
     where = AnyOf([DocumentContains("ext 42"), DocumentContains("nowhere")])
-    assert np.flatnonzero(evaluate(where, part_of(_ROWS, tmp_path)).settle()).tolist() == [42]
+    assert np.flatnonzero(evaluate(where, columns_of(_ROWS, tmp_path)).resolve_all()).tolist() == [42]
     assert [count for count in read if count] == [1]
 
 
-def test_a_verdict_without_clauses_about_documents_is_settled_from_the_start(tmp_path: Path) -> None:
-    part = part_of(_ROWS, tmp_path)
+def test_a_filter_without_clauses_about_documents_leaves_no_row_undecided(tmp_path: Path) -> None:
+    columns = columns_of(_ROWS, tmp_path)
     few = MetadataCompare("n", Compare.LT, 3)
-    assert evaluate(AnyOf([few, All([MetadataCompare("n", Compare.NE, 5), IdIn(["i7"])])]), part).settled
-    assert not evaluate(AnyOf([few, DocumentContains("text")]), part).settled
+    assert evaluate(AnyOf([few, All([MetadataCompare("n", Compare.NE, 5), IdIn(["i7"])])]), columns).resolved
+    assert not evaluate(AnyOf([few, DocumentContains("text")]), columns).resolved
 
 
 def test_an_order_operator_on_a_string_is_a_programming_error(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="takes a number"):
-        evaluate(MetadataCompare("k", Compare.GT, "a"), part_of([], tmp_path))
+        evaluate(MetadataCompare("k", Compare.GT, "a"), columns_of([], tmp_path))
 
 
 @pytest.mark.parametrize("join", [All, AnyOf])
-def test_a_verdict_is_open_about_few_clauses_however_many_there_are(tmp_path: Path, join: Any) -> None:
-    part = part_of(_ROWS, tmp_path)
+def test_few_clauses_are_left_undecided_however_many_there_are(tmp_path: Path, join: Any) -> None:
+    columns = columns_of(_ROWS, tmp_path)
     clauses = [DocumentContains(f"ext {i}", join is All) for i in range(40)]
-    verdict = evaluate(join([join(clauses[begin : begin + 10]) for begin in range(0, 40, 10)]), part)
-    assert 0 < verdict.opened <= OPEN_MAX
+    result = evaluate(join([join(clauses[begin : begin + 10]) for begin in range(0, 40, 10)]), columns)
+    assert 0 < result.undecided_clauses <= UNDECIDED_CLAUSES_MAX
     hit = {row for row in range(100) if any(f"ext {i}" in f"text {row}" for i in range(40))}
-    assert set(np.flatnonzero(verdict.settle())) == (set(range(100)) - hit if join is All else hit)
-    assert verdict.opened == 0
+    assert set(np.flatnonzero(result.resolve_all())) == (set(range(100)) - hit if join is All else hit)
+    assert result.undecided_clauses == 0

@@ -160,7 +160,7 @@ def test_filters_that_lie_to_one_side_of_the_vectors(real: Real, unfiltered: flo
 )
 def test_real_fields(real: Real, unfiltered: float, where: Where) -> None:
     part = real.snapshot.parts[0]
-    matching = part.match(where).settle()
+    matching = part.match(where).resolve_all()
     assert real.recall(where, lambda row: bool(matching[row])) >= goal(unfiltered, float(matching.mean()))
 
 

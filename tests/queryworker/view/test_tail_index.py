@@ -36,7 +36,7 @@ def _fill(memtable: Memtable, count: int) -> None:
 def _matching(memtable: Memtable, index: TailIndex, position: int, remainder: int) -> list[int]:
     tail = memtable.at(position)
     part = TailPart(tail, index, 0, tail.rows)
-    matching = part.match(MetadataCompare("n", Compare.EQ, remainder)).settle() & tail.alive
+    matching = part.match(MetadataCompare("n", Compare.EQ, remainder)).resolve_all() & tail.alive
     return np.flatnonzero(matching).tolist()
 
 
@@ -68,11 +68,11 @@ def test_a_filter_reads_documents_of_all_runs_and_of_a_stretch_of_them() -> None
     memtable.apply(batch([Operation(Op.DELETE, "r0"), Operation(Op.UPDATE, "r7", document="other")]), 101, 103)
     tail = memtable.at(103)
     where = DocumentContains("doc 0")
-    verdict = TailPart(tail, index, 0, tail.rows).match(where)
-    assert not verdict.settled
-    assert verdict.decide(np.array([98, 15, 100, 7, 0])).tolist() == [True, False, False, True, True]
-    assert np.flatnonzero(verdict.settle() & tail.alive).tolist() == list(range(14, 100, 7))
-    assert np.flatnonzero(TailPart(tail, index, 60, 90).match(where).settle()).tolist() == [3, 10, 17, 24]
+    result = TailPart(tail, index, 0, tail.rows).match(where)
+    assert not result.resolved
+    assert result.resolve(np.array([98, 15, 100, 7, 0])).tolist() == [True, False, False, True, True]
+    assert np.flatnonzero(result.resolve_all() & tail.alive).tolist() == list(range(14, 100, 7))
+    assert np.flatnonzero(TailPart(tail, index, 60, 90).match(where).resolve_all()).tolist() == [3, 10, 17, 24]
 
 
 def test_norms_are_those_of_the_vectors_however_the_tail_grew() -> None:

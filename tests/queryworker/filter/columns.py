@@ -1,4 +1,4 @@
-"""Rows as a part that filters are evaluated on: in memory as the tail is, or written and mapped as a segment is."""
+"""Rows as columns that filters are evaluated on: in memory as the tail is, or written and mapped as a segment is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.queryworker.filter.scalar import Row
 
 
 @dataclass(frozen=True)
-class RowsPart:
+class RowColumns:
     rows: int
     ids: pa.Array
     documents: pa.Array
@@ -23,7 +23,7 @@ class RowsPart:
     text_index: TextIndex | None
 
 
-def part_of(rows: Sequence[Row], directory: Path | None = None) -> RowsPart:
+def columns_of(rows: Sequence[Row], directory: Path | None = None) -> RowColumns:
     """With a directory the indexes make the way through their files, and text is as wide as in a segment."""
     texts = [None if row.metadata is None else orjson.dumps(row.metadata).decode() for row in rows]
     metadata = MetadataIndex.from_json(texts)
@@ -37,4 +37,4 @@ def part_of(rows: Sequence[Row], directory: Path | None = None) -> RowsPart:
         write_text_index(directory / "text.index", pa.array(documents, text))
         text_index = TextIndex(directory / "text.index")
     ids = pa.array([row.id for row in rows], text)
-    return RowsPart(len(rows), ids, pa.array(documents, text), metadata, text_index)
+    return RowColumns(len(rows), ids, pa.array(documents, text), metadata, text_index)

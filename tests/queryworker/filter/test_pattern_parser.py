@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from queryworker.filter.literals import Every, Need, Occurs, Some, requirement
+from queryworker.filter.literals import AllRequired, AnyRequired, RequiredText, Requirement
+from queryworker.filter.pattern_parser import required_texts
 from shared.errors import InvalidArgument
 from shared.records.regex import compile_regex
 
@@ -18,45 +19,45 @@ def _folded(text: str) -> str:
     return "".join(char.lower() if char.isascii() else char for char in text)
 
 
-def met(need: Need | None, document: str) -> bool:
+def met(need: Requirement | None, document: str) -> bool:
     match need:
         case None:
             return True
-        case Occurs(text):
+        case RequiredText(text):
             return _folded(text) in _folded(document)
-        case Every(needs):
+        case AllRequired(needs):
             return all(met(part, document) for part in needs)
-        case Some(needs):
+        case AnyRequired(needs):
             return any(met(part, document) for part in needs)
 
 
 @pytest.mark.parametrize(
     ("pattern", "need"),
     [
-        ("editor", Occurs("editor")),
-        (r"\bgtk\d+", Occurs("gtk")),
-        ("foo.*bar", Every((Occurs("foo"), Occurs("bar")))),
-        ("foo|bar", Some((Occurs("bar"), Occurs("foo")))),
-        ("colou?r", Some((Occurs("color"), Occurs("colour")))),
-        (r"\bword(s|ed|er)?\b", Occurs("word")),
-        ("(?:lib|py)x-[ab]", Some(tuple(map(Occurs, ["libx-a", "libx-b", "pyx-a", "pyx-b"])))),
-        ("(foo.|bar.)x", Some((Occurs("foo"), Occurs("bar")))),
-        ("(abc)+d", Occurs("abc")),
-        ("(?:ab){2}c", Occurs("ababc")),
-        ("x{3,}", Occurs("xxx")),
-        ("^abc$", Occurs("abc")),
-        (r"a\.b\x41\u{42}\tC", Occurs("a.bAB\tC")),
-        ("(?i)Abd", Occurs("abd")),
-        ("(?i)ask", Some(tuple(map(Occurs, ["ask", "as\u212a", "a\u017fk", "a\u017f\u212a"])))),
-        ("a(?i)Bd|EFG", Some((Occurs("abd"), Occurs("efg")))),
-        ("(?i:ABD)EFG", Occurs("abdEFG")),
-        ("(?P<name>abc)(?<n>d)", Occurs("abcd")),
-        ("größe", Occurs("größe")),
-        ("[a-z]+word[0-9]{2}", Occurs("word")),
+        ("editor", RequiredText("editor")),
+        (r"\bgtk\d+", RequiredText("gtk")),
+        ("foo.*bar", AllRequired((RequiredText("foo"), RequiredText("bar")))),
+        ("foo|bar", AnyRequired((RequiredText("bar"), RequiredText("foo")))),
+        ("colou?r", AnyRequired((RequiredText("color"), RequiredText("colour")))),
+        (r"\bword(s|ed|er)?\b", RequiredText("word")),
+        ("(?:lib|py)x-[ab]", AnyRequired(tuple(map(RequiredText, ["libx-a", "libx-b", "pyx-a", "pyx-b"])))),
+        ("(foo.|bar.)x", AnyRequired((RequiredText("foo"), RequiredText("bar")))),
+        ("(abc)+d", RequiredText("abc")),
+        ("(?:ab){2}c", RequiredText("ababc")),
+        ("x{3,}", RequiredText("xxx")),
+        ("^abc$", RequiredText("abc")),
+        (r"a\.b\x41\u{42}\tC", RequiredText("a.bAB\tC")),
+        ("(?i)Abd", RequiredText("abd")),
+        ("(?i)ask", AnyRequired(tuple(map(RequiredText, ["ask", "as\u212a", "a\u017fk", "a\u017f\u212a"])))),
+        ("a(?i)Bd|EFG", AnyRequired((RequiredText("abd"), RequiredText("efg")))),
+        ("(?i:ABD)EFG", RequiredText("abdEFG")),
+        ("(?P<name>abc)(?<n>d)", RequiredText("abcd")),
+        ("größe", RequiredText("größe")),
+        ("[a-z]+word[0-9]{2}", RequiredText("word")),
     ],
 )
-def test_literals_are_found_through_the_operators(pattern: str, need: Need) -> None:
-    assert requirement(pattern) == need
+def test_literals_are_found_through_the_operators(pattern: str, need: Requirement) -> None:
+    assert required_texts(pattern) == need
 
 
 @pytest.mark.parametrize(
@@ -67,16 +68,16 @@ def test_literals_are_found_through_the_operators(pattern: str, need: Need) -> N
     ],
 )  # fmt: skip
 def test_where_nothing_is_sure_nothing_is_required(pattern: str) -> None:
-    assert requirement(pattern) is None
+    assert required_texts(pattern) is None
 
 
 def test_a_pattern_of_very_many_words_requires_none_of_them() -> None:
-    assert requirement("|".join(f"word{i}." for i in range(200))) is not None
-    assert requirement("|".join(f"word{i}." for i in range(300))) is None
+    assert required_texts("|".join(f"word{i}." for i in range(200))) is not None
+    assert required_texts("|".join(f"word{i}." for i in range(300))) is None
 
 
 def test_depth_is_bounded() -> None:
-    assert requirement("(" * 200 + "abc" + ")" * 200) is None
+    assert required_texts("(" * 200 + "abc" + ")" * 200) is None
 
 
 _chars = "aAbBkKsS1 -.é\u212a\u017fß"
@@ -126,7 +127,7 @@ def test_every_match_meets_the_requirement(made: tuple[str, str], around: tuple[
     text = text.swapcase() if swap else text
     for document in (text, around[0] + text + around[1], around[0]):
         if engine.matches(document):
-            assert met(requirement(pattern), document)
+            assert met(required_texts(pattern), document)
 
 
 def test_random_strings_of_syntax_never_exclude_a_match() -> None:
@@ -140,7 +141,7 @@ def test_random_strings_of_syntax_never_exclude_a_match() -> None:
         except InvalidArgument:
             continue
         compiled += 1
-        need = requirement(pattern)
+        need = required_texts(pattern)
         if need is not None:
             for _ in range(10):
                 document = "".join(made.choices("abkK1i:x-&,AB\u212a]}", k=made.randint(0, 8)))
