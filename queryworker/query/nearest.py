@@ -17,7 +17,7 @@ from queryworker.filter.result import FilterResult
 from queryworker.query.matches import Matches
 from queryworker.query.planner import GraphSearch, Seen, enough, plan
 from queryworker.view.parts import GraphSearcher
-from shared.segment.projection import reach
+from shared.segment.projection import oversampled
 from shared.vectors.arrays import Indices, Mask, RowNumbers, Vectors
 from shared.vectors.distance import Nearest, distances, nearest_many
 from shared.vectors.space import Space
@@ -45,8 +45,8 @@ class PartTrace:
 
 
 class Target(NamedTuple):
-    """What is looked for: the `wanted` nearest of `matches`, in a graph by so many threads at once. `stray`: the guides
-    of the graph say little about each of the queries.
+    """What is looked for: the `wanted` nearest of `matches`, in a graph by so many threads at once.
+    `out_of_distribution`: the graph's order says little about each of the queries.
     """
 
     space: Space
@@ -54,7 +54,7 @@ class Target(NamedTuple):
     wanted: int
     ef_search: int
     threads: int = 1
-    stray: bool = False
+    out_of_distribution: bool = False
 
 
 def nearest(target: Target, queries: Vectors, trace: PartTrace) -> list[Nearest]:
@@ -67,14 +67,14 @@ def nearest(target: Target, queries: Vectors, trace: PartTrace) -> list[Nearest]
     if target.wanted >= target.matches.matching:
         target = _settled(target, trace)
     graph = target.matches.part.graph
-    strays = None if graph is None else graph.strays(queries)
-    if strays is None or not strays.any():
+    unlike = None if graph is None else graph.out_of_distribution(queries)
+    if unlike is None or not unlike.any():
         return _nearest(target, queries, trace)
     found: dict[int, Nearest] = {}
-    for stray in (False, True):
-        numbers = np.flatnonzero(strays == stray)
+    for out_of_distribution in (False, True):
+        numbers = np.flatnonzero(unlike == out_of_distribution)
         if len(numbers):
-            hits = _nearest(target._replace(stray=stray), queries[numbers], trace)
+            hits = _nearest(target._replace(out_of_distribution=out_of_distribution), queries[numbers], trace)
             found |= zip(numbers.tolist(), hits, strict=True)
     return [found[number] for number in range(len(queries))]
 
@@ -149,13 +149,14 @@ def _enough(target: Target, seen: Seen) -> bool:
 
 
 def _reach(target: Target) -> int:
-    """How many rows the graph has to find: where its guides have fewer dimensions than the vectors, more than are
+    """How many rows the graph has to find: where it compares fewer dimensions than the vectors have, more than are
     wanted, so that those are among them.
     """
     graph = target.matches.part.graph
-    if graph is None or graph.guide_share == 1:
+    if graph is None or graph.dimension_share == 1:
         return target.wanted
-    return min(reach(target.wanted, target.ef_search, stray=target.stray), target.matches.matching)
+    candidates = oversampled(target.wanted, target.ef_search, out_of_distribution=target.out_of_distribution)
+    return min(candidates, target.matches.matching)
 
 
 def _beam(target: Target, seen: Seen | None) -> int | None:
@@ -163,7 +164,8 @@ def _beam(target: Target, seen: Seen | None) -> int | None:
     part = target.matches.part
     chosen = plan(
         rows=part.rows, matching=target.matches.matching, wanted=_reach(target), ef_search=target.ef_search,
-        guide_share=None if part.graph is None else part.graph.guide_share, coded=part.codes is not None, seen=seen,
+        dimension_share=None if part.graph is None else part.graph.dimension_share,
+        coded=part.codes is not None, seen=seen,
     )  # fmt: skip
     return chosen.beam if isinstance(chosen, GraphSearch) else None
 

@@ -22,7 +22,7 @@ right ones than without a filter.
 Costs are in units of one row of a sequential scan: at 384 dimensions 0.13 us; 0.13 us for a gathered row while all of
 them stay in the processor's cache, 0.3 us beyond; 2.5 us for a row of a beam. Where vectors have codes
 (`shared.vectors.codes`), it is these that are scanned: 0.03 us a row, 0.1 us for a gathered one. They all grow alike
-with the dimension; that of a beam with the dimension of the graph's guides, which may be less
+with the dimension; that of a beam with the dimension of the graph's vectors, which may be less
 (`shared.segment.projection`).
 """
 
@@ -43,7 +43,7 @@ BEAM_COST: Final = 19.0
 """One more row in the beam of a graph search: its neighbours are fetched and compared."""
 
 BEAM_COST_FIXED: Final = 0.2
-"""The part of that which does not depend on the dimension of the guides."""
+"""The part of that which does not depend on the dimension of the graph's vectors."""
 
 BEAM_MARGIN_PERCENT: Final = 15
 """Graphs that were extended, or whose rows died in part, find a little less than one built at once."""
@@ -87,20 +87,20 @@ def plan(
     matching: int,
     wanted: int,
     ef_search: int,
-    guide_share: float | None,
+    dimension_share: float | None,
     coded: bool,
     seen: Seen | None = None,
 ) -> Plan:
     """The cheaper way to the `wanted` (at most `matching`) nearest of `matching` among `rows` rows of a part; after a
-    search that was not `enough`, the next way. `guide_share`: the part of the dimensions that the graph's guides have,
+    search that was not `enough`, the next way. `dimension_share`: the part of the dimensions that the graph compares,
     None without a graph. `coded`: whether the vectors have codes.
     """
-    if guide_share is None or matching == 0 or wanted == 0:
+    if dimension_share is None or matching == 0 or wanted == 0:
         return Scan()
     share = matching / rows if seen is None else _share(seen, wanted)
     beam = min(rows, _beam(share, wanted, ef_search))
     wider = seen is None or beam > seen.beam
-    cost = beam * BEAM_COST * (BEAM_COST_FIXED + (1 - BEAM_COST_FIXED) * guide_share)
+    cost = beam * BEAM_COST * (BEAM_COST_FIXED + (1 - BEAM_COST_FIXED) * dimension_share)
     return GraphSearch(beam) if wider and cost < scan_cost(rows, matching, coded=coded) else Scan()
 
 

@@ -28,12 +28,12 @@ class GraphSearcher(Protocol):
     """A neighbour graph over the rows of a part."""
 
     @property
-    def guide_share(self) -> float:
-        """How many of the dimensions its guides have. Less than 1: its order is about right, not exact."""
+    def dimension_share(self) -> float:
+        """Which part of the dimensions it compares. Less than 1: its order is about right, not exact."""
         ...
 
-    def strays(self, queries: Vectors) -> Mask:
-        """About which queries its guides say little."""
+    def out_of_distribution(self, queries: Vectors) -> Mask:
+        """About which of `queries` [q, d], bool [q], its order says little."""
         ...
 
     def search(self, queries: Vectors, k: int, threads: int = 1) -> list[RowNumbers]:
@@ -217,9 +217,9 @@ def _undeleted(rows: int, tombstones: BitMap) -> Mask | None:
 class _StretchSearcher:
     """The graph of the slots from `place` on."""
 
-    guide_share = 1.0
+    dimension_share = 1.0
 
-    def strays(self, queries: Vectors) -> Mask:
+    def out_of_distribution(self, queries: Vectors) -> Mask:
         return np.zeros(len(queries), np.bool_)
 
     def __init__(self, stretch: Stretch, place: int) -> None:

@@ -60,9 +60,7 @@ class BaseRecords(Protocol):
 
 
 class _Operations(NamedTuple):
-    """The columns of a batch of n operations, parallel. `vectors` is [n, dimension]; an operation that is not `given`
-    one has none, and its row there means nothing.
-    """
+    """The columns of n operations, parallel. `vectors` is [n, dimension]; `given` says which of them have one."""
 
     ops: list[int]
     ids: list[str]

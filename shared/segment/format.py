@@ -28,16 +28,16 @@ metadata.index    0   8  magic "PCMETA" 0 2
                          Per (key, kind) one column: the values in ascending order and the row of each. Kinds and arrays
                          are drawn in `shared.segment.metadata_columns`.
 
-graph.hnsw        hnswlib 0.8.0's own format, label = row. It guides the search and decides no distance: those come from
-                  `records.arrow`. What vectors it holds stands in `shared.segment.graph_vectors`.
+graph.hnsw        hnswlib 0.8.0's own format, label = row. It says which rows to look at and decides no distance: those
+                  come from `records.arrow`. What vectors it holds stands in `shared.segment.graph_vectors`.
 
 graph.basis       0   8  magic "PCBASIS" 2
                   8   8  u64  dimension d of the vectors
-                 16   8  u64  dimension w of the graph's guides, at most d; 0 when that is d and nothing is multiplied
-                 24   8  u64  rows that there were when it was looked for
-                 32   4  <f4  from what part of its square off the basis on a query strays
-                 36 4dw  <f4 [d, w]: guides multiplied by this are what the graph holds (`shared.segment.projection`)
-                         Only when a basis was looked for.
+                 16   8  u64  dimension w of the projections, at most d; 0 when the graph's vectors are not projected
+                 24   8  u64  rows that there were when the basis was looked for
+                 32   4  <f4  a query whose projection lacks more than this part of its square is out of distribution
+                 36 4dw  <f4 [d, w]: the PCA basis. The graph holds its vectors multiplied by this
+                         (`shared.segment.projection`). The file is there only when a basis was looked for.
 
 vectors.codes     0   8  magic "PCCODES" 2
                   8   8  u64  rows n
@@ -93,8 +93,8 @@ TEXT: Final = "text.index"
 SPARSE: Final = "sparse.index"
 CODES: Final = "vectors.codes"
 OPTIONAL: Final = (BASIS, CODES)
-"""Where the list of files has one of them, it is there. There is no other word of them in a manifest, so that whoever
-copies what is said of a segment, and knows nothing of them, does not lose it.
+"""Files that a segment has when its list of files names them. A manifest says nothing else of them, so that a process
+which does not know them, and copies what a manifest says of a segment, does not lose them.
 """
 
 IDS_MAGIC: Final = b"PCIDS\x00\x00" + bytes([FORMAT])
@@ -117,8 +117,8 @@ class FileInfo(msgspec.Struct, frozen=True):
 
 
 class SegmentInfo(msgspec.Struct, frozen=True):
-    """All that a manifest says about a segment's files. `path` is the key prefix in the bucket; `id_min` and
-    `id_max` are the least and greatest id by UTF-8 bytes.
+    """All that a manifest says about a segment's files. `path` is the key prefix in the bucket; `id_min` and `id_max`
+    are the least and greatest id by UTF-8 bytes; `graph`, `text` and `sparse` say which indexes it has.
     """
 
     id: str

@@ -1,9 +1,12 @@
-"""What a graph holds instead of the vectors, and what they are searched by: their *guides*.
+"""The vectors that a neighbour graph holds, and is searched with, instead of those of the records.
 
-hnswlib takes some things silently that break its order: NaN, and products that overflow float32. So for cosine a guide
-is the vector scaled to length 1 in float64 (a zero vector stays zero: distance 1, as in docs/wire.md, section 13),
-searched by inner product; for the others it is the vector itself, scaled down to `_NORM_MAX` when longer. Guides decide
-only which rows are looked at.
+hnswlib takes some things silently that break its order: NaN, and products that overflow float32. So a *graph vector* is
+
+* for cosine the vector scaled to length 1 in float64, compared by inner product (a zero vector stays zero: its distance
+  is 1, as in docs/wire.md, section 13);
+* for the other spaces the vector itself, scaled down to the length `_NORM_MAX` when it is longer.
+
+Graph vectors decide only which rows are looked at; distances are computed from the records' vectors.
 """
 
 from __future__ import annotations
@@ -11,17 +14,15 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from shared.vectors.arrays import Vectors
 from shared.vectors.space import Space
-
-Vectors = npt.NDArray[np.float32]
 
 _NORM_MAX: Final = 1e18
 
 
-def guides(space: Space, vectors: Vectors) -> Vectors:
-    """Of these vectors; float32 [n, d], finite, no product of two of them overflows."""
+def graph_vectors(space: Space, vectors: Vectors) -> Vectors:
+    """The graph vectors, float32 [n, d], of `vectors` [n, d]: finite, and no product of two of them overflows."""
     if space is not Space.COSINE and float(np.abs(vectors).max(initial=0.0)) * vectors.shape[1] <= _NORM_MAX:
         return vectors  # all of them are shorter
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))

@@ -31,9 +31,9 @@ DEFAULT_EF_SEARCH: Final = 100
 def open_segment(
     directory: Path, info: SegmentInfo, ef_search: int = DEFAULT_EF_SEARCH, *, graph: bool = True
 ) -> Segment:
-    """Opens a segment whose files were verified when they were fetched; Corrupt when lengths or headers are wrong.
-
-    Without `graph` it is not loaded: for those who want the records and do not search.
+    """Opens a segment whose files were verified when they were fetched. `ef_search` is the least beam of its graph;
+    without `graph` it is not loaded, which is for callers that do not search. Raises Corrupt when lengths or headers
+    are wrong.
     """
     check_lengths(directory, info)
     batch = open_records(directory / RECORDS, info)
@@ -51,8 +51,9 @@ def open_segment(
 
 
 class Segment:
-    """Columns by row number. Arrays that it handed out stay valid after `close`: the mapping lives as long as they
-    do.
+    """A segment's records as columns by row number, and its indexes. `vectors` is float32 [rows, dimension]; `inserted`
+    and `written` are the positions at which each record was inserted and last changed. Arrays that were handed out stay
+    valid after `close`: the mapping lives as long as they do.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Segment:
         self._graph: Graph | None = graph
 
     def text(self, name: str) -> TextReader:
-        """`id`, `document`, `metadata` or `uri`."""
+        """Reads the column `id`, `document`, `metadata` or `uri` row by row."""
         column = self._texts.get(name)
         if column is None:  # two threads may make the same one at once: they are equal
             column = self._texts[name] = TextReader(self.records.column(name).chunk(0))
@@ -95,16 +96,16 @@ class Segment:
         return squared_norms(self.vectors)
 
     def find(self, ids: Sequence[str]) -> list[int]:
-        """The row of each id, -1 where it is missing. Knows nothing of tombstones: see `SegmentSet`."""
+        """The row of each id, -1 where it is missing. Rows that a manifest calls dead are found, too (`SegmentSet`)."""
         return self._index.find(ids)
 
     def sparse(self, key: str) -> InvertedIndex | None:
-        """Of the sparse vectors at a key, None when no row has one or the schema has no index for them."""
+        """The index of the sparse vectors at a key, None when no row has one or the schema has no index for them."""
         return self._sparse.get(key)
 
     def search(self, queries: Vectors, k: int, threads: int = 1) -> list[RowNumbers]:
-        """min(k, rows) rows for each of `queries` [q, d], nearest first: by the guides of the graph with a beam of
-        max(ef_search of the opening, k), or exactly when there is none or it came back short.
+        """min(k, rows) rows for each of `queries` [q, d], nearest first: by the graph with a beam of max(ef_search of
+        the opening, k), or exactly when there is none or it came back short.
         """
         if k <= 0 or not len(queries):
             return [np.empty(0, np.int64) for _ in queries]
@@ -114,13 +115,13 @@ class Segment:
         return [next(scanned).rows if rows is None else rows for rows in found]
 
     @property
-    def guide_share(self) -> float:
-        """How many of the dimensions the graph's guides have: with less than all, its order is about right."""
-        return 1.0 if self._graph is None else self._graph.guide_share
+    def dimension_share(self) -> float:
+        """Which part of the dimensions the graph compares: with less than 1, its order is about right, not exact."""
+        return 1.0 if self._graph is None else self._graph.dimension_share
 
-    def strays(self, queries: Vectors) -> Mask:
-        """About which queries its guides say little."""
-        return np.zeros(len(queries), np.bool_) if self._graph is None else self._graph.strays(queries)
+    def out_of_distribution(self, queries: Vectors) -> Mask:
+        """About which of `queries` [q, d], bool [q], the graph says little (`shared.segment.projection`)."""
+        return np.zeros(len(queries), np.bool_) if self._graph is None else self._graph.out_of_distribution(queries)
 
     def close(self) -> None:
         """Gives the graph's memory back; searching afterwards scans. Mappings go with the last array over them."""

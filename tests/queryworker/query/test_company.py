@@ -40,7 +40,7 @@ FALLING = np.geomspace(1.0, 0.02, DIMENSION).astype(np.float32)
 def segment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Segment:
     space: Space = request.param
     _, opened = build(tmp_path_factory.mktemp(space) / "s", table(_along(ROWS, 0, FALLING)), space)
-    assert opened.guide_share < 1
+    assert opened.dimension_share < 1
     return opened
 
 
@@ -65,16 +65,16 @@ def test_queries_are_answered_together_as_alone(segment: Segment, where: Metadat
     """Some of them have directions of their own: the graph is searched more widely for these, and for no others."""
     strange = _along(5, 9, FALLING[::-1].copy())
     queries = np.concatenate([_along(20, 5, FALLING), strange, segment.vectors[:7]])
-    strays = segment.strays(queries)
-    assert strays.any()
-    assert not strays.all()
+    unlike = segment.out_of_distribution(queries)
+    assert unlike.any()
+    assert not unlike.all()
     snapshot = _view([segment]).at()
     requests = [_request(query[None, :], where) for query in queries]
     alone = [_found(snapshot, [request]) for request in requests]
     together = _found(snapshot, requests)
     assert together == tuple(map(b"".join, zip(*alone, strict=True)))
     assert _found(snapshot, [_request(queries, where)]) == together
-    assert strays.tolist() == [bool(segment.strays(query[None, :])[0]) for query in queries]
+    assert unlike.tolist() == [bool(segment.out_of_distribution(query[None, :])[0]) for query in queries]
 
 
 @pytest.mark.parametrize("space", Space)

@@ -12,7 +12,7 @@ def _plan(
     matching: int,
     wanted: int = 10,
     ef_search: int = 100,
-    guide_share: float | None = 1.0,
+    dimension_share: float | None = 1.0,
     seen: Seen | None = None,
     *,
     coded: bool = False,
@@ -22,7 +22,7 @@ def _plan(
         matching=matching,
         wanted=wanted,
         ef_search=ef_search,
-        guide_share=guide_share,
+        dimension_share=dimension_share,
         coded=coded,
         seen=seen,
     )
@@ -44,18 +44,18 @@ def test_few_matching_rows_are_scanned(matching: int) -> None:
 
 
 def test_a_part_without_a_graph_is_scanned() -> None:
-    assert _plan(60_000, 60_000, guide_share=None) == Scan()
+    assert _plan(60_000, 60_000, dimension_share=None) == Scan()
 
 
-def test_guides_of_fewer_dimensions_make_the_graph_pay_sooner() -> None:
+def test_projections_on_fewer_dimensions_make_the_graph_pay_sooner() -> None:
     assert _plan(60_000, 9_000) == Scan()
-    assert isinstance(_plan(60_000, 9_000, guide_share=0.5), GraphSearch)
+    assert isinstance(_plan(60_000, 9_000, dimension_share=0.5), GraphSearch)
 
 
 def test_codes_make_scans_pay_longer() -> None:
     assert isinstance(_plan(60_000, 15_000), GraphSearch)
     assert _plan(60_000, 15_000, coded=True) == Scan()
-    assert _plan(60_000, 9_000, guide_share=0.5, coded=True) == Scan()
+    assert _plan(60_000, 9_000, dimension_share=0.5, coded=True) == Scan()
     assert isinstance(_plan(60_000, 30_000, coded=True), GraphSearch)
     assert _plan(60_000, 60_000, coded=True) == GraphSearch(115)
 

@@ -13,7 +13,7 @@ from shared.errors import Corrupt
 from shared.limits import GRAPH_NEIGHBORS_MAX, GRAPH_ROWS_MIN
 from shared.segment.format import GRAPH
 from shared.segment.graph import Graph, GraphParams, build_graph
-from shared.segment.graph_vectors import guides
+from shared.segment.graph_vectors import graph_vectors
 from shared.segment.reader import Segment
 from shared.vectors.arrays import Vectors
 from shared.vectors.distance import nearest_many
@@ -54,17 +54,17 @@ def test_zero_huge_and_tiny_vectors_do_not_break_the_graph(tmp_path: Path, space
 
 
 @pytest.mark.parametrize("space", Space)
-def test_guides_are_finite_and_their_products_too(space: Space) -> None:
+def test_graph_vectors_are_finite_and_their_products_too(space: Space) -> None:
     vectors = np.array([[3e38, 3e38], [-3e38, 3e38], [0, 0], [1e-45, 0], [1, 2]], dtype=np.float32)
-    guided = guides(space, vectors)
-    assert np.isfinite(guided @ guided.T).all()
-    assert guided[2].tolist() == [0.0, 0.0]
+    held = graph_vectors(space, vectors)
+    assert np.isfinite(held @ held.T).all()
+    assert held[2].tolist() == [0.0, 0.0]
     if space is not Space.COSINE:
-        assert np.array_equal(guided[2:], vectors[2:])
-        assert guides(space, vectors[2:]) is not vectors
-        assert np.shares_memory(guides(space, vectors[2:]), vectors)
+        assert np.array_equal(held[2:], vectors[2:])
+        assert graph_vectors(space, vectors[2:]) is not vectors
+        assert np.shares_memory(graph_vectors(space, vectors[2:]), vectors)
     else:
-        assert np.linalg.norm(guided[[0, 1, 3, 4]], axis=1) == pytest.approx([1.0] * 4)
+        assert np.linalg.norm(held[[0, 1, 3, 4]], axis=1) == pytest.approx([1.0] * 4)
 
 
 @pytest.mark.parametrize("space", Space)
@@ -82,7 +82,7 @@ def test_an_extended_graph_finds_old_and_new_rows(tmp_path: Path, space: Space) 
 def test_a_base_graph_with_more_rows_than_the_segment_is_refused(tmp_path: Path) -> None:
     vectors = vectors_of(ROWS, 4)
     build_graph(tmp_path / "g", vectors, params())
-    with pytest.raises(ValueError, match="base graph"):
+    with pytest.raises(ValueError, match="prior graph"):
         build_graph(tmp_path / "h", vectors[:-1], params(), tmp_path / "g")
 
 

@@ -18,15 +18,15 @@ from shared.segment.graph import Graph, build_graph
 from shared.segment.projection import (
     DIMENSION_MAX,
     DIMENSION_MIN,
-    FOUND_MIN,
+    RECALL_MIN,
     ROWS_PER_DIMENSION_MIN,
-    Basis,
+    PcaBasis,
     enough_rows,
     find_basis,
-    found,
+    neighbour_recall,
     open_basis,
-    projected,
-    still_good,
+    project,
+    still_serves,
     write_basis,
 )
 from shared.segment.reader import Segment, open_segment
@@ -55,7 +55,7 @@ def _turned(turn: int) -> Vectors:
 
 
 @pytest.mark.parametrize("space", Space)
-def test_vectors_of_few_directions_get_guides_of_fewer_dimensions(space: Space) -> None:
+def test_vectors_of_few_directions_are_projected_on_fewer_dimensions(space: Space) -> None:
     vectors = _uneven(ROWS)
     basis = find_basis(space, vectors)
     assert 0 < basis.width <= 0.75 * DIMENSION
@@ -74,15 +74,15 @@ def test_the_measure_counts_what_a_plain_evaluation_counts() -> None:
     hits = 0
     for row in probes:
         apart = np.sum((vectors - vectors[row]) ** 2, axis=1)
-        shadows = np.sum(((vectors - vectors[row]) @ basis) ** 2, axis=1)
-        hits += len(set(np.argsort(apart)[:11].tolist()) & set(np.argsort(shadows)[:21].tolist()))
-    assert found(Space.L2, vectors, probes, basis) == pytest.approx(hits / 33)
+        projected = np.sum(((vectors - vectors[row]) @ basis) ** 2, axis=1)
+        hits += len(set(np.argsort(apart)[:11].tolist()) & set(np.argsort(projected)[:21].tolist()))
+    assert neighbour_recall(Space.L2, vectors, probes, basis) == pytest.approx(hits / 33)
 
 
 def test_many_equal_rows_count_as_found_whichever_of_them_is() -> None:
     vectors = np.repeat(_uneven(20), 100, axis=0)
     basis = np.ascontiguousarray(np.eye(DIMENSION, dtype=np.float32)[:, :64])
-    assert found(Space.L2, vectors, np.arange(0, 2000, 50), basis) == 1.0
+    assert neighbour_recall(Space.L2, vectors, np.arange(0, 2000, 50), basis) == 1.0
 
 
 def test_zero_and_huge_vectors_do_not_spoil_a_basis() -> None:
@@ -133,9 +133,9 @@ def _recall(segment: Segment, queries: Vectors, k: int, ef_search: int = 100) ->
 
 
 @pytest.mark.parametrize("k", [1, 10, 100])
-def test_a_search_by_such_guides_finds_as_much_and_answers_exact_distances(tmp_path: Path, k: int) -> None:
+def test_a_search_by_projections_finds_as_much_and_answers_exact_distances(tmp_path: Path, k: int) -> None:
     segment = _segment(tmp_path / "s", _uneven(ROWS))
-    assert segment.guide_share < 1
+    assert segment.dimension_share < 1
     assert _recall(segment, _uneven(100, seed=5), k) >= 0.98
 
 
@@ -146,13 +146,13 @@ def test_queries_of_another_kind_find_as_much_as_without_a_basis(
     """They have strong directions of their own, which the rows hardly have, as texts have beside pictures."""
     own = vectors_of(60, DIMENSION, seed=9) * np.linspace(0.02, 1.0, DIMENSION, dtype=np.float32)
     queries = 0.5 * _uneven(60, seed=5) + own @ _turned(0)
-    segment = _segment(tmp_path / "guides", _uneven(8000), space)
-    assert segment.guide_share < 1
-    assert segment.strays(queries).any()
-    assert not segment.strays(_uneven(200, seed=7)).any()
+    segment = _segment(tmp_path / "projected", _uneven(8000), space)
+    assert segment.dimension_share < 1
+    assert segment.out_of_distribution(queries).any()
+    assert not segment.out_of_distribution(_uneven(200, seed=7)).any()
     monkeypatch.setattr("shared.segment.graph.enough_rows", lambda *_: False)
     whole = _segment(tmp_path / "whole", _uneven(8000), space)
-    assert whole.guide_share == 1
+    assert whole.dimension_share == 1
     assert _recall(segment, queries, 10) >= _recall(whole, queries, 10) - 0.01
     assert _recall(segment, queries, 10, ef_search=1000) >= 0.985
 
@@ -172,8 +172,8 @@ def test_rows_that_lie_elsewhere_get_another_basis(tmp_path: Path) -> None:
     _segment(tmp_path / "old", first)
     basis = open_basis(tmp_path / "old" / BASIS, DIMENSION)
     both = np.concatenate([first, others])
-    assert still_good(Space.L2, np.concatenate([first, _uneven(1000, seed=3)]), ROWS, basis)
-    assert not still_good(Space.L2, both, ROWS, basis)
+    assert still_serves(Space.L2, np.concatenate([first, _uneven(1000, seed=3)]), ROWS, basis)
+    assert not still_serves(Space.L2, both, ROWS, basis)
     segment = _segment(tmp_path / "new", both, base=tmp_path / "old")
     assert _recall(segment, _uneven(100, seed=5, turn=1), 10) >= 0.97
     assert _recall(segment, _uneven(100, seed=5), 10) >= 0.97
@@ -228,7 +228,7 @@ def test_a_basis_of_another_width_than_the_graph_is_corrupt(tmp_path: Path) -> N
 @pytest.mark.parametrize("damage", ["cut", "dimension", "magic"])
 def test_a_damaged_basis_is_corrupt(tmp_path: Path, damage: str) -> None:
     path = tmp_path / BASIS
-    basis = Basis(np.eye(DIMENSION, dtype=np.float32)[:, :64], 12_345, 0.25)
+    basis = PcaBasis(np.eye(DIMENSION, dtype=np.float32)[:, :64], 12_345, 0.25)
     write_basis(path, basis)
     read = open_basis(path, DIMENSION)
     assert np.array_equal(read.directions, basis.directions)
@@ -246,5 +246,5 @@ def test_a_damaged_basis_is_corrupt(tmp_path: Path, damage: str) -> None:
 def test_a_share_of_the_dimensions_is_one_that_finds_enough() -> None:
     vectors = _uneven(ROWS)
     basis = find_basis(Space.COSINE, vectors)
-    assert found(Space.COSINE, vectors, np.arange(0, ROWS, 37), basis.directions) >= FOUND_MIN - 0.01
-    assert projected(vectors, None) is vectors
+    assert neighbour_recall(Space.COSINE, vectors, np.arange(0, ROWS, 37), basis.directions) >= RECALL_MIN - 0.01
+    assert project(vectors, None) is vectors
