@@ -38,6 +38,7 @@ def parse_shards(text: str) -> int:
 
 
 def parse_percent(text: str) -> float:
+    """A number from 0 to 100. Raises ValueError with a sentence."""
     percent = float(text)
     if not 0 <= percent <= 100:
         raise ValueError("expected a number from 0 to 100")

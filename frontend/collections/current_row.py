@@ -1,7 +1,7 @@
 """Work on a collection by its cached row, begun anew with the current row when the cached one is outdated.
 
-This is the one place where a stale row is noticed and read again. Whatever looks at the collection's own state (an
-append, a read of a worker) raises StaleGeneration when the row that it was asked with is no longer true.
+This is the one place where a stale row is noticed and read again. Whatever checks the collection's own state (an
+append, a read of a worker) raises StaleGeneration when the row that the request was made by is no longer true.
 """
 
 from __future__ import annotations

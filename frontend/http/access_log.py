@@ -16,7 +16,7 @@ from shared.process import telemetry
 
 MODULE: Final = "frontend.access"
 GATHER_S: Final = 0.1
-"""Longest time that a request is noted without its line being written."""
+"""Longest time between noting a request and writing its line, in seconds."""
 
 LINES_MAX: Final = 256
 """So many lines are written without waiting any longer."""

@@ -53,6 +53,7 @@ class HttpResponse(web.StreamResponse):
         self._lines += f"{name}: {value}\r\n"
 
     async def prepare(self, request: web.BaseRequest) -> None:
+        """Called by aiohttp before the response is sent."""
         self._request = request
         if self._keep_alive is None:
             self._keep_alive = request.keep_alive

@@ -23,13 +23,13 @@ URL_BYTES_MAX: Final = 64 * 1024
 HEADER_BYTES_MAX: Final = 64 * 1024
 LISTEN_BACKLOG: Final = 1024
 SILENT_CHECK_S: Final = 1.0
-"""Pause between two looks for connections that have not sent a first request in time."""
+"""Pause between two searches for connections that have not sent a first request in time, in seconds."""
 
 CLOSE_TIMEOUT_S: Final = 5.0
-"""Longest time that closing waits for connections that are still busy."""
+"""Longest time that closing waits for connections that are still busy, in seconds."""
 
 LINGER_S: Final = 5.0
-"""Longest time that the rest of a refused body is read and dropped, so that the client gets to read why."""
+"""Longest time that the rest of a refused body is read and dropped, so that the client can read why, in seconds."""
 
 
 def _not_the_clients_fault(record: logging.LogRecord) -> bool:
@@ -49,10 +49,12 @@ class OpenConnections:
         self._none.set()
 
     def add(self, connection: object) -> None:
+        """The connection was opened."""
         self._open.add(connection)
         self._none.clear()
 
     def discard(self, connection: object) -> None:
+        """The connection's socket is closed."""
         self._open.discard(connection)
         if not self._open:
             self._none.set()
@@ -72,10 +74,12 @@ class _Connection(web.RequestHandler):
         self._open_connections = open_connections
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
         super().connection_made(transport)
         self._open_connections.add(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        """Called by the event loop."""
         super().connection_lost(exc)
         self._open_connections.discard(self)
 
@@ -92,6 +96,7 @@ class _Connection(web.RequestHandler):
             self.force_close()
 
     def handle_error(self, *args: Any, **kwargs: Any) -> web.StreamResponse:
+        """The response to bytes that are not HTTP, or to a fault of the library."""
         own = super().handle_error(*args, **kwargs)
         answer = malformed_request_response() if own.status == 400 else internal_error_response()
         answer.force_close()

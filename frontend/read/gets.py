@@ -61,7 +61,7 @@ class Get(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Merged records, and how each worker that was asked came by them, if that was wanted."""
+    """Merged records, and the explanation of every answer of a worker, if explanations are wanted."""
 
     columns: Columns
     explanations: list[Explanation]

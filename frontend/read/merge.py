@@ -6,7 +6,7 @@ and then that position for a query.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -43,8 +43,8 @@ def page_of(inserted: Sequence[Positions], offset: int, limit: int | None) -> li
     order = _slice(np.argsort(np.concatenate(inserted), kind="stable"), offset, limit)
     chosen = np.zeros(sum(map(len, inserted)), dtype=bool)
     chosen[order] = True
-    bounds = np.cumsum([len(part) for part in inserted])[:-1]
-    return [part[mask] for part, mask in zip(inserted, np.split(chosen, bounds), strict=True)]
+    bounds = np.cumsum([len(of_shard) for of_shard in inserted])[:-1]
+    return [of_shard[mask] for of_shard, mask in zip(inserted, np.split(chosen, bounds), strict=True)]
 
 
 def merge_get(answers: Sequence[GetResponse], offset: int = 0, limit: int | None = None) -> Columns:
@@ -97,16 +97,16 @@ def _slice(order: Indices, offset: int, limit: int | None) -> Indices:
     return order[offset:] if limit is None else order[offset : offset + limit]
 
 
-def _take(parts: Sequence[Columns], order: Indices) -> Columns:
-    """Rows `order` of the parts laid end to end."""
+def _take(shards: Sequence[Columns], order: Indices) -> Columns:
+    """Rows `order`, intp [rows], of the columns of all shards laid end to end."""
     rows = order.tolist()
     return Columns(
-        ids=_pick([part.ids for part in parts], rows),
-        documents=_pick_optional(parts, rows, lambda part: part.documents),
-        metadatas=_pick_optional(parts, rows, lambda part: part.metadatas),
-        uris=_pick_optional(parts, rows, lambda part: part.uris),
-        embeddings=_take_embeddings(parts, order),
-        dimension=max(part.dimension for part in parts),
+        ids=_pick([columns.ids for columns in shards], rows),
+        documents=_pick_optional([columns.documents for columns in shards], rows),
+        metadatas=_pick_optional([columns.metadatas for columns in shards], rows),
+        uris=_pick_optional([columns.uris for columns in shards], rows),
+        embeddings=_take_embeddings(shards, order),
+        dimension=max(columns.dimension for columns in shards),
     )
 
 
@@ -115,19 +115,18 @@ def _pick(columns: Sequence[Sequence[Value]], rows: list[int]) -> list[Value]:
     return list(map(joined.__getitem__, rows)) if joined else []
 
 
-def _pick_optional(
-    parts: Sequence[Columns], rows: list[int], column: Callable[[Columns], list[str | None] | None]
-) -> list[str | None] | None:
-    columns = [values for part in parts if (values := column(part)) is not None]
-    return _pick(columns, rows) if len(columns) == len(parts) else None
+def _pick_optional(columns: Sequence[list[str | None] | None], rows: list[int]) -> list[str | None] | None:
+    """None where the column was not asked for: then no shard has it."""
+    present = [column for column in columns if column is not None]
+    return _pick(present, rows) if len(present) == len(columns) else None
 
 
-def _take_embeddings(parts: Sequence[Columns], order: Indices) -> bytes | None:
-    if any(part.embeddings is None for part in parts):
+def _take_embeddings(shards: Sequence[Columns], order: Indices) -> bytes | None:
+    if any(columns.embeddings is None for columns in shards):
         return None
     matrices = [
-        np.frombuffer(part.embeddings, dtype="<f4").reshape(len(part.ids), -1)
-        for part in parts
-        if part.embeddings  # a shard without rows need not know the width
+        np.frombuffer(columns.embeddings, dtype="<f4").reshape(len(columns.ids), -1)
+        for columns in shards
+        if columns.embeddings  # a shard without rows need not know the width
     ]
     return np.concatenate(matrices)[order].tobytes() if matrices else b""

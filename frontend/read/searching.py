@@ -148,9 +148,8 @@ class ShardsSource:
             )
 
         answers = await self._ask(lambda shard: self._workers.get(request(shard)))
-        return await off_loop(
-            sum(encoded_bytes(answer.columns) for answer in answers), _in_order, answers, ascending, inserted
-        )
+        size = sum(encoded_bytes(answer.columns) for answer in answers)
+        return await off_loop(size, _in_order, answers, ascending, inserted)
 
     async def tally(self, where: Where | None, fields: Sequence[str]) -> Tally:
         """The number of matching records, and how many of them have each value of each of `fields`."""
@@ -176,7 +175,7 @@ class ShardsSource:
         return await off_loop(size, _sorted, answers, order_by, limit)
 
     async def _ask(self, ask: Callable[[Shard], Awaitable[Response]]) -> list[Response]:
-        """The responses of all shards. The first one of a shard fixes the position that the others are as of."""
+        """The responses of all shards. A shard's first response fixes the position that its later ones are as of."""
         shards = self._shards
         answers = await together([ask(shard) for shard in shards.values()])
         for (number, shard), answer in zip(shards.items(), answers, strict=True):
@@ -186,10 +185,12 @@ class ShardsSource:
 
 
 def _in_order(answers: Sequence[GetResponse], ascending: Positions, inserted: Positions) -> Columns:
+    """The merged rows, which come ascending by insertion, in the order of `inserted`."""
     return taken(merge_get(answers), np.searchsorted(ascending, inserted))
 
 
 def _tallied(answers: Sequence[TallyResponse], fields: Sequence[str]) -> Tally:
+    """The sums of what the shards counted."""
     facets: dict[str, list[tuple[Value, int]]] = {}
     for place, field in enumerate(fields):
         # Typed: 1, 1.0 and True are equal to Python.
@@ -202,6 +203,7 @@ def _tallied(answers: Sequence[TallyResponse], fields: Sequence[str]) -> Tally:
 
 
 def _sorted(answers: Sequence[OrderedResponse], order_by: Sequence[OrderKey], limit: int | None) -> Positions:
+    """The first `limit` (None: all) of what the shards found, sorted by `order_by`, equal values by insertion."""
     inserted = np.concatenate([positions(answer.inserted) for answer in answers])
     values = [row for answer in answers for row in answer.values]
     by_insertion = np.argsort(inserted)

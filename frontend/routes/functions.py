@@ -90,7 +90,7 @@ class FunctionRoutes:
                 new = function_output(body.output_collection, body.name, body.function_id, source.id)
                 output = await self._functions.attach(db, source, new)
             except Attached:
-                continue  # somebody was faster: it may be the same
+                continue  # another request was faster, and may have attached the same function
             except AlreadyExists:
                 raise AlreadyExists(f"Output collection [{body.output_collection}] already exists") from None
             except Gone:

@@ -1,4 +1,4 @@
-"""From the path of a request to the collection that it names, and the 404 of one that is found to be deleted."""
+"""Finds the collection that the path of a request names, and answers 404 for a collection found to be deleted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def resolve_with_dimension(rows: RowCache, request: Request) -> Collection
 
 
 def missing_once_deleted(rows: RowCache, routes: Sequence[Route]) -> list[Route]:
-    """The same routes, whose handlers answer a collection that turns out to be deleted (Gone) with the 404 of a
+    """These routes with handlers that answer a collection which turns out to be deleted (Gone) with the 404 of a
     collection that was never there.
     """
     return [Route(route.method, route.path, _missing_once_deleted(rows, route.handler)) for route in routes]

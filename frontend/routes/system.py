@@ -1,4 +1,4 @@
-"""Routes about the server itself: whether it lives and is ready, what it is, who asks, and the reset."""
+"""Routes about the server itself: its health, its version and limits, the identity of the client, and the reset."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from shared.errors import Gone
+from shared.errors import Gone, StaleGeneration
 from shared.records.model import ReadLevel
 from tests.frontend.fakes import COLLECTION_ID, FakeWorkers, Row, new_collection, new_context
 from tests.frontend.server import client_of
@@ -177,6 +177,32 @@ async def test_a_row_cached_before_the_first_write_is_not_believed(client: Clien
     status, answer = await post(client, "query", {"query_embeddings": [[1, 0]], "include": []})
     assert (status, answer["ids"]) == (200, [["id1", "id2", "id3", "id4", "id5"]])
     assert context.rows.refreshed == 1
+
+
+async def test_a_search_does_not_believe_such_a_row_either(client: Client, context: Any) -> None:
+    context.rows.collection = replace(context.rows.collection, dimension=None)
+    status, answer = await post(client, "search", {"searches": [{"rank": {"$knn": {"query": [1, 2, 3]}}}]})
+    assert (status, answer["message"]) == (400, "Collection expecting embedding with dimension of 2, got 3")
+    assert context.rows.refreshed == 1
+
+
+async def test_a_collection_with_other_shards_by_now_is_read_and_written_by_its_current_row(
+    client: Client, context: Any
+) -> None:
+    context.rows.current = new_collection(dimension=2, shards=2, generation=2)
+    context.workers.shards.append([Row(6, (6.0, 0.0))])
+    for failing, route, body in (
+        (context.workers, "get", {"include": []}),
+        (context.workers, "query", {"query_embeddings": [[1, 0]], "include": []}),
+        (context.log, "add", {"ids": ["a"], "embeddings": [[1, 2]]}),
+    ):
+        context.rows.collection, refreshed = new_collection(dimension=2), context.rows.refreshed
+        failing.failures = [StaleGeneration("rebuilt")]
+        status, answer = await post(client, route, body)
+        assert status in (200, 201)
+        assert "id6" in str(answer) or route == "add"
+        assert context.rows.refreshed == refreshed + 1
+    assert [append.generation for append in context.log.appends] == [1, 2]
 
 
 @pytest.mark.parametrize("vectors", [[[1, 2, 3]], [[]], [[1], [2]]])
