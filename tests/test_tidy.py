@@ -113,6 +113,19 @@ def test_no_two_classes_share_a_name() -> None:
     assert not clashes
 
 
+def test_array_types_are_defined_in_one_module() -> None:
+    """Its names say dtype and shape; elsewhere an array type spelled out would be one more name for the same."""
+    wrong = [
+        f"{name(path)}:{node.lineno}"
+        for path in modules(*PACKAGES, "tests", "bench", "examples")
+        if name(path) != "shared/vectors/arrays.py"
+        for node in ast.walk(tree(path))
+        if "NDArray" in (getattr(node, "attr", None), getattr(node, "id", None), getattr(node, "name", None))
+        or (isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("ndarray"))
+    ]
+    assert not wrong
+
+
 def test_every_setting_is_in_the_operations_page() -> None:
     assert settings_table.written() == settings_table.tables().strip(), "run: python -m tests.settings_table"
 

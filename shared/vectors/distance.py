@@ -1,8 +1,10 @@
 """Distances between vectors: one exact definition, and an exact scan that is nearly as fast as BLAS.
 
-    l2      sum((x - y)**2)            squared, as the API shows it
-    cosine  1 - x.y / (|x| |y|)        1 when either is zero
-    ip      1 - x.y                    may be negative
+```text
+l2      sum((x - y)**2)            squared, as the API shows it
+cosine  1 - x.y / (|x| |y|)        1 when either is zero
+ip      1 - x.y                    may be negative
+```
 
 `distances` computes in float64, each row by itself, and rounds once to float32. So the same two vectors have the same
 distance in a segment, in the tail and on any worker, and parts merge exactly. What exceeds float32 becomes infinite.
@@ -21,25 +23,31 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from shared.vectors.arrays import (
+    Distances,
+    Float32Array,
+    Float32Matrix,
+    Float64Array,
+    Float64Matrix,
+    Indices,
+    RowNumbers,
+    SquaredNorms,
+    Vector,
+    Vectors,
+)
 from shared.vectors.codes import Codes, candidates
 from shared.vectors.space import Space
-
-Vectors = npt.NDArray[np.float32]
-Floats = npt.NDArray[np.float64]
-RowNumbers = npt.NDArray[np.int64]
-Norms = npt.NDArray[np.float32]
 
 _CHUNK_FLOATS: Final = 1 << 20
 _WIDE_FLOATS: Final = 1 << 16
 """Numbers that are widened to float64 at once: they stay in the processor's second cache until they are added up."""
 _BLOCK_ROWS: Final = 256
-"""Rows that BLAS multiplies at once: some queries are then compared with them while they are in the fastest cache."""
+"""How many rows BLAS multiplies at once: several queries are compared with them while they are in the fastest cache."""
 _DECIDED_MAX: Final = 64
-"""So few rows are decided about at once: excluding some of them first would take longer."""
+"""Up to so many rows are all measured exactly: excluding some of them first would take longer."""
 _CANDIDATES_MAX: Final = 16
-"""Times k: a shortlist that is longer was made with too coarse a bound."""
+"""A shortlist of more than so many times k rows was made with too coarse a bound."""
 _UNIT: Final = 2.0**-24
 """Half the distance from 1 to the next float32: the relative error of one rounding."""
 _TINY: Final = 2.0**-120
@@ -47,13 +55,13 @@ _TINY: Final = 2.0**-120
 
 
 class Nearest(NamedTuple):
-    """`rows` int64 and `distances` float32, parallel, nearest first, ties by row."""
+    """The nearest rows and their distances, parallel, nearest first, ties by row."""
 
     rows: RowNumbers
-    distances: npt.NDArray[np.float32]
+    distances: Distances
 
 
-def distances(space: Space, query: Vectors, vectors: Vectors) -> npt.NDArray[np.float32]:
+def distances(space: Space, query: Vector, vectors: Vectors) -> Distances:
     """Exact distances, float32 [n], of `vectors` [n, d] to `query` [d]."""
     found = np.empty(len(vectors), dtype=np.float32)
     wide = query.astype(np.float64)
@@ -64,8 +72,8 @@ def distances(space: Space, query: Vectors, vectors: Vectors) -> npt.NDArray[np.
     return found
 
 
-def _wide_distances(space: Space, query: Floats, vectors: Vectors) -> Floats:
-    """float64 [n]."""
+def _wide_distances(space: Space, query: Float64Array, vectors: Vectors) -> Float64Array:
+    """Distances in float64 [n], of as many vectors as fit into the second cache."""
     # In C order, whatever the order of `vectors`: the sum of a row then adds up what lies side by side.
     wide = vectors.astype(np.float64, order="C")
     if space is Space.L2:
@@ -76,40 +84,43 @@ def _wide_distances(space: Space, query: Floats, vectors: Vectors) -> Floats:
         norms = np.sqrt(_squares(wide)) * np.sqrt(_squares(query.copy()))
         wide[...] = vectors
     wide *= query
-    products: Floats = np.add.reduce(wide, axis=1)
+    products: Float64Array = np.add.reduce(wide, axis=1)
     if norms is not None:
         products = np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
     return 1.0 - products
 
 
-def _squares(vectors: Floats) -> Floats:
-    """The square of the length of each; they are overwritten."""
+def _squares(vectors: Float64Matrix) -> Float64Array:
+    """The square of the length of each vector; `vectors` is overwritten."""
     vectors *= vectors
-    squares: Floats = np.add.reduce(vectors, axis=-1)
+    squares: Float64Array = np.add.reduce(vectors, axis=-1)
     return squares
 
 
-def squared_norms(vectors: Vectors) -> Norms:
-    """float32 [n]; what `nearest` needs of every vector, worth keeping by who scans the same ones again."""
+def squared_norms(vectors: Vectors) -> SquaredNorms:
+    """The square of the length of each of `vectors` [n, d]: `nearest` needs it of every vector, and a caller that scans
+    the same vectors again had better keep it.
+    """
     with np.errstate(over="ignore"):
-        norms: Norms = np.einsum("ij,ij->i", vectors, vectors)
+        norms: SquaredNorms = np.einsum("ij,ij->i", vectors, vectors)
     return norms
 
 
 def nearest(
     space: Space,
-    query: Vectors,
+    query: Vector,
     vectors: Vectors,
     k: int,
     *,
     rows: RowNumbers | None = None,
-    norms: Norms | None = None,
+    norms: SquaredNorms | None = None,
     codes: Codes | None = None,
 ) -> Nearest:
-    """The k nearest of `vectors` [n, d], or of those at `rows` (ascending), by exact distance; all of them when fewer.
+    """The k nearest of `vectors` [n, d], or of those at `rows` (ascending), by exact distance; all of them when there
+    are fewer than k.
 
-    `norms` are `squared_norms(vectors)`, `codes` those of the space, when the caller has them; with codes, norms are
-    of no use.
+    `norms` is `squared_norms(vectors)` and `codes` is `shared.vectors.codes.encode(space, vectors)`, when the caller
+    has them; with codes, norms are of no use.
     """
     return nearest_many(space, query[None, :], vectors, k, rows=rows, norms=norms, codes=codes)[0]
 
@@ -121,7 +132,7 @@ def nearest_many(
     k: int,
     *,
     rows: RowNumbers | None = None,
-    norms: Norms | None = None,
+    norms: SquaredNorms | None = None,
     codes: Codes | None = None,
 ) -> list[Nearest]:
     """`nearest` for each of `queries` [q, d], sharing the passes over memory."""
@@ -135,37 +146,40 @@ def nearest_many(
     found: list[Nearest] = []
     block = max(1, 8 * _CHUNK_FLOATS // count)
     for at in range(0, len(queries), block):
-        part = queries[at : at + block]
+        batch = queries[at : at + block]
         if codes is not None:
-            found += _nearest_coded(space, part, vectors, k, rows, codes)
+            found += _nearest_coded(space, batch, vectors, k, rows, codes)
             continue
         with np.errstate(over="ignore", invalid="ignore"):
             if rows is not None:
-                products, norms = _products_of(part, vectors, rows, norms)
+                products, norms = _products_of(batch, vectors, rows, norms)
             else:
-                products, norms = _products(part, vectors), squared_norms(vectors) if norms is None else norms
-        for query, product in zip(part, products, strict=True):
-            places = _shortlist(space, query, product, norms, k)
-            found.append(_decide(space, query, vectors, k, places, rows))
+                products, norms = _products(batch, vectors), squared_norms(vectors) if norms is None else norms
+        for query, product in zip(batch, products, strict=True):
+            near = _shortlist(space, query, product, norms, k)
+            found.append(_decide(space, query, vectors, k, near, rows))
     return found
 
 
 def _nearest_coded(
     space: Space, queries: Vectors, vectors: Vectors, k: int, rows: RowNumbers | None, codes: Codes
 ) -> list[Nearest]:
-    left = candidates(space, queries, codes, k, rows)
-    undecided = [number for number, of in enumerate(left) if of is None]
-    plainly = iter(nearest_many(space, queries[undecided], vectors, k, rows=rows) if undecided else ())
+    """`nearest_many` where there are codes: by way of their candidates, and without codes for queries about which these
+    say nothing.
+    """
+    near = candidates(space, queries, codes, k, rows)
+    unknown = [number for number, chosen in enumerate(near) if chosen is None]
+    without_codes = iter(nearest_many(space, queries[unknown], vectors, k, rows=rows) if unknown else ())
     return [
-        next(plainly) if of is None else nearest(space, query, vectors, k, rows=of)
-        for query, of in zip(queries, left, strict=True)
+        next(without_codes) if chosen is None else nearest(space, query, vectors, k, rows=chosen)
+        for query, chosen in zip(queries, near, strict=True)
     ]
 
 
-def _products(queries: Vectors, vectors: Vectors) -> Vectors:
-    """float32 [q, n] by BLAS."""
+def _products(queries: Vectors, vectors: Vectors) -> Float32Matrix:
+    """Inner products, float32 [q, n], by BLAS."""
     if len(queries) == 1:
-        single: Vectors = vectors @ queries[0]
+        single: Float32Matrix = vectors @ queries[0]
         return single[None, :]
     found = np.empty((len(queries), len(vectors)), dtype=np.float32)
     columns = np.ascontiguousarray(queries.T)
@@ -174,7 +188,9 @@ def _products(queries: Vectors, vectors: Vectors) -> Vectors:
     return found
 
 
-def _products_of(queries: Vectors, vectors: Vectors, rows: RowNumbers, norms: Norms | None) -> tuple[Vectors, Norms]:
+def _products_of(
+    queries: Vectors, vectors: Vectors, rows: RowNumbers, norms: SquaredNorms | None
+) -> tuple[Float32Matrix, SquaredNorms]:
     """`_products` of chosen rows, and their squared norms, made along the way when they are not given."""
     if 2 * len(rows) > len(vectors):  # computing all of them costs less than gathering
         norms = squared_norms(vectors)[rows] if norms is None else norms
@@ -193,13 +209,14 @@ def _products_of(queries: Vectors, vectors: Vectors, rows: RowNumbers, norms: No
     return found, own
 
 
-def _shortlist(space: Space, query: Vectors, product: Vectors, norms: Norms, k: int) -> RowNumbers:
-    """Places that may be among the k nearest: whose least possible distance is not above the k-th greatest
-    possible one. With one bound of the error for all of them first, which takes a quarter of the time.
+def _shortlist(space: Space, query: Vector, product: Float32Array, norms: SquaredNorms, k: int) -> Indices:
+    """Which of n vectors may be among the k nearest: those whose least possible distance is not above the k-th of the
+    greatest possible ones. `product` [n] is of the query and each vector. First with one bound of the error for all of
+    them, which takes a quarter of the time.
     """
-    places = _coarse_shortlist(space, query, product, norms, k)
-    if places is not None:
-        return places
+    near = _coarse_shortlist(space, query, product, norms, k)
+    if near is not None:
+        return near
     about, error = _bounds(space, query, product.astype(np.float64), norms.astype(np.float64))
     # What overflowed or lost its bits can be anywhere: it stays, and excludes nothing.
     unknown = ~np.isfinite(about) | ~np.isfinite(error)
@@ -209,8 +226,10 @@ def _shortlist(space: Space, query: Vectors, product: Vectors, norms: Norms, k: 
     return np.flatnonzero(about - error <= limit)
 
 
-def _coarse_shortlist(space: Space, query: Vectors, product: Vectors, norms: Norms, k: int) -> RowNumbers | None:
-    """`_shortlist` in float32, by the error of the worst row; None where that says too little."""
+def _coarse_shortlist(
+    space: Space, query: Vector, product: Float32Array, norms: SquaredNorms, k: int
+) -> Indices | None:
+    """`_shortlist` in float32, by the greatest error of all vectors; None where that excludes too few."""
     own = float(np.einsum("i,i->", query, query, dtype=np.float64))
     least, most = float(norms.min()), float(norms.max())
     if not (_TINY < own < 1 / _TINY and most < 1 / _TINY and (space is not Space.COSINE or least > _TINY)):
@@ -226,12 +245,14 @@ def _coarse_shortlist(space: Space, query: Vectors, product: Vectors, norms: Nor
     error = (1.01 * (len(query) + 4) + 16) * _UNIT * size + 2 * _UNIT * (1.0 if space is Space.IP else 0.0)
     error += len(query) * _TINY
     limit = float(np.partition(about, k - 1)[k - 1]) + 2.0 * error
-    places = np.flatnonzero(about <= limit)
-    return places if len(places) <= max(1000, _CANDIDATES_MAX * k) else None
+    near = np.flatnonzero(about <= limit)
+    return near if len(near) <= max(1000, _CANDIDATES_MAX * k) else None
 
 
-def _bounds(space: Space, query: Vectors, product: Floats, norms: Floats) -> tuple[Floats, Floats]:
-    """Distance from the float32 products, and how far it may be from what `distances` says.
+def _bounds(
+    space: Space, query: Vector, product: Float64Array, norms: Float64Array
+) -> tuple[Float64Array, Float64Array]:
+    """Distances [n] by the float32 products, and how far each may be from the result of `distances`.
 
     A float32 sum of d products, in whatever order, is off by at most d * 2**-24 (a little more) of the sum of their
     magnitudes, which is at most |x| |y|; one more rounding makes the final float32. The 1.01 and the 4 cover
@@ -256,10 +277,9 @@ def _bounds(space: Space, query: Vectors, product: Floats, norms: Floats) -> tup
     return about, error + len(query) * _TINY
 
 
-def _decide(
-    space: Space, query: Vectors, vectors: Vectors, k: int, places: RowNumbers, rows: RowNumbers | None
-) -> Nearest:
-    chosen = places if rows is None else rows[places]
+def _decide(space: Space, query: Vector, vectors: Vectors, k: int, near: Indices, rows: RowNumbers | None) -> Nearest:
+    """The k nearest by exact distance of the vectors `near`: indices into `rows`, or row numbers where that is None."""
+    chosen = near if rows is None else rows[near]
     exact = distances(space, query, vectors[chosen])
     order = np.lexsort((chosen, exact))[:k]
     return Nearest(chosen[order], exact[order])

@@ -1,7 +1,9 @@
-"""Sparse vectors: what one is, its distance to another, and the weight of a rare index.
+"""Sparse vectors: their form, the distance between two of them, and the weight of a rare index.
 
-    distance    1 - sum(q[i] * d[i])    over the indices that both have
-    none        when they share no index: such a record is no neighbour at all
+```text
+distance    1 - sum(q[i] * d[i])    over the indices that both have
+none        when they share no index: such a record is no neighbour at all
+```
 
 The sum is made in float64 in ascending order of the indices and rounded once to float32, so the same two vectors have
 the same distance in a segment, in the tail and on any worker, and parts merge exactly. (A product of two float32 is
@@ -19,11 +21,11 @@ from shared.vectors.arrays import Float64Array, Int64Array, SparseIndices, Spars
 
 TYPE_MEMBER: Final = "#type"
 TYPE: Final = "sparse_vector"
-"""How a sparse vector is told from other objects in the JSON text of metadata."""
+"""The member and its value by which a sparse vector is told from other objects in the JSON text of metadata."""
 
 
 class SparseArrays(NamedTuple):
-    """A sparse vector: `values[i]` stands at `indices[i]`, strictly ascending; all else is zero."""
+    """A sparse vector: `values[i]` in the dimension `indices[i]` (strictly ascending), zero in all others."""
 
     indices: SparseIndices
     values: SparseWeights
@@ -35,31 +37,33 @@ def is_sparse(value: object) -> bool:
 
 
 def of_json(value: Mapping[str, Any]) -> SparseArrays:
-    """The sparse vector of a stored metadata value."""
+    """The sparse vector in a stored metadata value, for which `is_sparse` holds."""
     return SparseArrays(np.array(value["indices"], np.uint32), rounded(value["values"]))
 
 
 def rounded(values: Any) -> SparseWeights:
-    """Numbers as float32; too large ones become infinite."""
+    """Numbers rounded to float32; those that are too large become infinite."""
     with np.errstate(over="ignore"):
         return np.asarray(values, np.float64).astype(np.float32)
 
 
 def distances_of(products: Any) -> Any:
-    """From sums of products to distances."""
+    """Distances, float32, from sums of products, float64: of one of them or of an array."""
     with np.errstate(over="ignore"):
         return (1.0 - products).astype(np.float32)
 
 
 def rarity(records: int, having: Int64Array) -> Float64Array:
-    """The inverse document frequency of BM25 (Robertson and Sparck Jones; the variant of Lucene, never negative) of
-    indices that `having` of `records` records have.
+    """The inverse document frequency of BM25 (Robertson and Sparck Jones; the variant of Lucene, never negative),
+    float64 [n], of n indices, each of which `having` [n] of `records` records have.
     """
     having = np.minimum(having, records)
     return np.log1p((records - having + 0.5) / (having + 0.5))
 
 
 def weighted(query: SparseArrays, records: int, having: Int64Array) -> SparseArrays:
-    """The query with each value multiplied by the rarity of its index."""
+    """The query with each value multiplied by the rarity of its index; `having` as in `rarity`, parallel to the query's
+    indices.
+    """
     largest = float(np.finfo(np.float32).max)
     return SparseArrays(query.indices, rounded(np.clip(query.values * rarity(records, having), -largest, largest)))
