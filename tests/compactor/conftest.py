@@ -4,8 +4,9 @@ import dataclasses
 import itertools
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +15,13 @@ from redis.asyncio import Redis
 from compactor.checkpoints import Checkpoints
 from compactor.compaction import Compactor, Effort
 from compactor.rebuild import Rebuilder
-from shared.catalog.catalog import Catalog
+from shared.catalog import Catalog, Collection, Database
 from shared.log.append import AppendRequest
 from shared.log.batch import build_batch, split_batch
 from shared.log.jobs import Jobs
 from shared.log.log import Log
 from shared.log.rebuild import Rebuilds
+from shared.log.state import ShardState
 from shared.manifest.model import Manifest
 from shared.manifest.store import ManifestStore
 from shared.objects.directory import open_directory
@@ -37,6 +39,15 @@ from tests.shared.objects.conftest import s3_bucket, s3_server
 __all__ = ["keys", "s3_bucket", "s3_server", "valkey_server"]
 
 DIMENSION = 4
+
+Row = tuple[Any, str | None, dict[str, Any] | None, str | None]
+"""What is written: vector (or None), document, metadata, uri."""
+
+Record = tuple[tuple[float, ...], str | None, dict[str, Any], str | None, int]
+"""What is kept: vector, document, metadata, uri, the position of the log entry that inserted it."""
+
+Records = dict[str, Record]
+"""By id."""
 
 
 @pytest.fixture
@@ -60,14 +71,14 @@ class Shop:
     log: Log
     objects: ObjectStore
     catalog: Catalog
-    collection: object
+    collection: Collection
     folder: Path
     url: str = ""
-    model: dict = dataclasses.field(default_factory=dict)
-    numbers: itertools.count = dataclasses.field(default_factory=itertools.count)
+    model: Records = dataclasses.field(default_factory=dict)
+    numbers: itertools.count[int] = dataclasses.field(default_factory=itertools.count)
 
     def compactor(
-        self, checkpoints: Checkpoints | None = None, *, fold_bytes: int = 1 << 30, objects=None
+        self, checkpoints: Checkpoints | None = None, *, fold_bytes: int = 1 << 30, objects: ObjectStore | None = None
     ) -> Compactor:
         clock = SystemClock()
         scratch = self.folder / f"compactor-{next(self.numbers)}"
@@ -80,7 +91,7 @@ class Shop:
             Effort(threads=2, fold_bytes=fold_bytes), scratch.name,
         )  # fmt: skip
 
-    def rebuilder(self, checkpoints: Checkpoints | None = None, *, objects=None) -> Rebuilder:
+    def rebuilder(self, checkpoints: Checkpoints | None = None, *, objects: ObjectStore | None = None) -> Rebuilder:
         clock = SystemClock()
         cached = self.folder / f"rebuilder-{next(self.numbers)}"
         cached.mkdir()
@@ -93,10 +104,22 @@ class Shop:
 
     async def refresh(self) -> None:
         """The collection as it is now."""
-        database = await self.catalog.get_database(self.collection.tenant, self.collection.database)
-        self.collection = await self.catalog.get_collection_by_id(database, self.collection.id)
+        found = await self.catalog.get_collection_by_id(await self.db(), self.collection.id)
+        assert found is not None
+        self.collection = found
 
-    async def write(self, op: Op, rows: dict, *, vectors: bool = True) -> None:
+    async def db(self) -> Database:
+        database = await self.catalog.get_database(self.collection.tenant, self.collection.database)
+        assert database is not None
+        return database
+
+    async def state(self, shard: int = 0) -> ShardState:
+        """What the log knows of a shard."""
+        [state] = await self.log.states([(self.collection.id, shard)])
+        assert state is not None
+        return state
+
+    async def write(self, op: Op, rows: Mapping[str, Row], *, vectors: bool = True) -> None:
         """Appends one batch: id -> (vector, document, metadata, uri); and applies it to the model."""
         ids = list(rows)
         batch = build_batch(
@@ -121,7 +144,7 @@ class Shop:
     async def delete(self, ids: list[str]) -> None:
         await self.write(Op.DELETE, dict.fromkeys(ids, (None, None, None, None)), vectors=False)
 
-    def _apply(self, op: Op, record_id: str, row: tuple, vectors: bool, position: int) -> None:
+    def _apply(self, op: Op, record_id: str, row: Row, vectors: bool, position: int) -> None:
         vector, document, metadata, uri = row
         old = self.model.get(record_id)
         if op is Op.DELETE:
@@ -141,15 +164,19 @@ class Shop:
             )
 
     async def manifest(self, shard: int = 0) -> Manifest | None:
-        [state] = await self.log.states([(self.collection.id, shard)])
-        if state.pointer is None:
-            return None
-        return await ManifestStore(self.objects).load(self.collection.id, shard, state.pointer)
+        pointer = (await self.state(shard)).pointer
+        return None if pointer is None else await ManifestStore(self.objects).load(self.collection.id, shard, pointer)
 
-    async def records(self, shard: int = 0) -> dict:
-        """What the bucket says, through files downloaded anew."""
+    async def published(self, shard: int = 0) -> Manifest:
+        """The manifest that there must be."""
         manifest = await self.manifest(shard)
-        found = {}
+        assert manifest is not None
+        return manifest
+
+    async def records(self, shard: int = 0) -> Records:
+        """What the bucket says, through files downloaded anew."""
+        manifest = await self.published(shard)
+        found: Records = {}
         for ref in manifest.segments:
             folder = self.folder / f"check-{next(self.numbers)}"
             folder.mkdir()

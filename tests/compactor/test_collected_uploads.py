@@ -8,10 +8,11 @@ import random
 from compactor.checkpoints import Step
 from compactor.compaction import Ending
 from shared.records.model import Op
-from tests.compactor.test_compaction import WaitsAt, row
+from tests.compactor.conftest import Shop
+from tests.compactor.steps import WaitsAt, row
 
 
-async def test_a_compactor_that_slept_until_its_uploads_were_collected_names_them_in_no_manifest(shop):
+async def test_a_compactor_that_slept_until_its_uploads_were_collected_names_them_in_no_manifest(shop: Shop) -> None:
     """A process that is stopped for longer than the grace period (a paused container, a suspended machine)."""
     await shop.write(Op.ADD, {"a": row(random.Random(1))})
     wait = WaitsAt(Step.UPLOADED)

@@ -57,46 +57,46 @@ def base_of(planned: Plan) -> list[int]:
     return [] if planned.base is None else [planned.base]
 
 
-def test_nothing_becomes_nothing():
+def test_nothing_becomes_nothing() -> None:
     assert plan([], 0) == Plan(None, (), (), ())
 
 
-def test_a_tail_becomes_a_segment_beside_one_that_is_much_larger():
+def test_a_tail_becomes_a_segment_beside_one_that_is_much_larger() -> None:
     assert plan([Part(100_000, 0, 400_000_000, True)], 10) == Plan(None, (), (0,), ())
 
 
-def test_a_tail_is_added_to_a_small_segment():
+def test_a_tail_is_added_to_a_small_segment() -> None:
     assert plan([Part(100, 0, 100_000, False)], 10) == Plan(None, (0,), (), ())
 
 
-def test_the_larger_graph_is_extended_by_the_smaller_segment_and_the_tail():
+def test_the_larger_graph_is_extended_by_the_smaller_segment_and_the_tail() -> None:
     parts = [Part(4000, 5, 13_000_000, True), Part(3000, 0, 10_000_000, True)]
     assert plan(parts, 1000) == Plan(0, (1,), (), ())
 
 
-def test_the_largest_segment_is_copied_for_an_eighth_of_its_rows_and_not_for_less():
+def test_the_largest_segment_is_copied_for_an_eighth_of_its_rows_and_not_for_less() -> None:
     large = Part(80_000, 0, 2 * LARGE_BYTES, True)
     assert plan([large], 9_999).kept == (0,)
     assert plan([large], 10_000).base == 0
 
 
-def test_kills_alone_write_nothing_until_a_quarter_is_dead():
+def test_kills_alone_write_nothing_until_a_quarter_is_dead() -> None:
     part = Part(4000, 1000, 10_000_000, True)
     assert plan([part], 0) == Plan(None, (), (0,), ())
     assert plan([dataclasses.replace(part, dead=1001)], 0) == Plan(None, (0,), (), ())
 
 
-def test_a_worn_graph_is_not_extended_but_written_anew():
+def test_a_worn_graph_is_not_extended_but_written_anew() -> None:
     parts = [Part(100_000, 26_000, 400_000_000, True), Part(3000, 0, 10_000_000, True)]
     assert plan(parts, 1) == Plan(1, (0,), (), ())
 
 
-def test_dead_segments_are_dropped_unread():
+def test_dead_segments_are_dropped_unread() -> None:
     assert plan([Part(10, 10, 1, False), Part(5000, 0, 1, True)], 0) == Plan(None, (), (1,), (0,))
 
 
 @pytest.mark.parametrize("tail_rows", [1, 7, 100, 1000, 3000, 20_000, 61_666])
-def test_bulk_loads_insert_each_row_at_most_twice_and_leave_few_segments(tail_rows):
+def test_bulk_loads_insert_each_row_at_most_twice_and_leave_few_segments(tail_rows: int) -> None:
     shard = Simulated()
     for _ in range(min(2000, max(1, 1_000_000 // tail_rows))):
         shard.compact(tail_rows)
@@ -107,7 +107,7 @@ def test_bulk_loads_insert_each_row_at_most_twice_and_leave_few_segments(tail_ro
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_loads_of_uneven_batches_stay_within_the_same_bounds(seed):
+def test_loads_of_uneven_batches_stay_within_the_same_bounds(seed: int) -> None:
     rng = random.Random(seed)
     shard = Simulated()
     for _ in range(800):
@@ -117,7 +117,7 @@ def test_loads_of_uneven_batches_stay_within_the_same_bounds(seed):
     assert shard.segments_max <= 5
 
 
-def test_steady_updates_of_a_large_collection_cost_a_bounded_number_of_insertions():
+def test_steady_updates_of_a_large_collection_cost_a_bounded_number_of_insertions() -> None:
     shard = Simulated()
     shard.compact(100_000)
     loaded = shard.inserted_into_graphs
@@ -136,7 +136,9 @@ shares_that_die = st.lists(st.floats(0, 0.6), min_size=12, max_size=12)
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(tails, shares_that_die), min_size=1, max_size=40))
-def test_any_history_keeps_few_segments_of_falling_size_with_few_dead_rows(history):
+def test_any_history_keeps_few_segments_of_falling_size_with_few_dead_rows(
+    history: list[tuple[int, list[float]]],
+) -> None:
     shard = Simulated()
     for tail_rows, shares in history:
         shard.compact(tail_rows, [int(part.rows * share) for part, share in zip(shard.parts, shares, strict=False)])

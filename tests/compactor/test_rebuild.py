@@ -4,53 +4,58 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import pytest
 
 from compactor.checkpoints import RebuildStep
 from compactor.compaction import Ending
+from compactor.rebuild import Rebuilder
 from compactor.seeds import borrows
 from shared.cluster.placement import Layout, shard_of
 from shared.errors import Gone, StaleGeneration
 from shared.log.jobs import REBUILD, Jobs
 from shared.log.lifecycle import Lifecycle
 from shared.log.rebuild import Rebuilds
-from shared.log.state import FIRST_ID
+from shared.log.state import FIRST_ID, Routing
 from shared.records.model import Op
-from tests.compactor.test_compaction import DiesAt, Stop, WaitsAt, row
+from tests.compactor.conftest import Records, Shop
+from tests.compactor.steps import DiesAt, Stop, WaitsAt, row
 from tests.shared.log.appending import make_collection
 
 
-async def want(shop, shards):
+async def want(shop: Shop, shards: int) -> None:
     await Lifecycle(shop.redis, shop.keys).want_shards(shop.collection.id, shards)
 
 
-async def routing(shop):
-    [state] = await shop.log.states([(shop.collection.id, REBUILD)])
-    return state.routing
+async def routing(shop: Shop) -> Routing:
+    found = (await shop.state(REBUILD)).routing
+    assert found is not None
+    return found
 
 
-async def compact_all(shop, layout):
+async def compact_all(shop: Shop, layout: Layout) -> None:
     for shard in layout.numbers:
         while await shop.compactor().compact(shop.collection.id, shard) not in (Ending.NOTHING, Ending.LOST):
             pass
 
 
-async def rebuild(shop, rebuilder=None):
+async def rebuild(shop: Shop, rebuilder: Rebuilder | None = None) -> None:
     """As the processes do it: steps, and the jobs that they queue."""
     jobs = Jobs(shop.redis, shop.keys)
     for _ in range(20):
         await (rebuilder or shop.rebuilder()).step(shop.collection.id)
         now = await routing(shop)
         if not now.unfinished:
-            return await shop.refresh()
+            await shop.refresh()
+            return
         while job := await jobs.claim("test", 60):
             await shop.compactor().compact(job.collection_id, job.shard)
             await jobs.finish(job, "test")
     pytest.fail("the rebuild does not end")
 
 
-async def churn(shop, rng, writes, rows=40):
+async def churn(shop: Shop, rng: random.Random, writes: int, rows: int = 40) -> None:
     """Inserts, updates and deletions."""
     for _ in range(writes):
         known = sorted(shop.model)
@@ -60,11 +65,11 @@ async def churn(shop, rng, writes, rows=40):
             await shop.delete(rng.sample(known, min(3, len(known))))
 
 
-async def everything(shop):
+async def everything(shop: Shop) -> Records:
     """All records of the present layout once all is compacted; each in the shard that its id hashes to."""
     layout = shop.collection.layout
     await compact_all(shop, layout)
-    found = {}
+    found: Records = {}
     for shard in layout.numbers:
         if await shop.manifest(shard) is not None:
             records = await shop.records(shard)
@@ -76,9 +81,11 @@ async def everything(shop):
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (2, 5)])
-async def test_a_collection_gets_more_shards_with_all_it_holds_and_in_its_order(shop, before, after):
+async def test_a_collection_gets_more_shards_with_all_it_holds_and_in_its_order(
+    shop: Shop, before: int, after: int
+) -> None:
     rng = random.Random(before)
-    database = await shop.catalog.get_database("default_tenant", "default_database")
+    database = await shop.db()
     shop.collection = await make_collection(shop.catalog, database, "several", shards=before)
     for _ in range(3):
         await churn(shop, rng, 2)
@@ -97,7 +104,7 @@ async def test_a_collection_gets_more_shards_with_all_it_holds_and_in_its_order(
     assert await everything(shop) == shop.model
 
 
-async def test_writes_go_on_while_the_shards_are_built(shop):
+async def test_writes_go_on_while_the_shards_are_built(shop: Shop) -> None:
     rng = random.Random(3)
     await churn(shop, rng, 3)
     await compact_all(shop, shop.collection.layout)
@@ -116,7 +123,7 @@ async def test_writes_go_on_while_the_shards_are_built(shop):
 
 
 @pytest.mark.parametrize("step", [RebuildStep.SOWN, RebuildStep.COPIED, RebuildStep.FENCED, RebuildStep.SWITCHED])
-async def test_whoever_comes_after_a_step_that_died_goes_on(shop, step):
+async def test_whoever_comes_after_a_step_that_died_goes_on(shop: Shop, step: RebuildStep) -> None:
     rng = random.Random(5)
     await churn(shop, rng, 3)
     await compact_all(shop, shop.collection.layout)
@@ -131,7 +138,7 @@ async def test_whoever_comes_after_a_step_that_died_goes_on(shop, step):
     assert await everything(shop) == shop.model
 
 
-async def test_two_that_rebuild_at_once_do_no_harm(shop):
+async def test_two_that_rebuild_at_once_do_no_harm(shop: Shop) -> None:
     rng = random.Random(6)
     await churn(shop, rng, 3)
     await compact_all(shop, shop.collection.layout)
@@ -147,7 +154,7 @@ async def test_two_that_rebuild_at_once_do_no_harm(shop):
     assert await everything(shop) == shop.model
 
 
-async def test_a_sower_that_slept_does_not_undo_what_came_after(shop, monkeypatch):
+async def test_a_sower_that_slept_does_not_undo_what_came_after(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(7)
     await churn(shop, rng, 2)
     await compact_all(shop, shop.collection.layout)
@@ -155,7 +162,7 @@ async def test_a_sower_that_slept_does_not_undo_what_came_after(shop, monkeypatc
     slow = shop.rebuilder()
     create, asleep, awake = slow._create, asyncio.Event(), asyncio.Event()
 
-    async def sleepy(*args):
+    async def sleepy(*args: Any) -> Any:
         asleep.set()
         await awake.wait()
         return await create(*args)
@@ -172,7 +179,7 @@ async def test_a_sower_that_slept_does_not_undo_what_came_after(shop, monkeypatc
     assert await everything(shop) == shop.model
 
 
-async def test_a_writer_with_the_old_layout_is_told_so(shop):
+async def test_a_writer_with_the_old_layout_is_told_so(shop: Shop) -> None:
     await churn(shop, random.Random(8), 1)
     await want(shop, 2)
     old = shop.collection
@@ -185,7 +192,7 @@ async def test_a_writer_with_the_old_layout_is_told_so(shop):
     assert await everything(shop) == shop.model
 
 
-async def test_nothing_is_trimmed_that_is_still_to_be_copied(shop):
+async def test_nothing_is_trimmed_that_is_still_to_be_copied(shop: Shop) -> None:
     rng = random.Random(10)
     await churn(shop, rng, 2)
     await compact_all(shop, shop.collection.layout)
@@ -194,17 +201,19 @@ async def test_nothing_is_trimmed_that_is_still_to_be_copied(shop):
     with pytest.raises(Stop):
         await shop.rebuilder(DiesAt(RebuildStep.SOWN)).step(shop.collection.id)
     await compact_all(shop, shop.collection.layout)
-    [state] = await shop.log.states([(shop.collection.id, 0)])
-    await shop.log.trim(shop.collection.id, 0, state.pointer)
-    [state] = await shop.log.states([(shop.collection.id, 0)])
-    assert state.trimmed == state.kept_from < state.pointer.covers
+    pointer = (await shop.state()).pointer
+    assert pointer is not None
+    await shop.log.trim(shop.collection.id, 0, pointer)
+    state = await shop.state()
+    assert state.trimmed == state.kept_from
+    assert state.trimmed < pointer.covers
     assert not state.trimmable
     await rebuild(shop)
     assert await everything(shop) == shop.model
     assert (await shop.log.read(shop.collection.id, 0)).entries == []
 
 
-async def test_the_backlog_counts_what_the_streams_hold(shop):
+async def test_the_backlog_counts_what_the_streams_hold(shop: Shop) -> None:
     rng = random.Random(11)
     await churn(shop, rng, 3)
     await compact_all(shop, shop.collection.layout)
@@ -213,14 +222,14 @@ async def test_the_backlog_counts_what_the_streams_hold(shop):
     await rebuild(shop)
     await compact_all(shop, shop.collection.layout)
     for shard in shop.collection.layout.numbers:
-        [state] = await shop.log.states([(shop.collection.id, shard)])
-        if state.pointer is not None:
-            await shop.log.trim(shop.collection.id, shard, state.pointer)
+        pointer = (await shop.state(shard)).pointer
+        if pointer is not None:
+            await shop.log.trim(shop.collection.id, shard, pointer)
     name = shop.keys.state(shop.collection.id)
     assert await shop.redis.hmget(name, "backlog_ops", "backlog_bytes") == [b"0", b"0"]
 
 
-async def test_a_collection_without_records_gets_its_shards_too(shop):
+async def test_a_collection_without_records_gets_its_shards_too(shop: Shop) -> None:
     await want(shop, 3)
     await rebuild(shop)
     assert shop.collection.shards == 3
@@ -228,7 +237,7 @@ async def test_a_collection_without_records_gets_its_shards_too(shop):
     assert await everything(shop) == shop.model
 
 
-async def test_what_is_asked_for_meanwhile_comes_next(shop):
+async def test_what_is_asked_for_meanwhile_comes_next(shop: Shop) -> None:
     await churn(shop, random.Random(13), 2)
     await want(shop, 2)
     await shop.rebuilder().step(shop.collection.id)
@@ -238,19 +247,18 @@ async def test_what_is_asked_for_meanwhile_comes_next(shop):
     assert await everything(shop) == shop.model
 
 
-async def test_a_deleted_collection_is_left_alone(shop):
+async def test_a_deleted_collection_is_left_alone(shop: Shop) -> None:
     await churn(shop, random.Random(14), 1)
     await want(shop, 2)
     await shop.rebuilder().step(shop.collection.id)
-    database = await shop.catalog.get_database(shop.collection.tenant, shop.collection.database)
-    await shop.catalog.delete_collection(database, shop.collection.name)
+    await shop.catalog.delete_collection(await shop.db(), shop.collection.name)
     with pytest.raises(Gone):
         await shop.rebuilder().step(shop.collection.id)
     await Lifecycle(shop.redis, shop.keys).collect(shop.collection.id)
     assert not [key async for key in shop.redis.scan_iter(f"{shop.keys.prefix}:{{{shop.collection.id}}}:log:*")]
 
 
-async def test_people_see_how_far_it_is(shop):
+async def test_people_see_how_far_it_is(shop: Shop) -> None:
     await churn(shop, random.Random(16), 2)
     jobs, rebuilds = Jobs(shop.redis, shop.keys), Rebuilds(shop.redis, shop.keys)
     assert await jobs.rebuilds() == []
@@ -264,28 +272,30 @@ async def test_people_see_how_far_it_is(shop):
     assert await rebuilds.progress(shop.collection.id) is None
 
 
-async def test_new_shards_first_see_the_old_segments_and_then_have_their_own(shop):
+async def test_new_shards_first_see_the_old_segments_and_then_have_their_own(shop: Shop) -> None:
     rng = random.Random(15)
     await churn(shop, rng, 3)
     await compact_all(shop, shop.collection.layout)
     await want(shop, 3)
     with pytest.raises(Stop):
         await shop.rebuilder(DiesAt(RebuildStep.SOWN)).step(shop.collection.id)
-    assert all([borrows(await shop.manifest(shard)) for shard in (1, 2, 3)])
+    assert all([borrows(await shop.published(shard)) for shard in (1, 2, 3)])
     found = [await shop.records(shard) for shard in (1, 2, 3)]
     assert {**found[0], **found[1], **found[2]} == shop.model
     await compact_all(shop, Layout(1, 3))
-    assert not any([borrows(await shop.manifest(shard)) for shard in (1, 2, 3)])
+    assert not any([borrows(await shop.published(shard)) for shard in (1, 2, 3)])
     assert (await shop.log.read(shop.collection.id, 1, FIRST_ID)).state.building
 
 
 @pytest.mark.parametrize("trimmed", [False, True])
-async def test_a_shard_is_never_copied_from_before_its_seed(shop, monkeypatch, trimmed):
+async def test_a_shard_is_never_copied_from_before_its_seed(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, trimmed: bool
+) -> None:
     """One shard was compacted much further than the other, whose log takes several copies: replaying operations on
     records that have them already would, for one, apply an update that came before its record was there.
     """
     rng = random.Random(9)
-    database = await shop.catalog.get_database("default_tenant", "default_database")
+    database = await shop.db()
     shop.collection = await make_collection(shop.catalog, database, "uneven", shards=2)
     behind, ahead = ([i for i in map(str, range(400)) if shard_of([i], 2)[0] == shard] for shard in (0, 1))
     for n in range(20):
@@ -294,8 +304,9 @@ async def test_a_shard_is_never_copied_from_before_its_seed(shop, monkeypatch, t
         await shop.write(Op.ADD, {ahead[n]: row(rng)})
     await compact_all(shop, Layout(1, 1))
     if trimmed:
-        [state] = await shop.log.states([(shop.collection.id, 1)])
-        assert await shop.log.trim(shop.collection.id, 1, state.pointer)
+        pointer = (await shop.state(1)).pointer
+        assert pointer is not None
+        assert await shop.log.trim(shop.collection.id, 1, pointer)
     monkeypatch.setattr("compactor.rebuild.COPY_BYTES", 20_000)
     await want(shop, 3)
     await rebuild(shop)

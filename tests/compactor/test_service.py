@@ -9,23 +9,27 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, Protocol, cast
 
 import pytest
 
 from compactor.checkpoints import Checkpoints, Pause, Step, parse_pause
-from compactor.compaction import Ending
+from compactor.compaction import Abandon, Compactor, Ending
 from compactor.config import CompactorConfig
+from compactor.functions import FunctionRunner
 from compactor.service import CompactorService, open_service
 from shared.cluster.membership import Membership
 from shared.errors import Corrupt, Unavailable
 from shared.log.jobs import Jobs
-from shared.process.clock import SystemClock
+from shared.process.clock import Clock, SystemClock
 from shared.process.config import ConfigError, read
 from shared.records.model import Op
-from tests.compactor.test_compaction import WaitsAt, row
+from tests.compactor.conftest import Shop
+from tests.compactor.steps import WaitsAt, row
+from tests.redis_server import RedisServer
 
 
-def environment(shop, **more):
+def environment(shop: Shop, **more: str) -> dict[str, str]:
     return {
         "REDIS_URL": shop.url,
         "POLYCHROME_REDIS_PREFIX": shop.keys.prefix,
@@ -37,24 +41,33 @@ def environment(shop, **more):
 
 
 @pytest.fixture
-async def jobs(shop, valkey_server):
+async def jobs(shop: Shop, valkey_server: RedisServer) -> Jobs:
     shop.url = valkey_server.url
     return Jobs(shop.redis, shop.keys)
 
 
+class Compacting(Protocol):
+    """What a service asks of its compactor."""
+
+    async def compact(self, collection: str, shard: int, abandon: Abandon | None = None) -> Ending: ...
+
+
 class NoFunctions:
-    async def follow(self, collection):
+    async def follow(self, collection: str) -> None:
         pass
 
 
-def service_of(shop, jobs, compactor, **more):
-    clock = more.pop("clock", SystemClock())
+def service_of(
+    shop: Shop, jobs: Jobs, compactor: Compacting, clock: Clock | None = None, **more: str
+) -> CompactorService:
+    clock = clock or SystemClock()
     config = read(CompactorConfig, environment(shop, POLYCHROME_PROCESS_ID="me", **more))
     membership = Membership(shop.redis, shop.keys, "compactor")
-    return CompactorService(jobs, compactor, None, NoFunctions(), Checkpoints(clock), clock, config, membership)
+    parts = cast(Compactor, compactor), shop.rebuilder(), cast(FunctionRunner, NoFunctions())
+    return CompactorService(jobs, *parts, Checkpoints(clock), clock, config, membership)
 
 
-async def test_a_queued_shard_is_compacted_and_its_lease_given_back(shop, jobs):
+async def test_a_queued_shard_is_compacted_and_its_lease_given_back(shop: Shop, jobs: Jobs) -> None:
     await shop.write(Op.ADD, {f"id{n}": row(random.Random(n)) for n in range(30)})
     await jobs.put(shop.collection.id, 0, 1.0)
     async with open_service(read(CompactorConfig, environment(shop))) as service:
@@ -65,24 +78,28 @@ async def test_a_queued_shard_is_compacted_and_its_lease_given_back(shop, jobs):
     assert await shop.records() == shop.model
 
 
-async def test_a_job_goes_on_until_the_log_as_it_was_is_compacted(shop, jobs, monkeypatch):
+async def test_a_job_goes_on_until_the_log_as_it_was_is_compacted(
+    shop: Shop, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("compactor.fold.PAGE_BYTES", 1)
     for number in range(4):
         await shop.write(Op.ADD, {f"id{number}": row(random.Random(number))})
     await jobs.put(shop.collection.id, 0, 1.0)
     async with open_service(read(CompactorConfig, environment(shop, POLYCHROME_COMPACTOR_FOLD_BYTES="1"))) as service:
         await service.run_once("me")
-    assert (await shop.manifest()).version == 4
+    assert (await shop.published()).version == 4
     assert await shop.records() == shop.model
 
 
-async def test_a_shard_that_is_written_faster_than_it_is_compacted_does_not_keep_the_others_waiting(shop, jobs):
-    done = []
+async def test_a_shard_that_is_written_faster_than_it_is_compacted_does_not_keep_the_others_waiting(
+    shop: Shop, jobs: Jobs
+) -> None:
+    done: list[int] = []
 
-    class Compactor:
+    class Endless:
         """Shard 0 never comes to its end."""
 
-        async def compact(self, collection, shard, abandon=None):
+        async def compact(self, collection: str, shard: int, abandon: Abandon | None = None) -> Ending:
             await asyncio.sleep(0)
             done.append(shard)
             if len(done) == 3:
@@ -90,7 +107,7 @@ async def test_a_shard_that_is_written_faster_than_it_is_compacted_does_not_keep
             return Ending.PARTIAL if shard == 0 else Ending.PUBLISHED
 
     await jobs.put(shop.collection.id, 0, 100.0)
-    service = service_of(shop, jobs, Compactor())
+    service = service_of(shop, jobs, Endless())
     async with asyncio.timeout(10):
         assert await service.run_once("me")
         assert await service.run_once("me")
@@ -98,7 +115,7 @@ async def test_a_shard_that_is_written_faster_than_it_is_compacted_does_not_keep
     assert await jobs.counts() == (0, 0)
 
 
-async def test_a_lease_is_kept_while_the_work_takes_longer_than_it(shop, jobs):
+async def test_a_lease_is_kept_while_the_work_takes_longer_than_it(shop: Shop, jobs: Jobs) -> None:
     await shop.write(Op.ADD, {"a": row(random.Random(1))})
     await jobs.put(shop.collection.id, 0, 1.0)
     wait = WaitsAt(Step.UPLOADED)
@@ -110,10 +127,10 @@ async def test_a_lease_is_kept_while_the_work_takes_longer_than_it(shop, jobs):
     assert await jobs.claim("another", 1) is None
     wait.go.set()
     assert await job
-    assert (await shop.manifest()).version == 1
+    assert (await shop.published()).version == 1
 
 
-async def test_a_lost_lease_ends_the_job(shop, jobs):
+async def test_a_lost_lease_ends_the_job(shop: Shop, jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     await shop.write(Op.ADD, {"a": row(random.Random(1))})
     await jobs.put(shop.collection.id, 0, 1.0)
     wait = WaitsAt(Step.FOLDED)
@@ -123,12 +140,12 @@ async def test_a_lost_lease_ends_the_job(shop, jobs):
     lost = asyncio.Event()
     real = jobs.renew
 
-    async def renew(*args):
+    async def renew(*args: Any) -> bool:
         kept = await real(*args)
         lost.set()
         return kept
 
-    jobs.renew = renew
+    monkeypatch.setattr(jobs, "renew", renew)
     await shop.redis.delete(shop.keys.job_leases)
     await lost.wait()
     wait.go.set()
@@ -137,22 +154,24 @@ async def test_a_lost_lease_ends_the_job(shop, jobs):
 
 
 @pytest.mark.parametrize("error", [Corrupt("bad"), KeyError("a defect")])
-async def test_shards_that_always_fail_do_not_outrank_the_others_for_ever(shop, jobs, error):
+async def test_shards_that_always_fail_do_not_outrank_the_others_for_ever(
+    shop: Shop, jobs: Jobs, error: Exception
+) -> None:
     """What cannot be compacted grows old, and the log service queues the old first, again and again."""
-    done = []
+    done: list[int] = []
 
-    class Compactor:
-        async def compact(self, collection, shard, abandon=None):
+    class Failing:
+        async def compact(self, collection: str, shard: int, abandon: Abandon | None = None) -> Ending:
             done.append(shard)
             if shard < 2:
                 raise error
             return Ending.PUBLISHED
 
-    class Clock(SystemClock):
-        async def sleep(self, seconds):
+    class Hurried(SystemClock):
+        async def sleep(self, seconds: float) -> None:
             await asyncio.sleep(0)
 
-    service = service_of(shop, jobs, Compactor(), clock=Clock())
+    service = service_of(shop, jobs, Failing(), clock=Hurried())
     for _ in range(4):
         for shard, priority in ((0, 100.0), (1, 100.0), (2, 1.0)):
             await jobs.put(shop.collection.id, shard, priority)
@@ -161,30 +180,30 @@ async def test_shards_that_always_fail_do_not_outrank_the_others_for_ever(shop, 
 
 
 @pytest.mark.parametrize("error", [Corrupt("bad"), Unavailable("away"), KeyError("a defect")])
-async def test_a_shard_that_fails_does_not_stop_the_others(shop, jobs, error):
-    done = []
+async def test_a_shard_that_fails_does_not_stop_the_others(shop: Shop, jobs: Jobs, error: Exception) -> None:
+    done: list[int] = []
 
-    class Compactor:
-        async def compact(self, collection, shard, abandon=None):
+    class Failing:
+        async def compact(self, collection: str, shard: int, abandon: Abandon | None = None) -> Ending:
             if shard == 0:
                 raise error
             done.append(shard)
             return Ending.PUBLISHED
 
-    class Clock(SystemClock):
-        async def sleep(self, seconds):
+    class Hurried(SystemClock):
+        async def sleep(self, seconds: float) -> None:
             await asyncio.sleep(0)
 
     for shard in (0, 1):
         await jobs.put(shop.collection.id, shard, 2.0 - shard)
-    service = service_of(shop, jobs, Compactor(), clock=Clock())
+    service = service_of(shop, jobs, Failing(), clock=Hurried())
     assert await service.run_once("me")
     assert await service.run_once("me")
     assert done == [1]
     assert await jobs.counts() == (0, 0 if isinstance(error, Unavailable) else 1)
 
 
-async def test_draining_finishes_the_job_at_hand_and_takes_no_other(shop, jobs):
+async def test_draining_finishes_the_job_at_hand_and_takes_no_other(shop: Shop, jobs: Jobs) -> None:
     await shop.write(Op.ADD, {"a": row(random.Random(1))})
     wait = WaitsAt(Step.UPLOADED)
     service = service_of(shop, jobs, shop.compactor(wait))
@@ -203,7 +222,7 @@ async def test_draining_finishes_the_job_at_hand_and_takes_no_other(shop, jobs):
     await jobs.put(shop.collection.id, 1, 1.0)
     wait.go.set()
     await draining
-    assert (await shop.manifest()).version == 1
+    assert (await shop.published()).version == 1
     assert await jobs.counts() == (1, 0)
     assert await membership.members() == []
     for task in (working, heard):
@@ -211,7 +230,7 @@ async def test_draining_finishes_the_job_at_hand_and_takes_no_other(shop, jobs):
     await asyncio.gather(working, heard, return_exceptions=True)
 
 
-async def test_scratch_space_belongs_to_one_process(shop, jobs):
+async def test_scratch_space_belongs_to_one_process(shop: Shop, jobs: Jobs) -> None:
     config = read(CompactorConfig, environment(shop))
     async with open_service(config):
         with pytest.raises(Unavailable, match="another process"):
@@ -222,7 +241,7 @@ async def test_scratch_space_belongs_to_one_process(shop, jobs):
         assert list((shop.folder / "scratch" / "building").iterdir()) == []
 
 
-def test_the_pause_names_a_step():
+def test_the_pause_names_a_step() -> None:
     assert parse_pause("") is None
     assert parse_pause("uploaded:2.5") == Pause(Step.UPLOADED, 2.5)
     for text in ("nowhere:1", "uploaded", "uploaded:x"):
@@ -230,7 +249,7 @@ def test_the_pause_names_a_step():
             parse_pause(text)
 
 
-def test_a_wrong_setting_is_refused():
+def test_a_wrong_setting_is_refused() -> None:
     base = {"REDIS_URL": "redis://127.0.0.1/0", "POLYCHROME_BUCKET_URL": "memory://"}
     for name, value in (("LEASE_S", "0.1"), ("THREADS", "0"), ("PAUSE_AT", "x:1"), ("NO_SUCH", "1")):
         with pytest.raises(ConfigError):
@@ -238,7 +257,9 @@ def test_a_wrong_setting_is_refused():
 
 
 @pytest.mark.parametrize("step", list(Step))
-async def test_a_real_process_killed_at_any_step_leaves_nothing_that_its_successor_cannot_finish(shop, jobs, step):
+async def test_a_real_process_killed_at_any_step_leaves_nothing_that_its_successor_cannot_finish(
+    shop: Shop, jobs: Jobs, step: Step
+) -> None:
     for number in range(3):
         await shop.write(Op.UPSERT, {f"id{n}": row(random.Random(n + number)) for n in range(number, 30)})
     await jobs.put(shop.collection.id, 0, 1.0)
@@ -247,6 +268,7 @@ async def test_a_real_process_killed_at_any_step_leaves_nothing_that_its_success
         sys.executable, "-m", "compactor", env={**os.environ, **environment(shop, **more)},
         cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
+    assert victim.stderr is not None
     try:
         async for line in victim.stderr:
             if b'"step"' in line and f'"{step}"'.encode() in line:
@@ -260,14 +282,16 @@ async def test_a_real_process_killed_at_any_step_leaves_nothing_that_its_success
         await shop.redis.delete(shop.keys.job_leases)  # as if the lease had expired
         await jobs.put(shop.collection.id, 0, 1.0)
         assert await service.run_once("me")
-    assert (await shop.manifest()).version == 1
+    assert (await shop.published()).version == 1
     assert await shop.records() == shop.model
 
 
-async def test_however_often_opening_is_tried_the_process_gives_way_only_so_much(shop, jobs, monkeypatch):
+async def test_however_often_opening_is_tried_the_process_gives_way_only_so_much(
+    shop: Shop, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     niceness = [1]
 
-    def nice(more):
+    def nice(more: int) -> int:
         niceness.append(niceness[-1] + more)
         return niceness[-1]
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from frontend.collections.forking import Forker
 from logservice.garbage import Garbage, Periods, collection_of
 from logservice.leader import _pointers
-from shared.catalog import Collection
+from shared.catalog import Collection, Database
 from shared.catalog.collector import Collector
 from shared.catalog.forking import Forking
 from shared.log.forks import Forks
 from shared.log.lifecycle import Lifecycle
 from shared.process.clock import SystemClock
-from tests.compactor.conftest import Shop
+from tests.compactor.conftest import Records, Shop
 
 FORKS_MAX = 5
 
@@ -27,22 +28,22 @@ class Family:
         self.forks = Forks(shop.redis, shop.keys)
         self.lifecycle = Lifecycle(shop.redis, shop.keys)
 
-    def forker(self, **parts) -> Forker:
-        given = {"log": self.shop.log, "objects": self.shop.objects, "forks_max": FORKS_MAX} | parts
+    def forker(self, **parts: Any) -> Forker:
+        given: dict[str, Any] = {"log": self.shop.log, "objects": self.shop.objects, "forks_max": FORKS_MAX} | parts
         return Forker(
             self.shop.catalog, self.forking, self.forks, given["log"], given["objects"], SystemClock(),
             given["forks_max"], "test",
         )  # fmt: skip
 
-    async def db(self):
-        return await self.shop.catalog.get_database("default_tenant", "default_database")
+    async def db(self) -> Database:
+        return await self.shop.db()
 
     async def fork(self, shop: Shop, name: str, forker: Forker | None = None) -> Shop:
         model = dict(shop.model)
         forked = await (forker or self.forker()).fork(await self.db(), shop.collection.id, name)
         return self.member(shop, forked, model)
 
-    def member(self, origin: Shop, forked: Collection, model: dict | None = None) -> Shop:
+    def member(self, origin: Shop, forked: Collection, model: Records | None = None) -> Shop:
         """A fork of `origin` with its own model: what the origin's was."""
         return dataclasses.replace(origin, collection=forked, model=dict(origin.model if model is None else model))
 
@@ -50,7 +51,7 @@ class Family:
         await shop.refresh()
         assert await self.shop.catalog.delete_collection(await self.db(), shop.collection.name)
 
-    async def collect(self, garbage: Garbage | None = None, **options) -> None:
+    async def collect(self, garbage: Garbage | None = None, **options: Any) -> None:
         """Two rounds: what the first condemns the second deletes."""
         catalog = self.shop.catalog
         collector = Collector(self.shop.redis, self.shop.keys, catalog, **options)

@@ -15,6 +15,7 @@ from shared.catalog.slots import Slots
 from shared.errors import Unavailable
 from shared.log.forks import Forks
 from shared.manifest.store import ManifestStore
+from tests.compactor.conftest import Shop
 from tests.compactor.test_rebuild import churn, compact_all, everything
 from tests.forks.family import Family
 
@@ -68,7 +69,9 @@ POINTS = [
 
 
 @pytest.mark.parametrize(("owner", "name", "after"), POINTS)
-async def test_a_fork_that_is_cancelled_before_its_commit_leaves_nothing(shop, family, monkeypatch, owner, name, after):
+async def test_a_fork_that_is_cancelled_before_its_commit_leaves_nothing(
+    shop: Shop, family: Family, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, after: bool
+) -> None:
     await churn(shop, random.Random(1), 2)
     await compact_all(shop, shop.collection.layout)
     await churn(shop, random.Random(2), 1)
@@ -83,7 +86,9 @@ async def test_a_fork_that_is_cancelled_before_its_commit_leaves_nothing(shop, f
     await assert_nothing_is_left(family, shop)
 
 
-async def test_a_second_cancellation_does_not_end_the_giving_up(shop, family, monkeypatch):
+async def test_a_second_cancellation_does_not_end_the_giving_up(
+    shop: Shop, family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await churn(shop, random.Random(1), 1)
     copying = Blocked(monkeypatch, Forks, "copy", after=False)
     giving_up = Blocked(monkeypatch, Forking, "give_up", after=False)
@@ -101,7 +106,7 @@ async def test_a_second_cancellation_does_not_end_the_giving_up(shop, family, mo
     await assert_nothing_is_left(family, shop)
 
 
-async def test_giving_up_has_a_deadline(shop, family, monkeypatch):
+async def test_giving_up_has_a_deadline(shop: Shop, family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("frontend.collections.forking.GIVE_UP_S_MAX", 0.05)
     await churn(shop, random.Random(1), 1)
     copying = Blocked(monkeypatch, Forks, "copy", after=False)
@@ -114,7 +119,9 @@ async def test_giving_up_has_a_deadline(shop, family, monkeypatch):
     assert fork.cancelled()
 
 
-async def test_a_commit_that_has_begun_is_not_cut_off(shop, family, monkeypatch):
+async def test_a_commit_that_has_begun_is_not_cut_off(
+    shop: Shop, family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await churn(shop, random.Random(1), 2)
     committing = Blocked(monkeypatch, Slots, "changed", after=False)
     fork = await forking(family, shop)
@@ -127,10 +134,13 @@ async def test_a_commit_that_has_begun_is_not_cut_off(shop, family, monkeypatch)
     await shop.refresh()
     assert await family.forking.count(shop.collection) == 1
     forked = await shop.catalog.get_collection(await family.db(), "fork")
+    assert forked is not None
     assert await everything(family.member(shop, forked)) == shop.model
 
 
-async def test_a_failure_is_told_even_if_giving_up_fails_as_well(shop, family, monkeypatch):
+async def test_a_failure_is_told_even_if_giving_up_fails_as_well(
+    shop: Shop, family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def fails(*_: Any, **__: Any) -> None:
         raise Unavailable("Redis is away")
 
@@ -144,7 +154,9 @@ async def test_a_failure_is_told_even_if_giving_up_fails_as_well(shop, family, m
         await (await forking(family, shop))
 
 
-async def test_a_stopping_frontend_waits_until_cancelled_forks_have_given_up(shop, family, monkeypatch):
+async def test_a_stopping_frontend_waits_until_cancelled_forks_have_given_up(
+    shop: Shop, family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await churn(shop, random.Random(1), 1)
     copying = Blocked(monkeypatch, Forks, "copy", after=False)
     giving_up = Blocked(monkeypatch, Forking, "give_up", after=False)

@@ -9,17 +9,18 @@ import uuid
 import pytest
 
 from frontend.collections.forking import _like
+from shared.catalog import NewCollection
 from shared.catalog.collector import Collector
 from shared.catalog.image import Images
 from shared.errors import Gone, NotFound
 from shared.log.lifecycle import Lifecycle
 from tests.compactor.conftest import Shop
 from tests.compactor.test_rebuild import churn, compact_all
-from tests.forks.family import FORKS_MAX
+from tests.forks.family import FORKS_MAX, Family
 from tests.shared.log.appending import make_collection
 
 
-async def test_a_maker_that_dies_leaves_an_orphan_that_goes_with_all_it_has(shop, family):
+async def test_a_maker_that_dies_leaves_an_orphan_that_goes_with_all_it_has(shop: Shop, family: Family) -> None:
     await churn(shop, random.Random(12), 2)
     await compact_all(shop, shop.collection.layout)
 
@@ -27,7 +28,7 @@ async def test_a_maker_that_dies_leaves_an_orphan_that_goes_with_all_it_has(shop
         pass
 
     class Log:
-        async def read(self, *_):
+        async def read(self, *_: object) -> None:
             raise Dies
 
     await churn(shop, random.Random(13), 1)
@@ -41,7 +42,7 @@ async def test_a_maker_that_dies_leaves_an_orphan_that_goes_with_all_it_has(shop
     assert await shop.catalog.get_collection(await family.db(), "fork") is None
 
 
-async def test_a_row_that_comes_after_its_orphan_was_buried_goes_again(shop, family):
+async def test_a_row_that_comes_after_its_orphan_was_buried_goes_again(shop: Shop, family: Family) -> None:
     await shop.refresh()
     new = dataclasses.replace(_new(shop), name="fork")
     fork_id = await family.forking.reserve(shop.collection, new, FORKS_MAX)
@@ -51,7 +52,7 @@ async def test_a_row_that_comes_after_its_orphan_was_buried_goes_again(shop, fam
     with pytest.raises(NotFound):
         await family.forking.commit(await family.db(), fork_id, new)
 
-    async def never(*_):
+    async def never(*_: object) -> bool:
         pytest.fail("a buried collection is not recovered")
 
     await collector.repair_rows(never)
@@ -59,15 +60,15 @@ async def test_a_row_that_comes_after_its_orphan_was_buried_goes_again(shop, fam
     assert await shop.catalog.count_collections(await family.db()) == 1
 
 
-def _new(shop: Shop):
+def _new(shop: Shop) -> NewCollection:
     return _like(shop.collection, "fork")
 
 
-async def test_a_fork_in_a_database_that_is_deleted_meanwhile_is_given_up(shop, family):
+async def test_a_fork_in_a_database_that_is_deleted_meanwhile_is_given_up(shop: Shop, family: Family) -> None:
     database = await shop.catalog.create_database("default_tenant", "doomed")
     collection = await make_collection(shop.catalog, database, "origin")
 
-    async def drop():
+    async def drop() -> None:
         await shop.catalog.delete_database("default_tenant", "doomed")
 
     new = dataclasses.replace(_new(shop), ancestors=(collection.id,))
@@ -78,10 +79,12 @@ async def test_a_fork_in_a_database_that_is_deleted_meanwhile_is_given_up(shop, 
     assert await family.forking.count(collection) == 0
 
 
-async def test_an_image_of_the_catalog_has_forks_and_families(shop, family):
+async def test_an_image_of_the_catalog_has_forks_and_families(shop: Shop, family: Family) -> None:
     fork = await family.fork(shop, "fork")
     images = Images(shop.redis, shop.keys, shop.catalog)
-    image = await images.take(await shop.catalog.cluster())
+    cluster = await shop.catalog.cluster()
+    assert cluster is not None
+    image = await images.take(cluster)
     assert image.families == {shop.collection.id: [fork.collection.id]}
     await shop.redis.flushdb()
     for one in image.collections:
@@ -93,7 +96,7 @@ async def test_an_image_of_the_catalog_has_forks_and_families(shop, family):
     assert await family.forking.count(fork.collection) == 1
 
 
-async def test_repeated_steps_of_a_fork_do_nothing_twice(shop, family):
+async def test_repeated_steps_of_a_fork_do_nothing_twice(shop: Shop, family: Family) -> None:
     await churn(shop, random.Random(14), 2)
     await shop.refresh()
     fork_id = await family.forking.reserve(shop.collection, _new(shop), FORKS_MAX)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from typing import Any
 
 import pytest
 
 from shared.errors import NotFound
 from shared.log.forks import Forks
+from shared.log.state import ShardRead
 from shared.records.model import Op
-from tests.compactor.test_compaction import row
+from tests.compactor.conftest import Shop
+from tests.compactor.steps import row
 from tests.compactor.test_rebuild import churn, compact_all, everything, rebuild, want
+from tests.forks.family import Family
 
 
 @pytest.mark.parametrize("compacted", [False, True])
-async def test_a_fork_begins_anew_when_the_shards_are_switched_before_the_tail_is_copied(shop, family, compacted):
+async def test_a_fork_begins_anew_when_the_shards_are_switched_before_the_tail_is_copied(
+    shop: Shop, family: Family, compacted: bool
+) -> None:
     rng = random.Random(21)
     await churn(shop, rng, 2)
     if compacted:
@@ -25,10 +31,10 @@ async def test_a_fork_begins_anew_when_the_shards_are_switched_before_the_tail_i
     class Switches:
         switched = False
 
-        def __getattr__(self, name):
+        def __getattr__(self, name: str) -> Any:
             return getattr(shop.log, name)
 
-        async def read(self, *args):
+        async def read(self, *args: Any) -> ShardRead:
             if not self.switched:
                 self.switched = True
                 await want(shop, 3)
@@ -40,14 +46,16 @@ async def test_a_fork_begins_anew_when_the_shards_are_switched_before_the_tail_i
     assert await everything(dataclasses.replace(shop, collection=forked)) == shop.model
 
 
-async def test_an_opening_that_arrives_once_more_finds_the_fork_as_it_is_by_then(shop, family, monkeypatch):
+async def test_an_opening_that_arrives_once_more_finds_the_fork_as_it_is_by_then(
+    shop: Shop, family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its connection was given up, and what was sent over it came late: positions must not be handed out again."""
     rng = random.Random(22)
     await churn(shop, rng, 2)
     opened = []
     open_ = Forks.open
 
-    async def noting(self, *args, **kwargs):
+    async def noting(self: Forks, *args: Any, **kwargs: Any) -> None:
         opened.append((args, kwargs))
         await open_(self, *args, **kwargs)
 
@@ -60,10 +68,12 @@ async def test_an_opening_that_arrives_once_more_finds_the_fork_as_it_is_by_then
     assert await everything(fork) == fork.model
 
 
-async def test_a_fork_that_is_deleted_at_once_is_not_made_again(shop, family, monkeypatch):
+async def test_a_fork_that_is_deleted_at_once_is_not_made_again(
+    shop: Shop, family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
     changed = family.forking._slots.changed
 
-    async def delete():
+    async def delete() -> None:
         await changed()
         await shop.catalog.delete_collection(await family.db(), "fork")
 

@@ -8,21 +8,26 @@ import itertools
 import json
 import random
 import uuid
+from typing import Any
 
+import numpy as np
 import pytest
 
 from compactor.functions import FunctionRunner
 from compactor.statistics import values_of
 from frontend.collections.requests import function_output
+from shared.catalog import Collection, Database
 from shared.catalog.functions import RECORD_COUNTER, STATISTICS, Functions
 from shared.catalog.image import Images
 from shared.errors import AlreadyExists, Attached, Gone
+from shared.log.append import Appended, AppendRequest
+from shared.log.batch import build_batch, split_batch
 from shared.log.jobs import FUNCTION, Job, Jobs
 from shared.log.outputs import Made, Outputs
 from shared.records.model import Op
 from shared.segment.cache import SegmentCache
-from tests.compactor.conftest import Shop
-from tests.compactor.test_compaction import row
+from tests.compactor.conftest import Records, Row, Shop
+from tests.compactor.steps import row
 from tests.compactor.test_rebuild import churn, compact_all, everything, rebuild, want
 from tests.shared.log.appending import make_collection
 
@@ -35,15 +40,15 @@ class Workshop:
         self.jobs = Jobs(shop.redis, shop.keys)
         self.numbers = itertools.count()
 
-    def runner(self, **parts) -> FunctionRunner:
+    def runner(self, **parts: Any) -> FunctionRunner:
         folder = self.shop.folder / f"runner-{next(self.numbers)}"
         folder.mkdir()
-        given = {"functions": self.functions, "outputs": self.outputs, "log": self.shop.log} | parts
+        given: dict[str, Any] = {"functions": self.functions, "outputs": self.outputs, "log": self.shop.log} | parts
         cache = SegmentCache(self.shop.objects, folder, 1 << 30)
         return FunctionRunner(given["functions"], given["outputs"], given["log"], self.jobs, self.shop.objects, cache)
 
-    async def db(self):
-        return await self.shop.catalog.get_database("default_tenant", "default_database")
+    async def db(self) -> Database:
+        return await self.shop.db()
 
     async def attach(self, shop: Shop, function: str, name: str = "output") -> Shop:
         new = function_output(name, "my function", function, shop.collection.id)
@@ -59,7 +64,7 @@ class Workshop:
             await self.jobs.finish(job, "test")
         return jobs
 
-    async def held(self, output: Shop) -> dict:
+    async def held(self, output: Shop) -> dict[str, dict[str, Any]]:
         return {one: record[2] for one, record in (await everything(output)).items()}
 
 
@@ -68,9 +73,9 @@ def workshop(shop: Shop) -> Workshop:
     return Workshop(shop)
 
 
-def statistics_of(*models: dict) -> dict:
+def statistics_of(*models: Records) -> dict[str, dict[str, Any]]:
     rows = [record for model in models for record in model.values()]
-    found: dict = {}
+    found: dict[str, dict[str, Any]] = {}
     for record in rows:
         for value in set(values_of(json.dumps(record[2]))):
             entry = {"count": 0, "key": value.key, "type": value.kind, "value": value.text}
@@ -79,7 +84,7 @@ def statistics_of(*models: dict) -> dict:
     return found
 
 
-async def test_a_function_waits_for_the_first_compaction_and_follows_each(shop, workshop):
+async def test_a_function_waits_for_the_first_compaction_and_follows_each(shop: Shop, workshop: Workshop) -> None:
     rng = random.Random(1)
     output = await workshop.attach(shop, RECORD_COUNTER)
     assert await workshop.jobs.claim("test", 60) is None
@@ -90,7 +95,7 @@ async def test_a_function_waits_for_the_first_compaction_and_follows_each(shop, 
         assert await workshop.held(output) == {"function_output": {"total_count": len(shop.model)}}
 
 
-async def test_what_is_compacted_already_is_counted_after_attaching(shop, workshop):
+async def test_what_is_compacted_already_is_counted_after_attaching(shop: Shop, workshop: Workshop) -> None:
     await churn(shop, random.Random(2), 2)
     await compact_all(shop, shop.collection.layout)
     await shop.refresh()
@@ -105,7 +110,7 @@ async def test_what_is_compacted_already_is_counted_after_attaching(shop, worksh
     assert shop.collection.version > version
 
 
-async def test_the_version_that_is_shown_waits_for_the_function(shop, workshop):
+async def test_the_version_that_is_shown_waits_for_the_function(shop: Shop, workshop: Workshop) -> None:
     rng = random.Random(3)
     output = await workshop.attach(shop, RECORD_COUNTER)
     versions = [shop.collection.version]
@@ -123,13 +128,13 @@ async def test_the_version_that_is_shown_waits_for_the_function(shop, workshop):
     assert shop.collection.version >= versions[-1]
 
 
-async def refreshed(output: Shop):
+async def refreshed(output: Shop) -> Collection:
     await output.refresh()
     return output.collection
 
 
 @pytest.mark.parametrize(("seed", "shards"), [(1, 1), (2, 3)])
-async def test_statistics_agree_with_plain_dictionaries(shop, workshop, seed, shards):
+async def test_statistics_agree_with_plain_dictionaries(shop: Shop, workshop: Workshop, seed: int, shards: int) -> None:
     rng = random.Random(seed)
     shop.collection = await make_collection(shop.catalog, await workshop.db(), "several", shards=shards)
     output = await workshop.attach(shop, STATISTICS)
@@ -151,7 +156,7 @@ async def test_statistics_agree_with_plain_dictionaries(shop, workshop, seed, sh
     assert await workshop.held(output) == statistics_of(shop.model)
 
 
-async def test_a_run_that_has_nothing_to_change_appends_nothing(shop, workshop):
+async def test_a_run_that_has_nothing_to_change_appends_nothing(shop: Shop, workshop: Workshop) -> None:
     output = await workshop.attach(shop, RECORD_COUNTER)
     await shop.write(Op.UPSERT, {"a": row(random.Random(4))})
     await compact_all(shop, shop.collection.layout)
@@ -166,13 +171,13 @@ async def test_a_run_that_has_nothing_to_change_appends_nothing(shop, workshop):
     assert shop.collection.counted == shop.collection.compactions
 
 
-async def test_what_clients_do_to_an_output_is_undone(shop, workshop):
+async def test_what_clients_do_to_an_output_is_undone(shop: Shop, workshop: Workshop) -> None:
     output = await workshop.attach(shop, STATISTICS)
     await churn(shop, random.Random(6), 1)
     await compact_all(shop, shop.collection.layout)
     await workshop.runner().follow(shop.collection.id)
     some = sorted(statistics_of(shop.model))
-    stray = ((0.0,), "text", {"count": 99, "own": "x"}, None)
+    stray: Row = ((0.0,), "text", {"count": 99, "own": "x"}, None)
     batch = {"stray": stray, some[0]: stray}
     output.model = {}
     await write_one_dimension(output, batch)
@@ -182,12 +187,7 @@ async def test_what_clients_do_to_an_output_is_undone(shop, workshop):
     assert await workshop.held(output) == statistics_of(shop.model)
 
 
-async def write_one_dimension(output: Shop, rows: dict) -> None:
-    import numpy as np
-
-    from shared.log.append import AppendRequest
-    from shared.log.batch import build_batch, split_batch
-
+async def write_one_dimension(output: Shop, rows: dict[str, Row]) -> None:
     ids = list(rows)
     metadatas = [json.dumps(rows[one][2]) for one in ids]
     batch = build_batch(Op.UPSERT, ids, np.zeros((len(ids), 1), np.float32), metadatas=metadatas)
@@ -205,15 +205,15 @@ class Dies(BaseException):
 class DiesIn:
     """Something whose method dies, before or after it did its work."""
 
-    def __init__(self, real, method: str, *, after: bool) -> None:
+    def __init__(self, real: object, method: str, *, after: bool) -> None:
         self._real, self._method, self._after = real, method, after
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         found = getattr(self._real, name)
         if name != self._method:
             return found
 
-        async def dying(*args, **options):
+        async def dying(*args: Any, **options: Any) -> None:
             if self._after:
                 await found(*args, **options)
             raise Dies
@@ -223,7 +223,9 @@ class DiesIn:
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize(("part", "method"), [("log", "append"), ("outputs", "ran"), ("outputs", "made")])
-async def test_a_run_that_died_is_found_and_repeated(shop, workshop, part, method, after):
+async def test_a_run_that_died_is_found_and_repeated(
+    shop: Shop, workshop: Workshop, part: str, method: str, after: bool
+) -> None:
     rng = random.Random(8)
     output = await workshop.attach(shop, STATISTICS)
     await churn(shop, rng, 1)
@@ -232,7 +234,7 @@ async def test_a_run_that_died_is_found_and_repeated(shop, workshop, part, metho
     dying = workshop.runner(**{part: DiesIn(real, method, after=after)})
     with pytest.raises(Dies):
         await dying.follow(shop.collection.id)
-    seen = (part, after) == ("outputs", True) and method == "ran"
+    seen = part == "outputs" and method == "ran" and after
     assert await workshop.repair() == ([] if seen else [Job(output.collection.id, FUNCTION)])
     await workshop.runner().run(output.collection.id)
     assert await workshop.held(output) == statistics_of(shop.model)
@@ -241,7 +243,7 @@ async def test_a_run_that_died_is_found_and_repeated(shop, workshop, part, metho
     assert shop.collection.runs == 1
 
 
-async def test_a_slow_run_never_puts_back_what_a_later_one_made(shop, workshop):
+async def test_a_slow_run_never_puts_back_what_a_later_one_made(shop: Shop, workshop: Workshop) -> None:
     rng = random.Random(9)
     output = await workshop.attach(shop, STATISTICS)
     await churn(shop, rng, 1)
@@ -249,10 +251,10 @@ async def test_a_slow_run_never_puts_back_what_a_later_one_made(shop, workshop):
     asleep, awake = asyncio.Event(), asyncio.Event()
 
     class Sleepy:
-        def __getattr__(self, name):
+        def __getattr__(self, name: str) -> Any:
             return getattr(shop.log, name)
 
-        async def append(self, request):
+        async def append(self, request: AppendRequest) -> Appended:
             asleep.set()
             await awake.wait()
             return await shop.log.append(request)
@@ -267,7 +269,7 @@ async def test_a_slow_run_never_puts_back_what_a_later_one_made(shop, workshop):
     assert await workshop.held(output) == statistics_of(shop.model)
 
 
-async def test_many_runs_at_once_make_one_output(shop, workshop):
+async def test_many_runs_at_once_make_one_output(shop: Shop, workshop: Workshop) -> None:
     rng = random.Random(10)
     output = await workshop.attach(shop, STATISTICS)
     await churn(shop, rng, 1)
@@ -280,7 +282,7 @@ async def test_many_runs_at_once_make_one_output(shop, workshop):
     assert shop.collection.runs == 1
 
 
-async def test_inputs_that_share_an_output_are_counted_together(shop, workshop):
+async def test_inputs_that_share_an_output_are_counted_together(shop: Shop, workshop: Workshop) -> None:
     rng = random.Random(11)
     output = await workshop.attach(shop, STATISTICS)
     other = dataclasses.replace(
@@ -301,7 +303,7 @@ async def test_inputs_that_share_an_output_are_counted_together(shop, workshop):
     assert other.collection.feeds is None
 
 
-async def test_a_collection_has_one_function_also_among_many_who_attach(shop, workshop):
+async def test_a_collection_has_one_function_also_among_many_who_attach(shop: Shop, workshop: Workshop) -> None:
     attached = await asyncio.gather(
         *(workshop.attach(shop, RECORD_COUNTER, f"output{number}") for number in range(5)), return_exceptions=True
     )
@@ -309,13 +311,13 @@ async def test_a_collection_has_one_function_also_among_many_who_attach(shop, wo
     assert await shop.catalog.count_collections(await workshop.db()) == 2
 
 
-async def test_the_outputs_name_is_taken(shop, workshop):
+async def test_the_outputs_name_is_taken(shop: Shop, workshop: Workshop) -> None:
     with pytest.raises(AlreadyExists):
         await workshop.attach(shop, RECORD_COUNTER, shop.collection.name)
     assert await workshop.functions.output_of(await workshop.db(), shop.collection) is None
 
 
-async def test_deleted_collections_get_no_function(shop, workshop):
+async def test_deleted_collections_get_no_function(shop: Shop, workshop: Workshop) -> None:
     await shop.catalog.delete_collection(await workshop.db(), shop.collection.name)
     with pytest.raises(Gone):
         await workshop.attach(shop, RECORD_COUNTER)
@@ -323,7 +325,7 @@ async def test_deleted_collections_get_no_function(shop, workshop):
 
 
 @pytest.mark.parametrize("how", ["output", "detach", "detach and delete"])
-async def test_after_detaching_another_function_can_be_attached(shop, workshop, how):
+async def test_after_detaching_another_function_can_be_attached(shop: Shop, workshop: Workshop, how: str) -> None:
     db = await workshop.db()
     output = await workshop.attach(shop, RECORD_COUNTER)
     if how == "output":
@@ -344,7 +346,7 @@ async def attached_again(shop: Shop, workshop: Workshop) -> Shop:
     return shop
 
 
-async def test_what_died_between_attaching_and_the_states_is_repaired(shop, workshop):
+async def test_what_died_between_attaching_and_the_states_is_repaired(shop: Shop, workshop: Workshop) -> None:
     await churn(shop, random.Random(12), 1)
     await compact_all(shop, shop.collection.layout)
     new = function_output("output", "my function", RECORD_COUNTER, shop.collection.id)
@@ -354,13 +356,17 @@ async def test_what_died_between_attaching_and_the_states_is_repaired(shop, work
     assert await workshop.repair() == []
     await workshop.outputs.feed(output.id, str(uuid.uuid4()), 0)  # by a detaching that died
     await workshop.repair()
-    assert (await shop.catalog.get_collection(await workshop.db(), "output")).feeds is None
+    repaired = await shop.catalog.get_collection(await workshop.db(), "output")
+    assert repaired is not None
+    assert repaired.feeds is None
 
 
-async def test_an_image_of_the_catalog_has_functions(shop, workshop):
+async def test_an_image_of_the_catalog_has_functions(shop: Shop, workshop: Workshop) -> None:
     output = await workshop.attach(shop, RECORD_COUNTER)
     images = Images(shop.redis, shop.keys, shop.catalog)
-    image = await images.take(await shop.catalog.cluster())
+    cluster = await shop.catalog.cluster()
+    assert cluster is not None
+    image = await images.take(cluster)
     await shop.redis.flushdb()
     for one in image.collections:
         await images.restore_state(one, one.head, [None])
@@ -374,7 +380,7 @@ async def test_an_image_of_the_catalog_has_functions(shop, workshop):
     assert await workshop.repair() == []
 
 
-async def test_content_made_of_something_else_is_not_appended_to(shop, workshop):
+async def test_content_made_of_something_else_is_not_appended_to(shop: Shop, workshop: Workshop) -> None:
     output = await workshop.attach(shop, RECORD_COUNTER)
     assert await workshop.outputs.set_made(output.collection.id, Made(b"", b"1"))
     assert not await workshop.outputs.set_made(output.collection.id, Made(b"", b"2"))

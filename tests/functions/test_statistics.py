@@ -16,7 +16,7 @@ from compactor.statistics import Counted, Value, count, record_counter, statisti
 from tests.shared.segment.tables import build, table, vectors_of
 
 
-def test_the_record_counter_has_one_record():
+def test_the_record_counter_has_one_record() -> None:
     assert record_counter(7) == {"function_output": {"total_count": 7}}
 
 
@@ -39,11 +39,11 @@ def test_the_record_counter_has_one_record():
         ),
     ],
 )
-def test_every_type_of_value_is_counted(metadata, values):
+def test_every_type_of_value_is_counted(metadata: dict[str, object], values: list[Value]) -> None:
     assert list(values_of(json.dumps(metadata))) == values
 
 
-def test_statistics_have_a_record_per_value_and_a_summary():
+def test_statistics_have_a_record_per_value_and_a_summary() -> None:
     parts = [
         Counter({Value("k", "int", "1"): 2, Value("v", "sparse", "7", "word"): 1}),
         Counter({Value("k", "int", "1"): 1}),
@@ -55,7 +55,7 @@ def test_statistics_have_a_record_per_value_and_a_summary():
     }
 
 
-def test_an_index_that_has_several_labels_is_one_value():
+def test_an_index_that_has_several_labels_is_one_value() -> None:
     parts = [
         Counter({Value("v", "sparse", "7", "b"): 2, Value("v", "sparse", "7", "a"): 1, Value("v", "sparse", "7"): 4})
     ]
@@ -64,12 +64,12 @@ def test_an_index_that_has_several_labels_is_one_value():
     }  # fmt: skip
 
 
-def test_values_that_no_record_has_any_more_are_not_there():
+def test_values_that_no_record_has_any_more_are_not_there() -> None:
     assert list(statistics(0, [Counter({Value("k", "int", "1"): 0})])) == ["summary::total_count"]
 
 
 @pytest.mark.parametrize("remembered", [1, 1_000_000])
-def test_dead_rows_do_not_count_whatever_is_remembered(tmp_path: Path, remembered: int):
+def test_dead_rows_do_not_count_whatever_is_remembered(tmp_path: Path, remembered: int) -> None:
     rng = random.Random(remembered)
     counted = Counted(remembered)
     for number in range(3):
@@ -88,5 +88,5 @@ def test_dead_rows_do_not_count_whatever_is_remembered(tmp_path: Path, remembere
             assert +counted.live(Source(folder, segment, dead)) == truth
 
 
-def test_a_column_without_metadata_counts_nothing():
+def test_a_column_without_metadata_counts_nothing() -> None:
     assert count(pa.chunked_array([pa.array([None, None], pa.large_string())])) == Counter()
