@@ -27,7 +27,7 @@ from queryworker.query.batches import batches
 from queryworker.query.execute import TooLongError
 from queryworker.shards.registry import Shards
 from queryworker.threads import Threads
-from queryworker.view.view import Snapshot
+from queryworker.view.read_view import ReadView
 from shared.errors import InvalidArgument
 from shared.process import telemetry
 from shared.records.selection import EVERYTHING
@@ -150,20 +150,20 @@ class Api:
         if likely is not None:
             self._begin(method, likely, 0.0, heavy, early.finish)
         try:
-            snapshot = await self._shards.snapshot(shard)
+            view = await self._shards.read_view(shard)
         except BaseException as error:
             _fail(asked, error)
             if not isinstance(error, Exception):
                 raise
             return
         waited_s = time.perf_counter() - began_s
-        too_long = self._answer_light(method, Reading(snapshot, self._worker, waited_s), light)
-        if snapshot is likely:
+        too_long = self._answer_light(method, Reading(view, self._worker, waited_s), light)
+        if view is likely:
             early.release()
         elif heavy:
-            self._begin(method, snapshot, waited_s, heavy, self._hand_over)
+            self._begin(method, view, waited_s, heavy, self._hand_over)
         if too_long:
-            self._begin(method, snapshot, waited_s, too_long, self._hand_over)
+            self._begin(method, view, waited_s, too_long, self._hand_over)
 
     def _answer_light(self, method: _Method, reading: Reading, asked: Sequence[_Asked]) -> list[_Asked]:
         """Those left over whose answers are too long for the loop."""
@@ -179,9 +179,9 @@ class Api:
         return too_long
 
     def _begin(
-        self, method: _Method, snapshot: Snapshot, waited_s: float, asked: Sequence[_Asked], finish: _Finish
+        self, method: _Method, view: ReadView, waited_s: float, asked: Sequence[_Asked], finish: _Finish
     ) -> None:
-        reading = Reading(snapshot, self._worker, waited_s)
+        reading = Reading(view, self._worker, waited_s)
         for numbers in method.jobs([one.request for one in asked]):
             job = [asked[number] for number in numbers]
             self._threads.begin(functools.partial(finish, job), _perform, method.work, reading, job)

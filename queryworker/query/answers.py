@@ -11,7 +11,7 @@ import numpy as np
 
 from queryworker.query import execute
 from queryworker.query.columns import FLOAT_BYTES
-from queryworker.view.view import Snapshot
+from queryworker.view.read_view import ReadView
 from shared.errors import InvalidArgument
 from shared.limits import RPC_FRAME_BYTES_MAX
 from shared.records.answers import encode_get, encode_query, get_parts, refuse_unknown_ids
@@ -28,25 +28,25 @@ Explainable = TypeVar("Explainable", GetResponse, QueryResponse)
 
 
 class Reading(NamedTuple):
-    """A snapshot, which worker has it, and how long it took to get it. `bytes_max`: an answer longer than that is not
+    """A view, which worker has it, and how long it took to get it. `bytes_max`: an answer longer than that is not
     to be made here (`execute.TooLongError`).
     """
 
-    snapshot: Snapshot
+    view: ReadView
     worker: str
     waited_s: float
     bytes_max: int | None = None
 
 
 def count(reading: Reading, request: CountRequest) -> bytes:
-    return msgspec.msgpack.encode(execute.count(reading.snapshot, request))
+    return msgspec.msgpack.encode(execute.count(reading.view, request))
 
 
 def get(reading: Reading, request: GetRequest) -> bytes | Iterator[bytes]:
     """As a whole, or in parts for who takes them. Raises InvalidArgument, before the first part, for vectors that would
     be more than an answer may have.
     """
-    found = execute.get(reading.snapshot, request, reading.bytes_max)
+    found = execute.get(reading.view, request, reading.bytes_max)
     if request.include is None:
         return msgspec.msgpack.encode(_explained(reading, found))
     if not request.in_parts:
@@ -63,7 +63,7 @@ def query_together(reading: Reading, requests: Sequence[QueryRequest]) -> list[b
     """
     if len(requests) == 1:
         return [_alone(reading, requests[0])]
-    found = execute.query_together(reading.snapshot, requests)
+    found = execute.query_together(reading.view, requests)
     answers: list[bytes] = []
     query = row = 0
     for request in requests:
@@ -79,7 +79,7 @@ def _alone(reading: Reading, request: QueryRequest) -> bytes:
     would be no use in that: others are behind it.
     """
     threads = max(1, min(PROCESSORS, request.n_queries // VECTORS_PER_THREAD_MIN))
-    return _answer(request, _explained(reading, execute.query(reading.snapshot, request, threads)))
+    return _answer(request, _explained(reading, execute.query(reading.view, request, threads)))
 
 
 def _explained(reading: Reading, found: Explainable) -> Explainable:

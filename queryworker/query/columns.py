@@ -1,4 +1,4 @@
-"""From rows of a snapshot to the columns of an answer, column by column."""
+"""From rows of a view to the columns of an answer, column by column."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from queryworker.view.parts import ViewPart
-from queryworker.view.view import Snapshot
+from queryworker.view.part import ViewPart
+from queryworker.view.read_view import ReadView
 from shared.records.columns import Columns
 from shared.vectors.arrays import Indices, Positions, RowNumbers
 
@@ -34,15 +34,15 @@ class _Share(NamedTuple):
     places: Indices
 
 
-def assemble(snapshot: Snapshot, parts: Indices, rows: RowNumbers, wanted: Filled) -> tuple[Positions, Columns]:
+def assemble(view: ReadView, parts: Indices, rows: RowNumbers, wanted: Filled) -> tuple[Positions, Columns]:
     """Positions of insertion and columns of the rows `rows` of the parts `parts` (parallel), in that order."""
     count = len(rows)
-    shares = _shares(snapshot, parts, rows)
+    shares = _shares(view, parts, rows)
 
     def text(column: str) -> list[Any]:
         return _texts(shares, count, lambda share: share.part.texts(column, share.rows))
 
-    dimension = snapshot.dimension or 0
+    dimension = view.dimension or 0
     inserted = np.empty(count, np.int64)
     for share in shares:
         inserted[share.places] = share.part.inserted[share.rows]
@@ -57,29 +57,29 @@ def assemble(snapshot: Snapshot, parts: Indices, rows: RowNumbers, wanted: Fille
     return inserted, columns
 
 
-def encoded_bytes(snapshot: Snapshot, parts: Indices, rows: RowNumbers, wanted: Filled) -> int:
+def encoded_bytes(view: ReadView, parts: Indices, rows: RowNumbers, wanted: Filled) -> int:
     """About how long an answer with these rows is. Reads none of what it counts."""
     columns = (("document", wanted.documents), ("metadata", wanted.metadatas), ("uri", wanted.uris))
-    found = len(rows) * (snapshot.dimension or 0) * FLOAT_BYTES if wanted.embeddings else 0
-    for share in _shares(snapshot, parts, rows):
+    found = len(rows) * (view.dimension or 0) * FLOAT_BYTES if wanted.embeddings else 0
+    for share in _shares(view, parts, rows):
         found += sum(share.part.text_bytes(column, share.rows) for column, is_wanted in columns if is_wanted)
     return found
 
 
-def written_at(snapshot: Snapshot, parts: Indices, rows: RowNumbers) -> Positions:
+def written_at(view: ReadView, parts: Indices, rows: RowNumbers) -> Positions:
     """Positions at which these rows were changed last."""
     written = np.empty(len(rows), np.int64)
-    for share in _shares(snapshot, parts, rows):
+    for share in _shares(view, parts, rows):
         written[share.places] = share.part.written[share.rows]
     return written
 
 
-def _shares(snapshot: Snapshot, parts: Indices, rows: RowNumbers) -> list[_Share]:
+def _shares(view: ReadView, parts: Indices, rows: RowNumbers) -> list[_Share]:
     numbers = sorted(set(parts.tolist()))
     if len(numbers) == 1:
-        return [_Share(snapshot.parts[numbers[0]], rows, np.arange(len(rows)))]
+        return [_Share(view.parts[numbers[0]], rows, np.arange(len(rows)))]
     return [
-        _Share(snapshot.parts[number], rows[places], places)
+        _Share(view.parts[number], rows[places], places)
         for number in numbers
         for places in [np.flatnonzero(parts == number)]
     ]

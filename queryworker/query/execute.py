@@ -1,4 +1,4 @@
-"""Reads of one snapshot: count, get, query. Pure functions of it; they run in threads."""
+"""Reads of one view: count, get, query. Pure functions of it; they run in threads."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from queryworker.query.columns import Filled, assemble, encoded_bytes, written_a
 from queryworker.query.explain import Trace
 from queryworker.query.matches import Matches, of_rows, select
 from queryworker.query.nearest import Target, nearest
-from queryworker.view.parts import ViewPart
-from queryworker.view.view import Snapshot
+from queryworker.view.part import ViewPart
+from queryworker.view.read_view import ReadView
 from shared.errors import InvalidArgument
 from shared.records.selection import EVERYTHING
 from shared.rpc.messages import CountRequest, CountResponse, GetRequest, GetResponse, QueryRequest, QueryResponse
@@ -26,7 +26,7 @@ DECIDED_AT_ONCE: Final = 64
 
 
 class Found(NamedTuple):
-    """Rows of a snapshot in the order of an answer: number of the part and row in it, parallel."""
+    """Rows of a view in the order of an answer: number of the part and row in it, parallel."""
 
     parts: Indices
     rows: RowNumbers
@@ -35,11 +35,11 @@ class Found(NamedTuple):
 # ---- count
 
 
-def count(snapshot: Snapshot, request: CountRequest) -> CountResponse:
+def count(view: ReadView, request: CountRequest) -> CountResponse:
     if request.selection == EVERYTHING:
-        return CountResponse(snapshot.living, snapshot.position)
-    matches = select(snapshot, request.selection)
-    return CountResponse(sum(part.settled().matching for part in matches), snapshot.position)
+        return CountResponse(view.live_records, view.position)
+    matches = select(view, request.selection)
+    return CountResponse(sum(part.settled().matching for part in matches), view.position)
 
 
 # ---- get
@@ -49,29 +49,29 @@ class TooLongError(Exception):
     """The answer would be longer than was said."""
 
 
-def get(snapshot: Snapshot, request: GetRequest, bytes_max: int | None = None) -> GetResponse:
+def get(view: ReadView, request: GetRequest, bytes_max: int | None = None) -> GetResponse:
     """Raises TooLongError, before it reads the records, when they have about more than `bytes_max`."""
     trace = Trace()
     if request.inserted is not None:
-        matches = _inserted_at(snapshot, np.frombuffer(request.inserted, "<i8"))
+        matches = _inserted_at(view, np.frombuffer(request.inserted, "<i8"))
         begin, end = 0, None
     else:
-        matches = select(snapshot, request.selection)
+        matches = select(view, request.selection)
         begin, end = request.offset, None if request.limit is None else request.offset + request.limit
     trace.ended("filter")
     found = _matching(matches, begin, end, trace)
     trace.ended("search")
     wanted = Filled(request.ids, request.documents, request.metadatas, request.uris, request.embeddings)
-    if bytes_max is not None and encoded_bytes(snapshot, found.parts, found.rows, wanted) > bytes_max:
+    if bytes_max is not None and encoded_bytes(view, found.parts, found.rows, wanted) > bytes_max:
         raise TooLongError
-    inserted, columns = assemble(snapshot, found.parts, found.rows, wanted)
+    inserted, columns = assemble(view, found.parts, found.rows, wanted)
     trace.ended("assemble")
     return GetResponse(
         inserted=inserted.astype("<i8", copy=False).tobytes(),
         columns=columns,
-        position=snapshot.position,
-        explanation=trace.explanation(snapshot, request.shard.shard, matches) if request.explain else None,
-        written=written_at(snapshot, found.parts, found.rows).astype("<i8").tobytes() if request.written else None,
+        position=view.position,
+        explanation=trace.explanation(view, request.shard.shard, matches) if request.explain else None,
+        written=written_at(view, found.parts, found.rows).astype("<i8").tobytes() if request.written else None,
     )
 
 
@@ -114,7 +114,7 @@ def _in_order(matches: Sequence[Matches], begin: int = 0, end: int | None = None
     filled = [(number, part) for number, part in enumerate(matches) if part.matching]
     if not filled:
         return Found(np.empty(0, np.intp), np.empty(0, np.int64))
-    if len(filled) == 1 and filled[0][1].part.ordered:  # a page of it is made without the rest
+    if len(filled) == 1 and filled[0][1].part.in_insertion_order:  # a page of it is made without the rest
         number, only = filled[0]
         page = only.rows(begin, end)
         return Found(np.full(len(page), number, np.intp), page)
@@ -126,13 +126,13 @@ def _in_order(matches: Sequence[Matches], begin: int = 0, end: int | None = None
     return Found(parts[order], together[order])
 
 
-def _inserted_at(snapshot: Snapshot, positions: Positions) -> list[Matches]:
+def _inserted_at(view: ReadView, positions: Positions) -> list[Matches]:
     """The living rows that were inserted at these positions, which ascend; those that are gone are left out."""
-    return [of_rows(part, _rows_inserted_at(part, positions)) for part in snapshot.parts]
+    return [of_rows(part, _rows_inserted_at(part, positions)) for part in view.parts]
 
 
 def _rows_inserted_at(part: ViewPart, positions: Positions) -> RowNumbers:
-    if not part.ordered:
+    if not part.in_insertion_order:
         return np.flatnonzero(np.isin(part.inserted, positions))
     rows: RowNumbers = np.searchsorted(part.inserted, positions)
     inside = rows < part.rows
@@ -144,22 +144,22 @@ def _rows_inserted_at(part: ViewPart, positions: Positions) -> RowNumbers:
 # ---- query
 
 
-def query(snapshot: Snapshot, request: QueryRequest, threads: int = 1) -> QueryResponse:
+def query(view: ReadView, request: QueryRequest, threads: int = 1) -> QueryResponse:
     """`threads` search graphs at once. Raises InvalidArgument for vectors of another dimension."""
     trace = Trace()
-    matches = select(snapshot, request.selection)
+    matches = select(view, request.selection)
     trace.ended("filter")
-    hits = _hits(snapshot, matches, [request], 0, trace, threads)
+    hits = _hits(view, matches, [request], 0, trace, threads)
     trace.ended("search")
-    response = _response(snapshot, request, hits, request.n_queries)
+    response = _response(view, request, hits, request.n_queries)
     trace.ended("assemble")
     if not request.explain:
         return response
-    told = trace.explanation(snapshot, request.shard.shard, matches)
+    told = trace.explanation(view, request.shard.shard, matches)
     return msgspec.structs.replace(response, explanation=told)
 
 
-def query_together(snapshot: Snapshot, requests: Sequence[QueryRequest]) -> QueryResponse:
+def query_together(view: ReadView, requests: Sequence[QueryRequest]) -> QueryResponse:
     """The answers to queries that differ in their vectors and selections alone, end to end. Those that follow each
     other with the same selection are searched for together. Raises InvalidArgument as `query` does.
     """
@@ -168,9 +168,9 @@ def query_together(snapshot: Snapshot, requests: Sequence[QueryRequest]) -> Quer
     # By their bytes: in Python 1, 1.0 and True are equal, in a filter they are not.
     for _, group in itertools.groupby(requests, key=lambda request: msgspec.msgpack.encode(request.selection)):
         alike = list(group)
-        hits += _hits(snapshot, select(snapshot, alike[0].selection), alike, queries, Trace())
+        hits += _hits(view, select(view, alike[0].selection), alike, queries, Trace())
         queries += sum(request.n_queries for request in alike)
-    return _response(snapshot, requests[0], hits, queries)
+    return _response(view, requests[0], hits, queries)
 
 
 class _Hits(NamedTuple):
@@ -184,7 +184,7 @@ class _Hits(NamedTuple):
 
 
 def _hits(
-    snapshot: Snapshot,
+    view: ReadView,
     matches: Sequence[Matches],
     requests: Sequence[QueryRequest],
     first: int,
@@ -193,41 +193,41 @@ def _hits(
 ) -> list[_Hits]:
     """For the vectors of requests that select the same, which are numbered from `first`."""
     asked = requests[0]
-    if asked.dimension != snapshot.dimension and any(part.matching for part in matches):
+    if asked.dimension != view.dimension and any(part.matching for part in matches):
         raise InvalidArgument(
-            f"Collection expecting embedding with dimension of {snapshot.dimension}, got {asked.dimension}"
+            f"Collection expecting embedding with dimension of {view.dimension}, got {asked.dimension}"
         )
     embeddings = b"".join(request.embeddings for request in requests)
     queries = np.frombuffer(embeddings, "<f4").reshape(sum(request.n_queries for request in requests), asked.dimension)
     hits: list[_Hits] = []
     for number, part in enumerate(matches):
         if part.matching and asked.k:
-            target = Target(snapshot.space, part, asked.k, asked.ef_search, threads)
-            hits.append(_of_part(snapshot, number, first, nearest(target, queries, trace.part(number))))
+            target = Target(view.space, part, asked.k, asked.ef_search, threads)
+            hits.append(_of_part(view, number, first, nearest(target, queries, trace.part(number))))
     return hits
 
 
-def _response(snapshot: Snapshot, asked: QueryRequest, hits: Sequence[_Hits], queries: int) -> QueryResponse:
+def _response(view: ReadView, asked: QueryRequest, hits: Sequence[_Hits], queries: int) -> QueryResponse:
     counts, found, distances = _merge(hits, queries, asked.k)
     wanted = Filled(True, asked.documents, asked.metadatas, asked.uris, asked.include_embeddings)
-    inserted, columns = assemble(snapshot, found.parts, found.rows, wanted)
+    inserted, columns = assemble(view, found.parts, found.rows, wanted)
     return QueryResponse(
         counts=counts,
         distances=distances.astype("<f4", copy=False).tobytes(),
         inserted=inserted.astype("<i8", copy=False).tobytes(),
         columns=columns,
-        position=snapshot.position,
+        position=view.position,
     )
 
 
-def _of_part(snapshot: Snapshot, number: int, first: int, nearest_of_each: Sequence[Nearest]) -> _Hits:
+def _of_part(view: ReadView, number: int, first: int, nearest_of_each: Sequence[Nearest]) -> _Hits:
     rows = np.concatenate([hits.rows for hits in nearest_of_each])
     return _Hits(
         np.repeat(np.arange(first, first + len(nearest_of_each)), [len(hits.rows) for hits in nearest_of_each]),
         np.full(len(rows), number, np.intp),
         rows,
         np.concatenate([hits.distances for hits in nearest_of_each]),
-        snapshot.parts[number].inserted[rows],
+        view.parts[number].inserted[rows],
     )
 
 

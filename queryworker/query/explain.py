@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from queryworker.query.matches import Matches
 from queryworker.query.nearest import PartTrace
-from queryworker.view.view import Snapshot
+from queryworker.view.read_view import ReadView
 from shared.records.explanation import Explanation, PartExplanation
 
 
@@ -28,14 +28,14 @@ class Trace:
         self._stages_ms[stage] = round((now_s - self._began_s) * 1000, 3)
         self._began_s = now_s
 
-    def explanation(self, snapshot: Snapshot, shard: int, matches: Sequence[Matches]) -> Explanation:
+    def explanation(self, view: ReadView, shard: int, matches: Sequence[Matches]) -> Explanation:
         """`matches`: as the filter left them, part by part."""
         parts = [_part(part, self.part(number)) for number, part in enumerate(matches)]
         return Explanation(
             shard=shard,
-            position=snapshot.position,
-            segments=len(snapshot.base.stack.segments),
-            tail_rows=snapshot.tail.rows,
+            position=view.position,
+            segments=len(view.base.segments.segments),
+            tail_rows=view.tail.rows,
             parts=[part for part in parts if part.rows],
             milliseconds=self._stages_ms,
         )
@@ -46,7 +46,7 @@ def _part(matches: Matches, trace: PartTrace) -> PartExplanation:
     return PartExplanation(
         part=part.name,
         rows=part.rows,
-        living=part.living,
+        living=part.live_rows,
         matching=matches.matching,
         undecided=matches.filter_result is not None,
         beams=trace.beams,

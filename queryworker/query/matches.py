@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from queryworker.filter.result import FilterResult
-from queryworker.view.parts import ViewPart
-from queryworker.view.view import Snapshot
+from queryworker.view.part import ViewPart
+from queryworker.view.read_view import ReadView
 from shared.process.lazy import lazy
 from shared.records.selection import Selection
 from shared.vectors.arrays import Mask, RowNumbers
@@ -51,13 +51,13 @@ class Matches:
         return _of(self.part, self.mask & self.filter_result.resolve_all())
 
 
-def select(snapshot: Snapshot, selection: Selection) -> list[Matches]:
+def select(view: ReadView, selection: Selection) -> list[Matches]:
     """What the selection means in each part."""
     if selection.ids is not None:
-        return _select_ids(snapshot, selection.ids, selection)
+        return _select_ids(view, selection.ids, selection)
     if selection.where is None:
-        return [Matches(part, part.alive, part.living) for part in snapshot.parts]
-    return [_within(part, part.match(selection.where), part.alive) for part in snapshot.parts]
+        return [Matches(part, part.alive, part.live_rows) for part in view.parts]
+    return [_within(part, part.filter(selection.where), part.alive) for part in view.parts]
 
 
 def of_rows(part: ViewPart, rows: RowNumbers) -> Matches:
@@ -66,12 +66,12 @@ def of_rows(part: ViewPart, rows: RowNumbers) -> Matches:
     return Matches(part, None, len(chosen), chosen=chosen)
 
 
-def _select_ids(snapshot: Snapshot, ids: Sequence[str], selection: Selection) -> list[Matches]:
+def _select_ids(view: ReadView, ids: Sequence[str], selection: Selection) -> list[Matches]:
     found: list[Matches] = []
-    for part, rows in zip(snapshot.parts, snapshot.find(ids), strict=True):
+    for part, rows in zip(view.parts, view.find(ids), strict=True):
         matches = of_rows(part, rows)
         if selection.where is not None and len(rows):
-            matches = _within(part, part.match(selection.where), matches.mask)
+            matches = _within(part, part.filter(selection.where), matches.mask)
         found.append(matches)
     return found
 

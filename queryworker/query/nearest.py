@@ -16,7 +16,7 @@ from prometheus_client import Counter
 from queryworker.filter.result import FilterResult
 from queryworker.query.matches import Matches
 from queryworker.query.planner import GraphSearch, Seen, enough, plan
-from queryworker.view.parts import GraphSearcher
+from queryworker.view.part import GraphSearcher
 from shared.segment.projection import oversampled
 from shared.vectors.arrays import Indices, Mask, RowNumbers, Vectors
 from shared.vectors.distance import Nearest, distances, nearest_many
@@ -212,12 +212,12 @@ def _scan_all(target: Target, queries: Vectors, trace: PartTrace) -> list[Neares
     trace.examined += matching * len(queries)
     rows = None if matching == part.rows else target.matches.rows()
     # Norms of all rows are worth making only when many of them are compared, and nothing better is there.
-    norms = None if part.codes is not None else part.norms(make=64 * matching > part.rows)
+    norms = None if part.codes is not None else part.norms(compute=64 * matching > part.rows)
 
     def scan(vectors: Vectors, k: int) -> list[Nearest]:
         return nearest_many(target.space, vectors, part.vectors, k, rows=rows, norms=norms, codes=part.codes)
 
-    if part.ordered:  # of equal distances the lower row comes first, and that is the older one
+    if part.in_insertion_order:  # of equal distances the lower row comes first, and that is the older one
         return scan(queries, wanted)
     found = scan(queries, wanted + 1)
     for number, hits in enumerate(found):

@@ -1,5 +1,5 @@
 """Searches over one shard as of one position: whole ones where the shard is the collection, else the steps of which the
-frontend makes one over all shards. Pure functions of a snapshot; they run in threads.
+frontend makes one over all shards. Pure functions of a view; they run in threads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from queryworker.query import execute
 from queryworker.query.answers import Reading
 from queryworker.query.fields import first_rows, value_counts
 from queryworker.query.matches import Matches, select
-from queryworker.view.view import Snapshot
+from queryworker.view.read_view import ReadView
 from shared.records.columns import Columns
 from shared.records.selection import Selection
 from shared.records.where import Where
@@ -44,47 +44,47 @@ from shared.vectors.arrays import Distances, Positions, SparseIndices
 
 def search(reading: Reading, request: SearchRequest) -> bytes:
     """The body of the client's answer. Raises InvalidArgument for a query of another dimension."""
-    source = SnapshotSource(reading.snapshot, request.shard)
+    source = ReadViewSource(reading.view, request.shard)
     return encode_searches([_completed(run(source, one)) for one in request.searches])
 
 
 def nearest_step(reading: Reading, request: NearestRequest) -> bytes:
-    found = SnapshotSource(reading.snapshot, request.shard).neighbours(request.where, request.knns)
+    found = ReadViewSource(reading.view, request.shard).neighbours(request.where, request.knns)
     response = NearestResponse(
         counts=[len(one.inserted) for one in found],
         distances=b"".join(one.distances.astype("<f4", copy=False).tobytes() for one in found),
         inserted=b"".join(one.inserted.astype("<i8", copy=False).tobytes() for one in found),
-        position=reading.snapshot.position,
+        position=reading.view.position,
     )
     return msgspec.msgpack.encode(response)
 
 
 def frequencies_step(reading: Reading, request: FrequenciesRequest) -> bytes:
     asked = [(key, np.frombuffer(part, "<u4")) for key, part in zip(request.keys, request.indices, strict=True)]
-    found = SnapshotSource(reading.snapshot, request.shard).counted(asked)
+    found = ReadViewSource(reading.view, request.shard).counted(asked)
     having = [part.astype("<i8", copy=False).tobytes() for part in found.having]
-    return msgspec.msgpack.encode(FrequenciesResponse(found.records, having, reading.snapshot.position))
+    return msgspec.msgpack.encode(FrequenciesResponse(found.records, having, reading.view.position))
 
 
 def ordered_step(reading: Reading, request: OrderedRequest) -> bytes:
-    inserted, values = SnapshotSource(reading.snapshot, request.shard).ordered(
+    inserted, values = ReadViewSource(reading.view, request.shard).ordered(
         request.where, request.order_by, request.limit
     )
     positions = inserted.astype("<i8", copy=False).tobytes()
-    return msgspec.msgpack.encode(OrderedResponse(positions, values, reading.snapshot.position))
+    return msgspec.msgpack.encode(OrderedResponse(positions, values, reading.view.position))
 
 
 def tally_step(reading: Reading, request: TallyRequest) -> bytes:
-    tally = SnapshotSource(reading.snapshot, request.shard).tallied(request.where, request.fields)
+    tally = ReadViewSource(reading.view, request.shard).tallied(request.where, request.fields)
     facets = [list(tally.facets[field]) for field in request.fields]
-    return msgspec.msgpack.encode(TallyResponse(tally.count, facets, reading.snapshot.position))
+    return msgspec.msgpack.encode(TallyResponse(tally.count, facets, reading.view.position))
 
 
-class SnapshotSource:
+class ReadViewSource:
     """`shared.search.source.RecordSource` of a collection whose only shard this is. Nothing in it waits."""
 
-    def __init__(self, snapshot: Snapshot, shard: Shard) -> None:
-        self._snapshot = snapshot
+    def __init__(self, view: ReadView, shard: Shard) -> None:
+        self._view = view
         self._shard = shard
         self._last: tuple[Where | None, list[Matches]] | None = None
 
@@ -99,7 +99,7 @@ class SnapshotSource:
     ) -> Positions:
         if order_by:
             return self.ordered(where, order_by, None if limit is None else offset + limit)[0][offset:]
-        found = execute.get(self._snapshot, GetRequest(self._shard, Selection(where=where), offset, limit, ids=False))
+        found = execute.get(self._view, GetRequest(self._shard, Selection(where=where), offset, limit, ids=False))
         return np.frombuffer(found.inserted, "<i8")
 
     async def rows(self, inserted: Positions, wanted: WantedColumns) -> Columns:
@@ -111,7 +111,7 @@ class SnapshotSource:
             embeddings=wanted.embeddings,
             inserted=ascending.astype("<i8", copy=False).tobytes(),
         )
-        return taken(execute.get(self._snapshot, request).columns, np.searchsorted(ascending, inserted))
+        return taken(execute.get(self._view, request).columns, np.searchsorted(ascending, inserted))
 
     async def tally(self, where: Where | None, fields: Sequence[str]) -> Tally:
         return self.tallied(where, fields)
@@ -129,16 +129,16 @@ class SnapshotSource:
 
     def counted(self, asked: Sequence[tuple[str, SparseIndices]]) -> Frequencies:
         """Of all records, whatever a search filters by."""
-        snapshot = self._snapshot
+        view = self._view
         having = [np.zeros(len(indices), np.int64) for _, indices in asked]
-        for part in snapshot.parts:
-            for piece in part.pieces():
-                mask = piece.mask(part.alive)
+        for part in view.parts:
+            for piece in part.indexed_ranges():
+                mask = piece.index_mask(part.alive)
                 for counts, (key, indices) in zip(having, asked, strict=True):
                     index = piece.indexed.sparse(key)
                     if index is not None:
                         np.add(counts, index.having(indices, mask), out=counts)
-        return Frequencies(sum(part.living for part in snapshot.parts), having)
+        return Frequencies(sum(part.live_rows for part in view.parts), having)
 
     def ordered(
         self, where: Where | None, order_by: Sequence[OrderKey], limit: int | None
@@ -147,11 +147,11 @@ class SnapshotSource:
         inserted: list[Positions] = []
         values: list[list[Sortable]] = []
         for one in self._select(where):
-            for piece in one.part.pieces() if one.matching else ():
-                mask = piece.mask(one.mask)
+            for piece in one.part.indexed_ranges() if one.matching else ():
+                mask = piece.index_mask(one.mask)
                 there = np.arange(piece.indexed.rows) if mask is None else np.flatnonzero(mask)
-                positions = one.part.inserted[piece.in_part(there)]
-                first = piece.in_part(first_rows(piece.indexed.metadata, order_by, there, positions, limit))
+                positions = one.part.inserted[piece.part_rows(there)]
+                first = piece.part_rows(first_rows(piece.indexed.metadata, order_by, there, positions, limit))
                 inserted.append(one.part.inserted[first])
                 values += [_values(text, order_by) for text in one.part.texts("metadata", first)]
         together = np.concatenate([np.empty(0, np.int64), *inserted])
@@ -164,8 +164,8 @@ class SnapshotSource:
         matches = self._select(where)
         counts: dict[str, dict[tuple[type, Value], int]] = {field: {} for field in fields}
         for one in matches:
-            for piece in one.part.pieces() if one.matching and fields else ():
-                mask = piece.mask(one.mask)
+            for piece in one.part.indexed_ranges() if one.matching and fields else ():
+                mask = piece.index_mask(one.mask)
                 if mask is None:
                     mask = np.ones(piece.indexed.rows, np.bool_)
                 for field, into in counts.items():
@@ -179,7 +179,7 @@ class SnapshotSource:
 
     def _select(self, where: Where | None) -> list[Matches]:
         if self._last is None or self._last[0] is not where:
-            self._last = (where, [one.settled() for one in select(self._snapshot, Selection(where=where))])
+            self._last = (where, [one.settled() for one in select(self._view, Selection(where=where))])
         return self._last[1]
 
     def _neighbours(self, where: Where | None, knn: Knn) -> Neighbours:
@@ -190,7 +190,7 @@ class SnapshotSource:
         request = QueryRequest(
             self._shard, query.vector, 1, len(query.vector) // 4, knn.limit, query.ef_search, Selection(where=where)
         )
-        hits = execute.query(self._snapshot, request)
+        hits = execute.query(self._view, request)
         return Neighbours(np.frombuffer(hits.inserted, "<i8"), np.frombuffer(hits.distances, "<f4"))
 
     def _sparse(self, where: Where | None, knn: Knn) -> Neighbours:
@@ -199,11 +199,11 @@ class SnapshotSource:
         inserted: list[Positions] = [np.empty(0, np.int64)]
         distances: list[Distances] = [np.empty(0, np.float32)]
         for one in self._select(where):
-            for piece in one.part.pieces() if one.matching else ():
+            for piece in one.part.indexed_ranges() if one.matching else ():
                 index = piece.indexed.sparse(knn.query.key)
                 if index is not None:
-                    found = index.nearest(query, knn.limit, piece.mask(one.mask))
-                    inserted.append(one.part.inserted[piece.in_part(found.rows)])
+                    found = index.nearest(query, knn.limit, piece.index_mask(one.mask))
+                    inserted.append(one.part.inserted[piece.part_rows(found.rows)])
                     distances.append(found.distances)
         return nearest_of(inserted, distances, knn.limit)
 
@@ -221,4 +221,4 @@ def _completed(coroutine: Coroutine[Any, Any, Result]) -> Result:
         result: Result = stop.value
         return result
     coroutine.close()
-    raise RuntimeError("a search of one snapshot waits for nothing")
+    raise RuntimeError("a search of one view waits for nothing")

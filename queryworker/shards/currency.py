@@ -12,7 +12,7 @@ from prometheus_client import Counter
 
 from queryworker.shards.tailing import nothing_left_over, prove, whole_appends
 from queryworker.threads import Threads
-from queryworker.view.view import ShardView
+from queryworker.view.shard_view import ShardView
 from shared.errors import Gone, StaleGeneration
 from shared.log.state import Entry, ShardRead, ShardState
 from shared.process.clock import Clock
@@ -71,7 +71,7 @@ class Follower:
         pending: list[Entry] = []
         known = self._known[1] if self._known is not None and self._known[0] is view else None
         while True:
-            last = pending[-1].id if pending else view.last
+            last = pending[-1].id if pending else view.last_entry
             CHECKS.inc()
             began_s = self._clock.monotonic()
             read = _alive(await self._log.read(self._collection, self._number, last, READ_BYTES_MAX, known))
@@ -80,12 +80,12 @@ class Follower:
             if read is known:
                 return read.state
             known = None
-            prove(read, last, view.base.covers)
+            prove(read, last, view.manifest.covers)
             pending += read.entries
             ready = whole_appends(pending)
             if ready:
                 await self._apply(view, pending[:ready])
-                view.last, view.position = pending[ready - 1].id, pending[ready - 1].end
+                view.last_entry, view.position = pending[ready - 1].id, pending[ready - 1].end
                 del pending[:ready]
             if read.complete:
                 nothing_left_over(read, pending)
@@ -96,7 +96,7 @@ class Follower:
     def committed(self, view: ShardView) -> int:
         """Up to which position a manifest is known to cover what the view has; at least its own does."""
         pointer = self._known[1].state.pointer if self._known is not None and self._known[0] is view else None
-        return max(pointer.covers if pointer else 0, view.base.covers)
+        return max(pointer.covers if pointer else 0, view.manifest.covers)
 
     def forget(self) -> None:
         self._known = None

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from queryworker.shards.segment_pool import SegmentPool
-from queryworker.view.view import OpenManifest
+from queryworker.view.shard_view import OpenManifest
 from shared.log.state import ShardState
 from shared.manifest.model import Manifest
 from shared.manifest.store import ManifestStore

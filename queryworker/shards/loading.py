@@ -18,7 +18,7 @@ from queryworker.shards.currency import Follower
 from queryworker.shards.tailing import TailGap
 from queryworker.shards.views import Views
 from queryworker.threads import Threads
-from queryworker.view.view import OpenManifest, ShardView
+from queryworker.view.shard_view import OpenManifest, ShardView
 from shared.errors import Corrupt
 from shared.log.state import Pointer, ShardState
 from shared.process import telemetry
@@ -96,29 +96,29 @@ class Loading:
     async def _load(self, state: ShardState) -> ShardView:
         begun = self._clock.monotonic()
         try:
-            base = await self._loader.load(self._collection, self._number, state)
+            manifest = await self._loader.load(self._collection, self._number, state)
         except Corrupt as error:
             self._corrupt = (state.pointer, error.message, self._clock.monotonic() + CORRUPT_RETRY_S)
             raise
-        view = await self._continued(base) or await self._filled(base)
+        view = await self._continued(manifest) or await self._filled(manifest)
         LOAD_SECONDS.observe(self._clock.monotonic() - begun)
         return view
 
-    async def _continued(self, base: OpenManifest) -> ShardView | None:
+    async def _continued(self, manifest: OpenManifest) -> ShardView | None:
         """The view, swapped in, that goes on with the tail of the one before; None when there is none that reaches from
         the new manifest on.
         """
         async with self._views.moving:
             old = self._views.newest
-            if old is None or not old.can_continue(base):
+            if old is None or not old.can_continue(manifest):
                 return None
-            view = await self._threads.run(ShardView, base, old)
+            view = await self._threads.run(ShardView, manifest, old)
             self._views.replace(view)
             return view
 
-    async def _filled(self, base: OpenManifest) -> ShardView:
+    async def _filled(self, manifest: OpenManifest) -> ShardView:
         """The view whose tail is read from the log, swapped in unless it has a gap already."""
-        view = await self._threads.run(ShardView, base)
+        view = await self._threads.run(ShardView, manifest)
         old = self._views.newest
         try:
             await self._follower.catch_up(view)
@@ -131,7 +131,7 @@ class Loading:
         except TailGap as gap:
             # A newer manifest was committed and the log trimmed meanwhile. Who waits for this view meets the same gap
             # and loads that one; who does not wait finds out at the next check.
-            if gap.state.pointer == view.base.pointer:
+            if gap.state.pointer == view.manifest.pointer:
                 raise self._lost(gap) from gap
             return view
         self._views.replace(view)

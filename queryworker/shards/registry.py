@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from prometheus_client import Gauge
 
 from queryworker.shards.shard import ServedShard
-from queryworker.view.view import Snapshot
+from queryworker.view.read_view import ReadView
 from shared.errors import Gone, StaleGeneration
 from shared.process import telemetry
 from shared.process.clock import Clock
@@ -61,7 +61,7 @@ class Shards:
         self._idle_max_s = idle_max_s
         self._shards: dict[Key, ServedShard] = {}
 
-    async def snapshot(self, asked: messages.Shard) -> Snapshot:
+    async def read_view(self, asked: messages.Shard) -> ReadView:
         """The shard as the request wants to see it. Raises Gone, StaleGeneration, StaleRead, Corrupt,
         Unavailable.
         """
@@ -70,13 +70,13 @@ class Shards:
         if shard is None:
             shard = self._shards[key] = self._new_shard(*key)
         try:
-            return await shard.snapshot(asked.as_of, fresh=asked.read_level is not ReadLevel.INDEX_ONLY)
+            return await shard.read_view(asked.as_of, fresh=asked.read_level is not ReadLevel.INDEX_ONLY)
         except (Gone, StaleGeneration):
             if self._shards.get(key) is shard:
                 del self._shards[key]
             raise
 
-    def likely(self, asked: messages.Shard) -> Snapshot | None:
+    def likely(self, asked: messages.Shard) -> ReadView | None:
         """What `snapshot` will probably answer, very object; None where nothing can be said."""
         shard = self._shards.get((asked.collection, asked.shard))
         newest = asked.as_of is None and asked.read_level is not ReadLevel.INDEX_ONLY

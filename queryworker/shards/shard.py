@@ -20,7 +20,8 @@ from queryworker.shards.loading import BaseLoader, Loading
 from queryworker.shards.tailing import TailGap
 from queryworker.shards.views import Views
 from queryworker.threads import Threads
-from queryworker.view.view import ShardView, Snapshot
+from queryworker.view.read_view import ReadView
+from queryworker.view.shard_view import ShardView
 from shared.errors import Gone, StaleGeneration, Unavailable
 from shared.process.clock import Clock
 
@@ -77,7 +78,7 @@ class ServedShard:
         """
         return await self._checks.run()
 
-    async def snapshot(self, as_of: int | None, *, fresh: bool) -> Snapshot:
+    async def read_view(self, as_of: int | None, *, fresh: bool) -> ReadView:
         """The shard as of a position (None: now). Not `fresh`: without the log's tail, as of the committed manifest.
         The log is not asked for a position that the worker has, unless the last look at it is too old. Raises
         StaleRead too.
@@ -85,18 +86,18 @@ class ServedShard:
         self.used_s = self._clock.monotonic()
         view = self.views.newest if self.used_s - self._follower.looked_s <= LOOK_AGE_MAX_S else None
         if as_of is not None and view is not None and as_of <= view.position:
-            return self.views.at(view, as_of)
+            return self.views.read_view(view, as_of)
         if as_of is None and not fresh:
             return await self._compacted()
         view = await self.current()
-        return view.at() if as_of is None else self.views.at(view, as_of)
+        return view.read_view() if as_of is None else self.views.read_view(view, as_of)
 
-    def likely(self) -> Snapshot | None:
+    def likely(self) -> ReadView | None:
         """The newest snapshot of a shard that had not changed when the log was looked at last."""
         view = self.views.newest
-        return view.at() if view is not None and self._follower.unchanged else None
+        return view.read_view() if view is not None and self._follower.unchanged else None
 
-    async def _compacted(self) -> Snapshot:
+    async def _compacted(self) -> ReadView:
         """As of the committed manifest, whether it is loaded or only its operations are in the tail. When the log does
         not answer soon, as of the one that is loaded.
         """
@@ -106,8 +107,8 @@ class ServedShard:
         view = self.views.newest
         if view is None or (check.done() and not isinstance(check.exception(), Unavailable)):
             view = await asyncio.shield(check)
-            return view.at(self._follower.committed(view))
-        return view.at(view.base.covers)
+            return view.read_view(self._follower.committed(view))
+        return view.read_view(view.manifest.covers)
 
     @property
     def tail_slots(self) -> int:
@@ -152,7 +153,7 @@ class ServedShard:
                 view = await self.loading.now(state)
                 continue
             self._keep_up(view, view.position - before)
-            if state.pointer != view.base.pointer:
+            if state.pointer != view.manifest.pointer:
                 self.loading.beside(state)
             return view
 
@@ -164,15 +165,15 @@ class ServedShard:
 
     def _keep_up(self, view: ShardView, operations: int) -> None:
         """What a tail that has grown by so many operations needs."""
-        if view.index_due and self._indexing is None:
+        if view.graph_step_due and self._indexing is None:
             self._indexing = self._begin(self._index())
         if operations >= FOLLOW_OPS_MIN and self._following is None:
             self._following = asyncio.get_running_loop().call_later(FOLLOW_S, self._follow)
 
     async def _index(self) -> None:
         try:
-            while (view := self.views.newest) is not None and view.index_due:
-                await self._indexer.run(view.index_more)
+            while (view := self.views.newest) is not None and view.graph_step_due:
+                await self._indexer.run(view.build_graph_step)
         finally:
             self._indexing = None
 

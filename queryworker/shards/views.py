@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from queryworker.view.view import ShardView, Snapshot
+from queryworker.view.read_view import ReadView
+from queryworker.view.shard_view import ShardView
 from shared.process.clock import Clock
 
 RETIRED_VIEW_S: Final = 30.0
@@ -28,13 +29,13 @@ class Views:
         if old is not None:
             self._retired = (old, self._clock.monotonic() + RETIRED_VIEW_S)
 
-    def at(self, view: ShardView, as_of: int) -> Snapshot:
+    def read_view(self, view: ShardView, as_of: int) -> ReadView:
         """The shard as of a position, from this view or from the one before. Raises StaleRead."""
-        if as_of < view.base.covers and self._retired is not None:
+        if as_of < view.manifest.covers and self._retired is not None:
             retired = self._retired[0]
-            if retired.base.covers <= as_of <= retired.position:
-                return retired.at(as_of)
-        return view.at(as_of)
+            if retired.manifest.covers <= as_of <= retired.position:
+                return retired.read_view(as_of)
+        return view.read_view(as_of)
 
     @property
     def bytes(self) -> int:

@@ -1,9 +1,9 @@
-"""The tail cut into runs that filters can be evaluated on.
+"""Indexes over the metadata of the log's tail, for filters, facets and searches by sparse vectors.
 
-A run is a stretch of slots with an index over its metadata. Slots only grow, so runs are built once and kept: whole
-runs are of a few sizes, each the eighth of the next, and rows are covered by the largest that fit (a row is indexed
-at most once per size, however often the tail is read while it grows). The rest, shorter than the smallest size, is
-built anew whenever the tail has grown.
+The rows of the tail are divided into blocks, each with its own indexes. Rows are only ever added, so a block is built
+once and kept. As in a log-structured merge tree there are a few sizes of blocks, each eight times the next: the tail is
+covered by the largest blocks that fit, so a row is indexed at most once per size, however often the tail is read while
+it grows. What is left at the end, shorter than the smallest size, is indexed anew whenever the tail has grown.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from shared.segment.sparse_index import InvertedIndex, sparse_indexes
 from shared.vectors.arrays import SquaredNorms
 from shared.vectors.distance import squared_norms
 
-SIZES: Final = (32_768, 4_096, 512, 64)
+BLOCK_ROWS: Final = (32_768, 4_096, 512, 64)
+"""The sizes of blocks."""
 
 
-def spans(rows: int) -> list[tuple[int, int]]:
-    """Half-open stretches that cover [0, rows), the same for a longer tail but at the end."""
+def block_ranges(rows: int) -> list[tuple[int, int]]:
+    """Half-open ranges that cover [0, rows). For a longer tail they are the same but at the end."""
     found: list[tuple[int, int]] = []
     at = 0
-    for size in SIZES:
+    for size in BLOCK_ROWS:
         while rows - at >= size:
             found.append((at, at + size))
             at += size
@@ -38,9 +39,10 @@ def spans(rows: int) -> list[tuple[int, int]]:
     return found
 
 
-class Run:
-    """Slots [start, stop) of a tail as `queryworker.filter.evaluate.FilterColumns`; dead slots are in it too. Columns
-    are made on demand.
+class TailBlock:
+    """The rows [start, stop) of a tail, dead ones included, with indexes: a
+    `queryworker.filter.evaluate.FilterColumns`. Columns and indexes are made when they are first asked for; two threads
+    may make the same one at once, which wastes work and gives equal results.
     """
 
     text_index = None
@@ -52,22 +54,20 @@ class Run:
         self.rows = stop - start
         # The lists, not the tail: that would hold on to its old vectors.
         self._lists = (tail.ids, tail.documents, tail.metadatas)
-        self._ids: pa.Array | None = None
-        self._documents: pa.Array | None = None
+        self._ids: pa.LargeStringArray | None = None
+        self._documents: pa.LargeStringArray | None = None
         self._metadata: MetadataIndex | None = None
         self._sparse: dict[str, InvertedIndex | None] = {}
         self.filters = CachedFilters(self)
 
-    # Two threads may make the same column at once: the work is wasted, the results are equal.
-
     @property
-    def ids(self) -> pa.Array:
+    def ids(self) -> pa.LargeStringArray:
         if self._ids is None:
             self._ids = pa.array(self._lists[0][self.start : self.stop], pa.large_string())
         return self._ids
 
     @property
-    def documents(self) -> pa.Array:
+    def documents(self) -> pa.LargeStringArray:
         if self._documents is None:
             self._documents = pa.array(self._lists[1][self.start : self.stop], pa.large_string())
         return self._documents
@@ -79,29 +79,49 @@ class Run:
         return self._metadata
 
     def sparse(self, key: str) -> InvertedIndex | None:
-        """Of the sparse vectors at a key, None when no row has one."""
+        """The index of the sparse vectors at a metadata key, None when no row has one."""
         if key not in self._sparse:
             self._sparse[key] = sparse_indexes(self._lists[2][self.start : self.stop], [key]).get(key)
         return self._sparse[key]
 
+    @property
+    def bytes(self) -> int:
+        """About how much memory the columns and indexes take that were made."""
+        columns: int = sum(column.nbytes for column in (self._ids, self._documents) if column is not None)
+        sparse = sum(_sparse_bytes(index) for index in self._sparse.copy().values() if index is not None)
+        metadata = 0 if self._metadata is None else _metadata_bytes(self._metadata)
+        return columns + metadata + sparse + self.filters.bytes
+
+
+def _metadata_bytes(index: MetadataIndex) -> int:
+    columns = [index.column(key, kind) for key, kind in index.names()]
+    return sum(array.nbytes for column in columns if column is not None for array in column.arrays())
+
+
+def _sparse_bytes(index: InvertedIndex) -> int:
+    return sum(
+        array.nbytes for array in (index.indices, index.starts, index.rows, index.weights, index.least, index.most)
+    )
+
 
 class TailIndex:
-    """What is kept of one memtable between reads. Any number of threads may use it. `indexing` is that of the segments:
-    what they do not find, the tail must not find either.
-    """
+    """The blocks over the tail of one memtable, kept from read to read. Any number of threads may use it."""
 
     def __init__(self, indexing: Indexing = EVERYTHING) -> None:
+        """`indexing` is that of the segments: what they do not find, the tail must not find either."""
         self._indexing = indexing
-        self._runs: dict[int, Run] = {}
+        self._blocks: dict[int, TailBlock] = {}
         self._norms = np.empty(0, np.float32)
         self._growing = threading.Lock()
 
-    def runs(self, tail: Tail) -> list[Run]:
-        """Runs that together cover the tail; the last one may be longer than the tail (it was made for a later one)."""
-        return [self._run(tail, start, stop) for start, stop in spans(tail.rows)]
+    def blocks(self, tail: Tail) -> list[TailBlock]:
+        """Blocks that together cover the tail, ascending. The last one may be longer than the tail: it was made for a
+        later position.
+        """
+        return [self._block(tail, start, stop) for start, stop in block_ranges(tail.rows)]
 
     def norms(self, tail: Tail) -> SquaredNorms:
-        """`squared_norms` of the tail's vectors."""
+        """`shared.vectors.distance.squared_norms` of the tail's vectors, float32 [tail.rows]."""
         norms = self._norms
         if len(norms) < tail.rows:
             with self._growing:
@@ -111,11 +131,16 @@ class TailIndex:
                     self._norms = norms
         return norms[: tail.rows]
 
-    def _run(self, tail: Tail, start: int, stop: int) -> Run:
-        run = self._runs.get(start)
-        if run is None or run.stop < stop:
-            run = Run(tail, start, stop, self._indexing)
-            self._runs[start] = run
-            for inner in [other for other in self._runs.copy() if start < other < stop]:
-                self._runs.pop(inner, None)
-        return run
+    @property
+    def bytes(self) -> int:
+        """About how much memory the blocks and norms take."""
+        return self._norms.nbytes + sum(block.bytes for block in self._blocks.copy().values())
+
+    def _block(self, tail: Tail, start: int, stop: int) -> TailBlock:
+        block = self._blocks.get(start)
+        if block is None or block.stop < stop:
+            block = TailBlock(tail, start, stop, self._indexing)
+            self._blocks[start] = block
+            for covered in [other for other in self._blocks.copy() if start < other < stop]:
+                self._blocks.pop(covered, None)
+        return block

@@ -1,7 +1,7 @@
 """The abstract form of a filter, as it travels from the frontend to the query workers.
 
 The frontend parses `where` and `where_document` into these nodes and joins them by `All`; a query worker
-evaluates them to a bitmap per segment and per run of the tail. Values keep their JSON type: `True` is a boolean, `1`
+evaluates them to a bitmap per segment and per block of the tail. Values keep their JSON type: `True` is a boolean, `1`
 an integer, `1.0` a float. Meaning, operator by operator, is in docs/wire.md, section 14.
 """
 

@@ -9,7 +9,8 @@ import pytest
 from pyroaring import BitMap
 
 from queryworker.query import execute
-from queryworker.view.view import OpenManifest, ShardView, Snapshot
+from queryworker.view.read_view import ReadView
+from queryworker.view.shard_view import OpenManifest, ShardView
 from shared.cluster.placement import Layout
 from shared.log.batch import build_batch, split_batch
 from shared.log.state import Entry, Pointer
@@ -55,8 +56,8 @@ def _request(vectors: Vectors, where: MetadataCompare | None = None, k: int = K)
     return messages.QueryRequest(messages.Shard("c"), vectors.tobytes(), len(vectors), DIMENSION, k, 50, selection)
 
 
-def _found(snapshot: Snapshot, requests: list[messages.QueryRequest]) -> tuple[bytes, bytes]:
-    answer = execute.query_together(snapshot, requests)
+def _found(view: ReadView, requests: list[messages.QueryRequest]) -> tuple[bytes, bytes]:
+    answer = execute.query_together(view, requests)
     return answer.inserted, answer.distances
 
 
@@ -68,12 +69,12 @@ def test_queries_are_answered_together_as_alone(segment: Segment, where: Metadat
     unlike = segment.out_of_distribution(queries)
     assert unlike.any()
     assert not unlike.all()
-    snapshot = _view([segment]).at()
+    view = _view([segment]).read_view()
     requests = [_request(query[None, :], where) for query in queries]
-    alone = [_found(snapshot, [request]) for request in requests]
-    together = _found(snapshot, requests)
+    alone = [_found(view, [request]) for request in requests]
+    together = _found(view, requests)
     assert together == tuple(map(b"".join, zip(*alone, strict=True)))
-    assert _found(snapshot, [_request(queries, where)]) == together
+    assert _found(view, [_request(queries, where)]) == together
     assert unlike.tolist() == [bool(segment.out_of_distribution(query[None, :])[0]) for query in queries]
 
 
@@ -97,6 +98,6 @@ def test_equal_records_are_equally_far_wherever_they_lie_and_come_by_insertion(t
     view.apply([Entry("a", "b", begin, head, True, entry.count, entry.payload) for entry in entries])
     view.position = head
     for k in (len(equal), 4):
-        answer = execute.query(view.at(), _request(vector[None, :], k=k))
+        answer = execute.query(view.read_view(), _request(vector[None, :], k=k))
         assert np.frombuffer(answer.inserted, "<i8").tolist() == [row + 1 for row in equal[:k]]
         assert len(set(np.frombuffer(answer.distances, "<f4").tolist())) == 1

@@ -17,7 +17,8 @@ from pyroaring import BitMap
 
 from queryworker.query import execute
 from queryworker.query.nearest import DECIDED_BESIDE
-from queryworker.view.view import OpenManifest, ShardView, Snapshot
+from queryworker.view.read_view import ReadView
+from queryworker.view.shard_view import OpenManifest, ShardView
 from shared.log.state import Pointer
 from shared.records.model import record_schema
 from shared.records.regex import compile_regex
@@ -47,7 +48,7 @@ PARAMS = GraphParams(Space.L2, ef_construction=100, max_neighbors=16, threads=2)
 
 
 class Real:
-    """The rows, a snapshot of one segment with them, and the queries with the true distances."""
+    """The rows, a read view of one segment with them, and the queries with the true distances."""
 
     def __init__(self, directory: Path) -> None:
         path = DATA / "debian-packages.parquet"
@@ -67,14 +68,14 @@ class Real:
             {**fields, "row": row, "along": float(self.along[row])}
             for row, fields in enumerate(table.select(FIELDS).to_pylist())
         ]
-        self.snapshot = self._snapshot(table, directory)
+        self.view = self._read_view(table, directory)
 
     @staticmethod
     def _vectors(table: pa.Table) -> np.ndarray:
         flat = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         return flat.reshape(len(table), -1).astype(np.float32)
 
-    def _snapshot(self, table: pa.Table, directory: Path) -> Snapshot:
+    def _read_view(self, table: pa.Table, directory: Path) -> ReadView:
         width = self.vectors.shape[1]
         records = pa.table(
             {
@@ -91,14 +92,14 @@ class Real:
         )
         segment = open_segment(directory, write_segment(directory, "s", "c/0/segments/s", records, PARAMS).info, 1)
         stack = SegmentSet([segment], [BitMap()])
-        return ShardView(OpenManifest(Pointer(1, "x", ROWS + 1), stack, width, PARAMS, 0)).at()
+        return ShardView(OpenManifest(Pointer(1, "x", ROWS + 1), stack, width, PARAMS, 0)).read_view()
 
     def search(self, where: Where | None, queries: np.ndarray, *, explain: bool = False) -> messages.QueryResponse:
         request = messages.QueryRequest(
             messages.Shard("c"), queries.tobytes(), len(queries), queries.shape[1], K, 100,
             Selection(where=where), explain=explain,
         )  # fmt: skip
-        return execute.query(self.snapshot, request)
+        return execute.query(self.view, request)
 
     def recall(self, where: Where | None, keep: Callable[[int], bool]) -> float:
         matching = np.array([keep(row) for row in range(ROWS)])
@@ -159,8 +160,8 @@ def test_filters_that_lie_to_one_side_of_the_vectors(real: Real, unfiltered: flo
     ],
 )
 def test_real_fields(real: Real, unfiltered: float, where: Where) -> None:
-    part = real.snapshot.parts[0]
-    matching = part.match(where).resolve_all()
+    part = real.view.parts[0]
+    matching = part.filter(where).resolve_all()
     assert real.recall(where, lambda row: bool(matching[row])) >= goal(unfiltered, float(matching.mean()))
 
 
@@ -213,10 +214,10 @@ def test_few_documents_are_read_for_the_nearest_that_contain_a_common_word(real:
 def test_a_page_reads_documents_until_it_is_full(real: Real) -> None:
     selection = Selection(where=DocumentContains("package"))
     request = messages.GetRequest(messages.Shard("c"), selection, offset=20, limit=30, explain=True)
-    answer = execute.get(real.snapshot, request)
+    answer = execute.get(real.view, request)
     expected = [row + 1 for row, document in enumerate(real.documents) if "package" in document][20:50]
     assert np.frombuffer(answer.inserted, "<i8").tolist() == expected
     assert answer.explanation is not None
     assert answer.explanation.parts[0].documents_read < 1000
-    everything = execute.get(real.snapshot, messages.GetRequest(messages.Shard("c"), selection))
+    everything = execute.get(real.view, messages.GetRequest(messages.Shard("c"), selection))
     assert len(everything.columns.ids) == sum("package" in document for document in real.documents)

@@ -11,7 +11,8 @@ import pytest
 from pyroaring import BitMap
 
 from queryworker.query import execute
-from queryworker.view.view import OpenManifest, ShardView, Snapshot
+from queryworker.view.read_view import ReadView
+from queryworker.view.shard_view import OpenManifest, ShardView
 from shared.cluster.placement import Layout
 from shared.log.batch import build_batch, split_batch
 from shared.log.state import Entry, Pointer
@@ -62,10 +63,10 @@ def _view(segment, dead: BitMap) -> ShardView:
     return ShardView(OpenManifest(Pointer(1, "x", ROWS + 1), SegmentSet([segment], [dead]), DIMENSION, graph, 0))
 
 
-def _recall(snapshot: Snapshot, vectors: np.ndarray, alive: np.ndarray, selection: Selection, k: int) -> float:
+def _recall(view: ReadView, vectors: np.ndarray, alive: np.ndarray, selection: Selection, k: int) -> float:
     queries = np.random.default_rng(2).standard_normal((QUERIES, DIMENSION)).astype(np.float32)
     request = messages.QueryRequest(messages.Shard("c"), queries.tobytes(), QUERIES, DIMENSION, k, 100, selection)
-    answer = execute.query(snapshot, request)
+    answer = execute.query(view, request)
     assert answer.counts == [min(k, len(alive))] * QUERIES
     found = np.frombuffer(answer.inserted, "<i8").reshape(QUERIES, -1) - 1
     hits = 0
@@ -76,10 +77,10 @@ def _recall(snapshot: Snapshot, vectors: np.ndarray, alive: np.ndarray, selectio
 
 
 def test_deleting_most_rows_by_tombstones_costs_no_recall(segment, vectors: np.ndarray) -> None:
-    everything = _recall(_view(segment, BitMap()).at(), vectors, np.arange(ROWS), Selection(), 10)
+    everything = _recall(_view(segment, BitMap()).read_view(), vectors, np.arange(ROWS), Selection(), 10)
     dead = np.random.default_rng(3).permutation(ROWS)[: ROWS * 2 // 3]
     alive = np.setdiff1d(np.arange(ROWS), dead)
-    left = _recall(_view(segment, BitMap(dead.tolist())).at(), vectors, alive, Selection(), 10)
+    left = _recall(_view(segment, BitMap(dead.tolist())).read_view(), vectors, alive, Selection(), 10)
     assert everything > 0.95
     assert left >= everything - 0.01
 
@@ -93,24 +94,24 @@ def test_deleting_the_whole_neighbourhood_in_the_tail_still_finds_the_others(seg
     view.apply([Entry("a", "b", ROWS + 1, head, True, e.count, e.payload) for e in entries])
     view.position = head
     alive = np.arange(ROWS // 2, ROWS)
-    assert _recall(view.at(), vectors, alive, Selection(), 10) > 0.95
-    assert _recall(view.at(ROWS + 1), vectors, np.arange(ROWS), Selection(), 10) > 0.95
+    assert _recall(view.read_view(), vectors, alive, Selection(), 10) > 0.95
+    assert _recall(view.read_view(ROWS + 1), vectors, np.arange(ROWS), Selection(), 10) > 0.95
 
 
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.5, 0.99])
 def test_filters_of_every_selectivity_find_all_they_should(segment, vectors: np.ndarray, share: float) -> None:
     bound = round(ROWS * share)
     selection = Selection(where=MetadataCompare("n", Compare.LT, bound))
-    assert _recall(_view(segment, BitMap()).at(), vectors, np.arange(bound), selection, 10) > 0.95
+    assert _recall(_view(segment, BitMap()).read_view(), vectors, np.arange(bound), selection, 10) > 0.95
 
 
 @pytest.mark.parametrize("k", [1, 10, 200])
 def test_a_filter_that_matches_only_what_is_far_from_the_query_finds_it(segment, vectors: np.ndarray, k: int) -> None:
     selection = Selection(where=MetadataCompare("far", Compare.EQ, 1))
-    assert _recall(_view(segment, BitMap()).at(), vectors, np.arange(ROWS // 2, ROWS), selection, k) > 0.95
+    assert _recall(_view(segment, BitMap()).read_view(), vectors, np.arange(ROWS // 2, ROWS), selection, k) > 0.95
 
 
 def test_a_k_beyond_everything_returns_everything(segment, vectors: np.ndarray) -> None:
-    snapshot = _view(segment, BitMap([5, 6])).at()
+    view = _view(segment, BitMap([5, 6])).read_view()
     alive = np.setdiff1d(np.arange(ROWS), [5, 6])
-    assert _recall(snapshot, vectors, alive, Selection(), 2**32 - 1) == 1.0
+    assert _recall(view, vectors, alive, Selection(), 2**32 - 1) == 1.0

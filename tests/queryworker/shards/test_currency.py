@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from queryworker.view.view import ShardView
+from queryworker.view.shard_view import ShardView
 from shared.cluster.placement import Layout
 from shared.errors import Corrupt, Gone
 from shared.log.batch import decode_batch

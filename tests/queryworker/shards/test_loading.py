@@ -214,7 +214,7 @@ async def test_a_worker_whose_disk_or_file_table_is_full_is_unavailable_so_that_
 
 def _open_segments(world: World) -> set[int]:
     view = world.served.views.newest
-    return set() if view is None else {id(segment) for segment in view.base.stack.segments}
+    return set() if view is None else {id(segment) for segment in view.manifest.segments.segments}
 
 
 def _the_only(directory: Path, pattern: str) -> Path:

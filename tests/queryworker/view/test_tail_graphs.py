@@ -11,7 +11,8 @@ from pyroaring import BitMap
 
 from queryworker.query import execute
 from queryworker.view import tail_graphs
-from queryworker.view.view import OpenManifest, ShardView, Snapshot
+from queryworker.view.read_view import ReadView
+from queryworker.view.shard_view import OpenManifest, ShardView
 from shared.cluster.placement import Layout
 from shared.log.batch import build_batch, split_batch
 from shared.log.state import Entry, Pointer
@@ -26,7 +27,7 @@ from shared.vectors.distance import nearest
 from shared.vectors.space import Space
 
 DIMENSION, QUERIES = 16, 40
-STEP, STRETCH, HALVED = 2500, 5000, 18_000
+STEP, GRAPH, FROM_MIDDLE = 2500, 5000, 18_000
 PARAMS = GraphParams(Space.L2, ef_construction=100, max_neighbors=16, threads=1)
 VECTORS = np.random.default_rng(1).standard_normal((20_000, DIMENSION)).astype(np.float32)
 
@@ -34,8 +35,8 @@ VECTORS = np.random.default_rng(1).standard_normal((20_000, DIMENSION)).astype(n
 @pytest.fixture(autouse=True)
 def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tail_graphs, "STEP_ROWS", STEP)
-    monkeypatch.setattr(tail_graphs, "STRETCH_ROWS", STRETCH)
-    monkeypatch.setattr(tail_graphs, "HALVED_ROWS_MIN", HALVED)
+    monkeypatch.setattr(tail_graphs, "GRAPH_ROWS_MAX", GRAPH)
+    monkeypatch.setattr(tail_graphs, "FROM_MIDDLE_ROWS_MIN", FROM_MIDDLE)
 
 
 def _empty() -> ShardView:
@@ -54,14 +55,14 @@ def _write(view: ShardView, op: Op, rows: range) -> None:
 
 
 def _index_all(view: ShardView) -> None:
-    while view.index_due:
-        view.index_more()
+    while view.graph_step_due:
+        view.build_graph_step()
 
 
-def _recall(snapshot: Snapshot, alive: np.ndarray) -> float:
+def _recall(view: ReadView, alive: np.ndarray) -> float:
     queries = np.random.default_rng(2).standard_normal((QUERIES, DIMENSION)).astype(np.float32)
     wanted = messages.QueryRequest(messages.Shard("c"), queries.tobytes(), QUERIES, DIMENSION, 10, 100, Selection())
-    answer = execute.query(snapshot, wanted)
+    answer = execute.query(view, wanted)
     assert answer.counts == [10] * QUERIES
     found = np.frombuffer(answer.inserted, "<i8").reshape(QUERIES, -1) - 1  # rows are inserted in order, from 1
     best = [set(alive[nearest(Space.L2, query, VECTORS[alive], 10).rows].tolist()) for query in queries]
@@ -89,13 +90,13 @@ def _segment(directory: Path, rows: int) -> SegmentSet:
 def test_a_grown_tail_is_searched_by_graphs_and_finds_what_a_scan_finds() -> None:
     view = _empty()
     _write(view, Op.ADD, range(STEP - 1))
-    assert not view.index_due
+    assert not view.graph_step_due
     _write(view, Op.ADD, range(STEP - 1, 13_000))
-    before = view.at()
+    before = view.read_view()
     _index_all(view)
-    after = view.at()
+    after = view.read_view()
     assert [part.graph is not None for part in before.parts] == [False]
-    assert [(part.rows, part.graph is not None) for part in after.parts] == [(STRETCH, True)] * 2 + [
+    assert [(part.rows, part.graph is not None) for part in after.parts] == [(GRAPH, True)] * 2 + [
         (STEP, True),
         (500, False),
     ]
@@ -105,15 +106,15 @@ def test_a_grown_tail_is_searched_by_graphs_and_finds_what_a_scan_finds() -> Non
 
 def test_a_long_tail_is_indexed_from_its_middle_since_its_beginning_is_compacted_meanwhile() -> None:
     view = _empty()
-    _write(view, Op.ADD, range(HALVED))
+    _write(view, Op.ADD, range(FROM_MIDDLE))
     _index_all(view)
-    parts = [(part.rows, part.graph is not None) for part in view.at().parts]
-    assert parts == [(HALVED // 2, False), (STRETCH, True), (STEP, True), (1500, False)]
-    _write(view, Op.ADD, range(HALVED, 20_000))
+    parts = [(part.rows, part.graph is not None) for part in view.read_view().parts]
+    assert parts == [(FROM_MIDDLE // 2, False), (GRAPH, True), (STEP, True), (1500, False)]
+    _write(view, Op.ADD, range(FROM_MIDDLE, 20_000))
     _index_all(view)
-    parts = [(part.rows, part.graph is not None) for part in view.at().parts]
-    assert parts == [(HALVED // 2, False), (STRETCH, True), (STRETCH, True), (1000, False)]
-    assert _recall(view.at(), np.arange(20_000)) >= 0.97
+    parts = [(part.rows, part.graph is not None) for part in view.read_view().parts]
+    assert parts == [(FROM_MIDDLE // 2, False), (GRAPH, True), (GRAPH, True), (1000, False)]
+    assert _recall(view.read_view(), np.arange(20_000)) >= 0.97
 
 
 def test_older_reads_and_dead_rows_are_right_over_the_graphs_of_a_newer_tail() -> None:
@@ -123,11 +124,11 @@ def test_older_reads_and_dead_rows_are_right_over_the_graphs_of_a_newer_tail() -
     _write(view, Op.DELETE, range(2_000, 7_000))
     _index_all(view)
     alive = np.setdiff1d(np.arange(16_000), np.arange(2_000, 7_000))
-    assert _recall(view.at(), alive) >= 0.97
-    assert _recall(view.at(8_001), np.arange(8_000)) >= 0.97
+    assert _recall(view.read_view(), alive) >= 0.97
+    assert _recall(view.read_view(8_001), np.arange(8_000)) >= 0.97
     ids = [f"r{n}" for n in (0, 3_000, 7_999, 12_600, 15_999)]
-    found = view.at().find(ids)
-    starts = view.at().tail_starts
+    found = view.read_view().find(ids)
+    starts = view.read_view().tail_starts
     assert sorted(int(row) + start for rows, start in zip(found, starts, strict=True) for row in rows) == [
         0,
         7_999,
@@ -140,23 +141,23 @@ def test_a_view_over_a_later_base_goes_on_with_the_graphs_and_indexes_nothing_ag
     old = _empty()
     _write(old, Op.ADD, range(16_000))
     _index_all(old)
-    indexed = old.graphs.stretches
+    indexed = old.graphs.graphs
     base = OpenManifest(Pointer(1, "x", 6_001), _segment(tmp_path / "s", 6_000), DIMENSION, PARAMS, 0)
     assert old.can_continue(base)
-    before = old.at()
+    before = old.read_view()
     view = ShardView(base, old)
     assert view.memtable.rows == 10_000
-    assert view.graphs.stretches == indexed[1:]
-    assert not view.index_due
-    assert [part.rows for part in view.at().parts] == [6_000, 4_000, 5_000, 1_000]
+    assert view.graphs.graphs == indexed[1:]
+    assert not view.graph_step_due
+    assert [part.rows for part in view.read_view().parts] == [6_000, 4_000, 5_000, 1_000]
     _write(view, Op.ADD, range(16_000, 20_000))
     _write(view, Op.DELETE, range(100))
     _index_all(view)
     alive = np.arange(100, 20_000)
-    assert _recall(view.at(), alive) >= 0.97
+    assert _recall(view.read_view(), alive) >= 0.97
     assert _recall(before, np.arange(16_000)) >= 0.97
-    assert _recall(old.at(), np.arange(16_000)) >= 0.97  # the graph of its first slots is gone: they are scanned
-    assert len({f for stretch in view.graphs.stretches for f in range(stretch.start, stretch.stop)}) == 15_000
+    assert _recall(old.read_view(), np.arange(16_000)) >= 0.97  # the graph of its first rows is gone: they are scanned
+    assert len({ordinal for graph in view.graphs.graphs for ordinal in range(graph.start, graph.stop)}) == 15_000
 
 
 def test_a_view_that_the_log_does_not_continue_is_not_gone_on_with(tmp_path: Path) -> None:

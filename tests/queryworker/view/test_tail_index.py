@@ -3,9 +3,9 @@ import random
 import numpy as np
 import pytest
 
-from queryworker.view import tail_index as runs_module
-from queryworker.view.parts import TailPart
-from queryworker.view.tail_index import SIZES, TailIndex, spans
+from queryworker.view import tail_index as tail_index_module
+from queryworker.view.tail_index import BLOCK_ROWS, TailIndex, block_ranges
+from queryworker.view.tail_part import TailPart
 from shared.memtable.memtable import Memtable
 from shared.records.model import Op
 from shared.records.where import Compare, DocumentContains, MetadataCompare
@@ -14,15 +14,15 @@ from tests.shared.memtable.model import DictBase, Operation, batch
 
 
 @pytest.mark.parametrize("rows", [0, 1, 63, 64, 65, 511, 512, 5_000, 40_000])
-def test_spans_cover_every_row_once_with_few_runs(rows: int) -> None:
-    found = spans(rows)
+def test_blocks_cover_every_row_once_with_few_blocks(rows: int) -> None:
+    found = block_ranges(rows)
     assert [start for start, _ in found] == [0, *(stop for _, stop in found[:-1])][: len(found)]
     assert sum(stop - start for start, stop in found) == rows
-    assert len(found) <= 7 * (len(SIZES) - 1) + rows // SIZES[0] + 1
+    assert len(found) <= 7 * (len(BLOCK_ROWS) - 1) + rows // BLOCK_ROWS[0] + 1
 
 
-def test_whole_runs_stay_the_same_while_the_tail_grows() -> None:
-    before, after = spans(4_096 + 600), spans(4_096 + 640)
+def test_whole_blocks_stay_the_same_while_the_tail_grows() -> None:
+    before, after = block_ranges(4_096 + 600), block_ranges(4_096 + 640)
     assert before[:2] == after[:2] == [(0, 4_096), (4_096, 4_608)]
 
 
@@ -36,20 +36,20 @@ def _fill(memtable: Memtable, count: int) -> None:
 def _matching(memtable: Memtable, index: TailIndex, position: int, remainder: int) -> list[int]:
     tail = memtable.at(position)
     part = TailPart(tail, index, 0, tail.rows)
-    matching = part.match(MetadataCompare("n", Compare.EQ, remainder)).resolve_all() & tail.alive
+    matching = part.filter(MetadataCompare("n", Compare.EQ, remainder)).resolve_all() & tail.alive
     return np.flatnonzero(matching).tolist()
 
 
 def test_filters_on_a_growing_tail_agree_with_a_loop_and_index_no_row_often(monkeypatch: pytest.MonkeyPatch) -> None:
     indexed = 0
-    build = runs_module.MetadataIndex.from_json
+    build = tail_index_module.MetadataIndex.from_json
 
     def counting(rows, indexing):
         nonlocal indexed
         indexed += len(rows)
         return build(rows, indexing)
 
-    monkeypatch.setattr(runs_module.MetadataIndex, "from_json", counting)
+    monkeypatch.setattr(tail_index_module.MetadataIndex, "from_json", counting)
     random_ = random.Random(3)
     memtable, index = Memtable(DictBase({}), None), TailIndex()
     positions = []
@@ -57,22 +57,22 @@ def test_filters_on_a_growing_tail_agree_with_a_loop_and_index_no_row_often(monk
         _fill(memtable, random_.choice([1, 2, 40]))
         positions.append(memtable.position)
         assert _matching(memtable, index, memtable.position, 3) == list(range(3, memtable.rows, 10))
-    assert indexed < memtable.rows * (len(SIZES) - 1) + 200 * SIZES[-1]
+    assert indexed < memtable.rows * (len(BLOCK_ROWS) - 1) + 200 * BLOCK_ROWS[-1]
     for position in random_.sample(positions, 20):
         assert _matching(memtable, index, position, 3) == list(range(3, position - 1, 10))
 
 
-def test_a_filter_reads_documents_of_all_runs_and_of_a_stretch_of_them() -> None:
+def test_a_filter_reads_documents_of_all_blocks_and_of_a_range_of_rows() -> None:
     memtable, index = Memtable(DictBase({}), None), TailIndex()
     _fill(memtable, 100)
     memtable.apply(batch([Operation(Op.DELETE, "r0"), Operation(Op.UPDATE, "r7", document="other")]), 101, 103)
     tail = memtable.at(103)
     where = DocumentContains("doc 0")
-    result = TailPart(tail, index, 0, tail.rows).match(where)
+    result = TailPart(tail, index, 0, tail.rows).filter(where)
     assert not result.resolved
     assert result.resolve(np.array([98, 15, 100, 7, 0])).tolist() == [True, False, False, True, True]
     assert np.flatnonzero(result.resolve_all() & tail.alive).tolist() == list(range(14, 100, 7))
-    assert np.flatnonzero(TailPart(tail, index, 60, 90).match(where).resolve_all()).tolist() == [3, 10, 17, 24]
+    assert np.flatnonzero(TailPart(tail, index, 60, 90).filter(where).resolve_all()).tolist() == [3, 10, 17, 24]
 
 
 def test_norms_are_those_of_the_vectors_however_the_tail_grew() -> None:
@@ -82,3 +82,23 @@ def test_norms_are_those_of_the_vectors_however_the_tail_grew() -> None:
         tail = memtable.at(memtable.position)
         assert np.array_equal(index.norms(tail), squared_norms(tail.vectors))
     assert len(index.norms(memtable.at(2))) == 1
+
+
+def test_what_the_index_holds_is_counted() -> None:
+    """Else a worker with a long tail would hold several times the memory that it may."""
+    memtable, index = Memtable(DictBase({}), None), TailIndex()
+    _fill(memtable, 1000)
+    tail = memtable.at(memtable.position)
+    part = TailPart(tail, index, 0, tail.rows)
+    assert index.bytes == 0
+    part.filter(MetadataCompare("n", Compare.EQ, 3))
+    after_metadata = index.bytes
+    assert after_metadata >= 1000 * (8 + 4)  # a number and its row
+    part.filter(DocumentContains("doc 0")).resolve_all()
+    after_documents = index.bytes
+    assert after_documents >= after_metadata + 1000 * (len("doc 0") + 2 * 2)  # the text, and two masks
+    part.norms(compute=True)
+    assert index.bytes == after_documents + 4 * 1000
+    for block in index.blocks(tail):
+        block.sparse("s")
+    assert index.bytes == after_documents + 4 * 1000, "there are no sparse vectors"

@@ -9,7 +9,7 @@ import pytest
 from pyroaring import BitMap
 
 from queryworker.query import execute
-from queryworker.view.view import OpenManifest, ShardView
+from queryworker.view.shard_view import OpenManifest, ShardView
 from shared.errors import Corrupt
 from shared.log.state import Pointer
 from shared.rpc import messages
@@ -120,7 +120,7 @@ def _recall(segment: Segment, queries: Vectors, k: int, ef_search: int = 100) ->
         )
     )
     request = messages.QueryRequest(messages.Shard("c"), queries.tobytes(), len(queries), DIMENSION, k, ef_search)
-    answer = execute.query(view.at(), request)
+    answer = execute.query(view.read_view(), request)
     rows = np.frombuffer(answer.inserted, "<i8").reshape(len(queries), -1) - 1
     distances = np.frombuffer(answer.distances, "<f4").reshape(len(queries), -1)
     exact = nearest_many(segment.info.space, queries, segment.vectors, k)

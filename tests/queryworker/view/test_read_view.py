@@ -1,4 +1,4 @@
-"""A snapshot says how many records there are without looking at its parts; they agree."""
+"""A read view says how many records there are without looking at its parts; they agree."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ async def test_a_count_is_what_lives_in_segments_and_tail_as_of_every_position(
                 assert await world.count() == len(world.state)
             for position, state in world.states.items():
                 if position >= covers:
-                    snapshot = await world.served.snapshot(position, fresh=True)
-                    assert count(snapshot, CountRequest(world.shard())).count == len(state)
-                    assert sum(part.living for part in snapshot.parts) == len(state)
+                    view = await world.served.read_view(position, fresh=True)
+                    assert count(view, CountRequest(world.shard())).count == len(state)
+                    assert sum(part.live_rows for part in view.parts) == len(state)
 
 
-async def test_a_count_makes_no_parts_and_between_two_writes_there_is_one_snapshot(
+async def test_a_count_makes_no_parts_and_between_two_writes_there_is_one_read_view(
     valkey_server: RedisServer, keys: Keys, tmp_path: Path
 ) -> None:
     async with open_world(valkey_server.url, keys, tmp_path) as world:
         await world.write(adds(0, 3))
         assert await world.count() == 3
-        snapshot = await world.served.snapshot(None, fresh=True)
-        assert "parts" not in vars(snapshot)
-        assert await world.served.snapshot(None, fresh=True) is snapshot
+        view = await world.served.read_view(None, fresh=True)
+        assert "parts" not in vars(view)
+        assert await world.served.read_view(None, fresh=True) is view
         await world.write(adds(3, 1))
-        assert (await world.served.snapshot(None, fresh=True)).living == 4
-        assert snapshot.living == 3
+        assert (await world.served.read_view(None, fresh=True)).live_records == 4
+        assert view.live_records == 3
