@@ -198,13 +198,13 @@ class Rebuilder:
         if routing.next is None:
             return
         began_s = self._clock.monotonic()
-        head = await self._rebuilds.fence(collection, routing.layout, routing.next)
+        head = await self._rebuilds.stop_appends(collection, routing.layout, routing.next)
         if head is None:
             return
         await self._checkpoints.reached(RebuildStep.FENCED, collection, REBUILD)
         entries, reach, complete = await self._read(collection, routing)
         if not complete or reach != head:
-            return  # the fence has expired: next time
+            return  # the stop of appends has expired: next time
         parts = await asyncio.to_thread(resplit, entries, routing.next)
         if await self._rebuilds.switch(collection, routing, head, parts):
             fenced_ms = round(1000 * (self._clock.monotonic() - began_s))

@@ -1,101 +1,134 @@
 #!lua flags=allow-oom
--- The collections of one database. A row is JSON; `generation` in it counts its changes.
+-- The collections of one database. A row is JSON; `generation` in it counts its changes. allow-oom: what leaves a full server is
+-- never refused, and a row is small beside what is behind it.
 --
--- KEYS   1 names: name -> id   2 rows: id -> row   3 order: id by time of creation   4 trash: ids to be marked and collected
---        5 closed: set once the database is deleted   6 functions: id of an input -> id of the output that it was given last
--- ARGV   'create' name id row [input]    {'OK'}, also when it was this id that took the name; {'CLOSED'}; {'TRASHED'} when
---                                        the id was given up as an orphan; {'TAKEN', id of the one that has the name};
---                                        with the input of a function, whose output this is: {'ATTACHED', id} when it has an
---                                        output, {'GONE'} when there is none of this id
---        'update' id generation new-name row [input]    {'OK'}; {'STALE'} unless the row has the generation before this one
---                                        (or this very row already); {'TAKEN', id}; with a new input: {'ATTACHED', id}, {'GONE'}
---        'feed' input output             for a restoration. An entry counts only as long as the output's row names the input
---        'delete' name id                removes it if it still has this id: the commit of a deletion. {'OK'}
---        'abandon' id                    gives an id up whose creation never ended: {'OK', 1}, or {'OK', 0} when it has a row
---        'close'                         deletes the database: refuses creations from now on, moves all collections to the trash
---        'collected' id ..               nothing is left of the deleted collections
---        'expire' seconds                a deleted database of which nothing is left: forget that it is closed after so long
+-- KEYS   1  names_key       hash: name -> id
+--        2  rows_key        hash: id -> row
+--        3  order_key       zset of ids by time of creation
+--        4  trash_key       set of ids to be marked deleted and collected
+--        5  closed_key      string, there once the database is deleted
+--        6  functions_key   hash: id of an input -> id of the output that it was given last. An entry counts only as long as the
+--                           output's row names the input
+-- ARGV   1  verb            then its arguments:
+--           'create' name id row [input]
+--                  {'OK'}, also when this id has taken the name before; {'TAKEN', id} when another one has it; {'CLOSED'};
+--                  {'TRASHED'} when the id was given up as an orphan
+--           'update' id generation name row [input]
+--                  puts the row, which has this generation and name: {'OK'}, also when it is there; {'STALE'} unless the present
+--                  row has the generation before this one; {'TAKEN', id} when another one has the name
+--           'feed' input output
+--                  notes the output of an input, for a restoration: {'OK'}
+--           'delete' name id
+--                  removes the collection if the name is this id's: {'OK'}. The commit of a deletion
+--           'abandon' id
+--                  gives an id up whose creation never ended: {'OK', 1}, or {'OK', 0} when it has a row
+--           'close'
+--                  deletes the database: refuses creations from now on, and moves all collections to the trash: {'OK'}
+--           'collected' id ..
+--                  takes deleted collections of which nothing is left from the trash: {'OK'}
+--           'expire' ttl_s
+--                  of a deleted database of which nothing is left, forgets after so long that it is closed: {'OK'}
+--        input: id of one that the function, whose output the collection is, has got. Then also {'GONE'} when there is no such
+--        collection, and {'ATTACHED', output} when it has another output
 
+local FIRST_COLLECTED = 2
+local names_key, rows_key, order_key, trash_key, closed_key, functions_key = unpack(KEYS)
 local verb = ARGV[1]
 
-local function remove(id, name)
-  redis.call('SADD', KEYS[4], id)
-  redis.call('HDEL', KEYS[1], name)
-  redis.call('HDEL', KEYS[2], id)
-  redis.call('HDEL', KEYS[6], id)
-  redis.call('ZREM', KEYS[3], id)
-end
-
--- The output of an input: what its row says counts.
+-- The output of an input, if there is one.
 local function output_of(input)
-  local output = redis.call('HGET', KEYS[6], input)
-  local row = output and redis.call('HGET', KEYS[2], output)
+  local output = redis.call('HGET', functions_key, input)
+  local row = output and redis.call('HGET', rows_key, output)
   local made_by = row and cjson.decode(row)['function']
   if type(made_by) ~= 'table' then return nil end
-  for _, one in ipairs(made_by.inputs) do
-    if one == input then return output end
+  for _, each in ipairs(made_by.inputs) do
+    if each == input then return output end
   end
   return nil
 end
 
--- Why `input` cannot be given the output `id`.
-local function refused(input, id)
+-- The reply that says why `input` cannot be given the output `id`; nil when it can.
+local function refusal_of(input, id)
   if not input then return nil end
-  if redis.call('HEXISTS', KEYS[2], input) == 0 then return {'GONE'} end
+  if redis.call('HEXISTS', rows_key, input) == 0 then return {'GONE'} end
   local output = output_of(input)
   if output and output ~= id then return {'ATTACHED', output} end
   return nil
 end
 
-if verb == 'create' then
-  if redis.call('EXISTS', KEYS[5]) == 1 then return {'CLOSED'} end
-  local id = redis.call('HGET', KEYS[1], ARGV[2])
-  if id then return id == ARGV[3] and {'OK'} or {'TAKEN', id} end
-  if redis.call('SISMEMBER', KEYS[4], ARGV[3]) == 1 then return {'TRASHED'} end
-  local refusal = refused(ARGV[5], ARGV[3])
+local verbs = {}
+
+function verbs.create(name, id, row, input)
+  if redis.call('EXISTS', closed_key) == 1 then return {'CLOSED'} end
+  local owner = redis.call('HGET', names_key, name)
+  if owner == id then return {'OK'} end
+  if owner then return {'TAKEN', owner} end
+  if redis.call('SISMEMBER', trash_key, id) == 1 then return {'TRASHED'} end
+  local refusal = refusal_of(input, id)
   if refusal then return refusal end
-  if ARGV[5] then redis.call('HSET', KEYS[6], ARGV[5], ARGV[3]) end
-  local newest = redis.call('ZREVRANGE', KEYS[3], 0, 0, 'WITHSCORES')
-  redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
-  redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
-  redis.call('ZADD', KEYS[3], (newest[2] or 0) + 1, ARGV[3])
-  return {'OK'}
-elseif verb == 'update' then
-  local id, row = ARGV[2], redis.call('HGET', KEYS[2], ARGV[2])
-  if row == ARGV[5] then return {'OK'} end
-  if not row then return {'STALE'} end
-  local old = cjson.decode(row)
-  if old.generation + 1 ~= tonumber(ARGV[3]) then return {'STALE'} end
-  local owner = redis.call('HGET', KEYS[1], ARGV[4])
-  if owner and owner ~= id then return {'TAKEN', owner} end
-  local refusal = refused(ARGV[6], id)
-  if refusal then return refusal end
-  if ARGV[6] then redis.call('HSET', KEYS[6], ARGV[6], id) end
-  redis.call('HDEL', KEYS[1], old.name)
-  redis.call('HSET', KEYS[1], ARGV[4], id)
-  redis.call('HSET', KEYS[2], id, ARGV[5])
-  return {'OK'}
-elseif verb == 'delete' then
-  if redis.call('HGET', KEYS[1], ARGV[2]) == ARGV[3] then remove(ARGV[3], ARGV[2]) end
-  return {'OK'}
-elseif verb == 'feed' then
-  redis.call('HSET', KEYS[6], ARGV[2], ARGV[3])
-  return {'OK'}
-elseif verb == 'abandon' then
-  if redis.call('HEXISTS', KEYS[2], ARGV[2]) == 1 then return {'OK', 0} end
-  redis.call('SADD', KEYS[4], ARGV[2])
-  return {'OK', 1}
-elseif verb == 'close' then
-  redis.call('SET', KEYS[5], '1')
-  local all = redis.call('HGETALL', KEYS[1])
-  for i = 1, #all, 2 do redis.call('SADD', KEYS[4], all[i + 1]) end
-  redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[6])
-  return {'OK'}
-elseif verb == 'collected' then
-  redis.call('SREM', KEYS[4], unpack(ARGV, 2))
-  return {'OK'}
-elseif verb == 'expire' then
-  redis.call('EXPIRE', KEYS[5], ARGV[2])
+  if input then redis.call('HSET', functions_key, input, id) end
+  local _, newest = unpack(redis.call('ZREVRANGE', order_key, 0, 0, 'WITHSCORES'))
+  redis.call('HSET', names_key, name, id)
+  redis.call('HSET', rows_key, id, row)
+  redis.call('ZADD', order_key, (newest or 0) + 1, id)
   return {'OK'}
 end
-return redis.error_reply('ERR unknown verb')
+
+function verbs.update(id, generation, name, row, input)
+  local present = redis.call('HGET', rows_key, id)
+  if present == row then return {'OK'} end
+  if not present then return {'STALE'} end
+  local old = cjson.decode(present)
+  if old.generation + 1 ~= tonumber(generation) then return {'STALE'} end
+  local owner = redis.call('HGET', names_key, name)
+  if owner and owner ~= id then return {'TAKEN', owner} end
+  local refusal = refusal_of(input, id)
+  if refusal then return refusal end
+  if input then redis.call('HSET', functions_key, input, id) end
+  redis.call('HDEL', names_key, old.name)
+  redis.call('HSET', names_key, name, id)
+  redis.call('HSET', rows_key, id, row)
+  return {'OK'}
+end
+
+function verbs.feed(input, output)
+  redis.call('HSET', functions_key, input, output)
+  return {'OK'}
+end
+
+function verbs.delete(name, id)
+  if redis.call('HGET', names_key, name) == id then
+    redis.call('SADD', trash_key, id)
+    redis.call('HDEL', names_key, name)
+    redis.call('HDEL', rows_key, id)
+    redis.call('HDEL', functions_key, id)
+    redis.call('ZREM', order_key, id)
+  end
+  return {'OK'}
+end
+
+function verbs.abandon(id)
+  if redis.call('HEXISTS', rows_key, id) == 1 then return {'OK', 0} end
+  redis.call('SADD', trash_key, id)
+  return {'OK', 1}
+end
+
+function verbs.close()
+  redis.call('SET', closed_key, '1')
+  for _, id in ipairs(redis.call('HVALS', names_key)) do redis.call('SADD', trash_key, id) end
+  redis.call('DEL', names_key, rows_key, order_key, functions_key)
+  return {'OK'}
+end
+
+function verbs.collected()
+  redis.call('SREM', trash_key, unpack(ARGV, FIRST_COLLECTED))
+  return {'OK'}
+end
+
+function verbs.expire(ttl_s)
+  redis.call('EXPIRE', closed_key, ttl_s)
+  return {'OK'}
+end
+
+if not verbs[verb] then return redis.error_reply('ERR unknown verb') end
+return verbs[verb](unpack(ARGV, 2, 6))

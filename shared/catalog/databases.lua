@@ -1,37 +1,52 @@
 #!lua flags=allow-oom
--- The databases of one tenant. A row is JSON: id, key (unique for ever).
+-- The databases of one tenant. A row is JSON: id, key (unique for ever). allow-oom: what leaves a full server is never refused.
 --
--- KEYS   1 databases: name -> row   2 order: name by time of creation   3 trash: keys of deleted databases
--- ARGV   'create' name row    'OK', also when this very row is there; 'EXISTS'
---        'delete' name key    removes it if it still has this key, and remembers the key: the commit of a deletion
---        'clear'              the same for all of them
---        'collected' key      nothing is left of a deleted database
+-- KEYS   1  databases_key   hash: name -> row
+--        2  order_key       zset of names by time of creation
+--        3  trash_key       set of the keys of deleted databases
+-- ARGV   1  verb            then its arguments:
+--           'create' name row    'OK', also when this very row is there; 'EXISTS'
+--           'delete' name key    removes the database if it still has this key, and remembers the key: 'OK'. The commit of a deletion
+--           'clear'              removes all of them, and remembers their keys: 'OK'
+--           'collected' key      forgets the key of a deleted database of which nothing is left: 'OK'
 
+local databases_key, order_key, trash_key = unpack(KEYS)
 local verb = ARGV[1]
 
+local function key_of(row) return cjson.decode(row).key end
+
 local function remove(name, row)
-  redis.call('SADD', KEYS[3], cjson.decode(row).key)
-  redis.call('HDEL', KEYS[1], name)
-  redis.call('ZREM', KEYS[2], name)
+  redis.call('SADD', trash_key, key_of(row))
+  redis.call('HDEL', databases_key, name)
+  redis.call('ZREM', order_key, name)
 end
 
-if verb == 'create' then
-  local row = redis.call('HGET', KEYS[1], ARGV[2])
-  if row then return row == ARGV[3] and 'OK' or 'EXISTS' end
-  local newest = redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')
-  redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
-  redis.call('ZADD', KEYS[2], (newest[2] or 0) + 1, ARGV[2])
-  return 'OK'
-elseif verb == 'delete' then
-  local row = redis.call('HGET', KEYS[1], ARGV[2])
-  if row and cjson.decode(row).key == ARGV[3] then remove(ARGV[2], row) end
-  return 'OK'
-elseif verb == 'clear' then
-  local all = redis.call('HGETALL', KEYS[1])
-  for i = 1, #all, 2 do remove(all[i], all[i + 1]) end
-  return 'OK'
-elseif verb == 'collected' then
-  redis.call('SREM', KEYS[3], ARGV[2])
+local verbs = {}
+
+function verbs.create(name, row)
+  local present = redis.call('HGET', databases_key, name)
+  if present then return present == row and 'OK' or 'EXISTS' end
+  local _, newest = unpack(redis.call('ZREVRANGE', order_key, 0, 0, 'WITHSCORES'))
+  redis.call('HSET', databases_key, name, row)
+  redis.call('ZADD', order_key, (newest or 0) + 1, name)
   return 'OK'
 end
-return redis.error_reply('ERR unknown verb')
+
+function verbs.delete(name, key)
+  local present = redis.call('HGET', databases_key, name)
+  if present and key_of(present) == key then remove(name, present) end
+  return 'OK'
+end
+
+function verbs.clear()
+  for _, name in ipairs(redis.call('HKEYS', databases_key)) do remove(name, redis.call('HGET', databases_key, name)) end
+  return 'OK'
+end
+
+function verbs.collected(key)
+  redis.call('SREM', trash_key, key)
+  return 'OK'
+end
+
+if not verbs[verb] then return redis.error_reply('ERR unknown verb') end
+return verbs[verb](unpack(ARGV, 2))

@@ -1,174 +1,172 @@
 #!lua
--- Appends one request's operations to a collection's log: all of them or none.
+-- Appends one request's operations to a collection's log: all of them or none. `keys_of` and `arguments_of` in
+-- shared/log/append.py make the keys and arguments.
 --
--- KEYS   1 state hash   2 the request's memory   3 set of (metadata key, type) pairs   4.. one stream per shard written,
---        then one per shard that the condition names
--- ARGV   1 seconds to remember the request   2 operations in all   3 dimension or ''   4 generation or ''
---        5 limit of operations in the backlog   6 limit of bytes in the backlog
---        7 number of arguments of the condition, 0: none; then they are: the position that was read as of, and per shard: shard,
---          position up to which the ids are known to be unchanged, number of ids, the ids
---        then 0, or 2 and what an output must have been made of and is made of now (docs/design/2026-11-21-functions.md);
---        then the number of new pairs, and the pairs;
---        then per stream: shard, number of entries, and per entry: offset of its first operation, operations, payload
+-- KEYS   1   state_key       state hash of the collection
+--        2   request_key     what is remembered of the request: '<first> <head>'
+--        3   pairs_key       set of the (metadata key, value type) pairs ever written
+--        4.. streams         one per shard that is written, in the order of the entries; then one per shard of the condition
 --
--- {'OK', first, head}    appended, now or by an earlier run under the same request id
+-- ARGV   1   request_ttl_s   seconds to remember the request
+--        2   dimension       width of the embeddings; '' when there are none
+--        3   generation      of the catalog row that the caller acted on; '' to accept any
+--        4   ops_max         operations that the collection's backlog may hold
+--        5   bytes_max       payload bytes that the collection's backlog may hold
+--        6   ops             operations in all entries
+--        7   new_pairs       msgpack: pairs that may be missing in pairs_key, each as it is kept there; '' for none
+--        8   condition       msgpack: {token, {{shard, since, {id, ..}}, ..}}; '' for none. No id may have been written since
+--                            the position `token`; it is known that none was written before the position `since`
+--        9   made_before     of a function's output, what it must be made of: '' for nothing yet
+--        10  made_now        and what it is made of with this append; '' when the collection is no output
+--        11.. entries        four arguments each: shard, offset of its first operation in the append, operations, payload.
+--                            Those of a shard stand together
+--
+-- {'OK', first, head}    appended at the positions [first, head), now or by an earlier run under the same request id
 -- {'GONE'}               no such collection, or deleted
--- {'STALE', generation}  the caller's catalog row is older than `generation`, or names shards that the collection has not
--- {'FENCED'}             not now: the collection's shards are being switched; again in a moment, or until the fence expires
+-- {'STALE'}              the catalog row is newer than `generation`, or a shard is not one of the collection's present ones
+-- {'STOPPED'}            not now: the collection's shards are being switched. Again in a moment; the stop expires by itself
 -- {'DIMENSION', d}       the collection has dimension d
--- {'FULL', ops, bytes}   the backlog would pass its limit; it holds so much now
--- {'CONFLICT'}           what was read may be lost, or was never there: the position is from before a restoration, or ahead
+-- {'FULL', ops, bytes}   the backlog would pass a limit; it holds so much now
+-- {'CONFLICT'}           what was read may be lost, or was never there: the token is from before a restoration, or ahead
 -- {'REMADE'}             the output is made of something else by now
--- {'DOUBT', shard ..}    in these shards, the log alone does not tell that no id of the condition was written
+-- {'DOUBT', {shard, ..}} in these shards, the log alone does not tell that no id of the condition was written
 --
--- Conditions: docs/design/2026-11-21-transactions.md.
+-- Conditions: docs/design/2026-11-21-transactions.md. Outputs: docs/design/2026-11-21-functions.md.
 --
 -- No allow-oom flag: a server that is out of memory refuses before the first write. Every check stands before the first
 -- write, because a script that fails half-way is not rolled back.
 
-local seen = redis.call('GET', KEYS[2])
-if seen then
-  local first, head = string.match(seen, '^(%d+) (%d+)$')
+local FIRST_STREAM, FIRST_ENTRY, PER_ENTRY = 4, 11, 4
+local state_key, request_key, pairs_key = KEYS[1], KEYS[2], KEYS[3]
+local request_ttl_s, dimension, generation, ops_max, bytes_max, ops, new_pairs, condition, made_before, made_now =
+  unpack(ARGV, 1, FIRST_ENTRY - 1)
+
+local remembered = redis.call('GET', request_key)
+if remembered then
+  local first, head = string.match(remembered, '^(%d+) (%d+)$')
   return {'OK', tonumber(first), tonumber(head)}
 end
 
-local state = redis.call('HMGET', KEYS[1], 'head', 'dim', 'gen', 'deleted', 'backlog_ops', 'backlog_bytes', 'layout', 'fence', 'floor',
-                         'made')
-if not state[1] or state[4] then return {'GONE'} end
-local count, dimension, generation = tonumber(ARGV[2]), ARGV[3], ARGV[4]
-if generation ~= '' and tonumber(state[3]) > tonumber(generation) then return {'STALE', tonumber(state[3])} end
-if dimension ~= '' and state[2] and state[2] ~= dimension then return {'DIMENSION', tonumber(state[2])} end
+local first, fixed_dimension, newest_generation, deleted, backlog_ops, backlog_bytes, layout, stop_ends_ms, floor, made = unpack(
+  redis.call('HMGET', state_key, 'head', 'dim', 'gen', 'deleted', 'backlog_ops', 'backlog_bytes', 'layout', 'fence', 'floor',
+             'made'))
+if not first or deleted then return {'GONE'} end
+if generation ~= '' and tonumber(newest_generation) > tonumber(generation) then return {'STALE'} end
+if dimension ~= '' and fixed_dimension and fixed_dimension ~= dimension then return {'DIMENSION', tonumber(fixed_dimension)} end
+ops, first, backlog_ops, backlog_bytes = tonumber(ops), tonumber(first), tonumber(backlog_ops), tonumber(backlog_bytes)
 
-if state[8] then
-  local clock = redis.call('TIME')
-  if clock[1] * 1000 + math.floor(clock[2] / 1000) < tonumber(state[8]) then return {'FENCED'} end
-end
-local first_shard, shards = string.match(state[7], '^(%d+) (%d+)$')
-
--- Walk the arguments once without writing: the size must be known before anything is handed out.
-local condition_end = 7 + tonumber(ARGV[7])
-local made_end = condition_end + 1 + tonumber(ARGV[condition_end + 1])
-local pairs_end = made_end + 1 + tonumber(ARGV[made_end + 1])
-local bytes, streams = 0, 0
-local at = pairs_end + 1
-while at <= #ARGV do
-  local shard, entries = ARGV[at] - first_shard, tonumber(ARGV[at + 1])
-  if shard < 0 or shard >= tonumber(shards) then return {'STALE', tonumber(state[3])} end
-  for i = 1, entries do bytes = bytes + #ARGV[at + 1 + 3 * i] end
-  streams = streams + 1
-  at = at + 2 + 3 * entries
+if stop_ends_ms then
+  local seconds, microseconds = unpack(redis.call('TIME'))
+  if seconds * 1000 + math.floor(microseconds / 1000) < tonumber(stop_ends_ms) then return {'STOPPED'} end
 end
 
--- The ids of the operations in a payload, an Arrow IPC stream (`shared.log.batch`): a message with the schema, then one with the
--- batch. Its metadata is a flatbuffer that says where in its body each column's buffers are; the ids' offsets are buffer 5,
--- their bytes buffer 6.
-local OFFSETS, BYTES = 5, 6
-local function ids_of(payload, count)
-  local function number(format, at) return (struct.unpack('<' .. format, payload, at)) end
-  local function follow(at) return at + number('I4', at) end
-  local function field(at, slot) return at + number('I2', at - number('i4', at) + 4 + 2 * slot) end
-  local message = 9 + number('I4', 5)
-  local body = message + 8 + number('I4', message + 4)
-  local batch = follow(field(follow(message + 8), 2))
-  local buffers = follow(field(batch, 2)) + 4
-  local offsets = body + number('I4', buffers + 16 * OFFSETS)
-  local bytes = body + number('I4', buffers + 16 * BYTES)
-  local ids, start = {}, number('I4', offsets)
-  for i = 1, count do
-    local stop = number('I4', offsets + 4 * i)
-    ids[i] = string.sub(payload, bytes + start, bytes + stop - 1)
-    start = stop
+local first_shard, shards = string.match(layout, '^(%d+) (%d+)$')
+local end_shard = first_shard + shards
+first_shard = tonumber(first_shard)
+
+local bytes, streams, before = 0, 0, nil
+for at = FIRST_ENTRY, #ARGV, PER_ENTRY do
+  local shard, _, _, payload = unpack(ARGV, at, at + PER_ENTRY - 1)
+  if shard ~= before then
+    local number = tonumber(shard)
+    if number < first_shard or number >= end_shard then return {'STALE'} end
+    streams, before = streams + 1, shard
   end
-  return ids
+  bytes = bytes + #payload
 end
 
--- Whether ids may have been written from a position on: the stream was compacted beyond it, or an operation names one of them.
--- What would take long is in doubt.
-local LOOKED_AT_MAX, LOOKED_AT_BYTES_MAX = 10000, 64 * 1024 * 1024
-local function in_doubt(stream, shard, since, from, to)
-  local pointer = redis.call('HGET', KEYS[1], 'm:' .. shard)
-  if pointer and cjson.decode(pointer).covers > since then return true end
-  local asked, looked_at, bytes_looked_at = nil, 0, 0
-  local start = string.format('%d-0', since)
-  while true do
-    local some = redis.call('XRANGE', stream, start, '+', 'COUNT', 4)
-    for _, entry in ipairs(some) do
-      local count = tonumber(entry[2][10])
-      looked_at, bytes_looked_at = looked_at + count, bytes_looked_at + #entry[2][14]
-      if looked_at > LOOKED_AT_MAX or bytes_looked_at > LOOKED_AT_BYTES_MAX then return true end
-      if not asked then
-        asked = {}
-        for i = from, to do asked[ARGV[i]] = true end
-      end
-      for _, id in ipairs(ids_of(entry[2][14], count)) do
-        if asked[id] then return true end
-      end
+if condition ~= '' then
+  -- The ids of the operations in a payload, an Arrow IPC stream (`shared.log.batch`): a message with the schema, then one with
+  -- the batch. Its metadata is a flatbuffer that says where in its body each column's buffers are; the ids' offsets are buffer
+  -- 5, their bytes buffer 6.
+  local OFFSETS, BYTES = 5, 6
+  local function ids_of(payload, count)
+    local function number(format, at) return (struct.unpack('<' .. format, payload, at)) end
+    local function follow(at) return at + number('I4', at) end
+    local function field(at, index) return at + number('I2', at - number('i4', at) + 4 + 2 * index) end
+    local message = 9 + number('I4', 5)
+    local body = message + 8 + number('I4', message + 4)
+    local batch = follow(field(follow(message + 8), 2))
+    local buffers = follow(field(batch, 2)) + 4
+    local offsets = body + number('I4', buffers + 16 * OFFSETS)
+    local text = body + number('I4', buffers + 16 * BYTES)
+    local ids, start = {}, number('I4', offsets)
+    for i = 1, count do
+      local stop = number('I4', offsets + 4 * i)
+      ids[i] = string.sub(payload, text + start, text + stop - 1)
+      start = stop
     end
-    if #some < 4 then return false end
-    start = '(' .. some[4][1]
+    return ids
   end
-end
 
-if condition_end > 7 then
-  local token = tonumber(ARGV[8])
-  if token < tonumber(state[9] or 0) or token > tonumber(state[1]) then return {'CONFLICT'} end
-  local doubted = {'DOUBT'}
-  local stream = 4 + streams
-  at = 9
-  while at <= condition_end do
-    local shard, ids = ARGV[at] - first_shard, tonumber(ARGV[at + 2])
-    if shard < 0 or shard >= tonumber(shards) then return {'STALE', tonumber(state[3])} end
-    if in_doubt(KEYS[stream], ARGV[at], tonumber(ARGV[at + 1]), at + 3, at + 2 + ids) then
-      doubted[#doubted + 1] = tonumber(ARGV[at])
+  -- Whether an id may have been written at the position `since` or later: the stream was compacted beyond it, or an operation
+  -- names one of the ids. What would take long to find out is in doubt.
+  local SCANNED_OPS_MAX, SCANNED_BYTES_MAX, PAGE = 10000, 64 * 1024 * 1024, 4
+  local OPS_VALUE, PAYLOAD_VALUE = 10, 14  -- where the values of `n` and `d` stand in an entry (entries.lua)
+  local function in_doubt(stream, shard, since, ids)
+    local pointer = redis.call('HGET', state_key, 'm:' .. shard)
+    if pointer and cjson.decode(pointer).covers > since then return true end
+    local read, scanned_ops, scanned_bytes = nil, 0, 0
+    local start = string.format('%d-0', since)
+    while true do
+      local page = redis.call('XRANGE', stream, start, '+', 'COUNT', PAGE)
+      for _, entry in ipairs(page) do
+        local id, values = unpack(entry)
+        local entry_ops, payload = tonumber(values[OPS_VALUE]), values[PAYLOAD_VALUE]
+        scanned_ops, scanned_bytes = scanned_ops + entry_ops, scanned_bytes + #payload
+        if scanned_ops > SCANNED_OPS_MAX or scanned_bytes > SCANNED_BYTES_MAX then return true end
+        if not read then
+          read = {}
+          for _, each in ipairs(ids) do read[each] = true end
+        end
+        for _, written in ipairs(ids_of(payload, entry_ops)) do
+          if read[written] then return true end
+        end
+        start = '(' .. id
+      end
+      if #page < PAGE then return false end
     end
-    stream = stream + 1
-    at = at + 3 + ids
   end
-  if #doubted > 1 then return doubted end
+
+  local token, reads = unpack(cmsgpack.unpack(condition))
+  if token < tonumber(floor or 0) or token > first then return {'CONFLICT'} end
+  local doubted = {}
+  for i, read in ipairs(reads) do
+    local shard, since, ids = unpack(read)
+    if shard < first_shard or shard >= end_shard then return {'STALE'} end
+    if in_doubt(KEYS[FIRST_STREAM + streams + i - 1], shard, since, ids) then doubted[#doubted + 1] = shard end
+  end
+  if #doubted > 0 then return {'DOUBT', doubted} end
 end
 
-if made_end > condition_end + 1 and (state[10] or '') ~= ARGV[condition_end + 2] then return {'REMADE'} end
+if made_now ~= '' and (made or '') ~= made_before then return {'REMADE'} end
 
-local backlog_ops, backlog_bytes = tonumber(state[5]), tonumber(state[6])
-if backlog_ops + count > tonumber(ARGV[5]) or backlog_bytes + bytes > tonumber(ARGV[6]) then
+if backlog_ops + ops > tonumber(ops_max) or backlog_bytes + bytes > tonumber(bytes_max) then
   return {'FULL', backlog_ops, backlog_bytes}
 end
 
-local first = tonumber(state[1])
-local head = first + count
-local changed = {'head', string.format('%d', head),
-                 'backlog_ops', string.format('%d', backlog_ops + count),
+-- From here on everything is written.
+
+local head = first + ops
+local first_text, head_text = string.format('%d', first), string.format('%d', head)
+local changed = {'head', head_text, 'backlog_ops', string.format('%d', backlog_ops + ops),
                  'backlog_bytes', string.format('%d', backlog_bytes + bytes)}
-local function set(field, value)
-  changed[#changed + 1] = field
-  changed[#changed + 1] = value
-end
-
-local stream = 4
-at = pairs_end + 1
-while at <= #ARGV do
-  local shard, entries = ARGV[at], tonumber(ARGV[at + 1])
-  local own = redis.call('HMGET', KEYS[1], 'tail:' .. shard, 'ops:' .. shard, 'bytes:' .. shard)
-  local tail, ops, size = own[1] or '0-0', tonumber(own[2] or 0), tonumber(own[3] or 0)
-  for i = 1, entries do
-    local base = at + 3 * i - 1
-    local offset, n, payload = tonumber(ARGV[base]), tonumber(ARGV[base + 1]), ARGV[base + 2]
-    local id = string.format('%d-0', first + offset)
-    ops, size = ops + n, size + #payload
-    redis.call('XADD', KEYS[stream], id, 'p', tail, 'f', string.format('%d', first), 'e', string.format('%d', head),
-               'l', i == entries and '1' or '0', 'n', n, 'c', string.format('%d %d', ops, size), 'd', payload)
-    tail = id
+local written, stream = 0, nil
+for at = FIRST_ENTRY, #ARGV, PER_ENTRY do
+  local shard, offset, entry_ops, payload = unpack(ARGV, at, at + PER_ENTRY - 1)
+  if not stream then stream = stream_of(state_key, shard) end
+  local id, last = string.format('%d-0', first + offset), shard ~= ARGV[at + PER_ENTRY]
+  add_entry(KEYS[FIRST_STREAM + written], stream, id, first_text, head_text, last and '1' or '0', tonumber(entry_ops), payload)
+  if last then
+    note_stream(changed, stream)
+    written, stream = written + 1, nil
   end
-  set('tail:' .. shard, tail)
-  set('ops:' .. shard, string.format('%d', ops))
-  set('bytes:' .. shard, string.format('%d', size))
-  stream = stream + 1
-  at = at + 2 + 3 * entries
 end
-
-if dimension ~= '' and not state[2] then set('dim', dimension) end
-redis.call('HSET', KEYS[1], unpack(changed))
-if made_end > condition_end + 1 then redis.call('HSET', KEYS[1], 'made', ARGV[made_end]) end
-for i = made_end + 2, pairs_end do redis.call('SADD', KEYS[3], ARGV[i]) end
-redis.call('SET', KEYS[2], string.format('%d %d', first, head), 'EX', ARGV[1])
+redis.call('HSET', state_key, unpack(changed))
+if dimension ~= '' and not fixed_dimension then redis.call('HSET', state_key, 'dim', dimension) end
+if made_now ~= '' then redis.call('HSET', state_key, 'made', made_now) end
+if new_pairs ~= '' then
+  for _, pair in ipairs(cmsgpack.unpack(new_pairs)) do redis.call('SADD', pairs_key, pair) end
+end
+redis.call('SET', request_key, first_text .. ' ' .. head_text, 'EX', request_ttl_s)
 return {'OK', first, head}

@@ -12,7 +12,7 @@ from shared.log.batch import EncodedEntry
 from shared.log.condition import Condition
 from shared.log.outputs import Made
 from shared.redis.keys import Keys
-from shared.redis.scripts import Argument
+from shared.redis.scripts import Argument, packed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,25 +81,22 @@ def keys_of(request: AppendRequest, names: Keys) -> list[str]:
     ]
 
 
-def arguments_of(request: AppendRequest, backlog_ops_max: int, backlog_bytes_max: int) -> list[Argument]:
+def arguments_of(request: AppendRequest, ops_max: int, bytes_max: int) -> list[Argument]:
     """ARGV, as append.lua's header says. The limits are those of the collection's whole backlog."""
-    condition = request.condition.arguments() if request.condition is not None else []
     made = request.made
     args: list[Argument] = [
         limits.REQUEST_ID_TTL_S,
-        request.count,
         "" if request.dimension is None else request.dimension,
         "" if request.generation is None else request.generation,
-        backlog_ops_max,
-        backlog_bytes_max,
-        len(condition),
-        *condition,
-        *((0,) if made is None else (2, made.before, made.now)),
-        len(request.new_keys),
-        *(orjson.dumps(pair) for pair in request.new_keys),
+        ops_max,
+        bytes_max,
+        request.count,
+        packed([orjson.dumps(pair).decode() for pair in request.new_keys]) if request.new_keys else "",
+        packed(request.condition.encode()) if request.condition is not None else "",
+        "" if made is None else made.before,
+        "" if made is None else made.now,
     ]
     for shard, entries in request.batches.items():
-        args += [shard, len(entries)]
         for entry in entries:
-            args += [entry.offset, entry.count, entry.payload]
+            args += [shard, entry.offset, entry.count, entry.payload]
     return args

@@ -1,12 +1,17 @@
 #!lua flags=allow-oom
 -- The numbers of commits (shared/manifest/commits.py). allow-oom: a full server is emptied by compactions, which draw one.
 --
--- KEYS   1 the number that was drawn last
--- ARGV   'draw'       the next number
---        'raise' n    makes numbers to be drawn higher than n: the number that counts as drawn last
+-- KEYS   1  commits_key   the number that was drawn last
+-- ARGV   1  verb          then its arguments:
+--           'draw'            draws the next number and returns it
+--           'raise' least     makes every number to be drawn higher than `least`; returns the number that counts as drawn last
 
-if ARGV[1] == 'draw' then return redis.call('INCR', KEYS[1]) end
-local last = tonumber(redis.call('GET', KEYS[1]) or 0)
-if last >= tonumber(ARGV[2]) then return last end
-redis.call('SET', KEYS[1], ARGV[2])
-return tonumber(ARGV[2])
+local commits_key = KEYS[1]
+local verb, least = unpack(ARGV)
+
+if verb == 'draw' then return redis.call('INCR', commits_key) end
+if verb ~= 'raise' then return redis.error_reply('ERR unknown verb') end
+local last = tonumber(redis.call('GET', commits_key) or 0)
+if last >= tonumber(least) then return last end
+redis.call('SET', commits_key, least)
+return tonumber(least)

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from shared.redis.scripts import Argument
-
 CONFLICT: Final = "conditional write conflict: something that was read has been written since"
 
 
@@ -31,12 +29,9 @@ class Condition:
     token: int
     reads: Mapping[int, IdsRead]
 
-    def arguments(self) -> list[Argument]:
-        """As the header of append.lua says."""
-        args: list[Argument] = [self.token]
-        for shard, read in self.reads.items():
-            args += [shard, read.since, len(read.ids), *read.ids]
-        return args
+    def encode(self) -> tuple[int, list[tuple[int, int, Sequence[str]]]]:
+        """As append.lua unpacks it: the token, and per shard its number, `since` and the ids."""
+        return self.token, [(shard, read.since, read.ids) for shard, read in self.reads.items()]
 
 
 class Undecided(Exception):  # no error: the caller has to find out otherwise, and try again

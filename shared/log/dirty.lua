@@ -1,10 +1,14 @@
 #!lua flags=allow-oom
 -- Marks shards as written. allow-oom: a full server is emptied by what follows from the marks.
 --
--- KEYS   1 dirty: zset of shard by the time of its oldest mark, in ms
--- ARGV   the shards
+-- KEYS   1    dirty_key   zset of shards by the time of their oldest mark, in ms
+-- ARGV   1..  shards      '<collection id>:<shard>' each
+--
+-- number of shards that were given
 
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-for i = 1, #ARGV do redis.call('ZADD', KEYS[1], 'NX', now, ARGV[i]) end
-return #ARGV
+local dirty_key, shards = KEYS[1], ARGV
+
+local seconds, microseconds = unpack(redis.call('TIME'))
+local now_ms = seconds * 1000 + math.floor(microseconds / 1000)
+for _, shard in ipairs(shards) do redis.call('ZADD', dirty_key, 'NX', now_ms, shard) end
+return #shards

@@ -1,42 +1,53 @@
 #!lua
 -- Fills the log of a fork that the catalog does not know yet (docs/design/2026-11-21-fork.md).
 --
--- KEYS   1 state hash   2 the stream of a shard ('copy'), or the set of (metadata key, type) pairs ('open')
--- ARGV   'copy' shard after, then per entry: id, first and end of its append, 1 if it is the last of the append, operations, payload
---             adds entries behind the one called `after`
---        'open' number of pairs, the pairs, field value ..
+-- KEYS   1  state_key   state hash of the fork
+--        2  target_key  'copy': the stream of the shard. 'open': the set of (metadata key, value type) pairs
+-- ARGV   1  verb        then its arguments:
+--           'copy' shard after newest entries ..
+--                  adds entries to the stream behind the one with the id `after`; `newest` is the id of the last of them. Six
+--                  arguments each: id, first and end position of its append, '1' or '0' (whether it is the last of the append in
+--                  the stream), operations, payload
+--           'open' pairs field value ..
+--                  adds the pairs (msgpack: a list of pairs as they are kept), and sets these fields of the state
 --
--- {'OK'}     done, now or by an earlier run
--- {'GONE'}   the state was given up
--- {'LOST'}   the stream does not end with `after`
+-- 'OK'      done, now or by an earlier run
+-- 'GONE'    the fork was given up
+-- 'LOST'    the stream does not end with `after`
 
-local state = redis.call('HMGET', KEYS[1], 'head', 'deleted', 'backlog_ops', 'backlog_bytes')
-if not state[1] or state[2] then return {'GONE'} end
+local FIRST_ENTRY, PER_ENTRY, FIRST_FIELD = 5, 6, 3
+local state_key, target_key = KEYS[1], KEYS[2]
+local verb = ARGV[1]
 
-if ARGV[1] == 'copy' then
-  local shard, after = ARGV[2], ARGV[3]
-  local own = redis.call('HMGET', KEYS[1], 'tail:' .. shard, 'ops:' .. shard, 'bytes:' .. shard)
-  local tail, ops, bytes = own[1] or '0-0', tonumber(own[2] or 0), tonumber(own[3] or 0)
-  if tail == ARGV[#ARGV - 5] then return {'OK'} end
-  if tail ~= after then return {'LOST'} end
-  local backlog_ops, backlog_bytes = tonumber(state[3]) - ops, tonumber(state[4]) - bytes
-  for at = 4, #ARGV, 6 do
-    local n, payload = tonumber(ARGV[at + 4]), ARGV[at + 5]
-    ops, bytes = ops + n, bytes + #payload
-    redis.call('XADD', KEYS[2], ARGV[at], 'p', tail, 'f', ARGV[at + 1], 'e', ARGV[at + 2], 'l', ARGV[at + 3], 'n', n,
-               'c', string.format('%d %d', ops, bytes), 'd', payload)
-    tail = ARGV[at]
+local head, deleted, backlog_ops, backlog_bytes, ops_before = unpack(
+  redis.call('HMGET', state_key, 'head', 'deleted', 'backlog_ops', 'backlog_bytes', 'ops_before'))
+if not head or deleted then return 'GONE' end
+
+local verbs = {}
+
+function verbs.copy(shard, after, newest)
+  local stream = stream_of(state_key, shard)
+  if stream.tail == newest then return 'OK' end
+  if stream.tail ~= after then return 'LOST' end
+  local other_ops, other_bytes = tonumber(backlog_ops) - stream.ops, tonumber(backlog_bytes) - stream.bytes
+  for at = FIRST_ENTRY, #ARGV, PER_ENTRY do
+    local id, first, end_position, last, ops, payload = unpack(ARGV, at, at + PER_ENTRY - 1)
+    add_entry(target_key, stream, id, first, end_position, last, tonumber(ops), payload)
   end
-  redis.call('HSET', KEYS[1], 'tail:' .. shard, tail, 'ops:' .. shard, string.format('%d', ops),
-             'bytes:' .. shard, string.format('%d', bytes), 'backlog_ops', string.format('%d', backlog_ops + ops),
-             'backlog_bytes', string.format('%d', backlog_bytes + bytes))
-elseif ARGV[1] == 'open' then
-  -- Once: it may arrive again when the collection is in use, and the head must not go back.
-  if redis.call('HEXISTS', KEYS[1], 'ops_before') == 1 then return {'OK'} end
-  local last = 2 + tonumber(ARGV[2])
-  for i = 3, last do redis.call('SADD', KEYS[2], ARGV[i]) end
-  redis.call('HSET', KEYS[1], unpack(ARGV, last + 1))
-else
-  return redis.error_reply('ERR unknown verb')
+  local fields = {'backlog_ops', string.format('%d', other_ops + stream.ops),
+                  'backlog_bytes', string.format('%d', other_bytes + stream.bytes)}
+  note_stream(fields, stream)
+  redis.call('HSET', state_key, unpack(fields))
+  return 'OK'
 end
-return {'OK'}
+
+function verbs.open(encoded_pairs)
+  -- Once: it may arrive again when the collection is in use, and the head must not go back.
+  if ops_before then return 'OK' end
+  for _, pair in ipairs(cmsgpack.unpack(encoded_pairs)) do redis.call('SADD', target_key, pair) end
+  redis.call('HSET', state_key, unpack(ARGV, FIRST_FIELD))
+  return 'OK'
+end
+
+if not verbs[verb] then return redis.error_reply('ERR unknown verb') end
+return verbs[verb](unpack(ARGV, 2, 4))

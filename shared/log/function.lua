@@ -2,31 +2,55 @@
 -- What the states of a function's output and inputs know of it (docs/design/2026-11-21-functions.md). allow-oom: compactions,
 -- which empty a full server, end with it.
 --
--- KEYS   1 state hash
--- ARGV   'made' before now           of an output: what it is made of, with nothing to append
---        'feed' output versions      of an input: it has this output, which has seen nothing yet. `versions` is the sum of the
---                                    versions of its manifests
---        'ran' output run versions   of an input: its output has seen manifests of so many versions, in this run
---        'unfeed' output             of an input: it has this output no more
+-- KEYS   1  state_key   state hash of the output ('made') or of an input (all others)
+-- ARGV   1  verb        then its arguments:
+--           'made' before now
+--                  the output is made of `now` instead of `before`, with nothing to append ('': of nothing yet)
+--           'feed' output versions
+--                  the input has this output, whose function has seen nothing of it yet. `versions` is the sum of the versions of
+--                  its manifests
+--           'ran' output run versions
+--                  the function of this output has seen manifests of so many versions in this run, whose name is new every time
+--           'unfeed' output
+--                  the input has this output no more
 --
--- 1, or 0 when there is no such collection, or it is made of something else
+-- 1; 0 when there is no such collection, or the output is made of something else
 
+local state_key = KEYS[1]
 local verb = ARGV[1]
-local state = redis.call('HMGET', KEYS[1], 'head', 'deleted', 'made', 'feeds', 'ran', 'counted')
-if not state[1] or state[2] then return 0 end
-if verb == 'made' then
-  if (state[3] or '') ~= ARGV[2] then return 0 end
-  redis.call('HSET', KEYS[1], 'made', ARGV[3])
-elseif verb == 'feed' then
-  if state[4] ~= ARGV[2] then redis.call('HSET', KEYS[1], 'feeds', ARGV[2], 'counted', ARGV[3]) end
-elseif verb == 'ran' then
-  if state[4] == ARGV[2] and tonumber(state[6]) >= tonumber(ARGV[4]) and state[5] == ARGV[3] then return 1 end
-  local counted = state[4] == ARGV[2] and math.max(tonumber(state[6]), tonumber(ARGV[4])) or tonumber(ARGV[4])
-  if state[5] ~= ARGV[3] then redis.call('HINCRBY', KEYS[1], 'runs', 1) end
-  redis.call('HSET', KEYS[1], 'feeds', ARGV[2], 'ran', ARGV[3], 'counted', string.format('%d', counted))
-elseif verb == 'unfeed' then
-  if state[4] == ARGV[2] then redis.call('HDEL', KEYS[1], 'feeds', 'counted') end
-else
-  return redis.error_reply('ERR unknown verb')
+
+local head, deleted, made, feeds, last_run, counted = unpack(
+  redis.call('HMGET', state_key, 'head', 'deleted', 'made', 'feeds', 'ran', 'counted'))
+if not head or deleted then return 0 end
+
+local verbs = {}
+
+function verbs.made(before, now)
+  if (made or '') ~= before then return 0 end
+  redis.call('HSET', state_key, 'made', now)
+  return 1
 end
-return 1
+
+function verbs.feed(output, versions)
+  if feeds ~= output then redis.call('HSET', state_key, 'feeds', output, 'counted', versions) end
+  return 1
+end
+
+function verbs.ran(output, run, versions)
+  local seen = tonumber(versions)
+  if feeds == output then
+    if tonumber(counted) >= seen and last_run == run then return 1 end
+    seen = math.max(tonumber(counted), seen)
+  end
+  if last_run ~= run then redis.call('HINCRBY', state_key, 'runs', 1) end
+  redis.call('HSET', state_key, 'feeds', output, 'ran', run, 'counted', string.format('%d', seen))
+  return 1
+end
+
+function verbs.unfeed(output)
+  if feeds == output then redis.call('HDEL', state_key, 'feeds', 'counted') end
+  return 1
+end
+
+if not verbs[verb] then return redis.error_reply('ERR unknown verb') end
+return verbs[verb](unpack(ARGV, 2))

@@ -1,44 +1,61 @@
 #!lua flags=allow-oom
--- The queue of compaction jobs. A job is a shard; it is queued or leased, never both. Leases only save work.
+-- The queue of compaction jobs. A job is a shard, '<collection id>:<shard>'; it is queued or leased, never both. Leases only save
+-- work. allow-oom: a full server is emptied by compactions.
 --
--- KEYS   1 queue: zset of job by priority   2 leases: hash of job -> '<expiry in ms> <holder>'
--- ARGV   'put' job priority             1, or 0 when it is leased
---        'claim' holder ms             the job with the highest priority, now leased to the holder, or nil
---        'renew' job holder ms         1, or 0 when the lease is lost
---        'finish' job holder           1, or 0 when the lease was lost
+-- KEYS   1  queue_key    zset of jobs by priority
+--        2  leases_key   hash: job -> '<expiry in ms> <holder>'
+-- ARGV   1  verb         then its arguments:
+--           'put' job priority             queues the job or changes its priority: 1, or 0 when it is leased
+--           'claim' holder ttl_ms          the job with the highest priority, now leased to the holder; nil when there is none
+--           'renew' job holder ttl_ms      prolongs the lease: 1, or 0 when it was lost
+--           'finish' job holder            ends the lease: 1, or 0 when it was lost
 
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local queue_key, leases_key = KEYS[1], KEYS[2]
+local verb = ARGV[1]
 
-local function lease(holder, ms) return string.format('%d %s', now + ms, holder) end
+local seconds, microseconds = unpack(redis.call('TIME'))
+local now_ms = seconds * 1000 + math.floor(microseconds / 1000)
+
+local function lease(job, holder, ttl_ms)
+  redis.call('HSET', leases_key, job, string.format('%d %s', now_ms + ttl_ms, holder))
+end
 
 -- The holder of an unexpired lease; an expired one is removed.
 local function holder_of(job)
-  local held = redis.call('HGET', KEYS[2], job)
+  local held = redis.call('HGET', leases_key, job)
   if not held then return nil end
-  local expiry, holder = string.match(held, '^(%d+) (.*)$')
-  if tonumber(expiry) > now then return holder end
-  redis.call('HDEL', KEYS[2], job)
+  local expiry_ms, holder = string.match(held, '^(%d+) (.*)$')
+  if tonumber(expiry_ms) > now_ms then return holder end
+  redis.call('HDEL', leases_key, job)
   return nil
 end
 
-local verb = ARGV[1]
-if verb == 'put' then
-  if holder_of(ARGV[2]) then return 0 end
-  redis.call('ZADD', KEYS[1], ARGV[3], ARGV[2])
+local verbs = {}
+
+function verbs.put(job, priority)
+  if holder_of(job) then return 0 end
+  redis.call('ZADD', queue_key, priority, job)
   return 1
-elseif verb == 'claim' then
-  -- A claim that is repeated after a lost answer leases another job; the first lease expires unused.
-  local best = redis.call('ZPOPMAX', KEYS[1])
-  if not best[1] then return false end
-  redis.call('HSET', KEYS[2], best[1], lease(ARGV[2], ARGV[3]))
-  return best[1]
-elseif verb == 'renew' then
-  if holder_of(ARGV[2]) ~= ARGV[3] then return 0 end
-  redis.call('HSET', KEYS[2], ARGV[2], lease(ARGV[3], ARGV[4]))
-  return 1
-elseif verb == 'finish' then
-  if holder_of(ARGV[2]) ~= ARGV[3] then return 0 end
-  return redis.call('HDEL', KEYS[2], ARGV[2])
 end
-return redis.error_reply('ERR unknown verb')
+
+function verbs.claim(holder, ttl_ms)
+  -- A claim that is repeated after a lost answer leases another job; the first lease expires unused.
+  local job = unpack(redis.call('ZPOPMAX', queue_key))
+  if not job then return false end
+  lease(job, holder, ttl_ms)
+  return job
+end
+
+function verbs.renew(job, holder, ttl_ms)
+  if holder_of(job) ~= holder then return 0 end
+  lease(job, holder, ttl_ms)
+  return 1
+end
+
+function verbs.finish(job, holder)
+  if holder_of(job) ~= holder then return 0 end
+  return redis.call('HDEL', leases_key, job)
+end
+
+if not verbs[verb] then return redis.error_reply('ERR unknown verb') end
+return verbs[verb](unpack(ARGV, 2))

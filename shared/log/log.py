@@ -44,16 +44,18 @@ from shared.redis.scripts import PIPELINE_MAX, Argument, Script
 
 __all__ = ["Entry", "Log", "Pointer", "ShardRead", "ShardState"]
 
-APPEND = Script("shared.log", "append")
+APPEND = Script("shared.log", "append", uses=["entries"])
 READ = Script("shared.log", "read")
 COMMIT = Script("shared.log", "commit")
 COMMITS = Script("shared.log", "commits")
 TRIM = Script("shared.log", "trim")
 DIMENSION = Script("shared.log", "dimension")
 
-FENCE_PAUSE_S: Final = 0.005
-FENCE_TRIES: Final = 1000
-"""An append tries again so often, for so long, while the collection's shards are being switched."""
+APPEND_STOP_PAUSE_S: Final = 0.005
+"""Seconds between two tries of an append while a rebuild has stopped appends to switch the collection's shards."""
+
+APPEND_STOP_TRIES: Final = 1000
+"""Tries before such an append is given up. A stop takes milliseconds, `rebuild.APPEND_STOP_MS` at most."""
 
 SLOWEST_BYTES_S: Final = 32 * 1024 * 1024
 """How fast a page of the log arrives at least, from a server that is up."""
@@ -98,37 +100,34 @@ class Log:
         keys = keys_of(request, self._keys)
         args = arguments_of(request, self._backlog_ops_max, self._backlog_bytes_max)
         with APPEND_SECONDS.time():
-            outcome, *details = await self._past_the_fence(keys, args)
-        match outcome:
-            case b"OK":
+            reply = await self._once_appends_go_on(keys, args)
+        match reply:
+            case [b"OK", first, head]:
                 APPENDED_OPS.inc(request.count)
                 APPENDED_BYTES.inc(request.size)
-                return Appended(*details)
-            case b"STALE":
+                return Appended(first, head)
+            case [b"STALE"]:
                 raise StaleGeneration(f"collection {request.collection_id} has changed")
-            case b"DIMENSION":
-                raise DimensionMismatch(
-                    f"Collection expecting embedding with dimension of {details[0]}, got {request.dimension}",
-                    details[0],
-                )
-            case b"FULL":
-                ops, size = details
+            case [b"DIMENSION", dimension]:
+                message = f"Collection expecting embedding with dimension of {dimension}, got {request.dimension}"
+                raise DimensionMismatch(message, dimension)
+            case [b"FULL", ops, size]:
                 raise BacklogFull(self._backlog_ops_max - ops, self._backlog_bytes_max - size)
-            case b"CONFLICT":
+            case [b"CONFLICT"]:
                 raise ConditionalWriteConflict(CONFLICT)
-            case b"REMADE":
+            case [b"REMADE"]:
                 raise Remade(f"collection {request.collection_id} is made of something else")
-            case b"DOUBT":
-                raise Undecided(details)
+            case [b"DOUBT", shards]:
+                raise Undecided(shards)
         raise await self.missing(request.collection_id)
 
-    async def _past_the_fence(self, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
-        """What append.lua says, but for FENCED: a switch of shards takes a moment, and its fence expires by itself."""
-        for _ in range(FENCE_TRIES):
-            answer: list[Any] = await APPEND.run(self._redis, keys, args, deadline_s=self._append_deadline_s)
-            if answer[0] != b"FENCED":
-                return answer
-            await asyncio.sleep(FENCE_PAUSE_S)
+    async def _once_appends_go_on(self, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
+        """The reply of append.lua other than STOPPED. Raises Unavailable when appends stay stopped."""
+        for _ in range(APPEND_STOP_TRIES):
+            reply: list[Any] = await APPEND.run(self._redis, keys, args, deadline_s=self._append_deadline_s)
+            if reply != [b"STOPPED"]:
+                return reply
+            await asyncio.sleep(APPEND_STOP_PAUSE_S)
         raise Unavailable("The collection's shards are being switched")
 
     async def missing(self, collection_id: str) -> Gone | Unavailable:

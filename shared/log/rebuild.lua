@@ -1,164 +1,209 @@
 #!lua flags=allow-oom
--- How a collection gets another layout of shards (docs/design/2026-11-21-rebuild.md). allow-oom: what is not copied cannot be
--- trimmed.
+-- How a collection gets another layout of shards (docs/design/2026-11-21-rebuild.md). A layout is text, '<first shard> <shards>'.
+-- allow-oom: what is not copied cannot be trimmed.
 --
--- KEYS   1 state hash, then the streams of the next layout, then those of the present one
--- ARGV   'begin' layout next                 names the layout to be built: {'OK', the one that is being built now}
---        'seed' next copied, number of present shards, per shard: shard, position from which its stream is still to be copied,
---             then per new shard: shard, pointer of its first manifest
---        'copy' next copied reach, parts     adds to the new streams what the log has in [copied, reach): {'OK'}
---        'built' next n                      n of the new shards have segments of their own
---        'fence' next ms                     appends wait for so long: {'OK', head}
---        'switch' next copied head, parts    the same as copy up to the head, and the next layout is the present one: {'OK'}
---        'abandon'                           forgets the layout that is being built
---        'force' layout, per shard: shard, pointer or ''     makes it the present one, whatever Redis has
---        parts: per stream: shard, number of entries, and per entry: position of its first operation, first and end of its
---             append, 1 if it is the last of the append, operations, payload
+-- KEYS   1    state_key   state hash of the collection
+--        2..  streams     those of the next layout's shards, then those of the present one's
+-- ARGV   1    verb        then its arguments:
+--           'begin' present next
+--                  names the layout that is to follow `present`: {'OK', the one that is being built now}
+--           'seed' next copied shards, then shard start .., then shard pointer ..
+--                  gives the new shards the pointers of their first manifests. `shards` is the number of present shards, each with
+--                  the position from which its stream is in none of these manifests; `copied` is the lowest of these
+--           'copy' next copied reach entries ..
+--                  adds to the new streams what the log has at [copied, reach)
+--           'built' next shards
+--                  so many of the new shards have segments of their own
+--           'stop' next ms
+--                  stops appends for so long: {'OK', head}
+--           'switch' next copied head entries ..
+--                  adds to the new streams what the log has at [copied, head), and makes the next layout the present one
+--           'abandon'
+--                  forgets the layout that is being built
+--           'force' layout, then shard pointer ..
+--                  makes a layout the present one, whatever Redis has; a pointer is '' where there is none
+--        entries: seven arguments each: shard, id, first and end position of its append, '1' or '0' (whether it is the last of the
+--        append in the stream), operations, payload. Those of a shard stand together
 --
+-- {'OK'}     done, now or by an earlier run
 -- {'GONE'}   no such collection, or deleted
--- {'LOST'}   somebody else was faster: read again
+-- {'LOST'}   another process was faster: read again
 
-local names = {'head', 'deleted', 'layout', 'next', 'copied', 'wanted', 'backlog_ops', 'backlog_bytes', 'ops_before', 'versions_before'}
-local values = redis.call('HMGET', KEYS[1], unpack(names))
-local state = {}
-for i, name in ipairs(names) do state[name] = values[i] end
-if not state.head or state.deleted then return {'GONE'} end
+local FIRST_STREAM = 2
+local state_key = KEYS[1]
+local verb = ARGV[1]
 
-local function get(name, shard) return tonumber(redis.call('HGET', KEYS[1], name .. ':' .. shard) or 0) end
-local function set(name, value) redis.call('HSET', KEYS[1], name, string.format('%d', value)) end
+local head, deleted, layout, next_layout, copied, wanted, backlog_ops, backlog_bytes, ops_before, versions_before = unpack(
+  redis.call('HMGET', state_key, 'head', 'deleted', 'layout', 'next', 'copied', 'wanted', 'backlog_ops', 'backlog_bytes',
+             'ops_before', 'versions_before'))
+if not head or deleted then return {'GONE'} end
+backlog_ops, backlog_bytes = tonumber(backlog_ops), tonumber(backlog_bytes)
 
-local function numbers(layout)
-  local first, count = string.match(layout, '^(%d+) (%d+)$')
+local function get(name, shard) return tonumber(redis.call('HGET', state_key, name .. ':' .. shard) or 0) end
+local function set(name, value) redis.call('HSET', state_key, name, string.format('%d', value)) end
+local function set_pointer(shard, pointer) redis.call('HSET', state_key, 'm:' .. shard, pointer) end
+
+local function now_ms()
+  local seconds, microseconds = unpack(redis.call('TIME'))
+  return seconds * 1000 + math.floor(microseconds / 1000)
+end
+
+-- The numbers of a layout's shards, as text.
+local function shards_of(some_layout)
+  local first, count = string.match(some_layout, '^(%d+) (%d+)$')
   local found = {}
   for i = 1, tonumber(count) do found[i] = string.format('%d', first + i - 1) end
   return found
 end
 
--- Drops the streams and fields of a layout; `keys` is where its streams begin. Returns the operations that it ever had.
-local function drop(layout, keys)
+local function set_backlog()
+  set('backlog_ops', backlog_ops)
+  set('backlog_bytes', backlog_bytes)
+end
+
+-- Drops the streams and fields of a layout; the keys of its streams begin at `stream_at`. Returns the operations that these ever
+-- had.
+local function drop(some_layout, stream_at)
   local ever = 0
-  for i, shard in ipairs(numbers(layout)) do
+  for i, shard in ipairs(shards_of(some_layout)) do
     local ops, bytes = get('ops', shard), get('bytes', shard)
     ever = ever + ops
-    state.backlog_ops = state.backlog_ops - (ops - get('trimmed_ops', shard))
-    state.backlog_bytes = state.backlog_bytes - (bytes - get('trimmed_bytes', shard))
-    redis.call('DEL', KEYS[keys + i - 1])
+    backlog_ops = backlog_ops - (ops - get('trimmed_ops', shard))
+    backlog_bytes = backlog_bytes - (bytes - get('trimmed_bytes', shard))
+    redis.call('DEL', KEYS[stream_at + i - 1])
     local fields = {}
     for _, name in ipairs({'tail', 'm', 'ops', 'bytes', 'trimmed_ops', 'trimmed_bytes', 'trimmed', 'copied'}) do
       fields[#fields + 1] = name .. ':' .. shard
     end
-    redis.call('HDEL', KEYS[1], unpack(fields))
+    redis.call('HDEL', state_key, unpack(fields))
   end
-  set('backlog_ops', state.backlog_ops)
-  set('backlog_bytes', state.backlog_bytes)
+  set_backlog()
   return ever
 end
 
 -- Forgets what a rebuild noted; the shards' own fields stay.
-local function forget_next()
-  redis.call('HDEL', KEYS[1], 'next', 'copied', 'built', 'fence')
-  for _, shard in ipairs(numbers(state.layout)) do redis.call('HDEL', KEYS[1], 'copied:' .. shard) end
+local function forget_rebuild()
+  redis.call('HDEL', state_key, 'next', 'copied', 'built', 'fence')
+  for _, shard in ipairs(shards_of(layout)) do redis.call('HDEL', state_key, 'copied:' .. shard) end
 end
 
-local function append(at)
-  while at <= #ARGV do
-    local shard, entries = ARGV[at], tonumber(ARGV[at + 1])
-    local stream = KEYS[2 + shard - string.match(state.next, '^%d+')]
-    local tail = redis.call('HGET', KEYS[1], 'tail:' .. shard) or '0-0'
-    local ops, bytes = get('ops', shard), get('bytes', shard)
-    at = at + 2
-    for _ = 1, entries do
-      local id, n, payload = ARGV[at] .. '-0', tonumber(ARGV[at + 4]), ARGV[at + 5]
-      ops, bytes = ops + n, bytes + #payload
-      state.backlog_ops, state.backlog_bytes = state.backlog_ops + n, state.backlog_bytes + #payload
-      redis.call('XADD', stream, id, 'p', tail, 'f', ARGV[at + 1], 'e', ARGV[at + 2], 'l', ARGV[at + 3], 'n', n,
-                 'c', string.format('%d %d', ops, bytes), 'd', payload)
-      tail = id
-      at = at + 6
+-- Adds the entries, which begin at `entry_at` in ARGV, to the streams of the next layout.
+local PER_ENTRY = 7
+local function add_entries(entry_at)
+  local first_shard = tonumber(string.match(next_layout, '^%d+'))
+  local stream
+  for at = entry_at, #ARGV, PER_ENTRY do
+    local shard, id, first, end_position, last, ops, payload = unpack(ARGV, at, at + PER_ENTRY - 1)
+    if not stream then stream = stream_of(state_key, shard) end
+    add_entry(KEYS[FIRST_STREAM + shard - first_shard], stream, id, first, end_position, last, tonumber(ops), payload)
+    backlog_ops, backlog_bytes = backlog_ops + ops, backlog_bytes + #payload
+    if shard ~= ARGV[at + PER_ENTRY] then
+      local fields = {}
+      note_stream(fields, stream)
+      redis.call('HSET', state_key, unpack(fields))
+      stream = nil
     end
-    redis.call('HSET', KEYS[1], 'tail:' .. shard, tail)
-    set('ops:' .. shard, ops)
-    set('bytes:' .. shard, bytes)
   end
-  set('backlog_ops', state.backlog_ops)
-  set('backlog_bytes', state.backlog_bytes)
+  set_backlog()
 end
 
-local function now_ms()
-  local clock = redis.call('TIME')
-  return clock[1] * 1000 + math.floor(clock[2] / 1000)
-end
-
-local function version(shard)
-  local pointer = redis.call('HGET', KEYS[1], 'm:' .. shard)
-  return pointer and cjson.decode(pointer).version or 0
-end
-
--- Makes `layout` the present one. `kept` operations of the old shards' are counted by the new ones.
-local function become(layout, kept)
-  local versions = tonumber(state.versions_before or 0)
-  for _, shard in ipairs(numbers(state.layout)) do versions = versions + version(shard) end
-  local ever = drop(state.layout, 2 + #numbers(layout))
-  set('ops_before', tonumber(state.ops_before or 0) + ever - kept)
+-- Makes `new_layout` the present one. `kept` operations of the old shards' are counted by the new ones.
+local function become(new_layout, kept)
+  local versions = tonumber(versions_before or 0)
+  for _, shard in ipairs(shards_of(layout)) do
+    local pointer = redis.call('HGET', state_key, 'm:' .. shard)
+    versions = versions + (pointer and cjson.decode(pointer).version or 0)
+  end
+  local ever = drop(layout, FIRST_STREAM + #shards_of(new_layout))
+  set('ops_before', tonumber(ops_before or 0) + ever - kept)
   set('versions_before', versions)
-  redis.call('HSET', KEYS[1], 'layout', layout, 'laid_s', string.format('%.3f', now_ms() / 1000))
+  redis.call('HSET', state_key, 'layout', new_layout, 'laid_s', string.format('%.3f', now_ms() / 1000))
 end
 
-local verb, target = ARGV[1], ARGV[2]
-if verb == 'begin' then
-  if state.next then return {'OK', state.next} end
-  if state.layout ~= target then return {'LOST'} end
-  redis.call('HSET', KEYS[1], 'next', ARGV[3])
-  if tonumber(state.wanted or 0) <= #numbers(ARGV[3]) then redis.call('HDEL', KEYS[1], 'wanted') end
-  return {'OK', ARGV[3]}
-elseif verb == 'abandon' then
-  if state.next then
-    drop(state.next, 2)
-    forget_next()
-  end
-  return {'OK'}
-elseif verb == 'force' then
-  if state.layout == target then return {'OK'} end
-  forget_next()
-  become(target, 0)
-  for i = 3, #ARGV, 2 do
-    if ARGV[i + 1] ~= '' then redis.call('HSET', KEYS[1], 'm:' .. ARGV[i], ARGV[i + 1]) end
+local verbs = {}
+
+function verbs.begin(present, following)
+  if next_layout then return {'OK', next_layout} end
+  if layout ~= present then return {'LOST'} end
+  redis.call('HSET', state_key, 'next', following)
+  if tonumber(wanted or 0) <= #shards_of(following) then redis.call('HDEL', state_key, 'wanted') end
+  return {'OK', following}
+end
+
+function verbs.abandon()
+  if next_layout then
+    drop(next_layout, FIRST_STREAM)
+    forget_rebuild()
   end
   return {'OK'}
 end
 
-if state.next ~= target then return {'LOST'} end
-if verb == 'seed' then
-  local present = tonumber(ARGV[4])
-  for i = 5, 4 + 2 * present, 2 do
+function verbs.force(forced)
+  local FIRST_POINTER = 3
+  if layout == forced then return {'OK'} end
+  forget_rebuild()
+  become(forced, 0)
+  for at = FIRST_POINTER, #ARGV, 2 do
+    local shard, pointer = unpack(ARGV, at, at + 1)
+    if pointer ~= '' then set_pointer(shard, pointer) end
+  end
+  return {'OK'}
+end
+
+function verbs.seed(following, seeds_reach, present_shards)
+  local FIRST_START = 5
+  local FIRST_POINTER = FIRST_START + 2 * present_shards
+  if next_layout ~= following or copied then return {'LOST'} end
+  for at = FIRST_START, FIRST_POINTER - 1, 2 do
+    local shard, start = unpack(ARGV, at, at + 1)
     -- Trimmed since the manifest was read: what is missing there is in no seed.
-    if state.copied or get('trimmed', ARGV[i]) > tonumber(ARGV[i + 1]) then return {'LOST'} end
+    if get('trimmed', shard) > tonumber(start) then return {'LOST'} end
   end
-  for i = 5, 4 + 2 * present, 2 do redis.call('HSET', KEYS[1], 'copied:' .. ARGV[i], ARGV[i + 1]) end
-  for i = 5 + 2 * present, #ARGV, 2 do redis.call('HSET', KEYS[1], 'm:' .. ARGV[i], ARGV[i + 1]) end
-  redis.call('HSET', KEYS[1], 'copied', ARGV[3], 'built', 0)
-elseif verb == 'copy' then
-  if state.copied == ARGV[4] then return {'OK'} end
-  if state.copied ~= ARGV[3] then return {'LOST'} end
-  append(5)
-  redis.call('HSET', KEYS[1], 'copied', ARGV[4])
-  for _, shard in ipairs(numbers(state.layout)) do
-    -- Never back: what a shard's seed has, which may reach further than this, must not come a second time.
-    if get('copied', shard) < tonumber(ARGV[4]) then redis.call('HSET', KEYS[1], 'copied:' .. shard, ARGV[4]) end
+  for at = FIRST_START, FIRST_POINTER - 1, 2 do
+    local shard, start = unpack(ARGV, at, at + 1)
+    redis.call('HSET', state_key, 'copied:' .. shard, start)
   end
-elseif verb == 'built' then
-  redis.call('HSET', KEYS[1], 'built', ARGV[3])
-elseif verb == 'fence' then
-  set('fence', now_ms() + ARGV[3])
-  return {'OK', tonumber(state.head)}
-elseif verb == 'switch' then
-  if state.copied ~= ARGV[3] or state.head ~= ARGV[4] then return {'LOST'} end
-  append(5)
-  local copied = 0
-  for _, shard in ipairs(numbers(target)) do copied = copied + get('ops', shard) end
-  forget_next()
-  become(target, copied)
-else
-  return redis.error_reply('ERR unknown verb')
+  for at = FIRST_POINTER, #ARGV, 2 do set_pointer(unpack(ARGV, at, at + 1)) end
+  redis.call('HSET', state_key, 'copied', seeds_reach, 'built', 0)
+  return {'OK'}
 end
-return {'OK'}
+
+function verbs.copy(following, begin, reach)
+  local FIRST_ENTRY = 5
+  if next_layout ~= following then return {'LOST'} end
+  if copied == reach then return {'OK'} end
+  if copied ~= begin then return {'LOST'} end
+  add_entries(FIRST_ENTRY)
+  redis.call('HSET', state_key, 'copied', reach)
+  for _, shard in ipairs(shards_of(layout)) do
+    -- Never back: what a shard's seed has, which may reach further than this, must not come a second time.
+    if get('copied', shard) < tonumber(reach) then redis.call('HSET', state_key, 'copied:' .. shard, reach) end
+  end
+  return {'OK'}
+end
+
+function verbs.built(following, shards)
+  if next_layout ~= following then return {'LOST'} end
+  redis.call('HSET', state_key, 'built', shards)
+  return {'OK'}
+end
+
+function verbs.stop(following, ms)
+  if next_layout ~= following then return {'LOST'} end
+  set('fence', now_ms() + ms)
+  return {'OK', tonumber(head)}
+end
+
+function verbs.switch(following, begin, expected_head)
+  local FIRST_ENTRY = 5
+  if next_layout ~= following or copied ~= begin or head ~= expected_head then return {'LOST'} end
+  add_entries(FIRST_ENTRY)
+  local kept = 0
+  for _, shard in ipairs(shards_of(following)) do kept = kept + get('ops', shard) end
+  forget_rebuild()
+  become(following, kept)
+  return {'OK'}
+end
+
+if not verbs[verb] then return redis.error_reply('ERR unknown verb') end
+return verbs[verb](unpack(ARGV, 2, 4))

@@ -15,20 +15,24 @@ from redis.asyncio import Redis
 from shared.cluster.placement import Layout
 from shared.errors import Gone
 from shared.log.batch import EncodedEntry
-from shared.log.state import Pointer, Routing
+from shared.log.state import Pointer, Routing, entry_id
 from shared.redis.client import command, persist
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 
-REBUILD = Script("shared.log", "rebuild")
+REBUILD: Final = Script("shared.log", "rebuild", uses=["entries"])
 
-FENCE_MS: Final = 1000
-"""Appends wait at most so long for whoever is switching; it takes milliseconds unless it dies."""
+APPEND_STOP_MS: Final = 1000
+"""Longest time for which appends wait while the layout is switched. That takes milliseconds, unless the process that
+switches dies: then the stop expires.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class CopiedEntry:
-    """An entry for a new stream: a part of the append at positions [first, end)."""
+    """An entry for the stream of a new shard: operations of the append at the positions [first, end). `last` marks the
+    append's last entry in that stream.
+    """
 
     first: int
     end: int
@@ -36,12 +40,13 @@ class CopiedEntry:
     encoded: EncodedEntry
 
 
-Parts = Mapping[int, Sequence[CopiedEntry]]
+CopiedBatches = Mapping[int, Sequence[CopiedEntry]]
+"""By new shard, the entries to add to its stream."""
 
 
 class Rebuilds:
-    """False or None says that somebody else was faster, and that the state is to be read again. Everything raises Gone
-    and Unavailable.
+    """The steps of rebuilds. False or None says that another process was faster, and that the state is to be read
+    again. Everything raises Gone and Unavailable.
     """
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
@@ -50,8 +55,10 @@ class Rebuilds:
 
     async def begin(self, collection_id: str, layout: Layout, following: Layout) -> Layout | None:
         """Names the layout to be built after `layout`; the one that is being built now."""
-        answer = await self._run(collection_id, layout, following, "begin", layout.encode(), following.encode())
-        return Layout.decode(answer[1]) if answer[0] == b"OK" else None
+        match await self._run(collection_id, layout, following, "begin", layout.encode(), following.encode()):
+            case [b"OK", begun]:
+                return Layout.decode(begun)
+        return None
 
     async def seed(
         self,
@@ -61,55 +68,58 @@ class Rebuilds:
         starts: Mapping[int, int],
         pointers: Mapping[int, Pointer],
     ) -> bool:
-        """Gives the new shards their first manifests. `starts` says from where on each present shard's stream is not in
-        them.
+        """Gives the new shards the `pointers` of their first manifests. `starts`: for each present shard the position
+        from which its stream is in none of these manifests.
         """
         args: list[Argument] = ["seed", following.encode(), min(starts.values()), len(starts)]
         for shard, start in starts.items():
             args += [shard, start]
         for shard, pointer in pointers.items():
             args += [shard, pointer.encode()]
-        outcome, *_ = await self._run(collection_id, layout, following, *args)
-        return bool(outcome == b"OK")
+        return await self._run(collection_id, layout, following, *args) == [b"OK"]
 
-    async def copy(self, collection_id: str, routing: Routing, reach: int, parts: Parts) -> bool:
-        """Adds to the new streams what the log has from `routing.copied` to `reach`."""
-        return await self._extend("copy", collection_id, routing, reach, parts)
+    async def copy(self, collection_id: str, routing: Routing, reach: int, batches: CopiedBatches) -> bool:
+        """Adds to the new streams what the log has at the positions [routing.copied, reach)."""
+        return await self._extend("copy", collection_id, routing, reach, batches)
 
-    async def switch(self, collection_id: str, routing: Routing, head: int, parts: Parts) -> bool:
+    async def switch(self, collection_id: str, routing: Routing, head: int, batches: CopiedBatches) -> bool:
         """Copies the rest and makes the next layout the present one, if the collection's head still is `head`."""
-        return await self._extend("switch", collection_id, routing, head, parts)
+        return await self._extend("switch", collection_id, routing, head, batches)
 
-    async def _extend(self, verb: str, collection_id: str, routing: Routing, reach: int, parts: Parts) -> bool:
+    async def _extend(
+        self, verb: str, collection_id: str, routing: Routing, reach: int, batches: CopiedBatches
+    ) -> bool:
         if routing.next is None or routing.copied is None:
             raise ValueError("nothing is being built")
         args: list[Argument] = [verb, routing.next.encode(), routing.copied, reach]
-        for shard, entries in parts.items():
-            args += [shard, len(entries)]
+        for shard, entries in batches.items():
             for entry in entries:
                 encoded = entry.encoded
-                args += [entry.first + encoded.offset, entry.first, entry.end, int(entry.last)]
+                args += [shard, entry_id(entry.first + encoded.offset), entry.first, entry.end, int(entry.last)]
                 args += [encoded.count, encoded.payload]
-        outcome, *_ = await self._run(collection_id, routing.layout, routing.next, *args)
-        return bool(outcome == b"OK")
+        return await self._run(collection_id, routing.layout, routing.next, *args) == [b"OK"]
 
     async def note_built(self, collection_id: str, layout: Layout, following: Layout, built: int) -> None:
-        """How many of the new shards have segments of their own; for people to see."""
+        """Notes how many of the new shards have segments of their own, for `progress`."""
         await self._run(collection_id, layout, following, "built", following.encode(), built)
 
-    async def fence(self, collection_id: str, layout: Layout, following: Layout) -> int | None:
-        """Makes appends wait, for `FENCE_MS` at most; the head at which they do."""
-        answer = await self._run(collection_id, layout, following, "fence", following.encode(), FENCE_MS)
-        return int(answer[1]) if answer[0] == b"OK" else None
+    async def stop_appends(self, collection_id: str, layout: Layout, following: Layout) -> int | None:
+        """Makes appends wait, for `APPEND_STOP_MS` at most; returns the head at which they do."""
+        match await self._run(collection_id, layout, following, "stop", following.encode(), APPEND_STOP_MS):
+            case [b"OK", head]:
+                return int(head)
+        return None
 
     async def progress(self, collection_id: str) -> str | None:
-        """For people: from how many shards to how many, and how many are built; None when nothing is being built."""
+        """A line for operators: from how many shards to how many, and how many are built; None when nothing is being
+        built.
+        """
         state = self._keys.state(collection_id)
-        fields = await persist(lambda: command(self._redis, "HMGET", state, "layout", "next", "built"), writes=False)
-        if fields[1] is None:
+        call = ("HMGET", state, "layout", "next", "built")
+        layout, following, built = await persist(lambda: command(self._redis, *call), writes=False)
+        if following is None:
             return None
-        present, following = Layout.decode(fields[0]), Layout.decode(fields[1])
-        return f"{present.count} -> {following.count} shards, {int(fields[2] or 0)} built"
+        return f"{Layout.decode(layout).count} -> {Layout.decode(following).count} shards, {int(built or 0)} built"
 
     async def abandon(self, collection_id: str, layout: Layout, following: Layout) -> None:
         """Forgets the layout that is being built."""
@@ -118,15 +128,19 @@ class Rebuilds:
     async def force(
         self, collection_id: str, present: Layout, layout: Layout, pointers: Sequence[Pointer | None]
     ) -> None:
-        """Makes `layout` the present one with these manifests; for a Redis that went back behind a switch."""
+        """Makes `layout` the present one, with the manifests that `pointers` say: one per shard, None where there is
+        none. For a Redis that came back as it was before a switch.
+        """
         args: list[Argument] = ["force", layout.encode()]
         for shard, pointer in zip(layout.numbers, pointers, strict=True):
             args += [shard, pointer.encode() if pointer else ""]
         await self._run(collection_id, present, layout, *args)
 
-    async def _run(self, collection_id: str, layout: Layout, following: Layout, *args: Argument) -> Any:
-        streams = [self._keys.log(collection_id, shard) for one in (following, layout) for shard in one.numbers]
-        answer = await REBUILD.run(self._redis, [self._keys.state(collection_id), *streams], args)
-        if answer[0] == b"GONE":
+    async def _run(self, collection_id: str, layout: Layout, following: Layout, *args: Argument) -> list[Any]:
+        """The reply of rebuild.lua, as its header says. `layout` is the present one."""
+        shards = (*following.numbers, *layout.numbers)
+        keys = [self._keys.state(collection_id), *(self._keys.log(collection_id, shard) for shard in shards)]
+        reply: list[Any] = await REBUILD.run(self._redis, keys, args)
+        if reply == [b"GONE"]:
             raise Gone(f"collection {collection_id} was deleted")
-        return answer
+        return reply

@@ -1,38 +1,65 @@
 #!lua flags=allow-oom
--- The life of a collection's state hash beside its log.
+-- The life of a collection's state hash beside its log. allow-oom: what is small, or leads to less, is never refused.
 --
--- KEYS   1 state hash
--- ARGV   'create' field value ..       1; the same fields again do no harm, for an id is used by one creator only
---        'restore' head field value .. creates it where it is missing, then raises `head` to at least this: the head now
---        'head' n                      raises `head` to at least n: the head now, or 0 when there is no such collection
---        'generation' n                raises the generation to at least n; 1, or 0 when there is no such collection
---        'want' n                      asks for n shards at least; 1, or 0 when there is no such collection
---        'delete'                      marks it deleted; 1, or 0 when there is no such collection
+-- KEYS   1  state_key   state hash of the collection
+-- ARGV   1  verb        then its arguments:
+--           'create' field value ..         creates it: 1. The same again does no harm, for an id is used by one creator only
+--           'restore' head field value ..   creates it where it is missing, then raises its head to at least `head`: the head now
+--           'head' least                    raises its head to at least this: the head now
+--           'generation' least              raises its generation to at least this: 1
+--           'want' shards                   asks for so many shards at least: 1
+--           'delete'                        marks it deleted: 1
+--
+-- 'head', 'generation', 'want' and 'delete' return 0 when there is no such collection.
 --
 -- `floor` is where the head was raised to: what was read as of a position below it may be lost.
 
-local verb = ARGV[1]
-local head = redis.call('HGET', KEYS[1], 'head')
-if verb == 'create' then
-  if not head then redis.call('HSET', KEYS[1], unpack(ARGV, 2)) end
-  return 1
-elseif verb == 'restore' then
-  if not head then redis.call('HSET', KEYS[1], 'head', ARGV[2], 'floor', ARGV[2], unpack(ARGV, 3)) end
-  if head and tonumber(head) < tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], 'head', ARGV[2], 'floor', ARGV[2]) end
-  return tonumber(redis.call('HGET', KEYS[1], 'head'))
+local FIRST_FIELD_CREATE, FIRST_FIELD_RESTORE = 2, 3
+local state_key = KEYS[1]
+local verb, argument = ARGV[1], ARGV[2]
+
+local head, generation, wanted = unpack(redis.call('HMGET', state_key, 'head', 'gen', 'wanted'))
+
+local function raise_head(least)
+  if tonumber(head) < tonumber(least) then
+    redis.call('HSET', state_key, 'head', least, 'floor', least)
+    head = least
+  end
+  return tonumber(head)
 end
-if not head then return 0 end
-if verb == 'head' then
-  if tonumber(head) < tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], 'head', ARGV[2], 'floor', ARGV[2]) end
-  return tonumber(redis.call('HGET', KEYS[1], 'head'))
-elseif verb == 'generation' then
-  if tonumber(redis.call('HGET', KEYS[1], 'gen')) < tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], 'gen', ARGV[2]) end
-  return 1
-elseif verb == 'want' then
-  if tonumber(redis.call('HGET', KEYS[1], 'wanted') or 0) < tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], 'wanted', ARGV[2]) end
-  return 1
-elseif verb == 'delete' then
-  redis.call('HSET', KEYS[1], 'deleted', '1')
+
+local verbs = {}
+
+function verbs.create()
+  if not head then redis.call('HSET', state_key, unpack(ARGV, FIRST_FIELD_CREATE)) end
   return 1
 end
-return redis.error_reply('ERR unknown verb')
+
+function verbs.restore(least)
+  if head then return raise_head(least) end
+  redis.call('HSET', state_key, 'head', least, 'floor', least, unpack(ARGV, FIRST_FIELD_RESTORE))
+  return tonumber(least)
+end
+
+function verbs.head(least) return head and raise_head(least) or 0 end
+
+function verbs.generation(least)
+  if not head then return 0 end
+  if tonumber(generation) < tonumber(least) then redis.call('HSET', state_key, 'gen', least) end
+  return 1
+end
+
+function verbs.want(shards)
+  if not head then return 0 end
+  if tonumber(wanted or 0) < tonumber(shards) then redis.call('HSET', state_key, 'wanted', shards) end
+  return 1
+end
+
+function verbs.delete()
+  if not head then return 0 end
+  redis.call('HSET', state_key, 'deleted', '1')
+  return 1
+end
+
+if not verbs[verb] then return redis.error_reply('ERR unknown verb') end
+return verbs[verb](argument)

@@ -140,9 +140,14 @@ def position_of(entry_id: str) -> int:
     return int(entry_id.partition("-")[0])
 
 
+def entry_id(position: int) -> str:
+    """Id of the entry whose first operation has this position."""
+    return f"{position}-0"
+
+
 def after_position(covers: int) -> str:
     """Where to read on after a manifest that covers everything below `covers`."""
-    return f"{covers - 1}-0"
+    return entry_id(covers - 1)
 
 
 @functools.cache
@@ -155,11 +160,10 @@ def state_fields(shard: int) -> tuple[str, ...]:
 
 def parse_state(shard: int, values: Sequence[bytes | None]) -> ShardState:
     """From the values of `state_fields`. Raises Corrupt when the state has no head."""
-    head, dimension, generation, deleted, config, layout, following, copied, wanted = values[:9]
-    kept_from, tail, pointer, *counters = values[9:]
+    head, dimension, generation, deleted, config, layout, following, copied, wanted, *of_shard = values
+    kept_from, tail, pointer, ops, size, trimmed_ops, trimmed_size, trimmed = of_shard
     if head is None or generation is None or config is None or layout is None:
         raise Corrupt("the state of a collection has no head")
-    ops, size, trimmed_ops, trimmed_size, trimmed = (int(counter or 0) for counter in counters)
     return ShardState(
         head=int(head),
         tail=FIRST_ID if tail is None else tail.decode(),
@@ -168,9 +172,9 @@ def parse_state(shard: int, values: Sequence[bytes | None]) -> ShardState:
         deleted=deleted is not None,
         pointer=None if pointer is None else _pointer(pointer),
         fixed=_fixed(config),
-        ops_backlog=ops - trimmed_ops,
-        bytes_backlog=size - trimmed_size,
-        trimmed=trimmed,
+        ops_backlog=int(ops or 0) - int(trimmed_ops or 0),
+        bytes_backlog=int(size or 0) - int(trimmed_size or 0),
+        trimmed=int(trimmed or 0),
         routing=routing_of(layout, following, copied, wanted),
         number=shard,
         kept_from=None if kept_from is None else int(kept_from),

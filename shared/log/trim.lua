@@ -1,8 +1,12 @@
 #!lua flags=allow-oom
--- Drops the entries of a shard's stream that a committed manifest covers.
+-- Drops the entries of a shard's stream that a committed manifest covers. allow-oom: this is what empties a full server.
 --
--- KEYS   1 state hash   2 stream
--- ARGV   1 shard   2 the manifest's version   3 its hash   4 the position it covers (exclusive)
+-- KEYS   1  state_key    state hash of the collection
+--        2  stream_key   stream of the shard
+-- ARGV   1  shard        its number
+--        2  version      of the manifest
+--        3  hash         of the manifest
+--        4  covers       position that the manifest covers (exclusive)
 --
 -- n >= 0   entries dropped; 0 also when the manifest is not committed
 -- -1       the position lies inside an append, whose other half the manifest can't have: never trimmed
@@ -11,29 +15,39 @@
 -- A version is committed at most once, so an older version than the committed one is an ancestor of it.
 -- The newest dropped entry holds the totals up to itself (`c`), so the counters follow without reading the others.
 
-local shard, version, covers = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4])
-local names = {'m:' .. shard, 'trimmed_ops:' .. shard, 'trimmed_bytes:' .. shard, 'backlog_ops', 'backlog_bytes', 'trimmed:' .. shard,
-               'copied:' .. shard}
-local state = redis.call('HMGET', KEYS[1], unpack(names))
-if not state[1] then return 0 end
-local committed = cjson.decode(state[1])
-local ancestor = version < committed.version and covers <= committed.covers
-if not ancestor and not (version == committed.version and ARGV[3] == committed.hash) then return 0 end
+local state_key, stream_key = KEYS[1], KEYS[2]
+local shard, version, hash, covers = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 
-if state[7] and tonumber(state[7]) < covers then covers = tonumber(state[7]) end
+local pointer, trimmed_ops, trimmed_bytes, trimmed, kept_from, backlog_ops, backlog_bytes = unpack(
+  redis.call('HMGET', state_key, 'm:' .. shard, 'trimmed_ops:' .. shard, 'trimmed_bytes:' .. shard, 'trimmed:' .. shard,
+             'copied:' .. shard, 'backlog_ops', 'backlog_bytes'))
+if not pointer then return 0 end
+local committed = cjson.decode(pointer)
+local is_committed = version == committed.version and hash == committed.hash
+local is_ancestor = version < committed.version and covers <= committed.covers
+if not is_committed and not is_ancestor then return 0 end
+
+local keep_from = math.min(covers, tonumber(kept_from or covers))
+
+-- The fields of an entry by name (entries.lua).
+local function fields_of(entry)
+  local _, pairs_in_order = unpack(entry)
+  local fields = {}
+  for i = 1, #pairs_in_order, 2 do fields[pairs_in_order[i]] = pairs_in_order[i + 1] end
+  return fields
+end
 
 local dropped = 0
-local newest = redis.call('XREVRANGE', KEYS[2], string.format('%d-0', covers - 1), '-', 'COUNT', 1)
-if newest[1] then
-  local values = {}
-  for i = 1, #newest[1][2], 2 do values[newest[1][2][i]] = newest[1][2][i + 1] end
-  if tonumber(values.e) > covers then return -1 end
-  local ops, bytes = string.match(values.c, '^(%d+) (%d+)$')
-  local trimmed_ops, trimmed_bytes = tonumber(state[2] or 0), tonumber(state[3] or 0)
-  dropped = redis.call('XTRIM', KEYS[2], 'MINID', string.format('%d-0', covers))
-  redis.call('HSET', KEYS[1], names[2], ops, names[3], bytes,
-             names[4], string.format('%d', tonumber(state[4]) - (tonumber(ops) - trimmed_ops)),
-             names[5], string.format('%d', tonumber(state[5]) - (tonumber(bytes) - trimmed_bytes)))
+local newest = unpack(redis.call('XREVRANGE', stream_key, string.format('%d-0', keep_from - 1), '-', 'COUNT', 1))
+if newest then
+  local fields = fields_of(newest)
+  if tonumber(fields.e) > keep_from then return -1 end
+  local ops, bytes = string.match(fields.c, '^(%d+) (%d+)$')
+  local left_ops = tonumber(backlog_ops) - (ops - tonumber(trimmed_ops or 0))
+  local left_bytes = tonumber(backlog_bytes) - (bytes - tonumber(trimmed_bytes or 0))
+  dropped = redis.call('XTRIM', stream_key, 'MINID', string.format('%d-0', keep_from))
+  redis.call('HSET', state_key, 'trimmed_ops:' .. shard, ops, 'trimmed_bytes:' .. shard, bytes,
+             'backlog_ops', string.format('%d', left_ops), 'backlog_bytes', string.format('%d', left_bytes))
 end
-if covers > tonumber(state[6] or 0) then redis.call('HSET', KEYS[1], names[6], string.format('%d', covers)) end
+if keep_from > tonumber(trimmed or 0) then redis.call('HSET', state_key, 'trimmed:' .. shard, string.format('%d', keep_from)) end
 return dropped

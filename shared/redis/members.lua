@@ -1,30 +1,48 @@
 #!lua flags=allow-oom
--- Live processes of one role. Time is the server's, so that members' clocks don't matter.
+-- The live processes of one role. Time is the server's, so that members' clocks don't matter. allow-oom: a full server is emptied
+-- by processes that find each other here.
 --
--- KEYS   1 hash: id -> JSON   2 zset: id by expiry in ms
--- ARGV   'announce' id json ms    keeps the member for so long; removes the expired ones
---        'leave' id
---        'list'                   JSON of the members that are alive
+-- KEYS   1  members_key      hash: id -> row (JSON)
+--        2  heartbeats_key   zset of ids by expiry in ms
+-- ARGV   1  verb             then its arguments:
+--           'announce' id row ttl_ms    keeps the member for so long, and removes some that have expired: 1
+--           'leave' id                  removes the member: 1
+--           'list'                      the rows of the members that are alive
 
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local EXPIRED_PER_CALL = 100
+local members_key, heartbeats_key = KEYS[1], KEYS[2]
 local verb = ARGV[1]
-if verb == 'announce' then
-  redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
-  redis.call('ZADD', KEYS[2], now + ARGV[4], ARGV[2])
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 100)) do
-    redis.call('ZREM', KEYS[2], id)
-    redis.call('HDEL', KEYS[1], id)
-  end
-  return 1
-elseif verb == 'leave' then
-  redis.call('ZREM', KEYS[2], ARGV[2])
-  redis.call('HDEL', KEYS[1], ARGV[2])
-  return 1
-elseif verb == 'list' then
-  local alive = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. now, '+inf')
-  local found = {}
-  for i, id in ipairs(alive) do found[i] = redis.call('HGET', KEYS[1], id) end
-  return found
+
+local seconds, microseconds = unpack(redis.call('TIME'))
+local now_ms = seconds * 1000 + math.floor(microseconds / 1000)
+
+local function remove(id)
+  redis.call('ZREM', heartbeats_key, id)
+  redis.call('HDEL', members_key, id)
 end
-return redis.error_reply('ERR unknown verb')
+
+local verbs = {}
+
+function verbs.announce(id, row, ttl_ms)
+  redis.call('HSET', members_key, id, row)
+  redis.call('ZADD', heartbeats_key, now_ms + ttl_ms, id)
+  local expired = redis.call('ZRANGEBYSCORE', heartbeats_key, '-inf', now_ms, 'LIMIT', 0, EXPIRED_PER_CALL)
+  for _, each in ipairs(expired) do remove(each) end
+  return 1
+end
+
+function verbs.leave(id)
+  remove(id)
+  return 1
+end
+
+function verbs.list()
+  local rows = {}
+  for i, id in ipairs(redis.call('ZRANGEBYSCORE', heartbeats_key, '(' .. now_ms, '+inf')) do
+    rows[i] = redis.call('HGET', members_key, id)
+  end
+  return rows
+end
+
+if not verbs[verb] then return redis.error_reply('ERR unknown verb') end
+return verbs[verb](unpack(ARGV, 2))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Any, Final
 
+import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
@@ -17,12 +18,19 @@ PIPELINE_MAX: Final = 500
 
 Argument = str | bytes | int | memoryview
 
+packed: Final = msgspec.msgpack.Encoder().encode
+"""A value as one argument of a script, which unpacks it by `cmsgpack`: lists, numbers and text, no byte strings."""
+
 
 class Script:
-    """One script, known to the server by its hash once it has run there."""
+    """One script, known to the server by its hash once it has run there.
 
-    def __init__(self, package: str, name: str) -> None:
-        self.text = (resources.files(package) / f"{name}.lua").read_text("utf-8")
+    `package` and `name` say where its text is; `uses` names files beside it whose functions it needs.
+    """
+
+    def __init__(self, package: str, name: str, *, uses: Sequence[str] = ()) -> None:
+        shebang, own = _text(package, name).split("\n", 1)  # the server wants the flags in the first line
+        self.text = "\n".join([shebang, *(_text(package, used) for used in uses), own])
         self.sha = hashlib.sha1(self.text.encode()).hexdigest()  # noqa: S324  # the server's own name for it
 
     async def run(
@@ -62,3 +70,7 @@ class Script:
                 return answers[1:]
 
         return await persist(attempt, writes=True)
+
+
+def _text(package: str, name: str) -> str:
+    return (resources.files(package) / f"{name}.lua").read_text("utf-8")

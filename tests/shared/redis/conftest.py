@@ -1,0 +1,3 @@
+from tests.redis_server import own_server, valkey_server
+
+__all__ = ["own_server", "valkey_server"]
