@@ -25,7 +25,6 @@ import contextlib
 import dataclasses
 import enum
 import shutil
-import threading
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -36,12 +35,13 @@ from prometheus_client import Counter, Histogram
 from pyroaring import BitMap
 
 from compactor.build import Built, Source, build
+from compactor.cancellation import CancellationToken, in_cancellable_thread, in_thread
 from compactor.checkpoints import Checkpoints, Step
 from compactor.fold import Fold, Superseded, fold
 from compactor.policy import Part, plan
 from compactor.proof import prove
 from compactor.seeds import borrows
-from shared.errors import Corrupt, Gone, PolychromeError
+from shared.errors import Corrupt, Gone
 from shared.log.log import Log
 from shared.log.state import Pointer, ShardState
 from shared.manifest.commits import CommitNumbers
@@ -85,26 +85,6 @@ class Ending(enum.StrEnum):
     """Somebody's unfinished manifest was published; the log after it is still to do."""
     LOST = "lost"
     """Somebody else published first."""
-
-
-class Abandoned(PolychromeError):
-    """The job is given up: its lease was lost, or the process stops."""
-
-    code = "abandoned"
-
-
-class Abandon:
-    """Set from the event loop, looked at by the threads that work."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    def set(self) -> None:
-        self._event.set()
-
-    def check(self) -> None:
-        if self._event.is_set():
-            raise Abandoned("the job was given up")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,19 +151,16 @@ class Compactor:
         self._effort = effort
         self._written_by = written_by
 
-    async def compact(self, collection: str, shard: int, abandon: Abandon | None = None) -> Ending:
-        """One compaction. Raises Gone (deleted), Corrupt (nothing was published), Unavailable (try later),
-        Abandoned.
+    async def compact(self, collection: str, shard: int, token: CancellationToken | None = None) -> Ending:
+        """One compaction. Raises Gone (deleted), Corrupt (nothing was published), Unavailable (try later), and
+        Abandoned when the token was cancelled.
         """
-        abandon = abandon or Abandon()
+        token = token or CancellationToken()
         try:
-            ending = await self._compact(_Progress(self._checkpoints, self._clock, abandon, collection, shard))
+            ending = await self._compact(_Progress(self._checkpoints, self._clock, token, collection, shard))
         except Superseded as error:
             log.info("superseded", collection=collection, shard=shard, reason=error.message)
             ending = Ending.LOST
-        except asyncio.CancelledError:
-            abandon.set()  # the thread that works for it ends at its next look
-            raise
         COMPACTIONS.labels(ending).inc()
         return ending
 
@@ -208,7 +185,7 @@ class Compactor:
             if not folded.operations and not building:
                 return Ending.NOTHING
             await progress.reached(Step.FOLDED)
-            product = await asyncio.to_thread(self._make, progress, old, folded, folder)
+            product = await in_cancellable_thread(progress.token, self._make, progress, old, folded, folder)
             await progress.reached(Step.BUILT)
             await self._upload(product.built)
             await progress.reached(Step.UPLOADED)
@@ -227,17 +204,19 @@ class Compactor:
             manifest = await self._manifests.load(collection, shard, state.pointer) if state.pointer else None
             refs = manifest.segments if manifest else []
             folders = [await stack.enter_async_context(self._cache.hold(ref.info)) for ref in refs]
-            sources = await asyncio.to_thread(open_sources, refs, folders)
+            sources = await in_thread(open_sources, refs, folders)
             yield _Old(state, manifest, sources)
 
     @contextlib.asynccontextmanager
     async def _folder(self) -> AsyncIterator[Path]:
-        """A new folder to build in, gone afterwards unless the cache has taken it over."""
+        """A new folder to build in, gone afterwards unless the cache has taken it over. No thread may be at work in it
+        then.
+        """
         folder = self._building / uuid.uuid4().hex
         try:
             yield folder
         finally:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await in_thread(shutil.rmtree, folder, ignore_errors=True)
 
     def _make(self, progress: _Progress, old: _Old, folded: Fold, folder: Path) -> _Product:
         """Plans, builds and proves. Takes long: for a thread."""
@@ -248,6 +227,7 @@ class Compactor:
         params = _graph_params(old.state, self._effort.threads)
         indexing = Indexing.of(old.state.fixed)
         built = build(folder, segment_id, path, sources, planned, folded.tail, params, progress.check, indexing)
+        progress.check()
         try:
             rows, digest = prove(old.manifest, folded, sources, planned, built)
         except Corrupt:
@@ -320,10 +300,13 @@ class Compactor:
 class _Progress:
     """The steps of one compaction: timed, told to the checkpoints, and each a chance to give up."""
 
-    def __init__(self, checkpoints: Checkpoints, clock: Clock, abandon: Abandon, collection: str, shard: int) -> None:
+    def __init__(
+        self, checkpoints: Checkpoints, clock: Clock, token: CancellationToken, collection: str, shard: int
+    ) -> None:
         self.collection = collection
         self.shard = shard
-        self.check = abandon.check
+        self.token = token
+        self.check = token.check
         self._checkpoints = checkpoints
         self._clock = clock
         self._since = clock.monotonic()

@@ -14,7 +14,6 @@ copied), because the state is of the same moment as the last page.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -22,6 +21,7 @@ from typing import Final, Protocol
 import pyarrow as pa
 from pyroaring import BitMap
 
+from compactor.cancellation import in_thread
 from shared.errors import Corrupt, Gone, PolychromeError
 from shared.log.batch import decode_batch
 from shared.log.state import Entry, Pointer, ShardRead, ShardState, after_position, position_of
@@ -85,7 +85,7 @@ async def fold(
         check_chain(page, after, covered if first_page else None)
         first_page = False
         ready, waiting = whole_appends([*waiting, *page.entries])
-        await asyncio.to_thread(_apply, memtable, ready)
+        await in_thread(_apply, memtable, ready)
         operations += sum(entry.count for entry in ready)
         taken += sum(len(entry.payload) for entry in page.entries)
         complete = page.complete
@@ -97,7 +97,7 @@ async def fold(
             if waiting:
                 raise Corrupt(f"the append at {waiting[0].first} of {collection}/{shard} has no end")
             covers = page.state.reach
-    tail = await asyncio.to_thread(_live_table, memtable)
+    tail = await in_thread(_live_table, memtable)
     killed = {segment: BitMap(rows) for segment, rows in memtable.deleted().items() if len(rows)}
     return Fold(covers, complete, operations, memtable.dimension, tail, killed)
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from prometheus_client import Counter as Metric
 
 from compactor.build import Source
+from compactor.cancellation import in_thread
 from compactor.compaction import open_sources
 from compactor.fold import Fold, Superseded, fold
 from compactor.statistics import Content, Counted, Counts, record_counter, statistics
@@ -95,10 +96,10 @@ class FunctionRunner:
             current: Content = {}
             for shard in layout.numbers:
                 current |= await self._held(output, shard)
-            batch, kinds = await asyncio.to_thread(_difference, current, target)
+            batch, kinds = await in_thread(_difference, current, target)
             if batch is None:
                 return await self._outputs.set_made(output, made)
-            parts = await asyncio.to_thread(split_batch, batch, layout)
+            parts = await in_thread(split_batch, batch, layout)
             request = AppendRequest(
                 collection_id=output,
                 request_id=uuid.uuid4().hex,
@@ -130,8 +131,8 @@ class FunctionRunner:
             parts: list[Counts] = []
             for manifest in manifests:
                 async with self._opened(manifest) as sources:
-                    parts += [await asyncio.to_thread(self._counted.live, source) for source in sources]
-        return await asyncio.to_thread(statistics, rows, parts)
+                    parts += [await in_thread(self._counted.live, source) for source in sources]
+        return await in_thread(statistics, rows, parts)
 
     async def _held(self, output: str, shard: int) -> Content:
         """What a shard of the output holds now. Raises Superseded, Gone."""
@@ -141,19 +142,19 @@ class FunctionRunner:
         manifest = await self._manifests.load(output, shard, state.pointer) if state.pointer else None
         async with self._opened(manifest) as sources:
             if not state.uncompacted:
-                return await asyncio.to_thread(_held, sources, None)
+                return await in_thread(_held, sources, None)
             stack = SegmentSet([source.segment for source in sources], [source.dead for source in sources])
             folded = await fold(
                 self._log, output, shard, state.pointer, stack, state.dimension, EVERYTHING, lambda: None
             )
-            return await asyncio.to_thread(_held, sources, folded)
+            return await in_thread(_held, sources, folded)
 
     @contextlib.asynccontextmanager
     async def _opened(self, manifest: Manifest | None) -> AsyncIterator[list[Source]]:
         async with contextlib.AsyncExitStack() as stack:
             refs = manifest.segments if manifest else []
             folders = [await stack.enter_async_context(self._cache.hold(ref.info)) for ref in refs]
-            yield await asyncio.to_thread(open_sources, refs, folders)
+            yield await in_thread(open_sources, refs, folders)
 
 
 def _held(sources: Sequence[Source], folded: Fold | None) -> Content:

@@ -13,11 +13,11 @@ one goes on from there; so two of them do no harm, and what a dead one leaves is
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import uuid
 from typing import Final
 
+from compactor.cancellation import in_thread
 from compactor.checkpoints import Checkpoints, RebuildStep
 from compactor.compaction import open_sources
 from compactor.fold import check_chain, whole_appends
@@ -116,8 +116,8 @@ class Rebuilder:
                 if state.pointer is not None:
                     refs += (await self._manifests.load(collection, state.number, state.pointer)).segments
             folders = [await stack.enter_async_context(self._cache.hold(ref.info)) for ref in refs]
-            sources = await asyncio.to_thread(open_sources, refs, folders)
-            sown = await asyncio.to_thread(seeds, sources, following.count)
+            sources = await in_thread(open_sources, refs, folders)
+            sown = await in_thread(seeds, sources, following.count)
         starts = {state.number: state.pointer.covers if state.pointer else FIRST_POSITION for state in states}
         await self._commits.leave(await self._log.draw_commit())
         covers, dimension = min(starts.values()), states[0].dimension or 0
@@ -160,7 +160,7 @@ class Rebuilder:
             if routing.next is None or routing.copied is None:
                 return False
             entries, reach, complete = await self._read(collection, routing)
-            parts = await asyncio.to_thread(resplit, entries, routing.next)
+            parts = await in_thread(resplit, entries, routing.next)
             if reach > routing.copied and not await self._rebuilds.copy(collection, routing, reach, parts):
                 return False
             if complete and sum(entry.count for entry in entries) <= SWITCH_OPS_MAX:
@@ -205,7 +205,7 @@ class Rebuilder:
         entries, reach, complete = await self._read(collection, routing)
         if not complete or reach != head:
             return  # the stop of appends has expired: next time
-        parts = await asyncio.to_thread(resplit, entries, routing.next)
+        parts = await in_thread(resplit, entries, routing.next)
         if await self._rebuilds.switch(collection, routing, head, parts):
             fenced_ms = round(1000 * (self._clock.monotonic() - began_s))
             log.info("switched", collection=collection, shards=routing.next.count, fenced_ms=fenced_ms)

@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from prometheus_client import Counter, Gauge
 
+from compactor.cancellation import Abandoned, CancellationToken
 from compactor.checkpoints import Checkpoints, Step
-from compactor.compaction import Abandon, Abandoned, Compactor, Effort, Ending
+from compactor.compaction import Compactor, Effort, Ending
 from compactor.config import CompactorConfig
 from compactor.functions import FunctionRunner
 from compactor.rebuild import Rebuilder
@@ -135,8 +136,8 @@ class CompactorService:
         Returns whether to give the lease back: a shard that would fail again rests until it expires, for by its age it
         goes before all others.
         """
-        abandon = Abandon()
-        renewal = asyncio.create_task(self._keep(job, holder, abandon))
+        token = CancellationToken()
+        renewal = asyncio.create_task(self._keep(job, holder, token))
         where = {"collection": job.collection_id, "shard": job.shard}
         try:
             await self._checkpoints.reached(Step.CLAIMED, job.collection_id, job.shard)
@@ -145,7 +146,7 @@ class CompactorService:
             elif job.shard == FUNCTION:
                 await self._functions.run(job.collection_id)
             else:
-                await self._compact(job, abandon)
+                await self._compact(job, token)
         except Gone:
             log.info("the collection was deleted", **where)
         except Abandoned:
@@ -167,9 +168,9 @@ class CompactorService:
             await asyncio.gather(renewal, return_exceptions=True)
         return True
 
-    async def _compact(self, job: Job, abandon: Abandon) -> None:
+    async def _compact(self, job: Job, token: CancellationToken) -> None:
         while True:
-            ending = await self._compactor.compact(job.collection_id, job.shard, abandon)
+            ending = await self._compactor.compact(job.collection_id, job.shard, token)
             await self._follow(job)
             if ending not in (Ending.PARTIAL, Ending.COMPLETED) or await self._should_yield():
                 return
@@ -191,7 +192,7 @@ class CompactorService:
         queued, _ = await self._jobs.counts()
         return self._stopping or queued > 0
 
-    async def _keep(self, job: Job, holder: str, abandon: Abandon) -> None:
+    async def _keep(self, job: Job, holder: str, token: CancellationToken) -> None:
         """Renews the lease until cancelled. A lost lease only means that somebody else may be at the job: give up."""
         while True:
             await self._clock.sleep(self._config.lease_s / RENEWALS_PER_LEASE)
@@ -201,7 +202,7 @@ class CompactorService:
                 log.warning("the lease could not be renewed", job=job.name, error=error.message)
                 continue
             if not kept:
-                abandon.set()
+                token.cancel()
                 return
 
 

@@ -15,8 +15,9 @@ from redis.asyncio import Redis
 
 from compactor import compaction
 from compactor.build import Source, build
+from compactor.cancellation import Abandoned, CancellationToken
 from compactor.checkpoints import Step
-from compactor.compaction import Abandon, Abandoned, Ending
+from compactor.compaction import Ending
 from compactor.policy import Plan
 from shared.cluster.placement import shard_of
 from shared.errors import Corrupt, Gone, Unavailable
@@ -358,12 +359,12 @@ async def test_a_deleted_collection_is_gone(shop: Shop) -> None:
 
 async def test_an_abandoned_job_stops_at_the_next_step_and_leaves_scratch_empty(shop: Shop) -> None:
     await shop.write(Op.ADD, {"a": row(random.Random(1))})
-    abandon = Abandon()
+    token = CancellationToken()
     wait = WaitsAt(Step.FOLDED)
     compactor = shop.compactor(wait)
-    job = asyncio.create_task(compactor.compact(shop.collection.id, 0, abandon))
+    job = asyncio.create_task(compactor.compact(shop.collection.id, 0, token))
     await wait.there.wait()
-    abandon.set()
+    token.cancel()
     wait.go.set()
     with pytest.raises(Abandoned):
         await job

@@ -13,8 +13,9 @@ from typing import Any, Protocol, cast
 
 import pytest
 
+from compactor.cancellation import CancellationToken
 from compactor.checkpoints import Checkpoints, Pause, Step, parse_pause
-from compactor.compaction import Abandon, Compactor, Ending
+from compactor.compaction import Compactor, Ending
 from compactor.config import CompactorConfig
 from compactor.functions import FunctionRunner
 from compactor.service import CompactorService, open_service
@@ -49,7 +50,7 @@ async def jobs(shop: Shop, valkey_server: RedisServer) -> Jobs:
 class Compacting(Protocol):
     """What a service asks of its compactor."""
 
-    async def compact(self, collection: str, shard: int, abandon: Abandon | None = None) -> Ending: ...
+    async def compact(self, collection: str, shard: int, token: CancellationToken | None = None) -> Ending: ...
 
 
 class NoFunctions:
@@ -99,7 +100,7 @@ async def test_a_shard_that_is_written_faster_than_it_is_compacted_does_not_keep
     class Endless:
         """Shard 0 never comes to its end."""
 
-        async def compact(self, collection: str, shard: int, abandon: Abandon | None = None) -> Ending:
+        async def compact(self, collection: str, shard: int, token: CancellationToken | None = None) -> Ending:
             await asyncio.sleep(0)
             done.append(shard)
             if len(done) == 3:
@@ -161,7 +162,7 @@ async def test_shards_that_always_fail_do_not_outrank_the_others_for_ever(
     done: list[int] = []
 
     class Failing:
-        async def compact(self, collection: str, shard: int, abandon: Abandon | None = None) -> Ending:
+        async def compact(self, collection: str, shard: int, token: CancellationToken | None = None) -> Ending:
             done.append(shard)
             if shard < 2:
                 raise error
@@ -184,7 +185,7 @@ async def test_a_shard_that_fails_does_not_stop_the_others(shop: Shop, jobs: Job
     done: list[int] = []
 
     class Failing:
-        async def compact(self, collection: str, shard: int, abandon: Abandon | None = None) -> Ending:
+        async def compact(self, collection: str, shard: int, token: CancellationToken | None = None) -> Ending:
             if shard == 0:
                 raise error
             done.append(shard)
