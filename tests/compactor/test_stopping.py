@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from compactor import compaction, rebuild
+from compactor import compaction
 from compactor.cancellation import Abandoned, CancellationToken
+from compactor.seeds import seeds
 from shared.catalog.functions import STATISTICS
 from shared.records.model import Op
 from tests.compactor.conftest import Shop
@@ -149,8 +150,8 @@ async def test_a_cancelled_rebuild_holds_segments_until_they_are_read(
     await churn(shop, random.Random(1), 1)
     await compact_all(shop, shop.collection.layout)
     await want(shop, 2)
-    thread = Thread(rebuild.seeds)
-    monkeypatch.setattr(rebuild, "seeds", thread)
+    thread = Thread(seeds)
+    monkeypatch.setattr("compactor.rebuild.seeds", thread)
     rebuilder = shop.rebuilder()
     job = asyncio.create_task(rebuilder.step(shop.collection.id))
     await assert_waits_for(thread, job, lambda: bool(rebuilder._cache._uses))
