@@ -120,6 +120,7 @@ def test_array_types_are_defined_in_one_module() -> None:
         for path in modules(*PACKAGES, "tests", "bench", "examples")
         if name(path) != "shared/vectors/arrays.py"
         for node in ast.walk(tree(path))
+        if isinstance(node, ast.expr | ast.alias)
         if "NDArray" in (getattr(node, "attr", None), getattr(node, "id", None), getattr(node, "name", None))
         or (isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("ndarray"))
     ]

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
@@ -24,7 +24,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield running
 
 
-async def run(cluster: Cluster, seed: int, disturb) -> Workload:
+async def run(cluster: Cluster, seed: int, disturb: Callable[[Workload, Killer], Awaitable[None]]) -> Workload:
     killer = Killer(cluster, random.Random(seed))
     async with Workload(cluster.urls, seed) as workload:
         work = asyncio.create_task(workload.run())

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
@@ -20,7 +20,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield running
 
 
-async def run(cluster: Cluster, seed: int, disturb) -> None:
+async def run(cluster: Cluster, seed: int, disturb: Callable[[Transactions, Killer], Awaitable[None]]) -> None:
     async with Transactions(cluster.urls, seed) as clients:
         work = asyncio.create_task(clients.run())
         disturbing = asyncio.ensure_future(disturb(clients, Killer(cluster, random.Random(seed))))

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import aiohttp
 from redis.exceptions import RedisError
@@ -77,7 +77,7 @@ class Workload:
         self._base = "/api/v2/tenants/default_tenant/databases/default_database/collections"
         self._id = ""
 
-    async def __aenter__(self) -> "Workload":
+    async def __aenter__(self) -> Self:
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
         self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
         self._id = (await self._post("", {"name": self._name}))["id"]

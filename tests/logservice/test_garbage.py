@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 
 import pytest
 from pyroaring import BitMap
 
 from logservice.garbage import UNLISTED, Collected, Garbage, Periods
 from shared.errors import Corrupt
+from shared.log.state import Pointer
 from shared.manifest.model import Manifest, ParentRef, SegmentRef, condemned_key, segment_path
 from shared.manifest.store import ManifestStore, verify_present
 from shared.objects.memory import MemoryStore
@@ -41,16 +43,16 @@ class World:
         self.objects = MemoryStore(self.clock.now)
         self.manifests = ManifestStore(self.objects)
         self.garbage = Garbage(self.objects, self.clock, Periods(GRACE_S, RETENTION_S))
-        self.pointers = {}
-        self.segments = {}
-        self.graves = {}
+        self.pointers: dict[tuple[str, int], Pointer | None] = {}
+        self.segments: dict[str, SegmentInfo] = {}
+        self.graves: dict[str, float] = {}
 
-    def collection(self):
+    def collection(self) -> str:
         collection = str(uuid.uuid4())
         self.pointers[collection, 0] = None
         return collection
 
-    async def upload(self, collection, name):
+    async def upload(self, collection: str, name: str) -> SegmentInfo:
         path = segment_path(collection, 0, name)
         await self.objects.put(f"{path}/records.arrow", b"x" * 10)
         await self.objects.put(f"{path}/ids.index", b"x")
@@ -59,7 +61,7 @@ class World:
         self.segments[name] = info
         return info
 
-    async def create(self, collection, *names):
+    async def create(self, collection: str, *names: str) -> Pointer | None:
         """A manifest that names these segments, new ones uploaded; not yet pointed to."""
         for name in names:
             if name not in self.segments:
@@ -75,23 +77,23 @@ class World:
             )
         )  # fmt: skip
 
-    async def publish(self, collection, *names):
+    async def publish(self, collection: str, *names: str) -> None:
         self.pointers[collection, 0] = await self.create(collection, *names)
 
-    async def collect(self):
+    async def collect(self) -> Collected:
         return await self.garbage.collect(dict(self.pointers), dict(self.graves))
 
-    async def collect_twice(self):
+    async def collect_twice(self) -> Collected:
         """What the first round condemns the second deletes."""
         await self.collect()
         return await self.collect()
 
-    def delete(self, collection):
+    def delete(self, collection: str) -> None:
         """By the catalog."""
         del self.pointers[collection, 0]
         self.graves[collection] = self.clock.time
 
-    async def left(self, collection):
+    async def left(self, collection: str) -> tuple[list[int], list[str]]:
         """Versions and names of segments that stand in the bucket below the collection."""
         keys = [info.key async for info in self.objects.list(f"{collection}/")]
         versions = sorted(int(key.split("/")[-1][:20]) for key in keys if "/manifests/" in key)
@@ -103,7 +105,7 @@ def world() -> World:
     return World()
 
 
-async def test_the_committed_manifest_and_its_segments_stay_for_ever(world):
+async def test_the_committed_manifest_and_its_segments_stay_for_ever(world: World) -> None:
     a = world.collection()
     await world.publish(a, "s1", "s2")
     world.clock.time += 10 * RETENTION_S
@@ -111,7 +113,7 @@ async def test_the_committed_manifest_and_its_segments_stay_for_ever(world):
     assert await world.left(a) == ([1], ["s1", "s2"])
 
 
-async def test_replaced_manifests_stay_for_the_retention_after_they_were_replaced(world):
+async def test_replaced_manifests_stay_for_the_retention_after_they_were_replaced(world: World) -> None:
     a = world.collection()
     await world.publish(a, "s1")
     world.clock.time += 10 * RETENTION_S
@@ -128,7 +130,7 @@ async def test_replaced_manifests_stay_for_the_retention_after_they_were_replace
     assert await world.left(a) == ([2], ["s2"])
 
 
-async def test_a_segment_stays_as_long_as_any_kept_manifest_names_it(world):
+async def test_a_segment_stays_as_long_as_any_kept_manifest_names_it(world: World) -> None:
     a = world.collection()
     await world.publish(a, "s1")
     await world.publish(a, "s1", "s2")
@@ -138,7 +140,7 @@ async def test_a_segment_stays_as_long_as_any_kept_manifest_names_it(world):
     assert await world.left(a) == ([3], ["s1", "s3"])
 
 
-async def test_files_of_a_compaction_under_way_are_younger_than_the_grace(world):
+async def test_files_of_a_compaction_under_way_are_younger_than_the_grace(world: World) -> None:
     a = world.collection()
     await world.publish(a, "s1")
     await world.upload(a, "building")
@@ -154,7 +156,7 @@ async def test_files_of_a_compaction_under_way_are_younger_than_the_grace(world)
     assert await world.left(a) == ([1], ["s1"])
 
 
-async def test_a_manifest_that_waits_to_be_completed_is_kept_with_its_segments(world):
+async def test_a_manifest_that_waits_to_be_completed_is_kept_with_its_segments(world: World) -> None:
     a = world.collection()
     await world.publish(a, "s1")
     await world.create(a, "s1", "s2")
@@ -163,7 +165,7 @@ async def test_a_manifest_that_waits_to_be_completed_is_kept_with_its_segments(w
     assert await world.left(a) == ([1, 2], ["s1", "s2"])
 
 
-async def test_a_first_manifest_that_waits_to_be_completed_is_kept(world):
+async def test_a_first_manifest_that_waits_to_be_completed_is_kept(world: World) -> None:
     a = world.collection()
     await world.create(a, "s1")
     world.clock.time += 10 * RETENTION_S
@@ -171,7 +173,7 @@ async def test_a_first_manifest_that_waits_to_be_completed_is_kept(world):
     assert await world.left(a) == ([1], ["s1"])
 
 
-async def test_a_dead_collection_goes_after_the_grace_and_no_other_does(world):
+async def test_a_dead_collection_goes_after_the_grace_and_no_other_does(world: World) -> None:
     a, b = world.collection(), world.collection()
     await world.publish(a, "s1")
     await world.publish(b, "s2")
@@ -189,7 +191,7 @@ async def test_a_dead_collection_goes_after_the_grace_and_no_other_does(world):
     assert (await world.collect()).empty == [a]
 
 
-async def test_a_collection_that_the_catalog_has_forgotten_is_reported_and_kept(world):
+async def test_a_collection_that_the_catalog_has_forgotten_is_reported_and_kept(world: World) -> None:
     a, b = world.collection(), world.collection()
     await world.publish(a, "s1")
     await world.publish(b, "s2")
@@ -204,7 +206,7 @@ async def test_a_collection_that_the_catalog_has_forgotten_is_reported_and_kept(
     assert UNLISTED._value.get() == 0
 
 
-async def test_a_collection_that_the_catalog_has_is_not_dead_whatever_was_buried(world):
+async def test_a_collection_that_the_catalog_has_is_not_dead_whatever_was_buried(world: World) -> None:
     a = world.collection()
     await world.publish(a, "s1")
     world.graves[a] = 0.0
@@ -212,7 +214,7 @@ async def test_a_collection_that_the_catalog_has_is_not_dead_whatever_was_buried
     assert await world.collect_twice() == Collected(0, 0, 0)
 
 
-async def test_a_dead_collection_that_is_still_written_to_waits(world):
+async def test_a_dead_collection_that_is_still_written_to_waits(world: World) -> None:
     a = world.collection()
     await world.publish(a, "s1")
     world.delete(a)
@@ -224,7 +226,7 @@ async def test_a_dead_collection_that_is_still_written_to_waits(world):
     assert await world.left(a) == ([1], ["late", "s1"])
 
 
-async def test_a_segment_that_another_collection_names_outlives_its_own_collection(world):
+async def test_a_segment_that_another_collection_names_outlives_its_own_collection(world: World) -> None:
     parent, fork = world.collection(), world.collection()
     await world.publish(parent, "s1", "s2")
     await world.publish(fork, "s1", "s3")
@@ -235,7 +237,7 @@ async def test_a_segment_that_another_collection_names_outlives_its_own_collecti
     assert await world.left(fork) == ([1], ["s3"])
 
 
-async def test_a_segment_that_a_fork_names_outlives_the_manifests_of_its_parent(world):
+async def test_a_segment_that_a_fork_names_outlives_the_manifests_of_its_parent(world: World) -> None:
     parent, fork = world.collection(), world.collection()
     await world.publish(parent, "s1")
     await world.publish(fork, "s1")
@@ -246,7 +248,9 @@ async def test_a_segment_that_a_fork_names_outlives_the_manifests_of_its_parent(
 
 
 @pytest.mark.parametrize("damage", ["missing", "unreadable"])
-async def test_a_shard_without_a_readable_manifest_keeps_everything_and_the_others_are_collected(world, damage):
+async def test_a_shard_without_a_readable_manifest_keeps_everything_and_the_others_are_collected(
+    world: World, damage: str
+) -> None:
     a, b = world.collection(), world.collection()
     for one, names in ((a, ("s1", "s2")), (b, ("s3", "s4"))):
         await world.publish(one, names[0])
@@ -260,7 +264,7 @@ async def test_a_shard_without_a_readable_manifest_keeps_everything_and_the_othe
     assert await world.left(b) == ([2], ["s4"])
 
 
-async def test_what_is_named_after_it_was_condemned_is_spared(world):
+async def test_what_is_named_after_it_was_condemned_is_spared(world: World) -> None:
     a = world.collection()
     await world.publish(a, "s1")
     late = await world.upload(a, "late")
@@ -273,28 +277,30 @@ async def test_what_is_named_after_it_was_condemned_is_spared(world):
     await verify_present(world.objects, late)
 
 
-async def test_the_mark_of_what_is_condemned_goes_after_its_files(world):
+async def test_the_mark_of_what_is_condemned_goes_after_its_files(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A compactor must see the mark, or that a file is missing."""
     a = world.collection()
     await world.publish(a, "s1")
     await world.upload(a, "late")
     world.clock.time += 10 * RETENTION_S
     await world.collect()
-    deleted = []
+    deleted: list[str] = []
     real = world.objects.delete
 
-    async def noted(keys):
+    async def noted(keys: Iterable[str]) -> None:
         keys = list(keys)
         deleted.extend(keys)
         await real(keys)
 
-    world.objects.delete = noted
+    monkeypatch.setattr(world.objects, "delete", noted)
     await world.collect()
     assert deleted[-1] == condemned_key(segment_path(a, 0, "late"))
     assert await world.left(a) == ([1], ["s1"])
 
 
-async def test_objects_of_other_kinds_are_left_alone_and_old_probes_are_not(world):
+async def test_objects_of_other_kinds_are_left_alone_and_old_probes_are_not(world: World) -> None:
     await world.objects.put("catalog/snapshot.json", b"")
     await world.objects.put("probes/abc", b"")
     world.clock.time += 10 * RETENTION_S
@@ -303,15 +309,15 @@ async def test_objects_of_other_kinds_are_left_alone_and_old_probes_are_not(worl
     assert [info.key async for info in world.objects.list("")] == ["catalog/snapshot.json", "probes/new"]
 
 
-async def test_manifests_are_read_once(world):
+async def test_manifests_are_read_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     reads = []
     real = world.objects.get
 
-    async def counted(key):
+    async def counted(key: str) -> bytes:
         reads.append(key)
         return await real(key)
 
-    world.objects.get = counted
+    monkeypatch.setattr(world.objects, "get", counted)
     a = world.collection()
     await world.publish(a, "s1")
     await world.collect()

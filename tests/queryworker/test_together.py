@@ -25,6 +25,7 @@ from shared.records.where import (
     IdIn,
     MetadataCompare,
     MetadataIn,
+    Where,
 )
 from shared.redis.keys import Keys
 from shared.rpc import messages
@@ -61,7 +62,7 @@ def test_queries_with_light_filters_go_together_by_few_and_leave_half_to_another
 
 def test_a_query_with_any_other_selection_is_by_itself() -> None:
     many = MetadataIn("n", list(range(LIGHT_VALUES_MAX + 1)))
-    wheres = [DocumentContains("x"), All([OTHER, AnyOf([DocumentRegex("x")])]), IdIn(["r1"]), many]
+    wheres: list[Where] = [DocumentContains("x"), All([OTHER, AnyOf([DocumentRegex("x")])]), IdIn(["r1"]), many]
     selections = [Selection(where=where) for where in wheres]
     selections += [Selection(ids=["r1"]), Selection(ids=["r1"], where=OTHER)]
     requests = [_plain(selection=selection) for selection in selections for _ in range(4)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import orjson
@@ -15,9 +16,9 @@ from shared.vectors.space import Space
 from tests.queryworker.world import World
 from tests.shared.memtable.model import Row
 
-ALL_COLUMNS = {"documents": True, "metadatas": True, "uris": True}
+ALL_COLUMNS: dict[str, Any] = {"documents": True, "metadatas": True, "uris": True}
 
-Answer = tuple[list[str], list[str | None], list[dict], list[str | None], list[tuple[float, ...]]]
+Answer = tuple[list[str], list[str | None], list[dict[str, Any]], list[str | None], list[tuple[float, ...]]]
 
 
 def in_order(state: dict[str, Row], keep: Callable[[str, Row], bool] = lambda _id, _row: True) -> list[str]:
@@ -52,7 +53,7 @@ def get_request(world: World, selection: Selection | None = None, **options: obj
 
 
 def query_request(
-    world: World, vectors: list[tuple[float, ...]], k: int, selection: Selection | None = None,
+    world: World, vectors: Sequence[tuple[float, ...]], k: int, selection: Selection | None = None,
     as_of: int | None = None, ef_search: int = 100,
 ) -> messages.QueryRequest:  # fmt: skip
     matrix = np.array(vectors, "<f4")

@@ -9,6 +9,7 @@ import pytest
 
 from frontend.http.memory_budget import MemoryBudget
 from frontend.parse import body
+from frontend.parse.json_text import parse
 from tests.frontend.server import running
 
 
@@ -58,7 +59,6 @@ async def test_one_that_gives_up_waiting_holds_up_nobody() -> None:
 
 async def test_large_bodies_at_once_are_parsed_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     at_once: list[int] = []
-    parse = body.parse
 
     def watched(data: bytes, rows: str | None) -> Any:
         at_once.append(rooms.bytes)

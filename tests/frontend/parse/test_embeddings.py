@@ -76,7 +76,8 @@ def test_bad_base64_is_told_exactly(row: str, message: str, before: list[str]) -
 
 
 def test_empty_vectors_are_a_matter_of_the_field_check() -> None:
-    for column in ([""], [[]], [[], [1.0]], [encoded([1]), ""]):
+    columns: list[list[Any]] = [[""], [[]], [[], [1.0]], [encoded([1]), ""]]
+    for column in columns:
         assert decoded(column).problem() == "Each embedding must have at least 1 dimension"
 
 

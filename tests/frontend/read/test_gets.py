@@ -24,11 +24,14 @@ def three_shards() -> FakeWorkers:
 
 
 async def got(workers: Any, page: Page, wanted: Wanted, shards: int, as_of: int | None = None) -> dict[str, Any]:
-    return json.loads(await get_body(workers, new_collection(shards=shards), Get(ALL, page, wanted, as_of)))
+    body = await get_body(workers, new_collection(shards=shards), Get(ALL, page, wanted, as_of))
+    answer: dict[str, Any] = json.loads(bytes(body))
+    return answer
 
 
 async def ids_of(workers: Any, page: Page, wanted: Wanted = COLUMNS) -> list[str]:
-    return (await got(workers, page, wanted, shards=3))["ids"]
+    found: list[str] = (await got(workers, page, wanted, shards=3))["ids"]
+    return found
 
 
 @pytest.mark.parametrize("page", [Page(0, 4), Page(2, 3), Page(8, 5), Page(9, 5), Page(0, 0), Page(3), Page()])

@@ -16,7 +16,9 @@ VECTORS = np.array([[1, 0], [8, 0]], dtype=np.float32)
 
 
 async def queried(workers: Any, query: Query, shards: int) -> dict[str, Any]:
-    return json.loads(bytes(await query_body(workers, new_collection(shards=shards, dimension=2), query)))
+    body = await query_body(workers, new_collection(shards=shards, dimension=2), query)
+    answer: dict[str, Any] = json.loads(bytes(body))
+    return answer
 
 
 async def test_the_nearest_of_all_shards_are_found_for_every_query() -> None:

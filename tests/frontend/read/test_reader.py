@@ -37,7 +37,7 @@ async def test_a_collection_that_has_other_shards_by_now_is_read_by_its_current_
     workers, cached, current = three_shards(), new_collection(shards=1), new_collection(shards=3)
     workers.failures = [StaleGeneration("rebuilt")]
     rows = FakeRows(cached, current)
-    assert json.loads(await reader_of(workers, rows).get(cached, GET))["ids"] == [f"id{i}" for i in range(1, 10)]
+    assert json.loads(bytes(await reader_of(workers, rows).get(cached, GET)))["ids"] == [f"id{i}" for i in range(1, 10)]
     assert rows.refreshed == 1
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 import msgspec
 import pytest
 
 from frontend.read.race import HEDGES
 from frontend.read.workers import CallTimeouts, Workers
-from shared.cluster.membership import Member
+from shared.cluster.membership import Member, Membership
 from shared.cluster.placement import rank
 from shared.errors import Corrupt, DeadlineExceeded, Gone, PolychromeError, Unavailable, WrongWorker
 from shared.records.selection import Selection
 from shared.records.where import DocumentRegex
+from shared.rpc.client import RpcClient
 from shared.rpc.messages import CountRequest, CountResponse, Shard
 
 SHARD = Shard("c", 3)
@@ -91,12 +93,12 @@ class Bench:
         self.membership = FakeMembership(*members)
         self.rpc = FakeRpc()
         self.workers = Workers(
-            self.membership,
-            self.rpc,
+            cast(Membership, self.membership),
+            cast(RpcClient, self.rpc),
             self.clock,
             timeouts,
             replicas=replicas,
-            hedge_percent=hedge_percent,  # type: ignore[arg-type]
+            hedge_percent=hedge_percent,
         )
         self.order = rank("c/3", list(members))
 
@@ -207,7 +209,7 @@ async def ask_all(bench: Bench, counts: int) -> list[asyncio.Task[int]]:
 
 
 def hedges(outcome: str) -> float:
-    return HEDGES.labels(outcome)._value.get()
+    return float(HEDGES.labels(outcome)._value.get())
 
 
 def slow_calls() -> float:
@@ -321,7 +323,8 @@ async def test_the_poll_keeps_membership_fresh_and_outlives_redis() -> None:
     bench.membership.failure = Unavailable("away")
     reads = bench.membership.reads
     await until(lambda: bench.membership.reads >= reads + 3)
-    assert bench.workers.ready
+    still_ready = bool(bench.workers.ready)
+    assert still_ready
     bench.membership.failure = None
     bench.membership.found = []
     await until(lambda: not bench.workers.ready)

@@ -73,7 +73,7 @@ class Real:
     @staticmethod
     def _vectors(table: pa.Table) -> np.ndarray:
         flat = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return flat.reshape(len(table), -1).astype(np.float32)
+        return np.asarray(flat.reshape(len(table), -1), np.float32)
 
     def _read_view(self, table: pa.Table, directory: Path) -> ReadView:
         width = self.vectors.shape[1]

@@ -20,7 +20,7 @@ from shared.records.model import Op, record_schema
 from shared.records.selection import Selection
 from shared.records.where import Compare, MetadataCompare
 from shared.rpc import messages
-from shared.segment.reader import open_segment
+from shared.segment.reader import Segment, open_segment
 from shared.segment.segment_set import SegmentSet
 from shared.segment.writer import GraphParams, write_segment
 from shared.vectors.distance import nearest
@@ -38,7 +38,7 @@ def vectors() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def segment(vectors: np.ndarray, tmp_path_factory: pytest.TempPathFactory):
+def segment(vectors: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Segment:
     metadata = [orjson.dumps({"n": i, "far": int(i >= ROWS // 2)}).decode() for i in range(ROWS)]
     table = pa.table(
         {
@@ -58,7 +58,7 @@ def segment(vectors: np.ndarray, tmp_path_factory: pytest.TempPathFactory):
     return open_segment(directory, info, 1)
 
 
-def _view(segment, dead: BitMap) -> ShardView:
+def _view(segment: Segment, dead: BitMap) -> ShardView:
     graph = GraphParams(Space.L2, ef_construction=100, max_neighbors=16, threads=1)
     return ShardView(OpenManifest(Pointer(1, "x", ROWS + 1), SegmentSet([segment], [dead]), DIMENSION, graph, 0))
 
@@ -76,7 +76,7 @@ def _recall(view: ReadView, vectors: np.ndarray, alive: np.ndarray, selection: S
     return hits / found.size
 
 
-def test_deleting_most_rows_by_tombstones_costs_no_recall(segment, vectors: np.ndarray) -> None:
+def test_deleting_most_rows_by_tombstones_costs_no_recall(segment: Segment, vectors: np.ndarray) -> None:
     everything = _recall(_view(segment, BitMap()).read_view(), vectors, np.arange(ROWS), Selection(), 10)
     dead = np.random.default_rng(3).permutation(ROWS)[: ROWS * 2 // 3]
     alive = np.setdiff1d(np.arange(ROWS), dead)
@@ -85,7 +85,9 @@ def test_deleting_most_rows_by_tombstones_costs_no_recall(segment, vectors: np.n
     assert left >= everything - 0.01
 
 
-def test_deleting_the_whole_neighbourhood_in_the_tail_still_finds_the_others(segment, vectors: np.ndarray) -> None:
+def test_deleting_the_whole_neighbourhood_in_the_tail_still_finds_the_others(
+    segment: Segment, vectors: np.ndarray
+) -> None:
     """The graph comes back with dead rows only."""
     view = _view(segment, BitMap())
     near = [f"r{i}" for i in range(ROWS // 2)]
@@ -99,19 +101,21 @@ def test_deleting_the_whole_neighbourhood_in_the_tail_still_finds_the_others(seg
 
 
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.5, 0.99])
-def test_filters_of_every_selectivity_find_all_they_should(segment, vectors: np.ndarray, share: float) -> None:
+def test_filters_of_every_selectivity_find_all_they_should(segment: Segment, vectors: np.ndarray, share: float) -> None:
     bound = round(ROWS * share)
     selection = Selection(where=MetadataCompare("n", Compare.LT, bound))
     assert _recall(_view(segment, BitMap()).read_view(), vectors, np.arange(bound), selection, 10) > 0.95
 
 
 @pytest.mark.parametrize("k", [1, 10, 200])
-def test_a_filter_that_matches_only_what_is_far_from_the_query_finds_it(segment, vectors: np.ndarray, k: int) -> None:
+def test_a_filter_that_matches_only_what_is_far_from_the_query_finds_it(
+    segment: Segment, vectors: np.ndarray, k: int
+) -> None:
     selection = Selection(where=MetadataCompare("far", Compare.EQ, 1))
     assert _recall(_view(segment, BitMap()).read_view(), vectors, np.arange(ROWS // 2, ROWS), selection, k) > 0.95
 
 
-def test_a_k_beyond_everything_returns_everything(segment, vectors: np.ndarray) -> None:
+def test_a_k_beyond_everything_returns_everything(segment: Segment, vectors: np.ndarray) -> None:
     view = _view(segment, BitMap([5, 6])).read_view()
     alive = np.setdiff1d(np.arange(ROWS), [5, 6])
     assert _recall(view, vectors, alive, Selection(), 2**32 - 1) == 1.0

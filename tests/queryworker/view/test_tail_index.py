@@ -1,14 +1,16 @@
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from queryworker.view import tail_index as tail_index_module
 from queryworker.view.tail_index import BLOCK_ROWS, TailIndex, block_ranges
 from queryworker.view.tail_part import TailPart
 from shared.memtable.memtable import Memtable
+from shared.records.indexing import Indexing
 from shared.records.model import Op
 from shared.records.where import Compare, DocumentContains, MetadataCompare
+from shared.segment.metadata_index import MetadataIndex
 from shared.vectors.distance import squared_norms
 from tests.shared.memtable.model import DictBase, Operation, batch
 
@@ -42,14 +44,14 @@ def _matching(memtable: Memtable, index: TailIndex, position: int, remainder: in
 
 def test_filters_on_a_growing_tail_agree_with_a_loop_and_index_no_row_often(monkeypatch: pytest.MonkeyPatch) -> None:
     indexed = 0
-    build = tail_index_module.MetadataIndex.from_json
+    build = MetadataIndex.from_json
 
-    def counting(rows, indexing):
+    def counting(rows: Sequence[str | None], indexing: Indexing) -> MetadataIndex:
         nonlocal indexed
         indexed += len(rows)
         return build(rows, indexing)
 
-    monkeypatch.setattr(tail_index_module.MetadataIndex, "from_json", counting)
+    monkeypatch.setattr(MetadataIndex, "from_json", counting)
     random_ = random.Random(3)
     memtable, index = Memtable(DictBase({}), None), TailIndex()
     positions = []

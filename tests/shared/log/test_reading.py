@@ -69,7 +69,7 @@ async def test_who_knows_everything_is_told_so_in_a_word_until_anything_changes(
     assert await log.read(made.id, 0, last, None, later) is later
     assert (await log.read(made.id, 0, last)).entries == []
     for field, value in (("gen", 7), ("m:0", '{"version":1,"hash":"x","covers":3}'), ("deleted", 1)):
-        await redis.hset(keys.state(made.id), field, value)  # type: ignore[misc]
+        await redis.hset(keys.state(made.id), field, value)
         changed = await log.read(made.id, 0, last, None, later)
         assert changed.mark != later.mark
         later = changed

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import boto3
 import pytest
@@ -33,7 +34,7 @@ def s3_bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture(params=["memory", "directory", "s3"])
-async def store(request: pytest.FixtureRequest, tmp_path) -> AsyncIterator[ObjectStore]:
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
     if request.param == "memory":
         yield MemoryStore(lambda: 1000.0)
     elif request.param == "directory":

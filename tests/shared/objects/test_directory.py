@@ -28,7 +28,7 @@ asyncio.run(main(sys.argv[1], sys.argv[2]))
 """
 
 
-async def test_racing_processes_create_every_object_once(tmp_path):
+async def test_racing_processes_create_every_object_once(tmp_path: Path) -> None:
     racers = [
         subprocess.Popen(  # noqa: ASYNC220 (nothing else runs in this test)
             [sys.executable, "-c", RACER, str(tmp_path / "bucket"), f"racer {number}"],
@@ -37,19 +37,21 @@ async def test_racing_processes_create_every_object_once(tmp_path):
         for number in range(4)
     ]  # fmt: skip
     for racer in racers:
+        assert racer.stdout is not None
         assert racer.stdout.readline() == "ready\n"
     for racer in racers:
+        assert racer.stdin is not None
         racer.stdin.write("go\n")
         racer.stdin.flush()
     won = {number: [int(text) for text in racer.communicate()[0].split()] for number, racer in enumerate(racers)}
     assert sorted(number for numbers in won.values() for number in numbers) == list(range(50))
     async with open_directory(tmp_path / "bucket") as store:
-        for racer, numbers in won.items():
+        for winner, numbers in won.items():
             for number in numbers:
-                assert await store.get(f"folder/{number % 7}/{number}") == f"racer {racer}".encode()
+                assert await store.get(f"folder/{number % 7}/{number}") == f"racer {winner}".encode()
 
 
-async def test_deleting_the_last_object_of_a_folder_never_loses_a_new_one(tmp_path):
+async def test_deleting_the_last_object_of_a_folder_never_loses_a_new_one(tmp_path: Path) -> None:
     async with open_directory(tmp_path / "bucket") as store:
 
         async def churn(name: str) -> None:
@@ -62,7 +64,7 @@ async def test_deleting_the_last_object_of_a_folder_never_loses_a_new_one(tmp_pa
         assert [path.name for path in (tmp_path / "bucket").iterdir()] == [".temporary"]
 
 
-async def test_a_directory_that_went_away_is_unavailable_and_looks_empty_to_nobody(tmp_path):
+async def test_a_directory_that_went_away_is_unavailable_and_looks_empty_to_nobody(tmp_path: Path) -> None:
     async with open_directory(tmp_path / "bucket") as store:
         await store.put("a", b"1")
         shutil.rmtree(tmp_path / "bucket")
@@ -74,14 +76,14 @@ async def test_a_directory_that_went_away_is_unavailable_and_looks_empty_to_nobo
             [info async for info in store.list("")]
 
 
-async def test_a_download_into_a_missing_folder_does_not_claim_that_the_object_is_missing(tmp_path):
+async def test_a_download_into_a_missing_folder_does_not_claim_that_the_object_is_missing(tmp_path: Path) -> None:
     async with open_directory(tmp_path / "bucket") as store:
         await store.put("a", b"1")
         with pytest.raises(Unavailable):
             await store.download("a", tmp_path / "nowhere" / "file")
 
 
-async def test_what_dead_writers_left_is_hidden_and_removed_after_a_day(tmp_path):
+async def test_what_dead_writers_left_is_hidden_and_removed_after_a_day(tmp_path: Path) -> None:
     root = tmp_path / "bucket"
     async with open_directory(root):
         pass
@@ -96,7 +98,7 @@ async def test_what_dead_writers_left_is_hidden_and_removed_after_a_day(tmp_path
     assert young.exists()
 
 
-async def test_a_path_that_cannot_be_a_directory_is_unavailable(tmp_path):
+async def test_a_path_that_cannot_be_a_directory_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(Unavailable):
         async with open_directory(tmp_path / "file" / "bucket"):

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from random import Random
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,9 +12,11 @@ from hypothesis import strategies as st
 
 from shared.records.digest import MODULUS, record_digests, to_hex, total
 
+Row = tuple[str, tuple[float, ...], str | None, str | None, str | None]
+"""Id, vector, document, metadata, uri."""
 
-def table(rows, dimension=2):
-    """rows: (id, vector, document, metadata, uri)"""
+
+def table(rows: Sequence[Row], dimension: int = 2) -> pa.Table:
     ids, vectors, documents, metadatas, uris = zip(*rows, strict=True) if rows else ([], [], [], [], [])
     return pa.table(
         {
@@ -24,7 +29,7 @@ def table(rows, dimension=2):
     )
 
 
-def one_by_one(row):
+def one_by_one(row: Row) -> bytes:
     """The definition, spelled out."""
     record_id, vector, *texts = row
     parts = [record_id.encode(), np.array(vector, "<f4").tobytes(), *(t if t is None else t.encode() for t in texts)]
@@ -37,12 +42,12 @@ rows = st.lists(st.tuples(st.text(max_size=5), st.tuples(*[st.floats(width=32)] 
 
 
 @given(rows)
-def test_the_columns_give_what_the_definition_says(rows):
+def test_the_columns_give_what_the_definition_says(rows: list[Row]) -> None:
     assert record_digests(table(rows)).to_pylist() == [one_by_one(row) for row in rows]
 
 
 @given(rows, st.randoms())
-def test_the_total_is_a_sum_that_knows_no_order_and_no_grouping(rows, random):
+def test_the_total_is_a_sum_that_knows_no_order_and_no_grouping(rows: list[Row], random: Random) -> None:
     digests = record_digests(table(rows))
     expected = sum(int.from_bytes(digest, "little") for digest in digests.to_pylist()) % MODULUS
     assert total(digests) == expected
@@ -67,11 +72,11 @@ def test_the_total_is_a_sum_that_knows_no_order_and_no_grouping(rows, random):
         ("a", (1, -0.0), "d", None, None),
     ],
 )
-def test_any_difference_in_content_shows(other):
+def test_any_difference_in_content_shows(other: Row) -> None:
     assert record_digests(table([("a", (1, 2), "d", None, None)])) != record_digests(table([other]))
 
 
-def test_slices_chunks_and_many_rows():
+def test_slices_chunks_and_many_rows() -> None:
     count = 20_000
     whole = table([(f"id{n}", (n, 1), None if n % 3 else "x", None, "u") for n in range(count)])
     digests = record_digests(whole)
@@ -81,12 +86,12 @@ def test_slices_chunks_and_many_rows():
     assert total(digests.slice(5, 9)) == sum(int.from_bytes(d, "little") for d in digests.to_pylist()[5:14]) % MODULUS
 
 
-def test_no_records_have_the_digest_zero():
+def test_no_records_have_the_digest_zero() -> None:
     assert total(record_digests(table([]))) == 0
     assert to_hex(0) == "0" * 32
 
 
-def test_a_known_value_stays_what_it_is():
+def test_a_known_value_stays_what_it_is() -> None:
     """Stored in every segment: changing it makes every bucket corrupt."""
     [digest] = record_digests(table([("id", (1.0, -2.5), "text", '{"a":1}', None)])).to_pylist()
     assert digest.hex() == one_by_one(("id", (1.0, -2.5), "text", '{"a":1}', None)).hex() == KNOWN

@@ -78,8 +78,10 @@ _members = st.dictionaries(st.text(max_size=5), _values, max_size=5)
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(_members, st.lists(_members, max_size=4))
-def test_patches_agree_with_a_dict_and_keep_integers_and_floats_apart(first: dict, patches: list[dict]) -> None:
-    def clean(members: dict) -> dict:
+def test_patches_agree_with_a_dict_and_keep_integers_and_floats_apart(
+    first: dict[str, object], patches: list[dict[str, object]]
+) -> None:
+    def clean(members: dict[str, object]) -> dict[str, object]:
         return {key: value for key, value in members.items() if value is not None}
 
     model = clean(first)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 
 from shared.errors import Corrupt, Unavailable
 from shared.objects.memory import MemoryStore
+from shared.objects.port import ObjectStore
 from shared.records.digest import record_digests
 from shared.records.model import record_schema
 from shared.segment.cache import SegmentCache
-from shared.segment.format import verify
+from shared.segment.format import SegmentInfo, verify
 from shared.segment.writer import GraphParams, write_segment
 from shared.vectors.space import Space
 
@@ -24,7 +26,7 @@ class Counting(MemoryStore):
         self.downloads: list[str] = []
         self.away = False
 
-    async def download(self, key, path):
+    async def download(self, key: str, path: Path) -> None:
         if self.away:
             raise Unavailable("away")
         self.downloads.append(key)
@@ -52,7 +54,7 @@ def objects() -> Counting:
     return Counting()
 
 
-async def stored(objects, folder, name, count=10):
+async def stored(objects: ObjectStore, folder: Path, name: str, count: int = 10) -> SegmentInfo:
     path = f"c/0/segments/{name}"
     info = write_segment(folder / name, name, path, records(count), GraphParams(Space.L2, 100, 16, 1)).info
     for file in info.files:
@@ -60,30 +62,30 @@ async def stored(objects, folder, name, count=10):
     return info
 
 
-async def opened(objects, root, bytes_max=1 << 30):
+async def opened(objects: ObjectStore, root: Path, bytes_max: int = 1 << 30) -> SegmentCache:
     cache = SegmentCache(objects, root, bytes_max)
     await cache.open()
     return cache
 
 
-def size(info):
+def size(info: SegmentInfo) -> int:
     return sum(file.bytes for file in info.files)
 
 
-def present(root):
+def present(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
 
 
-async def use(cache, info):
+async def use(cache: SegmentCache, info: SegmentInfo) -> None:
     async with cache.hold(info) as folder:
         await asyncio.to_thread(verify, folder, info)
 
 
-async def test_a_segment_is_fetched_once_however_many_ask(objects, tmp_path):
+async def test_a_segment_is_fetched_once_however_many_ask(objects: Counting, tmp_path: Path) -> None:
     info = await stored(objects, tmp_path, "s1")
     cache = await opened(objects, tmp_path / "cache")
 
-    async def use():
+    async def use() -> None:
         async with cache.hold(info) as folder:
             verify(folder, info)
 
@@ -92,7 +94,7 @@ async def test_a_segment_is_fetched_once_however_many_ask(objects, tmp_path):
     assert sorted(objects.downloads) == sorted(f"{info.path}/{file.name}" for file in info.files)
 
 
-async def test_the_next_process_finds_what_the_one_before_fetched(objects, tmp_path):
+async def test_the_next_process_finds_what_the_one_before_fetched(objects: Counting, tmp_path: Path) -> None:
     info = await stored(objects, tmp_path, "s1")
     async with (await opened(objects, tmp_path / "cache")).hold(info):
         pass
@@ -102,7 +104,9 @@ async def test_the_next_process_finds_what_the_one_before_fetched(objects, tmp_p
     assert objects.downloads == []
 
 
-async def test_what_was_damaged_on_disk_between_two_processes_is_fetched_again(objects, tmp_path):
+async def test_what_was_damaged_on_disk_between_two_processes_is_fetched_again(
+    objects: Counting, tmp_path: Path
+) -> None:
     info = await stored(objects, tmp_path, "s1")
     async with (await opened(objects, tmp_path / "cache")).hold(info) as folder:
         (folder / "ids.index").write_bytes(b"damage")
@@ -110,7 +114,9 @@ async def test_what_was_damaged_on_disk_between_two_processes_is_fetched_again(o
         verify(folder, info)
 
 
-async def test_a_segment_that_is_wrong_in_the_bucket_is_fetched_twice_and_never_served(objects, tmp_path):
+async def test_a_segment_that_is_wrong_in_the_bucket_is_fetched_twice_and_never_served(
+    objects: Counting, tmp_path: Path
+) -> None:
     info = await stored(objects, tmp_path, "s1")
     await objects.put(f"{info.path}/ids.index", b"damage")
     cache = await opened(objects, tmp_path / "cache")
@@ -122,7 +128,7 @@ async def test_a_segment_that_is_wrong_in_the_bucket_is_fetched_twice_and_never_
     assert not (tmp_path / "cache" / "s1").exists()
 
 
-async def test_a_missing_file_is_corruption_and_an_absent_store_is_not(objects, tmp_path):
+async def test_a_missing_file_is_corruption_and_an_absent_store_is_not(objects: Counting, tmp_path: Path) -> None:
     info = await stored(objects, tmp_path, "s1")
     cache = await opened(objects, tmp_path / "cache")
     objects.away = True
@@ -136,7 +142,9 @@ async def test_a_missing_file_is_corruption_and_an_absent_store_is_not(objects, 
             pass
 
 
-async def test_the_budget_drops_the_segment_unused_for_the_longest_time_and_none_in_use(objects, tmp_path):
+async def test_the_budget_drops_the_segment_unused_for_the_longest_time_and_none_in_use(
+    objects: Counting, tmp_path: Path
+) -> None:
     infos = [await stored(objects, tmp_path, f"s{number}") for number in range(3)]
     cache = await opened(objects, tmp_path / "cache", 2 * size(infos[0]))
 
@@ -154,7 +162,7 @@ async def test_the_budget_drops_the_segment_unused_for_the_longest_time_and_none
     assert present(tmp_path / "cache") == ["s0", "s2"]
 
 
-async def test_a_segment_that_was_built_here_is_taken_over_without_fetching(objects, tmp_path):
+async def test_a_segment_that_was_built_here_is_taken_over_without_fetching(objects: Counting, tmp_path: Path) -> None:
     cache = await opened(objects, tmp_path / "cache")
     info = await stored(objects, tmp_path, "s1")
     await cache.adopt(info, tmp_path / "s1")
@@ -164,11 +172,11 @@ async def test_a_segment_that_was_built_here_is_taken_over_without_fetching(obje
     assert not (tmp_path / "s1").exists()
 
 
-async def test_fetching_goes_on_when_the_one_who_asked_first_is_cancelled(objects, tmp_path):
+async def test_fetching_goes_on_when_the_one_who_asked_first_is_cancelled(objects: Counting, tmp_path: Path) -> None:
     info = await stored(objects, tmp_path, "s1")
     cache = await opened(objects, tmp_path / "cache")
 
-    async def use():
+    async def use() -> None:
         async with cache.hold(info):
             pass
 
@@ -181,14 +189,16 @@ async def test_fetching_goes_on_when_the_one_who_asked_first_is_cancelled(object
     assert len(objects.downloads) == len(info.files)
 
 
-async def test_an_id_that_is_a_path_is_refused(objects, tmp_path):
+async def test_an_id_that_is_a_path_is_refused(objects: Counting, tmp_path: Path) -> None:
     info = await stored(objects, tmp_path, "s1")
     with pytest.raises(Corrupt):
         async with (await opened(objects, tmp_path / "cache")).hold(msgspec.structs.replace(info, id="../s1")):
             pass
 
 
-async def test_a_segment_that_is_being_verified_is_not_evicted_under_the_verification(objects, tmp_path, monkeypatch):
+async def test_a_segment_that_is_being_verified_is_not_evicted_under_the_verification(
+    objects: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It had no user yet when the eviction chose it."""
     infos = [await stored(objects, tmp_path / "built", name) for name in ("s1", "s2")]
     before = await opened(objects, tmp_path / "cache")
@@ -199,7 +209,7 @@ async def test_a_segment_that_is_being_verified_is_not_evicted_under_the_verific
     cache._bytes_max = 0
     discard, begun, go = cache._discard, asyncio.Event(), asyncio.Event()
 
-    async def slow(name):
+    async def slow(name: str) -> None:
         begun.set()
         await go.wait()
         await discard(name)
@@ -209,18 +219,18 @@ async def test_a_segment_that_is_being_verified_is_not_evicted_under_the_verific
     await begun.wait()
     checking, checked = threading.Event(), threading.Event()
 
-    def slow_verify(directory, info):
+    def slow_verify(directory: Path, info: SegmentInfo) -> None:
         checking.set()
         checked.wait(10)
         verify(directory, info)
 
     monkeypatch.setattr("shared.segment.cache.verify", slow_verify)
 
-    async def use():
+    async def held() -> bool:
         async with cache.hold(infos[1]) as folder:
             return folder.is_dir()
 
-    using = asyncio.create_task(use())
+    using = asyncio.create_task(held())
     await asyncio.to_thread(checking.wait, 10)
     go.set()
     await evicting

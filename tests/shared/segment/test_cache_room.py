@@ -30,7 +30,7 @@ class Watched(Counting):
         self.go = asyncio.Event()
         self.go.set()
 
-    async def download(self, key, path):
+    async def download(self, key: str, path: Path) -> None:
         segment = key.split("/")[3]
         if segment not in self.beside:
             self.beside[segment] = present(self.root)
@@ -47,7 +47,7 @@ class Full(Counting):
         self.root = root
         self.segments_max = segments_max
 
-    async def download(self, key, path):
+    async def download(self, key: str, path: Path) -> None:
         await super().download(key, path)
         if len(present(self.root)) > self.segments_max:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -66,7 +66,7 @@ class RoomForOne(Counting):
         self.under_way: Multiset[str] = Multiset()
         self.met = asyncio.Event()
 
-    async def download(self, key, path):
+    async def download(self, key: str, path: Path) -> None:
         segment = key.split("/")[3]
         self.under_way[segment] += 1
         try:
@@ -83,7 +83,7 @@ class RoomForOne(Counting):
             self.under_way[segment] -= 1
 
 
-async def test_room_is_made_before_a_segment_is_downloaded(tmp_path):
+async def test_room_is_made_before_a_segment_is_downloaded(tmp_path: Path) -> None:
     objects = Watched(tmp_path / "cache")
     infos = [await stored(objects, tmp_path, f"s{number}") for number in range(3)]
     cache = await opened(objects, tmp_path / "cache", 2 * size(infos[0]))
@@ -92,7 +92,7 @@ async def test_room_is_made_before_a_segment_is_downloaded(tmp_path):
     assert objects.beside == {"s0": [], "s1": ["s0"], "s2": ["s1"]}
 
 
-async def test_segments_that_are_fetched_at_the_same_time_count_each_other(tmp_path):
+async def test_segments_that_are_fetched_at_the_same_time_count_each_other(tmp_path: Path) -> None:
     objects = Watched(tmp_path / "cache")
     infos = [await stored(objects, tmp_path, f"s{number}") for number in range(5)]
     cache = await opened(objects, tmp_path / "cache", 3 * size(infos[0]))
@@ -108,7 +108,9 @@ async def test_segments_that_are_fetched_at_the_same_time_count_each_other(tmp_p
     assert present(tmp_path / "cache") == ["s2", "s3", "s4"]
 
 
-async def test_a_fetch_beside_segments_that_are_all_in_use_goes_beyond_the_budget(objects, tmp_path):
+async def test_a_fetch_beside_segments_that_are_all_in_use_goes_beyond_the_budget(
+    objects: Counting, tmp_path: Path
+) -> None:
     infos = [await stored(objects, tmp_path, f"s{number}") for number in range(3)]
     cache = await opened(objects, tmp_path / "cache", 2 * size(infos[0]))
     async with cache.hold(infos[0]), cache.hold(infos[1]):
@@ -117,7 +119,7 @@ async def test_a_fetch_beside_segments_that_are_all_in_use_goes_beyond_the_budge
         assert present(tmp_path / "cache") == ["s0", "s1"]
 
 
-async def test_what_somebody_waits_for_is_not_evicted_before_it_is_used(tmp_path):
+async def test_what_somebody_waits_for_is_not_evicted_before_it_is_used(tmp_path: Path) -> None:
     """With room for one segment only, each of two that are fetched at once is downloaded once."""
     objects = Watched(tmp_path / "cache")
     infos = [await stored(objects, tmp_path, f"s{number}") for number in range(2)]
@@ -126,7 +128,7 @@ async def test_what_somebody_waits_for_is_not_evicted_before_it_is_used(tmp_path
     assert len(objects.downloads) == sum(len(info.files) for info in infos)
 
 
-async def test_a_full_volume_costs_the_segments_that_nobody_uses(tmp_path):
+async def test_a_full_volume_costs_the_segments_that_nobody_uses(tmp_path: Path) -> None:
     objects = Full(tmp_path / "cache", segments_max=2)
     infos = [await stored(objects, tmp_path, f"s{number}") for number in range(4)]
     cache = await opened(objects, tmp_path / "cache")
@@ -139,7 +141,7 @@ async def test_a_full_volume_costs_the_segments_that_nobody_uses(tmp_path):
         assert present(tmp_path / "cache") == ["s0", "s3"]
 
 
-async def test_a_full_volume_with_nothing_to_evict_is_named_and_nothing_half_written_is_left(tmp_path):
+async def test_a_full_volume_with_nothing_to_evict_is_named_and_nothing_half_written_is_left(tmp_path: Path) -> None:
     objects = Full(tmp_path / "cache", segments_max=0)
     infos = [await stored(objects, tmp_path, f"s{number}") for number in range(2)]
     cache = await opened(objects, tmp_path / "cache")
@@ -150,7 +152,7 @@ async def test_a_full_volume_with_nothing_to_evict_is_named_and_nothing_half_wri
     assert list((tmp_path / "cache" / ".incoming").iterdir()) == []
 
 
-async def test_two_segments_that_fill_the_volume_together_are_fetched_one_after_the_other(tmp_path):
+async def test_two_segments_that_fill_the_volume_together_are_fetched_one_after_the_other(tmp_path: Path) -> None:
     objects = RoomForOne()
     infos = [await stored(objects, tmp_path, f"s{number}") for number in range(2)]
     cache = await opened(objects, tmp_path / "cache")
@@ -165,7 +167,9 @@ class Impatient(SystemClock):
         raise AssertionError(f"waited {seconds} s for something that waiting does not mend")
 
 
-async def test_a_volume_that_is_really_full_costs_what_nobody_uses_and_no_time(small_volume, tmp_path):
+async def test_a_volume_that_is_really_full_costs_what_nobody_uses_and_no_time(
+    small_volume: Path, tmp_path: Path
+) -> None:
     """Others write to the volume: by the budget there would be room for everything."""
     async with open_directory(tmp_path / "bucket") as bucket:
         infos = [await stored(bucket, tmp_path, f"s{number}", count=2_000) for number in range(3)]
@@ -176,7 +180,7 @@ async def test_a_volume_that_is_really_full_costs_what_nobody_uses_and_no_time(s
         assert present(small_volume / "cache") == ["s1", "s2"]
 
 
-async def test_a_volume_that_is_really_full_of_what_is_in_use_is_named(small_volume, tmp_path):
+async def test_a_volume_that_is_really_full_of_what_is_in_use_is_named(small_volume: Path, tmp_path: Path) -> None:
     async with open_directory(tmp_path / "bucket") as bucket:
         infos = [await stored(bucket, tmp_path, f"s{number}", count=2_000) for number in range(2)]
         (small_volume / "others").write_bytes(bytes(VOLUME_BYTES - 3 * size(infos[0]) // 2))

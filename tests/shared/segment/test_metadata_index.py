@@ -54,7 +54,9 @@ def test_integers_and_floats_compare_exactly_beyond_2_to_53(tmp_path: Path, op: 
 )
 def test_places_are_those_of_exact_comparison(values: list[float], wanted: float) -> None:
     kind = Kind.FLOAT if any(isinstance(value, float) for value in values) else Kind.INT
-    column = number_column(np.array(values, dtype="<f8" if kind is Kind.FLOAT else "<i8"), np.arange(len(values)))
+    column = number_column(
+        np.array(values, dtype="<f8" if kind is Kind.FLOAT else "<i8"), np.arange(len(values), dtype=np.int32)
+    )
     assert column.place(wanted, "left") == sum(value < wanted for value in values)
     assert column.place(wanted, "right") == sum(value <= wanted for value in values)
 
@@ -78,7 +80,7 @@ def test_nothing_stands_in_any_relation_to_nan() -> None:
 
 @pytest.mark.parametrize("mapped", [False, True])
 def test_types_do_not_mix_and_arrays_stand_apart(tmp_path: Path, mapped: bool) -> None:
-    objects = [
+    objects: list[dict[str, Any] | None] = [
         {"k": 1},
         {"k": 1.0},
         {"k": True},

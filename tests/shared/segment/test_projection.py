@@ -44,8 +44,7 @@ ROWS = ROWS_PER_DIMENSION_MIN * DIMENSION + 1500
 def _uneven(rows: int, seed: int = 0, turn: int = 0) -> Vectors:
     """Most of these vectors lies in a third of their directions; other directions with another `turn`."""
     scales = np.geomspace(1.0, 0.02, DIMENSION).astype(np.float32)
-    uneven: Vectors = (vectors_of(rows, DIMENSION, seed) * scales) @ _turned(turn)
-    return uneven
+    return np.asarray((vectors_of(rows, DIMENSION, seed) * scales) @ _turned(turn), np.float32)
 
 
 def _turned(turn: int) -> Vectors:
@@ -193,7 +192,7 @@ def test_batches_that_lie_elsewhere_again_and_again_do_not_build_the_graph_anew_
 
 def test_a_basis_that_fails_when_the_rows_have_doubled_is_replaced(tmp_path: Path) -> None:
     vectors = np.concatenate([_uneven(ROWS), _uneven(2 * ROWS, seed=1, turn=1) * np.float32(0.3)])
-    bases = []
+    bases: list[Path] = []
     for number, size in enumerate([ROWS, len(vectors)]):
         (tmp_path / str(number)).mkdir()
         build_graph(tmp_path / str(number) / GRAPH, vectors[:size], params(), bases[-1] if bases else None)

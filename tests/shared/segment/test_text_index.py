@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -84,7 +85,7 @@ def test_checks_are_made_while_it_is_built(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:20], lambda b: b[:-1], lambda b: b"x" + b[1:], lambda b: b + b"x"])
-def test_a_file_that_is_no_text_index_is_refused(tmp_path: Path, damage) -> None:
+def test_a_file_that_is_no_text_index_is_refused(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     path = tmp_path / "text.index"
     written(path, ["some text", "more text"])
     path.write_bytes(damage(path.read_bytes()))

@@ -64,8 +64,8 @@ def test_a_vectors_distance_does_not_depend_on_its_neighbours(space: Space) -> N
 def test_equal_vectors_are_equally_far_wherever_they_stand(space: Space, dimension: int) -> None:
     """They are as far as their query is from itself: what is left of 1 - 1 shows the last bit of each sum."""
     rng = np.random.default_rng(dimension)
-    row = rng.standard_normal(dimension)
-    row = (row / np.linalg.norm(row)).astype(np.float32)
+    drawn = rng.standard_normal(dimension)
+    row = (drawn / np.linalg.norm(drawn)).astype(np.float32)
     alone = distances(space, row, row[None, :])
     for count in (2, 3, 64, 131):
         vectors = rng.standard_normal((count, dimension)).astype(np.float32)
