@@ -14,7 +14,7 @@ from queryworker.query.columns import FLOAT_BYTES
 from queryworker.view.read_view import ReadView
 from shared.errors import InvalidArgument
 from shared.limits import RPC_FRAME_BYTES_MAX
-from shared.records.answers import encode_get, encode_query, get_parts, refuse_unknown_ids
+from shared.records.answers import encode_get, encode_query, get_chunks, refuse_unknown_ids
 from shared.records.columns import Columns
 from shared.records.include import Wanted
 from shared.rpc.messages import CountRequest, GetRequest, GetResponse, QueryRequest, QueryResponse
@@ -54,7 +54,7 @@ def get(reading: Reading, request: GetRequest) -> bytes | Iterator[bytes]:
     about = len(found.columns.embeddings or b"") // 4 * FLOAT_BYTES
     if about > RPC_FRAME_BYTES_MAX:
         raise InvalidArgument(f"the answer has about {about} bytes; ask for less")
-    return get_parts(found.columns, Wanted(request.include))
+    return get_chunks(found.columns, Wanted(request.include))
 
 
 def query_together(reading: Reading, requests: Sequence[QueryRequest]) -> list[bytes]:

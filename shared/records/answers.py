@@ -1,5 +1,5 @@
-"""The bodies of the answers to get and query: by the worker where one shard is the whole collection, else by the
-frontend that merged them.
+"""The JSON bodies of the answers to get and query. The worker writes them where one shard is the whole collection, else
+the frontend that merged the answers of several shards.
 
 Metadata goes from the segment to the client as the text that is stored; it is parsed only to hide keys.
 """
@@ -22,22 +22,26 @@ from shared.records.model import HIDDEN_METADATA_PREFIX
 from shared.records.selection import Selection
 from shared.vectors.arrays import Distances, Vectors
 
-PART_NUMBERS: Final = 256 * 1024
-"""Of embeddings in one part of an answer: some 8 ms of work, and 3 MiB, which the C library keeps for the next part."""
+CHUNK_NUMBERS: Final = 256 * 1024
+"""How many numbers of embeddings one chunk of an answer has: some 8 ms of work, and 3 MiB, whose memory the C library
+keeps for the next chunk.
+"""
 
 EMPTY: Final = orjson.Fragment(b"{}")
+"""The metadata that a record without any shows when it has a uri."""
+
 _HIDDEN_KEY: Final = f'"{HIDDEN_METADATA_PREFIX}'
 
 
-def encode_get(columns: Columns, wanted: Wanted, told: Sequence[Explanation] = ()) -> bytes:
-    """The body of a get's answer. All six members always; a column that is not wanted is null. `explain` is there only
-    when it is wanted.
+def encode_get(columns: Columns, wanted: Wanted, explanations: Sequence[Explanation] = ()) -> bytes:
+    """The body of a get's answer. It always has all six members; a column that is not wanted is null. `explain` is
+    there only when it is wanted, with the explanation of each shard.
     """
-    return b"".join(get_parts(columns, wanted, told))
+    return b"".join(get_chunks(columns, wanted, explanations))
 
 
-def get_parts(columns: Columns, wanted: Wanted, told: Sequence[Explanation] = ()) -> Iterator[bytes]:
-    """The same as parts, one after the other: numbers take long to write, so that some can be sent meanwhile."""
+def get_chunks(columns: Columns, wanted: Wanted, explanations: Sequence[Explanation] = ()) -> Iterator[bytes]:
+    """The body of a get's answer in chunks: numbers take long to write, and what is written can be sent meanwhile."""
     members = {
         "ids": columns.ids,
         "embeddings": _matrix(columns) if wanted.embeddings else None,
@@ -45,8 +49,8 @@ def get_parts(columns: Columns, wanted: Wanted, told: Sequence[Explanation] = ()
         "uris": columns.uris if wanted.uris else None,
         "metadatas": shown_metadatas(columns) if wanted.metadatas else None,
         "include": wanted.given,
-    } | _explained(wanted, told)
-    rows = max(1, PART_NUMBERS // max(1, columns.dimension))
+    } | _explained(wanted, explanations)
+    rows = max(1, CHUNK_NUMBERS // max(1, columns.dimension))
     if not wanted.embeddings or len(columns.ids) <= rows:
         yield _encode(members)
         return
@@ -63,10 +67,10 @@ def encode_query(
     distances: Distances,
     columns: Columns,
     wanted: Wanted,
-    told: Sequence[Explanation] = (),
+    explanations: Sequence[Explanation] = (),
 ) -> bytes:
-    """The body of a query's answer: as of a get, with one inner list per query, and distances. The first `counts[0]`
-    rows are of the first query, and so on.
+    """The body of a query's answer: the members of a get's, and distances, each with one inner list per query.
+    `distances` and the columns have the rows of all queries, end to end: `counts[0]` of the first one, and so on.
     """
     bounds = list(pairwise(accumulate(counts, initial=0)))
 
@@ -83,25 +87,25 @@ def encode_query(
             "distances": per_query(distances, wanted.distances),
             "include": wanted.given,
         }
-        | _explained(wanted, told)
+        | _explained(wanted, explanations)
     )
 
 
-def _explained(wanted: Wanted, told: Sequence[Explanation]) -> dict[str, Any]:
-    return {"explain": msgspec.to_builtins(told)} if wanted.explain else {}
+def _explained(wanted: Wanted, explanations: Sequence[Explanation]) -> dict[str, Any]:
+    return {"explain": msgspec.to_builtins(explanations)} if wanted.explain else {}
 
 
 def refuse_unknown_ids(selection: Selection, k: int, columns: Columns) -> None:
-    """Unknown ids are ignored beside known ones. Where a query is restricted to ids of which none exists, Chroma's own
-    tests want its error; answering with no hits would hide the mistake.
+    """Raises InvalidArgument for a query that is restricted to ids of which none exists: Chroma's own tests want its
+    error, and an answer without hits would hide the mistake. Unknown ids beside known ones are ignored.
     """
     if k and selection.ids and selection.where is None and not columns.ids:
         raise InvalidArgument("Error executing plan: Internal error: Error finding id")
 
 
 def shown_metadatas(columns: Columns) -> list[orjson.Fragment | None]:
-    """Metadata as a client sees it. A record without any shows null, but `{}` when it has a uri or hidden keys only:
-    that is how the reference's way of storing these comes through, and clients show either as it is.
+    """The metadata of each record as a client sees it. A record without any shows null, but `{}` when it has a uri or
+    hidden keys only: so it is in the reference, which stores these in the metadata, and clients show either as it is.
     """
     texts = columns.metadatas or []
     uris: Sequence[str | None] = columns.uris or [None] * len(texts)
@@ -112,7 +116,7 @@ def shown_metadatas(columns: Columns) -> list[orjson.Fragment | None]:
 
 
 def shown_text(text: str) -> bytes | str:
-    """Metadata without its hidden keys."""
+    """The JSON text of metadata without its hidden keys."""
     if _HIDDEN_KEY not in text:
         return text
     members = orjson.loads(text)

@@ -8,7 +8,8 @@ import msgspec
 class Columns(msgspec.Struct, frozen=True, omit_defaults=True):
     """Records as parallel columns; a column that was not asked for is None.
 
-    `metadatas` holds JSON text as stored (hidden keys included), `embeddings` is float32 [n, dimension].
+    `metadatas` holds JSON text as stored (hidden keys included), `embeddings` the bytes of float32 [n, dimension],
+    little-endian.
     """
 
     ids: list[str]

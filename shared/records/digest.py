@@ -2,17 +2,19 @@
 
 A record's digest is the xxh3-128 of its canonical encoding, all integers little-endian:
 
-    0   4  length of the id
-    4   4  length of the embedding
-    8   4  length of the document    |
-   12   4  length of the metadata    | 0xFFFFFFFF when it is null
-   16   4  length of the uri         |
-   20   .  id, embedding (float32), document, metadata (the JSON text as stored), uri
+```text
+ 0   4  length of the id
+ 4   4  length of the embedding
+ 8   4  length of the document    |
+12   4  length of the metadata    | 0xFFFFFFFF when it is null
+16   4  length of the uri         |
+20   .  id, embedding (float32), document, metadata (the JSON text as stored), uri
+```
 
 `inserted` and `written` are not part of it: the digest is of (id, content). Records of a set have distinct ids, so
-distinct encodings; their digests as little-endian integers are added modulo 2**128, in any order and grouping: parts of
-a set add up, and taking records out is subtraction. It guards against mistakes, not against an adversary who writes to
-the bucket.
+distinct encodings; their digests as little-endian integers are added modulo 2**128, in any order and grouping: the sums
+of subsets add up, and taking records out is subtraction. The digest guards against mistakes, not against an adversary
+who writes to the bucket.
 """
 
 from __future__ import annotations
@@ -35,17 +37,17 @@ _ROWS_AT_ONCE: Final = 8192
 
 
 def record_digests(records: pa.Table) -> pa.Array:
-    """binary(16), one per row of a table with the columns of `record_schema` (`digest` may be absent)."""
-    pieces: list[bytes] = []
+    """The digest of each row, binary(16), of a table with the columns of `record_schema` (`digest` may be absent)."""
+    digests: list[bytes] = []
     for start in range(0, records.num_rows, _ROWS_AT_ONCE):
-        pieces.extend(_digests_of(records.slice(start, _ROWS_AT_ONCE)))
+        digests.extend(_digests_of(records.slice(start, _ROWS_AT_ONCE)))
     return pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(DIGEST_BYTES), records.num_rows, [None, pa.py_buffer(b"".join(pieces))]
+        pa.binary(DIGEST_BYTES), records.num_rows, [None, pa.py_buffer(b"".join(digests))]
     )
 
 
 def total(digests: pa.Array | pa.ChunkedArray | Uint8Matrix) -> int:
-    """Sum modulo 2**128 of digests given as binary(16) or as bytes [n, 16]."""
+    """The sum, modulo 2**128, of digests that are given as binary(16) or as bytes [n, 16]."""
     words = as_bytes(digests).view("<u4").reshape(-1, 4).astype(np.uint64)
     return sum(int(column) << (32 * place) for place, column in enumerate(words.sum(axis=0))) % MODULUS
 
@@ -55,12 +57,12 @@ def as_bytes(digests: pa.Array | pa.ChunkedArray | Uint8Matrix) -> Uint8Matrix:
     if isinstance(digests, np.ndarray):
         return np.ascontiguousarray(digests, dtype=np.uint8).reshape(-1, DIGEST_BYTES)
     chunks = digests.chunks if isinstance(digests, pa.ChunkedArray) else [digests]
-    parts = [
+    arrays = [
         np.frombuffer(chunk.buffers()[1], np.uint8, len(chunk) * DIGEST_BYTES, chunk.offset * DIGEST_BYTES)
         for chunk in chunks
         if len(chunk)
     ]
-    joined: Uint8Array = np.concatenate(parts) if parts else np.empty(0, np.uint8)
+    joined: Uint8Array = np.concatenate(arrays) if arrays else np.empty(0, np.uint8)
     return joined.reshape(-1, DIGEST_BYTES)
 
 
@@ -70,19 +72,17 @@ def to_hex(value: int) -> str:
 
 
 def _digests_of(records: pa.Table) -> list[bytes]:
-    """The digests of a few thousand rows: all rows are encoded end to end by column operations, then hashed in
-    place.
-    """
+    """The digests of a few thousand rows: encoded end to end by column operations, then hashed in place."""
     records = records.combine_chunks()
     texts = [_column(records, name).cast(pa.large_binary()) for name in ("id", "document", "metadata", "uri")]
     embedding = _embedding_bytes(_column(records, "embedding"))
-    parts = [texts[0], embedding, *texts[1:]]
-    header = np.empty((records.num_rows, len(parts)), "<u4")
-    for place, part in enumerate(parts):
-        header[:, place] = pc.binary_length(part).fill_null(_NULL).to_numpy(zero_copy_only=False)
+    columns = [texts[0], embedding, *texts[1:]]
+    header = np.empty((records.num_rows, len(columns)), "<u4")
+    for place, column in enumerate(columns):
+        header[:, place] = pc.binary_length(column).fill_null(_NULL).to_numpy(zero_copy_only=False)
     encoded = pc.binary_join_element_wise(
         _fixed_width(header.tobytes(), _HEADER_BYTES, records.num_rows),
-        *(part.fill_null(b"") for part in parts),
+        *(column.fill_null(b"") for column in columns),
         pa.scalar(b"", pa.large_binary()),
     )
     offsets = np.frombuffer(encoded.buffers()[1], np.int64, len(encoded) + 1, encoded.offset * 8).tolist()

@@ -1,4 +1,4 @@
-"""What a read did to come to its answer; shown to a client that asks for it."""
+"""Explanations: what a read did to come to its answer, shown to a client that asks for it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import msgspec
 
 
 class PartExplanation(msgspec.Struct, frozen=True):
-    """What a read did in one segment or stretch of the tail.
+    """What a read did in one part of a view: a segment or a stretch of the tail.
 
-    `matching` rows are meant by the request; when `undecided`, as far as the indexes know, and documents decide.
-    `beams`: of the graph searches, one after the other; `scans`: how many queries were compared with all matching
-    rows; `examined`: rows that were compared, or visited by the graph, for all queries together; `documents_read`:
-    those that were looked at to decide whether they match.
+    `matching` is how many rows the request selects; when `undecided`, how many it may select as far as the indexes
+    know, and documents decide. `beams` are the beams of the graph searches, one after the other; `scans` is how many
+    queries were compared with all matching rows; `examined` how many rows were compared, or visited by the graph, for
+    all queries together; `documents_read` how many documents were read to decide whether their rows match.
     """
 
     part: str
@@ -26,8 +26,8 @@ class PartExplanation(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """What a worker did to answer from one shard. `milliseconds` by stage: `currency` (making the view current, waiting
-    included), then `filter`, `search`, `assemble`.
+    """What a worker did to answer from one shard, as of `position`. `milliseconds` is the time of each stage:
+    `currency` (making the view current, waiting included), then `filter`, `search`, `assemble`.
     """
 
     shard: int

@@ -1,4 +1,4 @@
-"""What a client asks to see in an answer."""
+"""Which columns a client wants in an answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ QUERY_DEFAULT: Final = (Include.DOCUMENTS, Include.METADATAS, Include.DISTANCES)
 
 
 class Wanted:
-    """Columns of an answer, and whether to explain it. `given` is echoed as sent, order and repeats included."""
+    """The columns that an answer has, and whether it is explained. `given` is echoed as it was sent, order and repeats
+    included.
+    """
 
     __slots__ = ("distances", "documents", "embeddings", "explain", "given", "metadatas", "uris")
 
@@ -27,5 +29,5 @@ class Wanted:
 
     @property
     def uris_or_metadatas(self) -> bool:
-        """Metadata cannot be shown without knowing whether there is a uri (`{}` or null)."""
+        """Whether uris have to be read: they are shown, or say whether missing metadata is shown as `{}` or null."""
         return self.uris or self.metadatas

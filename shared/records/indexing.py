@@ -1,7 +1,7 @@
-"""Which indexes a collection has: the part of its schema that whoever builds segments must know.
+"""Which indexes a collection has: what the builder of a segment has to know of the collection's schema.
 
-It is fixed when the collection is created (`ShardState.fixed`, member `indexing`), and left out where it says what a
-collection without a schema of its own has: everything but sparse vectors.
+It is fixed when the collection is created (`ShardState.fixed`, member `indexing`). The member is left out for a
+collection that indexes what collections without a schema do: everything but sparse vectors.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ FIXED_MEMBER: Final = "indexing"
 
 
 class Indexing(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`off`: value types (`string`, `int`, `float`, `bool`) that are not indexed; `keys`: for single keys whether
-    values of a type are. `sparse`: the keys whose sparse vectors are. `documents`: whether texts can be searched for.
+    """What is indexed. `off` are the value types (`string`, `int`, `float`, `bool`) that are not; `keys` says for
+    single keys whether values of a type are, whatever `off` says; `sparse` are the keys whose sparse vectors are;
+    `documents` is whether documents are.
     """
 
     off: list[str] = []
@@ -26,11 +27,11 @@ class Indexing(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def of(cls, fixed: Mapping[str, Any]) -> Indexing:
-        """From what never changes of a collection."""
+        """The indexing of a collection, from the JSON object of what never changes of it."""
         return msgspec.convert(fixed.get(FIXED_MEMBER, {}), cls)
 
     def fixed_member(self) -> dict[str, Any]:
-        """The members to add to what never changes of a collection."""
+        """The members to add to the JSON object of what never changes of a collection."""
         encoded = msgspec.to_builtins(self)
         return {FIXED_MEMBER: encoded} if encoded else {}
 

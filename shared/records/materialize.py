@@ -3,11 +3,13 @@
 Operations are resolved in log order, one after the other, also within a batch. So of an id given twice to `add` the
 first wins, and in `upsert` the last.
 
-    operation   the id is absent    the id is there
-    add         inserted            nothing
-    update      nothing             merged
-    upsert      inserted            merged
-    delete      nothing             removed
+```text
+operation   the id is absent    the id is there
+add         inserted            nothing
+update      nothing             merged
+upsert      inserted            merged
+delete      nothing             removed
+```
 
 Merged: a given embedding, document or uri replaces, null keeps; metadata is patched key by key. A record keeps the
 position of its insertion through every merge; after a delete an insertion gets a new one.
@@ -37,7 +39,9 @@ class Record(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What an operation brings; None keeps (or, in a new record, leaves out). `metadata` is a patch in JSON text."""
+    """The columns of an operation. None keeps what the record has (or, in a new record, leaves it out); `metadata` is a
+    patch in JSON text, whose null members remove keys.
+    """
 
     embedding: Vector | None
     document: str | None
@@ -46,7 +50,7 @@ class Given(NamedTuple):
 
 
 class Change(enum.Enum):
-    """What came of an operation."""
+    """What an operation did to a record."""
 
     NOTHING = enum.auto()
     INSERTED = enum.auto()
@@ -55,7 +59,7 @@ class Change(enum.Enum):
 
 
 class Outcome(NamedTuple):
-    """`record` is the record afterwards, None when the id is absent."""
+    """The change that an operation made, and the record afterwards: None when the id is absent."""
 
     change: Change
     record: Record | None
@@ -66,9 +70,9 @@ _REMOVED: Final = Outcome(Change.REMOVED, None)
 
 
 def resolve(op: Op, current: Record | None, given: Given, position: int) -> Outcome:
-    """Apply one operation at `position` to the record as it is now (None: absent).
+    """Applies one operation, at `position`, to the record as it is now (None: absent).
 
-    Raises Corrupt when a record would come into being without an embedding: no accepted write says that.
+    Raises Corrupt when a record would be inserted without an embedding: no accepted write does that.
     """
     if current is None:
         if op is Op.DELETE or op is Op.UPDATE:
@@ -103,7 +107,9 @@ def new_metadata(given: str | None) -> str | None:
 
 
 def patch_metadata(current: str | None, given: str | None) -> str | None:
-    """Metadata after a patch: given members replace, null removes, all others stay in their order."""
+    """Metadata after a patch: given members replace, null removes, all others stay in their order. JSON text, None for
+    no member.
+    """
     if given is None or given == "{}":
         return current
     if current is None:

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 
 class Op(enum.IntEnum):
-    """What an operation does; the values are stored."""
+    """The kinds of operations. The values are stored in the log."""
 
     ADD = 0
     UPDATE = 1
@@ -29,7 +29,7 @@ class Op(enum.IntEnum):
 
 
 class Include(enum.StrEnum):
-    """The columns an answer may hold."""
+    """The columns that an answer may hold, under their names in requests."""
 
     DISTANCES = "distances"
     DOCUMENTS = "documents"
@@ -39,7 +39,7 @@ class Include(enum.StrEnum):
 
 
 class ReadLevel(enum.StrEnum):
-    """How fresh a read must be."""
+    """How fresh a read must be (docs/wire.md): all of the log, none of it, or as much as is at hand."""
 
     INDEX_AND_WAL = "index_and_wal"
     INDEX_ONLY = "index_only"
@@ -54,6 +54,7 @@ HIDDEN_METADATA_PREFIX: Final = "chroma:"
 
 
 def embedding_type(dimension: int) -> pa.DataType:
+    """The Arrow type of an embedding column: a list of so many float32."""
     return pa.list_(pa.float32(), dimension)
 
 

@@ -31,7 +31,8 @@ class Matcher:
 
 @lru_cache(_CACHED)
 def compile_regex(pattern: str) -> Matcher:
-    """InvalidArgument (`Regex syntax errror: ...`) when the crate refuses the pattern or it is too long.
+    """The matcher of a pattern. Raises InvalidArgument (`Regex syntax errror: ...`) when the crate refuses the pattern
+    or it is too long.
 
     Takes microseconds for ordinary patterns, tens of milliseconds for those near the size limit.
     """

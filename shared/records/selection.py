@@ -1,4 +1,4 @@
-"""Which records a request means."""
+"""Selections: which records a request is about."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shared.records.where import Where
 
 
 class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Which records are meant: the intersection of what is given. `ids=None` is no restriction, `[]` nothing."""
+    """The records with one of these ids that match the filter. None restricts nothing; `ids=[]` selects no record."""
 
     ids: list[str] | None = None
     where: Where | None = None

@@ -1,8 +1,8 @@
-"""The abstract form of a filter, as it travels from the frontend to the query workers.
+"""The syntax tree of a filter, as it travels from the frontend to the query workers.
 
-The frontend parses `where` and `where_document` into these nodes and joins them by `All`; a query worker
-evaluates them to a bitmap per segment and per block of the tail. Values keep their JSON type: `True` is a boolean, `1`
-an integer, `1.0` a float. Meaning, operator by operator, is in docs/wire.md, section 14.
+The frontend parses `where` and `where_document` into these nodes and joins them by `All`; a query worker evaluates them
+to a mask per segment and per block of the tail. Values keep their JSON type: `True` is a boolean, `1` an integer, `1.0`
+a float. Meaning, operator by operator, is in docs/wire.md, section 14.
 """
 
 from __future__ import annotations

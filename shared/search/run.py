@@ -25,7 +25,7 @@ from shared.search.ordering import sortable, sorted_places
 from shared.search.ranking import Ranked, evaluate
 from shared.search.source import RecordSource, Tally, WantedColumns
 from shared.vectors.arrays import Positions, Scores
-from shared.vectors.sparse import SparseArrays, weighted
+from shared.vectors.sparse import SparseArrays, idf_weighted
 
 SPECIAL = (DOCUMENT, EMBEDDING, METADATA, SCORE)
 
@@ -87,7 +87,7 @@ async def _weighted(source: RecordSource, knns: Sequence[Knn]) -> list[Knn]:
     found = await source.frequencies([(key, vector.indices) for key, vector in zip(keys, vectors, strict=True)])
     done = list(knns)
     for place, vector, having in zip(open_places, vectors, found.having, strict=True):
-        values = weighted(vector, found.records, having).values.astype("<f4", copy=False).tobytes()
+        values = idf_weighted(vector, found.records, having).values.astype("<f4", copy=False).tobytes()
         query = msgspec.structs.replace(_sparse(knns[place]), values=values, bm25=False)
         done[place] = msgspec.structs.replace(knns[place], query=query)
     return done

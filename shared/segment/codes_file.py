@@ -13,10 +13,11 @@ from shared.segment.mapping import map_bytes
 from shared.vectors.codes import TERMS, Codes
 
 _LINE_BYTES: Final = 64
-"""Of the processor's cache: numbers begin with one, so that a row of them lies in no more than it has to."""
+"""A line of the processor's cache. The numbers begin at a multiple of it, so that a row touches as few as it can."""
 
 
 def write_codes(path: Path, codes: Codes) -> None:
+    """Writes the file drawn in `format`."""
     rows, dimension = codes.numbers.shape
     with path.open("wb") as file:
         file.write(CODES_MAGIC + rows.to_bytes(8, "little") + dimension.to_bytes(8, "little") + bytes(8))
@@ -26,7 +27,7 @@ def write_codes(path: Path, codes: Codes) -> None:
 
 
 def open_codes(path: Path, rows: int, dimension: int) -> Codes:
-    """Raises Corrupt when the file is not of so many vectors."""
+    """The codes in a file, mapped. Raises Corrupt when it is not of `rows` vectors of `dimension` dimensions."""
     mapped = map_bytes(path, HEADER_BYTES)
     header = mapped[:HEADER_BYTES].tobytes()
     found = tuple(int.from_bytes(header[at : at + 8], "little") for at in (8, 16))

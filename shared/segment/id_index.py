@@ -1,7 +1,7 @@
 """From ids to rows: sorted hashes beside their rows (drawn in `format`), proved against the id column.
 
-A column of ids is looked up by numpy, whose calls take 15 us for the first one; up to a handful, one id after the other
-is the better way.
+Many ids are looked up by numpy, whose calls take 15 us before the first id is found; a handful is faster looked up one
+after the other.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from shared.segment.text_reader import TextReader
 from shared.vectors.arrays import Hashes, RowNumbers
 
 ONE_BY_ONE_MAX: Final = 16
-"""More ids than this are looked up as a column."""
+"""More ids than this are looked up by numpy, all at once."""
 
 
 def _hashes(ids: Sequence[str], seed: int) -> Hashes:
+    """The xxh3-64 of each id's UTF-8 bytes."""
     return np.fromiter((xxhash.xxh3_64_intdigest(i.encode(), seed) for i in ids), dtype=np.uint64, count=len(ids))
 
 
@@ -41,7 +42,9 @@ def write_id_index(path: Path, ids: Sequence[str], segment_id: str) -> None:
 
 
 class IdIndex:
-    """The mapped file. `column` is the id column of the same segment."""
+    """The mapped index of one segment, whose id column is `column`. Any number of threads may use it. Raises Corrupt
+    for a file that is not the index of as many ids.
+    """
 
     def __init__(self, path: Path, column: pa.Array) -> None:
         mapped = map_bytes(path, HEADER_BYTES)

@@ -11,7 +11,9 @@ from shared.vectors.arrays import Uint8Array
 
 
 def map_bytes(path: Path, header_bytes: int) -> Uint8Array:
-    """The mapped file; Corrupt when it is shorter than its header. The mapping lives as long as a view of it."""
+    """The mapped file, uint8 [bytes], read-only. The mapping lives as long as a view of it. Raises Corrupt when the
+    file is shorter than its header.
+    """
     if path.stat().st_size < header_bytes:
         raise Corrupt(f"{path.name} is cut")
     return np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)

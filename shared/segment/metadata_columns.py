@@ -35,11 +35,12 @@ from shared.records.where import Compare
 from shared.vectors.arrays import AnyArray, Int64Array, RowNumbers32, Uint8Array
 
 Packed: TypeAlias = Any
-"""A numpy array of numbers or an Arrow array of large_string."""
+"""Values of one kind: a numpy array of numbers or an Arrow array of large_string."""
+
 Side = Literal["left", "right"]
 
-_FENCE_VALUES: Final = 8
-_FENCES_BYTES: Final = 1024 * 1024
+_SAMPLED_VALUES: Final = 8
+_SAMPLE_BYTES: Final = 1024 * 1024
 _INT64_MIN: Final = -(2**63)
 _INT64_MAX: Final = 2**63 - 1
 
@@ -77,7 +78,7 @@ SCHEMA_TYPES: Final[dict[Kind, str]] = {
     Kind.BOOLS: "bool",
     Kind.STRS: "string",
 }
-"""What a schema calls each; an array counts as its elements."""
+"""The value type of a schema that each kind belongs to; an array belongs to that of its elements."""
 
 
 class ColumnInfo(msgspec.Struct, frozen=True, array_like=True):
@@ -89,19 +90,20 @@ class ColumnInfo(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Directory(msgspec.Struct, frozen=True):
-    """The last part of `metadata.index`."""
+    """What ends `metadata.index`: the columns in it."""
 
     columns: list[ColumnInfo]
 
 
 def array_types(kind: Kind) -> tuple[str, ...]:
+    """The numpy types of a column's arrays, in the order of `arrays()`."""
     number = _NUMBER_TYPES.get(kind)
     return (number, "<i4") if number else ("u1", "<i8", "<i8", "<i4")
 
 
 @dataclass(frozen=True, slots=True)
 class NumberColumn:
-    """Integers, floats or booleans."""
+    """A column of integers, floats or booleans: `values` ascending, and the row of each."""
 
     values: AnyArray
     rows: RowNumbers32
@@ -158,7 +160,7 @@ class NumberColumn:
 
 @dataclass(frozen=True)
 class TextColumn:
-    """Strings."""
+    """A column of strings; for its arrays see the module's text."""
 
     text: Uint8Array
     ends: Int64Array
@@ -176,21 +178,22 @@ class TextColumn:
         return self.text[self.ends[index] : self.ends[index + 1]].tobytes()
 
     @lazy
-    def _fences(self) -> list[bytes]:
-        """Every so many values one, the first among them: what is searched before the file is read."""
-        return [self._value(index) for index in range(0, len(self.ends) - 1, self._fence_values)]
+    def _sample(self) -> list[bytes]:
+        """The first of every so many values, in memory: it is searched before the file is read."""
+        return [self._value(index) for index in range(0, len(self.ends) - 1, self._sampling_interval)]
 
     @property
-    def _fence_values(self) -> int:
-        """How many: of long texts more, so that what is kept in memory stays small."""
-        return max(_FENCE_VALUES, -(-len(self.text) // _FENCES_BYTES))
+    def _sampling_interval(self) -> int:
+        """How many values the sample takes one of: of long texts more, so that it stays small."""
+        return max(_SAMPLED_VALUES, -(-len(self.text) // _SAMPLE_BYTES))
 
     def equal(self, value: str) -> RowNumbers32:
+        """The rows that have this value, ascending."""
         wanted = value.encode()
-        begin = self._fence_values * (bisect_right(self._fences, wanted) - 1)
+        begin = self._sampling_interval * (bisect_right(self._sample, wanted) - 1)
         if begin < 0:
             return self.rows[:0]
-        ends = self.ends[begin : begin + self._fence_values + 1].tolist()
+        ends = self.ends[begin : begin + self._sampling_interval + 1].tolist()
         text = self.text[ends[0] : ends[-1]].tobytes()
         values = [text[first - ends[0] : last - ends[0]] for first, last in pairwise(ends)]
         place = bisect_left(values, wanted)
@@ -203,19 +206,19 @@ Column = NumberColumn | TextColumn
 
 
 def packed_values(kind: Kind, values: Sequence[Any]) -> Packed:
-    """Values as an array of the kind's type, a tenth of what they take as objects."""
+    """Values as an array of the kind's type, which takes a tenth of the memory of objects."""
     number = _NUMBER_TYPES.get(kind)
     return np.array(values, dtype=number) if number else pa.array(values, pa.large_string())
 
 
 def number_column(values: AnyArray, rows: RowNumbers32) -> NumberColumn:
-    """`rows` ascending, parallel to `values`."""
+    """The column of these values; `rows` is parallel to them and ascending."""
     order = np.argsort(values, kind="stable")
     return NumberColumn(values[order], rows[order])
 
 
 def text_column(values: pa.LargeStringArray, rows: RowNumbers32) -> TextColumn:
-    """`rows` ascending, parallel to `values`."""
+    """The column of these values; `rows` is parallel to them and ascending."""
     encoded = values.dictionary_encode()
     order = pc.sort_indices(encoded.dictionary)
     distinct = encoded.dictionary.take(order)
@@ -234,12 +237,12 @@ def text_column(values: pa.LargeStringArray, rows: RowNumbers32) -> TextColumn:
 
 
 def column_of(kind: Kind, arrays: Sequence[AnyArray]) -> Column:
-    """The column whose `arrays()` these are."""
+    """The column whose `arrays()` are these."""
     return NumberColumn(*arrays) if kind in _NUMBER_TYPES else TextColumn(*arrays)
 
 
 def build_column(kind: Kind, values: Sequence[Packed], rows: Sequence[RowNumbers32]) -> Column:
-    """The column of these pieces, end to end."""
+    """The column of these arrays of values, with their rows, put end to end."""
     together = np.concatenate(rows)
     if kind in _NUMBER_TYPES:
         return number_column(np.concatenate(values), together)

@@ -1,7 +1,7 @@
-"""Metadata turned around: from (key, type, value) to rows.
+"""An inverted index of metadata: from (key, type, value) to rows.
 
-Built from the JSON text column, in memory for the tail or written beside a segment and mapped. What a question
-costs does not depend on keys that it does not name: a column is a few array views made when it is asked for.
+It is built from the JSON text column, in memory for the tail, or written beside a segment and mapped. The cost of a
+lookup does not depend on keys that it does not name: a column is a few array views, made when it is looked up.
 
 Scalars and elements of arrays are kept apart: `equals` and `compare` never look into arrays, `contains` never
 looks at scalars.
@@ -49,7 +49,7 @@ _NO_ROWS: Final[RowNumbers32] = np.empty(0, dtype="<i4")
 
 
 class MetadataIndex:
-    """Questions answer with row numbers, each row once, in no particular order."""
+    """The index of `rows` rows. Lookups return row numbers, each row once, in no particular order."""
 
     def __init__(self, rows: int, columns: Mapping[_Name, Column]) -> None:
         self.rows = rows
@@ -57,13 +57,13 @@ class MetadataIndex:
 
     @classmethod
     def from_json(cls, rows: Sequence[str | None] | pa.Array, indexing: Indexing = EVERYTHING) -> Self:
-        """The index of these metadata objects (JSON text, None for none), as far as there shall be one."""
+        """The index of a metadata object per row (JSON text, None for none), as far as `indexing` says."""
         gathered: dict[_Name, tuple[list[RowNumbers32], list[Packed]]] = {}
         # Values are objects only for a chunk of rows at a time: those of a million rows would take gigabytes.
         for at in range(0, len(rows), _CHUNK_ROWS):
             chunk = rows[at : at + _CHUNK_ROWS]
             texts = chunk.to_pylist() if isinstance(chunk, pa.Array) else chunk
-            for name, (places, values) in _turn(texts).items():
+            for name, (places, values) in _inverted(texts).items():
                 if not indexing.has(name[0], SCHEMA_TYPES[name[1]]):
                     continue
                 into = gathered.setdefault(name, ([], []))
@@ -93,7 +93,7 @@ class MetadataIndex:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Maps a written index; Corrupt when it is not one."""
+        """The index in a file, mapped. Raises Corrupt when it is none."""
         mapped = map_bytes(path, HEADER_BYTES)
         header = mapped[:HEADER_BYTES].tobytes()
         rows, begin, length = (int.from_bytes(header[at : at + 8], "little") for at in (8, 16, 24))
@@ -139,10 +139,10 @@ class MetadataIndex:
         return self._select((key, kind), Compare.EQ, value)
 
     def exists(self, key: str) -> RowNumbers32:
-        """Rows that have anything at `key`."""
+        """Rows that have any value at `key`."""
         columns = (self._columns.get((key, kind)) for kind in Kind)
-        parts = [column.rows for column in columns if column is not None]
-        return np.unique(np.concatenate(parts)) if parts else _NO_ROWS
+        rows = [column.rows for column in columns if column is not None]
+        return np.unique(np.concatenate(rows)) if rows else _NO_ROWS
 
     def _select(self, name: _Name, op: Compare, value: float) -> RowNumbers32:
         column = self._columns.get(name)
@@ -152,7 +152,7 @@ class MetadataIndex:
 
 
 class _MappedColumns(Mapping[_Name, Column]):
-    """Columns as views of the mapped file, made on demand and kept."""
+    """The columns of a mapped file: views of it, made on demand and kept."""
 
     def __init__(self, mapped: Uint8Array, directory: Directory) -> None:
         self._mapped = mapped
@@ -179,18 +179,18 @@ class _MappedColumns(Mapping[_Name, Column]):
         return len(self._infos)
 
 
-def _turn(texts: Sequence[str | None]) -> dict[_Name, tuple[list[int], list[Any]]]:
-    """Per (key, kind): places in `texts`, ascending, and the value at each."""
-    turned: dict[_Name, tuple[list[int], list[Any]]] = {}
+def _inverted(texts: Sequence[str | None]) -> dict[_Name, tuple[list[int], list[Any]]]:
+    """The values at each (key, kind), with the index in `texts` that each comes from, ascending."""
+    inverted: dict[_Name, tuple[list[int], list[Any]]] = {}
     for place, text in enumerate(texts):
         if text is None:
             continue
         for key, value in orjson.loads(text).items():
             for kind, values in _kinds(value):
-                into = turned.setdefault((key, kind), ([], []))
+                into = inverted.setdefault((key, kind), ([], []))
                 into[0].extend([place] * len(values))
                 into[1].extend(values)
-    return turned
+    return inverted
 
 
 def _kinds(value: object) -> Iterable[tuple[Kind, Sequence[Any]]]:

@@ -1,4 +1,4 @@
-"""`records.arrow`: mapped, checked, and its embeddings as a matrix in place."""
+"""The file `records.arrow` of a segment: mapped, checked, and its embeddings as a matrix in place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def embedding_matrix(column: pa.FixedSizeListArray) -> Vectors:
 
 
 def open_records(path: Path, info: SegmentInfo) -> pa.RecordBatch:
-    """The file's only batch over mapped memory; Corrupt when it is not the one that `info` describes."""
+    """The file's only record batch over mapped memory. Raises Corrupt when it is not the one that `info` describes."""
     try:
         with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
             found = reader.schema.metadata or {}

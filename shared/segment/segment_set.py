@@ -1,4 +1,4 @@
-"""The segments of one manifest with their tombstones, as one set of records.
+"""The segments of one manifest with their tombstones, as one set of records: the base segments of a tail.
 
 Invariant: an id is live in at most one segment, at one row. `find` relies on it and looks at the newest segment first.
 """
@@ -15,14 +15,14 @@ from shared.segment.reader import Segment
 
 
 class RowRef(NamedTuple):
-    """A row: number of the segment in its stack, row in the segment."""
+    """Where a record is: number of the segment in its set, row in the segment."""
 
     segment: int
     row: int
 
 
 class SegmentSet:
-    """Immutable; `tombstones[i]` are the dead rows of `segments[i]`."""
+    """Segments, oldest first; `tombstones[i]` are the dead rows of `segments[i]`. Nothing in it changes."""
 
     def __init__(self, segments: Sequence[Segment], tombstones: Sequence[BitMap]) -> None:
         if len(segments) != len(tombstones):
@@ -32,7 +32,7 @@ class SegmentSet:
         self.live_rows: int = sum(segment.rows - len(dead) for segment, dead in zip(segments, tombstones, strict=True))
 
     def find(self, ids: Sequence[str]) -> list[RowRef | None]:
-        """Where each id lives, None where it does not."""
+        """Where the live record of each id is, None where there is none."""
         found: list[RowRef | None] = [None] * len(ids)
         missing = list(range(len(ids)))
         for number in reversed(range(len(self.segments))):
@@ -47,7 +47,7 @@ class SegmentSet:
         return found
 
     def record(self, ref: RowRef) -> Record:
-        """The whole record at a row; its embedding is a view of the segment's matrix."""
+        """The whole record at `ref`; its embedding is a view of the segment's matrix."""
         segment = self.segments[ref.segment]
         return Record(
             embedding=segment.vectors[ref.row],

@@ -16,24 +16,24 @@ from shared.segment.sparse_index import InvertedIndex
 from shared.vectors.arrays import AnyArray, Uint8Array
 
 _TYPES: Final = ("<u4", "<i8", "<i4", "<f4", "<f4", "<f4")
-"""Of the arrays of an index, in the order of its fields."""
+"""The types of the arrays of an index, in the order of its fields."""
 
 
 class SparseEntry(msgspec.Struct, frozen=True, array_like=True):
-    """One key: where each of its arrays begins and how many elements it has."""
+    """The index of one key: where each of its arrays begins in the file and how many elements it has."""
 
     key: str
     arrays: list[tuple[int, int]]
 
 
 class SparseDirectory(msgspec.Struct, frozen=True):
-    """The last part of `sparse.index`."""
+    """What ends `sparse.index`: the indexes in it."""
 
     entries: list[SparseEntry]
 
 
 def write_sparse_indexes(path: Path, rows: int, indexes: Mapping[str, InvertedIndex]) -> None:
-    """`rows` of the segment, and the index of every key that has one."""
+    """Writes the file drawn in `format`: of a segment with so many rows, the index of each key."""
     entries: list[SparseEntry] = []
     with path.open("wb") as file:
         file.write(bytes(HEADER_BYTES))
@@ -54,7 +54,7 @@ def write_sparse_indexes(path: Path, rows: int, indexes: Mapping[str, InvertedIn
 
 
 def open_sparse_indexes(path: Path, rows: int) -> Mapping[str, InvertedIndex]:
-    """The written indexes, mapped; Corrupt when the file is none of a segment of so many rows."""
+    """The indexes in a file by key, mapped. Raises Corrupt when it is not of a segment with so many rows."""
     mapped = map_bytes(path, HEADER_BYTES)
     header = mapped[:HEADER_BYTES].tobytes()
     count, begin, length = (int.from_bytes(header[at : at + 8], "little") for at in (8, 16, 24))

@@ -1,8 +1,8 @@
-"""Sparse vectors turned around: from index to the rows that have it, and the nearest rows by pruning.
+"""An inverted index of sparse vectors: from index to the rows that have it, and the nearest rows by pruning.
 
-One *list* per index: its rows, ascending, and their weights. A query asks a few lists, and a record's sum is that of
-`q[i] * weight` over the lists that it stands in. Most of a sum comes from the few rare indices of a query, most of the
-rows come from its common ones.
+There is one *posting list* per index: its rows, ascending, and their weights. A query reads the lists of its indices,
+and a row's score is the sum of `q[i] * weight` over the lists that have it. Most of a sum comes from the few rare
+indices of a query, most of the rows come from its common ones.
 
 The search is MaxScore (Turtle and Flood, «Query evaluation: strategies and optimizations», 1995), list by list with
 accumulators as in Strohman and Croft («Efficient document retrieval in main memory», 2007), because whole lists are
@@ -37,7 +37,7 @@ from shared.vectors.distance import Nearest
 from shared.vectors.sparse import TYPE, SparseArrays, distances_of, is_sparse, of_json
 
 LOOKUP_COST: Final = 8
-"""What looking up one row in a list costs, in rows of a list that is walked."""
+"""The cost of looking one row up in a list, in rows of a list that is walked."""
 
 _CHUNK_ROWS: Final = 4096
 _UNIT: Final = 2.0**-53
@@ -45,8 +45,8 @@ _LARGEST: Final = float(np.finfo(np.float64).max)
 _NOTHING: Final = Nearest(np.empty(0, np.int64), np.empty(0, np.float32))
 
 
-class _List(NamedTuple):
-    """One index of a query: `least` and `most` are what a row of the list can add."""
+class _PostingList(NamedTuple):
+    """The list of one index of a query. A row of it adds `least` to `most` to a sum: its weight times `factor`."""
 
     rows: RowNumbers32
     weights: SparseWeights
@@ -56,7 +56,7 @@ class _List(NamedTuple):
 
 
 class _Candidates(NamedTuple):
-    """Rows, ascending, with their sums so far and whether they stand in any list so far."""
+    """Rows [n], ascending, with their sums so far and whether any list so far has them."""
 
     rows: RowNumbers32
     sums: Float64Array
@@ -70,7 +70,7 @@ class _Candidates(NamedTuple):
 class InvertedIndex:
     """The sparse vectors at one key of `count` rows.
 
-    `indices` [u] ascending; the list of `indices[i]` is `[starts[i], starts[i + 1])` of `rows` (ascending in it) and
+    `indices` [u] ascends; the list of `indices[i]` is `[starts[i], starts[i + 1])` of `rows` (ascending in it) and
     `weights`, with the least and the greatest weight in `least[i]` and `most[i]`.
     """
 
@@ -83,7 +83,7 @@ class InvertedIndex:
     most: SparseWeights
 
     def having(self, indices: SparseIndices, within: Mask | None = None) -> Int64Array:
-        """How many rows (of those `within`) have each of these indices."""
+        """How many rows (of those `within`, bool [count]) have each of `indices` [n]: int64 [n]."""
         found = np.zeros(len(indices), np.int64)
         for place, number in zip(*self._places(indices), strict=True):
             rows = self.rows[self.starts[number] : self.starts[number + 1]]
@@ -93,8 +93,8 @@ class InvertedIndex:
     def nearest(self, query: SparseArrays, k: int, within: Mask | None = None) -> Nearest:
         """The `k` nearest rows, nearest first, ties by row; only rows `within` (bool [count]) when it is given.
 
-        Further rows whose distance equals that of the last one come along: who merges parts cuts by another order. Rows
-        without a shared index are none, so there may be fewer.
+        Further rows whose distance equals that of the last one are returned, too: a caller that merges several indexes
+        breaks ties by another order. Rows that share no index with the query are left out, so there may be fewer.
         """
         lists = self._lists(query)
         if k <= 0 or not lists:
@@ -102,57 +102,57 @@ class InvertedIndex:
         search = _Search(self.count, lists, k)
         if within is not None:
             allowed = int(np.count_nonzero(within))
-            if LOOKUP_COST * allowed * len(lists) < search.postings:
+            if LOOKUP_COST * allowed * len(lists) < search.postings_count:
                 return search.within(within)
         return search.run(within)
 
     def _places(self, indices: SparseIndices) -> tuple[list[int], list[int]]:
-        """Places in `indices` of those that some row has, and their numbers here."""
+        """Which of `indices` some row has: where they stand in the argument, and where in `self.indices`."""
         numbers = np.searchsorted(self.indices, indices)
         numbers[numbers == len(self.indices)] = 0
         known = np.flatnonzero(self.indices[numbers] == indices) if len(self.indices) else numbers[:0]
         return known.tolist(), numbers[known].tolist()
 
-    def _lists(self, query: SparseArrays) -> list[_List]:
-        """The lists of the query's indices, ascending by index."""
-        found: list[_List] = []
+    def _lists(self, query: SparseArrays) -> list[_PostingList]:
+        """The posting lists of the query's indices, ascending by index."""
+        found: list[_PostingList] = []
         for place, number in zip(*self._places(query.indices), strict=True):
             here = slice(self.starts[number], self.starts[number + 1])
             factor = np.float64(query.values[place])
             ends = sorted((float(factor * self.least[number]), float(factor * self.most[number])))
-            found.append(_List(self.rows[here], self.weights[here], factor, *ends))
+            found.append(_PostingList(self.rows[here], self.weights[here], factor, *ends))
         return found
 
 
 class _Search:
-    """One query. `lists` ascend by index: the order in which sums count."""
+    """The search for the k nearest rows of one query. `lists` ascend by index, as exact sums are made."""
 
-    def __init__(self, count: int, lists: Sequence[_List], k: int) -> None:
+    def __init__(self, count: int, lists: Sequence[_PostingList], k: int) -> None:
         self._count = count
         self._lists = lists
-        self._by_bound = sorted(lists, key=lambda one: one.most, reverse=True)
+        self._by_bound = sorted(lists, key=lambda postings: postings.most, reverse=True)
         self._k = k
-        self.postings = sum(len(one.rows) for one in lists)
+        self.postings_count = sum(len(postings.rows) for postings in lists)
 
         # What the lists from each place on can still add, at least and at most.
-        self._least = _suffix_sums([min(0.0, one.least) for one in self._by_bound])
-        self._most = _suffix_sums([max(0.0, one.most) for one in self._by_bound])
-        magnitude = sum(max(abs(one.least), abs(one.most)) for one in lists)
+        self._least = _suffix_sums([min(0.0, postings.least) for postings in self._by_bound])
+        self._most = _suffix_sums([max(0.0, postings.most) for postings in self._by_bound])
+        magnitude = sum(max(abs(postings.least), abs(postings.most)) for postings in lists)
         self._slack = 2.0 * (len(lists) + 2) * _UNIT * magnitude
-        """More than two sums of the same numbers in different orders can differ by."""
+        """No two sums of the same numbers in different orders differ by as much."""
         self._floor = -np.inf
-        """A sum, in whatever order, that is below it is not among the k greatest. Only grows."""
+        """No row with a sum below this, in whatever order it was made, is among the k nearest. It only grows."""
 
     def run(self, within: Mask | None) -> Nearest:
-        """All four steps."""
+        """The nearest rows, of those `within`, by all four steps."""
         sums = np.zeros(self._count) if within is None else np.where(within, 0.0, -np.inf)
         hit = np.zeros(self._count, np.bool_)
         done = 0
-        for one in self._by_bound:
-            reached = sums[one.rows]
-            reached += one.weights * one.factor
-            sums[one.rows] = reached
-            hit[one.rows] = True
+        for postings in self._by_bound:
+            reached = sums[postings.rows]
+            reached += postings.weights * postings.factor
+            sums[postings.rows] = reached
+            hit[postings.rows] = True
             done += 1
             self._raise_floor(reached, done)
             if self._most[done] < self._floor:
@@ -161,14 +161,14 @@ class _Search:
         return self._refined(_Candidates(rows, sums[rows], np.ones(len(rows), np.bool_)), done)
 
     def within(self, mask: Mask) -> Nearest:
-        """Steps 3 and 4, with all rows of the mask as candidates."""
+        """The nearest rows of the mask, by steps 3 and 4 with all of them as candidates."""
         rows = np.flatnonzero(mask).astype(np.int32)
         return self._refined(_Candidates(rows, np.zeros(len(rows)), np.zeros(len(rows), np.bool_)), 0)
 
     def _refined(self, candidates: _Candidates, done: int) -> Nearest:
-        for one in self._by_bound[done:]:
+        for postings in self._by_bound[done:]:
             rows, sums, hit = candidates
-            added, found = _looked_up(one, rows)
+            added, found = _looked_up(postings, rows)
             candidates = _Candidates(rows, sums + added, hit | found)
             done += 1
             self._raise_floor(candidates.sums[candidates.hit], done)
@@ -176,13 +176,13 @@ class _Search:
         return self._decided(candidates.rows)
 
     def _raise_floor(self, sums: Float64Array, done: int) -> None:
-        """`sums` are of different rows that have an index of the query, `done` lists added."""
+        """Raises the floor, given sums of different rows that have an index of the query, with `done` lists added."""
         # Of a long list few are above the floor already, and only those can raise it.
         above = sums[sums > self._floor - self._least[done]]
         if len(above) < self._k:
             return
         kth = np.partition(above, len(above) - self._k)[-self._k] + self._least[done] - self._slack
-        # Whatever rounds to the same distance as the k-th is a tie.
+        # A sum that rounds to the same distance as the k-th is a tie.
         worst = np.nextafter(distances_of(kth), np.float32(np.inf))
         self._floor = max(self._floor, 1.0 - float(worst) - self._slack)
 
@@ -190,10 +190,10 @@ class _Search:
         return sums >= max(self._floor - self._most[done], -_LARGEST)  # rows that are not allowed have -inf
 
     def _decided(self, rows: RowNumbers32) -> Nearest:
-        """Step 4."""
+        """Sums the candidates anew in the prescribed order (step 4): the nearest rows."""
         sums, hit = np.zeros(len(rows)), np.zeros(len(rows), np.bool_)
-        for one in self._lists:
-            added, found = _looked_up(one, rows)
+        for postings in self._lists:
+            added, found = _looked_up(postings, rows)
             sums += added
             hit |= found
         chosen, distances = rows[hit].astype(np.int64), distances_of(sums[hit])
@@ -204,16 +204,16 @@ class _Search:
         return Nearest(chosen[order], distances[order])
 
 
-def _looked_up(one: _List, rows: RowNumbers32) -> tuple[Float64Array, Mask]:
-    """What a list adds to each of `rows`, and which of them it has."""
-    places = np.searchsorted(one.rows, rows)
-    places[places == len(one.rows)] = 0
-    found = one.rows[places] == rows
-    return np.where(found, one.weights[places] * one.factor, 0.0), found
+def _looked_up(postings: _PostingList, rows: RowNumbers32) -> tuple[Float64Array, Mask]:
+    """What a list adds to the sum of each of `rows`, and which of them it has."""
+    places = np.searchsorted(postings.rows, rows)
+    places[places == len(postings.rows)] = 0
+    found = postings.rows[places] == rows
+    return np.where(found, postings.weights[places] * postings.factor, 0.0), found
 
 
 def _suffix_sums(values: Sequence[float]) -> list[float]:
-    """Sum of the values from each place on, and 0 behind the last."""
+    """The sum of the values from each place on, and 0 behind the last."""
     return [*reversed(list(accumulate(reversed(values), initial=0.0)))]
 
 
@@ -221,8 +221,8 @@ def _suffix_sums(values: Sequence[float]) -> list[float]:
 
 
 def sparse_indexes(texts: Sequence[str | None] | pa.Array, keys: Collection[str]) -> dict[str, InvertedIndex]:
-    """The index of each of `keys` that some row has a sparse vector at. `texts` is metadata: JSON text, None for
-    none.
+    """The index of each of `keys` at which some row has a sparse vector. `texts` is the metadata of each row: JSON
+    text, None for none.
     """
     gathered: dict[str, _Gathered] = {key: _Gathered() for key in keys}
     for at in range(0, len(texts) if gathered else 0, _CHUNK_ROWS):
@@ -237,7 +237,7 @@ def sparse_indexes(texts: Sequence[str | None] | pa.Array, keys: Collection[str]
 
 
 class _Gathered:
-    """Sparse vectors at one key, row by row."""
+    """The sparse vectors at one key, gathered row by row."""
 
     def __init__(self) -> None:
         self.rows: list[int] = []

@@ -3,10 +3,10 @@
 A trigram is three consecutive bytes of a document's UTF-8, ASCII letters folded to lower case so that one index serves
 patterns that ignore case as well. Bytes rather than code points: no decoding, one rule for every script, a single
 letter is enough in a script with three bytes a letter, and a literal's bytes are where the literal is. 16 bits of a
-hash stand for the trigram. Folding and hashing can only make a row look like a candidate that is none, so whoever asks
-looks at the candidates' documents.
+hash stand for the trigram: its *code*. Folding and hashing can only add candidates that do not match, so the caller
+reads the documents of the candidates.
 
-The file is drawn in `format`. A question reads the pages of the bitmaps that it needs.
+The file is drawn in `format`. A lookup reads the pages of the bitmaps that it needs.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from shared.segment.mapping import map_bytes
 from shared.vectors.arrays import Int64Array, Uint8Array, Uint16Array, Uint32Array
 
 LITERAL_BYTES_MIN: Final = 3
-"""About shorter texts the index says nothing."""
+"""The index says nothing about shorter texts."""
 
 _TRIGRAMS_MAX: Final = 16
-"""Of a longer literal, trigrams at this many places: each further one excludes next to nothing."""
+"""How many trigrams of a long literal are looked up: each further one excludes next to nothing."""
 
 _SORTED_BYTES: Final = 1 << 20
-"""Text that is sorted at a time, so that it stays in the processor's cache."""
+"""How many bytes of text are sorted at a time, so that they stay in the processor's cache."""
 
 _BLOCK_BYTES: Final = 32 << 20
-"""Text whose trigrams become bitmaps at a time; bounds what a build holds beside the bitmaps."""
+"""How many bytes of text become bitmaps at a time; bounds the memory of a build beside the bitmaps."""
 
 _ROWS_IN_KEY: Final = 1 << 16
 
@@ -45,7 +45,7 @@ _FOLDED[ord("A") : ord("Z") + 1] += 32
 
 
 def _codes(first: Uint32Array, second: Uint32Array, third: Uint32Array) -> Uint16Array:
-    """The codes of trigrams, given their folded bytes."""
+    """The codes [n] of n trigrams, given their first, second and third bytes, folded."""
     trigrams = first << np.uint32(16) | second << np.uint32(8) | third
     return (trigrams * np.uint32(2_654_435_761) >> np.uint32(16)).astype(np.uint16)  # multiplicative hashing
 
@@ -54,22 +54,23 @@ def _codes(first: Uint32Array, second: Uint32Array, third: Uint32Array) -> Uint1
 
 
 def write_text_index(
-    path: Path, documents: pa.LargeStringArray, base: Path | None = None, check: Callable[[], None] | None = None
+    path: Path, documents: pa.LargeStringArray, prior: Path | None = None, check: Callable[[], None] | None = None
 ) -> None:
-    """Writes the index of a column of documents. `base` is the index of exactly the first documents: it is extended
-    instead of reading them again. `check` is called every second or so; what it raises ends the work.
+    """Writes the index of a column of documents. `prior` is the index of exactly the first documents: it is extended
+    instead of reading them again. `check` is called every second or so; what it raises ends the work. Raises Corrupt
+    when `prior` cannot be read.
     """
     indexed = 0
     bitmaps: dict[int, BitMap] = {}
-    if base is not None:
-        extended = TextIndex(base)
+    if prior is not None:
+        extended = TextIndex(prior)
         indexed, bitmaps = extended.rows, extended.bitmaps()
         if indexed > len(documents):
-            raise ValueError(f"the base has {indexed} rows, the segment {len(documents)}")
+            raise ValueError(f"the prior index has {indexed} rows, the segment {len(documents)}")
     _, offsets, data = documents.buffers()
     ends: Int64Array = np.frombuffer(offsets, "<i8")[documents.offset : documents.offset + len(documents) + 1]
     text = np.empty(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)
-    for begin, end in _pieces(ends, indexed, len(documents), _BLOCK_BYTES):
+    for begin, end in _row_ranges(ends, indexed, len(documents), _BLOCK_BYTES):
         if check is not None:
             check()
         _add_block(bitmaps, text, ends, begin, end)
@@ -88,8 +89,10 @@ def write_text_index(
         file.write(np.array(codes, "<u2").data)
 
 
-def _pieces(ends: Int64Array, begin: int, end: int, bytes_max: int) -> Iterator[tuple[int, int]]:
-    """Ranges of rows of about so many bytes, each of at least one row and few enough to be numbered by 16 bits."""
+def _row_ranges(ends: Int64Array, begin: int, end: int, bytes_max: int) -> Iterator[tuple[int, int]]:
+    """Cuts the rows [begin, end) into ranges [begin, stop) of about `bytes_max` bytes of text, each of at least one row
+    and few enough to be numbered by 16 bits. The text of row i is bytes [ends[i], ends[i + 1]).
+    """
     while begin < end:
         stop = int(np.searchsorted(ends, ends[begin] + bytes_max, side="right")) - 1
         stop = min(max(stop, begin + 1), begin + _ROWS_IN_KEY, end)
@@ -98,16 +101,18 @@ def _pieces(ends: Int64Array, begin: int, end: int, bytes_max: int) -> Iterator[
 
 
 def _add_block(bitmaps: dict[int, BitMap], text: Uint8Array, ends: Int64Array, begin: int, end: int) -> None:
-    """Sorted piece by piece, then brought together by counting: a code's rows of the first piece, of the second ..."""
-    keys = [_keys(text, ends[at : stop + 1], at - begin) for at, stop in _pieces(ends, begin, end, _SORTED_BYTES)]
-    counts = [np.bincount(piece >> np.uint32(16), minlength=1 << 16) for piece in keys]
+    """Adds the trigrams of the rows [begin, end) to the bitmaps. They are sorted range by range, then brought together
+    by counting: a code's rows of the first range, of the second, and so on.
+    """
+    keys = [_keys(text, ends[at : stop + 1], at - begin) for at, stop in _row_ranges(ends, begin, end, _SORTED_BYTES)]
+    counts = [np.bincount(of_range >> np.uint32(16), minlength=1 << 16) for of_range in keys]
     total = np.sum(counts, axis=0)
     free = np.cumsum(total) - total  # where the next row of each code goes
     rows = np.empty(int(total.sum()), np.uint32)
-    for piece, count in zip(keys, counts, strict=True):
+    for of_range, count in zip(keys, counts, strict=True):
         first = np.cumsum(count) - count
-        places = np.arange(len(piece)) + np.repeat(free - first, count)
-        rows[places] = (piece & np.uint32(_ROWS_IN_KEY - 1)) + np.uint32(begin)
+        places = np.arange(len(of_range)) + np.repeat(free - first, count)
+        rows[places] = (of_range & np.uint32(_ROWS_IN_KEY - 1)) + np.uint32(begin)
         free += count
     for code in np.flatnonzero(total).tolist():
         stop = int(free[code])
@@ -141,7 +146,7 @@ def _keys(text: Uint8Array, ends: Int64Array, first_row: int) -> Uint32Array:
 
 
 class TextIndex:
-    """The mapped file. Any number of threads may use it."""
+    """The mapped index of one segment. Any number of threads may use it. Raises Corrupt for a file that is none."""
 
     def __init__(self, path: Path) -> None:
         mapped = map_bytes(path, HEADER_BYTES)
@@ -157,8 +162,8 @@ class TextIndex:
         self._mapped = mapped
 
     def candidates(self, literal: str) -> BitMap | None:
-        """Rows among which are all whose document contains `literal`, in whatever case its ASCII letters are; None
-        when the index does not say.
+        """Rows among which are all whose document contains `literal`, whatever the case of its ASCII letters; None when
+        the literal is too short to look up.
         """
         wanted = _FOLDED[np.frombuffer(literal.encode(), np.uint8)]
         if len(wanted) < LITERAL_BYTES_MIN:
@@ -172,7 +177,7 @@ class TextIndex:
         return BitMap.intersection(*(self._bitmap(span) for span in spans))
 
     def bitmaps(self) -> dict[int, BitMap]:
-        """All of them, by code."""
+        """The bitmaps of all codes."""
         ends = self._ends.tolist()
         return dict(zip(self._codes.tolist(), map(self._bitmap, pairwise(ends)), strict=True))
 

@@ -1,7 +1,7 @@
-"""A column of text, read row by row.
+"""Texts of single rows out of a column.
 
 Arrow's `take` costs some 7 us before it reads anything, and an answer of ten rows reads four columns. Looking the
-bytes up costs 0.3 us a row, so it is the better way up to a few dozen rows.
+bytes of a row up costs 0.3 us, so that is faster up to a few dozen rows.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import pyarrow as pa
 from shared.vectors.arrays import RowNumbers
 
 ONE_BY_ONE_MAX: Final = 32
-"""More rows than this are taken by Arrow, as a column."""
+"""More rows than this are taken by Arrow, all at once."""
 
 
 class TextReader:
-    """Rows of a `large_string` array."""
+    """Reads rows of a `large_string` array. Any number of threads may use it."""
 
     def __init__(self, array: pa.LargeStringArray) -> None:
         self._array = array
@@ -31,11 +31,11 @@ class TextReader:
         self._valid = None if array.null_count == 0 else memoryview(array.is_valid().to_numpy(zero_copy_only=False))
 
     def text(self, row: int) -> str | None:
-        """The text of a row."""
+        """The text of one row, None where it is null."""
         return self._one_by_one([row])[0]
 
     def read(self, rows: RowNumbers) -> list[str | None]:
-        """The texts of these rows, in their order."""
+        """The texts of `rows`, in their order; None for a null."""
         count = len(rows)
         if self._empty:
             return [None] * count
@@ -48,7 +48,7 @@ class TextReader:
         return found
 
     def bytes(self, rows: RowNumbers) -> int:
-        """How long their texts are together. Reads none of them."""
+        """How many bytes the texts of `rows` have together. Reads only where they begin and end."""
         ends = self._ends
         return sum(ends[row + 1] - ends[row] for row in rows.tolist())
 

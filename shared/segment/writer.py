@@ -42,7 +42,7 @@ __all__ = ["GraphParams", "Written", "write_segment"]
 
 
 class Written(NamedTuple):
-    """A segment's files are there; `inserted` of its rows were added to a graph."""
+    """A segment whose files were written. `inserted` is how many rows were added to a graph."""
 
     info: SegmentInfo
     inserted: int
@@ -58,12 +58,13 @@ def write_segment(
     check: Callable[[], None] | None = None,
     indexing: Indexing = EVERYTHING,
 ) -> Written:
-    """Writes `records` (columns of `record_schema`, in insertion order, one or more) as a segment into `directory`.
+    """Writes `records` (columns of `record_schema`, in insertion order, one row or more) as a segment into `directory`.
 
-    `path` is where the files will stand in the bucket. `prior_graph` is the graph of a segment whose rows are
-    exactly the first rows of `records`, dead ones included: it is extended on a copy instead of building anew, and so
-    is the text index beside it.
-    `check` is called now and then; what it raises ends the work. `indexing` says what is not indexed.
+    `path` is the key prefix of the files in the bucket. `prior_graph` is the graph of a segment whose rows are exactly
+    the first rows of `records`, dead ones included: a copy of it is extended instead of building a new one, and so is
+    the text index beside it. `check` is called every few seconds; what it raises ends the work. `indexing` says what is
+    not indexed. Raises ValueError when `records` has other columns or no row, Corrupt when the prior files cannot be
+    read.
     """
     batch = _one_batch(records)
     vectors = embedding_matrix(batch.column("embedding"))
@@ -78,8 +79,8 @@ def write_segment(
     indexed = batch.num_rows >= GRAPH_ROWS_MIN
     text = indexed and indexing.documents
     if text:
-        base_text = None if prior_graph is None else prior_graph.with_name(TEXT)
-        write_text_index(directory / TEXT, batch.column("document"), base_text, check)
+        prior_text = None if prior_graph is None else prior_graph.with_name(TEXT)
+        write_text_index(directory / TEXT, batch.column("document"), prior_text, check)
     if indexed and vectors.shape[1] <= DIMENSION_MAX:
         write_codes(directory / CODES, encode(params.space, vectors))
     inserted = build_graph(directory / GRAPH, vectors, params, prior_graph, check) if indexed else 0

@@ -1,4 +1,4 @@
-"""Sparse vectors: their form, the distance between two of them, and the weight of a rare index.
+"""Sparse vectors: their form, the distance between two of them, and the weight that the rarity of an index gives it.
 
 ```text
 distance    1 - sum(q[i] * d[i])    over the indices that both have
@@ -53,7 +53,7 @@ def distances_of(products: Any) -> Any:
         return (1.0 - products).astype(np.float32)
 
 
-def rarity(records: int, having: Int64Array) -> Float64Array:
+def idf(records: int, having: Int64Array) -> Float64Array:
     """The inverse document frequency of BM25 (Robertson and Sparck Jones; the variant of Lucene, never negative),
     float64 [n], of n indices, each of which `having` [n] of `records` records have.
     """
@@ -61,9 +61,9 @@ def rarity(records: int, having: Int64Array) -> Float64Array:
     return np.log1p((records - having + 0.5) / (having + 0.5))
 
 
-def weighted(query: SparseArrays, records: int, having: Int64Array) -> SparseArrays:
-    """The query with each value multiplied by the rarity of its index; `having` as in `rarity`, parallel to the query's
+def idf_weighted(query: SparseArrays, records: int, having: Int64Array) -> SparseArrays:
+    """The query with each value multiplied by the `idf` of its index; `having` as there, parallel to the query's
     indices.
     """
     largest = float(np.finfo(np.float32).max)
-    return SparseArrays(query.indices, rounded(np.clip(query.values * rarity(records, having), -largest, largest)))
+    return SparseArrays(query.indices, rounded(np.clip(query.values * idf(records, having), -largest, largest)))

@@ -24,7 +24,7 @@ EVERYTHING = [Include.EMBEDDINGS, Include.DOCUMENTS, Include.METADATAS, Include.
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record_answers, "PART_NUMBERS", 8 * DIMENSION)
+    monkeypatch.setattr(record_answers, "CHUNK_NUMBERS", 8 * DIMENSION)
 
 
 async def _filled(world: World) -> None:

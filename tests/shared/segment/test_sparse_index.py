@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from shared.errors import Corrupt
 from shared.segment.sparse_file import open_sparse_indexes, write_sparse_indexes
 from shared.segment.sparse_index import InvertedIndex, sparse_indexes
-from shared.vectors.sparse import SparseArrays, weighted
+from shared.vectors.sparse import SparseArrays, idf_weighted
 from tests.shared.segment import scalar
 from tests.shared.segment.scalar import Sparse
 
@@ -127,8 +127,8 @@ def test_only_the_keys_asked_for_are_indexed_and_only_sparse_vectors() -> None:
 
 def test_rare_indices_weigh_more() -> None:
     query = SparseArrays(np.array([1, 2, 3], np.uint32), np.array([1.0, 1.0, 2.0], np.float32))
-    found = weighted(query, 10, np.array([1, 0, 12]))
+    found = idf_weighted(query, 10, np.array([1, 0, 12]))
     expected = [math.log(1 + 9.5 / 1.5), math.log(1 + 10.5 / 0.5), 2 * math.log(1 + 0.5 / 10.5)]
     assert found.values.tolist() == pytest.approx(expected, rel=1e-6)
     huge = SparseArrays(query.indices, np.array([3e38, -3e38, 0.0], np.float32))
-    assert np.isfinite(weighted(huge, 10, np.array([1, 1, 1])).values).all()
+    assert np.isfinite(idf_weighted(huge, 10, np.array([1, 1, 1])).values).all()
