@@ -15,9 +15,9 @@ from frontend.parse.sparse import SparseVector
 from frontend.parse.writes import refuse_fields, wrong_width
 from shared.catalog import Collection
 from shared.records.columns import Columns
-from shared.search.body import encode_searches
+from shared.search.answer_body import encode_searches
+from shared.search.execution import SearchAnswer
 from shared.search.model import Dense, Knn, Search, Searches, Sparse
-from shared.search.run import SearchAnswer
 from shared.search.source import Tally
 
 

@@ -1,7 +1,7 @@
 """Searches of a collection: ranked, filtered, grouped, sorted and counted records.
 
 The worker of a collection with one shard answers its searches whole. The shards of any other are one source of records
-(`ShardsSource`) for the steps of a search (`shared.search.run`), which the frontend takes itself.
+(`ShardsSource`) for the steps of a search (`shared.search.execution`), which the frontend takes itself.
 
 All steps of one search see the same state: the first request to a shard says as of which position it was answered, and
 the later ones ask for that. When a shard can no longer answer as of it (StaleRead: it was compacted in between), the
@@ -38,12 +38,12 @@ from shared.rpc.search_messages import (
     TallyResponse,
     Value,
 )
-from shared.search.body import encode_searches
-from shared.search.columns import taken
+from shared.search.answer_body import encode_searches
+from shared.search.execution import SearchAnswer, execute_search
 from shared.search.model import Knn, OrderKey, Search, Searches
-from shared.search.ordering import sorted_places
+from shared.search.ordering import sorted_indices
 from shared.search.ranking import Neighbours, nearest_of
-from shared.search.run import SearchAnswer, run
+from shared.search.row_order import take_rows
 from shared.search.source import Arguments, Frequencies, Result, Tally, WantedColumns
 from shared.vectors.arrays import Distances, Positions, SparseIndices
 
@@ -80,7 +80,7 @@ async def search_body(workers: Workers, collection: Collection, request: Searche
         return await workers.search_body(SearchRequest(shard, request.searches))
 
     async def answer(search: Search) -> SearchAnswer:
-        return await consistent(lambda: run(ShardsSource(workers, collection, request.read_level), search))
+        return await consistent(lambda: execute_search(ShardsSource(workers, collection, request.read_level), search))
 
     answers = await together([answer(search) for search in request.searches])
     size = sum(encoded_bytes(each.columns) + VALUE_BYTES * _facet_values(each.tally) for each in answers)
@@ -186,7 +186,7 @@ class ShardsSource:
 
 def _in_order(answers: Sequence[GetResponse], ascending: Positions, inserted: Positions) -> Columns:
     """The merged rows, which come ascending by insertion, in the order of `inserted`."""
-    return taken(merge_get(answers), np.searchsorted(ascending, inserted))
+    return take_rows(merge_get(answers), np.searchsorted(ascending, inserted))
 
 
 def _tallied(answers: Sequence[TallyResponse], fields: Sequence[str]) -> Tally:
@@ -207,7 +207,7 @@ def _sorted(answers: Sequence[OrderedResponse], order_by: Sequence[OrderKey], li
     inserted = np.concatenate([positions(answer.inserted) for answer in answers])
     values = [row for answer in answers for row in answer.values]
     by_insertion = np.argsort(inserted)
-    places = sorted_places(order_by, [values[place] for place in by_insertion.tolist()])[:limit]
+    places = sorted_indices(order_by, [values[place] for place in by_insertion.tolist()])[:limit]
     return inserted[by_insertion[np.array(places, np.intp)]]
 
 

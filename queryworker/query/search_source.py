@@ -32,12 +32,12 @@ from shared.rpc.search_messages import (
     TallyResponse,
     Value,
 )
-from shared.search.body import encode_searches
-from shared.search.columns import taken
+from shared.search.answer_body import encode_searches
+from shared.search.execution import execute_search, sparse_arrays
 from shared.search.model import Dense, Knn, OrderKey
-from shared.search.ordering import Sortable, sortable, sorted_places
+from shared.search.ordering import Sortable, sortable, sorted_indices
 from shared.search.ranking import Neighbours, nearest_of
-from shared.search.run import run, sparse_arrays
+from shared.search.row_order import take_rows
 from shared.search.source import Arguments, Frequencies, Result, Tally, WantedColumns
 from shared.vectors.arrays import Distances, Positions, SparseIndices
 
@@ -45,7 +45,7 @@ from shared.vectors.arrays import Distances, Positions, SparseIndices
 def search(reading: Reading, request: SearchRequest) -> bytes:
     """The body of the client's answer. Raises InvalidArgument for a query of another dimension."""
     source = ReadViewSource(reading.view, request.shard)
-    return encode_searches([_completed(run(source, one)) for one in request.searches])
+    return encode_searches([_completed(execute_search(source, one)) for one in request.searches])
 
 
 def nearest_step(reading: Reading, request: NearestRequest) -> bytes:
@@ -111,7 +111,7 @@ class ReadViewSource:
             embeddings=wanted.embeddings,
             inserted=ascending.astype("<i8", copy=False).tobytes(),
         )
-        return taken(execute.get(self._view, request).columns, np.searchsorted(ascending, inserted))
+        return take_rows(execute.get(self._view, request).columns, np.searchsorted(ascending, inserted))
 
     async def tally(self, where: Where | None, fields: Sequence[str]) -> Tally:
         return self.tallied(where, fields)
@@ -157,7 +157,7 @@ class ReadViewSource:
         together = np.concatenate([np.empty(0, np.int64), *inserted])
         by_insertion = np.argsort(together)
         values = [values[place] for place in by_insertion.tolist()]
-        places = sorted_places(order_by, values)[:limit]
+        places = sorted_indices(order_by, values)[:limit]
         return together[by_insertion[np.array(places, np.intp)]], [values[place] for place in places]
 
     def tallied(self, where: Where | None, fields: Sequence[str]) -> Tally:

@@ -1,7 +1,7 @@
-"""Rank expressions: what a search orders records by (docs/wire.md, section 15).
+"""Rank expressions, which a search orders records by (docs/wire.md, section 15).
 
-An expression is a tree of operators over numbers and nearest-neighbour searches. What the latter look for stands beside
-the tree (`shared.search.model.Search.knns`); here they are their place in that list.
+An expression is a tree of operators over numbers and nearest-neighbour searches. These stand in a list beside the tree
+(`shared.search.model.Search.knns`); a node of the tree says which of them it means.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import msgspec
 
 
 class Operator(enum.StrEnum):
-    """By how many operands they take: any number, a left and a right one, one."""
+    """The operators: first those of any number of operands, then those of two, then those of one."""
 
     SUM = "$sum"
     MUL = "$mul"
@@ -32,13 +32,15 @@ class _Node(msgspec.Struct, frozen=True, tag_field="t"):
 
 
 class Constant(_Node, frozen=True, tag="val"):
-    """`$val`."""
+    """`$val`: a number."""
 
     value: float
 
 
 class KnnValue(_Node, frozen=True, tag="knn"):
-    """`$knn`: distances of what was found at `place`, or positions in it; `default` for all other records."""
+    """`$knn`: the value of a record is its distance in the result of the search `knns[place]`, or its rank there from 0
+    on; the value of all other records is `default`, None for no value.
+    """
 
     place: int
     default: float | None = None
@@ -56,6 +58,6 @@ Expression = Constant | KnnValue | Combination
 
 
 def node_count(expression: Expression) -> int:
-    """Operators, constants and searches, all together."""
+    """How many nodes the tree has: operators, constants and searches."""
     operands = expression.operands if isinstance(expression, Combination) else ()
     return 1 + sum(map(node_count, operands))

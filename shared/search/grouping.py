@@ -1,4 +1,4 @@
-"""`group_by`: of records that agree in some metadata, only the best few stay (docs/wire.md, section 15). Pure."""
+"""`group_by`: of records that agree in some metadata, only the best few are kept (docs/wire.md, section 15). Pure."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from shared.search.model import SCORE, GroupBy
 from shared.search.value_order import Key, score_key, value_key, values_key
 
 
-def survivors(group_by: GroupBy, scores: Sequence[float], metadatas: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Places of the records that stay, ascending. Records are given in the order of the answer: of equal ones the first
-    stays.
+def kept_of_groups(group_by: GroupBy, scores: Sequence[float], metadatas: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Indices of the records that are kept, ascending. Records are given, as parallel `scores` and `metadatas`, in the
+    order of the answer: of equal records the first is kept.
     """
     groups: dict[Key, list[int]] = {}
-    for place, metadata in enumerate(metadatas):
-        groups.setdefault(values_key(metadata, group_by.keys), []).append(place)
+    for index, metadata in enumerate(metadatas):
+        groups.setdefault(values_key(metadata, group_by.keys), []).append(index)
 
-    def standing(place: int) -> Key:
-        metadata = metadatas[place]
+    def standing(index: int) -> Key:
+        metadata = metadatas[index]
         return tuple(
-            [score_key(scores[place]) if key == SCORE else value_key(metadata.get(key)) for key in group_by.by]
+            [score_key(scores[index]) if key == SCORE else value_key(metadata.get(key)) for key in group_by.by]
         )
 
     kept: list[int] = []
-    for places in groups.values():
-        if len(places) > group_by.k:
-            places = sorted(places, key=standing, reverse=group_by.greatest)[: group_by.k]  # noqa: PLW2901 (stable)
-        kept += places
+    for members in groups.values():
+        if len(members) > group_by.k:
+            members = sorted(members, key=standing, reverse=group_by.greatest)[: group_by.k]  # noqa: PLW2901 (stable)
+        kept += members
     return sorted(kept)

@@ -1,4 +1,4 @@
-"""One search of a request, checked, and with nothing left that needs the collection's row."""
+"""Searches as they are executed: checked, and completed by what the collection's row says."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ SCORE: Final = "#score"
 
 
 class Dense(msgspec.Struct, frozen=True, tag_field="t", tag="dense"):
-    """A vector (float32), compared with the embeddings in the collection's space."""
+    """A query vector (the bytes of float32 [dimension]), compared with the embeddings in the collection's space."""
 
     vector: bytes
     ef_search: int
 
 
 class Sparse(msgspec.Struct, frozen=True, tag_field="t", tag="sparse"):
-    """A sparse vector (uint32 and float32), compared with those at a metadata key. `bm25`: its values are still to be
-    multiplied by the rarity of their indices.
+    """A sparse query vector (the bytes of uint32 [n] and float32 [n]), compared with the sparse vectors at a metadata
+    key. `bm25`: its values are still to be multiplied by the inverse document frequency of their indices.
     """
 
     key: str
@@ -35,7 +35,7 @@ class Sparse(msgspec.Struct, frozen=True, tag_field="t", tag="sparse"):
 
 
 class Knn(msgspec.Struct, frozen=True):
-    """What a `$knn` looks for: the `limit` nearest of the matching records, none further than `max_distance`."""
+    """A `$knn`: it finds the `limit` nearest of the matching records, none further than `max_distance`."""
 
     query: Dense | Sparse
     limit: int
@@ -43,7 +43,9 @@ class Knn(msgspec.Struct, frozen=True):
 
 
 class GroupBy(msgspec.Struct, frozen=True):
-    """Groups by `keys`; each keeps its `k` least (`greatest`: greatest) by `by` in turn: metadata or `#score`."""
+    """Groups records by the values at `keys`. Each group keeps the `k` records that are least (`greatest`: greatest) by
+    the keys `by`, one after the other: metadata fields or `#score`.
+    """
 
     keys: list[str]
     by: list[str]
@@ -59,14 +61,16 @@ class OrderKey(msgspec.Struct, frozen=True):
 
 
 class Facets(msgspec.Struct, frozen=True):
-    """The fields whose values are counted, and how many values are named of each."""
+    """The metadata fields whose values are counted, and how many values of each are returned."""
 
     keys: list[str]
     limit: int
 
 
 class Search(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """Which records, in which order, which page of them and which columns."""
+    """One search: which records, in which order, which page of them and which columns. Without a rank records are
+    ordered by insertion; `limit` None means all.
+    """
 
     where: Where | None = None
     rank: Expression | None = None
@@ -81,7 +85,7 @@ class Search(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Searches(msgspec.Struct, frozen=True):
-    """A whole request."""
+    """A request: any number of searches, at one read level."""
 
     searches: list[Search]
     read_level: ReadLevel

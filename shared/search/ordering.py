@@ -2,7 +2,8 @@
 
     booleans < numbers (by value) < strings (by code points)
 
-Records without such a value at the key come last, whatever the direction; equal ones keep the order of insertion.
+Records without such a value at the key come last, whatever the direction; records with equal values keep the order of
+insertion.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from shared.search.model import OrderKey
 
 Sortable = bool | int | float | str | None
+"""A value that records are sorted by; None where a record has none."""
 
 
 def sortable(metadata: Mapping[str, Any], key: str) -> Sortable:
@@ -21,18 +23,18 @@ def sortable(metadata: Mapping[str, Any], key: str) -> Sortable:
     return value if isinstance(value, str | int | float) else None
 
 
-def sorted_places(order_by: Sequence[OrderKey], rows: Sequence[Sequence[Sortable]]) -> list[int]:
-    """Places of `rows` in order. A row has one value per step of `order_by`; rows are given by insertion."""
-    places = list(range(len(rows)))
+def sorted_indices(order_by: Sequence[OrderKey], rows: Sequence[Sequence[Sortable]]) -> list[int]:
+    """Indices of `rows` in order. A row has one value per step of `order_by`; rows are given by insertion."""
+    indices = list(range(len(rows)))
     for step in reversed(range(len(order_by))):  # each sort is stable, so the first step decides and the last is a tie
-        have = [place for place in places if rows[place][step] is not None]
-        lack = [place for place in places if rows[place][step] is None]
+        have = [index for index in indices if rows[index][step] is not None]
+        lack = [index for index in indices if rows[index][step] is None]
         have.sort(
-            key=lambda place, step=step: _key(rows[place][step]),  # type: ignore[misc] # no type for a lambda with a default
+            key=lambda index, step=step: _key(rows[index][step]),  # type: ignore[misc] # no type for a lambda with a default
             reverse=order_by[step].direction == "desc",
         )
-        places = have + lack
-    return places
+        indices = have + lack
+    return indices
 
 
 def _key(value: Any) -> tuple[int, Any]:

@@ -3,10 +3,15 @@
 The candidates are all records that some `$knn` of the expression found. Every expression has a *support*, the
 candidates that it gives a value to, and perhaps a *default* for all other records:
 
-    $knn        what it found; the default that it was given
-    $val        nothing; the number
-    one operand     as its operand
-    two operands    both have defaults: either's support; one has: the support of the other; none: what both support
+```text
+expression      support                                     default
+$knn            what the search found                       as given
+$val            nothing                                     the number
+one operand     that of its operand                         of the operand's default
+two operands    both have defaults: either's support        of both defaults
+                one has: the support of the other           none
+                none has: what both support                 none
+```
 
 An operator of many operands begins with its neutral element, which is a constant, and takes them one after the other.
 Everything is float32, and no arithmetic fails: what has no value is NaN or infinite, and NaN comes last.
@@ -29,20 +34,20 @@ _LARGEST: Final = np.finfo(np.float32).max
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """What one `$knn` found over all shards: positions of insertion, nearest first, and distances."""
+    """The result of one `$knn` over all shards: positions of insertion, nearest first, and distances, parallel."""
 
     inserted: Positions
     distances: Distances
 
     def within(self, distance: float) -> Neighbours:
-        """Those not further away."""
+        """The neighbours that are not further away than `distance`."""
         with np.errstate(over="ignore"):
             near = self.distances <= np.float32(distance)
         return Neighbours(self.inserted[near], self.distances[near])
 
 
 def nearest_of(inserted: Sequence[Positions], distances: Sequence[Distances], limit: int) -> Neighbours:
-    """The nearest of all, from arrays of candidates; equal distances by insertion."""
+    """The `limit` nearest of several results, given by their positions and distances; equal distances by insertion."""
     positions, measured = np.concatenate(inserted), np.concatenate(distances)
     order = np.lexsort((positions, measured))[:limit]
     return Neighbours(positions[order], measured[order])
@@ -58,41 +63,46 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class _Values:
-    """Of an expression: one value per candidate, meaningless outside of the support."""
+    """The value of an expression for each candidate, meaningless outside of the support, and for all other records."""
 
     support: Mask
     values: Scores
     default: np.float32 | None
 
     def filled(self) -> Scores:
+        """The values, with the default outside of the support where there is one."""
         return self.values if self.default is None else np.where(self.support, self.values, self.default)
 
 
 def evaluate(expression: Expression, found: Sequence[Neighbours]) -> Ranked:
-    """The support of the expression, the least score first, ties by insertion. `found` by the place of the `$knn`."""
-    candidates = np.unique(np.concatenate([np.empty(0, np.int64), *(one.inserted for one in found)]))
+    """The support of the expression, the least score first, ties by insertion. `found[i]` is the result of the i-th
+    `$knn` of the search.
+    """
+    candidates = np.unique(np.concatenate([np.empty(0, np.int64), *(neighbours.inserted for neighbours in found)]))
     with np.errstate(all="ignore"):
         values = _evaluate(expression, _Candidates(candidates, found))
-    places = np.flatnonzero(values.support)
-    scores = values.values[places]
+    supported = np.flatnonzero(values.support)
+    scores = values.values[supported]
     # Equal but for the sign of zero: -0 comes first. NaN is behind everything, whatever its sign.
     positive_zero = (scores == 0) & ~np.signbit(scores)
-    places = places[np.lexsort((places, positive_zero, scores))]
-    return Ranked(candidates[places], values.values[places])
+    order = supported[np.lexsort((supported, positive_zero, scores))]
+    return Ranked(candidates[order], values.values[order])
 
 
 class _Candidates:
+    """The records that some `$knn` found, by ascending position of insertion; makes the values of the tree's leaves."""
+
     def __init__(self, inserted: Positions, found: Sequence[Neighbours]) -> None:
         self._inserted = inserted
         self._found = found
 
     def values(self, knn: KnnValue) -> _Values:
         found = self._found[knn.place]
-        places = np.searchsorted(self._inserted, found.inserted)
+        indices = np.searchsorted(self._inserted, found.inserted)
         values = self.constant(0.0).values
-        values[places] = np.arange(len(places)) if knn.return_rank else found.distances
+        values[indices] = np.arange(len(indices)) if knn.return_rank else found.distances
         support = self.constant(0.0).support
-        support[places] = True
+        support[indices] = True
         return _Values(support, values, None if knn.default is None else np.float32(knn.default))
 
     def constant(self, value: float | np.float32) -> _Values:

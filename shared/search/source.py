@@ -1,4 +1,6 @@
-"""What a search reads from: one snapshot of a collection, whether it is one shard at hand or several far away."""
+"""The port that a search reads records through: one state of a collection, be it in this process or in several shards
+on other machines.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ FacetValue = bool | int | float | str
 
 @dataclass(frozen=True, slots=True)
 class Frequencies:
-    """How many records there are, and how many of them have each index that was asked about, per question."""
+    """The number of records, and how many of them have each index of each sparse query (`having[i]`, int64 [n])."""
 
     records: int
     having: list[Int64Array]
@@ -28,7 +30,9 @@ class Frequencies:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many records match, and per field how many of those have each value (of arrays: as an element)."""
+    """How many records match, and for each field its values with how many of those records have them (an array has each
+    of its elements).
+    """
 
     count: int
     facets: Mapping[str, Sequence[tuple[FacetValue, int]]]
@@ -44,14 +48,19 @@ class WantedColumns:
 
 
 class RecordSource(Protocol):
-    """Records are named by their positions of insertion. All methods see the same state of the collection."""
+    """Records are named by their positions of insertion. All methods see the same state of the collection.
+
+    `shared.search.execution` uses it; a query worker implements it over a shard in memory
+    (`queryworker.query.search_source.ReadViewSource`), a frontend by calls to the workers of all shards
+    (`frontend.read.searching.ShardsSource`).
+    """
 
     async def nearest(self, where: Where | None, knns: Sequence[Knn]) -> list[Neighbours]:
         """The nearest matching records of each of `knns`, equal distances by insertion. None of them is `bm25`."""
         ...
 
     async def frequencies(self, asked: Sequence[tuple[str, SparseIndices]]) -> Frequencies:
-        """For each (sparse key, indices)."""
+        """How often the indices occur, for each (sparse key, indices)."""
         ...
 
     async def page(
@@ -61,15 +70,17 @@ class RecordSource(Protocol):
         ...
 
     async def rows(self, inserted: Positions, wanted: WantedColumns) -> Columns:
-        """Columns of these records, in this order. None of them is missing."""
+        """Columns of these records, in this order. All of them exist: they come from another method of this source."""
         ...
 
     async def tally(self, where: Where | None, fields: Sequence[str]) -> Tally:
-        """Counts of the matching records."""
+        """How many records match, and the counts of their values at each of `fields`."""
         ...
 
     async def compute(
         self, size: int, work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Result:
-        """Does `work` on about `size` bytes where nobody else waits for it."""
+        """The result of `work`, which takes as long as handling `size` bytes, computed where it delays no other
+        request.
+        """
         ...

@@ -17,12 +17,13 @@ _ARRAY: Final = 5
 _OBJECT: Final = 6
 
 Key = tuple[Any, ...]
+"""What a value is sorted and grouped by."""
 
 MISSING: Final[Key] = (0,)
 
 
 def value_key(value: object) -> Key:
-    """Something hashable that sorts; None means missing."""
+    """The key of a metadata value; None stands for a missing value."""
     if value is None:
         return MISSING
     kind = _TYPES.get(type(value))
@@ -35,10 +36,10 @@ def value_key(value: object) -> Key:
 
 
 def score_key(score: float) -> Key:
-    """Of `#score`: NaN behind everything."""
+    """The key of a score: NaN sorts behind everything."""
     return (math.isnan(score), 0.0 if math.isnan(score) else score)
 
 
 def values_key(metadata: Mapping[str, Any], keys: Sequence[str]) -> Key:
-    """Of the values at several keys."""
+    """The key of a record's values at several metadata keys."""
     return tuple([value_key(metadata.get(key)) for key in keys])

@@ -12,7 +12,7 @@ import pytest
 from queryworker.query.fields import first_rows, value_counts
 from shared.records.indexing import Indexing
 from shared.search.model import OrderKey
-from shared.search.ordering import sortable, sorted_places
+from shared.search.ordering import sortable, sorted_indices
 from shared.segment.metadata_index import MetadataIndex
 from tests.search.generate import FIELDS, Generator
 
@@ -37,7 +37,7 @@ def test_the_first_rows_are_those_that_sorting_the_values_gives(seed: int) -> No
     ]
     by_insertion = np.argsort(inserted)
     values = [[sortable(rows[row], step.key) for step in order_by] for row in chosen[by_insertion].tolist()]
-    expected = chosen[by_insertion][sorted_places(order_by, values)]
+    expected = chosen[by_insertion][sorted_indices(order_by, values)]
 
     for limit in (0, 7, None):
         found = first_rows(index_of(rows), order_by, chosen, inserted, limit)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from frontend.parse.rank import read_rank
 from frontend.parse.search import read_search
-from shared.search.grouping import survivors
+from shared.search.grouping import kept_of_groups
 from shared.search.model import GroupBy
 from shared.search.ranking import Neighbours, Ranked, evaluate
 from tests.model import strategies as model
@@ -82,7 +82,7 @@ def test_groups_keep_the_records_that_the_reference_keeps(
     order = ranked(searcher, payload)
     all_records = list(records.values())
     metadatas = [all_records[place].metadata for place in order.inserted.tolist()]
-    kept = survivors(parsed.group_by, order.scores.tolist(), metadatas)
+    kept = kept_of_groups(parsed.group_by, order.scores.tolist(), metadatas)
 
     ids = list(records)
     assert [ids[order.inserted[place]] for place in kept] == searcher.search(payload)["ids"]
@@ -141,4 +141,4 @@ def test_reciprocal_rank_fusion_as_the_clients_compose_it() -> None:
 def test_values_of_different_types_are_different_groups() -> None:
     by_score = GroupBy(["v"], ["#score"], 1, greatest=False)
     metadatas: list[dict[str, Any]] = [{"v": 1}, {"v": 1.0}, {"v": True}, {"v": "1"}, {}, {"v": [1]}, {"v": 1}]
-    assert survivors(by_score, [0.0] * 7, metadatas) == [0, 1, 2, 3, 4, 5]
+    assert kept_of_groups(by_score, [0.0] * 7, metadatas) == [0, 1, 2, 3, 4, 5]

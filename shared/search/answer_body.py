@@ -11,14 +11,14 @@ import orjson
 from shared.records.answers import shown_text
 from shared.records.columns import Columns
 from shared.records.model import HIDDEN_METADATA_PREFIX
+from shared.search.execution import SPECIAL, SearchAnswer
 from shared.search.model import DOCUMENT, EMBEDDING, METADATA, SCORE, Facets
-from shared.search.run import SPECIAL, SearchAnswer
 from shared.search.source import FacetValue, Tally
 
 
 def encode_searches(answers: Sequence[SearchAnswer]) -> bytes:
-    """All six members always, one entry per search; a column that was not selected is null. Members for counts and
-    facets, extensions of ours, only when some search asks for them.
+    """The JSON body of the answer: one entry per search in each member. Six members are always there, with null for a
+    column that was not selected; `counts` and `facets`, extensions of ours, only when some search wants them.
     """
     body: dict[str, Any] = {
         "ids": [answer.columns.ids for answer in answers],
@@ -39,7 +39,7 @@ def encode_searches(answers: Sequence[SearchAnswer]) -> bytes:
 
 
 def selected(keys: Sequence[str]) -> list[str]:
-    """The selection as it is echoed: each once, the special ones first."""
+    """The selection as it is echoed: each key once, the special keys first."""
     return [key for key in SPECIAL if key in keys] + sorted(set(keys) - set(SPECIAL))
 
 
@@ -52,7 +52,7 @@ def _matrix(columns: Columns) -> Any:
 
 
 def _metadatas(answer: SearchAnswer) -> list[orjson.Fragment | None] | None:
-    """Whole, or only the selected fields; a record of which nothing is left shows null."""
+    """The metadata of each record, whole or with the selected fields only; null for a record that has nothing of it."""
     texts = answer.columns.metadatas or []
     if METADATA in answer.search.select:
         return [None if text is None else _whole(text) for text in texts]
@@ -71,15 +71,15 @@ def _fields(text: str, fields: set[str]) -> orjson.Fragment | None:
     return orjson.Fragment(orjson.dumps(kept)) if kept else None
 
 
-def _facets(tally: Tally, asked: Facets) -> dict[str, list[dict[str, Any]]]:
-    """The most frequent values of each field; equally frequent ones by type and value."""
+def _facets(tally: Tally, wanted: Facets) -> dict[str, list[dict[str, Any]]]:
+    """The most frequent values of each field with their counts; equally frequent values by type and value."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for key in asked.keys:
-        values = sorted(tally.facets.get(key, ()), key=_rarity)[: asked.limit]
+    for key in wanted.keys:
+        values = sorted(tally.facets.get(key, ()), key=_by_frequency)[: wanted.limit]
         found[key] = [{"value": value, "count": count} for value, count in values]
     return found
 
 
-def _rarity(value_and_count: tuple[FacetValue, int]) -> tuple[Any, ...]:
+def _by_frequency(value_and_count: tuple[FacetValue, int]) -> tuple[Any, ...]:
     value, count = value_and_count
     return (-count, type(value).__name__, value)
