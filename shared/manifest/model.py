@@ -1,20 +1,23 @@
-"""Manifests: the immutable roots that say what a shard is.
+"""Manifests: the immutable objects that say what a shard consists of.
 
-    <collection>/<shard>/manifests/<version, 20 digits>.json      JSON, created once, never replaced
-    <collection>/<shard>/segments/<segment id>/<file>             named by manifests through their full path
+```text
+<collection>/<shard>/manifests/<version, 20 digits>.json      JSON, created once, never replaced
+<collection>/<shard>/segments/<segment id>/<file>             named by manifests through their full path
+```
 
 A manifest's *hash* is the xxh3-128 of its bytes, in hex. A *pointer* (version, hash, covers) in Redis names the
-committed one.
+committed manifest of a shard.
 
 Invariants
-1. A manifest names the committed one that it continues, by version and hash; the first has no parent. So the newest
-   one proves the whole chain. Usually the parent is the version before; versions in between were given up.
+1. A manifest names its parent, the committed manifest that it continues, by version and hash; the first has none. So
+   the newest manifest proves the whole chain. Usually the parent is the version before; versions in between were given
+   up.
 2. A manifest exists only after every file it names does.
-3. It is committed when it exists *and* the pointer names it. Between the two, its compactor may die: whoever finds it
-   completes it (`shared.manifest.settle`), and nobody can publish another manifest of that version, because the
-   name is taken. One that must not be completed (it cannot be read, its files are missing, it continues another one)
-   is given up: the next version is taken. Whoever is wrong about that loses the commit, since only one can move the
-   pointer from the parent that both have.
+3. A manifest is committed when it exists *and* the pointer names it. Between the two its compactor may die: the next
+   compactor that finds it completes it (`shared.manifest.settle`), and no other manifest of that version can be
+   published, because the name is taken. A manifest that must not be completed (it cannot be read, its files are
+   missing, it continues another one) is given up: the next version is taken. A compactor that is wrong about that loses
+   the commit, since only one of two can move the pointer from the parent that both have.
 4. `covers` (exclusive) never shrinks along the chain: the manifest is the effect of every operation of the shard before
    it.
 5. `digest` is the sum of `shared.records.digest` over the live records, `rows` their number.
@@ -40,14 +43,16 @@ _KEY: Final = re.compile(r"(?P<collection>[^/]+)/(?P<shard>\d+)/manifests/(?P<ve
 
 
 class ParentRef(msgspec.Struct, frozen=True):
-    """The manifest before this one."""
+    """The committed manifest that another one continues."""
 
     version: int
     hash: str
 
 
 class SegmentRef(msgspec.Struct, frozen=True):
-    """A segment and which of its rows are dead: a serialised roaring bitmap in base64, and how many it holds."""
+    """A segment of a manifest with its tombstones: the rows that are dead, as a serialised roaring bitmap in base64,
+    and how many they are.
+    """
 
     info: SegmentInfo
     tombstones: str
@@ -58,7 +63,7 @@ class SegmentRef(msgspec.Struct, frozen=True):
         return SegmentRef(info=info, tombstones=base64.b64encode(dead.serialize()).decode(), dead=len(dead))
 
     def bitmap(self) -> BitMap:
-        """The dead rows; Corrupt when they are not what the manifest says."""
+        """The dead rows. Raises Corrupt when they cannot be read or do not fit the segment."""
         try:
             found: BitMap = BitMap.deserialize(base64.b64decode(self.tombstones, validate=True))
         except ValueError as error:
@@ -73,8 +78,9 @@ class SegmentRef(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of one shard at one position. `dimension` is 0 while the collection has none (then there are no
-    segments). `digest` is 32 hex digits. `created_s` is the writer's clock: shown, never compared.
+    """The state of one shard as of the position `covers`. `dimension` is 0 while the collection has none (then there
+    are no segments). `rows` is how many records are live, `digest` their digest in 32 hex digits. `written_by` names
+    the compactor; `created_s` is its clock, in seconds since the epoch: shown, never compared.
     """
 
     format: int = FORMAT
@@ -91,26 +97,31 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     created_s: float
 
     def encode(self) -> bytes:
+        """The bytes of the manifest's object: always the same for equal manifests."""
         return msgspec.json.format(msgspec.json.encode(self), indent=1)
 
     @property
     def key(self) -> str:
+        """The key of the manifest's object."""
         return manifest_key(self.collection, self.shard, self.version)
 
     def pointer(self) -> Pointer:
-        """What Redis says when this manifest is the committed one."""
+        """The pointer that commits this manifest."""
         return Pointer(version=self.version, hash=hash_of(self.encode()), covers=self.covers)
 
 
 def hash_of(data: bytes) -> str:
+    """The hash by which a pointer and a child name a manifest, from its bytes: xxh3-128 in hex."""
     return xxhash.xxh3_128_hexdigest(data)
 
 
 def shard_prefix(collection: str, shard: int) -> str:
+    """What the keys of all objects of a shard begin with."""
     return f"{collection}/{shard}/"
 
 
 def manifest_key(collection: str, shard: int, version: int) -> str:
+    """The key of a manifest's object; the keys of a shard's manifests sort by version."""
     return f"{shard_prefix(collection, shard)}manifests/{version:020d}.json"
 
 
@@ -126,7 +137,7 @@ def parse_key(key: str) -> tuple[str, int, int] | None:
 
 
 def decode(data: bytes) -> Manifest:
-    """A manifest from its bytes; Corrupt when they are not one."""
+    """The manifest with these bytes. Raises Corrupt when they are none of this format, or contradict themselves."""
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
     except msgspec.MsgspecError as error:
@@ -141,7 +152,9 @@ def decode(data: bytes) -> Manifest:
 
 
 def decode_as(data: bytes, collection: str, shard: int, version: int) -> Manifest:
-    """The manifest with this name from its bytes; Corrupt when they are not one, or another one's."""
+    """The manifest with these bytes, found under the key of this version. Raises Corrupt when they are no manifest, or
+    that of another key.
+    """
     manifest = decode(data)
     if (manifest.collection, manifest.shard, manifest.version) != (collection, shard, version):
         raise Corrupt(f"{manifest_key(collection, shard, version)} holds {manifest.key}")
@@ -149,5 +162,5 @@ def decode_as(data: bytes, collection: str, shard: int, version: int) -> Manifes
 
 
 def condemned_key(path: str) -> str:
-    """The mark that the collector of garbage leaves beside a segment's files a round before it deletes them."""
+    """The key of the mark that garbage collection leaves beside a segment's files a round before it deletes them."""
     return f"{path}/{CONDEMNED}"

@@ -1,4 +1,4 @@
-"""Finishing what dead compactors left: a manifest that was created and not yet committed is completed or given up."""
+"""Settling what dead compactors left: a manifest that was created and not committed is completed or given up."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from shared.process.telemetry import get_logger
 log = get_logger(__name__)
 
 Commit = Callable[[str, int, Pointer | None, Pointer], Awaitable[bool]]
-"""`Log.commit`: moves the pointer of (collection, shard) from the first to the second; whether it did."""
+"""`Log.commit`: moves the pointer of (collection, shard) from the first to the second. It returns whether the pointer
+is the second one now.
+"""
 
 
 async def settle(
     objects: ObjectStore, commit: Commit, collection: str, shard: int, current: Pointer | None
 ) -> Pointer | int | None:
-    """Finishes or gives up what dead compactors left after `current`.
+    """Completes or gives up the manifests that dead compactors left after `current` (None: the shard has none yet).
 
-    Returns the pointer that is now committed; or the version that the next manifest takes, when there is nothing to
-    complete; or None when the pointer has moved on meanwhile.
+    Returns the pointer that is now committed, when there was a manifest to complete; or the version that the next
+    manifest takes, when there was none; or None when the pointer has moved on meanwhile.
     """
     version = current.version + 1 if current else 1
     while await ManifestStore(objects).exists(collection, shard, version):
@@ -40,13 +42,11 @@ async def complete(
     """Commits a manifest that exists and was never pointed to.
 
     1. Read it: its parent must be `current` itself, hash and all.
-    2. Every file of the segments that it adds must be there in full length (their checksums are verified by whoever
-       loads them).
+    2. Every file of its segments must be there in full length (checksums are verified when the files are fetched).
     3. Commit it.
 
     Returns the pointer that is now committed, or None when there is nothing to complete (no such manifest, or the
-    pointer has moved on meanwhile: the finder's knowledge was old). Raises Corrupt when the manifest must not be
-    committed.
+    pointer has moved on meanwhile: `current` was old). Raises Corrupt when the manifest must not be committed.
     """
     found = await ManifestStore(objects).find(collection, shard, version)
     if found is None:

@@ -1,4 +1,4 @@
-"""Manifests in object storage: reading, creating and finding them, and whether what they name is there."""
+"""Manifests in object storage: reading, creating and finding them, and checking that the files they name are there."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from shared.segment.format import SegmentInfo
 
 
 class ManifestStore:
-    """Manifests in object storage."""
+    """The manifests in one bucket. Its methods raise Unavailable while the bucket is away."""
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
     async def load(self, collection: str, shard: int, pointer: Pointer) -> Manifest:
-        """The manifest that the pointer names; Corrupt when it is missing or is not that one."""
+        """The committed manifest, which the pointer names. Raises Corrupt when it is missing or another one."""
         data = await self._read(collection, shard, pointer.version)
         if data is None:
             raise Corrupt(f"manifest {manifest_key(collection, shard, pointer.version)} is missing")
@@ -39,7 +39,9 @@ class ManifestStore:
         return decode_as(data, collection, shard, pointer.version)
 
     async def find(self, collection: str, shard: int, version: int) -> tuple[Manifest, Pointer] | None:
-        """The manifest of this version with the pointer that would commit it; None when there is none."""
+        """The manifest of this version with the pointer that would commit it; None when there is none. Raises Corrupt
+        when it cannot be read.
+        """
         data = await self._read(collection, shard, version)
         if data is None:
             return None
@@ -47,23 +49,27 @@ class ManifestStore:
         return manifest, Pointer(version=version, hash=hash_of(data), covers=manifest.covers)
 
     async def exists(self, collection: str, shard: int, version: int) -> bool:
+        """Whether there is an object under the key of this version, readable or not."""
         return await self._read(collection, shard, version) is not None
 
     async def create(self, manifest: Manifest) -> Pointer | None:
-        """Creates the manifest: its pointer, yet to be committed, or None when the version exists already."""
+        """Creates the manifest; its pointer, which is still to be committed, or None when the version exists already.
+        Raises UnknownOutcome when it may have been created.
+        """
         data = manifest.encode()
         if not await self._objects.create(manifest.key, data):
             return None
         return Pointer(version=manifest.version, hash=hash_of(data), covers=manifest.covers)
 
     async def newest(self, collection: str, shard: int) -> tuple[Manifest, Pointer] | None:
-        """The newest manifest that the bucket alone knows of; None when the shard has none.
+        """The newest manifest by what is in the bucket alone; None when the shard has none.
 
-        Its version decides, not the hash by which it names its parent: a slow compactor may have taken the name of a
-        version that was collected long ago. Versions between it and its parent were given up by its author, who may
-        have been wrong, and then one of them was committed, and the log trimmed up to it. Every whole one that
-        continues the same parent, at once or over others, is right about what it covers; so the one that covers the
-        most loses nothing. Raises Corrupt when the newest version cannot be read: it may be the committed one.
+        The highest version decides, not the hash by which a manifest names its parent: a slow compactor may have taken
+        the name of a version that was collected long ago. The versions between that manifest and its parent were given
+        up by its writer. The writer may have been wrong, and then one of them was committed, and the log trimmed up to
+        it. Every manifest whose files are whole and that continues the same parent, directly or over others, is right
+        about what it covers; so the one that covers the most loses nothing. Raises Corrupt when the highest version
+        cannot be read: it may be the committed one.
         """
         keys = [info.key async for info in self._objects.list(f"{shard_prefix(collection, shard)}manifests/")]
         versions = sorted(parsed[2] for key in keys if (parsed := parse_key(key)))
@@ -90,7 +96,7 @@ class ManifestStore:
 
 
 async def verify_present(objects: ObjectStore, info: SegmentInfo) -> None:
-    """Corrupt unless every file of the segment is in the bucket in full length, and not about to be deleted."""
+    """Raises Corrupt unless every file of the segment is in the bucket in full length, and not about to be deleted."""
     found = {entry.key: entry.bytes async for entry in objects.list(f"{info.path}/")}
     if condemned_key(info.path) in found:
         raise Corrupt(f"segment {info.id} was condemned as garbage")

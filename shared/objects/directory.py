@@ -1,4 +1,4 @@
-"""The object store as a directory of one machine (or of a file system with working `link` and `rename`).
+"""The object store as a directory: of one machine, or of a shared file system with working `link` and `rename`.
 
 An object is a file at its key's path. Both writes follow the same steps, so that a crash at any point leaves either
 nothing under the key or all of it:
@@ -148,7 +148,7 @@ class DirectoryStore:
 
 @contextlib.asynccontextmanager
 async def open_directory(root: Path) -> AsyncIterator[DirectoryStore]:
-    """The store under `root`, which is made when it is not there. Raises Unavailable when that cannot be."""
+    """Opens the store under `root`, which is made when it is not there. Raises Unavailable when it cannot be made."""
     with ThreadPoolExecutor(THREADS, thread_name_prefix="directory-store") as threads:
         loop = asyncio.get_running_loop()
         try:
@@ -187,20 +187,20 @@ def _write_durably(path: Path, data: bytes | Path) -> None:
 
 
 def _copy_whole(source: Path, path: Path) -> None:
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with source.open("rb") as reading:
         try:
-            with noticing_full_volume(), part.open("xb") as writing:
+            with noticing_full_volume(), temporary.open("xb") as writing:
                 shutil.copyfileobj(reading, writing, _COPY_BYTES)
-            part.replace(path)
+            temporary.replace(path)
         except FileNotFoundError as error:  # the folder to write to, not the object
             raise OSError(f"cannot write {path}: {error}") from error
         finally:
-            part.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def _unless_gone(error: OSError) -> None:
-    """A folder may be deleted while the tree is walked; any other error ends the walk."""
+    """Ends the walk of a tree with this error, unless a folder was deleted while the tree was walked."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error
 

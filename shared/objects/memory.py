@@ -9,7 +9,9 @@ from shared.objects.port import ObjectInfo, ObjectNotFound, VolumeFull, check_ke
 
 
 class MemoryStore:
-    """Objects of one process, gone with it."""
+    """The objects of one process: they are gone when it ends. `now` gives the time that a listing shows, in seconds
+    since the epoch.
+    """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now

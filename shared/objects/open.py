@@ -1,4 +1,4 @@
-"""From a bucket's URL to an object store that has been tried."""
+"""Opens the object store that a URL names, and proves that it creates objects atomically."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from shared.process.clock import SystemClock
 PROBE_WRITERS: Final = 4
 
 PROBES: Final = "probes/"
-"""Where the objects of the start-up check stand."""
+"""The prefix of the objects that the check at start-up creates and deletes."""
 
 
 @contextlib.asynccontextmanager
 async def open_store(url: str) -> AsyncIterator[ObjectStore]:
-    """Opens `file:///directory`, `s3://bucket/prefix` or `memory://`, with retries. ValueError for any other URL."""
+    """Opens `file:///directory`, `s3://bucket/prefix` or `memory://`, with retries. Raises ValueError for any other
+    URL, Unavailable when a directory cannot be opened.
+    """
     clock = SystemClock()
     parts = urlsplit(url)
     async with contextlib.AsyncExitStack() as stack:
@@ -44,8 +46,8 @@ async def open_store(url: str) -> AsyncIterator[ObjectStore]:
 
 
 async def verify_conditional_create(store: ObjectStore) -> None:
-    """Races writers for one new object; UnfitStore unless exactly one wins and the object is that writer's and stays
-    so.
+    """Races writers for one new object. Raises UnfitStore unless exactly one wins, and the object has its bytes and
+    keeps them.
     """
     key = f"{PROBES}{uuid.uuid4().hex}"
     offers = [f"writer {number} of {key}".encode() for number in range(PROBE_WRITERS)]

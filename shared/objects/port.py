@@ -39,7 +39,7 @@ class ObjectNotFound(PolychromeError):
 
 
 class UnfitStore(PolychromeError):
-    """The store breaks the contract above; nothing may be built on it."""
+    """The store breaks the contract above, and must not be used."""
 
     code: ClassVar[str] = "unfit_store"
 
@@ -64,7 +64,7 @@ def noticing_full_volume() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What `list` says of an object. `modified_s` is the store's clock, in seconds since the epoch."""
+    """An object in a listing. `modified_s` is when it was written by the store's clock, in seconds since the epoch."""
 
     key: str
     bytes: int
@@ -72,10 +72,10 @@ class ObjectInfo:
 
 
 class ObjectStore(Protocol):
-    """See the contract in the module's text."""
+    """An object store that keeps the contract in the text of this module."""
 
     async def get(self, key: str) -> bytes:
-        """The whole object, into memory: for small ones."""
+        """The bytes of the whole object, which should be a small one."""
         ...
 
     async def get_range(self, key: str, start: int, end: int) -> bytes:

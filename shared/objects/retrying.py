@@ -1,4 +1,4 @@
-"""Deadlines and retries over any object store: the one level at which object storage is retried.
+"""Deadlines and retries for any object store: the only level at which calls to object storage are retried.
 
 1. An attempt that moves a known number of bytes has a time limit that grows with it (`base + bytes / slowest accepted
    rate`). Of downloads, lists and deletes the size is not known beforehand: there the store's own socket timeouts see
@@ -34,7 +34,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RetryLimits:
-    """How long to try. An operation that moves n bytes has `deadline_s + n / rate_bytes_s` in all."""
+    """Time limits of calls. A call that moves n bytes has `deadline_s + n / rate_bytes_s` seconds for all its attempts,
+    and `attempt_s + n / rate_bytes_s` for each of them.
+    """
 
     deadline_s: float = 20.0
     attempt_s: float = 8.0
@@ -44,7 +46,7 @@ class RetryLimits:
 
 
 class RetryingStore:
-    """An object store that waits out short failures of the one below."""
+    """An object store that repeats the calls of `store` through its short failures, until the deadline of each call."""
 
     def __init__(
         self,

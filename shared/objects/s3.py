@@ -1,12 +1,12 @@
 """The object store over the S3 protocol, by boto3 in threads.
 
-Needs of the server: read-after-write consistency and `PutObject` with `If-None-Match: *` (see
+The server must have read-after-write consistency and `PutObject` with `If-None-Match: *` (see
 `open.verify_conditional_create`). Checksums that newer clients add by themselves are sent only where the protocol
-demands one, because not every server knows them. Deleting goes object by object: the batch call demands a checksum that
+demands one, because not every server knows them. Objects are deleted one by one: the batch call demands a checksum that
 servers disagree on.
 
-One attempt per call: retries and deadlines are `retrying`'s, which owns the deadline. Sockets have timeouts of their
-own, so that a thread whose caller gave up ends soon after.
+Each call makes one attempt: `retrying` owns the deadline, and repeats calls. Sockets have timeouts of their own, so
+that a thread whose caller gave up ends soon after.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 THREADS: Final = 32
 DELETES_AT_ONCE: Final = 16
 PART_BYTES: Final = 16 * 1024 * 1024
-"""Objects from this size on travel in parts, several at once."""
+"""Objects of this size and more are transferred in parts of it (S3's multipart transfers), several at once."""
 
 CONNECT_TIMEOUT_S: Final = 3.0
 READ_TIMEOUT_S: Final = 20.0

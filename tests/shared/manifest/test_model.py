@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from shared.errors import Corrupt
+from shared.manifest.model import ParentRef, SegmentRef, decode, manifest_key, parse_key
+from tests.shared.manifest.making import manifest, segment
+
+
+def test_a_manifest_survives_its_bytes() -> None:
+    written = manifest(segments=[segment(dead=[1, 9]), segment("s2")])
+    assert decode(written.encode()) == written
+    assert list(decode(written.encode()).segments[0].bitmap()) == [1, 9]
+    assert written.rows == 18
+
+
+def test_keys_sort_by_version_and_are_parsed_back() -> None:
+    assert manifest_key("c", 3, 7) == "c/3/manifests/00000000000000000007.json"
+    assert parse_key(manifest_key("c", 3, 7)) == ("c", 3, 7)
+    assert manifest_key("c", 3, 9) < manifest_key("c", 3, 10)
+    for key in ("c/3/manifests/7.json", "c/3/segments/s/records.arrow", "probes/x", manifest_key("c", 3, 7) + "x"):
+        assert parse_key(key) is None
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"",
+        b"{}",
+        b"\xff",
+        manifest(format=2).encode(),
+        manifest(3, ParentRef(3, "ab")).encode(),
+        manifest(segments=[segment()], rows=9).encode(),
+    ],
+)
+def test_bytes_that_are_no_manifest_are_corrupt(broken: bytes) -> None:
+    with pytest.raises(Corrupt):
+        decode(broken)
+
+
+@pytest.mark.parametrize(
+    "ref",
+    [
+        msgspec.structs.replace(segment(), tombstones="%"),
+        msgspec.structs.replace(segment(), tombstones="AAAA"),
+        msgspec.structs.replace(segment(dead=[1]), dead=2),
+        segment(rows=5, dead=[5]),
+    ],
+)
+def test_tombstones_that_do_not_fit_are_corrupt(ref: SegmentRef) -> None:
+    with pytest.raises(Corrupt):
+        ref.bitmap()
