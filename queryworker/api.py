@@ -22,9 +22,9 @@ import msgspec
 
 from queryworker.query import answers
 from queryworker.query import search_source as searching
-from queryworker.query.answers import Reading
+from queryworker.query.answers import ReadContext
 from queryworker.query.batches import batches
-from queryworker.query.execute import TooLongError
+from queryworker.query.get import AnswerTooLongError
 from queryworker.shards.registry import Shards
 from queryworker.threads import Threads
 from queryworker.view.read_view import ReadView
@@ -59,7 +59,7 @@ class _OfShard(Protocol):
 
 
 Request = TypeVar("Request", bound=_OfShard)
-Work = Callable[[Reading, Sequence[Any]], Sequence[bytes | Iterator[bytes]]]
+Work = Callable[[ReadContext, Sequence[Any]], Sequence[bytes | Iterator[bytes]]]
 """Gives the answer to each request, as a whole or in parts."""
 
 
@@ -90,20 +90,20 @@ class Api:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def methods(self) -> Mapping[str, Serve]:
-        count = _Method(_decoder(CountRequest), _reads_no_row, _one_each, _each(answers.count))
-        get = _Method(_decoder(GetRequest), _names_few_rows, _one_each, _each(answers.get))
-        query = _Method(_decoder(QueryRequest), _never, batches, answers.query_together)
+        count = _Method(_decoder(CountRequest), _reads_no_row, _one_each, _each(answers.count_answer))
+        get = _Method(_decoder(GetRequest), _names_few_rows, _one_each, _each(answers.get_answer))
+        query = _Method(_decoder(QueryRequest), _never, batches, answers.query_answers)
         prefetch = _Method(_decoder(PrefetchRequest), _always, _one_each, _each(lambda _reading, _request: b""))
         methods = {
             "count": count,
             "get": get,
             "query": query,
             "prefetch": prefetch,
-            "search": _alone(SearchRequest, searching.search),
-            "search.nearest": _alone(NearestRequest, searching.nearest_step),
-            "search.frequencies": _alone(FrequenciesRequest, searching.frequencies_step),
-            "search.ordered": _alone(OrderedRequest, searching.ordered_step),
-            "search.tally": _alone(TallyRequest, searching.tally_step),
+            "search": _alone(SearchRequest, searching.search_answer),
+            "search.nearest": _alone(NearestRequest, searching.nearest_answer),
+            "search.frequencies": _alone(FrequenciesRequest, searching.frequencies_answer),
+            "search.ordered": _alone(OrderedRequest, searching.ordered_answer),
+            "search.tally": _alone(TallyRequest, searching.tally_answer),
         }
         return {name: functools.partial(self._serve, method) for name, method in methods.items()}
 
@@ -157,7 +157,7 @@ class Api:
                 raise
             return
         waited_s = time.perf_counter() - began_s
-        too_long = self._answer_light(method, Reading(view, self._worker, waited_s), light)
+        too_long = self._answer_light(method, ReadContext(view, self._worker, waited_s), light)
         if view is likely:
             early.release()
         elif heavy:
@@ -165,13 +165,13 @@ class Api:
         if too_long:
             self._begin(method, view, waited_s, too_long, self._hand_over)
 
-    def _answer_light(self, method: _Method, reading: Reading, asked: Sequence[_Asked]) -> list[_Asked]:
+    def _answer_light(self, method: _Method, reading: ReadContext, asked: Sequence[_Asked]) -> list[_Asked]:
         """Those left over whose answers are too long for the loop."""
         too_long: list[_Asked] = []
         bytes_left = LIGHT_BYTES_MAX
         for one in asked:
             outcomes = _perform(method.work, reading._replace(bytes_max=bytes_left), [one])
-            if any(isinstance(outcome.error, TooLongError) for outcome in outcomes):
+            if any(isinstance(outcome.error, AnswerTooLongError) for outcome in outcomes):
                 too_long.append(one)
             else:
                 self._hand_over([one], outcomes, None)
@@ -181,7 +181,7 @@ class Api:
     def _begin(
         self, method: _Method, view: ReadView, waited_s: float, asked: Sequence[_Asked], finish: _Finish
     ) -> None:
-        reading = Reading(view, self._worker, waited_s)
+        reading = ReadContext(view, self._worker, waited_s)
         for numbers in method.jobs([one.request for one in asked]):
             job = [asked[number] for number in numbers]
             self._threads.begin(functools.partial(finish, job), _perform, method.work, reading, job)
@@ -228,7 +228,7 @@ class _Outcome(NamedTuple):
         return _Outcome(call, answer) if isinstance(answer, bytes) else _Outcome(call, next(answer), rest=answer)
 
 
-def _perform(work: Work, reading: Reading, asked: Sequence[_Asked]) -> list[_Outcome]:
+def _perform(work: Work, reading: ReadContext, asked: Sequence[_Asked]) -> list[_Outcome]:
     """Answers to the calls that somebody still waits for. What fails together is tried alone: one may be at fault."""
     asked = [one for one in asked if not one.call.done]
     if not asked:
@@ -282,12 +282,12 @@ def _decoder(of: type[Request]) -> Callable[[memoryview], Request]:
     return decode
 
 
-def _alone(of: type[Request], answer: Callable[[Reading, Any], bytes]) -> _Method:
+def _alone(of: type[Request], answer: Callable[[ReadContext, Any], bytes]) -> _Method:
     """Each request is a job of its own."""
     return _Method(_decoder(of), _never, _one_each, _each(answer))
 
 
-def _each(answer: Callable[[Reading, Any], bytes | Iterator[bytes]]) -> Work:
+def _each(answer: Callable[[ReadContext, Any], bytes | Iterator[bytes]]) -> Work:
     return lambda reading, requests: [answer(reading, request) for request in requests]
 
 

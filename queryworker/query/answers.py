@@ -1,4 +1,6 @@
-"""What goes back over the wire: columns for a frontend that merges them, or the client's own answer."""
+"""Encoded answers to counts, gets and queries: columns for a frontend that merges several shards, or the body that the
+client gets where the shard is the whole collection.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,9 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 import numpy as np
 
-from queryworker.query import execute
-from queryworker.query.columns import FLOAT_BYTES
+from queryworker.query.columns import FLOAT_JSON_BYTES
+from queryworker.query.get import count_records, get_records
+from queryworker.query.knn import query_batch, query_nearest
 from queryworker.view.read_view import ReadView
 from shared.errors import InvalidArgument
 from shared.limits import RPC_FRAME_BYTES_MAX
@@ -22,76 +25,80 @@ from shared.rpc.messages import CountRequest, GetRequest, GetResponse, QueryRequ
 PROCESSORS: Final = os.cpu_count() or 1
 
 VECTORS_PER_THREAD_MIN: Final = 5
-"""For fewer, starting another thread takes longer than it saves."""
+"""A thread more is started for so many vectors of a query: for fewer, starting it takes longer than it saves."""
 
 Explainable = TypeVar("Explainable", GetResponse, QueryResponse)
 
 
-class Reading(NamedTuple):
-    """A view, which worker has it, and how long it took to get it. `bytes_max`: an answer longer than that is not
-    to be made here (`execute.TooLongError`).
+class ReadContext(NamedTuple):
+    """What requests are answered from: a read view, the name of the worker that has it, and how long the currency check
+    took that made it, waiting included. An answer of more than about `bytes_max` bytes is not made
+    (`queryworker.query.get.AnswerTooLongError`).
     """
 
     view: ReadView
     worker: str
-    waited_s: float
+    currency_s: float
     bytes_max: int | None = None
 
 
-def count(reading: Reading, request: CountRequest) -> bytes:
-    return msgspec.msgpack.encode(execute.count(reading.view, request))
+def count_answer(context: ReadContext, request: CountRequest) -> bytes:
+    """A `CountResponse`, encoded."""
+    return msgspec.msgpack.encode(count_records(context.view, request))
 
 
-def get(reading: Reading, request: GetRequest) -> bytes | Iterator[bytes]:
-    """As a whole, or in parts for who takes them. Raises InvalidArgument, before the first part, for vectors that would
-    be more than an answer may have.
+def get_answer(context: ReadContext, request: GetRequest) -> bytes | Iterator[bytes]:
+    """A `GetResponse`, encoded, or the client's body where the request has its `include` list: as a whole, or as an
+    iterator over its pieces when the request allows that. Raises InvalidArgument, before the first piece, for
+    embeddings that would be longer than an answer may be, and AnswerTooLongError.
     """
-    found = execute.get(reading.view, request, reading.bytes_max)
+    found = get_records(context.view, request, context.bytes_max)
     if request.include is None:
-        return msgspec.msgpack.encode(_explained(reading, found))
+        return msgspec.msgpack.encode(_explained(context, found))
     if not request.in_parts:
         return encode_get(found.columns, Wanted(request.include))
-    about = len(found.columns.embeddings or b"") // 4 * FLOAT_BYTES
+    about = len(found.columns.embeddings or b"") // 4 * FLOAT_JSON_BYTES
     if about > RPC_FRAME_BYTES_MAX:
         raise InvalidArgument(f"the answer has about {about} bytes; ask for less")
     return get_chunks(found.columns, Wanted(request.include))
 
 
-def query_together(reading: Reading, requests: Sequence[QueryRequest]) -> list[bytes]:
-    """The answers to queries that differ in their vectors and selections alone. Raises InvalidArgument for a wrong
-    dimension, and as `refuse_unknown_ids` says.
+def query_answers(context: ReadContext, requests: Sequence[QueryRequest]) -> list[bytes]:
+    """The answers to requests that differ in their vectors and selections alone: each a `QueryResponse`, encoded, or
+    the client's body where the request has its `include` list. Raises InvalidArgument for vectors of another dimension,
+    and as `refuse_unknown_ids` says.
     """
     if len(requests) == 1:
-        return [_alone(reading, requests[0])]
-    found = execute.query_together(reading.view, requests)
+        return [_single_answer(context, requests[0])]
+    found = query_batch(context.view, requests)
     answers: list[bytes] = []
     query = row = 0
     for request in requests:
         counts = found.counts[query : query + request.n_queries]
         rows = slice(row, row + sum(counts))
-        answers.append(_answer(request, _share(found, counts, rows)))
+        answers.append(_encoded(request, _share(found, counts, rows)))
         query, row = query + request.n_queries, rows.stop
     return answers
 
 
-def _alone(reading: Reading, request: QueryRequest) -> bytes:
-    """With many vectors of one client, who waits for all of them, several threads search at once. In a batch there
-    would be no use in that: others are behind it.
+def _single_answer(context: ReadContext, request: QueryRequest) -> bytes:
+    """With many vectors of one client, which waits for all of them, several threads search a graph at once. In a batch
+    of requests there would be no use in that: other requests wait for the threads.
     """
     threads = max(1, min(PROCESSORS, request.n_queries // VECTORS_PER_THREAD_MIN))
-    return _answer(request, _explained(reading, execute.query(reading.view, request, threads)))
+    return _encoded(request, _explained(context, query_nearest(context.view, request, threads)))
 
 
-def _explained(reading: Reading, found: Explainable) -> Explainable:
-    """With what only the worker knows, where an explanation was asked for."""
+def _explained(context: ReadContext, found: Explainable) -> Explainable:
+    """The response with what only the worker knows, where an explanation was asked for."""
     if found.explanation is None:
         return found
-    stages_ms = {"currency": round(reading.waited_s * 1000, 3), **found.explanation.milliseconds}
-    told = msgspec.structs.replace(found.explanation, worker=reading.worker, milliseconds=stages_ms)
-    return msgspec.structs.replace(found, explanation=told)
+    stages_ms = {"currency": round(context.currency_s * 1000, 3), **found.explanation.milliseconds}
+    explanation = msgspec.structs.replace(found.explanation, worker=context.worker, milliseconds=stages_ms)
+    return msgspec.structs.replace(found, explanation=explanation)
 
 
-def _answer(request: QueryRequest, found: QueryResponse) -> bytes:
+def _encoded(request: QueryRequest, found: QueryResponse) -> bytes:
     if request.include is None:
         return msgspec.msgpack.encode(found)
     refuse_unknown_ids(request.selection, request.k, found.columns)
@@ -100,7 +107,7 @@ def _answer(request: QueryRequest, found: QueryResponse) -> bytes:
 
 
 def _share(found: QueryResponse, counts: list[int], rows: slice) -> QueryResponse:
-    """The part of a common answer that belongs to one of the requests."""
+    """The rows of a batch's response that belong to one of its requests, which has `counts` hits per vector."""
     columns = found.columns
     width = 4 * columns.dimension
     return QueryResponse(

@@ -1,4 +1,4 @@
-"""From rows of a view to the columns of an answer, column by column."""
+"""From rows of a read view to the columns of an answer, column by column."""
 
 from __future__ import annotations
 
@@ -12,12 +12,30 @@ from queryworker.view.read_view import ReadView
 from shared.records.columns import Columns
 from shared.vectors.arrays import Indices, Positions, RowNumbers
 
-FLOAT_BYTES: Final = 12
-"""Of a number of an embedding in JSON."""
+FLOAT_JSON_BYTES: Final = 12
+"""About how many bytes one number of an embedding takes in JSON."""
 
 
-class Filled(NamedTuple):
-    """Which columns are filled."""
+class RowRefs(NamedTuple):
+    """Rows of a read view in the order of an answer, parallel: the number of the part, and the row in it."""
+
+    parts: Indices
+    rows: RowNumbers
+
+    def slice(self, begin: int, end: int | None) -> RowRefs:
+        """The `begin`-th to the `end`-th (exclusive) of the rows."""
+        return RowRefs(self.parts[begin:end], self.rows[begin:end])
+
+    def take(self, places: Indices) -> RowRefs:
+        """The rows at these places."""
+        return RowRefs(self.parts[places], self.rows[places])
+
+
+NO_ROWS: Final = RowRefs(np.empty(0, np.intp), np.empty(0, np.int64))
+
+
+class RequestedColumns(NamedTuple):
+    """Which columns of an answer are filled in."""
 
     ids: bool
     documents: bool
@@ -26,85 +44,86 @@ class Filled(NamedTuple):
     embeddings: bool
 
 
-class _Share(NamedTuple):
-    """The rows of an answer that come from one part, and their places in it."""
+class _PartRows(NamedTuple):
+    """The rows of an answer that come from one part, and their places in the answer."""
 
     part: ViewPart
     rows: RowNumbers
     places: Indices
 
 
-def assemble(view: ReadView, parts: Indices, rows: RowNumbers, wanted: Filled) -> tuple[Positions, Columns]:
-    """Positions of insertion and columns of the rows `rows` of the parts `parts` (parallel), in that order."""
-    count = len(rows)
-    shares = _shares(view, parts, rows)
+def assemble(view: ReadView, refs: RowRefs, requested: RequestedColumns) -> tuple[Positions, Columns]:
+    """For these rows, in their order, the positions at which they were inserted, int64 [n], and their columns."""
+    count = len(refs.rows)
+    by_part = _rows_by_part(view, refs)
 
     def text(column: str) -> list[Any]:
-        return _texts(shares, count, lambda share: share.part.texts(column, share.rows))
+        return _texts(by_part, count, lambda rows: rows.part.texts(column, rows.rows))
 
     dimension = view.dimension or 0
     inserted = np.empty(count, np.int64)
-    for share in shares:
-        inserted[share.places] = share.part.inserted[share.rows]
+    for rows in by_part:
+        inserted[rows.places] = rows.part.inserted[rows.rows]
     columns = Columns(
-        ids=text("id") if wanted.ids else [],
-        documents=text("document") if wanted.documents else None,
-        metadatas=text("metadata") if wanted.metadatas else None,
-        uris=text("uri") if wanted.uris else None,
-        embeddings=_vectors(shares, count, dimension) if wanted.embeddings else None,
+        ids=text("id") if requested.ids else [],
+        documents=text("document") if requested.documents else None,
+        metadatas=text("metadata") if requested.metadatas else None,
+        uris=text("uri") if requested.uris else None,
+        embeddings=_vectors(by_part, count, dimension) if requested.embeddings else None,
         dimension=dimension,
     )
     return inserted, columns
 
 
-def encoded_bytes(view: ReadView, parts: Indices, rows: RowNumbers, wanted: Filled) -> int:
-    """About how long an answer with these rows is. Reads none of what it counts."""
-    columns = (("document", wanted.documents), ("metadata", wanted.metadatas), ("uri", wanted.uris))
-    found = len(rows) * (view.dimension or 0) * FLOAT_BYTES if wanted.embeddings else 0
-    for share in _shares(view, parts, rows):
-        found += sum(share.part.text_bytes(column, share.rows) for column, is_wanted in columns if is_wanted)
+def encoded_bytes(view: ReadView, refs: RowRefs, requested: RequestedColumns) -> int:
+    """About how many bytes an answer with these rows has in JSON. Texts in segments are counted without reading."""
+    columns = (("document", requested.documents), ("metadata", requested.metadatas), ("uri", requested.uris))
+    found = len(refs.rows) * (view.dimension or 0) * FLOAT_JSON_BYTES if requested.embeddings else 0
+    for rows in _rows_by_part(view, refs):
+        found += sum(rows.part.text_bytes(column, rows.rows) for column, is_requested in columns if is_requested)
     return found
 
 
-def written_at(view: ReadView, parts: Indices, rows: RowNumbers) -> Positions:
-    """Positions at which these rows were changed last."""
-    written = np.empty(len(rows), np.int64)
-    for share in _shares(view, parts, rows):
-        written[share.places] = share.part.written[share.rows]
+def written_at(view: ReadView, refs: RowRefs) -> Positions:
+    """The positions at which these rows were changed last, int64 [n]."""
+    written = np.empty(len(refs.rows), np.int64)
+    for rows in _rows_by_part(view, refs):
+        written[rows.places] = rows.part.written[rows.rows]
     return written
 
 
-def _shares(view: ReadView, parts: Indices, rows: RowNumbers) -> list[_Share]:
-    numbers = sorted(set(parts.tolist()))
+def _rows_by_part(view: ReadView, refs: RowRefs) -> list[_PartRows]:
+    numbers = sorted(set(refs.parts.tolist()))
     if len(numbers) == 1:
-        return [_Share(view.parts[numbers[0]], rows, np.arange(len(rows)))]
+        return [_PartRows(view.parts[numbers[0]], refs.rows, np.arange(len(refs.rows)))]
     return [
-        _Share(view.parts[number], rows[places], places)
+        _PartRows(view.parts[number], refs.rows[places], places)
         for number in numbers
-        for places in [np.flatnonzero(parts == number)]
+        for places in [np.flatnonzero(refs.parts == number)]
     ]
 
 
-def _texts(shares: list[_Share], count: int, read: Callable[[_Share], list[str | None]]) -> list[str | None]:
-    if len(shares) == 1:
-        return read(shares[0])
+def _texts(by_part: list[_PartRows], count: int, read: Callable[[_PartRows], list[str | None]]) -> list[str | None]:
+    if len(by_part) == 1:
+        return read(by_part[0])
     found = np.empty(count, object)
-    for share in shares:
-        found[share.places] = read(share)
+    for rows in by_part:
+        found[rows.places] = read(rows)
     texts: list[str | None] = found.tolist()
     return texts
 
 
-def is_run(rows: RowNumbers) -> bool:
-    """Whether each row follows the one before it: then they are a slice."""
+def is_consecutive(rows: RowNumbers) -> bool:
+    """Whether each row is the one after the row before it: then they are a slice of a column."""
     return len(rows) > 0 and int(rows[-1]) - int(rows[0]) == len(rows) - 1 and bool((np.diff(rows) == 1).all())
 
 
-def _vectors(shares: list[_Share], count: int, dimension: int) -> bytes:
-    if len(shares) == 1 and is_run(shares[0].rows):
-        first = int(shares[0].rows[0])
-        return shares[0].part.vectors[first : first + count].astype("<f4", copy=False).tobytes()
+def _vectors(by_part: list[_PartRows], count: int, dimension: int) -> bytes:
+    """The embeddings, little-endian float32 [count, dimension]."""
+    if len(by_part) == 1 and is_consecutive(by_part[0].rows):
+        first = int(by_part[0].rows[0])
+        return by_part[0].part.vectors[first : first + count].astype("<f4", copy=False).tobytes()
     found = np.empty((count, dimension), "<f4")
-    for share in shares:
-        found[share.places] = share.part.vectors[share.rows]
+    for rows in by_part:
+        found[rows.places] = rows.part.vectors[rows.rows]
     return found.tobytes()

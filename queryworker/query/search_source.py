@@ -1,20 +1,22 @@
-"""Searches over one shard as of one position: whole ones where the shard is the collection, else the steps of which the
-frontend makes one over all shards. Pure functions of a view; they run in threads.
+"""Searches over one shard as of one position: whole ones where the shard is the collection, else the steps out of which
+the frontend makes one search over all shards. Pure functions of a read view; they run in threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 import orjson
 
-from queryworker.query import execute
-from queryworker.query.answers import Reading
-from queryworker.query.fields import first_rows, value_counts
-from queryworker.query.matches import Matches, select
+from queryworker.query.answers import ReadContext
+from queryworker.query.field_values import first_rows, value_counts
+from queryworker.query.get import get_records
+from queryworker.query.knn import query_nearest
+from queryworker.query.selected_rows import SelectedRows, select
+from queryworker.view.part import IndexedRange
 from queryworker.view.read_view import ReadView
 from shared.records.columns import Columns
 from shared.records.selection import Selection
@@ -42,64 +44,71 @@ from shared.search.source import Arguments, Frequencies, Result, Tally, WantedCo
 from shared.vectors.arrays import Distances, Positions, SparseIndices
 
 
-def search(reading: Reading, request: SearchRequest) -> bytes:
-    """The body of the client's answer. Raises InvalidArgument for a query of another dimension."""
-    source = ReadViewSource(reading.view, request.shard)
-    return encode_searches([_completed(execute_search(source, one)) for one in request.searches])
+def search_answer(context: ReadContext, request: SearchRequest) -> bytes:
+    """The body of the client's answer to whole searches. Raises InvalidArgument for a query of another dimension."""
+    source = ReadViewSource(context.view, request.shard)
+    return encode_searches([_completed(execute_search(source, search)) for search in request.searches])
 
 
-def nearest_step(reading: Reading, request: NearestRequest) -> bytes:
-    found = ReadViewSource(reading.view, request.shard).neighbours(request.where, request.knns)
+def nearest_answer(context: ReadContext, request: NearestRequest) -> bytes:
+    """A `NearestResponse`, encoded. Raises InvalidArgument for a query of another dimension."""
+    found = ReadViewSource(context.view, request.shard).find_nearest(request.where, request.knns)
     response = NearestResponse(
-        counts=[len(one.inserted) for one in found],
-        distances=b"".join(one.distances.astype("<f4", copy=False).tobytes() for one in found),
-        inserted=b"".join(one.inserted.astype("<i8", copy=False).tobytes() for one in found),
-        position=reading.view.position,
+        counts=[len(neighbours.inserted) for neighbours in found],
+        distances=b"".join(neighbours.distances.astype("<f4", copy=False).tobytes() for neighbours in found),
+        inserted=b"".join(neighbours.inserted.astype("<i8", copy=False).tobytes() for neighbours in found),
+        position=context.view.position,
     )
     return msgspec.msgpack.encode(response)
 
 
-def frequencies_step(reading: Reading, request: FrequenciesRequest) -> bytes:
-    asked = [(key, np.frombuffer(part, "<u4")) for key, part in zip(request.keys, request.indices, strict=True)]
-    found = ReadViewSource(reading.view, request.shard).counted(asked)
-    having = [part.astype("<i8", copy=False).tobytes() for part in found.having]
-    return msgspec.msgpack.encode(FrequenciesResponse(found.records, having, reading.view.position))
+def frequencies_answer(context: ReadContext, request: FrequenciesRequest) -> bytes:
+    """A `FrequenciesResponse`, encoded."""
+    terms = [(key, np.frombuffer(indices, "<u4")) for key, indices in zip(request.keys, request.indices, strict=True)]
+    found = ReadViewSource(context.view, request.shard).count_frequencies(terms)
+    having = [counts.astype("<i8", copy=False).tobytes() for counts in found.having]
+    return msgspec.msgpack.encode(FrequenciesResponse(found.records, having, context.view.position))
 
 
-def ordered_step(reading: Reading, request: OrderedRequest) -> bytes:
-    inserted, values = ReadViewSource(reading.view, request.shard).ordered(
-        request.where, request.order_by, request.limit
-    )
+def ordered_answer(context: ReadContext, request: OrderedRequest) -> bytes:
+    """An `OrderedResponse`, encoded."""
+    source = ReadViewSource(context.view, request.shard)
+    inserted, values = source.sort_records(request.where, request.order_by, request.limit)
     positions = inserted.astype("<i8", copy=False).tobytes()
-    return msgspec.msgpack.encode(OrderedResponse(positions, values, reading.view.position))
+    return msgspec.msgpack.encode(OrderedResponse(positions, values, context.view.position))
 
 
-def tally_step(reading: Reading, request: TallyRequest) -> bytes:
-    tally = ReadViewSource(reading.view, request.shard).tallied(request.where, request.fields)
+def tally_answer(context: ReadContext, request: TallyRequest) -> bytes:
+    """A `TallyResponse`, encoded."""
+    tally = ReadViewSource(context.view, request.shard).count_values(request.where, request.fields)
     facets = [list(tally.facets[field]) for field in request.fields]
-    return msgspec.msgpack.encode(TallyResponse(tally.count, facets, reading.view.position))
+    return msgspec.msgpack.encode(TallyResponse(tally.count, facets, context.view.position))
 
 
 class ReadViewSource:
-    """`shared.search.source.RecordSource` of a collection whose only shard this is. Nothing in it waits."""
+    """The records of a read view as a `shared.search.source.RecordSource`, for a collection that has no other shard.
+    Its coroutines never wait. Each has a function that does the work, which the steps above call by themselves.
+    """
 
     def __init__(self, view: ReadView, shard: Shard) -> None:
         self._view = view
         self._shard = shard
-        self._last: tuple[Where | None, list[Matches]] | None = None
+        self._last_selected: tuple[Where | None, list[SelectedRows]] | None = None
+
+    # ---- RecordSource
 
     async def nearest(self, where: Where | None, knns: Sequence[Knn]) -> list[Neighbours]:
-        return self.neighbours(where, knns)
+        return self.find_nearest(where, knns)
 
     async def frequencies(self, asked: Sequence[tuple[str, SparseIndices]]) -> Frequencies:
-        return self.counted(asked)
+        return self.count_frequencies(asked)
 
     async def page(
         self, where: Where | None, order_by: Sequence[OrderKey], offset: int, limit: int | None
     ) -> Positions:
         if order_by:
-            return self.ordered(where, order_by, None if limit is None else offset + limit)[0][offset:]
-        found = execute.get(self._view, GetRequest(self._shard, Selection(where=where), offset, limit, ids=False))
+            return self.sort_records(where, order_by, None if limit is None else offset + limit)[0][offset:]
+        found = get_records(self._view, GetRequest(self._shard, Selection(where=where), offset, limit, ids=False))
         return np.frombuffer(found.inserted, "<i8")
 
     async def rows(self, inserted: Positions, wanted: WantedColumns) -> Columns:
@@ -111,105 +120,117 @@ class ReadViewSource:
             embeddings=wanted.embeddings,
             inserted=ascending.astype("<i8", copy=False).tobytes(),
         )
-        return take_rows(execute.get(self._view, request).columns, np.searchsorted(ascending, inserted))
+        return take_rows(get_records(self._view, request).columns, np.searchsorted(ascending, inserted))
 
     async def tally(self, where: Where | None, fields: Sequence[str]) -> Tally:
-        return self.tallied(where, fields)
+        return self.count_values(where, fields)
 
     async def compute(
         self, size: int, work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Result:
         return work(*args, **kwargs)
 
-    # ---- the same without waiting
+    # ---- what does the work
 
-    def neighbours(self, where: Where | None, knns: Sequence[Knn]) -> list[Neighbours]:
-        """Raises InvalidArgument for a vector of another dimension."""
-        return [self._neighbours(where, knn) for knn in knns]
+    def find_nearest(self, where: Where | None, knns: Sequence[Knn]) -> list[Neighbours]:
+        """The nearest matching records of each of `knns`, equal distances by insertion. Raises InvalidArgument for a
+        vector of another dimension.
+        """
+        return [self._find_nearest(where, knn) for knn in knns]
 
-    def counted(self, asked: Sequence[tuple[str, SparseIndices]]) -> Frequencies:
-        """Of all records, whatever a search filters by."""
-        view = self._view
-        having = [np.zeros(len(indices), np.int64) for _, indices in asked]
-        for part in view.parts:
-            for piece in part.indexed_ranges():
-                mask = piece.index_mask(part.alive)
-                for counts, (key, indices) in zip(having, asked, strict=True):
-                    index = piece.indexed.sparse(key)
+    def count_frequencies(self, terms: Sequence[tuple[str, SparseIndices]]) -> Frequencies:
+        """How many of all live records, whatever a search filters by, have each index of each (sparse key, indices)."""
+        having = [np.zeros(len(indices), np.int64) for _, indices in terms]
+        for part in self._view.parts:
+            for indexed_range in part.indexed_ranges():
+                mask = indexed_range.index_mask(part.alive)
+                for counts, (key, indices) in zip(having, terms, strict=True):
+                    index = indexed_range.indexed.sparse(key)
                     if index is not None:
                         np.add(counts, index.having(indices, mask), out=counts)
-        return Frequencies(sum(part.live_rows for part in view.parts), having)
+        return Frequencies(sum(part.live_rows for part in self._view.parts), having)
 
-    def ordered(
+    def sort_records(
         self, where: Where | None, order_by: Sequence[OrderKey], limit: int | None
     ) -> tuple[Positions, list[list[Sortable]]]:
-        """The first `limit` matching records, and what they are sorted by."""
+        """The first `limit` (None: all) of the matching records, sorted by the fields of `order_by`, ties by insertion:
+        the positions at which they were inserted, int64 [n], and for each the values that it is sorted by.
+        """
         inserted: list[Positions] = []
         values: list[list[Sortable]] = []
-        for one in self._select(where):
-            for piece in one.part.indexed_ranges() if one.matching else ():
-                mask = piece.index_mask(one.mask)
-                there = np.arange(piece.indexed.rows) if mask is None else np.flatnonzero(mask)
-                positions = one.part.inserted[piece.part_rows(there)]
-                first = piece.part_rows(first_rows(piece.indexed.metadata, order_by, there, positions, limit))
-                inserted.append(one.part.inserted[first])
-                values += [_values(text, order_by) for text in one.part.texts("metadata", first)]
-        together = np.concatenate([np.empty(0, np.int64), *inserted])
-        by_insertion = np.argsort(together)
+        for selected, indexed_range in self._selected_ranges(where):
+            part, mask = selected.part, indexed_range.index_mask(selected.mask)
+            rows = np.arange(indexed_range.indexed.rows) if mask is None else np.flatnonzero(mask)
+            positions = part.inserted[indexed_range.part_rows(rows)]
+            first = first_rows(indexed_range.indexed.metadata, order_by, rows, positions, limit)
+            first = indexed_range.part_rows(first)
+            inserted.append(part.inserted[first])
+            values += [_sort_values(text, order_by) for text in part.texts("metadata", first)]
+        found = np.concatenate([np.empty(0, np.int64), *inserted])
+        by_insertion = np.argsort(found)
         values = [values[place] for place in by_insertion.tolist()]
         places = sorted_indices(order_by, values)[:limit]
-        return together[by_insertion[np.array(places, np.intp)]], [values[place] for place in places]
+        return found[by_insertion[np.array(places, np.intp)]], [values[place] for place in places]
 
-    def tallied(self, where: Where | None, fields: Sequence[str]) -> Tally:
-        matches = self._select(where)
+    def count_values(self, where: Where | None, fields: Sequence[str]) -> Tally:
+        """How many records match, and how many of these have each value of each of the fields."""
         counts: dict[str, dict[tuple[type, Value], int]] = {field: {} for field in fields}
-        for one in matches:
-            for piece in one.part.indexed_ranges() if one.matching and fields else ():
-                mask = piece.index_mask(one.mask)
-                if mask is None:
-                    mask = np.ones(piece.indexed.rows, np.bool_)
-                for field, into in counts.items():
-                    for value, count in value_counts(piece.indexed.metadata, field, mask):
-                        typed = (type(value), value)
-                        into[typed] = into.get(typed, 0) + count
+        for selected, indexed_range in self._selected_ranges(where) if fields else ():
+            mask = indexed_range.index_mask(selected.mask)
+            if mask is None:
+                mask = np.ones(indexed_range.indexed.rows, np.bool_)
+            for field, into in counts.items():
+                for value, count in value_counts(indexed_range.indexed.metadata, field, mask):
+                    typed = (type(value), value)  # in Python 1, 1.0 and True are equal
+                    into[typed] = into.get(typed, 0) + count
         facets = {field: [(value, count) for (_, value), count in into.items()] for field, into in counts.items()}
-        return Tally(sum(one.matching for one in matches), facets)
+        return Tally(sum(selected.count for selected in self._select(where)), facets)
 
     # ----
 
-    def _select(self, where: Where | None) -> list[Matches]:
-        if self._last is None or self._last[0] is not where:
-            self._last = (where, [one.settled() for one in select(self._view, Selection(where=where))])
-        return self._last[1]
+    def _select(self, where: Where | None) -> list[SelectedRows]:
+        """The matching rows, part by part. The last ones are kept: the steps of a search have the same filter."""
+        if self._last_selected is None or self._last_selected[0] is not where:
+            selected = [rows.resolved() for rows in select(self._view, Selection(where=where))]
+            self._last_selected = (where, selected)
+        return self._last_selected[1]
 
-    def _neighbours(self, where: Where | None, knn: Knn) -> Neighbours:
-        found = self._dense(where, knn, knn.query) if isinstance(knn.query, Dense) else self._sparse(where, knn)
+    def _selected_ranges(self, where: Where | None) -> Iterator[tuple[SelectedRows, IndexedRange]]:
+        """Where the matching rows lie in metadata indexes; parts without a matching row are left out."""
+        for selected in self._select(where):
+            if selected.count:
+                for indexed_range in selected.part.indexed_ranges():
+                    yield selected, indexed_range
+
+    def _find_nearest(self, where: Where | None, knn: Knn) -> Neighbours:
+        query = knn.query
+        found = self._nearest_dense(where, knn, query) if isinstance(query, Dense) else self._nearest_sparse(where, knn)
         return found if knn.max_distance is None else found.within(knn.max_distance)
 
-    def _dense(self, where: Where | None, knn: Knn, query: Dense) -> Neighbours:
+    def _nearest_dense(self, where: Where | None, knn: Knn, query: Dense) -> Neighbours:
+        dimension = len(query.vector) // 4
         request = QueryRequest(
-            self._shard, query.vector, 1, len(query.vector) // 4, knn.limit, query.ef_search, Selection(where=where)
+            self._shard, query.vector, 1, dimension, knn.limit, query.ef_search, Selection(where=where)
         )
-        hits = execute.query(self._view, request)
+        hits = query_nearest(self._view, request)
         return Neighbours(np.frombuffer(hits.inserted, "<i8"), np.frombuffer(hits.distances, "<f4"))
 
-    def _sparse(self, where: Where | None, knn: Knn) -> Neighbours:
+    def _nearest_sparse(self, where: Where | None, knn: Knn) -> Neighbours:
         assert not isinstance(knn.query, Dense)
         query = sparse_arrays(knn)
         inserted: list[Positions] = [np.empty(0, np.int64)]
         distances: list[Distances] = [np.empty(0, np.float32)]
-        for one in self._select(where):
-            for piece in one.part.indexed_ranges() if one.matching else ():
-                index = piece.indexed.sparse(knn.query.key)
-                if index is not None:
-                    found = index.nearest(query, knn.limit, piece.index_mask(one.mask))
-                    inserted.append(one.part.inserted[piece.part_rows(found.rows)])
-                    distances.append(found.distances)
+        for selected, indexed_range in self._selected_ranges(where):
+            index = indexed_range.indexed.sparse(knn.query.key)
+            if index is not None:
+                found = index.nearest(query, knn.limit, indexed_range.index_mask(selected.mask))
+                inserted.append(selected.part.inserted[indexed_range.part_rows(found.rows)])
+                distances.append(found.distances)
         return nearest_of(inserted, distances, knn.limit)
 
 
-def _values(text: str | None, order_by: Sequence[OrderKey]) -> list[Sortable]:
-    metadata: Mapping[str, Any] = {} if text is None else orjson.loads(text)
+def _sort_values(metadata_json: str | None, order_by: Sequence[OrderKey]) -> list[Sortable]:
+    metadata: Mapping[str, Any] = {} if metadata_json is None else orjson.loads(metadata_json)
     return [sortable(metadata, step.key) for step in order_by]
 
 
@@ -221,4 +242,4 @@ def _completed(coroutine: Coroutine[Any, Any, Result]) -> Result:
         result: Result = stop.value
         return result
     coroutine.close()
-    raise RuntimeError("a search of one view waits for nothing")
+    raise RuntimeError("a search of one read view waits for nothing")

@@ -33,14 +33,14 @@ class _Searches:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.positions: list[int] = []
         self.begun = threading.Event()
-        together = answers.query_together
+        together = answers.query_answers
 
         def noted(reading: Any, requests: Sequence[Any]) -> list[bytes]:
-            self.positions.append(reading.snapshot.position)
+            self.positions.append(reading.view.position)
             self.begun.set()
             return together(reading, requests)
 
-        monkeypatch.setattr(answers, "query_together", noted)
+        monkeypatch.setattr(answers, "query_answers", noted)
 
 
 async def _held_query(world: World, searches: _Searches) -> DirectCall:

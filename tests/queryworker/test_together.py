@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from queryworker.query import answers
-from queryworker.query.batches import FILTERED_MAX, LIGHT_VALUES_MAX, VECTORS_MAX, batches
+from queryworker.query.batches import CHEAP_FILTER_VALUES_MAX, FILTERED_VECTORS_MAX, VECTORS_MAX, batches
 from shared.errors import InvalidArgument
 from shared.records.model import Include, Op
 from shared.records.selection import Selection
@@ -54,14 +54,14 @@ def test_queries_with_light_filters_go_together_by_few_and_leave_half_to_another
     light = [_plain(selection=FILTER if n % 2 else Selection(where=All([OTHER, OTHER]))) for n in range(20)]
     assert sorted(batches([_plain(), *light[:2], _plain()])) == [[0, 3], [1], [2]]
     assert sorted(batches(light[:5])) == [[0, 1], [2, 3], [4]]
-    assert [len(batch) for batch in batches(light)] == [FILTERED_MAX] * (20 // FILTERED_MAX)
+    assert [len(batch) for batch in batches(light)] == [FILTERED_VECTORS_MAX] * (20 // FILTERED_VECTORS_MAX)
     assert sorted(batches([*light[:4], _plain(k=4, selection=FILTER), _plain(3, selection=FILTER)])) == [
         [0, 1, 2], [3], [4], [5],
     ]  # fmt: skip
 
 
 def test_a_query_with_any_other_selection_is_by_itself() -> None:
-    many = MetadataIn("n", list(range(LIGHT_VALUES_MAX + 1)))
+    many = MetadataIn("n", list(range(CHEAP_FILTER_VALUES_MAX + 1)))
     wheres: list[Where] = [DocumentContains("x"), All([OTHER, AnyOf([DocumentRegex("x")])]), IdIn(["r1"]), many]
     selections = [Selection(where=where) for where in wheres]
     selections += [Selection(ids=["r1"]), Selection(ids=["r1"], where=OTHER)]
@@ -79,7 +79,7 @@ async def test_filtered_queries_answered_together_are_answered_as_alone(
             query_request(world, [(float(3 * number), 1.0)], 3, selection=Selection(where=where))
             for number, where in enumerate(wheres * 3)
         ]
-        assert max(map(len, batches(requests))) == FILTERED_MAX
+        assert max(map(len, batches(requests))) == FILTERED_VECTORS_MAX
         alone = [await world.worker.body("query", request) for request in requests]
         assert await asyncio.gather(*(call.outcome for call in _serve(world, *requests))) == alone
 
@@ -159,14 +159,14 @@ async def test_a_call_that_fails_fails_alone(
         assert [type(outcome) for outcome in outcomes[1:4]] == [InvalidArgument] * 3
         assert outcomes[0] == outcomes[4] == await world.worker.body("query", good)
 
-        together = answers.query_together
+        together = answers.query_answers
 
         def at_fault(snapshot: Any, requests: Any) -> list[bytes]:
             if any(request.embeddings == good.embeddings for request in requests):
                 raise RuntimeError("one of them")
             return together(snapshot, requests)
 
-        monkeypatch.setattr(answers, "query_together", at_fault)
+        monkeypatch.setattr(answers, "query_answers", at_fault)
         methods = world.worker.api.methods()
         calls = [DirectCall(good), DirectCall(query_request(world, [(9.0, 1.0)], 3))]
         methods["query"](calls)
@@ -179,14 +179,14 @@ async def test_a_slow_call_does_not_hold_up_those_it_came_with(
 ) -> None:
     async with open_world(valkey_server.url, keys, tmp_path) as world:
         await world.write(ROWS)
-        release, together = threading.Event(), answers.query_together
+        release, together = threading.Event(), answers.query_answers
 
         def slow_filter(snapshot: Any, requests: Any) -> list[bytes]:
             if requests[0].selection == FILTER:
                 release.wait(10)
             return together(snapshot, requests)
 
-        monkeypatch.setattr(answers, "query_together", slow_filter)
+        monkeypatch.setattr(answers, "query_answers", slow_filter)
         plain = query_request(world, [(4.2, 1.0)], 3)
         calls = [DirectCall(query_request(world, [(4.2, 1.0)], 3, selection=FILTER)), *map(DirectCall, [plain] * 3)]
         world.worker.api.methods()["query"](calls)
@@ -203,13 +203,13 @@ async def test_work_that_nobody_waits_for_any_more_is_not_begun(
     async with open_world(valkey_server.url, keys, tmp_path) as world:
         await world.write(ROWS)
         seen: list[int] = []
-        together = answers.query_together
+        together = answers.query_answers
 
         def counted(snapshot: Any, requests: Any) -> list[bytes]:
             seen.append(len(requests))
             return together(snapshot, requests)
 
-        monkeypatch.setattr(answers, "query_together", counted)
+        monkeypatch.setattr(answers, "query_answers", counted)
         world.worker.log.open.clear()
         calls = [DirectCall(query_request(world, [(4.2, 1.0)], 3)) for _ in range(3)]
         world.worker.api.methods()["query"](calls)

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from pyroaring import BitMap
 
-from queryworker.query import execute
-from queryworker.query.nearest import DECIDED_BESIDE
+from queryworker.query import get, knn
+from queryworker.query.part_knn import EXTRA_CANDIDATES
 from queryworker.view.read_view import ReadView
 from queryworker.view.shard_view import OpenManifest, ShardView
 from shared.log.state import Pointer
@@ -99,7 +99,7 @@ class Real:
             messages.Shard("c"), queries.tobytes(), len(queries), queries.shape[1], K, 100,
             Selection(where=where), explain=explain,
         )  # fmt: skip
-        return execute.query(self.view, request)
+        return knn.query_nearest(self.view, request)
 
     def recall(self, where: Where | None, keep: Callable[[int], bool]) -> float:
         matching = np.array([keep(row) for row in range(ROWS)])
@@ -208,16 +208,16 @@ def test_few_documents_are_read_for_the_nearest_that_contain_a_common_word(real:
     (part,) = answer.explanation.parts
     assert part.undecided
     assert part.beams
-    assert part.documents_read <= sum(part.beams) + part.scans * (2 * K + DECIDED_BESIDE) < ROWS / 10
+    assert part.documents_read <= sum(part.beams) + part.scans * (2 * K + EXTRA_CANDIDATES) < ROWS / 10
 
 
 def test_a_page_reads_documents_until_it_is_full(real: Real) -> None:
     selection = Selection(where=DocumentContains("package"))
     request = messages.GetRequest(messages.Shard("c"), selection, offset=20, limit=30, explain=True)
-    answer = execute.get(real.view, request)
+    answer = get.get_records(real.view, request)
     expected = [row + 1 for row, document in enumerate(real.documents) if "package" in document][20:50]
     assert np.frombuffer(answer.inserted, "<i8").tolist() == expected
     assert answer.explanation is not None
     assert answer.explanation.parts[0].documents_read < 1000
-    everything = execute.get(real.view, messages.GetRequest(messages.Shard("c"), selection))
+    everything = get.get_records(real.view, messages.GetRequest(messages.Shard("c"), selection))
     assert len(everything.columns.ids) == sum("package" in document for document in real.documents)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from pyroaring import BitMap
 
-from queryworker.query import execute
+from queryworker.query import knn
 from queryworker.view.read_view import ReadView
 from queryworker.view.shard_view import OpenManifest, ShardView
 from shared.cluster.placement import Layout
@@ -66,7 +66,7 @@ def _view(segment: Segment, dead: BitMap) -> ShardView:
 def _recall(view: ReadView, vectors: np.ndarray, alive: np.ndarray, selection: Selection, k: int) -> float:
     queries = np.random.default_rng(2).standard_normal((QUERIES, DIMENSION)).astype(np.float32)
     request = messages.QueryRequest(messages.Shard("c"), queries.tobytes(), QUERIES, DIMENSION, k, 100, selection)
-    answer = execute.query(view, request)
+    answer = knn.query_nearest(view, request)
     assert answer.counts == [min(k, len(alive))] * QUERIES
     found = np.frombuffer(answer.inserted, "<i8").reshape(QUERIES, -1) - 1
     hits = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from queryworker.query.execute import count
+from queryworker.query.get import count_records
 from shared.records.model import Op
 from shared.redis.keys import Keys
 from shared.rpc.messages import CountRequest
@@ -36,7 +36,7 @@ async def test_a_count_is_what_lives_in_segments_and_tail_as_of_every_position(
             for position, state in world.states.items():
                 if position >= covers:
                     view = await world.served.read_view(position, fresh=True)
-                    assert count(view, CountRequest(world.shard())).count == len(state)
+                    assert count_records(view, CountRequest(world.shard())).count == len(state)
                     assert sum(part.live_rows for part in view.parts) == len(state)
 
 

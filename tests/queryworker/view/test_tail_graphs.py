@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from pyroaring import BitMap
 
-from queryworker.query import execute
+from queryworker.query import knn
 from queryworker.view import tail_graphs
 from queryworker.view.read_view import ReadView
 from queryworker.view.shard_view import OpenManifest, ShardView
@@ -62,7 +62,7 @@ def _index_all(view: ShardView) -> None:
 def _recall(view: ReadView, alive: np.ndarray) -> float:
     queries = np.random.default_rng(2).standard_normal((QUERIES, DIMENSION)).astype(np.float32)
     wanted = messages.QueryRequest(messages.Shard("c"), queries.tobytes(), QUERIES, DIMENSION, 10, 100, Selection())
-    answer = execute.query(view, wanted)
+    answer = knn.query_nearest(view, wanted)
     assert answer.counts == [10] * QUERIES
     found = np.frombuffer(answer.inserted, "<i8").reshape(QUERIES, -1) - 1  # rows are inserted in order, from 1
     best = [set(alive[nearest(Space.L2, query, VECTORS[alive], 10).rows].tolist()) for query in queries]

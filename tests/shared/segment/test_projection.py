@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pyroaring import BitMap
 
-from queryworker.query import execute
+from queryworker.query import knn
 from queryworker.view.shard_view import OpenManifest, ShardView
 from shared.errors import Corrupt
 from shared.log.state import Pointer
@@ -119,7 +119,7 @@ def _recall(segment: Segment, queries: Vectors, k: int, ef_search: int = 100) ->
         )
     )
     request = messages.QueryRequest(messages.Shard("c"), queries.tobytes(), len(queries), DIMENSION, k, ef_search)
-    answer = execute.query(view.read_view(), request)
+    answer = knn.query_nearest(view.read_view(), request)
     rows = np.frombuffer(answer.inserted, "<i8").reshape(len(queries), -1) - 1
     distances = np.frombuffer(answer.distances, "<f4").reshape(len(queries), -1)
     exact = nearest_many(segment.info.space, queries, segment.vectors, k)

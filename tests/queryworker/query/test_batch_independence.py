@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pyroaring import BitMap
 
-from queryworker.query import execute
+from queryworker.query import knn
 from queryworker.view.read_view import ReadView
 from queryworker.view.shard_view import OpenManifest, ShardView
 from shared.cluster.placement import Layout
@@ -57,7 +57,7 @@ def _request(vectors: Vectors, where: MetadataCompare | None = None, k: int = K)
 
 
 def _found(view: ReadView, requests: list[messages.QueryRequest]) -> tuple[bytes, bytes]:
-    answer = execute.query_together(view, requests)
+    answer = knn.query_batch(view, requests)
     return answer.inserted, answer.distances
 
 
@@ -98,6 +98,6 @@ def test_equal_records_are_equally_far_wherever_they_lie_and_come_by_insertion(t
     view.apply([Entry("a", "b", begin, head, True, entry.count, entry.payload) for entry in entries])
     view.position = head
     for k in (len(equal), 4):
-        answer = execute.query(view.read_view(), _request(vector[None, :], k=k))
+        answer = knn.query_nearest(view.read_view(), _request(vector[None, :], k=k))
         assert np.frombuffer(answer.inserted, "<i8").tolist() == [row + 1 for row in equal[:k]]
         assert len(set(np.frombuffer(answer.distances, "<f4").tolist())) == 1

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import pytest
 
-from queryworker.query.fields import first_rows, value_counts
+from queryworker.query.field_values import first_rows, value_counts
 from shared.records.indexing import Indexing
 from shared.search.model import OrderKey
 from shared.search.ordering import sortable, sorted_indices

@@ -1,27 +1,32 @@
-"""Fields of metadata as columns: how often each value occurs among some rows, which rows come first by their values.
+"""Values of one metadata field over some rows: how often each value occurs (facets), and which rows come first when
+they are sorted by them.
 
-Both read the metadata index, never the JSON text.
+Both are read from the metadata index, never from the JSON text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from shared.search.model import OrderKey
+from shared.search.source import FacetValue
 from shared.segment.metadata_columns import Kind, NumberColumn, TextColumn
 from shared.segment.metadata_index import MetadataIndex
 from shared.vectors.arrays import Int64Array, Mask, Positions, RowNumbers
 
 _BOOLEANS: Final = frozenset({Kind.BOOL, Kind.BOOLS})
-_LAST: Final = np.iinfo(np.int64).max
+"""Kinds whose values the index has as numbers."""
+
+_NO_VALUE_RANK: Final = np.iinfo(np.int64).max
+"""The rank of a row without a value: it comes last in either direction."""
 
 
-def value_counts(index: MetadataIndex, key: str, mask: Mask) -> Iterator[tuple[Any, int]]:
-    """Each value at `key`, of scalars and of elements of arrays, with the number of rows in the mask that have it; the
-    same value may come twice, as a scalar and as an element.
+def value_counts(index: MetadataIndex, key: str, mask: Mask) -> Iterator[tuple[FacetValue, int]]:
+    """Each value at `key`, be it a scalar or an element of an array, with the number of rows in the mask that have it.
+    A value may come twice, as a scalar and as an element.
     """
     for kind in Kind:
         column = index.column(key, kind)
@@ -39,28 +44,32 @@ def value_counts(index: MetadataIndex, key: str, mask: Mask) -> Iterator[tuple[A
 def first_rows(
     index: MetadataIndex, order_by: Sequence[OrderKey], rows: RowNumbers, inserted: Positions, limit: int | None
 ) -> RowNumbers:
-    """The first `limit` of `rows` by `order_by`, ties by `inserted` (parallel to the rows)."""
+    """The first `limit` (None: all) of `rows`, sorted by the fields of `order_by`, ties by `inserted` (parallel to the
+    rows).
+    """
     keys: list[Int64Array] = [inserted]
     for step in reversed(order_by):
         ranks = _ranks(index, step.key)[rows]
         if step.direction == "desc":
-            ranks = np.where(ranks == _LAST, _LAST, -ranks)
+            ranks = np.where(ranks == _NO_VALUE_RANK, _NO_VALUE_RANK, -ranks)
         keys.append(ranks)
     return rows[np.lexsort(keys)[:limit]]
 
 
 def _ranks(index: MetadataIndex, key: str) -> Int64Array:
-    """Of every row the rank of its scalar at `key` among all values there, equal values alike; _LAST without one."""
-    ranks = np.full(index.rows, _LAST)
+    """For every row the rank of its scalar at `key` among all values there, int64 [index.rows]: booleans, then numbers,
+    then strings; equal values have equal ranks, rows without a value _NO_VALUE_RANK.
+    """
+    ranks = np.full(index.rows, _NO_VALUE_RANK)
     before = 0
     numbers = [index.column(key, kind) for kind in (Kind.INT, Kind.FLOAT)]
     for columns in ([index.column(key, Kind.BOOL)], numbers):
-        there = [column for column in columns if isinstance(column, NumberColumn)]
-        if there:
+        present = [column for column in columns if isinstance(column, NumberColumn)]
+        if present:
             # Wide enough for every int64 and every float64, so that the two compare exactly.
-            values = np.concatenate([column.values.astype(np.longdouble) for column in there])
+            values = np.concatenate([column.values.astype(np.longdouble) for column in present])
             distinct, places = np.unique(values, return_inverse=True)
-            ranks[np.concatenate([column.rows for column in there])] = before + places
+            ranks[np.concatenate([column.rows for column in present])] = before + places
             before += len(distinct)
     texts = index.column(key, Kind.STR)
     if isinstance(texts, TextColumn):

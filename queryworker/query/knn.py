@@ -1,0 +1,133 @@
+"""Query: the k nearest of the records that a request selects, over all parts of a read view.
+
+Each part is searched by itself (`queryworker.query.part_knn`); the hits of all parts are merged by exact distance,
+equal distances by insertion.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from queryworker.query.columns import NO_ROWS, RequestedColumns, RowRefs, assemble
+from queryworker.query.part_knn import PartSearch, nearest_in_part
+from queryworker.query.selected_rows import SelectedRows, select
+from queryworker.query.stats import ExecutionStats
+from queryworker.view.read_view import ReadView
+from shared.errors import InvalidArgument
+from shared.rpc.messages import QueryRequest, QueryResponse
+from shared.vectors.arrays import Distances, Indices, Positions, RowNumbers
+from shared.vectors.distance import Nearest
+
+
+def query_nearest(view: ReadView, request: QueryRequest, threads: int = 1) -> QueryResponse:
+    """The nearest records to each vector of the request; `threads` threads search a graph at once. Raises
+    InvalidArgument for vectors of another dimension.
+    """
+    stats = ExecutionStats()
+    selected = select(view, request.selection)
+    stats.stage_ended("filter")
+    hits = _search_parts(view, selected, [request], 0, stats, threads)
+    stats.stage_ended("search")
+    response = _response(view, request, hits, request.n_queries)
+    stats.stage_ended("assemble")
+    if not request.explain:
+        return response
+    explanation = stats.explanation(view, request.shard.shard, selected)
+    return msgspec.structs.replace(response, explanation=explanation)
+
+
+def query_batch(view: ReadView, requests: Sequence[QueryRequest]) -> QueryResponse:
+    """The answers to requests that differ in their vectors and selections alone, one after the other in one response.
+    Requests that follow each other with the same selection are searched for together. Raises InvalidArgument for
+    vectors of another dimension.
+    """
+    hits: list[_Hits] = []
+    queries = 0
+    # By their bytes: in Python 1, 1.0 and True are equal, in a filter they are not.
+    for _, group in itertools.groupby(requests, key=lambda request: msgspec.msgpack.encode(request.selection)):
+        alike = list(group)
+        hits += _search_parts(view, select(view, alike[0].selection), alike, queries, ExecutionStats())
+        queries += sum(request.n_queries for request in alike)
+    return _response(view, requests[0], hits, queries)
+
+
+class _Hits(NamedTuple):
+    """Candidates for some queries from one part or more, parallel: the number of the query, the number of the part, the
+    row in it, the distance, and the position at which the record was inserted.
+    """
+
+    queries: Indices
+    parts: Indices
+    rows: RowNumbers
+    distances: Distances
+    inserted: Positions
+
+
+def _search_parts(
+    view: ReadView,
+    selected: Sequence[SelectedRows],
+    requests: Sequence[QueryRequest],
+    first_query: int,
+    stats: ExecutionStats,
+    threads: int = 1,
+) -> list[_Hits]:
+    """The nearest in each part to the vectors of requests with the same selection, numbered from `first_query`."""
+    like = requests[0]
+    if like.dimension != view.dimension and any(rows.count for rows in selected):
+        raise InvalidArgument(
+            f"Collection expecting embedding with dimension of {view.dimension}, got {like.dimension}"
+        )
+    embeddings = b"".join(request.embeddings for request in requests)
+    queries = np.frombuffer(embeddings, "<f4").reshape(sum(request.n_queries for request in requests), like.dimension)
+    hits: list[_Hits] = []
+    for number, rows in enumerate(selected):
+        if rows.count and like.k:
+            search = PartSearch(view.space, rows, like.k, like.ef_search, threads)
+            hits.append(_part_hits(view, number, first_query, nearest_in_part(search, queries, stats.part(number))))
+    return hits
+
+
+def _part_hits(view: ReadView, number: int, first_query: int, nearest: Sequence[Nearest]) -> _Hits:
+    """What was found in the part with this number, for consecutive queries."""
+    counts = [len(found.rows) for found in nearest]
+    rows = np.concatenate([found.rows for found in nearest])
+    return _Hits(
+        np.repeat(np.arange(first_query, first_query + len(nearest)), counts),
+        np.full(len(rows), number, np.intp),
+        rows,
+        np.concatenate([found.distances for found in nearest]),
+        view.parts[number].inserted[rows],
+    )
+
+
+def _response(view: ReadView, request: QueryRequest, hits: Sequence[_Hits], queries: int) -> QueryResponse:
+    counts, found, distances = _merge(hits, queries, request.k)
+    requested = RequestedColumns(True, request.documents, request.metadatas, request.uris, request.include_embeddings)
+    inserted, columns = assemble(view, found, requested)
+    return QueryResponse(
+        counts=counts,
+        distances=distances.astype("<f4", copy=False).tobytes(),
+        inserted=inserted.astype("<i8", copy=False).tobytes(),
+        columns=columns,
+        position=view.position,
+    )
+
+
+def _merge(hits: Sequence[_Hits], queries: int, k: int) -> tuple[list[int], RowRefs, Distances]:
+    """The k nearest of all parts for each of so many queries, equal distances by insertion: how many each query has,
+    and, query after query, where they are and how far.
+    """
+    if not hits:
+        return [0] * queries, NO_ROWS, np.empty(0, np.float32)
+    all_ = hits[0] if len(hits) == 1 else _Hits(*map(np.concatenate, zip(*hits, strict=True)))
+    order = np.lexsort((all_.inserted, all_.distances, all_.queries))
+    found = np.bincount(all_.queries, minlength=queries)
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(found) - found, found)
+    order = order[rank < k]
+    counts: list[int] = np.minimum(found, k).tolist()
+    return counts, RowRefs(all_.parts[order], all_.rows[order]), all_.distances[order]
