@@ -12,7 +12,7 @@ log = get_logger(__name__)
 
 
 class Step(enum.StrEnum):
-    """Of a compaction. A step is reached when what it says is done."""
+    """The steps of a compaction. A step is reached when what it says is done."""
 
     CLAIMED = "claimed"
     READ = "read"
@@ -24,11 +24,11 @@ class Step(enum.StrEnum):
 
 
 class RebuildStep(enum.StrEnum):
-    """Of a rebuild, whose shard is said to be -1."""
+    """The steps of a rebuild. As a collection's and not a shard's, they come with the shard number -1."""
 
     SOWN = "sown"
     COPIED = "copied"
-    FENCED = "fenced"
+    APPENDS_STOPPED = "fenced"
     SWITCHED = "switched"
 
 
@@ -37,14 +37,14 @@ AnyStep = Step | RebuildStep
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """How long to stop at a step."""
+    """A pause of `seconds` at a step."""
 
     step: AnyStep
     seconds: float
 
 
 def parse_pause(text: str) -> Pause | None:
-    """`<step>:<seconds>`; nothing when empty."""
+    """The pause that a setting asks for, as `<step>:<seconds>`; None when that is empty. Raises ValueError."""
     if not text:
         return None
     name, _, seconds = text.partition(":")
@@ -55,13 +55,14 @@ def parse_pause(text: str) -> Pause | None:
 
 
 class Checkpoints:
-    """Told of every step of every job."""
+    """Notified of every step of every job, in the middle of which it may pause."""
 
     def __init__(self, clock: Clock, pause: Pause | None = None) -> None:
         self._clock = clock
         self._pause = pause
 
     async def reached(self, step: AnyStep, collection: str, shard: int) -> None:
+        """A job has done what the step says."""
         log.debug("step", step=str(step), collection=collection, shard=shard)
         if self._pause is not None and self._pause.step is step:
             await self._clock.sleep(self._pause.seconds)

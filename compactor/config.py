@@ -1,4 +1,4 @@
-"""What a compactor is told. See `docs/operations.md`."""
+"""The settings of a compactor, read from its environment. The table in docs/operations.md is made from them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _parse_nice(text: str) -> int:
 
 @dataclass(frozen=True)
 class CompactorConfig(ProcessConfig):
-    """One compactor."""
+    """Settings of the compactor process."""
 
     scratch_dir: Path = setting(
         "POLYCHROME_COMPACTOR_SCRATCH_DIR",

@@ -33,13 +33,13 @@ PAGE_BYTES: Final = 16 * 1024 * 1024
 
 
 class Superseded(PolychromeError):
-    """Another compactor has published a manifest of the shard meanwhile; what this one did is void."""
+    """Another compactor has published a manifest of the shard meanwhile: what was done for this one is void."""
 
     code = "superseded"
 
 
 class Reader(Protocol):
-    """`shared.log.Log`, as far as a fold needs it."""
+    """The part of `shared.log.log.Log` that a fold needs."""
 
     async def read(
         self, collection_id: str, shard: int, after: str = ..., bytes_max: int | None = None
@@ -48,10 +48,12 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """The log before `covers` (exclusive) and not before the manifest's, as a difference to the manifest's segments.
+    """The log from the position that a manifest covers up to `covers` (exclusive), as a difference to that manifest's
+    segments.
 
-    `tail` has the live records that the log touched (`record_schema`, digests included), ascending by `inserted`;
-    `killed` the rows of each segment, by its number, that died. `complete`: the log had no more.
+    `tail` has the live records that the log wrote (`record_schema`, digests included), ascending by `inserted`;
+    `deleted` the rows of each segment, by its number, that the log deleted or replaced. `complete`: the log had no
+    more. `dimension` is None as long as the collection has none.
     """
 
     covers: int
@@ -59,7 +61,7 @@ class Fold:
     operations: int
     dimension: int | None
     tail: pa.Table
-    killed: dict[int, BitMap]
+    deleted: dict[int, BitMap]
 
 
 async def fold(
@@ -72,7 +74,10 @@ async def fold(
     bytes_max: int,
     check: Callable[[], None],
 ) -> Fold:
-    """Folds the log after `pointer`. Raises Superseded, Gone, Corrupt, Unavailable."""
+    """Folds the log after the manifest of `pointer` over that manifest's records, `base`; at least one append, and then
+    until `bytes_max` payload bytes are taken. `check` is called before every page, and what it raises ends the fold.
+    Raises Superseded, Gone, Corrupt, Unavailable.
+    """
     covered = pointer.covers if pointer else FIRST_POSITION
     memtable = Memtable(base, dimension)
     after, waiting = after_position(covered), list[Entry]()
@@ -98,8 +103,8 @@ async def fold(
                 raise Corrupt(f"the append at {waiting[0].first} of {collection}/{shard} has no end")
             covers = page.state.reach
     tail = await in_thread(_live_table, memtable)
-    killed = {segment: BitMap(rows) for segment, rows in memtable.deleted().items() if len(rows)}
-    return Fold(covers, complete, operations, memtable.dimension, tail, killed)
+    deleted = {segment: BitMap(rows) for segment, rows in memtable.deleted().items() if len(rows)}
+    return Fold(covers, complete, operations, memtable.dimension, tail, deleted)
 
 
 def _check_state(state: ShardState, collection: str, pointer: Pointer | None) -> None:
@@ -112,10 +117,8 @@ def _check_state(state: ShardState, collection: str, pointer: Pointer | None) ->
 
 
 def check_chain(page: ShardRead, after: str, covered: int | None) -> None:
-    """That the page continues what was read (on the first page: what the manifest covers) and ends where the stream
-    does.
-
-    The entries of one page are chained among themselves already.
+    """Raises Corrupt unless the page continues what was read up to the entry `after` (the first page: up to the
+    position `covered`) and ends where the stream does. The entries of a page are chained among themselves already.
     """
     newest = page.entries[-1].id if page.entries else after
     if page.entries:
@@ -130,7 +133,7 @@ def check_chain(page: ShardRead, after: str, covered: int | None) -> None:
 
 
 def whole_appends(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """The entries up to the last end of an append, and those after it."""
+    """The entries of appends that are here as a whole, and those of the append after them that is not."""
     for place in range(len(entries), 0, -1):
         if entries[place - 1].last:
             return list(entries[:place]), list(entries[place:])

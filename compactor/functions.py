@@ -1,11 +1,16 @@
-"""Runs a function: brings its output in step with its inputs' manifests (docs/design/2026-11-21-functions.md)."""
+"""Running functions: an output is brought in step with its inputs' manifests (docs/design/2026-11-21-functions.md).
+
+1. Read what the output was made of last, and the inputs' newest manifests. When these are the same, it is in step.
+2. Compute the content that the output should have, and read the content that it has.
+3. Append the difference, on condition that the output still is made of what was read in step 1. When another process
+   was faster, or a shard was compacted meanwhile, begin again.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -13,10 +18,9 @@ import orjson
 import pyarrow as pa
 from prometheus_client import Counter as Metric
 
-from compactor.build import Source
 from compactor.cancellation import in_thread
-from compactor.compaction import open_sources
 from compactor.fold import Fold, Superseded, fold
+from compactor.sources import Source, open_sources
 from compactor.statistics import Content, Counted, Counts, record_counter, statistics
 from shared.catalog.functions import OUTPUT_DIMENSION, RECORD_COUNTER, FunctionInput, Functions
 from shared.catalog.model import Function
@@ -26,7 +30,6 @@ from shared.log.batch import build_batch, split_batch
 from shared.log.jobs import FUNCTION, Jobs
 from shared.log.log import Log
 from shared.log.outputs import Made, Outputs, Remade
-from shared.manifest.model import Manifest
 from shared.manifest.store import ManifestStore
 from shared.objects.port import ObjectStore
 from shared.process.telemetry import get_logger
@@ -40,11 +43,15 @@ RUNS: Final = Metric("polychrome_compactor_function_runs", "Runs of functions th
 
 TRIES: Final = 16
 """How often a run begins again because others were faster, or its inputs moved on."""
-EVERYTHING: Final = 1 << 62
+
+WHOLE_LOG_BYTES: Final = 1 << 62
+"""A fold of an output takes its whole log, which is short."""
 
 
 class FunctionRunner:
-    """Any number of them may run one function at once: only one of them appends what follows from the same."""
+    """Runs functions. Any number of processes may run the same one at once: of those that start from the same content,
+    one appends.
+    """
 
     def __init__(
         self, functions: Functions, outputs: Outputs, shard_log: Log, jobs: Jobs, objects: ObjectStore,
@@ -66,27 +73,29 @@ class FunctionRunner:
             await self.run(output)
 
     async def run(self, output: str) -> None:
-        """Until the output is in step. Raises Unavailable, Corrupt, Backoff, Gone."""
+        """Runs the function of the collection `output` until that is in step. Raises Unavailable, Corrupt, Backoff,
+        Gone.
+        """
         for _ in range(TRIES):
             function = await self._functions.function_of(output)
             if function is None or not function.inputs:
                 return
             before = await self._outputs.made(output)
             inputs = [found for given in function.inputs if (found := await self._functions.read_input(given))]
-            basis = {one.id: one.basis for one in inputs}
+            provenance = {given.id: given.provenance for given in inputs}
             made: dict[str, Any] = orjson.loads(before) if before else {"run": 0, "basis": {}}
-            if made["basis"] != basis:
-                made = {"run": made["run"] + 1, "basis": basis}
+            if made["basis"] != provenance:
+                made = {"run": made["run"] + 1, "basis": provenance}
                 if not await self._make(output, function, inputs, Made(before, orjson.dumps(made))):
                     continue
                 RUNS.inc()
-            for one in inputs:
-                await self._outputs.ran(one.id, output, f"{function.id}:{made['run']}", one.versions)
+            for given in inputs:
+                await self._outputs.ran(given.id, output, f"{function.id}:{made['run']}", given.versions)
             return
         raise Unavailable(f"the inputs of {output} change faster than its function runs")
 
     async def _make(self, output: str, function: Function, inputs: Sequence[FunctionInput], made: Made) -> bool:
-        """Gives the output its content. False: something has moved on, begin again."""
+        """Gives the output its content. False when something has moved on, and the run has to begin again."""
         try:
             target = await self._content(function, inputs)
             [state] = await self._log.states([(output, FUNCTION)])
@@ -99,11 +108,11 @@ class FunctionRunner:
             batch, kinds = await in_thread(_difference, current, target)
             if batch is None:
                 return await self._outputs.set_made(output, made)
-            parts = await in_thread(split_batch, batch, layout)
+            batches = await in_thread(split_batch, batch, layout)
             request = AppendRequest(
                 collection_id=output,
                 request_id=uuid.uuid4().hex,
-                batches=parts,
+                batches=batches,
                 dimension=OUTPUT_DIMENSION,
                 generation=None,
                 new_keys=kinds,
@@ -113,26 +122,27 @@ class FunctionRunner:
         except (Superseded, Remade, StaleGeneration) as error:
             log.info("a function begins again", output=output, reason=error.message)
             return False
-        await self._jobs.mark_dirty((output, shard) for shard in parts)
+        await self._jobs.mark_dirty((output, shard) for shard in batches)
         log.info("function ran", output=output, function=function.function, operations=batch.num_rows)
         return True
 
     async def _content(self, function: Function, inputs: Sequence[FunctionInput]) -> Content:
+        """What the output should hold."""
         manifests = [
-            await self._manifests.load(one.id, shard, pointer)
-            for one in inputs
-            for shard, pointer in one.pointers.items()
+            await self._manifests.load(given.id, shard, pointer)
+            for given in inputs
+            for shard, pointer in given.pointers.items()
             if pointer is not None
         ]
         rows = sum(manifest.rows for manifest in manifests)
         if function.function == RECORD_COUNTER:
             return record_counter(rows)
         async with self._counting:
-            parts: list[Counts] = []
+            counts: list[Counts] = []
             for manifest in manifests:
-                async with self._opened(manifest) as sources:
-                    parts += [await in_thread(self._counted.live, source) for source in sources]
-        return await in_thread(statistics, rows, parts)
+                async with open_sources(self._cache, manifest.segments) as sources:
+                    counts += [await in_thread(self._counted.live, source) for source in sources]
+        return await in_thread(statistics, rows, counts)
 
     async def _held(self, output: str, shard: int) -> Content:
         """What a shard of the output holds now. Raises Superseded, Gone."""
@@ -140,30 +150,23 @@ class FunctionRunner:
         if state is None:
             raise Gone(f"collection {output} was deleted")
         manifest = await self._manifests.load(output, shard, state.pointer) if state.pointer else None
-        async with self._opened(manifest) as sources:
+        async with open_sources(self._cache, manifest.segments if manifest else []) as sources:
             if not state.uncompacted:
                 return await in_thread(_held, sources, None)
-            stack = SegmentSet([source.segment for source in sources], [source.dead for source in sources])
+            segments = SegmentSet([source.segment for source in sources], [source.dead for source in sources])
             folded = await fold(
-                self._log, output, shard, state.pointer, stack, state.dimension, EVERYTHING, lambda: None
+                self._log, output, shard, state.pointer, segments, state.dimension, WHOLE_LOG_BYTES, lambda: None
             )
             return await in_thread(_held, sources, folded)
 
-    @contextlib.asynccontextmanager
-    async def _opened(self, manifest: Manifest | None) -> AsyncIterator[list[Source]]:
-        async with contextlib.AsyncExitStack() as stack:
-            refs = manifest.segments if manifest else []
-            folders = [await stack.enter_async_context(self._cache.hold(ref.info)) for ref in refs]
-            yield await in_thread(open_sources, refs, folders)
-
 
 def _held(sources: Sequence[Source], folded: Fold | None) -> Content:
+    """Metadata by id of the live records of these segments, and of the log after them."""
     tables = []
     for number, source in enumerate(sources):
-        mask = source.live_mask()
-        if folded and number in folded.killed:
-            mask[np.fromiter(folded.killed[number], np.int64)] = False
-        tables.append(source.segment.records.select(["id", "metadata"]).filter(pa.array(mask)))
+        deleted = folded.deleted.get(number) if folded else None
+        alive = source.without(deleted) if deleted else source
+        tables.append(alive.live_records().select(["id", "metadata"]))
     if folded:
         tables.append(folded.tail.select(["id", "metadata"]))
     return {
@@ -174,7 +177,9 @@ def _held(sources: Sequence[Source], folded: Fold | None) -> Content:
 
 
 def _difference(current: Content, target: Content) -> tuple[pa.RecordBatch | None, list[tuple[str, str]]]:
-    """Operations that make the one of the other, and the (key, type) pairs they bring along."""
+    """Operations that turn the current content into the target, None when nothing is to do; and the (metadata key,
+    value type) pairs that they bring along.
+    """
     patches = {
         record_id: dict.fromkeys(current.get(record_id, {})) | metadata
         for record_id, metadata in target.items()

@@ -33,14 +33,22 @@ from dataclasses import dataclass
 from typing import Final
 
 DEAD_SHARE_MAX: Final = 0.25
+"""Share of dead rows above which a segment is rewritten."""
+
 PATIENCE: Final = 32
+"""How many times the rows of all smaller ones a segment may have and still joins the run."""
+
 PATIENCE_LARGEST: Final = 8
+"""As many times the largest segment may have, once it takes `LARGE_BYTES`."""
+
 LARGE_BYTES: Final = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A segment as the policy sees it; `dead` counts the rows that die in this compaction, too."""
+class SegmentStats:
+    """A segment as the policy sees it; `dead` counts the rows that die in this compaction, too. `graph`: whether it has
+    one, which can be extended.
+    """
 
     rows: int
     dead: int
@@ -49,6 +57,7 @@ class Part:
 
     @property
     def live(self) -> int:
+        """Rows that are not dead."""
         return self.rows - self.dead
 
     @property
@@ -59,33 +68,35 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Numbers of parts. The new segment has all rows of `base` (dead ones included, its graph extended), then the live
-    rows of `merged`, then the tail; there is none when all of these are empty. `dropped` are gone, `kept` stay.
+    """Numbers of segments. The new segment has all rows of `extended` (dead ones included; its graph is extended), then
+    the live rows of `merged`, then the tail; there is no new segment when all of these are empty. `dropped` are named
+    no more, `kept` stay as they are.
     """
 
-    base: int | None
+    extended: int | None
     merged: tuple[int, ...]
     kept: tuple[int, ...]
     dropped: tuple[int, ...]
 
 
-def plan(parts: Sequence[Part], tail_rows: int) -> Plan:
-    """The plan for these segments and a tail of so many live rows."""
-    dropped = tuple(number for number, part in enumerate(parts) if part.live == 0)
-    ascending = sorted((number for number in range(len(parts)) if parts[number].live), key=lambda n: parts[n].live)
+def plan(segments: Sequence[SegmentStats], tail_rows: int) -> Plan:
+    """The plan for these segments and a tail of `tail_rows` live rows."""
+    dropped = tuple(number for number, segment in enumerate(segments) if segment.live == 0)
+    alive = (number for number in range(len(segments)) if segments[number].live)
+    ascending = sorted(alive, key=lambda number: segments[number].live)
     joined = 0
     smaller = tail_rows
     for place, number in enumerate(ascending):
-        part = parts[number]
-        patience = _patience(part, largest=place + 1 == len(ascending))
-        if part.worn or part.live <= patience * smaller:
+        segment = segments[number]
+        patience = _patience(segment, largest=place + 1 == len(ascending))
+        if segment.worn or segment.live <= patience * smaller:
             joined = place + 1
-        smaller += part.live
+        smaller += segment.live
     run, kept = ascending[:joined], ascending[joined:]
-    extendable = [number for number in run if parts[number].graph and not parts[number].worn]
-    base = max(extendable, key=lambda number: parts[number].live, default=None)
-    return Plan(base, tuple(sorted(set(run) - {base})), tuple(sorted(kept)), dropped)
+    extendable = [number for number in run if segments[number].graph and not segments[number].worn]
+    extended = max(extendable, key=lambda number: segments[number].live, default=None)
+    return Plan(extended, tuple(sorted(set(run) - {extended})), tuple(sorted(kept)), dropped)
 
 
-def _patience(part: Part, *, largest: bool) -> int:
-    return PATIENCE_LARGEST if largest and part.bytes >= LARGE_BYTES else PATIENCE
+def _patience(segment: SegmentStats, *, largest: bool) -> int:
+    return PATIENCE_LARGEST if largest and segment.bytes >= LARGE_BYTES else PATIENCE

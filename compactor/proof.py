@@ -2,8 +2,8 @@
 
 Two independent sums must agree before anything is published:
 
-    what the log says      digest of the old manifest + digest of the tail's live records - digest of the rows it killed
-    what the files say     digest of every live row of the segments that the new manifest is going to name
+    what the log says     digest of the old manifest + digest of the tail's live records - digest of the rows it deletes
+    what the files say    digest of every live row of the segments that the new manifest is going to name
 
 The new segment counts by its content: it is opened from the files that were written, and the digest of every live row
 is computed anew and compared with the one stored beside it. Kept segments count by their digest columns (their files
@@ -17,9 +17,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from pyroaring import BitMap
 
-from compactor.build import Built, Source
+from compactor.build import Built
 from compactor.fold import Fold
 from compactor.policy import Plan
+from compactor.sources import Source
 from shared.errors import Corrupt
 from shared.manifest.model import Manifest
 from shared.records.digest import MODULUS, as_bytes, record_digests, to_hex, total
@@ -33,8 +34,8 @@ def prove(
     disagree: then nothing may be published.
     """
     rows, digest = (parent.rows, int(parent.digest, 16)) if parent else (0, 0)
-    rows += folded.tail.num_rows - sum(len(killed) for killed in folded.killed.values())
-    digest += total(folded.tail.column("digest")) - _digest_of_killed(sources, folded.killed)
+    rows += folded.tail.num_rows - sum(len(deleted) for deleted in folded.deleted.values())
+    digest += total(folded.tail.column("digest")) - _digest_of_deleted(sources, folded.deleted)
     found_rows, found_digest = _live([sources[number] for number in plan.kept])
     if built is not None:
         more_rows, more_digest = _rehashed(built)
@@ -48,9 +49,9 @@ def prove(
     return rows, to_hex(digest)
 
 
-def _digest_of_killed(sources: Sequence[Source], killed: dict[int, BitMap]) -> int:
+def _digest_of_deleted(sources: Sequence[Source], deleted: dict[int, BitMap]) -> int:
     digest = 0
-    for number, rows in killed.items():
+    for number, rows in deleted.items():
         stored = as_bytes(sources[number].segment.records.column("digest"))
         digest += total(stored[np.fromiter(rows, np.int64, len(rows))])
     return digest

@@ -1,28 +1,28 @@
-"""One step of giving a collection more shards, from what the state says (docs/design/2026-11-21-rebuild.md).
+"""Giving a collection another layout of shards, step by step (docs/design/2026-11-21-rebuild.md).
 
     begun      the next layout has numbers that nothing in the bucket has
     sown       its shards have first manifests: the present segments through other tombstones
     copied     their streams have what the log had after those, and are kept up with
                (ordinary compactions rewrite the segments meanwhile, one job per shard)
-    fenced     appends wait
+    fenced     appends are stopped: they wait
     switched   the rest is copied, and the next layout is the present one
 
-Each is one script that compares before it sets. A step that finds another state than it expected ends, and the next
-one goes on from there; so two of them do no harm, and what a dead one leaves is garbage or is found.
+Which step is next follows from the state. Each is one script that compares before it sets. A step that finds another
+state than it expected ends, and the next one goes on from there; so two rebuilders at once do no harm, and what a dead
+one leaves is garbage or is found.
 """
 
 from __future__ import annotations
 
-import contextlib
 import uuid
 from typing import Final
 
 from compactor.cancellation import in_thread
 from compactor.checkpoints import Checkpoints, RebuildStep
-from compactor.compaction import open_sources
 from compactor.fold import check_chain, whole_appends
 from compactor.resplit import resplit
 from compactor.seeds import Seed, borrows, seeds
+from compactor.sources import open_sources
 from shared.cluster.placement import Layout
 from shared.errors import Gone
 from shared.log.jobs import REBUILD, Jobs
@@ -42,17 +42,20 @@ log = get_logger(__name__)
 
 COPY_BYTES: Final = 16 * 1024 * 1024
 """How much of the log one copy takes, over all shards, unless an append is larger."""
+
 COPIES_MAX: Final = 64
-"""Copies in one step, which may end behind a log that grows faster than it is copied."""
+"""Most copies in one step, which may end behind a log that grows faster than it is copied."""
+
 SWITCH_OPS_MAX: Final = 4096
-"""Appends are made to wait only when the last copy had no more than this: then the rest takes milliseconds."""
+"""Appends are stopped only when the last copy had no more operations than this: then the rest takes milliseconds."""
+
 BUILD_PRIORITY: Final = 100.0
-"""Shards without segments of their own go before compactions of all others, or under writes that never pause they would
-wait behind them for ever."""
+"""Priority of compacting a shard that has no segments of its own yet: before all other compactions, which writes that
+never pause would put before it for ever."""
 
 
 class Rebuilder:
-    """Takes steps. `written_by` names the process in manifests."""
+    """Takes the steps of rebuilds. `written_by` names the process in manifests."""
 
     def __init__(
         self,
@@ -77,7 +80,7 @@ class Rebuilder:
         self._written_by = written_by
 
     async def step(self, collection: str) -> None:
-        """As far as it goes now. Raises Gone, Corrupt, Unavailable."""
+        """Takes a collection's rebuild as far as it goes now. Raises Gone, Corrupt, Unavailable."""
         routing = (await self._state(collection, REBUILD)).routing
         following = await self._next(collection, routing)
         if following is None:
@@ -109,14 +112,12 @@ class Rebuilder:
     # ---- the first manifests
 
     async def _sow(self, collection: str, layout: Layout, following: Layout) -> None:
-        async with contextlib.AsyncExitStack() as stack:
-            states = [await self._state(collection, shard) for shard in layout.numbers]
-            refs: list[SegmentRef] = []
-            for state in states:
-                if state.pointer is not None:
-                    refs += (await self._manifests.load(collection, state.number, state.pointer)).segments
-            folders = [await stack.enter_async_context(self._cache.hold(ref.info)) for ref in refs]
-            sources = await in_thread(open_sources, refs, folders)
+        states = [await self._state(collection, shard) for shard in layout.numbers]
+        refs: list[SegmentRef] = []
+        for state in states:
+            if state.pointer is not None:
+                refs += (await self._manifests.load(collection, state.number, state.pointer)).segments
+        async with open_sources(self._cache, refs) as sources:
             sown = await in_thread(seeds, sources, following.count)
         starts = {state.number: state.pointer.covers if state.pointer else FIRST_POSITION for state in states}
         await self._commits.leave(await self._log.draw_commit())
@@ -134,7 +135,9 @@ class Rebuilder:
             await self._checkpoints.reached(RebuildStep.SOWN, collection, REBUILD)
 
     async def _create(self, collection: str, shard: int, seed: Seed, covers: int, dimension: int) -> Pointer:
-        """Under the first version that is free: another one may have sown and died, or be about to."""
+        """Creates a new shard's first manifest, under the first version that is free: another rebuilder may have sown
+        and died, or be about to.
+        """
         version = 0
         while True:
             version += 1
@@ -154,14 +157,14 @@ class Rebuilder:
     # ---- the log
 
     async def _copy(self, collection: str) -> bool:
-        """Copies until little is left; whether that was reached."""
+        """Copies the log to the new streams until little is left; whether that was reached."""
         for _ in range(COPIES_MAX):
             routing = (await self._state(collection, REBUILD)).routing
             if routing.next is None or routing.copied is None:
                 return False
             entries, reach, complete = await self._read(collection, routing)
-            parts = await in_thread(resplit, entries, routing.next)
-            if reach > routing.copied and not await self._rebuilds.copy(collection, routing, reach, parts):
+            batches = await in_thread(resplit, entries, routing.next)
+            if reach > routing.copied and not await self._rebuilds.copy(collection, routing, reach, batches):
                 return False
             if complete and sum(entry.count for entry in entries) <= SWITCH_OPS_MAX:
                 await self._checkpoints.reached(RebuildStep.COPIED, collection, REBUILD)
@@ -172,8 +175,8 @@ class Rebuilder:
         """Whole appends of all present shards that are still to be copied, up to where (exclusive) they are all there,
         and whether that is the log's end as it was.
 
-        The shards are read one after the other. An append that came in between is in some of the answers only: it is
-        left for the next time.
+        The shards are read one after the other. An append that arrives in between is in some of the answers only: it is
+        left for the next copy.
         """
         reads = [await self._read_shard(collection, shard, routing) for shard in routing.layout.numbers]
         reach = min(end for _, end, _ in reads)
@@ -201,12 +204,12 @@ class Rebuilder:
         head = await self._rebuilds.stop_appends(collection, routing.layout, routing.next)
         if head is None:
             return
-        await self._checkpoints.reached(RebuildStep.FENCED, collection, REBUILD)
+        await self._checkpoints.reached(RebuildStep.APPENDS_STOPPED, collection, REBUILD)
         entries, reach, complete = await self._read(collection, routing)
         if not complete or reach != head:
             return  # the stop of appends has expired: next time
-        parts = await in_thread(resplit, entries, routing.next)
-        if await self._rebuilds.switch(collection, routing, head, parts):
+        batches = await in_thread(resplit, entries, routing.next)
+        if await self._rebuilds.switch(collection, routing, head, batches):
             fenced_ms = round(1000 * (self._clock.monotonic() - began_s))
             log.info("switched", collection=collection, shards=routing.next.count, fenced_ms=fenced_ms)
             await self._checkpoints.reached(RebuildStep.SWITCHED, collection, REBUILD)

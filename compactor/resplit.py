@@ -1,4 +1,4 @@
-"""The log of one layout, as another layout's streams have it. Pure."""
+"""Log entries of one layout of shards, divided among the shards of another one. Pure."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from shared.log.state import Entry
 
 
 def resplit(entries: Iterable[Entry], layout: Layout) -> dict[int, list[CopiedEntry]]:
-    """Entries of whole appends, from all shards, by the shards of `layout`; each operation keeps its position."""
-    parts: dict[int, list[CopiedEntry]] = {}
+    """The entries of whole appends, read from all present shards, as entries for the shards of `layout`, by shard. Each
+    operation keeps its position.
+    """
+    batches: dict[int, list[CopiedEntry]] = {}
     for (first, end), some in groupby(sorted(entries, key=_append), key=_append):
         batch = _joined([decode_batch(entry.payload) for entry in some])
         for shard, encoded in split_batch(batch, layout).items():
-            parts.setdefault(shard, []).extend(
+            batches.setdefault(shard, []).extend(
                 CopiedEntry(first, end, number == len(encoded), entry) for number, entry in enumerate(encoded, start=1)
             )
-    return parts
+    return batches
 
 
 def _append(entry: Entry) -> tuple[int, int]:
@@ -30,7 +32,9 @@ def _append(entry: Entry) -> tuple[int, int]:
 
 
 def _joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
-    """The parts of one append, ascending by offset: readers take operations in the order of their positions."""
+    """The operations of one append, which are in several batches, ascending by offset: readers take operations in the
+    order of their positions.
+    """
     if len(batches) == 1:
         return batches[0]
     tables = [pa.Table.from_batches([batch]) for batch in batches]

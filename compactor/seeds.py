@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from pyroaring import BitMap
 
-from compactor.build import Source
-from compactor.policy import Part
+from compactor.policy import SegmentStats
+from compactor.sources import Source
 from shared.cluster.placement import shard_of
 from shared.manifest.model import Manifest, SegmentRef, shard_prefix
 from shared.records.digest import MODULUS, as_bytes, to_hex, total
@@ -21,7 +21,9 @@ from shared.records.digest import MODULUS, as_bytes, to_hex, total
 
 @dataclass(slots=True)
 class Seed:
-    """What a new shard begins with."""
+    """The content of a new shard's first manifest: segments with their dead rows, number of live rows, and the sum of
+    their digests, which is not reduced by `MODULUS` yet.
+    """
 
     segments: list[SegmentRef] = field(default_factory=list)
     rows: int = 0
@@ -33,7 +35,7 @@ class Seed:
 
 
 def seeds(sources: Sequence[Source], shards: int) -> list[Seed]:
-    """One per new shard, from the segments of all present ones. Takes long: for a thread."""
+    """The seed of each new shard, made of the segments of all present ones. Takes long: for a thread."""
     found = [Seed() for _ in range(shards)]
     for source in sources:
         records = source.segment.records
@@ -52,10 +54,10 @@ def seeds(sources: Sequence[Source], shards: int) -> list[Seed]:
 
 
 def borrows(manifest: Manifest) -> bool:
-    """Whether it still names segments of other shards that the merge policy would rewrite."""
+    """Whether the manifest still names segments of other shards that the merge policy would rewrite."""
     own = shard_prefix(manifest.collection, manifest.shard)
     return any(
-        Part(ref.info.rows, ref.dead, bytes=0, graph=ref.info.graph).worn
+        SegmentStats(ref.info.rows, ref.dead, bytes=0, graph=ref.info.graph).worn
         for ref in manifest.segments
         if not ref.info.path.startswith(own)
     )

@@ -17,7 +17,7 @@ from prometheus_client import Counter, Gauge
 
 from compactor.cancellation import Abandoned, CancellationToken
 from compactor.checkpoints import Checkpoints, Step
-from compactor.compaction import Compactor, Effort, Ending
+from compactor.compaction import Compactor, Ending, ResourceLimits
 from compactor.config import CompactorConfig
 from compactor.functions import FunctionRunner
 from compactor.rebuild import Rebuilder
@@ -42,12 +42,17 @@ FAILURES: Final = Counter("polychrome_compactor_failures", "Jobs that ended in a
 RUNNING: Final = Gauge("polychrome_compactor_running", "Jobs at work now.")
 
 PAUSE_AFTER_FAILURE_S: Final = 1.0
+"""Pause, in seconds, after the job queue or something that a job needs was away."""
+
 RENEWALS_PER_LEASE: Final = 3
+"""How often a lease is renewed, and this process announced, before either expires."""
+
 MEMBER_TTL_S: Final = 15.0
+"""Seconds after which a compactor that says nothing is listed no more."""
 
 
 class CompactorService:
-    """Loops that take jobs. `drain` lets them finish the one they have."""
+    """The running compactor: loops that claim jobs and do them, one at a time each."""
 
     def __init__(
         self,
@@ -80,7 +85,7 @@ class CompactorService:
         return not self._stopping
 
     async def drain(self) -> None:
-        """No new jobs; returns when none is left."""
+        """Claims no new jobs; returns when those that were claimed are done."""
         self._stopping = True
         async with self._idle:
             await self._idle.wait_for(lambda: not self._running)
@@ -90,7 +95,7 @@ class CompactorService:
             log.warning("did not leave", error=error.message)
 
     async def _announce(self) -> None:
-        """Lists this process for those who look after the cluster; no work depends on it."""
+        """Lists this process for the operators of the cluster; no work depends on it."""
         member = Member(self._config.process_id, socket.gethostname())
         while True:
             if not self._stopping:
@@ -131,10 +136,9 @@ class CompactorService:
                 self._idle.notify_all()
 
     async def _do(self, job: Job, holder: str) -> bool:
-        """Compacts until nothing is left of the log as it was, or another shard waits. Errors end the job, not the
-        process: what is still to do is queued again by the log service, and one broken shard must not stop the others.
-        Returns whether to give the lease back: a shard that would fail again rests until it expires, for by its age it
-        goes before all others.
+        """Does a job, while its lease is renewed. Errors end the job, not the process: what is still to do is queued
+        again by the log service, and one broken shard must not stop the others. Returns whether to give the lease back:
+        a shard that would fail again rests until the lease expires, for by its age it goes before all others.
         """
         token = CancellationToken()
         renewal = asyncio.create_task(self._keep(job, holder, token))
@@ -169,6 +173,7 @@ class CompactorService:
         return True
 
     async def _compact(self, job: Job, token: CancellationToken) -> None:
+        """Compacts until nothing is left of the log as it was, or another shard waits."""
         while True:
             ending = await self._compactor.compact(job.collection_id, job.shard, token)
             await self._follow(job)
@@ -193,7 +198,7 @@ class CompactorService:
         return self._stopping or queued > 0
 
     async def _keep(self, job: Job, holder: str, token: CancellationToken) -> None:
-        """Renews the lease until cancelled. A lost lease only means that somebody else may be at the job: give up."""
+        """Renews the lease until cancelled. When it is lost, another compactor may be at the job, which is given up."""
         while True:
             await self._clock.sleep(self._config.lease_s / RENEWALS_PER_LEASE)
             try:
@@ -219,8 +224,8 @@ async def open_service(config: CompactorConfig) -> AsyncIterator[CompactorServic
             await cache.open()
             checkpoints = Checkpoints(clock, config.pause_at)
             shard_log, jobs, name = Log(redis, keys), Jobs(redis, keys), config.process_id
-            effort = Effort(config.threads, config.fold_bytes)
-            compactor = Compactor(shard_log, objects, cache, building, checkpoints, clock, effort, name)
+            limits = ResourceLimits(config.threads, config.fold_bytes)
+            compactor = Compactor(shard_log, objects, cache, building, checkpoints, clock, limits, name)
             rebuilds = Rebuilds(redis, keys)
             rebuilder = Rebuilder(shard_log, rebuilds, jobs, objects, cache, checkpoints, clock, name)
             functions = Functions(redis, keys, Catalog(redis, keys))
@@ -230,13 +235,17 @@ async def open_service(config: CompactorConfig) -> AsyncIterator[CompactorServic
 
 
 def _give_way(nice: int) -> None:
-    """Opening is tried again while something is away; `os.nice` adds to what earlier calls have added."""
+    """Lowers the priority of this process to `nice`. Opening is tried again while something is away, and `os.nice` adds
+    to what earlier calls have added.
+    """
     os.nice(max(0, nice - os.nice(0)))
 
 
 @contextlib.contextmanager
 def _scratch(root: Path) -> Iterator[tuple[Path, Path]]:
-    """The folders for building and for the cache, this process's alone: what an earlier one was building is removed."""
+    """The folders for building and for the cache, this process's alone. What an earlier process was building is gone.
+    Raises Unavailable while another process uses them.
+    """
     root.mkdir(parents=True, exist_ok=True)
     with (root / "lock").open("wb") as lock:
         try:

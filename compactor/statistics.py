@@ -1,4 +1,6 @@
-"""What the built-in functions make of their inputs. Pure, but for what it remembers of segments, which never change."""
+"""The built-in functions: what they make of their inputs. Pure, but for counts of segments, which never change and are
+remembered.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,12 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from compactor.build import Source
+from compactor.sources import Source
 from shared.records.model import HIDDEN_METADATA_PREFIX
 from shared.vectors.sparse import is_sparse
 
 Content = dict[str, dict[str, Any]]
-"""Metadata by id: what an output shall hold."""
+"""The records of an output: metadata by id."""
 
 REMEMBERED_MAX: Final = 2_000_000
 """Counts remembered of segments, all together; about 100 bytes each."""
@@ -53,13 +55,15 @@ def values_of(metadata: str) -> Iterable[Value]:
                 Value(key, "sparse", str(index), label) for index, label in zip(value["indices"], labels, strict=True)
             )
             continue
-        for one in value if type(value) is list else (value,):
-            kind, text = _KINDS[type(one)]
-            yield Value(key, kind, text(one))
+        for scalar in value if type(value) is list else (value,):
+            kind, text = _KINDS[type(scalar)]
+            yield Value(key, kind, text(scalar))
 
 
 def count(metadata: pa.ChunkedArray) -> Counts:
-    """Over rows of metadata: a record has each of its values once, however often an array repeats it."""
+    """How many of these records have each value. `metadata` is JSON text, a row per record; a value that an array
+    repeats counts once.
+    """
     counts: Counts = Counter()
     for text in metadata.to_pylist():
         if text is not None:
@@ -68,7 +72,9 @@ def count(metadata: pa.ChunkedArray) -> Counts:
 
 
 class Counted:
-    """Counts of segments: those of all rows are remembered, by the segment's path; those of dead rows are taken off."""
+    """Counts the values in segments. The counts of all rows of a segment are remembered by its path, up to
+    `remembered_max` values of all segments; those of its dead rows are subtracted each time.
+    """
 
     def __init__(self, remembered_max: int = REMEMBERED_MAX) -> None:
         self._remembered_max = remembered_max
@@ -76,7 +82,7 @@ class Counted:
         self._size = 0
 
     def live(self, source: Source) -> Counts:
-        """Of the live rows. Takes long: for a thread, one at a time."""
+        """Counts over the live rows of a segment. Takes long: for a thread, one at a time."""
         counts = self._of_all(source).copy()
         if source.dead:
             dead = np.fromiter(source.dead, np.int64, len(source.dead))
@@ -97,14 +103,17 @@ class Counted:
 
 
 def record_counter(rows: int) -> Content:
+    """The output of `record_counter`: one record with the number of records in the inputs."""
     return {"function_output": {"total_count": rows}}
 
 
-def statistics(rows: int, parts: Sequence[Counts]) -> Content:
-    """A record per value, and one for the number of records. Of several labels of one index, the least is shown."""
+def statistics(rows: int, counts: Sequence[Counts]) -> Content:
+    """The output of `statistics`: a record per value, and one for the number of records, `rows`. `counts` are those of
+    the inputs' segments. Of several labels of one index, the least is shown.
+    """
     total: Counts = Counter()
-    for part in parts:
-        total.update(part)
+    for of_segment in counts:
+        total.update(of_segment)
     content: Content = {}
     for value, times in sorted(total.items(), key=_label, reverse=True):
         if times > 0:

@@ -40,8 +40,10 @@ class FunctionInput:
     versions: int
 
     @property
-    def basis(self) -> dict[str, Any]:
-        """What an output is made of, of this input. `position`: all before it is in there."""
+    def provenance(self) -> dict[str, Any]:
+        """What an output that is computed now is made of, as far as this input goes: the versions of its manifests, and
+        the position (exclusive) up to which they hold everything.
+        """
         seen = {str(shard): pointer.version for shard, pointer in self.pointers.items() if pointer}
         covers = [pointer.covers if pointer else FIRST_POSITION for pointer in self.pointers.values()]
         return {"manifests": seen, "position": min(covers)}

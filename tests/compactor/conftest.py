@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from compactor.checkpoints import Checkpoints
-from compactor.compaction import Compactor, Effort
+from compactor.compaction import Compactor, ResourceLimits
 from compactor.rebuild import Rebuilder
 from shared.catalog import Catalog, Collection, Database
 from shared.log.append import AppendRequest
@@ -88,7 +88,7 @@ class Shop:
         cache = SegmentCache(objects, scratch / "segments", 1 << 30)
         return Compactor(
             self.log, objects, cache, scratch / "building", checkpoints or Checkpoints(clock), clock,
-            Effort(threads=2, fold_bytes=fold_bytes), scratch.name,
+            ResourceLimits(threads=2, fold_bytes=fold_bytes), scratch.name,
         )  # fmt: skip
 
     def rebuilder(self, checkpoints: Checkpoints | None = None, *, objects: ObjectStore | None = None) -> Rebuilder:

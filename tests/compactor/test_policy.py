@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compactor.policy import DEAD_SHARE_MAX, LARGE_BYTES, PATIENCE_LARGEST, Part, Plan, plan
+from compactor.policy import DEAD_SHARE_MAX, LARGE_BYTES, PATIENCE_LARGEST, Plan, SegmentStats, plan
 from shared.limits import GRAPH_ROWS_MIN
 
 ROW_BYTES = 3400
@@ -19,42 +19,44 @@ class Simulated:
     """A shard whose compactions follow the policy, with what they cost."""
 
     def __init__(self) -> None:
-        self.parts: list[Part] = []
+        self.segments: list[SegmentStats] = []
         self.written = 0
         self.inserted_into_graphs = 0
         self.copied = 0
         self.segments_max = 0
 
     def compact(self, tail_rows: int, deaths: list[int] | None = None) -> Plan:
-        """`deaths` kills so many rows of each part."""
-        parts = self.parts
+        """`deaths` kills so many rows of each segment."""
+        segments = self.segments
         if deaths:
-            parts = [
-                dataclasses.replace(part, dead=min(part.rows, part.dead + killed))
-                for part, killed in zip(parts, deaths, strict=True)
+            segments = [
+                dataclasses.replace(segment, dead=min(segment.rows, segment.dead + killed))
+                for segment, killed in zip(segments, deaths, strict=True)
             ]
-        planned = plan(parts, tail_rows)
-        assert sorted([*planned.merged, *planned.kept, *planned.dropped, *base_of(planned)]) == list(range(len(parts)))
-        kept = [parts[number] for number in planned.kept]
-        base_rows = parts[planned.base].rows if planned.base is not None else 0
-        base_dead = parts[planned.base].dead if planned.base is not None else 0
-        added = tail_rows + sum(parts[number].live for number in planned.merged)
-        rows = base_rows + added
+        planned = plan(segments, tail_rows)
+        assert sorted([*planned.merged, *planned.kept, *planned.dropped, *extended_of(planned)]) == list(
+            range(len(segments))
+        )
+        kept = [segments[number] for number in planned.kept]
+        extended_rows = segments[planned.extended].rows if planned.extended is not None else 0
+        extended_dead = segments[planned.extended].dead if planned.extended is not None else 0
+        added = tail_rows + sum(segments[number].live for number in planned.merged)
+        rows = extended_rows + added
         self.written += tail_rows
         if added:
             graph = rows >= GRAPH_ROWS_MIN
             self.inserted_into_graphs += added if graph else 0
             self.copied += rows
-            kept.append(Part(rows, base_dead, rows * ROW_BYTES, graph))
+            kept.append(SegmentStats(rows, extended_dead, rows * ROW_BYTES, graph))
         else:
-            assert planned.base is None, "a graph is never copied for nothing"
-        self.parts = kept
+            assert planned.extended is None, "a graph is never copied for nothing"
+        self.segments = kept
         self.segments_max = max(self.segments_max, len(kept))
         return planned
 
 
-def base_of(planned: Plan) -> list[int]:
-    return [] if planned.base is None else [planned.base]
+def extended_of(planned: Plan) -> list[int]:
+    return [] if planned.extended is None else [planned.extended]
 
 
 def test_nothing_becomes_nothing() -> None:
@@ -62,37 +64,37 @@ def test_nothing_becomes_nothing() -> None:
 
 
 def test_a_tail_becomes_a_segment_beside_one_that_is_much_larger() -> None:
-    assert plan([Part(100_000, 0, 400_000_000, True)], 10) == Plan(None, (), (0,), ())
+    assert plan([SegmentStats(100_000, 0, 400_000_000, True)], 10) == Plan(None, (), (0,), ())
 
 
 def test_a_tail_is_added_to_a_small_segment() -> None:
-    assert plan([Part(100, 0, 100_000, False)], 10) == Plan(None, (0,), (), ())
+    assert plan([SegmentStats(100, 0, 100_000, False)], 10) == Plan(None, (0,), (), ())
 
 
 def test_the_larger_graph_is_extended_by_the_smaller_segment_and_the_tail() -> None:
-    parts = [Part(4000, 5, 13_000_000, True), Part(3000, 0, 10_000_000, True)]
-    assert plan(parts, 1000) == Plan(0, (1,), (), ())
+    segments = [SegmentStats(4000, 5, 13_000_000, True), SegmentStats(3000, 0, 10_000_000, True)]
+    assert plan(segments, 1000) == Plan(0, (1,), (), ())
 
 
 def test_the_largest_segment_is_copied_for_an_eighth_of_its_rows_and_not_for_less() -> None:
-    large = Part(80_000, 0, 2 * LARGE_BYTES, True)
+    large = SegmentStats(80_000, 0, 2 * LARGE_BYTES, True)
     assert plan([large], 9_999).kept == (0,)
-    assert plan([large], 10_000).base == 0
+    assert plan([large], 10_000).extended == 0
 
 
 def test_kills_alone_write_nothing_until_a_quarter_is_dead() -> None:
-    part = Part(4000, 1000, 10_000_000, True)
-    assert plan([part], 0) == Plan(None, (), (0,), ())
-    assert plan([dataclasses.replace(part, dead=1001)], 0) == Plan(None, (0,), (), ())
+    segment = SegmentStats(4000, 1000, 10_000_000, True)
+    assert plan([segment], 0) == Plan(None, (), (0,), ())
+    assert plan([dataclasses.replace(segment, dead=1001)], 0) == Plan(None, (0,), (), ())
 
 
 def test_a_worn_graph_is_not_extended_but_written_anew() -> None:
-    parts = [Part(100_000, 26_000, 400_000_000, True), Part(3000, 0, 10_000_000, True)]
-    assert plan(parts, 1) == Plan(1, (0,), (), ())
+    segments = [SegmentStats(100_000, 26_000, 400_000_000, True), SegmentStats(3000, 0, 10_000_000, True)]
+    assert plan(segments, 1) == Plan(1, (0,), (), ())
 
 
 def test_dead_segments_are_dropped_unread() -> None:
-    assert plan([Part(10, 10, 1, False), Part(5000, 0, 1, True)], 0) == Plan(None, (), (1,), (0,))
+    assert plan([SegmentStats(10, 10, 1, False), SegmentStats(5000, 0, 1, True)], 0) == Plan(None, (), (1,), (0,))
 
 
 @pytest.mark.parametrize("tail_rows", [1, 7, 100, 1000, 3000, 20_000, 61_666])
@@ -103,7 +105,7 @@ def test_bulk_loads_insert_each_row_at_most_twice_and_leave_few_segments(tail_ro
     assert shard.inserted_into_graphs <= 2.0 * shard.written
     assert shard.segments_max <= 4
     if shard.written > GRAPH_ROWS_MIN:
-        assert max(part.rows for part in shard.parts) >= 0.85 * shard.written
+        assert max(segment.rows for segment in shard.segments) >= 0.85 * shard.written
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -123,8 +125,8 @@ def test_steady_updates_of_a_large_collection_cost_a_bounded_number_of_insertion
     loaded = shard.inserted_into_graphs
     updated = 0
     for _ in range(400):
-        biggest = max(range(len(shard.parts)), key=lambda number: shard.parts[number].live)
-        deaths = [500 if number == biggest else 0 for number in range(len(shard.parts))]
+        biggest = max(range(len(shard.segments)), key=lambda number: shard.segments[number].live)
+        deaths = [500 if number == biggest else 0 for number in range(len(shard.segments))]
         updated += 500
         shard.compact(500, deaths)
     assert shard.inserted_into_graphs - loaded <= 6 * updated
@@ -141,12 +143,14 @@ def test_any_history_keeps_few_segments_of_falling_size_with_few_dead_rows(
 ) -> None:
     shard = Simulated()
     for tail_rows, shares in history:
-        shard.compact(tail_rows, [int(part.rows * share) for part, share in zip(shard.parts, shares, strict=False)])
-        ascending = sorted(shard.parts, key=lambda part: part.live)
+        shard.compact(
+            tail_rows, [int(segment.rows * share) for segment, share in zip(shard.segments, shares, strict=False)]
+        )
+        ascending = sorted(shard.segments, key=lambda segment: segment.live)
         smaller = 0
-        for part in ascending:
-            assert part.live > 0
-            assert part.dead <= DEAD_SHARE_MAX * part.rows
-            assert part.live > PATIENCE_LARGEST * smaller
-            smaller += part.live
+        for segment in ascending:
+            assert segment.live > 0
+            assert segment.dead <= DEAD_SHARE_MAX * segment.rows
+            assert segment.live > PATIENCE_LARGEST * smaller
+            smaller += segment.live
         assert len(ascending) <= 7

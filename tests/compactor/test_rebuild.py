@@ -122,7 +122,9 @@ async def test_writes_go_on_while_the_shards_are_built(shop: Shop) -> None:
     assert await everything(shop) == shop.model
 
 
-@pytest.mark.parametrize("step", [RebuildStep.SOWN, RebuildStep.COPIED, RebuildStep.FENCED, RebuildStep.SWITCHED])
+@pytest.mark.parametrize(
+    "step", [RebuildStep.SOWN, RebuildStep.COPIED, RebuildStep.APPENDS_STOPPED, RebuildStep.SWITCHED]
+)
 async def test_whoever_comes_after_a_step_that_died_goes_on(shop: Shop, step: RebuildStep) -> None:
     rng = random.Random(5)
     await churn(shop, rng, 3)
@@ -143,7 +145,7 @@ async def test_two_that_rebuild_at_once_do_no_harm(shop: Shop) -> None:
     await churn(shop, rng, 3)
     await compact_all(shop, shop.collection.layout)
     await want(shop, 3)
-    waits = WaitsAt(RebuildStep.FENCED)
+    waits = WaitsAt(RebuildStep.APPENDS_STOPPED)
     slow = asyncio.create_task(rebuild(shop, shop.rebuilder(waits)))
     await waits.there.wait()
     await rebuild(shop)

@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 
-from compactor import compaction
+from compactor import merge
 from compactor.cancellation import Abandoned, CancellationToken
+from compactor.checkpoints import Step
 from compactor.seeds import seeds
 from shared.catalog.functions import STATISTICS
 from shared.records.model import Op
 from tests.compactor.conftest import Shop
-from tests.compactor.steps import row
+from tests.compactor.steps import WaitsAt, row
 from tests.compactor.test_rebuild import churn, compact_all, want
-from tests.functions.test_running import Workshop
+from tests.functions.workshop import Workshop
 
 
 class Building:
@@ -51,7 +52,7 @@ class Building:
 @pytest.fixture
 def building(monkeypatch: pytest.MonkeyPatch) -> Iterator[Building]:
     stand_in = Building()
-    monkeypatch.setattr(compaction, "build", stand_in)
+    monkeypatch.setattr(merge, "build", stand_in)
     yield stand_in
     stand_in.test_is_over.set()
 
@@ -106,6 +107,21 @@ async def test_a_job_whose_lease_is_lost_ends_in_the_middle_of_its_thread(shop: 
     with pytest.raises(Abandoned):
         await job
     assert building.folder_was_there
+    assert scratch(shop) == []
+
+
+async def test_an_abandoned_job_stops_at_the_next_step_and_leaves_scratch_empty(shop: Shop) -> None:
+    await shop.write(Op.ADD, {"a": row(random.Random(1))})
+    token = CancellationToken()
+    wait = WaitsAt(Step.FOLDED)
+    compactor = shop.compactor(wait)
+    job = asyncio.create_task(compactor.compact(shop.collection.id, 0, token))
+    await wait.there.wait()
+    token.cancel()
+    wait.go.set()
+    with pytest.raises(Abandoned):
+        await job
+    assert await shop.manifest() is None
     assert scratch(shop) == []
 
 

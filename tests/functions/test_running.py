@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import itertools
 import json
 import random
 import uuid
@@ -13,59 +12,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compactor.functions import FunctionRunner
 from compactor.statistics import values_of
 from frontend.collections.requests import function_output
-from shared.catalog import Collection, Database
-from shared.catalog.functions import RECORD_COUNTER, STATISTICS, Functions
+from shared.catalog import Collection
+from shared.catalog.functions import RECORD_COUNTER, STATISTICS
 from shared.catalog.image import Images
 from shared.errors import AlreadyExists, Attached, Gone
 from shared.log.append import Appended, AppendRequest
 from shared.log.batch import build_batch, split_batch
-from shared.log.jobs import FUNCTION, Job, Jobs
-from shared.log.outputs import Made, Outputs
+from shared.log.jobs import FUNCTION, Job
+from shared.log.outputs import Made
 from shared.records.model import Op
-from shared.segment.cache import SegmentCache
 from tests.compactor.conftest import Records, Row, Shop
 from tests.compactor.steps import row
-from tests.compactor.test_rebuild import churn, compact_all, everything, rebuild, want
+from tests.compactor.test_rebuild import churn, compact_all, rebuild, want
+from tests.functions.workshop import Workshop
 from tests.shared.log.appending import make_collection
-
-
-class Workshop:
-    def __init__(self, shop: Shop) -> None:
-        self.shop = shop
-        self.functions = Functions(shop.redis, shop.keys, shop.catalog)
-        self.outputs = Outputs(shop.redis, shop.keys)
-        self.jobs = Jobs(shop.redis, shop.keys)
-        self.numbers = itertools.count()
-
-    def runner(self, **parts: Any) -> FunctionRunner:
-        folder = self.shop.folder / f"runner-{next(self.numbers)}"
-        folder.mkdir()
-        given: dict[str, Any] = {"functions": self.functions, "outputs": self.outputs, "log": self.shop.log} | parts
-        cache = SegmentCache(self.shop.objects, folder, 1 << 30)
-        return FunctionRunner(given["functions"], given["outputs"], given["log"], self.jobs, self.shop.objects, cache)
-
-    async def db(self) -> Database:
-        return await self.shop.db()
-
-    async def attach(self, shop: Shop, function: str, name: str = "output") -> Shop:
-        new = function_output(name, "my function", function, shop.collection.id)
-        output = await self.functions.attach(await self.db(), shop.collection, new)
-        return dataclasses.replace(shop, collection=output, model={})
-
-    async def repair(self) -> list[Job]:
-        """The jobs that the log service's sweep queues."""
-        await self.functions.repair([one async for one in self.shop.catalog.collections()])
-        jobs = []
-        while job := await self.jobs.claim("test", 60):
-            jobs.append(job)
-            await self.jobs.finish(job, "test")
-        return jobs
-
-    async def held(self, output: Shop) -> dict[str, dict[str, Any]]:
-        return {one: record[2] for one, record in (await everything(output)).items()}
 
 
 @pytest.fixture

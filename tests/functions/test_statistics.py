@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pyroaring import BitMap
 
-from compactor.build import Source
+from compactor.sources import Source
 from compactor.statistics import Counted, Value, count, record_counter, statistics, values_of
 from tests.shared.segment.tables import build, table, vectors_of
 

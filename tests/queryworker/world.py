@@ -19,7 +19,7 @@ import orjson
 from redis.asyncio import Redis
 
 from compactor.checkpoints import Checkpoints
-from compactor.compaction import Compactor, Effort, Ending
+from compactor.compaction import Compactor, Ending, ResourceLimits
 from queryworker.api import Api
 from queryworker.shards.loader import Loader
 from queryworker.shards.registry import Shards
@@ -250,7 +250,7 @@ async def open_world(
         await cached.open()
         (directory / "building").mkdir()
         compactor = Compactor(
-            log, objects, built, directory / "building", Checkpoints(clock), clock, Effort(2, 1 << 30), "test"
+            log, objects, built, directory / "building", Checkpoints(clock), clock, ResourceLimits(2, 1 << 30), "test"
         )
         worker = Worker(log, objects, cached)
         try:

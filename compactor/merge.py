@@ -1,0 +1,109 @@
+"""What a compaction makes of a shard's segments and its log: planned, built and proven, and yet to be published.
+
+1. The rows that the log deleted or replaced are dead in their segments.
+2. The merge policy says which segments are merged with the tail into a new one, and which stay as they are.
+3. The new segment is built in scratch.
+4. The list of segments is proven against the log: nothing was dropped, nothing invented.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import Counter
+
+from compactor.build import Built, build
+from compactor.fold import Fold
+from compactor.policy import SegmentStats, plan
+from compactor.proof import prove
+from compactor.sources import Source
+from shared.errors import Corrupt
+from shared.log.state import ShardState
+from shared.manifest.model import Manifest, SegmentRef, segment_path
+from shared.records.indexing import Indexing
+from shared.segment.segment_set import SegmentSet
+from shared.segment.writer import GraphParams
+from shared.vectors.space import Space
+
+GRAPH_INSERTIONS: Final = Counter("polychrome_compactor_graph_insertions", "Rows added to graphs.")
+UNPROVEN: Final = Counter("polychrome_compactor_unproven", "Compactions refused because their digest did not prove.")
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """What a compaction starts from: a shard's state, the manifest that it points to, and that manifest's segments."""
+
+    state: ShardState
+    manifest: Manifest | None
+    sources: list[Source]
+
+    @property
+    def version(self) -> int:
+        """The manifest's version, 0 when there is none."""
+        return self.manifest.version if self.manifest else 0
+
+    def segment_set(self) -> SegmentSet:
+        return SegmentSet([source.segment for source in self.sources], [source.dead for source in self.sources])
+
+    def after(self, folded: Fold) -> list[Source]:
+        """The segments, without the rows that the log deleted or replaced."""
+        return [
+            source.without(folded.deleted[number]) if number in folded.deleted else source
+            for number, source in enumerate(self.sources)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The content of the manifest to be published: its segments, live records and digest (hex). `built` is the segment
+    among them that is new and still in scratch, if there is one.
+    """
+
+    built: Built | None
+    segments: list[SegmentRef]
+    rows: int
+    digest: str
+
+
+def merge(
+    parent: Parent, folded: Fold, collection: str, shard: int, folder: Path, threads: int, check: Callable[[], None]
+) -> Merged:
+    """Plans, builds in `folder` and proves. Takes long: for a thread. `check` is called now and then: what it raises
+    ends the work. Raises Corrupt when the result does not prove.
+    """
+    sources = parent.after(folded)
+    planned = plan([_stats(source) for source in sources], folded.tail.num_rows)
+    segment_id = f"{parent.version + 1:08d}-{uuid.uuid4().hex}"
+    path = segment_path(collection, shard, segment_id)
+    params = _graph_params(parent.state, threads)
+    indexing = Indexing.of(parent.state.fixed)
+    built = build(folder, segment_id, path, sources, planned, folded.tail, params, check, indexing)
+    check()
+    try:
+        rows, digest = prove(parent.manifest, folded, sources, planned, built)
+    except Corrupt:
+        UNPROVEN.inc()
+        raise
+    refs = [SegmentRef.of(sources[number].segment.info, sources[number].dead) for number in planned.kept]
+    if built is not None:
+        refs.append(SegmentRef.of(built.info, built.dead))
+        GRAPH_INSERTIONS.inc(built.inserted_into_graph)
+    return Merged(built, refs, rows, digest)
+
+
+def _stats(source: Source) -> SegmentStats:
+    info = source.segment.info
+    return SegmentStats(info.rows, len(source.dead), sum(file.bytes for file in info.files), info.graph)
+
+
+def _graph_params(state: ShardState, threads: int) -> GraphParams:
+    return GraphParams(
+        space=Space(state.fixed["space"]),
+        ef_construction=int(state.fixed["ef_construction"]),
+        max_neighbors=int(state.fixed["max_neighbors"]),
+        threads=threads,
+    )

@@ -1,0 +1,63 @@
+"""Segments that a job reads: fetched into the local cache, verified, held there and mapped into memory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyroaring import BitMap
+
+from compactor.cancellation import in_thread
+from shared.manifest.model import SegmentRef
+from shared.segment.cache import SegmentCache
+from shared.segment.reader import Segment, open_segment
+from shared.vectors.arrays import Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One segment of a manifest: its folder, its content, and the numbers of its dead rows."""
+
+    directory: Path
+    segment: Segment
+    dead: BitMap
+
+    def live_mask(self) -> Mask:
+        """Which of the segment's rows are alive, bool [rows]."""
+        mask = np.ones(self.segment.rows, np.bool_)
+        mask[np.fromiter(self.dead, np.int64, len(self.dead))] = False
+        return mask
+
+    def live_records(self) -> pa.Table:
+        """The live rows, in their order, in the columns of `shared.records.model.record_schema`."""
+        return self.all_records().filter(pa.array(self.live_mask()))
+
+    def all_records(self) -> pa.Table:
+        """All rows, dead ones included, in the columns of `shared.records.model.record_schema`."""
+        return self.segment.records.replace_schema_metadata(None)
+
+    def without(self, rows: BitMap) -> Source:
+        """The same segment with these rows dead as well."""
+        return dataclasses.replace(self, dead=self.dead | rows)
+
+
+@contextlib.asynccontextmanager
+async def open_sources(cache: SegmentCache, refs: Sequence[SegmentRef]) -> AsyncIterator[list[Source]]:
+    """The segments that a manifest names, in its order, held in the cache until the context ends. No thread may read
+    them any more then (`compactor.cancellation.in_thread`). Raises Corrupt and Unavailable.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        folders = [await stack.enter_async_context(cache.hold(ref.info)) for ref in refs]
+        yield await in_thread(_open, refs, folders)
+
+
+def _open(refs: Sequence[SegmentRef], folders: Sequence[Path]) -> list[Source]:
+    return [
+        Source(folder, open_segment(folder, ref.info, graph=False), ref.bitmap())
+        for ref, folder in zip(refs, folders, strict=True)
+    ]
