@@ -1,13 +1,15 @@
 """One compaction of one shard, from the log to a committed manifest.
 
-    step        what is done                                              after a crash behind it
-    claimed     a job is leased                                           the lease expires, the job is found again
-    read        the newest manifest and its segments are here             nothing happened
-    folded      the log after it is folded over them                      nothing happened
-    built       the new segment is written and proven, in scratch         scratch is emptied at the next start
-    uploaded    its files are in the bucket, under a name of its own      garbage, collected after the grace period
-    created     the manifest exists                                       the next compactor completes or overtakes it
-    committed   the pointer in Redis names it                             everything happened
+```text
+step        what is done                                              after a crash behind it
+claimed     a job is leased                                           the lease expires, the job is found again
+read        the newest manifest and its segments are here             nothing happened
+folded      the log after it is folded over them                      nothing happened
+built       the new segment is written and proven, in scratch         scratch is emptied at the next start
+uploaded    its files are in the bucket, under a name of its own      garbage, collected after the grace period
+created     the manifest exists                                       the next compactor completes or overtakes it
+committed   the pointer in Redis names it                             everything happened
+```
 
 Reading and folding are in `compactor.sources` and `compactor.fold`, building and proving in `compactor.merge`, the rest
 in `compactor.publish`.

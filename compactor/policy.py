@@ -10,9 +10,11 @@ The rule: order the segments by live rows, the smallest first, and let a *run* b
 run when it has at most `patience` times the rows of the run with all segments smaller than itself; so do all smaller
 ones. What joined becomes one new segment; the others stay as they are.
 
-    patience of 8     for the largest segment once it has 64 MiB: a copy of it is made for at least an eighth of its
-                      rows, so loading writes it about 1 + 8 times over, and a handful of rows never costs a copy
-    patience of 32    for all others: the second segment soaks up the tails until it has an eighth of the largest
+```text
+patience of 8     for the largest segment once it has 64 MiB: a copy of it is made for at least an eighth of its
+                  rows, so loading writes it about 1 + 8 times over, and a handful of rows never costs a copy
+patience of 32    for all others: the second segment soaks up the tails until it has an eighth of the largest
+```
 
 What follows (and `tests/compactor/test_policy.py` measures)
   * After a compaction every segment has more than `patience` times the rows of all smaller ones together: of a million

@@ -2,8 +2,10 @@
 
 Two independent sums must agree before anything is published:
 
-    what the log says     digest of the old manifest + digest of the tail's live records - digest of the rows it deletes
-    what the files say    digest of every live row of the segments that the new manifest is going to name
+```text
+what the log says     digest of the old manifest + digest of the tail's live records - digest of the rows it deletes
+what the files say    digest of every live row of the segments that the new manifest is going to name
+```
 
 The new segment counts by its content: it is opened from the files that were written, and the digest of every live row
 is computed anew and compared with the one stored beside it. Kept segments count by their digest columns (their files

@@ -1,11 +1,13 @@
 """Giving a collection another layout of shards, step by step (docs/design/2026-11-21-rebuild.md).
 
-    begun      the next layout has numbers that nothing in the bucket has
-    sown       its shards have first manifests: the present segments through other tombstones
-    copied     their streams have what the log had after those, and are kept up with
-               (ordinary compactions rewrite the segments meanwhile, one job per shard)
-    fenced     appends are stopped: they wait
-    switched   the rest is copied, and the next layout is the present one
+```text
+begun      the next layout has numbers that nothing in the bucket has
+sown       its shards have first manifests: the present segments through other tombstones
+copied     their streams have what the log had after those, and are kept up with
+           (ordinary compactions rewrite the segments meanwhile, one job per shard)
+fenced     appends are stopped: they wait
+switched   the rest is copied, and the next layout is the present one
+```
 
 Which step is next follows from the state. Each is one script that compares before it sets. A step that finds another
 state than it expected ends, and the next one goes on from there; so two rebuilders at once do no harm, and what a dead

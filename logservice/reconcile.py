@@ -2,11 +2,15 @@
 are kept out of a server until it is through (`shared.redis.fence`).
 
 Redis has no mark of a cluster (it is new, or has lost everything):
-    no snapshot in the bucket    a new cluster: an empty snapshot, the mark, the default tenant and database
-    a snapshot                   1. the newest manifest of every shard
-                                 2. every collection's head goes beyond every position that may have been handed out
-                                 3. a snapshot with these heads, so that a second loss begins from them
-                                 4. states, rows, and last the mark; until then every append and read is refused
+
+```text
+no snapshot in the bucket    a new cluster: an empty snapshot, the mark, the default tenant and database
+a snapshot                   1. the newest manifest of every shard
+                             2. every collection's head goes beyond every position that may have been handed out
+                             3. a snapshot with these heads, so that a second loss begins from them
+                             4. states, rows, and last the mark; until then every append and read is refused
+```
+
 Redis has the mark, and is another run of itself:
     1. Has it gone back? Its catalog or a head is older than the snapshot, or the bucket has a later number of a commit
        (`shared.manifest.commits`). Then every shard is compared with the bucket, missing rows and pointers are

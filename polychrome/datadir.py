@@ -1,5 +1,6 @@
 """The data directory of a local cluster, and the lock that keeps it to one cluster.
 
+```text
 lock            held (flock) by the supervisor and, inherited, by every process of the cluster
 cluster.json    how to reach the running cluster: read by `polychrome status`
 redis/          the server's append-only file and configuration
@@ -7,6 +8,7 @@ objects/        the object store
 scratch/        what compactors and query workers may lose
 logs/           one file per process
 name            random: tells this directory's processes from others that share a server with them
+```
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """A folder for one process among several that were given the same directory.
 
+```text
 <directory>/slot-<n>/lock        held by one process as long as it lives; the next one takes the next slot
 <directory>/slot-<n>/segments/   its segment cache, found again by whoever takes the slot later
+```
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ import ast
 import re
 import tomllib
 from collections import defaultdict
+from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -125,6 +126,19 @@ def test_array_types_are_defined_in_one_module() -> None:
         or (isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("ndarray"))
     ]
     assert not wrong
+
+
+def test_drawings_in_docstrings_stand_in_a_block_of_text() -> None:
+    """Columns of bytes or of a table: only in such a block does a formatter leave spaces and lines alone."""
+    wrong = [f"{name(path)}: {line}" for path in modules(*PACKAGES) for line in _drawn_outside_of_blocks(path)]
+    assert not wrong
+
+
+def _drawn_outside_of_blocks(path: Path) -> Iterator[str]:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            prose = re.sub(r"^ *```.*?^ *```", "", ast.get_docstring(node) or "", flags=re.MULTILINE | re.DOTALL)
+            yield from (line for line in prose.splitlines() if re.search(r"\S {3,}\S", line))
 
 
 def test_every_setting_is_in_the_operations_page() -> None:

@@ -1,10 +1,12 @@
 """One call to the workers of a shard, in the order of their rank, until one of them answers.
 
-    the worker asked ..                  then
-    fails                                the next one is asked in its place (fail-over)
-    is silent and listed no more         the next one is asked beside it (fail-over): it may be cut off or stopped
-    is silent for `hedge_after_s`        the next one is asked beside it if the call is not costly and the budget
-                                         allows it (hedge); otherwise the question comes up again as long after
+```text
+the worker asked ..                  then
+fails                                the next one is asked in its place (fail-over)
+is silent and listed no more         the next one is asked beside it (fail-over): it may be cut off or stopped
+is silent for `hedge_after_s`        the next one is asked beside it if the call is not costly and the budget
+                                     allows it (hedge); otherwise the question comes up again as long after
+```
 
 A worker is silent while its answer, or the first part of it, is not there. The first answer wins; the other call is
 given up.

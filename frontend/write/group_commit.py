@@ -8,15 +8,17 @@ members would by itself, and each member is acknowledged when all of them are du
    and width of embeddings go together, in the order of their arrival.
 3. A group that is refused was not applied. What happens then depends on what the refusal speaks of:
 
-       error                                speaks of      the members
-       Gone                                 the group      all get it
-       StaleGeneration                      the group      all get it: their rows have one generation and one layout
-       DimensionMismatch                    the group      all get it: their embeddings have one width
-       Backoff (the server's memory)        the group      all get it
-       Unavailable                          the group      all get it
-       UnknownOutcome, anything unforeseen  the group      all get it, and nothing is tried again
-       BacklogFull                          their sum      what still fits, in order, is appended; the others get it
-       a batch that cannot be encoded       one of them    halved, again and again, until that one is alone
+   ```text
+   error                                speaks of      the members
+   Gone                                 the group      all get it
+   StaleGeneration                      the group      all get it: their rows have one generation and one layout
+   DimensionMismatch                    the group      all get it: their embeddings have one width
+   Backoff (the server's memory)        the group      all get it
+   Unavailable                          the group      all get it
+   UnknownOutcome, anything unforeseen  the group      all get it, and nothing is tried again
+   BacklogFull                          their sum      what still fits, in order, is appended; the others get it
+   a batch that cannot be encoded       one of them    halved, again and again, until that one is alone
+   ```
 
    So a refusal costs one append when it holds for all, which is when the log is overloaded; `FULL_TRIES_MAX` at most
    when the backlog has space for some; and about log2(n) when one of n members cannot be encoded. No write is refused

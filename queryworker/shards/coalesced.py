@@ -3,8 +3,10 @@
 Who asks while none is under way begins one, together with all who ask in the same turn of the loop. Who asks while one
 is under way shares the next with all others who do.
 
-    asked   1    2 3                 4
-    runs    [---1---][----2, 3----]  [---4---]
+```text
+asked   1    2 3                 4
+runs    [---1---][----2, 3----]  [---4---]
+```
 
 A run has no task of its own, which would cost as much as a short run does: it is part of the task of one of those who
 share it. When that one is cancelled, the others begin again.

@@ -1,8 +1,10 @@
 """What follows a committed deletion, in the order in which it must happen; each step may be repeated by anybody.
 
+```text
 reset      tenants gone            -> per tenant: its databases go to its trash, then per database as below
 database   row gone, key in trash  -> closed, its collections go to its trash -> these are marked deleted
 collection row gone, id in trash   -> marked deleted -> its state goes, its id to the graves -> its objects go
+```
 
 A *grave* says that the catalog deleted the collection of this id, and since when its state is gone. It is what the
 collector of objects goes by: what is merely not in the catalog may have been forgotten by it.

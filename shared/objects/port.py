@@ -5,6 +5,7 @@ suite (`tests/shared/objects/test_contract.py`) runs on all of them.
 
 Contract
 --------
+```text
 Keys      Relative paths: parts of `A-Z a-z 0-9 . _ - = %` joined by single slashes; no part begins with a dot. Anything
           else is a ValueError: a key is never made of a client's text.
 Objects   Whole or absent: a reader sees the bytes of one `put` or `create`, never a part of them, and whatever a call
@@ -17,6 +18,7 @@ Errors    ObjectNotFound: the store answered that there is no such object. Unava
           Every operation but `create` may be repeated freely, whatever became of it; a `create` that may have been
           applied raises UnknownOutcome, one that raises plain Unavailable was not applied. VolumeFull: a `download`
           found no room on the local volume. Nothing else is raised on purpose.
+```
 """
 
 from __future__ import annotations

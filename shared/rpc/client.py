@@ -3,9 +3,11 @@
 Calls to one address travel together, the more of them the more there are: half of those that come, at the rate of
 late, while a frame is under way. So there are about two frames at a time, one being answered while the other fills:
 
-    calls    1 2 3   4 5 6   7 8 9
-    frames  [1 2 3] [4 5 6] [7 8 9]
-    answers                1 2 3   4 5 6   ...
+```text
+calls    1 2 3   4 5 6   7 8 9
+frames  [1 2 3] [4 5 6] [7 8 9]
+answers                1 2 3   4 5 6   ...
+```
 
 Who comes alone goes at once, and nobody waits longer than `GATHER_S`, so that a slow call holds nobody up.
 

@@ -4,7 +4,9 @@ row is lost.
 A scan waits for memory. So each vector x is stored as whole numbers from -127 to 127 and a scale, whose product is the
 *quantised vector* s. The product with the quantised query is exact in integers, and by Cauchy and Schwarz
 
-    |x.q - s.t| <= |x - s| |q| + |s| |q - t|        t: the quantised query, of the query q
+```text
+|x.q - s.t| <= |x - s| |q| + |s| |q - t|        t: the quantised query, of the query q
+```
 
 where the lengths on the right are known. So each row has a least and a greatest possible distance, and rows that cannot
 be among the nearest need not be read. Of embeddings about twice as many as are wanted are left.
