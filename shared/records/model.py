@@ -1,4 +1,4 @@
-"""What a record, an operation and a batch are, as columns.
+"""Records, operations and batches as columns.
 
 Two Arrow schemas carry all data of the project:
 
@@ -47,7 +47,7 @@ class ReadLevel(enum.StrEnum):
 
 
 FIRST_POSITION: Final = 1
-"""Positions are dense from here; a collection's `head` is the next one to be handed out."""
+"""The first position of every collection."""
 
 HIDDEN_METADATA_PREFIX: Final = "chroma:"
 """Metadata keys beginning so are stored and never shown."""

@@ -62,8 +62,9 @@ class _Held:
 class SegmentCache:
     """A directory of segments with a budget of bytes. For one event loop.
 
-    Invariant: `_held` has exactly the folders below `root` that are whole, least recently used first. Folders appear
-    and disappear under their name by one rename each, on the event loop, together with their entry.
+    Invariant: `_held` has exactly the folders below `root` that are whole, least recently used first, and `_held_bytes`
+    is what they take. Folders appear and disappear under their name by one rename each, on the event loop, together
+    with their entry.
     """
 
     def __init__(self, objects: ObjectStore, root: Path, bytes_max: int) -> None:
@@ -71,6 +72,7 @@ class SegmentCache:
         self._root = root
         self._bytes_max = bytes_max
         self._held: OrderedDict[str, _Held] = OrderedDict()
+        self._held_bytes = 0
         self._uses: Multiset[str] = Multiset()
         """How many callers of `hold` use each segment, or wait for it."""
         self._arriving: dict[str, asyncio.Task[None]] = {}
@@ -83,6 +85,8 @@ class SegmentCache:
         """Takes over what an earlier process left, and removes what it left half-done."""
         left = await asyncio.to_thread(_survey, self._root)
         self._held = OrderedDict((name, _Held(size)) for name, size in left)
+        self._held_bytes = sum(size for _, size in left)
+        CACHED_BYTES.set(self._held_bytes)
         await self._keep_within_budget()
 
     @contextlib.asynccontextmanager
@@ -212,12 +216,13 @@ class SegmentCache:
 
     def _take_in(self, info: SegmentInfo) -> None:
         self._held[info.id] = _Held(_bytes_of(info), verified=True)
-        CACHED_BYTES.set(self._held_bytes())
+        self._held_bytes += _bytes_of(info)
+        CACHED_BYTES.set(self._held_bytes)
 
     def _no_room(self, info: SegmentInfo) -> Unavailable:
         return Unavailable(
             f"the volume {_mount_point(self._root)} is full: segment {info.id} of {_bytes_of(info)} bytes does not fit "
-            f"beside the {self._held_bytes()} bytes of segments in use below {self._root}"
+            f"beside the {self._held_bytes} bytes of segments in use below {self._root}"
         )
 
     # ---- evictions
@@ -225,35 +230,31 @@ class SegmentCache:
     async def _keep_within_budget(self) -> None:
         """Removes least recently used folders while there is more here and reserved than the budget allows."""
         async with self._evicting:
-            while self._held_bytes() + self._reserved_bytes > self._bytes_max:
+            while self._held_bytes + self._reserved_bytes > self._bytes_max:
                 name = self._least_recently_used()
                 if name is None:
                     break
                 await self._discard(name)
-        CACHED_BYTES.set(self._held_bytes())
 
     async def _evict(self, wanted: int) -> int:
-        """Removes least recently used folders of `wanted` bytes at least, or all that nobody uses; how many bytes."""
+        """Removes least recently used folders until `wanted` bytes are free or the rest is in use; how many bytes."""
         freed = 0
         async with self._evicting:
             while freed < wanted and (name := self._least_recently_used()) is not None:
                 freed += self._held[name].bytes
                 await self._discard(name)
-        CACHED_BYTES.set(self._held_bytes())
         return freed
 
     def _least_recently_used(self) -> str | None:
-        """Of the folders that nobody uses, waits for or verifies."""
+        """The least recently used of the folders that nobody uses, waits for or verifies; None when there is none."""
         return next((name for name in self._held if name not in self._uses and name not in self._arriving), None)
-
-    def _held_bytes(self) -> int:
-        return sum(held.bytes for held in self._held.values())
 
     async def _discard(self, name: str) -> None:
         doomed = self._root / ".incoming" / uuid.uuid4().hex
         doomed.parent.mkdir(exist_ok=True)
         (self._root / name).rename(doomed)
-        del self._held[name]
+        self._held_bytes -= self._held.pop(name).bytes
+        CACHED_BYTES.set(self._held_bytes)
         await asyncio.to_thread(shutil.rmtree, doomed, ignore_errors=True)
 
 

@@ -90,7 +90,7 @@ class ColumnInfo(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Directory(msgspec.Struct, frozen=True):
-    """What ends `metadata.index`: the columns in it."""
+    """The directory at the end of `metadata.index`."""
 
     columns: list[ColumnInfo]
 

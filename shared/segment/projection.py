@@ -93,7 +93,7 @@ class PcaBasis(NamedTuple):
 
     @classmethod
     def none(cls, rows: int, dimension: int) -> PcaBasis:
-        """What says that a basis was looked for and all dimensions are needed, or better kept."""
+        """A basis without directions: one was looked for, and all dimensions are needed, or better kept."""
         return cls(np.empty((dimension, 0), np.float32), rows, 1.0)
 
 

@@ -27,7 +27,7 @@ class SparseEntry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SparseDirectory(msgspec.Struct, frozen=True):
-    """What ends `sparse.index`: the indexes in it."""
+    """The directory at the end of `sparse.index`."""
 
     entries: list[SparseEntry]
 
