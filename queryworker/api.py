@@ -25,8 +25,8 @@ from queryworker.query import search_source as searching
 from queryworker.query.answers import ReadContext
 from queryworker.query.batches import batches
 from queryworker.query.get import AnswerTooLongError
-from queryworker.shards.registry import Shards
-from queryworker.threads import Threads
+from queryworker.shards.registry import ShardRegistry
+from queryworker.thread_pool import ThreadPool
 from queryworker.view.read_view import ReadView
 from shared.errors import InvalidArgument
 from shared.process import telemetry
@@ -82,7 +82,7 @@ class _Method(NamedTuple):
 class Api:
     """Serves `RpcServer`."""
 
-    def __init__(self, shards: Shards, threads: Threads, worker: str) -> None:
+    def __init__(self, shards: ShardRegistry, threads: ThreadPool, worker: str) -> None:
         """`worker`: this one's name, for explanations."""
         self._shards = shards
         self._worker = worker
@@ -145,7 +145,7 @@ class Api:
         began_s = time.perf_counter()
         light = [one for one in asked if method.is_light(one.request)]
         heavy = [one for one in asked if not method.is_light(one.request)] if light else asked
-        likely = self._shards.likely(shard) if heavy and self._threads.idle else None
+        likely = self._shards.unchecked_view(shard) if heavy and self._threads.idle else None
         early = _Early(self._hand_over)
         if likely is not None:
             self._begin(method, likely, 0.0, heavy, early.finish)
@@ -184,7 +184,7 @@ class Api:
         reading = ReadContext(view, self._worker, waited_s)
         for numbers in method.jobs([one.request for one in asked]):
             job = [asked[number] for number in numbers]
-            self._threads.begin(functools.partial(finish, job), _perform, method.work, reading, job)
+            self._threads.submit(functools.partial(finish, job), functools.partial(_perform, method.work, reading, job))
 
     def _hand_over(self, asked: Sequence[_Asked], outcomes: list[_Outcome] | None, error: BaseException | None) -> None:
         if error is not None:
@@ -201,7 +201,9 @@ class Api:
     def _go_on(self, call: Call, rest: Iterator[bytes]) -> None:
         """The next part, unless nobody waits for it any more."""
         if not call.done:
-            self._threads.begin(functools.partial(self._hand_over_part, call, rest), next, rest, None)
+            self._threads.submit(
+                functools.partial(self._hand_over_part, call, rest), functools.partial(next, rest, None)
+            )
 
     def _hand_over_part(
         self, call: Call, rest: Iterator[bytes], part: bytes | None, error: BaseException | None

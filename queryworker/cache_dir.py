@@ -1,8 +1,8 @@
-"""A folder for one process among several that were given the same directory.
+"""A cache directory for this process alone, where several processes were given the same parent directory.
 
 ```text
-<directory>/slot-<n>/lock        held by one process as long as it lives; the next one takes the next slot
-<directory>/slot-<n>/segments/   its segment cache, found again by whoever takes the slot later
+<directory>/slot-<n>/lock        locked by one process as long as it lives; the next process takes the next number
+<directory>/slot-<n>/segments/   its segment cache, found again by the process that takes the number later
 ```
 """
 
@@ -14,20 +14,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-SLOTS_MAX: Final = 256
+PROCESSES_MAX: Final = 256
+"""Most processes that share one parent directory."""
 
 
 @contextlib.contextmanager
-def own_slot(directory: Path) -> Iterator[Path]:
-    """The first slot that no living process has."""
-    for number in range(SLOTS_MAX):
-        slot = directory / f"slot-{number}"
-        slot.mkdir(parents=True, exist_ok=True)
-        with (slot / "lock").open("a") as lock:
+def locked_cache_dir(parent: Path) -> Iterator[Path]:
+    """The first of the directories `slot-<n>` in `parent` that no living process has locked; locked, and created if
+    need be. Raises RuntimeError when all are taken.
+    """
+    for number in range(PROCESSES_MAX):
+        directory = parent / f"slot-{number}"
+        directory.mkdir(parents=True, exist_ok=True)
+        with (directory / "lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            yield slot
+            yield directory
             return
-    raise RuntimeError(f"{directory} has {SLOTS_MAX} slots, all in use")
+    raise RuntimeError(f"{parent} has {PROCESSES_MAX} cache directories, all in use")

@@ -1,4 +1,4 @@
-"""What a query worker is told by its environment."""
+"""The settings of the query worker process, read from the environment."""
 
 from __future__ import annotations
 

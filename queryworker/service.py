@@ -11,13 +11,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
 from queryworker.api import Api
-from queryworker.cache_dir import own_slot
+from queryworker.cache_dir import locked_cache_dir
 from queryworker.config import QueryWorkerConfig
-from queryworker.shards.loader import Loader
-from queryworker.shards.registry import JANITOR_S, Shards
+from queryworker.shards.manifest_loader import BucketManifestLoader
+from queryworker.shards.registry import EVICTION_INTERVAL_S, ShardRegistry
 from queryworker.shards.segment_pool import SegmentPool
 from queryworker.shards.shard import ServedShard
-from queryworker.threads import Threads
+from queryworker.thread_pool import ThreadPool
 from shared.cluster.announced import Announced, advertised_address
 from shared.cluster.membership import Membership
 from shared.log.log import Log
@@ -31,19 +31,21 @@ from shared.redis.keys import Keys
 from shared.rpc.server import RpcServer
 from shared.segment.cache import SegmentCache
 
-SWITCH_S: Final = 0.001
-"""A thread that folds in a piece of the log gives the interpreter to a read, or to the loop, after so long."""
+SWITCH_INTERVAL_S: Final = 0.001
+"""After so long a thread that applies entries of the log gives the interpreter lock to a read, or to the loop."""
 
-INDEXER_NICE: Final = 5
-"""Indexing the tail must not take the processor from reads; it saves them more than a compaction next door does."""
+GRAPH_NICE: Final = 5
+"""Priority (`nice`) of the thread that builds graphs over tails: it must not take the processor from reads. It saves
+them more than a compaction on the same machine does, so it is less nice than one.
+"""
 
 log = telemetry.get_logger(__name__)
 
 
 class QueryWorker:
-    """The running worker."""
+    """The running worker, as `shared.process.service` runs it."""
 
-    def __init__(self, config: QueryWorkerConfig, announced: Announced, shards: Shards) -> None:
+    def __init__(self, config: QueryWorkerConfig, announced: Announced, shards: ShardRegistry) -> None:
         self._config = config
         self._announced = announced
         self._shards = shards
@@ -54,7 +56,7 @@ class QueryWorker:
 
     @property
     def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        return (self._announced.heartbeat, self._janitor)
+        return (self._announced.heartbeat, self._evict_shards)
 
     def ready(self) -> bool:
         return not self._announced.draining
@@ -62,35 +64,37 @@ class QueryWorker:
     async def drain(self) -> None:
         await self._announced.drain(self._config.drain_timeout_s)
 
-    async def _janitor(self) -> None:
+    async def _evict_shards(self) -> None:
         while True:
-            await asyncio.sleep(JANITOR_S)
-            self._shards.tidy()
+            await asyncio.sleep(EVICTION_INTERVAL_S)
+            self._shards.evict()
 
 
 @asynccontextmanager
 async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
-    """Redis, object storage, a slot for segment files, the threads, the listener; announced when all are there."""
+    """Opens Redis, object storage, a directory for segment files, the threads and the listener, in this order; then the
+    worker is announced. Closes all in reverse.
+    """
     _allow_many_files()
     keep_for_reuse()
-    sys.setswitchinterval(SWITCH_S)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     async with AsyncExitStack() as stack:
         keys, clock = Keys(config.redis_prefix), SystemClock()
         redis = await stack.enter_async_context(open_verified_redis(config.redis_url, keys))
         objects = await stack.enter_async_context(open_store(config.bucket_url))
-        slot = stack.enter_context(own_slot(config.cache_dir))
-        threads = Threads(config.threads, "read")
+        cache_dir = stack.enter_context(locked_cache_dir(config.cache_dir))
+        threads = ThreadPool(config.threads, "read")
         stack.push_async_callback(threads.close)
-        indexer = Threads(1, "index", nice=INDEXER_NICE)
-        stack.push_async_callback(indexer.close)
-        cache = SegmentCache(objects, slot / "segments", config.cache_bytes)
+        graph_threads = ThreadPool(1, "graph", nice=GRAPH_NICE)
+        stack.push_async_callback(graph_threads.close)
+        cache = SegmentCache(objects, cache_dir / "segments", config.cache_bytes)
         await cache.open()
         pool = SegmentPool(cache)
         stack.push_async_callback(pool.close)
-        loader = Loader(ManifestStore(objects), pool)
+        manifests = BucketManifestLoader(ManifestStore(objects), pool)
         reader = Log(redis, keys)
-        shards = Shards(
-            lambda collection, shard: ServedShard(collection, shard, reader, loader, threads, indexer, clock),
+        shards = ShardRegistry(
+            lambda collection, shard: ServedShard(collection, shard, reader, manifests, threads, graph_threads, clock),
             clock,
             config.memory_bytes,
             config.idle_s,

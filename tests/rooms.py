@@ -32,7 +32,7 @@ ORDER: Final[dict[str, tuple[frozenset[str], ...]]] = {
             "manifest catalog",
         ),
         "queryworker": (
-            "threads filter",
+            "thread_pool filter",
             "view",
             "query shards",
             "api cache_dir config",

@@ -1,7 +1,8 @@
-"""The shards that this worker has in memory, and which of them to let go."""
+"""The shards that this worker has in memory, and which of them are evicted."""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -17,87 +18,102 @@ from shared.rpc import messages
 
 SHARDS: Final = Gauge("polychrome_queryworker_shards", "Shards in memory.")
 SHARD_BYTES: Final = Gauge("polychrome_queryworker_shard_bytes", "What they hold, mapped files included.")
-TAIL_SLOTS: Final = Gauge("polychrome_queryworker_tail_slots", "Record versions in the tails of all shards.")
+TAIL_ROWS: Final = Gauge("polychrome_queryworker_tail_slots", "Record versions in the tails of all shards.")
 
-JANITOR_S: Final = 5.0
+EVICTION_INTERVAL_S: Final = 5.0
+"""Pause between two looks for shards to evict."""
 
-Key = tuple[str, int]
+ShardKey = tuple[str, int]
+"""Id of the collection, number of the shard."""
 
 log = telemetry.get_logger(__name__)
 
 
-class Loaded(NamedTuple):
-    """What eviction is decided on."""
+class ShardUsage(NamedTuple):
+    """What eviction is decided on: about how much memory a shard takes, and how long ago it was read."""
 
-    key: Key
+    key: ShardKey
     bytes: int
     idle_s: float
 
 
-def evictions(loaded: Sequence[Loaded], bytes_max: int, idle_max_s: float) -> list[Key]:
-    """Shards to drop: all that are idle for too long, then the longest idle while the rest is over the budget. The
-    one used last always stays: a shard larger than the budget could not be served at all otherwise. Pure.
+def evictions(usages: Sequence[ShardUsage], bytes_max: int, idle_max_s: float) -> list[ShardKey]:
+    """Shards to evict: all that are idle for longer than `idle_max_s`, then the longest idle while the rest takes more
+    than `bytes_max`. The shard that was read last always stays: one larger than the budget could not be served at all
+    otherwise. Pure.
     """
-    dropped: list[Key] = []
-    total = sum(shard.bytes for shard in loaded)
-    by_idleness = sorted(loaded, key=lambda shard: shard.idle_s, reverse=True)
-    for number, shard in enumerate(by_idleness):
-        last = number == len(by_idleness) - 1
-        if shard.idle_s > idle_max_s or (total > bytes_max and not last):
-            dropped.append(shard.key)
-            total -= shard.bytes
-    return dropped
+    evicted: list[ShardKey] = []
+    total = sum(usage.bytes for usage in usages)
+    by_idleness = sorted(usages, key=lambda usage: usage.idle_s, reverse=True)
+    for number, usage in enumerate(by_idleness):
+        read_last = number == len(by_idleness) - 1
+        if usage.idle_s > idle_max_s or (total > bytes_max and not read_last):
+            evicted.append(usage.key)
+            total -= usage.bytes
+    return evicted
 
 
-class Shards:
-    """Opens shards when they are asked for."""
+class ShardRegistry:
+    """The shards in memory. A shard is taken into memory when it is first read."""
 
     def __init__(
         self, new_shard: Callable[[str, int], ServedShard], clock: Clock, bytes_max: int, idle_max_s: float
     ) -> None:
+        """`new_shard` makes a shard of the id of a collection and the shard's number."""
         self._new_shard = new_shard
         self._clock = clock
         self._bytes_max = bytes_max
         self._idle_max_s = idle_max_s
-        self._shards: dict[Key, ServedShard] = {}
+        self._shards: dict[ShardKey, ServedShard] = {}
+        self._removed: weakref.WeakSet[ServedShard] = weakref.WeakSet()
+        """Shards that were evicted or are gone and may still have work in the background."""
 
-    async def read_view(self, asked: messages.Shard) -> ReadView:
-        """The shard as the request wants to see it. Raises Gone, StaleGeneration, StaleRead, Corrupt,
-        Unavailable.
+    async def read_view(self, wanted: messages.Shard) -> ReadView:
+        """The shard as of the position, and as fresh, as the request wants to read it. Raises Gone, StaleGeneration,
+        StaleRead, Corrupt, Unavailable.
         """
-        key = (asked.collection, asked.shard)
+        key = (wanted.collection, wanted.shard)
         shard = self._shards.get(key)
         if shard is None:
             shard = self._shards[key] = self._new_shard(*key)
         try:
-            return await shard.read_view(asked.as_of, fresh=asked.read_level is not ReadLevel.INDEX_ONLY)
+            return await shard.read_view(wanted.as_of, fresh=wanted.read_level is not ReadLevel.INDEX_ONLY)
         except (Gone, StaleGeneration):
             if self._shards.get(key) is shard:
-                del self._shards[key]
+                self._remove(key)
             raise
 
-    def likely(self, asked: messages.Shard) -> ReadView | None:
-        """What `snapshot` will probably answer, very object; None where nothing can be said."""
-        shard = self._shards.get((asked.collection, asked.shard))
-        newest = asked.as_of is None and asked.read_level is not ReadLevel.INDEX_ONLY
-        return shard.likely() if shard is not None and newest else None
+    def unchecked_view(self, wanted: messages.Shard) -> ReadView | None:
+        """The object that `read_view` will return if a currency check finds nothing new; None where nothing can be said
+        without one.
+        """
+        shard = self._shards.get((wanted.collection, wanted.shard))
+        newest = wanted.as_of is None and wanted.read_level is not ReadLevel.INDEX_ONLY
+        return shard.unchecked_view() if shard is not None and newest else None
 
-    def tidy(self) -> None:
-        """Let go of what need not be held any longer; see `evictions`."""
+    def evict(self) -> None:
+        """Let go of what need not be held any longer (`evictions`)."""
         now = self._clock.monotonic()
-        loaded: list[Loaded] = []
+        usages: list[ShardUsage] = []
         for key, shard in self._shards.items():
-            shard.views.drop_retired()
-            loaded.append(Loaded(key, shard.views.bytes, now - shard.used_s))
-        for key in evictions(loaded, self._bytes_max, self._idle_max_s):
-            # Only forgotten, not closed: whoever still waits for it gets an answer, and then it goes.
-            dropped = self._shards.pop(key)
-            log.info("shard dropped from memory", collection=key[0], shard=key[1], bytes=dropped.views.bytes)
+            shard.views.drop_expired()
+            usages.append(ShardUsage(key, shard.views.bytes, now - shard.used_s))
+        for key in evictions(usages, self._bytes_max, self._idle_max_s):
+            # Not closed: requests that still wait for it get their answers, and then it goes.
+            evicted = self._remove(key)
+            log.info("shard dropped from memory", collection=key[0], shard=key[1], bytes=evicted.views.bytes)
         SHARDS.set(len(self._shards))
         SHARD_BYTES.set(sum(shard.views.bytes for shard in self._shards.values()))
-        TAIL_SLOTS.set(sum(shard.tail_slots for shard in self._shards.values()))
+        TAIL_ROWS.set(sum(shard.tail_rows for shard in self._shards.values()))
 
     async def close(self) -> None:
-        for shard in self._shards.values():
-            await shard.close()
+        """Stop what all shards do in the background, those that were evicted included, and let go of them."""
+        shards = [*self._shards.values(), *self._removed]
         self._shards.clear()
+        for shard in shards:
+            await shard.close()
+
+    def _remove(self, key: ShardKey) -> ServedShard:
+        shard = self._shards.pop(key)
+        self._removed.add(shard)
+        return shard

@@ -1,11 +1,13 @@
-"""One shard on this worker: its view, kept current for those who read it.
+"""One shard on this worker: its views, kept current for the reads of it.
 
-Currency. A read must see every write acknowledged before it began. So it needs one look at the log that *begins* after
-the request arrived; all requests that wait share it (`queryworker.shards.coalesced`). A look moves the view forward
-(`queryworker.shards.currency`), or replaces it when a newer manifest appeared (`queryworker.shards.loading`).
+Currency. A read must see every write that was acknowledged before it began. So it needs one currency check, a read of
+the log, that *begins* after the request arrived; all requests that wait share one (`queryworker.shards.coalesced`). A
+check moves the newest view forward (`queryworker.shards.log_tailer`), or has it replaced when a newer manifest appeared
+(`queryworker.shards.view_loader`).
 
-Growth. While a shard that is read is also written fast, the log is followed without waiting for the next read, so that
-no read has much to apply. A tail that has grown is indexed in the background (`queryworker.view.tail_graphs`).
+Growth. While a shard that is read is also written fast, the log is polled without waiting for the next read, so that no
+read has much to apply. Over a tail that has grown, neighbour graphs are built in the background
+(`queryworker.view.tail_graphs`).
 """
 
 from __future__ import annotations
@@ -15,112 +17,127 @@ from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
 from queryworker.shards.coalesced import Coalesced
-from queryworker.shards.currency import Follower, LogReader
-from queryworker.shards.loading import BaseLoader, Loading
-from queryworker.shards.tailing import TailGap
-from queryworker.shards.views import Views
-from queryworker.threads import Threads
+from queryworker.shards.log_continuity import LogGap
+from queryworker.shards.log_tailer import LogReader, LogTailer
+from queryworker.shards.view_loader import ManifestLoader, ViewLoader
+from queryworker.shards.views import ShardViews
+from queryworker.thread_pool import ThreadPool
 from queryworker.view.read_view import ReadView
 from queryworker.view.shard_view import ShardView
 from shared.errors import Gone, StaleGeneration, Unavailable
+from shared.process import telemetry
 from shared.process.clock import Clock
 
-LOOK_AGE_MAX_S: Final = 1.0
-"""Reads that need not ask the log are answered when the last look at it is no older. So nobody can go on reading a
-collection that was deleted.
+CHECK_AGE_MAX_S: Final = 1.0
+"""Reads that need no currency check of their own are answered while the last one is no older than this. So a deleted
+collection can be read no longer than this.
 """
 
-FOLLOW_OPS_MIN: Final = 256
-"""A log that grew by this many operations from one look to the next is looked at again by itself."""
+POLL_OPS_MIN: Final = 256
+"""A log that grew by this many operations from one currency check to the next is polled once more by itself."""
 
-FOLLOW_S: Final = 0.05
-"""How soon."""
+POLL_DELAY_S: Final = 0.05
+"""How long after the check the poll takes place."""
 
-FOLLOW_UNREAD_S: Final = 5.0
-"""A shard that nobody reads is followed for so long."""
+POLL_UNREAD_S: Final = 5.0
+"""A shard that was not read for this long is not polled."""
 
 INDEX_ONLY_WAIT_S: Final = 0.25
 """How long a read of what is compacted waits to hear which manifest is the newest."""
 
+GRAPH_RETRY_S: Final = 30.0
+"""Pause after building a graph over the tail failed. Reads go on meanwhile: rows without a graph are scanned."""
+
 Result = TypeVar("Result")
+
+log = telemetry.get_logger(__name__)
 
 
 class ServedShard:
-    """See the module."""
+    """One shard that is read here. Everything runs on the event loop but what is handed to the threads: applying the
+    log to views, and building graphs (`graph_threads`).
+    """
 
     def __init__(
         self,
         collection: str,
         number: int,
-        log_: LogReader,
-        loader: BaseLoader,
-        threads: Threads,
-        indexer: Threads,
+        log_reader: LogReader,
+        manifests: ManifestLoader,
+        threads: ThreadPool,
+        graph_threads: ThreadPool,
         clock: Clock,
     ) -> None:
         self.used_s = clock.monotonic()
+        """When the shard was last read."""
+        self._collection = collection
+        self._number = number
         self._clock = clock
-        self._indexer = indexer
-        self.views = Views(clock)
-        self._follower = Follower(collection, number, log_, threads, clock)
-        self.loading = Loading(collection, number, loader, self.views, self._follower, threads, clock)
+        self._graph_threads = graph_threads
+        self.views = ShardViews(clock)
+        self._tailer = LogTailer(collection, number, log_reader, threads, clock)
+        self.loader = ViewLoader(collection, number, manifests, self.views, self._tailer, threads, clock)
         self._checks = Coalesced(self._check)
-        self._indexing: asyncio.Task[None] | None = None
-        self._following: asyncio.TimerHandle | None = None
-        self._behind: set[asyncio.Task[Any]] = set()
-        """What is done in the background."""
+        self._graph_build: asyncio.Task[None] | None = None
+        self._graphs_not_before_s = 0.0
+        self._poll_timer: asyncio.TimerHandle | None = None
+        self._background: set[asyncio.Task[Any]] = set()
+        """Tasks of the shard's own, which no request awaits, or not to their end."""
 
     # ---- what requests use
 
-    async def current(self) -> ShardView:
+    async def current_view(self) -> ShardView:
         """A view that has every write acknowledged before this call. Raises Gone, StaleGeneration, Corrupt,
         Unavailable.
         """
         return await self._checks.run()
 
     async def read_view(self, as_of: int | None, *, fresh: bool) -> ReadView:
-        """The shard as of a position (None: now). Not `fresh`: without the log's tail, as of the committed manifest.
-        The log is not asked for a position that the worker has, unless the last look at it is too old. Raises
-        StaleRead too.
+        """The shard as of a position, None for now. Not `fresh`: without the log's tail, as of the committed manifest.
+        There is no currency check for a position that the worker has, unless the last check is too old. Raises
+        StaleRead, Gone, StaleGeneration, Corrupt, Unavailable.
         """
         self.used_s = self._clock.monotonic()
-        view = self.views.newest if self.used_s - self._follower.looked_s <= LOOK_AGE_MAX_S else None
+        view = self.views.newest if self.used_s - self._tailer.checked_s <= CHECK_AGE_MAX_S else None
         if as_of is not None and view is not None and as_of <= view.position:
             return self.views.read_view(view, as_of)
         if as_of is None and not fresh:
             return await self._compacted()
-        view = await self.current()
+        view = await self.current_view()
         return view.read_view() if as_of is None else self.views.read_view(view, as_of)
 
-    def likely(self) -> ReadView | None:
-        """The newest snapshot of a shard that had not changed when the log was looked at last."""
+    def unchecked_view(self) -> ReadView | None:
+        """The newest read view, without a currency check, of a shard that had not changed at the last check; None of
+        any other shard. A check that finds nothing new makes it the very object that `read_view` returns.
+        """
         view = self.views.newest
-        return view.read_view() if view is not None and self._follower.unchanged else None
+        return view.read_view() if view is not None and self._tailer.unchanged else None
 
     async def _compacted(self) -> ReadView:
         """As of the committed manifest, whether it is loaded or only its operations are in the tail. When the log does
-        not answer soon, as of the one that is loaded.
+        not answer within INDEX_ONLY_WAIT_S, as of the manifest that is loaded.
         """
-        check = self._begin(self.current())
+        check = self._spawn(self.current_view())
         if self.views.newest is not None:
             await asyncio.wait([check], timeout=INDEX_ONLY_WAIT_S)
         view = self.views.newest
         if view is None or (check.done() and not isinstance(check.exception(), Unavailable)):
             view = await asyncio.shield(check)
-            return view.read_view(self._follower.committed(view))
+            return view.read_view(self._tailer.committed(view))
         return view.read_view(view.manifest.covers)
 
     @property
-    def tail_slots(self) -> int:
+    def tail_rows(self) -> int:
+        """How many rows the tail of the newest view has."""
         return 0 if self.views.newest is None else self.views.newest.memtable.rows
 
     async def close(self) -> None:
-        """Stop the work in the background and let go of everything."""
-        if self._following is not None:
-            self._following.cancel()
-        self._checks.stop()
-        loading = [] if self.loading.task is None else [self.loading.task]
-        tasks = [*self._behind, *loading]
+        """Stop the work in the background and let go of all views."""
+        if self._poll_timer is not None:
+            self._poll_timer.cancel()
+        self._checks.cancel_waiting()
+        load = [] if self.loader.task is None else [self.loader.task]
+        tasks = [*self._background, *load]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -129,67 +146,73 @@ class ServedShard:
     # ---- currency
 
     async def _check(self) -> ShardView:
+        """One currency check. A shard that serves no more lets go of its views."""
         try:
-            return await self._look()
+            return await self._advance()
         except (Gone, StaleGeneration):
             self._forget()
             raise
 
-    async def _look(self) -> ShardView:
-        """Bring the view up to the log's end, whatever it takes."""
+    async def _advance(self) -> ShardView:
+        """Bring the newest view up to the log's end; loads a manifest first where no view can be brought there."""
         view = self.views.newest
         if view is None or view.broken:
-            view = await self.loading.now(await self._follower.state())
+            view = await self.loader.load(await self._tailer.state())
         while True:
-            async with self.views.moving:
-                view = self.views.newest or view  # another one may have been swapped in
+            async with self.views.advancing:
+                view = self.views.newest or view  # another view may have taken its place
                 before = view.position
                 try:
-                    state = await self._follower.catch_up(view)
-                except TailGap as gap:
+                    state = await self._tailer.catch_up(view)
+                except LogGap as gap:
                     # Trimmed under a newer manifest; or, with the same one, the log was lost and begins anew behind it.
                     state, view.broken = gap.state, True
             if view.broken:
-                view = await self.loading.now(state)
+                view = await self.loader.load(state)
                 continue
             self._keep_up(view, view.position - before)
             if state.pointer != view.manifest.pointer:
-                self.loading.beside(state)
+                self.loader.load_in_background(state)
             return view
 
     def _forget(self) -> None:
-        self.views.forget()
-        self._follower.forget()
+        self.views.clear()
+        self._tailer.forget()
 
     # ---- growth
 
     def _keep_up(self, view: ShardView, operations: int) -> None:
-        """What a tail that has grown by so many operations needs."""
-        if view.graph_step_due and self._indexing is None:
-            self._indexing = self._begin(self._index())
-        if operations >= FOLLOW_OPS_MIN and self._following is None:
-            self._following = asyncio.get_running_loop().call_later(FOLLOW_S, self._follow)
+        """Begin in the background what a view needs whose tail has grown by so many operations."""
+        if view.graph_step_due and self._graph_build is None and self._clock.monotonic() >= self._graphs_not_before_s:
+            self._graph_build = self._spawn(self._build_graphs())
+        if operations >= POLL_OPS_MIN and self._poll_timer is None:
+            self._poll_timer = asyncio.get_running_loop().call_later(POLL_DELAY_S, self._poll)
 
-    async def _index(self) -> None:
+    async def _build_graphs(self) -> None:
         try:
             while (view := self.views.newest) is not None and view.graph_step_due:
-                await self._indexer.run(view.build_graph_step)
+                await self._graph_threads.run(view.build_graph_step)
+        except Exception:
+            self._graphs_not_before_s = self._clock.monotonic() + GRAPH_RETRY_S
+            log.exception("building a graph failed", collection=self._collection, shard=self._number)
         finally:
-            self._indexing = None
+            self._graph_build = None
 
-    def _follow(self) -> None:
-        self._following = None
-        if self._clock.monotonic() - self.used_s < FOLLOW_UNREAD_S:
-            self._begin(self.current())
+    def _poll(self) -> None:
+        self._poll_timer = None
+        if self._clock.monotonic() - self.used_s < POLL_UNREAD_S:
+            self._spawn(self.current_view())
 
-    def _begin(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+    def _spawn(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         task = asyncio.create_task(work)
-        self._behind.add(task)
+        self._background.add(task)  # the loop holds tasks weakly
         task.add_done_callback(self._ended)
         return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        """Who waited for it may have gone; the failure is theirs all the same, and the next one meets it again."""
-        self._behind.discard(task)
+        """Marks a failure as retrieved. It is that of a currency check: a request that awaits the task raises it, and
+        where none does any more, the next request's own check meets it again.
+        """
+        self._background.discard(task)
         if not task.cancelled():
             task.exception()

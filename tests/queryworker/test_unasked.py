@@ -9,28 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from queryworker.shards.shard import LOOK_AGE_MAX_S
+from queryworker.shards.shard import CHECK_AGE_MAX_S
 from shared.errors import Gone
-from shared.process.clock import SystemClock
 from shared.records.model import Op, ReadLevel
 from shared.redis.keys import Keys
 from shared.rpc import messages
 from shared.segment.cache import SegmentCache
+from tests.queryworker.clocks import StillClock
 from tests.queryworker.truth import get_request
 from tests.queryworker.world import Worker, World, open_world
 from tests.redis_server import RedisServer
 from tests.shared.memtable.model import Operation
 
 ROWS = [Operation(Op.ADD, f"r{i}", (float(i), 1.0), f"doc {i}", {"n": i}) for i in range(9)]
-
-
-class StillClock(SystemClock):
-    """Stands until it is moved."""
-
-    time_s = 100.0
-
-    def monotonic(self) -> float:
-        return self.time_s
 
 
 @contextlib.asynccontextmanager
@@ -51,7 +42,7 @@ async def test_a_position_in_hand_is_read_without_asking_the_log_while_the_last_
         world.worker.clock = clock = StillClock()
         position = await world.write(ROWS)
         await world.worker.get(get_request(world))
-        for later_s, reads in ((LOOK_AGE_MAX_S, 0), (0.1, 1), (LOOK_AGE_MAX_S, 0)):
+        for later_s, reads in ((CHECK_AGE_MAX_S, 0), (0.1, 1), (CHECK_AGE_MAX_S, 0)):
             clock.time_s += later_s
             world.worker.log.reads = 0
             answer = await world.worker.get(get_request(world, as_of=position))
@@ -66,7 +57,7 @@ async def test_a_deleted_collection_is_read_no_longer_than_the_last_look_is_new(
         position = await world.write(ROWS)
         await world.worker.get(get_request(world))
         await world.lifecycle.mark_deleted([world.collection])
-        clock.time_s += LOOK_AGE_MAX_S + 0.1
+        clock.time_s += CHECK_AGE_MAX_S + 0.1
         with pytest.raises(Gone):
             await world.worker.get(get_request(world, as_of=position))
 

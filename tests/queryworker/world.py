@@ -21,11 +21,11 @@ from redis.asyncio import Redis
 from compactor.checkpoints import Checkpoints
 from compactor.compaction import Compactor, Ending, ResourceLimits
 from queryworker.api import Api
-from queryworker.shards.loader import Loader
-from queryworker.shards.registry import Shards
+from queryworker.shards.manifest_loader import BucketManifestLoader
+from queryworker.shards.registry import ShardRegistry
 from queryworker.shards.segment_pool import SegmentPool
 from queryworker.shards.shard import ServedShard
-from queryworker.threads import Threads
+from queryworker.thread_pool import ThreadPool
 from shared.catalog import Catalog
 from shared.cluster.placement import Layout
 from shared.log.append import AppendRequest
@@ -116,10 +116,12 @@ class Worker:
         self.cache = cache
         self.clock = SystemClock()
         self.pool = SegmentPool(cache)
-        self.loader = Loader(ManifestStore(objects), self.pool)
-        self.threads, self.indexer = Threads(2, "read"), Threads(1, "index")
-        self.shards = Shards(
-            lambda cid, number: ServedShard(cid, number, self.log, self.loader, self.threads, self.indexer, self.clock),
+        self.manifests = BucketManifestLoader(ManifestStore(objects), self.pool)
+        self.threads, self.graph_threads = ThreadPool(2, "read"), ThreadPool(1, "graph")
+        self.shards = ShardRegistry(
+            lambda cid, number: ServedShard(
+                cid, number, self.log, self.manifests, self.threads, self.graph_threads, self.clock
+            ),
             self.clock,
             1 << 40,
             3600.0,
@@ -150,7 +152,7 @@ class Worker:
         await self.shards.close()
         await self.pool.close()
         await self.threads.close()
-        await self.indexer.close()
+        await self.graph_threads.close()
 
 
 @dataclasses.dataclass
@@ -210,7 +212,7 @@ class World:
         """Read until the worker has swapped in the newest manifest of every shard."""
         for number in range(self.shards):
             await self.worker.count(messages.CountRequest(self.shard(number)))
-            loading = self.worker.shards._shards[self.collection, number].loading.task
+            loading = self.worker.shards._shards[self.collection, number].loader.task
             if loading is not None:
                 await loading
 

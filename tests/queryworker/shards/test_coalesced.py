@@ -107,13 +107,13 @@ async def test_a_leader_cancelled_before_it_began_hands_on() -> None:
     assert await runs.ask() == 3
 
 
-async def test_those_who_wait_are_cancelled_when_it_stops() -> None:
+async def test_calls_that_wait_are_cancelled_and_the_run_in_progress_goes_on() -> None:
     runs = Runs()
     first = runs.ask()
     await _turns()
     waiting = runs.ask()
     await _turns()
-    runs.coalesced.stop()
+    runs.coalesced.cancel_waiting()
     runs.end(1)
     assert await first == 1
     with pytest.raises(asyncio.CancelledError):

@@ -59,7 +59,7 @@ async def test_a_request_that_arrives_during_a_read_of_the_log_waits_for_the_nex
 
         log._log.read = answered_late  # type: ignore[method-assign, assignment]
         log.arrived.clear()
-        early = asyncio.create_task(shard.current())
+        early = asyncio.create_task(shard.current_view())
         await log.arrived.wait()
         log._log.read = real_read  # type: ignore[method-assign]
         await world.write(adds(1, 1))
@@ -162,7 +162,7 @@ async def test_a_shard_let_go_while_requests_wait_for_it_still_answers_them(
         waiting = asyncio.create_task(world.count())
         await world.worker.log.arrived.wait()
         world.worker.shards._idle_max_s = -1.0
-        world.worker.shards.tidy()
+        world.worker.shards.evict()
         assert not world.worker.shards._shards
         world.worker.log.open.set()
         assert await waiting == 5

@@ -26,15 +26,15 @@ async def test_readers_do_not_wait_while_a_new_manifest_is_loaded(
     async with open_world(valkey_server.url, keys, tmp_path) as world:
         await world.write(adds(0, 20))
         await world.count()
-        loader, entered, release = world.worker.loader, asyncio.Event(), asyncio.Event()
-        load = loader.load
+        manifests, entered, release = world.worker.manifests, asyncio.Event(), asyncio.Event()
+        load = manifests.load
 
         async def slow(*args: object) -> object:
             entered.set()
             await release.wait()
             return await load(*args)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(loader, "load", slow)
+        monkeypatch.setattr(manifests, "load", slow)
         await world.compact()
         assert await world.count() == 20  # notices the manifest
         await entered.wait()
@@ -70,7 +70,7 @@ async def test_manifests_that_follow_each_other_faster_than_they_load_are_caught
     async with open_world(valkey_server.url, keys, tmp_path) as world:
         await world.write(adds(0, 10))
         await world.compact()
-        load, rounds = world.worker.loader.load, iter((10, 20, 30))
+        load, rounds = world.worker.manifests.load, iter((10, 20, 30))
 
         async def overtaken(*args: object) -> object:
             base = await load(*args)  # type: ignore[arg-type]
@@ -80,7 +80,7 @@ async def test_manifests_that_follow_each_other_faster_than_they_load_are_caught
                 break
             return base
 
-        monkeypatch.setattr(world.worker.loader, "load", overtaken)
+        monkeypatch.setattr(world.worker.manifests, "load", overtaken)
         await assert_get(world, world.state)
 
 
@@ -106,21 +106,21 @@ async def test_a_segment_damaged_in_the_bucket_is_reported_and_never_served(
         await world.compact()
         records = _the_only(tmp_path, "bucket/**/records.arrow")
         _flip(records)
-        loader = world.worker.loader
-        load, loads = loader.load, 0
+        manifests = world.worker.manifests
+        load, loads = manifests.load, 0
 
         async def counted(*args: object) -> object:
             nonlocal loads
             loads += 1
             return await load(*args)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(loader, "load", counted)
+        monkeypatch.setattr(manifests, "load", counted)
         for _ in range(3):
             with pytest.raises(Corrupt, match="checksum"):
                 await world.count()
         assert loads == 1  # nobody fetches it again for every read
         _flip(records)
-        world.served.loading._corrupt = None  # as after a while
+        world.served.loader._corrupt = None  # as after a while
         assert await world.count() == 50
 
 
@@ -134,14 +134,14 @@ async def test_the_old_view_goes_on_serving_while_the_new_manifest_cannot_be_loa
         records = _the_only(tmp_path, "bucket/**/records.arrow")
         _flip(records)
         assert await world.count() == 50
-        loading = world.served.loading.task
+        loading = world.served.loader.task
         assert loading is not None
         with pytest.raises(Corrupt):
             await loading
         await world.write(adds(50, 1))
         assert await world.count() == 51
         _flip(records)
-        world.served.loading._not_before_s = 0.0
+        world.served.loader._not_before_s = 0.0
         await world.settled()
         await assert_get(world, world.state)
 

@@ -1,4 +1,4 @@
-"""From a committed manifest to a base that views stand on."""
+"""Opens committed manifests: reads them from the bucket and opens their segments."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from shared.segment.segment_set import SegmentSet
 from shared.vectors.space import Space
 
 
-class Loader:
-    """Loads manifests and their segments."""
+class BucketManifestLoader:
+    """Loads manifests and their segments from the bucket: a `queryworker.shards.view_loader.ManifestLoader`."""
 
-    def __init__(self, manifests: ManifestStore, pool: SegmentPool) -> None:
+    def __init__(self, manifests: ManifestStore, segments: SegmentPool) -> None:
         self._manifests = manifests
-        self._pool = pool
+        self._segments = segments
 
     async def load(self, collection: str, shard: int, state: ShardState) -> OpenManifest:
-        """The base of the committed manifest; an empty one where there is none. Raises Corrupt, Unavailable."""
+        """The committed manifest that the state names, with its segments opened; one without segments where no manifest
+        was committed. Raises Corrupt, Unavailable.
+        """
         graph = GraphParams(
             space=Space(state.fixed["space"]),
             ef_construction=int(state.fixed["ef_construction"]),
@@ -36,11 +38,11 @@ class Loader:
         if state.pointer is None:
             return OpenManifest(None, SegmentSet([], []), state.dimension, graph, 0, indexing)
         manifest = await self._manifests.load(collection, shard, state.pointer)
-        segments = await asyncio.gather(*(self._pool.open(ref.info) for ref in manifest.segments))
-        stack = await asyncio.to_thread(_stack, manifest, segments)
+        opened = await asyncio.gather(*(self._segments.open(ref.info) for ref in manifest.segments))
+        segments = await asyncio.to_thread(_segment_set, manifest, opened)
         size = sum(file.bytes for ref in manifest.segments for file in ref.info.files)
-        return OpenManifest(state.pointer, stack, manifest.dimension or state.dimension, graph, size, indexing)
+        return OpenManifest(state.pointer, segments, manifest.dimension or state.dimension, graph, size, indexing)
 
 
-def _stack(manifest: Manifest, segments: Sequence[Segment]) -> SegmentSet:
+def _segment_set(manifest: Manifest, segments: Sequence[Segment]) -> SegmentSet:
     return SegmentSet(segments, [ref.bitmap() for ref in manifest.segments])

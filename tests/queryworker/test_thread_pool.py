@@ -4,11 +4,11 @@ import time
 
 import pytest
 
-from queryworker.threads import Threads
+from queryworker.thread_pool import ThreadPool
 
 
 async def test_results_and_errors_go_to_their_callers() -> None:
-    threads = Threads(3, "test")
+    threads = ThreadPool(3, "test")
 
     def work(number: int) -> int:
         if number % 5 == 4:
@@ -26,7 +26,7 @@ async def test_results_and_errors_go_to_their_callers() -> None:
 
 
 async def test_as_many_run_at_once_as_there_are_threads() -> None:
-    threads = Threads(2, "test")
+    threads = ThreadPool(2, "test")
     meeting = threading.Barrier(2)
     async with asyncio.timeout(10):
         await asyncio.gather(threads.run(meeting.wait), threads.run(meeting.wait))
@@ -34,7 +34,7 @@ async def test_as_many_run_at_once_as_there_are_threads() -> None:
 
 
 async def test_what_is_cancelled_before_it_begins_never_does_and_harms_nobody() -> None:
-    threads = Threads(1, "test")
+    threads = ThreadPool(1, "test")
     release = threading.Event()
     begun: list[str] = []
     first = asyncio.ensure_future(threads.run(release.wait))
@@ -50,7 +50,7 @@ async def test_what_is_cancelled_before_it_begins_never_does_and_harms_nobody() 
 
 
 async def test_one_that_is_cancelled_while_it_runs_keeps_no_other_from_its_answer() -> None:
-    threads = Threads(1, "test")
+    threads = ThreadPool(1, "test")
     running, release = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -70,7 +70,7 @@ async def test_one_that_is_cancelled_while_it_runs_keeps_no_other_from_its_answe
 async def test_a_result_that_is_not_taken_strands_none_behind_it() -> None:
     told: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
-    threads = Threads(1, "test")
+    threads = ThreadPool(1, "test")
     answered = asyncio.Event()
     failure = ValueError("not wanted")
 
@@ -78,7 +78,7 @@ async def test_a_result_that_is_not_taken_strands_none_behind_it() -> None:
         raise failure
 
     for finish in (refuse, lambda _result, _error: answered.set()):
-        threads.begin(finish, int)
+        threads.submit(finish, int)
     await threads.close()  # both are ready before the loop looks
     await asyncio.wait_for(answered.wait(), 5)
     assert told == [failure]
@@ -86,7 +86,7 @@ async def test_a_result_that_is_not_taken_strands_none_behind_it() -> None:
 
 
 async def test_closing_waits_for_what_has_begun() -> None:
-    threads = Threads(1, "test")
+    threads = ThreadPool(1, "test")
     running, ended = threading.Event(), []
 
     def work() -> None:
@@ -99,3 +99,11 @@ async def test_closing_waits_for_what_has_begun() -> None:
     await threads.close()
     assert ended
     await task
+
+
+async def test_a_closed_pool_refuses_jobs_that_no_thread_would_ever_take() -> None:
+    threads = ThreadPool(1, "test")
+    await threads.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        async with asyncio.timeout(5):
+            await threads.run(int)

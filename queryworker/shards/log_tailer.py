@@ -1,7 +1,7 @@
-"""Currency: views are brought up to the end of the log, without a gap.
+"""Currency checks: a view is brought up to the end of the log, without a gap.
 
 One read of the log brings what was appended since the last one, or says in a word that nothing was. Everything that it
-brings is proved to continue what the view has (`queryworker.shards.tailing`).
+brings is proved to continue what the view has (`queryworker.shards.log_continuity`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Final, Protocol
 
 from prometheus_client import Counter
 
-from queryworker.shards.tailing import nothing_left_over, prove, whole_appends
-from queryworker.threads import Threads
+from queryworker.shards.log_continuity import check_continuity, check_no_partial_append, complete_appends
+from queryworker.thread_pool import ThreadPool
 from queryworker.view.shard_view import ShardView
 from shared.errors import Gone, StaleGeneration
 from shared.log.state import Entry, ShardRead, ShardState
@@ -20,20 +20,21 @@ from shared.process.clock import Clock
 READ_BYTES_MAX: Final = 64 * 1024 * 1024
 """Payload of one log read; a longer tail takes several."""
 
-APPLIED_ON_LOOP_MAX: Final = 16 * 1024
+APPLIED_ON_LOOP_BYTES_MAX: Final = 16 * 1024
 APPLIED_ON_LOOP_OPS_MAX: Final = 32
 """Bytes of entries, and operations in them, that take no longer to apply than to be handed to a thread. Operations
 count because each may look up a row of a segment and copy it.
 """
 
 _BEHIND_EVERYTHING: Final = f"{2**63 - 1}-0"
+"""An id that no entry comes after: a read from there brings the state alone."""
 
 CHECKS: Final = Counter("polychrome_queryworker_currency_checks", "Log reads made to keep views current.")
 ENTRIES: Final = Counter("polychrome_queryworker_entries_applied", "Log entries applied to views.")
 
 
 class LogReader(Protocol):
-    """The part of `shared.log.Log` that is used here."""
+    """The part of `shared.log.log.Log` that is used here."""
 
     async def read(
         self,
@@ -45,66 +46,74 @@ class LogReader(Protocol):
     ) -> ShardRead: ...
 
 
-class Follower:
-    """Follows the log of one shard. Everything but `ShardView.apply` runs on the event loop."""
+class LogTailer:
+    """Reads the log of one shard as it grows and applies it to views of the shard. Everything but `ShardView.apply`
+    runs on the event loop.
+    """
 
-    def __init__(self, collection: str, number: int, log: LogReader, threads: Threads, clock: Clock) -> None:
+    def __init__(self, collection: str, number: int, log: LogReader, threads: ThreadPool, clock: Clock) -> None:
         self._collection = collection
         self._number = number
         self._log = log
-        self._threads = threads  # not the loop's own, which downloads may keep busy
+        self._threads = threads  # not asyncio's own, which downloads may keep busy
         self._clock = clock
-        self._known: tuple[ShardView, ShardRead] | None = None  # the last complete read, and the view that has it
+        self._last_read: tuple[ShardView, ShardRead] | None = None
+        """The last complete read, without its entries, and the view that they were applied to."""
         self.unchanged = False
-        """Whether the last look at the log found nothing new."""
-        self.looked_s = float("-inf")
-        """When the last look began that found the shard alive."""
+        """Whether the last currency check found nothing new."""
+        self.checked_s = float("-inf")
+        """When the last currency check began that found the shard alive."""
 
     async def state(self) -> ShardState:
         """The shard's state alone. Raises Gone, StaleGeneration, Unavailable."""
         return _alive(await self._log.read(self._collection, self._number, _BEHIND_EVERYTHING)).state
 
     async def catch_up(self, view: ShardView) -> ShardState:
-        """Apply what the log has after the view; the state as of that moment. Raises TailGap, and as `state` does.
-        A view to which something could not be applied is broken.
+        """Apply what the log has after the view; the shard's state as of that moment. Raises LogGap, Corrupt, and as
+        `state` does. A view to which something could not be applied is broken.
         """
         pending: list[Entry] = []
-        known = self._known[1] if self._known is not None and self._known[0] is view else None
+        known = self._last_read[1] if self._last_read is not None and self._last_read[0] is view else None
         while True:
             last = pending[-1].id if pending else view.last_entry
             CHECKS.inc()
             began_s = self._clock.monotonic()
             read = _alive(await self._log.read(self._collection, self._number, last, READ_BYTES_MAX, known))
-            self.looked_s = began_s
+            self.checked_s = began_s
             self.unchanged = read is known
             if read is known:
                 return read.state
             known = None
-            prove(read, last, view.manifest.covers)
+            check_continuity(read, last, view.manifest.covers)
             pending += read.entries
-            ready = whole_appends(pending)
+            ready = complete_appends(pending)
             if ready:
                 await self._apply(view, pending[:ready])
                 view.last_entry, view.position = pending[ready - 1].id, pending[ready - 1].end
                 del pending[:ready]
             if read.complete:
-                nothing_left_over(read, pending)
+                check_no_partial_append(read, pending)
                 view.position = read.state.head
-                self._known = (view, read.without_entries())
+                self._last_read = (view, read.without_entries())
                 return read.state
 
     def committed(self, view: ShardView) -> int:
-        """Up to which position a manifest is known to cover what the view has; at least its own does."""
-        pointer = self._known[1].state.pointer if self._known is not None and self._known[0] is view else None
+        """The position up to which a manifest is known to cover what the view has; at least the view's own manifest
+        does.
+        """
+        pointer = None
+        if self._last_read is not None and self._last_read[0] is view:
+            pointer = self._last_read[1].state.pointer
         return max(pointer.covers if pointer else 0, view.manifest.covers)
 
     def forget(self) -> None:
-        self._known = None
+        """Let go of the view that was read for last."""
+        self._last_read = None
 
     async def _apply(self, view: ShardView, entries: list[Entry]) -> None:
         try:
             bytes_, operations = sum(len(entry.payload) for entry in entries), sum(entry.count for entry in entries)
-            if bytes_ <= APPLIED_ON_LOOP_MAX and operations <= APPLIED_ON_LOOP_OPS_MAX:
+            if bytes_ <= APPLIED_ON_LOOP_BYTES_MAX and operations <= APPLIED_ON_LOOP_OPS_MAX:
                 view.apply(entries)
             else:
                 await self._threads.run(view.apply, entries)
@@ -115,6 +124,9 @@ class Follower:
 
 
 def _alive(read: ShardRead) -> ShardRead:
+    """The read, of a shard that serves. Raises Gone for a deleted collection, StaleGeneration for a shard of an earlier
+    layout.
+    """
     if read.state.deleted:
         raise Gone("the collection was deleted")
     if not read.state.serves:

@@ -1,10 +1,10 @@
-"""Loading: from the committed manifest to a view of it, swapped in for the one before.
+"""Loading: from a committed manifest to a view of it, which takes the place of the view before.
 
-The state that every read of the log brings names the committed manifest. When it is not the view's, the new manifest is
-loaded beside the view; then a view of it takes over the tail after `covers` and is swapped in. Readers keep the old
-view until then. Only when that cannot be kept current any more, because entries were trimmed that it never saw, do they
-wait for a view that is filled from the log. The view that was replaced is kept for a while, for reads as of a position
-that the new one does not reach back to.
+The state that every read of the log brings names the committed manifest. When it is not the view's own, the new
+manifest is loaded in the background; then a view of it takes over the tail after `covers` and becomes the newest. Reads
+use the old view until then. Only when the old view cannot be kept current any more, because entries were trimmed that
+it never saw, do reads wait for a view whose tail is replayed from the log. The view that was replaced is kept for a
+while, for reads as of a position that the new one does not reach back to (`queryworker.shards.views`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Final, Protocol
 
 from prometheus_client import Counter, Histogram
 
-from queryworker.shards.currency import Follower
-from queryworker.shards.tailing import TailGap
-from queryworker.shards.views import Views
-from queryworker.threads import Threads
+from queryworker.shards.log_continuity import LogGap
+from queryworker.shards.log_tailer import LogTailer
+from queryworker.shards.views import ShardViews
+from queryworker.thread_pool import ThreadPool
 from queryworker.view.shard_view import OpenManifest, ShardView
 from shared.errors import Corrupt
 from shared.log.state import Pointer, ShardState
@@ -28,7 +28,7 @@ LOAD_RETRY_S: Final = 1.0
 """Pause after loading a manifest failed, while the old view still serves."""
 
 CORRUPT_RETRY_S: Final = 10.0
-"""How long a manifest that is corrupt is believed to be: its files are not fetched again for every read."""
+"""How long a manifest that was found corrupt counts as corrupt: its files are not fetched again for every read."""
 
 LOADS: Final = Counter("polychrome_queryworker_loads", "Manifests loaded, by outcome.", ["outcome"])
 LOAD_SECONDS: Final = Histogram(
@@ -40,42 +40,43 @@ LOAD_SECONDS: Final = Histogram(
 log = telemetry.get_logger(__name__)
 
 
-class BaseLoader(Protocol):
-    """Opens manifests (`queryworker.shards.loader`)."""
+class ManifestLoader(Protocol):
+    """Opens manifests (`queryworker.shards.manifest_loader`)."""
 
     async def load(self, collection: str, shard: int, state: ShardState) -> OpenManifest:
-        """The committed manifest that the state names, opened. Raises Corrupt, Unavailable."""
+        """The committed manifest that the state names, with its segments opened. Raises Corrupt, Unavailable."""
         ...
 
 
-class Loading:
-    """Loads the manifests of one shard, one at a time."""
+class ViewLoader:
+    """Makes views of the manifests of one shard, one at a time, and replaces the newest view by them."""
 
     def __init__(
         self,
         collection: str,
         number: int,
-        loader: BaseLoader,
-        views: Views,
-        follower: Follower,
-        threads: Threads,
+        manifests: ManifestLoader,
+        views: ShardViews,
+        tailer: LogTailer,
+        threads: ThreadPool,
         clock: Clock,
     ) -> None:
         self._collection = collection
         self._number = number
-        self._loader = loader
+        self._manifests = manifests
         self._views = views
-        self._follower = follower
+        self._tailer = tailer
         self._threads = threads
         self._clock = clock
         self.task: asyncio.Task[ShardView] | None = None
-        """The loading in progress."""
+        """The load in progress."""
         self._not_before_s = 0.0
         self._corrupt: tuple[Pointer | None, str, float] | None = None
+        """The manifest that was found corrupt, what was found, and until when that counts."""
 
-    async def now(self, state: ShardState) -> ShardView:
-        """The view of the manifest that the state names, once it is loaded; joins a loading in progress. Raises
-        Corrupt, Unavailable.
+    async def load(self, state: ShardState) -> ShardView:
+        """A view of the manifest that the state names, once it is loaded; or of the one whose load is in progress,
+        which may be an earlier one. Raises Corrupt, Unavailable.
         """
         if self._corrupt is not None:
             pointer, message, until_s = self._corrupt
@@ -83,8 +84,10 @@ class Loading:
                 raise Corrupt(message)
         return await asyncio.shield(self.task or self._begin(state))
 
-    def beside(self, state: ShardState) -> None:
-        """Load it while others read, unless that has failed a moment ago."""
+    def load_in_background(self, state: ShardState) -> None:
+        """Load the manifest that the state names while reads go on, unless a load is in progress or failed a moment
+        ago.
+        """
         if self.task is None and self._clock.monotonic() >= self._not_before_s:
             self._begin(state)
 
@@ -96,19 +99,19 @@ class Loading:
     async def _load(self, state: ShardState) -> ShardView:
         begun = self._clock.monotonic()
         try:
-            manifest = await self._loader.load(self._collection, self._number, state)
+            manifest = await self._manifests.load(self._collection, self._number, state)
         except Corrupt as error:
             self._corrupt = (state.pointer, error.message, self._clock.monotonic() + CORRUPT_RETRY_S)
             raise
-        view = await self._continued(manifest) or await self._filled(manifest)
+        view = await self._continued_view(manifest) or await self._replayed_view(manifest)
         LOAD_SECONDS.observe(self._clock.monotonic() - begun)
         return view
 
-    async def _continued(self, manifest: OpenManifest) -> ShardView | None:
-        """The view, swapped in, that goes on with the tail of the one before; None when there is none that reaches from
-        the new manifest on.
+    async def _continued_view(self, manifest: OpenManifest) -> ShardView | None:
+        """The new newest view, which goes on with the tail of the one before; None when there is no view that has the
+        tail from the new manifest on.
         """
-        async with self._views.moving:
+        async with self._views.advancing:
             old = self._views.newest
             if old is None or not old.can_continue(manifest):
                 return None
@@ -116,28 +119,28 @@ class Loading:
             self._views.replace(view)
             return view
 
-    async def _filled(self, manifest: OpenManifest) -> ShardView:
-        """The view whose tail is read from the log, swapped in unless it has a gap already."""
+    async def _replayed_view(self, manifest: OpenManifest) -> ShardView:
+        """A view whose tail is read from the log. It becomes the newest, unless it has a gap already."""
         view = await self._threads.run(ShardView, manifest)
         old = self._views.newest
         try:
-            await self._follower.catch_up(view)
-            # Nobody may see the shard go back in time, not even who reads without a currency check; but if the log
-            # itself went back (its server lost data), waiting would not help.
+            await self._tailer.catch_up(view)
+            # No read may see the shard go back in time, not even one without a currency check; but if the log itself
+            # went back (its server lost data), waiting would not help.
             reached = 0
             while old is not None and reached < view.position < old.position:
                 reached = view.position
-                await self._follower.catch_up(view)
-        except TailGap as gap:
-            # A newer manifest was committed and the log trimmed meanwhile. Who waits for this view meets the same gap
-            # and loads that one; who does not wait finds out at the next check.
+                await self._tailer.catch_up(view)
+        except LogGap as gap:
+            # A newer manifest was committed and the log trimmed meanwhile. A read that waits for this view meets the
+            # same gap and loads that manifest; the other reads find out at the next currency check.
             if gap.state.pointer == view.manifest.pointer:
-                raise self._lost(gap) from gap
+                raise self._entries_lost(gap) from gap
             return view
         self._views.replace(view)
         return view
 
-    def _lost(self, gap: TailGap) -> Corrupt:
+    def _entries_lost(self, gap: LogGap) -> Corrupt:
         covers = gap.state.pointer.covers if gap.state.pointer else 0
         shard = f"{self._collection}/{self._number}"
         log.error("log has a gap", collection=self._collection, shard=self._number, after=gap.last, covers=covers)

@@ -1,6 +1,6 @@
 import pytest
 
-from queryworker.shards.tailing import TailGap, nothing_left_over, prove, whole_appends
+from queryworker.shards.log_continuity import LogGap, check_continuity, check_no_partial_append, complete_appends
 from shared.cluster.placement import Layout
 from shared.errors import Corrupt
 from shared.log.state import Entry, Routing, ShardRead, ShardState
@@ -28,7 +28,7 @@ def _read(*entries: Entry, tail: int, complete: bool = True) -> ShardRead:
     ],
 )
 def test_a_read_that_continues_what_is_there_is_accepted(read: ShardRead, last: str, covers: int) -> None:
-    prove(read, last, covers)
+    check_continuity(read, last, covers)
 
 
 @pytest.mark.parametrize(
@@ -42,14 +42,14 @@ def test_a_read_that_continues_what_is_there_is_accepted(read: ShardRead, last: 
     ],
 )
 def test_a_read_that_skips_an_entry_is_refused(read: ShardRead, last: str, covers: int) -> None:
-    with pytest.raises(TailGap):
-        prove(read, last, covers)
+    with pytest.raises(LogGap):
+        check_continuity(read, last, covers)
 
 
 def test_only_whole_appends_are_applied() -> None:
     parts = [_entry(1, 0), _entry(2, 1, last=False), _entry(3, 2), _entry(4, 3, last=False)]
-    assert whole_appends(parts) == 3
-    assert whole_appends(parts[1:2]) == 0
+    assert complete_appends(parts) == 3
+    assert complete_appends(parts[1:2]) == 0
     with pytest.raises(Corrupt):
-        nothing_left_over(_read(*parts, tail=4), parts[3:])
-    nothing_left_over(_read(*parts, tail=4, complete=False), parts[3:])
+        check_no_partial_append(_read(*parts, tail=4), parts[3:])
+    check_no_partial_append(_read(*parts, tail=4, complete=False), parts[3:])
