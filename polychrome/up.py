@@ -31,12 +31,12 @@ def up(options: ClusterOptions, say: Callable[[str], None]) -> None:
     with ExitStack() as stack:
         data_dir = stack.enter_context(temporary_data_dir() if options.in_memory else open_data_dir(options.data_dir))
         stores, specs = _specs(options, data_dir)
-        if specs[0].role != "redis" and (reason := why_silent(stores.redis_url)):
-            say(f"Redis does not answer at REDIS_URL; waiting for it: {reason}")
         processes = [Process(spec, data_dir.log(spec.name), (data_dir.lock_fd,), fork=True) for spec in specs]
         register = partial(_register, data_dir, options, stores, processes)
         supervisor = Supervisor(processes, partial(_ready, stores), say, register, fork.prepare)
         supervisor.install_signal_handlers()
+        if specs[0].role != "redis" and (reason := why_silent(stores.redis_url)):
+            say(f"Redis does not answer at REDIS_URL; waiting for it: {reason}")
         stack.callback(data_dir.unregister)
         supervisor.run(partial(_announce, options, data_dir, say))
 
