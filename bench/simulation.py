@@ -146,18 +146,18 @@ def _server(folder: Path) -> Iterator[str]:
 
 async def _measure(redis: Redis, keys: Keys) -> str:
     catalog, log, jobs = Catalog(redis, keys), Log(redis, keys), Jobs(redis, keys)
-    await catalog.found()
+    await catalog.mark.open()
     await catalog.bootstrap()
-    database = await catalog.get_database("default_tenant", "default_database")
+    database = await catalog.databases.get("default_tenant", "default_database")
     assert database is not None
     catalog_rows, tick_rows = [], []
     made: list[Collection] = []
     for size in COLLECTIONS:
         create_ms = await _create(catalog, database, made, size)
         pages = range(0, size - PAGE, size // 20)
-        list_ms = await _each(pages, lambda offset: catalog.list_collections(database, PAGE, offset))
+        list_ms = await _each(pages, lambda offset: catalog.collections.of_database(database, PAGE, offset))
         ids = [made[number].id for number in range(0, size, size // RESOLVED)]
-        resolve_ms = await _each(ids, lambda one: catalog.get_collection_by_id(database, one))
+        resolve_ms = await _each(ids, lambda one: catalog.collections.get_by_id(database, one))
         scheduler = Scheduler(catalog, log, jobs, Policy(8192, 1 << 26, 0.0, 10.0), SystemClock(), lambda *_: None)
         sweep_s = await _timed(scheduler.sweep())
         memory = (await redis.info("memory"))["used_memory"] / 2**20
@@ -197,7 +197,7 @@ async def _create(catalog: Catalog, database: Database, made: list[Collection], 
     async def creator() -> None:
         for name in names:
             new = NewCollection(f"collection-{name}", None, {"hnsw": {"ef_search": 100}}, {"keys": {}}, fixed)
-            made.append((await catalog.create_collection(database, new, get_or_create=True))[0])
+            made.append((await catalog.collections.create(database, new, get_or_create=True))[0])
 
     await asyncio.gather(*(creator() for _ in range(CREATORS)))
     return 1000 * (time.monotonic() - began_s) / count

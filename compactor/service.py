@@ -228,7 +228,7 @@ async def open_service(config: CompactorConfig) -> AsyncIterator[CompactorServic
             compactor = Compactor(shard_log, objects, cache, building, checkpoints, clock, limits, name)
             rebuilds = Rebuilds(redis, keys)
             rebuilder = Rebuilder(shard_log, rebuilds, jobs, objects, cache, checkpoints, clock, name)
-            functions = Functions(redis, keys, Catalog(redis, keys))
+            functions = Functions(redis, keys, Catalog(redis, keys).collections)
             runner = FunctionRunner(functions, Outputs(redis, keys), shard_log, jobs, objects, cache)
             membership = Membership(redis, keys, "compactor")
             yield CompactorService(jobs, compactor, rebuilder, runner, checkpoints, clock, config, membership)

@@ -47,10 +47,10 @@ def all_routes(context: Context) -> list[Route]:
         RecordRoutes(rows, reader, writer, texts),
         CollectionRoutes(catalog, rows, context.dirty, shard_limits),
         TransactionRoutes(rows, PointInTimeReader(context.log, reader), committer, texts),
-        ForkRoutes(rows, catalog, context.forker, context.dirty),
-        FunctionRoutes(rows, catalog, context.functions),
-        DatabaseRoutes(catalog),
-        TenantRoutes(catalog),
+        ForkRoutes(rows, catalog.databases, context.forker, context.dirty),
+        FunctionRoutes(rows, catalog.databases, catalog.collections, context.functions),
+        DatabaseRoutes(catalog.tenants, catalog.databases),
+        TenantRoutes(catalog.tenants),
         SystemRoutes(context.clock, catalog, rows, context.workers, allow_reset=config.allow_reset),
     )
     return [

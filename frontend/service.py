@@ -96,13 +96,15 @@ def build_context(
             Membership(redis, keys, "queryworker"), rpc, clock, replicas=config.replicas,
             hedge_percent=config.hedge_percent,
         ),
-        rows=RowCache(catalog, clock, rows_max=config.rows_max, age_max_s=config.rows_age_max_s),
+        rows=RowCache(
+            catalog.databases, catalog.collections, clock, rows_max=config.rows_max, age_max_s=config.rows_age_max_s
+        ),
         embedders=build_embedders(config, Membership(redis, keys, "embedder"), rpc, http, clock),
         forker=Forker(
-            catalog, Forking(redis, keys, catalog), Forks(redis, keys), log, objects, clock, config.forks_max,
-            config.process_id,
+            catalog.collections, Forking(redis, keys, catalog.collections), Forks(redis, keys), log, objects, clock,
+            config.forks_max, config.process_id,
         ),
-        functions=Functions(redis, keys, catalog),
+        functions=Functions(redis, keys, catalog.collections),
     )  # fmt: skip
 
 

@@ -106,7 +106,7 @@ class Leader:
         snapshotter = Snapshotter(tools.images, self._snapshots, cluster, clock)
 
         async def collect_garbage() -> None:
-            collections = [collection async for collection in tools.catalog.collections()]
+            collections = [collection async for collection in tools.catalog.collections.all()]
             laid = snapshotter.laid(collections)
             lineage = {collection.id: collection.ancestors for collection in collections if collection.ancestors}
             graves = await tools.collector.graves()
@@ -116,10 +116,10 @@ class Leader:
 
         async def repair_rows() -> None:
             await tools.collector.repair_rows(recovery.recover)
-            await tools.functions.repair([collection async for collection in tools.catalog.collections()])
+            await tools.functions.repair([collection async for collection in tools.catalog.collections.all()])
 
         async def snapshot() -> None:
-            await snapshotter.step(await tools.catalog.changes())
+            await snapshotter.step(await tools.catalog.changes.number())
 
         return [
             self._watch(),

@@ -129,8 +129,8 @@ class Reconciler:
         """The cluster, open. Raises Unavailable, and Corrupt when bucket and Redis do not belong together or a manifest
         that must be restored cannot be read.
         """
-        run, verified = await self._catalog.server_run()
-        cluster = await self._catalog.cluster()
+        run, verified = await self._catalog.mark.server_run()
+        cluster = await self._catalog.mark.read()
         number = await self._snapshots.next_number()  # first: what is written under it follows from all before
         image = await self._snapshots.newest()
         if cluster is None:
@@ -139,12 +139,12 @@ class Reconciler:
             raise Corrupt(f"Redis holds cluster {cluster.id}, the bucket holds cluster {image.cluster}")
         elif not verified:
             await self._verify(cluster, image, number)
-            await self._catalog.mark_verified(run)
+            await self._catalog.mark.mark_verified(run)
         return cluster
 
     async def reconciled(self) -> bool:
         """Whether the server still is the run of itself that was compared."""
-        return await self._catalog.cluster() is not None and (await self._catalog.server_run())[1]
+        return await self._catalog.mark.read() is not None and (await self._catalog.mark.server_run())[1]
 
     # A new cluster, or one whose Redis is lost
 
@@ -154,7 +154,7 @@ class Reconciler:
             raise Corrupt(f"the bucket holds {len(strangers)} collections and no snapshot of the catalog they are in")
         cluster = Cluster.new()
         await self._write(Images.empty(cluster, self._clock.now()), number)
-        await self._catalog.found(cluster, run)
+        await self._catalog.mark.open(cluster, run)
         await self._catalog.bootstrap()
         log.info("cluster_founded", cluster=cluster.id)
         return cluster
@@ -171,7 +171,7 @@ class Reconciler:
         await self._images.restore_rows(image)
         await self._report(cluster, [one.missing(head) for one, head in zip(found, heads, strict=True)], image)
         await self._log.raise_commits(await self._commits.newest())
-        return await self._catalog.found(cluster, run)
+        return await self._catalog.mark.open(cluster, run)
 
     async def _write(self, image: CatalogImage, number: int) -> None:
         if not await self._snapshots.write(image, number):
@@ -240,7 +240,7 @@ class Reconciler:
         them.
         """
         await self._force_layouts(switched)
-        collections = [collection async for collection in self._catalog.collections()]
+        collections = [collection async for collection in self._catalog.collections.all()]
         shards = [(collection.id, shard) for collection in collections for shard in collection.layout.numbers]
         ahead = [found for found in await _each(shards, self._examine) if found]
         living = [_rolled_back(one, ahead, heads.get(one.id, 0)) for one in collections]
@@ -266,7 +266,7 @@ class Reconciler:
         may be ahead of what Redis says of it. It is begun anew, with shards of its own.
         """
         later = {found.image.id: found for found in await self._find(switched)}
-        async for collection in self._catalog.collections():
+        async for collection in self._catalog.collections.all():
             found = later.get(collection.id)
             with suppress(Gone):
                 if collection.rebuild and not (found and found.image.layout == collection.rebuild.layout):

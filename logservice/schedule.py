@@ -61,12 +61,12 @@ class Scheduler:
 
     async def sweep(self) -> None:
         """Watches every shard that has something to do, whether its writer said so or died before."""
-        async for collection in self._catalog.collections():
+        async for collection in self._catalog.collections.all():
             shards = list(zip(collection.layout.numbers, collection.written, strict=True))
             if collection.rebuild:
                 shards += zip(collection.rebuild.layout.numbers, collection.rebuild.written, strict=True)
             self._watch((collection.id, shard) for shard, written in shards if written)
-            if await self._catalog.want_shards(collection) or collection.rebuild:
+            if await self._catalog.collections.want_shards(collection) or collection.rebuild:
                 self._watch([(collection.id, REBUILD)])
 
     async def tick(self) -> None:
@@ -124,7 +124,7 @@ class Scheduler:
             await self._jobs.put(*shard, REBUILD_PRIORITY)
         else:
             del self._watched[shard]
-            await self._catalog.count_change()  # a snapshot should know the new layout soon
+            await self._catalog.changes.count()  # a snapshot should know the new layout soon
 
     async def _measure(self, states: list[ShardState | None], now: float) -> None:
         WATCHED.set(len(self._watched))

@@ -165,7 +165,7 @@ async def _open_tools(url: str, keys: Keys) -> AsyncIterator[Tools]:
             catalog=catalog,
             images=Images(redis, keys, catalog),
             collector=Collector(redis, keys, catalog),
-            functions=Functions(redis, keys, catalog),
+            functions=Functions(redis, keys, catalog.collections),
             log=Log(redis, keys),
             jobs=Jobs(redis, keys),
         )

@@ -159,13 +159,13 @@ async def redis(redis_server: RedisServer) -> AsyncIterator[Redis]:
 async def catalog(redis: Redis, keys: Keys) -> Catalog:
     """The catalog of a cluster that is open, with its default tenant and database."""
     opened = Catalog(redis, keys)
-    await opened.found()
+    await opened.mark.open()
     await opened.bootstrap()
     return opened
 
 
 @pytest.fixture
 async def database(catalog: Catalog) -> Database:
-    found = await catalog.get_database("default_tenant", "default_database")
+    found = await catalog.databases.get("default_tenant", "default_database")
     assert found is not None
     return found

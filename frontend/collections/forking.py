@@ -17,7 +17,8 @@ from shared.process.telemetry import get_logger
 from shared.records.model import FIRST_POSITION
 
 if TYPE_CHECKING:
-    from shared.catalog import Catalog, Collection, Database
+    from shared.catalog import Collection, Database
+    from shared.catalog.collections import Collections
     from shared.catalog.forking import Forking
     from shared.log.forks import Forks
     from shared.log.log import Log
@@ -53,7 +54,7 @@ class Forker:
 
     def __init__(
         self,
-        catalog: Catalog,
+        collections: Collections,
         forking: Forking,
         forks: Forks,
         log: Log,
@@ -62,7 +63,7 @@ class Forker:
         forks_max: int,
         written_by: str,
     ) -> None:
-        self._catalog = catalog
+        self._collections = collections
         self._forking = forking
         self._forks = forks
         self._log = log
@@ -104,7 +105,7 @@ class Forker:
     async def _fork(self, db: Database, collection_id: str, name: str) -> Collection:
         for _ in range(TRIES):
             origin = await self._origin(db, collection_id)
-            if await self._catalog.get_collection(db, name) is not None:
+            if await self._collections.get(db, name) is not None:
                 raise AlreadyExists(f"Collection [{name}] already exists")
             new = _like(origin, name)
             fork_id = await self._reserve(origin, new)
@@ -143,7 +144,7 @@ class Forker:
             log.warning("fork_not_given_up", fork=fork_id, family=root, error=str(error))
 
     async def _origin(self, db: Database, collection_id: str) -> Collection:
-        found = await self._catalog.get_collection_by_id(db, collection_id)
+        found = await self._collections.get_by_id(db, collection_id)
         if found is None:
             raise Gone(f"collection {collection_id} was deleted")
         return found

@@ -11,7 +11,9 @@ import uuid
 from collections import OrderedDict
 from typing import Final
 
-from shared.catalog import Catalog, Collection
+from shared.catalog import Collection
+from shared.catalog.collections import Collections
+from shared.catalog.databases import Databases
 from shared.errors import InvalidArgument, NotFound
 from shared.process.clock import Clock
 
@@ -49,8 +51,17 @@ class RowCache:
     another frontend (a new `ef_search`, say) is noticed even by a collection that is only read.
     """
 
-    def __init__(self, catalog: Catalog, clock: Clock, *, rows_max: int = 10_000, age_max_s: float = 10.0) -> None:
-        self._catalog = catalog
+    def __init__(
+        self,
+        databases: Databases,
+        collections: Collections,
+        clock: Clock,
+        *,
+        rows_max: int = 10_000,
+        age_max_s: float = 10.0,
+    ) -> None:
+        self._databases = databases
+        self._collections = collections
         self._clock = clock
         self._rows_max = rows_max
         self._age_max_s = age_max_s
@@ -100,8 +111,8 @@ class RowCache:
 
     async def _fetch(self, tenant: str, database_name: str, collection_id: str) -> Collection:
         started_s = self._clock.monotonic()
-        database = await self._catalog.get_database(tenant, database_name)
-        row = None if database is None else await self._catalog.get_collection_by_id(database, collection_id)
+        database = await self._databases.get(tenant, database_name)
+        row = None if database is None else await self._collections.get_by_id(database, collection_id)
         if row is None:
             raise missing(collection_id)
         self._rows[collection_id] = (row, started_s)

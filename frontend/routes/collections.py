@@ -118,7 +118,7 @@ class CollectionRoutes:
         if database is None:
             raise _missing_database(database_name)
         try:
-            collection, _ = await self._catalog.create_collection(database, new, creation.body.get_or_create)
+            collection, _ = await self._catalog.collections.create(database, new, creation.body.get_or_create)
         except NotFound:
             raise _missing_database(database_name) from None
         return json_response(shown_collection(collection))
@@ -129,19 +129,19 @@ class CollectionRoutes:
         database = await self._database(request)
         if database is None:
             return json_response([])
-        found = await self._catalog.list_collections(database, limit, offset)
+        found = await self._catalog.collections.of_database(database, limit, offset)
         return json_response([shown_collection(collection) for collection in found])
 
     async def count_all(self, request: Request) -> HttpResponse:
         """The number of collections; of a database that is not there, 0."""
         database = await self._database(request)
-        return json_response(0 if database is None else await self._catalog.count_collections(database))
+        return json_response(0 if database is None else await self._catalog.collections.count(database))
 
     async def get(self, request: Request) -> HttpResponse:
         """One collection, by its name."""
         name = request.path_params["name"]
         database = await self._database(request)
-        collection = None if database is None else await self._catalog.get_collection(database, name)
+        collection = None if database is None else await self._catalog.collections.get(database, name)
         if collection is None:
             raise _missing_name(name)
         return json_response(shown_collection(collection))
@@ -155,7 +155,7 @@ class CollectionRoutes:
         database = await self._database(request)
         collection = None
         if database is not None:
-            collection = await self._catalog.get_collection_by_id(database, collection_id)
+            collection = await self._catalog.collections.get_by_id(database, collection_id)
         if collection is None:
             raise _missing_name(collection_id)
         return json_response(shown_collection(collection))
@@ -169,9 +169,9 @@ class CollectionRoutes:
                 "Validation error: crn: CRN must be in the format "
                 "<tenant_resource_name>:<database_name>:<collection_name> with non-empty parts"
             )
-        tenant = await self._catalog.find_tenant_by_resource_name(names[0])
-        database = None if tenant is None else await self._catalog.get_database(tenant.name, names[1])
-        collection = None if database is None else await self._catalog.get_collection(database, names[2])
+        tenant = await self._catalog.tenants.find_by_resource_name(names[0])
+        database = None if tenant is None else await self._catalog.databases.get(tenant.name, names[1])
+        collection = None if database is None else await self._catalog.collections.get(database, names[2])
         if collection is None:
             raise _missing_name(crn)
         return json_response(shown_collection(collection))
@@ -180,7 +180,7 @@ class CollectionRoutes:
         """Deletes a collection, by its name."""
         name = request.path_params["name"]
         database = await self._database(request)
-        if database is None or not await self._catalog.delete_collection(database, name):
+        if database is None or not await self._catalog.collections.delete(database, name):
             raise _missing_name(name)
         return empty_response()
 
@@ -197,13 +197,13 @@ class CollectionRoutes:
 
     async def _update(self, database: Database, collection_id: str, update: Update) -> None:
         for _ in range(UPDATE_TRIES):
-            collection = await self._catalog.get_collection_by_id(database, collection_id)
+            collection = await self._catalog.collections.get_by_id(database, collection_id)
             if collection is None:
                 raise missing(collection_id)
             check_update(update, self._shard_limits.most)
             check_shards(update, collection)
             changes = _changes(collection, update)
-            if not changes or await self._catalog.update_collection(database, collection, **changes):
+            if not changes or await self._catalog.collections.update(database, collection, **changes):
                 self._rows.forget(collection_id)
                 if SHARDS_KEY in (update.metadata or {}):
                     self._dirty.add(collection_id, [REBUILD])
@@ -231,7 +231,7 @@ class CollectionRoutes:
         """The database in the path, None when there is none. Raises InvalidArgument for a name that is too short."""
         name = request.path_params["database"]
         check_database_name(name)
-        return await self._catalog.get_database(request.path_params["tenant"], name)
+        return await self._catalog.databases.get(request.path_params["tenant"], name)
 
 
 def _changes(collection: Collection, update: Update) -> dict[str, Any]:

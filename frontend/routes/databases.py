@@ -19,7 +19,9 @@ from shared.errors import NotFound
 
 if TYPE_CHECKING:
     from frontend.http.request import Request
-    from shared.catalog import Catalog, Database
+    from shared.catalog import Database
+    from shared.catalog.databases import Databases
+    from shared.catalog.tenants import Tenants
 
 
 class DatabaseCreate(msgspec.Struct, frozen=True):
@@ -36,8 +38,9 @@ def shown_database(database: Database) -> dict[str, Any]:
 class DatabaseRoutes:
     """Handlers of the database routes."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+    def __init__(self, tenants: Tenants, databases: Databases) -> None:
+        self._tenants = tenants
+        self._databases = databases
 
     def routes(self) -> list[Route]:
         """The routes of this group."""
@@ -53,22 +56,22 @@ class DatabaseRoutes:
         body = shaped(await read_json(request), DatabaseCreate)
         tenant = request.path_params["tenant"]
         check_new_database_name(body.name)
-        if await self._catalog.get_tenant(tenant) is None:
+        if await self._tenants.get(tenant) is None:
             raise missing_tenant(tenant)
-        await self._catalog.create_database(tenant, body.name)
+        await self._databases.create(tenant, body.name)
         return empty_response()
 
     async def list_all(self, request: Request) -> HttpResponse:
         """Databases in the order of their creation; of a tenant that nobody has created, none."""
         limit, offset = query_page(request)
-        found = await self._catalog.list_databases(request.path_params["tenant"], limit, offset)
+        found = await self._databases.of_tenant(request.path_params["tenant"], limit, offset)
         return json_response([shown_database(database) for database in found])
 
     async def get(self, request: Request) -> HttpResponse:
         """One database, by its name."""
         name = request.path_params["database"]
         check_database_name(name)
-        database = await self._catalog.get_database(request.path_params["tenant"], name)
+        database = await self._databases.get(request.path_params["tenant"], name)
         if database is None:
             raise NotFound(f"Database [{name}] not found. Are you sure it exists?")
         return json_response(shown_database(database))
@@ -76,6 +79,6 @@ class DatabaseRoutes:
     async def delete(self, request: Request) -> HttpResponse:
         """Deletes a database with its collections."""
         name = request.path_params["database"]
-        if not await self._catalog.delete_database(request.path_params["tenant"], name):
+        if not await self._databases.delete(request.path_params["tenant"], name):
             raise NotFound(f"Database [{name}] not found")
         return empty_response()

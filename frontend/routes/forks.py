@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from frontend.collections.row_cache import RowCache
     from frontend.http.request import Request
     from frontend.write.dirty import DirtyShards
-    from shared.catalog import Catalog
+    from shared.catalog.databases import Databases
 
 
 class Fork(msgspec.Struct, frozen=True):
@@ -34,9 +34,9 @@ class Fork(msgspec.Struct, frozen=True):
 class ForkRoutes:
     """Handlers of the fork routes."""
 
-    def __init__(self, rows: RowCache, catalog: Catalog, forker: Forker, dirty: DirtyShards) -> None:
+    def __init__(self, rows: RowCache, databases: Databases, forker: Forker, dirty: DirtyShards) -> None:
         self._rows = rows
-        self._catalog = catalog
+        self._databases = databases
         self._forker = forker
         self._dirty = dirty
 
@@ -56,7 +56,7 @@ class ForkRoutes:
         if is_multi_region(path_params["database"]):
             raise InvalidArgument("multi-region databases do not support forking")
         collection = await resolve(self._rows, request)
-        database = await self._catalog.get_database(path_params["tenant"], path_params["database"])
+        database = await self._databases.get(path_params["tenant"], path_params["database"])
         if database is None:
             raise missing(collection.id)
         fork = await self._forker.fork(database, collection.id, body.new_name)

@@ -23,7 +23,9 @@ from shared.errors import AlreadyExists, Attached, Gone, InvalidArgument, NotFou
 if TYPE_CHECKING:
     from frontend.collections.row_cache import RowCache
     from frontend.http.request import Request
-    from shared.catalog import Catalog, Collection, Database
+    from shared.catalog import Collection, Database
+    from shared.catalog.collections import Collections
+    from shared.catalog.databases import Databases
     from shared.catalog.functions import Functions
 
 ATTACH_TRIES: Final = 4
@@ -57,9 +59,10 @@ class AddInput(msgspec.Struct, frozen=True):
 class FunctionRoutes:
     """Handlers of the function routes."""
 
-    def __init__(self, rows: RowCache, catalog: Catalog, functions: Functions) -> None:
+    def __init__(self, rows: RowCache, databases: Databases, collections: Collections, functions: Functions) -> None:
         self._rows = rows
-        self._catalog = catalog
+        self._databases = databases
+        self._collections = collections
         self._functions = functions
 
     def routes(self) -> list[Route]:
@@ -118,7 +121,7 @@ class FunctionRoutes:
         body = shaped(await read_json(request), AddInput)
         db, source = await self._resolve(request)
         output = await self._output(db, source, request, _missing_function(request))
-        added = await self._catalog.get_collection_by_id(db, str(body.input_collection_id))
+        added = await self._collections.get_by_id(db, str(body.input_collection_id))
         if added is None:
             raise missing(str(body.input_collection_id))
         _check_input(added)
@@ -141,7 +144,7 @@ class FunctionRoutes:
         if is_multi_region(database_name):
             raise InvalidArgument("multi-region databases do not support attached functions")
         collection = await self._rows.read(tenant, database_name, request.path_params["collection_id"])
-        database = await self._catalog.get_database(tenant, database_name)
+        database = await self._databases.get(tenant, database_name)
         if database is None:
             raise missing(collection.id)
         return database, collection

@@ -70,7 +70,7 @@ class SystemRoutes:
         """Whether Redis, which has both the log and the catalog, answers a question about the catalog."""
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
-                await self._catalog.get_tenant(DEFAULT_TENANT)
+                await self._catalog.tenants.get(DEFAULT_TENANT)
         except (PolychromeError, TimeoutError):
             return False
         return True

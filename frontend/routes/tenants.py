@@ -16,7 +16,7 @@ from shared.errors import AlreadyExists, NotFound
 
 if TYPE_CHECKING:
     from frontend.http.request import Request
-    from shared.catalog import Catalog
+    from shared.catalog.tenants import Tenants
 
 
 class TenantCreate(msgspec.Struct, frozen=True):
@@ -39,8 +39,8 @@ def missing_tenant(name: str) -> NotFound:
 class TenantRoutes:
     """Handlers of the tenant routes."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+    def __init__(self, tenants: Tenants) -> None:
+        self._tenants = tenants
 
     def routes(self) -> list[Route]:
         """The routes of this group."""
@@ -54,13 +54,13 @@ class TenantRoutes:
         """Creates a tenant; 409 when there is one of that name."""
         body = shaped(await read_json(request), TenantCreate)
         check_new_tenant_name(body.name)
-        await self._catalog.create_tenant(body.name)
+        await self._tenants.create(body.name)
         return empty_response()
 
     async def get(self, request: Request) -> HttpResponse:
         """A tenant and its resource name, null before it was set."""
         name = request.path_params["tenant"]
-        tenant = await self._catalog.get_tenant(name)
+        tenant = await self._tenants.get(name)
         if tenant is None:
             raise missing_tenant(name)
         return json_response({"name": tenant.name, "resource_name": tenant.resource_name})
@@ -69,8 +69,8 @@ class TenantRoutes:
         """Sets the resource name; to set an equal name again is fine, another name is 409."""
         body = shaped(await read_json(request), TenantUpdate)
         name = request.path_params["tenant"]
-        if await self._catalog.get_tenant(name) is None:
+        if await self._tenants.get(name) is None:
             raise missing_tenant(name)
-        if not await self._catalog.set_resource_name(name, body.resource_name):
+        if not await self._tenants.set_resource_name(name, body.resource_name):
             raise AlreadyExists("Failed to set resource name")
         return empty_response()

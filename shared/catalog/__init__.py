@@ -1,7 +1,7 @@
 """The catalog: tenants, databases, collections."""
 
 from shared.catalog.catalog import Catalog
-from shared.catalog.founding import Cluster
+from shared.catalog.cluster import Cluster
 from shared.catalog.model import (
     DEFAULT_DATABASE,
     DEFAULT_DATABASE_ID,

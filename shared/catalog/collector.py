@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from shared.catalog.catalog import Catalog
 from shared.catalog.families import Families
 from shared.catalog.removal import Removal
-from shared.catalog.slots import Slots
+from shared.catalog.scripts import CatalogScripts
 from shared.log.lifecycle import Lifecycle, Owner
 from shared.process.telemetry import get_logger
 from shared.redis.client import command, guarded, persist
@@ -42,15 +42,15 @@ class Collector:
         self._keys = keys
         self._catalog = catalog
         self._removal = Removal(redis, keys)
-        self._slots = Slots(redis, keys)
+        self._scripts = CatalogScripts(redis, keys)
         self._lifecycle = Lifecycle(redis, keys)
         self._families = Families(redis, keys)
         self._orphan_age_s = orphan_age_s
 
     async def collect_deleted(self) -> int:
         """Finishes and collects every committed deletion; returns how many collections that was."""
-        deleted = await self._removal.collect([tenant.name for tenant in await self._catalog.tenants()])
-        async for database in self._catalog.databases():
+        deleted = await self._removal.collect([tenant.name for tenant in await self._catalog.tenants.all()])
+        async for database in self._catalog.databases.all():
             deleted += await self._removal.collect_database(database.key)
         return deleted
 
@@ -73,7 +73,7 @@ class Collector:
             if owner.age_s < self._orphan_age_s:
                 continue
             # The id goes to the trash first, in the slot where a row would be committed: from here on it can't be.
-            _, abandoned = await self._slots.collections(owner.database_key, "abandon", owner.collection_id)
+            _, abandoned = await self._scripts.collections(owner.database_key, "abandon", owner.collection_id)
             if abandoned:
                 await self._collect_orphan(owner)
                 collected += 1
@@ -86,7 +86,7 @@ class Collector:
             await self._removal.bury({owner.collection_id: time.time()})
         await self._lifecycle.mark_deleted([owner.collection_id])
         await self._lifecycle.collect(owner.collection_id)
-        await self._slots.collections(owner.database_key, "collected", owner.collection_id)
+        await self._scripts.collections(owner.database_key, "collected", owner.collection_id)
 
     async def repair_rows(self, recover: Recover) -> int:
         """Brings states up to their rows' generation where the process that changed the row died before that. Rows
@@ -94,7 +94,7 @@ class Collector:
         be read or written there. Returns how many rows it touched.
         """
         touched = 0
-        async for database in self._catalog.databases():
+        async for database in self._catalog.databases.all():
             for start in itertools.count(0, PIPELINE_MAX):
                 some = await self._rows(database.key, start)
                 if not some:
@@ -130,11 +130,11 @@ class Collector:
     ) -> bool:
         if state is None:
             # Not while Redis is lost or just restored: then the state is missing only for this moment.
-            if await self._catalog.cluster() is None or await self._exists(collection_id):
+            if await self._catalog.mark.read() is None or await self._exists(collection_id):
                 return False
             if not await self._removal.is_buried(collection_id) and await recover(collection_id, row):
                 return True
-            await self._slots.collections(database_key, "delete", row["name"], collection_id)
+            await self._scripts.collections(database_key, "delete", row["name"], collection_id)
             log.warning("row_without_state", collection=collection_id, name=row["name"])
             return True
         if int(state) < row["generation"]:

@@ -7,23 +7,27 @@ import uuid
 
 from redis.asyncio import Redis
 
-from shared.catalog.catalog import Catalog
+from shared.catalog.changes import Changes
+from shared.catalog.collections import Collections
 from shared.catalog.families import Families
 from shared.catalog.model import Collection, Database, NewCollection
 from shared.catalog.removal import Removal
 from shared.catalog.rows import FIRST_GENERATION, new_row
-from shared.catalog.slots import Slots
+from shared.catalog.scripts import CatalogScripts
 from shared.errors import AlreadyExists, NotFound, QuotaExceeded
 from shared.log.lifecycle import Lifecycle
 from shared.redis.keys import Keys
 
 
 class Forking:
-    """In this order: `reserve`, then the fork's manifests and its log, then `commit`; `give_up` instead of that."""
+    """The catalog's steps of a fork: `reserve`, then the fork's manifests and its log are made, then `commit`; or
+    `give_up` instead of that. Everything raises Unavailable while Redis is away.
+    """
 
-    def __init__(self, redis: Redis, keys: Keys, catalog: Catalog) -> None:
-        self._catalog = catalog
-        self._slots = Slots(redis, keys)
+    def __init__(self, redis: Redis, keys: Keys, collections: Collections) -> None:
+        self._collections = collections
+        self._scripts = CatalogScripts(redis, keys)
+        self._changes = Changes(redis, keys)
         self._lifecycle = Lifecycle(redis, keys)
         self._families = Families(redis, keys)
         self._removal = Removal(redis, keys)
@@ -33,7 +37,9 @@ class Forking:
         return await self._families.count(collection.root)
 
     async def reserve(self, origin: Collection, new: NewCollection, forks_max: int) -> str:
-        """The id of the fork to be. Raises QuotaExceeded."""
+        """The id of the fork to be, which is an orphan and a member of the family from here on. Raises QuotaExceeded
+        when the family has made `forks_max` forks.
+        """
         fork_id = str(uuid.uuid4())
         await self._lifecycle.create(fork_id, origin.database_key, new.fixed, FIRST_GENERATION, family=origin.root)
         try:
@@ -44,26 +50,27 @@ class Forking:
         return fork_id
 
     async def commit(self, db: Database, fork_id: str, new: NewCollection) -> Collection | None:
-        """The fork, if this was not too late: None when it was taken for an orphan. Raises AlreadyExists, and NotFound
-        when the database was deleted; then it is given up. NotFound, too, when the fork is gone
-        already: deleted by somebody, or buried before its row came.
+        """Writes the fork's row; the fork, or None when it had been taken for an orphan before. Raises AlreadyExists,
+        and NotFound when the database was deleted; in all these cases it is given up. Raises NotFound, too, when the
+        fork is gone already: deleted after its row was written, or buried before.
         """
-        outcome, *_ = await self._slots.collections(db.key, "create", new.name, fork_id, new_row(new))
-        if outcome == b"OK":
-            await self._slots.changed()
-            found = await self._catalog.get_collection_by_id(db, fork_id)
+        reply = await self._scripts.collections(db.key, "create", new.name, fork_id, new_row(new))
+        if reply == [b"OK"]:
+            await self._changes.count()
+            found = await self._collections.get_by_id(db, fork_id)
             if found is None:
                 raise NotFound(f"Collection [{new.name}] does not exist")
             return found
         await self.give_up(new.ancestors[0], fork_id)
-        if outcome == b"TAKEN":
-            raise AlreadyExists(f"Collection [{new.name}] already exists")
-        if outcome == b"CLOSED":
-            raise NotFound(f"Database [{db.name}] does not exist")
+        match reply:
+            case [b"TAKEN", _]:
+                raise AlreadyExists(f"Collection [{new.name}] already exists")
+            case [b"CLOSED"]:
+                raise NotFound(f"Database [{db.name}] does not exist")
         return None
 
     async def give_up(self, root: str, fork_id: str) -> None:
-        """A fork without a row: its objects go as those of deleted collections do."""
+        """Ends a fork that has no row: it leaves the family, and its objects go as those of deleted collections do."""
         await self._families.remove(root, fork_id)
         await self._removal.bury({fork_id: time.time()})
         await self._lifecycle.collect(fork_id)

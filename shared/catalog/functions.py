@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 from redis.asyncio import Redis
 
-from shared.catalog.catalog import ATTEMPTS_MAX, Catalog
+from shared.catalog.collections import ATTEMPTS_MAX, Collections
 from shared.catalog.model import Collection, Database, Function, NewCollection
 from shared.catalog.rows import function_of, pointers_of
 from shared.cluster.placement import Layout
@@ -52,10 +52,10 @@ class FunctionInput:
 class Functions:
     """Outputs are collections whose row names a function and its inputs."""
 
-    def __init__(self, redis: Redis, keys: Keys, catalog: Catalog) -> None:
+    def __init__(self, redis: Redis, keys: Keys, collections: Collections) -> None:
         self._redis = redis
         self._keys = keys
-        self._catalog = catalog
+        self._collections = collections
         self._outputs = Outputs(redis, keys)
         self._jobs = Jobs(redis, keys)
 
@@ -63,12 +63,12 @@ class Functions:
         """The output of the function that is attached to the collection."""
         key = self._keys.functions(db.key)
         output = await persist(lambda: command(self._redis, "HGET", key, given.id), writes=False)
-        found = None if output is None else await self._catalog.get_collection_by_id(db, output.decode())
+        found = None if output is None else await self._collections.get_by_id(db, output.decode())
         return found if found and found.function and given.id in found.function.inputs else None
 
     async def attach(self, db: Database, given: Collection, new: NewCollection) -> Collection:
         """The new output of one input. Raises Attached, AlreadyExists (its name is taken), NotFound, Gone."""
-        output, _ = await self._catalog.create_collection(db, new, get_or_create=False)
+        output, _ = await self._collections.create(db, new, get_or_create=False)
         await self._begin(given, output)
         return output
 
@@ -81,7 +81,7 @@ class Functions:
             if given.id in function.inputs:
                 return output
             more = dataclasses.replace(function, inputs=(*function.inputs, given.id))
-            if await self._catalog.update_collection(db, output, function=more, new_input=given.id):
+            if await self._collections.update(db, output, function=more, new_input=given.id):
                 await self._begin(given, output)
                 return dataclasses.replace(output, function=more)
             output = await self._again(db, output)
@@ -94,17 +94,17 @@ class Functions:
             if function is None or given.id not in function.inputs:
                 return
             if delete_output:
-                await self._catalog.delete_collection(db, output.name)
+                await self._collections.delete(db, output.name)
                 return
             left = dataclasses.replace(function, inputs=tuple(one for one in function.inputs if one != given.id))
-            if await self._catalog.update_collection(db, output, function=left):
+            if await self._collections.update(db, output, function=left):
                 await self._outputs.unfeed(given.id, output.id)
                 return
             output = await self._again(db, output)
         raise StaleGeneration("The output is being changed by others; try again")
 
     async def _again(self, db: Database, output: Collection) -> Collection:
-        found = await self._catalog.get_collection_by_id(db, output.id)
+        found = await self._collections.get_by_id(db, output.id)
         if found is None:
             raise Gone(f"collection {output.id} was deleted")
         return found

@@ -11,12 +11,12 @@ import orjson
 from redis.asyncio import Redis
 
 from shared.catalog.catalog import Catalog
+from shared.catalog.cluster import Cluster
 from shared.catalog.families import Families
-from shared.catalog.founding import Cluster, Founding
 from shared.catalog.model import Collection, Database
 from shared.catalog.removal import Removal
 from shared.catalog.rows import function_of
-from shared.catalog.slots import Slots
+from shared.catalog.scripts import CatalogScripts
 from shared.cluster.placement import Layout
 from shared.errors import Corrupt, Unavailable
 from shared.log.lifecycle import Lifecycle
@@ -136,9 +136,8 @@ class Images:
         self._redis = redis
         self._keys = keys
         self._catalog = catalog
-        self._slots = Slots(redis, keys)
+        self._scripts = CatalogScripts(redis, keys)
         self._lifecycle = Lifecycle(redis, keys)
-        self._founding = Founding(redis, keys)
         self._removal = Removal(redis, keys)
         self._rebuilds = Rebuilds(redis, keys)
         self._families = Families(redis, keys)
@@ -151,19 +150,19 @@ class Images:
         """The catalog of this cluster. Raises Unavailable when Redis was lost on the way, even if it is restored by
         now: an image of half a catalog must never become a snapshot.
         """
-        changes = await self._catalog.changes()
+        changes = await self._catalog.changes.number()
         tenants = [TenantImage(name, row) for name, row in sorted((await self._rows(self._keys.tenants)).items())]
         databases: list[DatabaseImage] = []
         collections: list[CollectionImage] = []
         for tenant in tenants:
             rows = await self._rows(self._keys.databases(tenant.name))
-            for database in await self._catalog.list_databases(tenant.name):
+            for database in await self._catalog.databases.of_tenant(tenant.name):
                 if database.name in rows:
                     databases.append(DatabaseImage(tenant.name, database.name, database.key, rows[database.name]))
                     collections += [image async for image in self._collections(database)]
         graves = await self._removal.graves()
         families = await self._families.every()
-        if await self._catalog.cluster() != cluster:
+        if await self._catalog.mark.read() != cluster:
             raise Unavailable("The cluster was lost or restored while its catalog was read")
         return CatalogImage(
             cluster.id, cluster.epoch, changes, time.time(), tenants, databases, collections, graves, families
@@ -195,18 +194,18 @@ class Images:
         `restore_state`.
         """
         for tenant in image.tenants:
-            await self._slots.tenants("create", tenant.name, tenant.row)
+            await self._scripts.tenants("create", tenant.name, tenant.row)
             resource = orjson.loads(tenant.row)["resource_name"]
             if resource is not None:
                 call = ("HSET", self._keys.resources, resource, tenant.name)
                 await persist(lambda call=call: command(self._redis, *call), writes=True)  # type: ignore[misc] # no type for a lambda with a default
         for database in image.databases:
-            await self._slots.databases(database.tenant, "create", database.name, database.row)
+            await self._scripts.databases(database.tenant, "create", database.name, database.row)
         for one in image.collections:
-            await self._slots.collections(one.database_key, "create", one.name, one.id, one.row)
+            await self._scripts.collections(one.database_key, "create", one.name, one.id, one.row)
             function = function_of(one.row.encode())
             for given in function.inputs if function else ():
-                await self._slots.collections(one.database_key, "feed", given, one.id)
+                await self._scripts.collections(one.database_key, "feed", given, one.id)
         living = {one.id for one in image.collections}
         await self._removal.bury({one: since for one, since in image.graves.items() if one not in living})
         await self._families.restore(image.families)
@@ -245,10 +244,11 @@ class Images:
 
     async def write_report(self, report: Mapping[str, Any]) -> None:
         """Keeps what the last reconciliation found, for people to read."""
-        await self._founding.write_report(orjson.dumps(report))
+        await self._catalog.mark.write_report(orjson.dumps(report))
 
     async def read_report(self) -> dict[str, Any] | None:
-        stored = await persist(lambda: command(self._redis, "GET", self._keys.report), writes=False)
+        """What `write_report` kept last; None before that."""
+        stored = await self._catalog.mark.read_report()
         return None if stored is None else dict(orjson.loads(stored))
 
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from redis.asyncio import Redis
 
-from shared.catalog.slots import Slots
+from shared.catalog.scripts import CatalogScripts
 from shared.log.lifecycle import Lifecycle
 from shared.redis.client import command, persist
 from shared.redis.keys import Keys
@@ -35,7 +35,7 @@ class Removal:
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._keys = keys
-        self._slots = Slots(redis, keys)
+        self._scripts = CatalogScripts(redis, keys)
         self._lifecycle = Lifecycle(redis, keys)
 
     async def finish_tenants(self) -> None:
@@ -44,13 +44,13 @@ class Removal:
             await self.clear_tenant(tenant)
 
     async def clear_tenant(self, tenant: str) -> None:
-        await self._slots.databases(tenant, "clear")
+        await self._scripts.databases(tenant, "clear")
         for key in await self._members(self._keys.database_trash(tenant)):
             await self.finish_database(key)
-        await self._slots.tenants("cleared", tenant)
+        await self._scripts.tenants("cleared", tenant)
 
     async def finish_database(self, key: str) -> None:
-        await self._slots.collections(key, "close")
+        await self._scripts.collections(key, "close")
         await self._lifecycle.mark_deleted(await self._members(self._keys.trash(key)))
 
     async def collect(self, tenants: Iterable[str]) -> int:
@@ -64,10 +64,10 @@ class Removal:
             for key in await self._members(self._keys.database_trash(tenant)):
                 await self.finish_database(key)
                 collected += await self.collect_database(key)
-                await self._slots.collections(key, "expire", CLOSED_TTL_S)
-                await self._slots.databases(tenant, "collected", key)
+                await self._scripts.collections(key, "expire", CLOSED_TTL_S)
+                await self._scripts.databases(tenant, "collected", key)
         for tenant in cleared:
-            await self._slots.tenants("collected", tenant)
+            await self._scripts.tenants("collected", tenant)
         return collected
 
     async def collect_database(self, key: str) -> int:
@@ -78,7 +78,7 @@ class Removal:
             await self._lifecycle.collect(collection_id)
         await self.bury(dict.fromkeys(doomed, time.time()))
         for some in _pieces(doomed):
-            await self._slots.collections(key, "collected", *some)
+            await self._scripts.collections(key, "collected", *some)
         return len(doomed)
 
     async def bury(self, graves: Mapping[str, float]) -> None:

@@ -104,12 +104,12 @@ class Shop:
 
     async def refresh(self) -> None:
         """The collection as it is now."""
-        found = await self.catalog.get_collection_by_id(await self.db(), self.collection.id)
+        found = await self.catalog.collections.get_by_id(await self.db(), self.collection.id)
         assert found is not None
         self.collection = found
 
     async def db(self) -> Database:
-        database = await self.catalog.get_database(self.collection.tenant, self.collection.database)
+        database = await self.catalog.databases.get(self.collection.tenant, self.collection.database)
         assert database is not None
         return database
 

@@ -131,7 +131,7 @@ async def test_a_deleted_collection_is_gone(shop: Shop) -> None:
     late = asyncio.create_task(shop.compactor(wait).compact(shop.collection.id, 0))
     await wait.there.wait()
     database = await shop.db()
-    await shop.catalog.delete_collection(database, "shop")
+    await shop.catalog.collections.delete(database, "shop")
     with pytest.raises(Gone):
         await shop.compactor().compact(shop.collection.id, 0)
     wait.go.set()

@@ -253,7 +253,7 @@ async def test_a_deleted_collection_is_left_alone(shop: Shop) -> None:
     await churn(shop, random.Random(14), 1)
     await want(shop, 2)
     await shop.rebuilder().step(shop.collection.id)
-    await shop.catalog.delete_collection(await shop.db(), shop.collection.name)
+    await shop.catalog.collections.delete(await shop.db(), shop.collection.name)
     with pytest.raises(Gone):
         await shop.rebuilder().step(shop.collection.id)
     await Lifecycle(shop.redis, shop.keys).collect(shop.collection.id)

@@ -43,7 +43,7 @@ def _environ(server: RedisServer, keys: Keys, **more: str) -> dict[str, str]:
 async def _served(server: RedisServer, keys: Keys) -> AsyncIterator[tuple[Embedder, Membership, RpcClient]]:
     client = RpcClient()
     async with open_redis(server.url) as redis:
-        await Catalog(redis, keys).found()
+        await Catalog(redis, keys).mark.open()
     async with open_redis(server.url) as redis, open_service(read(EmbedderConfig, _environ(server, keys))) as embedder:
         yield embedder, Membership(redis, keys, "embedder"), client
         await client.close()

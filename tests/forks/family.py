@@ -24,14 +24,14 @@ class Family:
 
     def __init__(self, shop: Shop) -> None:
         self.shop = shop
-        self.forking = Forking(shop.redis, shop.keys, shop.catalog)
+        self.forking = Forking(shop.redis, shop.keys, shop.catalog.collections)
         self.forks = Forks(shop.redis, shop.keys)
         self.lifecycle = Lifecycle(shop.redis, shop.keys)
 
     def forker(self, **parts: Any) -> Forker:
         given: dict[str, Any] = {"log": self.shop.log, "objects": self.shop.objects, "forks_max": FORKS_MAX} | parts
         return Forker(
-            self.shop.catalog, self.forking, self.forks, given["log"], given["objects"], SystemClock(),
+            self.shop.catalog.collections, self.forking, self.forks, given["log"], given["objects"], SystemClock(),
             given["forks_max"], "test",
         )  # fmt: skip
 
@@ -49,7 +49,7 @@ class Family:
 
     async def delete(self, shop: Shop) -> None:
         await shop.refresh()
-        assert await self.shop.catalog.delete_collection(await self.db(), shop.collection.name)
+        assert await self.shop.catalog.collections.delete(await self.db(), shop.collection.name)
 
     async def collect(self, garbage: Garbage | None = None, **options: Any) -> None:
         """Two rounds: what the first condemns the second deletes."""
@@ -59,7 +59,7 @@ class Family:
         await collector.collect_orphans()
         garbage = garbage or Garbage(self.shop.objects, SystemClock(), Periods(-1.0, -1.0))
         for _ in range(2):
-            collections = [one async for one in catalog.collections()]
+            collections = [one async for one in catalog.collections.all()]
             lineage = {one.id: one.ancestors for one in collections}
             collected = await garbage.collect(_pointers(collections), await collector.graves(), {}, lineage)
             await collector.forget(collected.empty)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from shared.catalog.changes import Changes
 from shared.catalog.families import Families
 from shared.catalog.forking import Forking
-from shared.catalog.slots import Slots
 from shared.errors import Unavailable
 from shared.log.forks import Forks
 from shared.manifest.store import ManifestStore
@@ -50,7 +50,7 @@ async def forking(family: Family, shop: Any) -> asyncio.Task[Any]:
 async def assert_nothing_is_left(family: Family, shop: Any) -> None:
     await shop.refresh()
     assert await family.forking.count(shop.collection) == 0
-    assert await shop.catalog.get_collection(await family.db(), "fork") is None
+    assert await shop.catalog.collections.get(await family.db(), "fork") is None
     await family.collect()
     assert await family.owners() <= {shop.collection.id}
     assert [owner.collection_id async for owner in family.lifecycle.owners()] == [shop.collection.id]
@@ -123,7 +123,7 @@ async def test_a_commit_that_has_begun_is_not_cut_off(
     shop: Shop, family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await churn(shop, random.Random(1), 2)
-    committing = Blocked(monkeypatch, Slots, "changed", after=False)
+    committing = Blocked(monkeypatch, Changes, "count", after=False)
     fork = await forking(family, shop)
     await committing.there.wait()
     fork.cancel()
@@ -133,7 +133,7 @@ async def test_a_commit_that_has_begun_is_not_cut_off(
         await fork
     await shop.refresh()
     assert await family.forking.count(shop.collection) == 1
-    forked = await shop.catalog.get_collection(await family.db(), "fork")
+    forked = await shop.catalog.collections.get(await family.db(), "fork")
     assert forked is not None
     assert await everything(family.member(shop, forked)) == shop.model
 

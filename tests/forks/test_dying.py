@@ -39,7 +39,7 @@ async def test_a_maker_that_dies_leaves_an_orphan_that_goes_with_all_it_has(shop
     await family.collect(orphan_age_s=-1.0)
     assert await family.forking.count(shop.collection) == 0
     assert await family.owners() == {shop.collection.id}
-    assert await shop.catalog.get_collection(await family.db(), "fork") is None
+    assert await shop.catalog.collections.get(await family.db(), "fork") is None
 
 
 async def test_a_row_that_comes_after_its_orphan_was_buried_goes_again(shop: Shop, family: Family) -> None:
@@ -56,8 +56,8 @@ async def test_a_row_that_comes_after_its_orphan_was_buried_goes_again(shop: Sho
         pytest.fail("a buried collection is not recovered")
 
     await collector.repair_rows(never)
-    assert await shop.catalog.get_collection(await family.db(), "fork") is None
-    assert await shop.catalog.count_collections(await family.db()) == 1
+    assert await shop.catalog.collections.get(await family.db(), "fork") is None
+    assert await shop.catalog.collections.count(await family.db()) == 1
 
 
 def _new(shop: Shop) -> NewCollection:
@@ -65,11 +65,11 @@ def _new(shop: Shop) -> NewCollection:
 
 
 async def test_a_fork_in_a_database_that_is_deleted_meanwhile_is_given_up(shop: Shop, family: Family) -> None:
-    database = await shop.catalog.create_database("default_tenant", "doomed")
+    database = await shop.catalog.databases.create("default_tenant", "doomed")
     collection = await make_collection(shop.catalog, database, "origin")
 
     async def drop() -> None:
-        await shop.catalog.delete_database("default_tenant", "doomed")
+        await shop.catalog.databases.delete("default_tenant", "doomed")
 
     new = dataclasses.replace(_new(shop), ancestors=(collection.id,))
     fork_id = await family.forking.reserve(collection, new, FORKS_MAX)
@@ -82,7 +82,7 @@ async def test_a_fork_in_a_database_that_is_deleted_meanwhile_is_given_up(shop: 
 async def test_an_image_of_the_catalog_has_forks_and_families(shop: Shop, family: Family) -> None:
     fork = await family.fork(shop, "fork")
     images = Images(shop.redis, shop.keys, shop.catalog)
-    cluster = await shop.catalog.cluster()
+    cluster = await shop.catalog.mark.read()
     assert cluster is not None
     image = await images.take(cluster)
     assert image.families == {shop.collection.id: [fork.collection.id]}
@@ -90,7 +90,7 @@ async def test_an_image_of_the_catalog_has_forks_and_families(shop: Shop, family
     for one in image.collections:
         await images.restore_state(one, one.head, [None])
     await images.restore_rows(image)
-    await shop.catalog.found()
+    await shop.catalog.mark.open()
     await fork.refresh()
     assert fork.collection.ancestors == (shop.collection.id,)
     assert await family.forking.count(fork.collection) == 1

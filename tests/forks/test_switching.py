@@ -71,14 +71,14 @@ async def test_an_opening_that_arrives_once_more_finds_the_fork_as_it_is_by_then
 async def test_a_fork_that_is_deleted_at_once_is_not_made_again(
     shop: Shop, family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changed = family.forking._slots.changed
+    changed = family.forking._changes.count
 
     async def delete() -> None:
         await changed()
-        await shop.catalog.delete_collection(await family.db(), "fork")
+        await shop.catalog.collections.delete(await family.db(), "fork")
 
-    monkeypatch.setattr(family.forking._slots, "changed", delete)
+    monkeypatch.setattr(family.forking._changes, "count", delete)
     with pytest.raises(NotFound):
         await family.fork(shop, "fork")
-    assert await shop.catalog.get_collection(await family.db(), "fork") is None
+    assert await shop.catalog.collections.get(await family.db(), "fork") is None
     assert await family.forking.count(shop.collection) == 1

@@ -247,7 +247,7 @@ def new_context(collection: Collection, workers: FakeWorkers | None = None, embe
     return SimpleNamespace(
         config=new_config(),
         clock=SystemClock(),
-        catalog=None,
+        catalog=SimpleNamespace(tenants=None, databases=None, collections=None),
         forker=None,
         functions=None,
         log=log,

@@ -20,7 +20,7 @@ ENVIRON = {"REDIS_URL": "redis://x", "POLYCHROME_BUCKET_URL": "memory://"}
 
 async def found(server: RedisServer) -> None:
     async with open_redis(server.url) as redis:
-        await Catalog(redis, Keys("pc")).found()
+        await Catalog(redis, Keys("pc")).mark.open()
 
 
 def config(server: RedisServer) -> FrontendConfig:

@@ -270,7 +270,7 @@ async def test_a_collection_has_one_function_also_among_many_who_attach(shop: Sh
         *(workshop.attach(shop, RECORD_COUNTER, f"output{number}") for number in range(5)), return_exceptions=True
     )
     assert sorted(type(one).__name__ for one in attached) == ["Attached"] * 4 + ["Shop"]
-    assert await shop.catalog.count_collections(await workshop.db()) == 2
+    assert await shop.catalog.collections.count(await workshop.db()) == 2
 
 
 async def test_the_outputs_name_is_taken(shop: Shop, workshop: Workshop) -> None:
@@ -280,10 +280,10 @@ async def test_the_outputs_name_is_taken(shop: Shop, workshop: Workshop) -> None
 
 
 async def test_deleted_collections_get_no_function(shop: Shop, workshop: Workshop) -> None:
-    await shop.catalog.delete_collection(await workshop.db(), shop.collection.name)
+    await shop.catalog.collections.delete(await workshop.db(), shop.collection.name)
     with pytest.raises(Gone):
         await workshop.attach(shop, RECORD_COUNTER)
-    assert await shop.catalog.count_collections(await workshop.db()) == 0
+    assert await shop.catalog.collections.count(await workshop.db()) == 0
 
 
 @pytest.mark.parametrize("how", ["output", "detach", "detach and delete"])
@@ -291,11 +291,11 @@ async def test_after_detaching_another_function_can_be_attached(shop: Shop, work
     db = await workshop.db()
     output = await workshop.attach(shop, RECORD_COUNTER)
     if how == "output":
-        assert await shop.catalog.delete_collection(db, "output")
+        assert await shop.catalog.collections.delete(db, "output")
     else:
         await workshop.functions.detach(db, output.collection, shop.collection, how != "detach")
     assert await workshop.functions.output_of(db, shop.collection) is None
-    assert (await shop.catalog.get_collection(db, "output") is not None) == (how == "detach")
+    assert (await shop.catalog.collections.get(db, "output") is not None) == (how == "detach")
     await shop.refresh()
     assert shop.collection.feeds is None
     await workshop.runner().run(output.collection.id)
@@ -312,13 +312,13 @@ async def test_what_died_between_attaching_and_the_states_is_repaired(shop: Shop
     await churn(shop, random.Random(12), 1)
     await compact_all(shop, shop.collection.layout)
     new = function_output("output", "my function", RECORD_COUNTER, shop.collection.id)
-    output, _ = await shop.catalog.create_collection(await workshop.db(), new, get_or_create=False)
+    output, _ = await shop.catalog.collections.create(await workshop.db(), new, get_or_create=False)
     assert await workshop.repair() == [Job(output.id, FUNCTION)]
     await workshop.runner().run(output.id)
     assert await workshop.repair() == []
     await workshop.outputs.feed(output.id, str(uuid.uuid4()), 0)  # by a detaching that died
     await workshop.repair()
-    repaired = await shop.catalog.get_collection(await workshop.db(), "output")
+    repaired = await shop.catalog.collections.get(await workshop.db(), "output")
     assert repaired is not None
     assert repaired.feeds is None
 
@@ -326,14 +326,14 @@ async def test_what_died_between_attaching_and_the_states_is_repaired(shop: Shop
 async def test_an_image_of_the_catalog_has_functions(shop: Shop, workshop: Workshop) -> None:
     output = await workshop.attach(shop, RECORD_COUNTER)
     images = Images(shop.redis, shop.keys, shop.catalog)
-    cluster = await shop.catalog.cluster()
+    cluster = await shop.catalog.mark.read()
     assert cluster is not None
     image = await images.take(cluster)
     await shop.redis.flushdb()
     for one in image.collections:
         await images.restore_state(one, one.head, [None])
     await images.restore_rows(image)
-    await shop.catalog.found()
+    await shop.catalog.mark.open()
     found = await workshop.functions.output_of(await workshop.db(), shop.collection)
     assert found is not None
     assert found.function == output.collection.function

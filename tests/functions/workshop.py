@@ -20,7 +20,7 @@ from tests.compactor.test_rebuild import everything
 class Workshop:
     def __init__(self, shop: Shop) -> None:
         self.shop = shop
-        self.functions = Functions(shop.redis, shop.keys, shop.catalog)
+        self.functions = Functions(shop.redis, shop.keys, shop.catalog.collections)
         self.outputs = Outputs(shop.redis, shop.keys)
         self.jobs = Jobs(shop.redis, shop.keys)
         self.numbers = itertools.count()
@@ -42,7 +42,7 @@ class Workshop:
 
     async def repair(self) -> list[Job]:
         """The jobs that the log service's sweep queues."""
-        await self.functions.repair([one async for one in self.shop.catalog.collections()])
+        await self.functions.repair([one async for one in self.shop.catalog.collections.all()])
         jobs = []
         while job := await self.jobs.claim("test", 60):
             jobs.append(job)

@@ -42,7 +42,7 @@ async def test_a_server_that_was_never_verified_is_as_if_it_was_away(keys: Keys,
             pass
     await rolling.reconcile()
     async with open_verified_redis(rolling.server.url, keys) as redis:
-        assert await Catalog(redis, keys).get_tenant("default_tenant") is not None
+        assert await Catalog(redis, keys).tenants.get("default_tenant") is not None
 
 
 async def test_after_a_restart_nothing_is_appended_or_read_until_it_was_verified(
@@ -51,7 +51,7 @@ async def test_after_a_restart_nothing_is_appended_or_read_until_it_was_verified
     made = await make_collection(rolling.catalog, await rolling.database())
     log, catalog = impatient(fenced, keys), Catalog(fenced, keys)
     await append(log, made, ["a"])  # the small scripts' connection and the pool's are open
-    assert await catalog.get_tenant("default_tenant") is not None
+    assert await catalog.tenants.get("default_tenant") is not None
     await asyncio.to_thread(rolling.server.restart)
     for _ in range(2):
         with pytest.raises(Unavailable):
@@ -59,7 +59,7 @@ async def test_after_a_restart_nothing_is_appended_or_read_until_it_was_verified
         with pytest.raises(Unavailable):
             await log.read(made.id, 0, bytes_max=1)
         with pytest.raises(Unavailable):
-            await catalog.get_tenant("default_tenant")
+            await catalog.tenants.get("default_tenant")
     assert (await rolling.log.read(made.id, 0)).state.head == 2
     await rolling.reconcile()
     assert len(await everything(log, made)) == 1
@@ -71,19 +71,19 @@ async def test_a_server_that_restarts_while_it_is_verified_is_not_verified(
     fenced: Redis, keys: Keys, rolling: Rolling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await asyncio.to_thread(rolling.server.restart)
-    mark = rolling.catalog.mark_verified
+    mark = rolling.catalog.mark.mark_verified
 
     async def too_late(run: str) -> None:
         await asyncio.to_thread(rolling.server.restart)
         await mark(run)
 
     with monkeypatch.context() as patched:
-        patched.setattr(rolling.catalog, "mark_verified", too_late)
+        patched.setattr(rolling.catalog.mark, "mark_verified", too_late)
         await rolling.reconcile()
     with pytest.raises(Unavailable):
-        await Catalog(fenced, keys).get_tenant("default_tenant")
+        await Catalog(fenced, keys).tenants.get("default_tenant")
     await rolling.reconcile()
-    assert await Catalog(fenced, keys).get_tenant("default_tenant") is not None
+    assert await Catalog(fenced, keys).tenants.get("default_tenant") is not None
 
 
 async def test_positions_that_nothing_else_knows_of_are_not_handed_out_again(rolling: Rolling) -> None:
@@ -154,7 +154,7 @@ async def test_an_ordinary_restart_looks_at_no_shard_in_the_bucket(
     image = await rolling.snapshots.newest()
     assert image is not None
     heads = {one.id: one.head for one in image.collections}
-    for one in await rolling.catalog.list_collections(await rolling.database()):
+    for one in await rolling.catalog.collections.of_database(await rolling.database()):
         assert heads[one.id] == one.head, "a loss right after must begin from the raised heads"
 
 

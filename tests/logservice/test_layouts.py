@@ -53,13 +53,13 @@ class World:
         await Reconciler(self.catalog, self.images, self.log, self.objects, self.snapshots, SystemClock()).run()
 
     async def snapshot(self) -> None:
-        cluster = await self.catalog.cluster()
+        cluster = await self.catalog.mark.read()
         assert cluster is not None
         number = await self.snapshots.next_number()
         assert await self.snapshots.write(await self.images.take(cluster), number)
 
     async def collection(self) -> Collection:
-        [found] = [one async for one in self.catalog.collections()]
+        [found] = [one async for one in self.catalog.collections.all()]
         return found
 
     async def remember(self) -> None:
@@ -83,7 +83,7 @@ async def world(own_server: RedisServer, keys: Keys, objects: ObjectStore, tmp_p
     async with open_redis(own_server.url) as redis:
         made = World(own_server, redis, keys, objects, tmp_path / "copy")
         await made.reconcile()
-        database = await made.catalog.get_database("default_tenant", "default_database")
+        database = await made.catalog.databases.get("default_tenant", "default_database")
         assert database is not None
         await make_collection(made.catalog, database)
         yield made
@@ -114,9 +114,9 @@ async def test_a_lost_redis_gets_the_layout_of_the_snapshot(world: World) -> Non
 
 async def test_a_rebuild_that_a_lost_redis_knew_of_is_begun_anew_with_other_shards(world: World) -> None:
     collection = await world.collection()
-    database = await world.catalog.get_database("default_tenant", "default_database")
+    database = await world.catalog.databases.get("default_tenant", "default_database")
     assert database is not None
-    await world.catalog.update_collection(database, collection, metadata={SHARDS_KEY: 3})
+    await world.catalog.collections.update(database, collection, metadata={SHARDS_KEY: 3})
     await world.snapshot()
     await lay(world.rebuilds, world.log, world.objects, await world.collection(), NEXT)
     await asyncio.to_thread(world.server.lose_everything)
@@ -213,6 +213,6 @@ async def test_garbage_collection_keeps_what_is_being_built(world: World) -> Non
 
 async def test_the_end_of_a_rebuild_counts_as_a_change_of_the_catalog(world: World) -> None:
     await world.jobs.mark_dirty([((await world.collection()).id, REBUILD)])
-    before = await world.catalog.changes()
+    before = await world.catalog.changes.number()
     await world.scheduler().tick()
-    assert await world.catalog.changes() == before + 1
+    assert await world.catalog.changes.number() == before + 1

@@ -42,7 +42,7 @@ class World:
         return await reconciler.run()
 
     async def snapshot(self) -> None:
-        cluster = await self.catalog.cluster()
+        cluster = await self.catalog.mark.read()
         assert cluster is not None
         number = await self.snapshots.next_number()
         assert await self.snapshots.write(await self.images.take(cluster), number)
@@ -51,7 +51,7 @@ class World:
         await asyncio.to_thread(self.server.lose_everything)
 
     async def database(self, tenant: str = "default_tenant", name: str = "default_database") -> Database:
-        found = await self.catalog.get_database(tenant, name)
+        found = await self.catalog.databases.get(tenant, name)
         assert found is not None
         return found
 
@@ -75,17 +75,17 @@ async def test_a_new_cluster_is_founded_with_its_defaults_and_a_snapshot(world: 
 
 async def test_a_cluster_boots_from_the_bucket_alone(world: World) -> None:
     cluster = await world.reconcile()
-    await world.catalog.create_tenant("t}")
-    await world.catalog.set_resource_name("t}", "res")
-    other = await world.catalog.create_database("t}", "base")
+    await world.catalog.tenants.create("t}")
+    await world.catalog.tenants.set_resource_name("t}", "res")
+    other = await world.catalog.databases.create("t}", "base")
     names = ["z", "a", "m"]
     for name in names:
         await make_collection(world.catalog, other, name, shards=2)
-    made = await world.catalog.get_collection(other, "a")
+    made = await world.catalog.collections.get(other, "a")
     assert made is not None
     await append(world.log, made, [str(i) for i in range(20)])
     pointers = [await compact(world.log, world.objects, made.id, shard) for shard in range(2)]
-    await world.catalog.update_collection(other, made, metadata={"f": 2.0})
+    await world.catalog.collections.update(other, made, metadata={"f": 2.0})
     await world.snapshot()
     lost = await append(world.log, made, ["lost", "too"])
 
@@ -95,13 +95,13 @@ async def test_a_cluster_boots_from_the_bucket_alone(world: World) -> None:
     restored = await world.reconcile()
     assert restored == Cluster(cluster.id, cluster.epoch + 1)
 
-    again = await world.catalog.get_database("t}", "base")
+    again = await world.catalog.databases.get("t}", "base")
     assert again == other
-    assert [one.name for one in await world.catalog.list_collections(again)] == names
-    tenant = await world.catalog.find_tenant_by_resource_name("res")
+    assert [one.name for one in await world.catalog.collections.of_database(again)] == names
+    tenant = await world.catalog.tenants.find_by_resource_name("res")
     assert tenant is not None
     assert tenant.name == "t}"
-    back = await world.catalog.get_collection(other, "a")
+    back = await world.catalog.collections.get(other, "a")
     assert back is not None
     assert (back.id, back.metadata, back.dimension, back.generation) == (made.id, {"f": 2.0}, 2, 2)
     assert list(back.pointers) == pointers
@@ -149,7 +149,7 @@ async def test_a_restoration_that_dies_half_way_is_begun_again(world: World, mon
         with pytest.raises(Unavailable):
             await world.reconcile()
     with pytest.raises(Unavailable):
-        await world.catalog.get_collection(Database("", "k", "d", "t"), "numbers")
+        await world.catalog.collections.get(Database("", "k", "d", "t"), "numbers")
     await world.reconcile()
     assert (await append(world.log, made, ["b"])).first >= first.head
 
@@ -181,7 +181,7 @@ async def test_a_redis_that_went_back_in_time_is_brought_forward(world: World, t
     state = (await world.log.read(made.id, 0)).state
     assert state.pointer == newest
     assert state.head >= lost.head
-    back = await world.catalog.get_collection(base, "late")
+    back = await world.catalog.collections.get(base, "late")
     assert back is not None
     assert back.id == late.id
     assert back.head >= 3
@@ -192,11 +192,11 @@ async def test_a_redis_that_went_back_in_time_is_brought_forward(world: World, t
 
 async def test_an_unchanged_run_of_the_server_is_not_compared_again(world: World) -> None:
     await world.reconcile()
-    assert (await world.catalog.server_run())[1]
+    assert (await world.catalog.mark.server_run())[1]
     await asyncio.to_thread(world.server.restart)
-    assert not (await world.catalog.server_run())[1]
+    assert not (await world.catalog.mark.server_run())[1]
     await world.reconcile()
-    assert (await world.catalog.server_run())[1]
+    assert (await world.catalog.mark.server_run())[1]
 
 
 async def test_the_bucket_of_another_cluster_is_refused(world: World) -> None:
@@ -257,18 +257,18 @@ async def test_no_snapshot_is_taken_of_a_catalog_that_was_lost_meanwhile(world: 
     await world.reconcile()
     with pytest.raises(Unavailable):
         await snapshotter.step(0)  # restored by another leader: this one has to begin anew
-    assert await world.catalog.count_collections(await world.database()) == 1
+    assert await world.catalog.collections.count(await world.database()) == 1
 
 
 async def test_a_snapshot_follows_a_change_and_nothing_else(world: World) -> None:
     cluster = await world.reconcile()
     clock = SystemClock()
     snapshotter = Snapshotter(world.images, world.snapshots, cluster, clock, rest_ratio=0)
-    assert await snapshotter.step(await world.catalog.changes())
-    assert not await snapshotter.step(await world.catalog.changes())
+    assert await snapshotter.step(await world.catalog.changes.number())
+    assert not await snapshotter.step(await world.catalog.changes.number())
     made = await make_collection(world.catalog, await world.database())
-    assert await snapshotter.step(await world.catalog.changes())
-    assert not await snapshotter.step(await world.catalog.changes())
+    assert await snapshotter.step(await world.catalog.changes.number())
+    assert not await snapshotter.step(await world.catalog.changes.number())
     image = await world.snapshots.newest()
     assert image is not None
     assert [one.id for one in image.collections] == [made.id]
@@ -277,7 +277,7 @@ async def test_a_snapshot_follows_a_change_and_nothing_else(world: World) -> Non
 async def test_a_lost_redis_does_not_forget_what_was_deleted(world: World) -> None:
     await world.reconcile()
     made = await make_collection(world.catalog, await world.database())
-    await world.catalog.delete_collection(await world.database(), made.name)
+    await world.catalog.collections.delete(await world.database(), made.name)
     collector = Collector(world.redis, world.keys, world.catalog)
     await collector.collect_deleted()
     graves = await collector.graves()
@@ -302,7 +302,7 @@ async def test_a_row_whose_state_is_gone_gets_it_back_from_the_bucket(world: Wor
     collector = Collector(world.redis, world.keys, world.catalog)
     assert await collector.repair_rows(recovery.recover) == 2
     assert await collector.repair_rows(recovery.recover) == 0
-    (back,) = await world.catalog.list_collections(database)  # of the fresh one nobody knows anything
+    (back,) = await world.catalog.collections.of_database(database)  # of the fresh one nobody knows anything
     assert (back.id, back.fixed, back.pointers) == (made.id, made.fixed, (pointer,))
     assert back.head >= lost.head
     image = await world.snapshots.newest()

@@ -41,7 +41,7 @@ class Rolling:
         await Reconciler(self.catalog, self.images, self.log, self.objects, self.snapshots, SystemClock()).run()
 
     async def snapshot(self) -> None:
-        cluster = await self.catalog.cluster()
+        cluster = await self.catalog.mark.read()
         assert cluster is not None
         number = await self.snapshots.next_number()
         assert await self.snapshots.write(await self.images.take(cluster), number)
@@ -58,7 +58,7 @@ class Rolling:
         await asyncio.to_thread(self.server.start)
 
     async def database(self) -> Database:
-        found = await self.catalog.get_database("default_tenant", "default_database")
+        found = await self.catalog.databases.get("default_tenant", "default_database")
         assert found is not None
         return found
 
@@ -170,7 +170,7 @@ async def test_a_restoration_from_a_snapshot_that_is_not_the_newest_any_more_is_
         patched.setattr(rolling.snapshots, "newest", overtaken)
         with pytest.raises(Unavailable):
             await rolling.reconcile()
-    assert await rolling.catalog.cluster() is None
+    assert await rolling.catalog.mark.read() is None
     await rolling.reconcile()
 
 
@@ -179,10 +179,10 @@ async def test_what_was_deleted_after_the_snapshot_and_before_the_older_copy_sta
     database = await rolling.database()
     made = await make_collection(rolling.catalog, database)
     await make_collection(rolling.catalog, database, "doomed")
-    await rolling.catalog.create_database("default_tenant", "doomed")
+    await rolling.catalog.databases.create("default_tenant", "doomed")
     await rolling.snapshot()
-    assert await rolling.catalog.delete_collection(database, "doomed")
-    assert await rolling.catalog.delete_database("default_tenant", "doomed")
+    assert await rolling.catalog.collections.delete(database, "doomed")
+    assert await rolling.catalog.databases.delete("default_tenant", "doomed")
     await rolling.remember()
     for _ in range(2):
         await _appended(rolling, made, 1)
@@ -190,8 +190,8 @@ async def test_what_was_deleted_after_the_snapshot_and_before_the_older_copy_sta
     await rolling.go_back()
     await rolling.reconcile()
     assert await rolling.missing() == {made.id}
-    assert [one.name for one in await rolling.catalog.list_collections(database)] == [made.name]
-    assert await rolling.catalog.get_database("default_tenant", "doomed") is None
+    assert [one.name for one in await rolling.catalog.collections.of_database(database)] == [made.name]
+    assert await rolling.catalog.databases.get("default_tenant", "doomed") is None
     image = await rolling.snapshots.newest()
     assert image is not None
     assert [one.id for one in image.collections] == [made.id]

@@ -132,7 +132,7 @@ async def test_a_deleted_collection_is_forgotten(
     await append(log, made, ["a"])
     await jobs.mark_dirty([(made.id, 0), ("nobody", 3)])
     await scheduler.tick()
-    await catalog.delete_collection(database, "numbers")
+    await catalog.collections.delete(database, "numbers")
     clock.time_s += 5
     await scheduler.tick()
     assert await jobs.counts() == (0, 0)

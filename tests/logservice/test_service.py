@@ -110,7 +110,7 @@ async def test_a_write_becomes_a_job_and_a_commit_a_trimmed_stream(
     async with open_redis(redis_server.url) as redis, running(config) as service:
         await ready(service)
         catalog, log, jobs = Catalog(redis, keys), Log(redis, keys), Jobs(redis, keys)
-        database = await catalog.get_database("default_tenant", "default_database")
+        database = await catalog.databases.get("default_tenant", "default_database")
         assert database is not None
         made = await make_collection(catalog, database)
         await append(log, made, ["a"])
@@ -139,7 +139,7 @@ async def test_a_redis_that_lost_everything_is_restored_without_a_restart(
     async with open_redis(own_server.url) as redis, running(config) as service:
         await ready(service)
         catalog, log = Catalog(redis, keys), Log(redis, keys)
-        database = await catalog.get_database("default_tenant", "default_database")
+        database = await catalog.databases.get("default_tenant", "default_database")
         assert database is not None
         made = await make_collection(catalog, database)
         first = await append(log, made, ["a"])

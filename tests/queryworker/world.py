@@ -240,7 +240,7 @@ async def open_world(
 ) -> AsyncIterator[World]:
     clock = SystemClock()
     async with open_redis(url) as redis, open_directory(directory / "bucket") as objects:
-        await Catalog(redis, keys).found()
+        await Catalog(redis, keys).mark.open()
         log, lifecycle = Log(redis, keys), Lifecycle(redis, keys)
         collection = str(uuid.uuid4())
         fixed: dict[str, Any] = {"space": str(space), "shards": shards, "ef_construction": 100, "max_neighbors": 16}

@@ -28,7 +28,7 @@ from shared.catalog import Catalog, Database, NewCollection
 from shared.catalog import Collection as Row
 from shared.catalog.forking import Forking
 from shared.catalog.rows import new_row
-from shared.catalog.slots import Slots
+from shared.catalog.scripts import CatalogScripts
 from shared.cluster.placement import Layout
 from shared.log.forks import Forks
 from shared.process.clock import SystemClock
@@ -86,9 +86,11 @@ class Searched:
         catalog = Catalog(world.redis, self.keys)
         fixed = {"space": self.model.space, "shards": world.shards, "ef_construction": 100, "max_neighbors": 16}
         new = NewCollection(world.collection, None, {}, self.row.schema, fixed)
-        await Slots(world.redis, self.keys).collections("db", "create", new.name, world.collection, new_row(new))
-        forking, forks = Forking(world.redis, self.keys, catalog), Forks(world.redis, self.keys)
-        forker = Forker(catalog, forking, forks, world.log, world.objects, SystemClock(), 256, "test")
+        await CatalogScripts(world.redis, self.keys).collections(
+            "db", "create", new.name, world.collection, new_row(new)
+        )
+        forking, forks = Forking(world.redis, self.keys, catalog.collections), Forks(world.redis, self.keys)
+        forker = Forker(catalog.collections, forking, forks, world.log, world.objects, SystemClock(), 256, "test")
         forked = await forker.fork(place, world.collection, f"fork {uuid.uuid4()}")
         apart = dataclasses.replace(world, collection=forked.id, state=dict(world.state), states=dict(world.states))
         row, model = dataclasses.replace(self.row, id=forked.id), copy.deepcopy(self.model)

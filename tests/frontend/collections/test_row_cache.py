@@ -8,7 +8,7 @@ import pytest
 from frontend.collections.row_cache import RowCache
 from shared.catalog import Collection, Database, NewCollection
 from shared.errors import InvalidArgument, NotFound, Unavailable
-from tests.frontend.memory_catalog import MemoryCatalog
+from tests.frontend.memory_catalog import MemoryCatalog, MemoryCollections
 
 PLACE = ("default_tenant", "default_database")
 
@@ -27,13 +27,19 @@ class StillClock:
         self.time_s += seconds
 
 
-class CountingCatalog(MemoryCatalog):
+class CountingCollections(MemoryCollections):
     lookups = 0
 
-    async def get_collection_by_id(self, db: Database, collection_id: str) -> Collection | None:
+    async def get_by_id(self, db: Database, collection_id: str) -> Collection | None:
         self.lookups += 1
         await asyncio.sleep(0)
-        return await super().get_collection_by_id(db, collection_id)
+        return await super().get_by_id(db, collection_id)
+
+
+class CountingCatalog(MemoryCatalog):
+    def __init__(self) -> None:
+        super().__init__()
+        self.collections: CountingCollections = CountingCollections(self)
 
 
 @pytest.fixture
@@ -48,13 +54,13 @@ def clock() -> StillClock:
 
 @pytest.fixture
 def rows(catalog: Any, clock: StillClock) -> RowCache:
-    return RowCache(catalog, clock, rows_max=2, age_max_s=10.0)
+    return RowCache(catalog.databases, catalog.collections, clock, rows_max=2, age_max_s=10.0)
 
 
 async def add(catalog: MemoryCatalog, name: str = "col") -> Collection:
-    database = await catalog.get_database(*PLACE)
+    database = await catalog.databases.get(*PLACE)
     assert database is not None
-    row, _ = await catalog.create_collection(database, NewCollection(name, None, {}, {}, {"shards": 1}), False)
+    row, _ = await catalog.collections.create(database, NewCollection(name, None, {}, {}, {"shards": 1}), False)
     return row
 
 
@@ -62,10 +68,10 @@ async def test_a_row_is_read_once_until_it_is_old(catalog: CountingCatalog, cloc
     row = await add(catalog)
     for _ in range(3):
         assert await rows.resolve(*PLACE, row.id.upper()) is row
-    assert catalog.lookups == 1
+    assert catalog.collections.lookups == 1
     clock.time_s += 10.1
     await rows.resolve(*PLACE, row.id)
-    assert catalog.lookups == 2
+    assert catalog.collections.lookups == 2
 
 
 async def test_an_old_row_is_read_again_once_however_many_ask(
@@ -74,10 +80,10 @@ async def test_an_old_row_is_read_again_once_however_many_ask(
     row = await rows.resolve(*PLACE, (await add(catalog)).id)
     clock.time_s += 10.1
     await asyncio.gather(*(rows.resolve(*PLACE, row.id) for _ in range(5)))
-    assert catalog.lookups == 2
-    database = await catalog.get_database(*PLACE)
+    assert catalog.collections.lookups == 2
+    database = await catalog.databases.get(*PLACE)
     assert database is not None
-    await catalog.delete_collection(database, row.name)
+    await catalog.collections.delete(database, row.name)
     clock.time_s += 10.1
     for _ in range(2):
         with pytest.raises(NotFound):
@@ -94,11 +100,11 @@ async def test_an_old_row_that_could_not_be_read_again_is_still_old(
         raise Unavailable("Redis is away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(catalog, "get_database", away)
+        patched.setattr(catalog.databases, "get", away)
         with pytest.raises(Unavailable):
             await rows.resolve(*PLACE, row.id)
     await rows.resolve(*PLACE, row.id)
-    assert catalog.lookups == 2
+    assert catalog.collections.lookups == 2
 
 
 async def test_checks_come_in_the_contracts_order(rows: RowCache) -> None:
@@ -115,7 +121,7 @@ async def test_a_cached_row_is_not_served_to_another_tenant_or_database(
 ) -> None:
     row = await add(catalog)
     await rows.resolve(*PLACE, row.id)
-    await catalog.create_database("default_tenant", "other")
+    await catalog.databases.create("default_tenant", "other")
     for place in (("default_tenant", "other"), ("nobody", "default_database")):
         with pytest.raises(NotFound):
             await rows.resolve(*place, row.id)
@@ -124,13 +130,13 @@ async def test_a_cached_row_is_not_served_to_another_tenant_or_database(
 
 async def test_refresh_sees_changes_and_deletions(catalog: CountingCatalog, rows: RowCache) -> None:
     row = await rows.resolve(*PLACE, (await add(catalog)).id)
-    database = await catalog.get_database(*PLACE)
+    database = await catalog.databases.get(*PLACE)
     assert database is not None
-    await catalog.update_collection(database, row, name="renamed")
+    await catalog.collections.update(database, row, name="renamed")
     assert (await rows.resolve(*PLACE, row.id)).name == "col"
     assert (await rows.refresh(row)).name == "renamed"
     assert (await rows.resolve(*PLACE, row.id)).name == "renamed"
-    await catalog.delete_collection(database, "renamed")
+    await catalog.collections.delete(database, "renamed")
     with pytest.raises(NotFound):
         await rows.refresh(row)
     with pytest.raises(NotFound):
@@ -141,8 +147,8 @@ async def test_the_least_recently_used_row_goes_first(catalog: CountingCatalog, 
     first, second, third = [await add(catalog, name) for name in ("one", "two", "three")]
     for row in (first, second, first, third):
         await rows.resolve(*PLACE, row.id)
-    before = catalog.lookups
+    before = catalog.collections.lookups
     await rows.resolve(*PLACE, first.id)
-    assert catalog.lookups == before
+    assert catalog.collections.lookups == before
     await rows.resolve(*PLACE, second.id)
-    assert catalog.lookups == before + 1
+    assert catalog.collections.lookups == before + 1

@@ -203,7 +203,7 @@ async def test_the_unforeseen_is_500_without_details(
     async def fail(_name: str) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(server.catalog, "get_tenant", fail)
+    monkeypatch.setattr(server.catalog.tenants, "get", fail)
     answer = await server.client.get("/api/v2/tenants/abc")
     assert (answer.status_code, answer.json()) == (500, {"error": "InternalError", "message": "Internal error"})
 
@@ -285,7 +285,7 @@ async def test_draining_finishes_what_has_begun_and_takes_nothing_new(
         arrived.set()
         await go_on.wait()
 
-    monkeypatch.setattr(server.catalog, "get_tenant", slow)
+    monkeypatch.setattr(server.catalog.tenants, "get", slow)
     asking = asyncio.create_task(server.client.get("/api/v2/tenants/abc"))
     await arrived.wait()
     draining = asyncio.create_task(server.server.drain())

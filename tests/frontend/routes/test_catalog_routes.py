@@ -201,15 +201,15 @@ async def test_create_bodies_that_are_refused(server: Running, body: Any, status
 async def test_graph_parameters_and_shards_are_fixed_at_creation() -> None:
     async with running(shards_default=3) as server:
         created = await create(server, configuration={"hnsw": {"max_neighbors": 8}})
-        row = server.catalog.collections[created["id"]]
+        row = server.catalog.collections.rows[created["id"]]
         assert row.shards == 3
         assert row.fixed == {"space": "l2", "ef_construction": 100, "max_neighbors": 8, "shards": 3}
 
 
 async def test_growth_position_and_version_are_shown(server: Running) -> None:
     created = await create(server)
-    row = server.catalog.collections[created["id"]]
-    server.catalog.collections[row.id] = replace(
+    row = server.catalog.collections.rows[created["id"]]
+    server.catalog.collections.rows[row.id] = replace(
         row,
         head=8,
         dimension=2,

@@ -22,72 +22,72 @@ def new(name: str) -> NewCollection:
 
 async def test_the_defaults_are_there_from_the_start(catalog: Catalog, database: Database) -> None:
     await catalog.bootstrap()  # again: no harm
-    assert [tenant.name for tenant in await catalog.tenants()] == ["default_tenant"]
+    assert [tenant.name for tenant in await catalog.tenants.all()] == ["default_tenant"]
     assert database.id == "00000000-0000-0000-0000-000000000000"
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 async def test_a_tenant_may_have_any_name(catalog: Catalog, name: str) -> None:
-    assert await catalog.get_tenant(name) is None
-    await catalog.create_tenant(name)
+    assert await catalog.tenants.get(name) is None
+    await catalog.tenants.create(name)
     with pytest.raises(AlreadyExists, match="Tenant "):
-        await catalog.create_tenant(name)
-    made = await catalog.create_database(name, "base")
-    assert await catalog.get_database(name, "base") == made
-    assert await catalog.get_database("default_tenant", "base") is None
+        await catalog.tenants.create(name)
+    made = await catalog.databases.create(name, "base")
+    assert await catalog.databases.get(name, "base") == made
+    assert await catalog.databases.get("default_tenant", "base") is None
 
 
 async def test_a_resource_name_is_set_once_and_belongs_to_one_tenant(catalog: Catalog) -> None:
-    await catalog.create_tenant("other")
-    assert await catalog.set_resource_name("other", "res")
-    assert await catalog.set_resource_name("other", "res")
-    assert not await catalog.set_resource_name("other", "different")
-    assert not await catalog.set_resource_name("default_tenant", "res")
-    found = await catalog.find_tenant_by_resource_name("res")
+    await catalog.tenants.create("other")
+    assert await catalog.tenants.set_resource_name("other", "res")
+    assert await catalog.tenants.set_resource_name("other", "res")
+    assert not await catalog.tenants.set_resource_name("other", "different")
+    assert not await catalog.tenants.set_resource_name("default_tenant", "res")
+    found = await catalog.tenants.find_by_resource_name("res")
     assert found is not None
     assert (found.name, found.resource_name) == ("other", "res")
-    assert await catalog.find_tenant_by_resource_name("different") is None
+    assert await catalog.tenants.find_by_resource_name("different") is None
     with pytest.raises(NotFound):
-        await catalog.set_resource_name("nobody", "res")
+        await catalog.tenants.set_resource_name("nobody", "res")
 
 
 async def test_databases_are_listed_in_order_of_creation(catalog: Catalog) -> None:
     names = ["zz", "aa", "mm"]
     for name in names:
-        await catalog.create_database("default_tenant", name)
+        await catalog.databases.create("default_tenant", name)
     with pytest.raises(AlreadyExists, match=r"Database \[aa\] already exists"):
-        await catalog.create_database("default_tenant", "aa")
-    listed = [one.name for one in await catalog.list_databases("default_tenant")]
+        await catalog.databases.create("default_tenant", "aa")
+    listed = [one.name for one in await catalog.databases.of_tenant("default_tenant")]
     assert listed == ["default_database", *names]
-    assert [one.name for one in await catalog.list_databases("default_tenant", 2, 1)] == names[:2]
-    assert await catalog.list_databases("default_tenant", 0) == []
-    assert await catalog.list_databases("default_tenant", 5, 99) == []
-    assert await catalog.list_databases("nobody") == []
+    assert [one.name for one in await catalog.databases.of_tenant("default_tenant", 2, 1)] == names[:2]
+    assert await catalog.databases.of_tenant("default_tenant", 0) == []
+    assert await catalog.databases.of_tenant("default_tenant", 5, 99) == []
+    assert await catalog.databases.of_tenant("nobody") == []
     with pytest.raises(NotFound):
-        await catalog.create_database("nobody", "base")
+        await catalog.databases.create("nobody", "base")
 
 
 async def test_a_collection_is_found_as_it_was_created(catalog: Catalog, database: Database) -> None:
-    made, created = await catalog.create_collection(database, new("numbers"), get_or_create=False)
+    made, created = await catalog.collections.create(database, new("numbers"), get_or_create=False)
     assert created
-    assert made == await catalog.get_collection(database, "numbers")
-    assert made == await catalog.get_collection_by_id(database, made.id)
+    assert made == await catalog.collections.get(database, "numbers")
+    assert made == await catalog.collections.get_by_id(database, made.id)
     assert made.metadata == {"f": 2.0, "i": 2}
     assert [type(value) for value in made.metadata.values()] == [float, int]
     assert (made.log_position, made.version, made.dimension, made.head) == (0, 0, None, 1)
     with pytest.raises(AlreadyExists, match=r"Collection \[numbers\] already exists"):
-        await catalog.create_collection(database, new("numbers"), get_or_create=False)
-    again, created = await catalog.create_collection(database, new("numbers"), get_or_create=True)
+        await catalog.collections.create(database, new("numbers"), get_or_create=False)
+    again, created = await catalog.collections.create(database, new("numbers"), get_or_create=True)
     assert (again, created) == (made, False)
 
 
 async def test_a_collection_belongs_to_its_database(catalog: Catalog, database: Database) -> None:
     made = await make_collection(catalog, database)
-    other = await catalog.create_database("default_tenant", "other")
-    assert await catalog.get_collection_by_id(other, made.id) is None
-    assert await catalog.get_collection(other, "numbers") is None
+    other = await catalog.databases.create("default_tenant", "other")
+    assert await catalog.collections.get_by_id(other, made.id) is None
+    assert await catalog.collections.get(other, "numbers") is None
     await make_collection(catalog, other)
-    assert await catalog.count_collections(database) == await catalog.count_collections(other) == 1
+    assert await catalog.collections.count(database) == await catalog.collections.count(other) == 1
 
 
 @pytest.mark.parametrize("get_or_create", [False, True])
@@ -95,7 +95,7 @@ async def test_of_16_creators_of_one_name_one_wins(
     catalog: Catalog, database: Database, redis: Redis, keys: Keys, get_or_create: bool
 ) -> None:
     results = await asyncio.gather(
-        *(catalog.create_collection(database, new("numbers"), get_or_create) for _ in range(16)),
+        *(catalog.collections.create(database, new("numbers"), get_or_create) for _ in range(16)),
         return_exceptions=True,
     )
     won = [result for result in results if not isinstance(result, BaseException)]
@@ -110,11 +110,11 @@ async def test_collections_are_listed_in_order_of_creation(catalog: Catalog, dat
     names = [f"c{i * 7 % 20:02}" for i in range(20)]
     for name in names:
         await make_collection(catalog, database, name)
-    assert await catalog.delete_collection(database, names.pop(3))
-    assert [one.name for one in await catalog.list_collections(database)] == names
-    assert [one.name for one in await catalog.list_collections(database, 5, 10)] == names[10:15]
-    assert await catalog.list_collections(database, 0) == []
-    assert await catalog.count_collections(database) == 19
+    assert await catalog.collections.delete(database, names.pop(3))
+    assert [one.name for one in await catalog.collections.of_database(database)] == names
+    assert [one.name for one in await catalog.collections.of_database(database, 5, 10)] == names[10:15]
+    assert await catalog.collections.of_database(database, 0) == []
+    assert await catalog.collections.count(database) == 19
 
 
 async def test_a_deleted_name_is_free_and_its_successor_another_collection(
@@ -123,9 +123,9 @@ async def test_a_deleted_name_is_free_and_its_successor_another_collection(
     log = Log(redis, keys)
     first = await make_collection(catalog, database)
     await append(log, first, ["a"])
-    assert await catalog.delete_collection(database, "numbers")
-    assert not await catalog.delete_collection(database, "numbers")
-    assert await catalog.get_collection(database, "numbers") is None
+    assert await catalog.collections.delete(database, "numbers")
+    assert not await catalog.collections.delete(database, "numbers")
+    assert await catalog.collections.get(database, "numbers") is None
     second = await make_collection(catalog, database)
     assert second.id != first.id
     assert (second.head, second.dimension) == (1, None)
@@ -137,61 +137,61 @@ async def test_an_update_counts_a_generation_and_a_second_one_from_the_same_row_
     catalog: Catalog, database: Database
 ) -> None:
     made = await make_collection(catalog, database)
-    changed = await asyncio.gather(*(catalog.update_collection(database, made, metadata={"n": i}) for i in range(8)))
+    changed = await asyncio.gather(*(catalog.collections.update(database, made, metadata={"n": i}) for i in range(8)))
     assert sum(changed) == 1
-    now = await catalog.get_collection(database, "numbers")
+    now = await catalog.collections.get(database, "numbers")
     assert now is not None
     assert (now.generation, now.metadata) == (2, {"n": changed.index(True)})
-    assert await catalog.update_collection(database, now, name="renamed", metadata=None, configuration={"x": 1})
-    renamed = await catalog.get_collection(database, "renamed")
+    assert await catalog.collections.update(database, now, name="renamed", metadata=None, configuration={"x": 1})
+    renamed = await catalog.collections.get(database, "renamed")
     assert renamed is not None
     assert (renamed.id, renamed.metadata, renamed.configuration, renamed.schema) == (made.id, None, {"x": 1}, {})
-    assert await catalog.get_collection(database, "numbers") is None
-    assert [one.name for one in await catalog.list_collections(database)] == ["renamed"]
+    assert await catalog.collections.get(database, "numbers") is None
+    assert [one.name for one in await catalog.collections.of_database(database)] == ["renamed"]
 
 
 async def test_a_taken_name_is_refused_and_ones_own_is_not(catalog: Catalog, database: Database) -> None:
     made = await make_collection(catalog, database, "one")
     await make_collection(catalog, database, "two")
     with pytest.raises(AlreadyExists, match=r"Collection \[two\] already exists"):
-        await catalog.update_collection(database, made, name="two")
-    assert await catalog.update_collection(database, made, name="one")
+        await catalog.collections.update(database, made, name="two")
+    assert await catalog.collections.update(database, made, name="one")
 
 
 async def test_deleting_a_database_takes_its_collections_along(catalog: Catalog, redis: Redis, keys: Keys) -> None:
     log = Log(redis, keys)
-    old = await catalog.create_database("default_tenant", "base")
+    old = await catalog.databases.create("default_tenant", "base")
     made = await make_collection(catalog, old)
-    assert await catalog.delete_database("default_tenant", "base")
-    assert not await catalog.delete_database("default_tenant", "base")
+    assert await catalog.databases.delete("default_tenant", "base")
+    assert not await catalog.databases.delete("default_tenant", "base")
     with pytest.raises(Gone):
         await append(log, made, ["a"])
     with pytest.raises(NotFound):
         await make_collection(catalog, old, "late")  # by a process that still knows the old one
-    fresh = await catalog.create_database("default_tenant", "base")
+    fresh = await catalog.databases.create("default_tenant", "base")
     assert fresh.key != old.key
-    assert await catalog.list_collections(fresh) == []
-    assert await catalog.list_collections(old) == []
+    assert await catalog.collections.of_database(fresh) == []
+    assert await catalog.collections.of_database(old) == []
 
 
 async def test_reset_leaves_the_defaults_only(catalog: Catalog, database: Database, redis: Redis, keys: Keys) -> None:
     log = Log(redis, keys)
-    await catalog.create_tenant("t}")
-    await catalog.set_resource_name("t}", "res")
-    other = await catalog.create_database("t}", "base")
+    await catalog.tenants.create("t}")
+    await catalog.tenants.set_resource_name("t}", "res")
+    other = await catalog.databases.create("t}", "base")
     made: list[Collection] = [await make_collection(catalog, where) for where in (database, other)]
     await catalog.reset()
-    assert [tenant.name for tenant in await catalog.tenants()] == ["default_tenant"]
-    assert [one.name for one in await catalog.list_databases("default_tenant")] == ["default_database"]
-    assert await catalog.find_tenant_by_resource_name("res") is None
-    fresh = await catalog.get_database("default_tenant", "default_database")
+    assert [tenant.name for tenant in await catalog.tenants.all()] == ["default_tenant"]
+    assert [one.name for one in await catalog.databases.of_tenant("default_tenant")] == ["default_database"]
+    assert await catalog.tenants.find_by_resource_name("res") is None
+    fresh = await catalog.databases.get("default_tenant", "default_database")
     assert fresh is not None
-    assert await catalog.count_collections(fresh) == 0
+    assert await catalog.collections.count(fresh) == 0
     for collection in made:
         with pytest.raises(Gone):
             await append(log, collection, ["a"])
-    await catalog.create_tenant("t}")
-    assert await catalog.list_databases("t}") == []
+    await catalog.tenants.create("t}")
+    assert await catalog.databases.of_tenant("t}") == []
 
 
 async def test_the_compacted_position_and_version_follow_the_pointers(
@@ -203,7 +203,7 @@ async def test_the_compacted_position_and_version_follow_the_pointers(
     await append(log, made, ["id0"])
 
     async def now() -> Collection:
-        found = await catalog.get_collection_by_id(database, made.id)
+        found = await catalog.collections.get_by_id(database, made.id)
         assert found is not None
         return found
 
@@ -217,20 +217,20 @@ async def test_the_compacted_position_and_version_follow_the_pointers(
 
 
 async def test_every_change_of_the_catalog_is_counted(catalog: Catalog, database: Database) -> None:
-    seen = [await catalog.changes()]
+    seen = [await catalog.changes.number()]
 
     async def counted() -> None:
-        seen.append(await catalog.changes())
+        seen.append(await catalog.changes.number())
 
     made = await make_collection(catalog, database)
     await counted()
-    await catalog.update_collection(database, made, metadata={"a": 1})
+    await catalog.collections.update(database, made, metadata={"a": 1})
     await counted()
-    await catalog.delete_collection(database, "numbers")
+    await catalog.collections.delete(database, "numbers")
     await counted()
-    await catalog.create_database("default_tenant", "base")
+    await catalog.databases.create("default_tenant", "base")
     await counted()
-    await catalog.delete_database("default_tenant", "base")
+    await catalog.databases.delete("default_tenant", "base")
     await counted()
     await catalog.reset()
     await counted()
@@ -247,8 +247,8 @@ async def test_listing_stays_quick_with_many_collections(catalog: Catalog, datab
 
     await asyncio.gather(*(make(i) for i in range(count)))
     began = time.perf_counter()
-    listed = await catalog.list_collections(database)
-    page = await catalog.list_collections(database, 10, 1000)
+    listed = await catalog.collections.of_database(database)
+    page = await catalog.collections.of_database(database, 10, 1000)
     assert time.perf_counter() - began < 2.0
     assert len(listed) == count
     assert page == listed[1000:1010]

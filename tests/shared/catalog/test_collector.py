@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 
 from shared.catalog import Catalog, Database
 from shared.catalog.collector import Collector
-from shared.catalog.slots import Slots
+from shared.catalog.scripts import CatalogScripts
 from shared.errors import Gone
 from shared.log.lifecycle import Lifecycle
 from shared.log.log import Log
@@ -38,7 +38,7 @@ async def test_a_deleted_collection_is_collected_whole(
     kept = await make_collection(catalog, database, "kept")
     await append(Log(redis, keys), made, [str(i) for i in range(30)])
     assert len(await keys_of(redis, keys, made.id)) == 4
-    await catalog.delete_collection(database, "numbers")
+    await catalog.collections.delete(database, "numbers")
     assert await collector.collect_deleted() == 1
     assert await collector.collect_deleted() == 0
     assert await keys_of(redis, keys, made.id) == set()
@@ -49,7 +49,7 @@ async def test_a_deletion_whose_process_died_after_the_commit_is_finished(
     catalog: Catalog, database: Database, redis: Redis, keys: Keys, collector: Collector
 ) -> None:
     made = await make_collection(catalog, database)
-    await Slots(redis, keys).collections(database.key, "delete", "numbers", made.id)
+    await CatalogScripts(redis, keys).collections(database.key, "delete", "numbers", made.id)
     await append(Log(redis, keys), made, ["a"])  # not yet marked
     assert await collector.collect_deleted() == 1
     with pytest.raises(Gone):
@@ -59,9 +59,9 @@ async def test_a_deletion_whose_process_died_after_the_commit_is_finished(
 async def test_a_database_whose_deletion_was_cut_short_is_closed_and_collected(
     catalog: Catalog, redis: Redis, keys: Keys, collector: Collector
 ) -> None:
-    base = await catalog.create_database("default_tenant", "base")
+    base = await catalog.databases.create("default_tenant", "base")
     made = await make_collection(catalog, base)
-    await Slots(redis, keys).databases("default_tenant", "delete", "base", base.key)
+    await CatalogScripts(redis, keys).databases("default_tenant", "delete", "base", base.key)
     assert await collector.collect_deleted() == 1
     assert await keys_of(redis, keys, made.id) == set()
     assert await redis.smembers(keys.database_trash("default_tenant")) == set()
@@ -72,12 +72,12 @@ async def test_a_reset_that_was_cut_short_hides_everything_at_once_and_is_finish
     catalog: Catalog, database: Database, redis: Redis, keys: Keys, collector: Collector
 ) -> None:
     made = await make_collection(catalog, database)
-    await Slots(redis, keys).tenants("reset")
-    assert await catalog.get_tenant("default_tenant") is None
-    assert await catalog.get_database("default_tenant", "default_database") is None
-    assert await catalog.list_databases("default_tenant") == []
+    await CatalogScripts(redis, keys).tenants("reset")
+    assert await catalog.tenants.get("default_tenant") is None
+    assert await catalog.databases.get("default_tenant", "default_database") is None
+    assert await catalog.databases.of_tenant("default_tenant") == []
     await catalog.bootstrap()  # finishes it for the tenant that it needs
-    fresh = await catalog.get_database("default_tenant", "default_database")
+    fresh = await catalog.databases.get("default_tenant", "default_database")
     assert fresh is not None
     assert fresh.key != database.key
     assert await collector.collect_deleted() == 1
@@ -99,12 +99,12 @@ async def test_a_state_without_a_row_is_an_orphan_once_it_is_old(
 async def test_a_creator_that_comes_after_its_state_was_collected_does_not_win_a_dead_name(
     catalog: Catalog, database: Database, redis: Redis, keys: Keys
 ) -> None:
-    slots = Slots(redis, keys)
-    await slots.collections(database.key, "abandon", "slow")
-    assert await slots.collections(database.key, "create", "numbers", "slow", b"{}") == [b"TRASHED"]
-    await slots.collections(database.key, "collected", "slow")
+    scripts = CatalogScripts(redis, keys)
+    await scripts.collections(database.key, "abandon", "slow")
+    assert await scripts.collections(database.key, "create", "numbers", "slow", b"{}") == [b"TRASHED"]
+    await scripts.collections(database.key, "collected", "slow")
     made = await make_collection(catalog, database)
-    assert await slots.collections(database.key, "abandon", made.id) == [b"OK", 0]
+    assert await scripts.collections(database.key, "abandon", made.id) == [b"OK", 0]
 
 
 async def test_rows_and_states_that_drifted_apart_are_repaired(
@@ -112,13 +112,13 @@ async def test_rows_and_states_that_drifted_apart_are_repaired(
 ) -> None:
     behind = await make_collection(catalog, database, "behind")
     lost = await make_collection(catalog, database, "lost")
-    await catalog.update_collection(database, behind, metadata={"a": 1})
+    await catalog.collections.update(database, behind, metadata={"a": 1})
     await redis.hset(keys.state(behind.id), "gen", "1")
     await redis.delete(keys.state(lost.id))
     assert await collector.repair_rows(unknown) == 2
     assert await collector.repair_rows(unknown) == 0
     assert await redis.hget(keys.state(behind.id), "gen") == b"2"
-    assert await catalog.count_collections(database) == 1
+    assert await catalog.collections.count(database) == 1
     await make_collection(catalog, database, "lost")
 
 
@@ -128,7 +128,7 @@ async def test_what_the_catalog_deleted_is_remembered_until_its_objects_are_gone
     made = [await make_collection(catalog, database, f"c{number}") for number in range(3)]
     kept = await make_collection(catalog, database, "kept")
     for one in made[:2]:
-        await catalog.delete_collection(database, one.name)
+        await catalog.collections.delete(database, one.name)
     assert await collector.graves() == {}
     await collector.collect_deleted()
     assert (await collector.graves()).keys() == {one.id for one in made[:2]}

@@ -23,16 +23,16 @@ FIXED = {"space": "l2", "shards": 1, "ef_construction": 100, "max_neighbors": 16
 
 async def make_collection(catalog: Catalog, database: Database, name: str = "numbers", shards: int = 1) -> Collection:
     new = NewCollection(name, None, {}, {}, {**FIXED, "shards": shards})
-    made, created = await catalog.create_collection(database, new, get_or_create=False)
+    made, created = await catalog.collections.create(database, new, get_or_create=False)
     assert created
     return made
 
 
 async def make_cluster(redis: Redis, keys: Keys) -> tuple[Catalog, Database]:
     catalog = Catalog(redis, keys)
-    await catalog.found()
+    await catalog.mark.open()
     await catalog.bootstrap()
-    database = await catalog.get_database("default_tenant", "default_database")
+    database = await catalog.databases.get("default_tenant", "default_database")
     assert database is not None
     return catalog, database
 

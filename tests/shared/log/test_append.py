@@ -131,7 +131,7 @@ async def test_a_stale_generation_is_refused_and_a_newer_one_is_not(
     catalog: Catalog, database: Database, log: Log
 ) -> None:
     collection = await make_collection(catalog, database)
-    assert await catalog.update_collection(database, collection, metadata={"k": 1})
+    assert await catalog.collections.update(database, collection, metadata={"k": 1})
     with pytest.raises(StaleGeneration):
         await append(log, collection, ["a"], generation=collection.generation)
     await append(log, collection, ["a"], generation=collection.generation + 1)
@@ -142,7 +142,7 @@ async def test_a_stale_generation_is_refused_and_a_newer_one_is_not(
 async def test_a_deleted_collection_takes_no_append_and_no_read(catalog: Catalog, database: Database, log: Log) -> None:
     collection = await make_collection(catalog, database)
     await append(log, collection, ["a"])
-    assert await catalog.delete_collection(database, "numbers")
+    assert await catalog.collections.delete(database, "numbers")
     with pytest.raises(Gone):
         await append(log, collection, ["b"])
     assert (await log.read(collection.id, 0)).state.deleted
@@ -202,7 +202,7 @@ async def test_a_server_out_of_memory_refuses_appends_and_still_reads_commits_tr
     pointer = Pointer(1, "h", 2)
     assert await log.commit(collection.id, 0, None, pointer)
     assert await log.trim(collection.id, 0, pointer) == 1
-    assert await catalog.delete_collection(database, "numbers")
+    assert await catalog.collections.delete(database, "numbers")
     await redis.config_set("maxmemory", "0")
 
 
@@ -211,7 +211,7 @@ async def test_new_metadata_keys_are_remembered_with_the_append(catalog: Catalog
     batch = build_batch(Op.UPSERT, ["a"], np.zeros((1, 2), dtype=np.float32), metadatas=['{"k":1}'])
     parts = split_batch(batch, collection.layout)
     await append_batches(log, collection, parts, dimension=2, generation=1, new_keys=[("k", "int"), ("é}", "string")])
-    found = await catalog.get_collection(database, "numbers")
+    found = await catalog.collections.get(database, "numbers")
     assert found is not None
     assert found.keys == {("k", "int"), ("é}", "string")}
 

@@ -179,7 +179,7 @@ async def test_other_shards_and_a_deleted_collection_come_before_the_condition(
     before = await append(log, collection, ["apple"])
     with pytest.raises(StaleGeneration):
         await commit(log, collection, ["x"], Condition(before.head, {7: IdsRead(before.head, ["apple"])}))
-    assert await catalog.delete_collection(database, collection.name)
+    assert await catalog.collections.delete(database, collection.name)
     with pytest.raises(Gone):
         await commit(log, collection, ["x"], having_read(collection, ["apple"], before.head))
     with pytest.raises(Gone):

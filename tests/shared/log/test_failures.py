@@ -128,7 +128,7 @@ async def test_scripts_are_taught_again_to_a_server_that_forgot_them(opened: Ope
     await redis.script_flush()
     assert (await append(log, collection, ["b"])).first == 2
     await redis.script_flush()
-    assert await catalog.delete_database("default_tenant", "default_database")
+    assert await catalog.databases.delete("default_tenant", "default_database")
 
 
 async def test_after_losing_everything_appends_are_refused_until_the_cluster_is_opened_again(
@@ -141,11 +141,11 @@ async def test_after_losing_everything_appends_are_refused_until_the_cluster_is_
     for attempt in (
         lambda: append(log, collection, ["b"]),
         lambda: log.read(collection.id, 0),
-        lambda: catalog.get_collection(database, "numbers"),
-        lambda: catalog.get_database("default_tenant", "default_database"),
-        lambda: catalog.list_collections(database),
-        lambda: catalog.count_collections(database),
-        lambda: catalog.create_tenant("t"),
+        lambda: catalog.collections.get(database, "numbers"),
+        lambda: catalog.databases.get("default_tenant", "default_database"),
+        lambda: catalog.collections.of_database(database),
+        lambda: catalog.collections.count(database),
+        lambda: catalog.tenants.create("t"),
         lambda: make_collection(catalog, database, "other"),
         catalog.bootstrap,
         catalog.reset,

@@ -1,0 +1,98 @@
+"""The mark of an open cluster: whether this Redis holds it, or is empty after a loss and has to be restored."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from redis.asyncio import Redis
+
+from shared.errors import Corrupt, Unavailable
+from shared.redis.client import command, persist
+from shared.redis.keys import Keys
+from shared.redis.scripts import Argument, Script
+
+FORMAT: Final = 1
+"""Of what this build keeps in Redis."""
+
+CLUSTER: Final = Script("shared.catalog", "cluster")
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What the mark says: the cluster's id, and its `epoch`, which counts the restorations after a loss."""
+
+    id: str
+    epoch: int
+
+    @staticmethod
+    def new() -> Cluster:
+        return Cluster(str(uuid.uuid4()), 0)
+
+
+class ServerRun(NamedTuple):
+    """A run of the Redis server, from one start to its end. `verified`: what it holds was compared with the bucket."""
+
+    id: str
+    verified: bool
+
+
+class ClusterMark:
+    """The mark in Redis, and the report of the last reconciliation beside it. Only the log service writes them, once it
+    knows that nothing is missing or has restored it. Everything raises Unavailable while Redis is away.
+    """
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+
+    async def read(self) -> Cluster | None:
+        """None while this Redis holds no cluster, or one whose restoration has not ended. Raises Corrupt when what it
+        holds is of another format.
+        """
+        call = ("HMGET", self._keys.cluster, "id", "epoch", "format")
+        cluster_id, epoch, stored = await persist(lambda: command(self._redis, *call), writes=False)
+        if cluster_id is None:
+            return None
+        if int(stored) != FORMAT:
+            raise Corrupt(f"this Redis holds data of format {int(stored)}; this build reads format {FORMAT}")
+        return Cluster(cluster_id.decode(), int(epoch))
+
+    async def require(self) -> None:
+        """Raises Unavailable unless the cluster is open: what seems missing may only be not yet restored."""
+        if await self.read() is None:
+            raise Unavailable("The log service has not opened this cluster yet")
+
+    async def open(self, cluster: Cluster | None = None, run: str | None = None) -> Cluster:
+        """Opens a new cluster in this Redis, or the one that was restored; returns it. `run`, the server's run that was
+        compared with the bucket (None: the present one), is verified from here on. For the log service, and for tests
+        that run without one.
+        """
+        opened = cluster or Cluster.new()
+        verified = run or (await self.server_run()).id
+        await self._run("mark", "id", opened.id, "epoch", opened.epoch, "format", FORMAT, "verified", verified)
+        return opened
+
+    async def server_run(self) -> ServerRun:
+        """The server's present run; a restart or a failover begins another one."""
+        info: dict[str, Any] = await persist(lambda: command(self._redis, "INFO", "server"), writes=False)
+        verified = await persist(lambda: command(self._redis, "HGET", self._keys.cluster, "verified"), writes=False)
+        run = str(info["run_id"])
+        return ServerRun(run, verified is not None and verified.decode() == run)
+
+    async def mark_verified(self, run: str) -> None:
+        """Says that what this run of the server holds was compared with the bucket."""
+        await self._run("mark", "verified", run)
+
+    async def write_report(self, report: bytes) -> None:
+        """Keeps what the last reconciliation found, as JSON."""
+        await self._run("report", report)
+
+    async def read_report(self) -> bytes | None:
+        """None before the first reconciliation that had something to report."""
+        found: bytes | None = await persist(lambda: command(self._redis, "GET", self._keys.report), writes=False)
+        return found
+
+    async def _run(self, *args: Argument) -> None:
+        await CLUSTER.run(self._redis, [self._keys.cluster, self._keys.report], args)

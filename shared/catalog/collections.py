@@ -1,0 +1,211 @@
+"""Collections: rows in one hash of each database, with the collections' states beside their logs.
+
+The row decides whether a collection exists. Its state is made before the row, an orphan until then, and is marked
+deleted after the row is gone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from shared.catalog.changes import Changes
+from shared.catalog.databases import Databases
+from shared.catalog.model import UNSET, Collection, Database, Function, NewCollection, Unset
+from shared.catalog.reading import CatalogReader
+from shared.catalog.rows import FIRST_GENERATION, changed_row, collection_of, function_of, new_row
+from shared.catalog.scripts import CatalogScripts
+from shared.errors import AlreadyExists, Attached, Gone, NotFound, Unavailable
+from shared.log.lifecycle import Lifecycle
+from shared.log.outputs import Outputs
+from shared.redis.client import guarded
+from shared.redis.keys import Keys
+from shared.redis.scripts import PIPELINE_MAX, Argument
+
+ATTEMPTS_MAX: Final = 32
+"""How often a creation that loses a race begins anew. Every round lost is one that another creator or deleter of the
+same name won, so that all get through in the end; fifty at once need more than five rounds.
+"""
+
+
+class Collections:
+    """The collections of all databases. Everything raises Unavailable while Redis is away or not restored."""
+
+    def __init__(self, redis: Redis, keys: Keys, databases: Databases) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._databases = databases
+        self._reader = CatalogReader(redis, keys)
+        self._scripts = CatalogScripts(redis, keys)
+        self._changes = Changes(redis, keys)
+        self._lifecycle = Lifecycle(redis, keys)
+        self._outputs = Outputs(redis, keys)
+
+    # Reading
+
+    async def get(self, db: Database, name: str) -> Collection | None:
+        """None when the database has none of this name, or is not there."""
+        collection_id = await self._reader.one("HGET", self._keys.names(db.key), name)
+        return None if collection_id is None else await self.get_by_id(db, collection_id.decode())
+
+    async def get_by_id(self, db: Database, collection_id: str) -> Collection | None:
+        """None when the database has none of this id, or is not there."""
+        with guarded():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                pipeline.hget(self._keys.rows(db.key), collection_id)
+                pipeline.hgetall(self._keys.state(collection_id))
+                pipeline.smembers(self._keys.metadata_keys(collection_id))
+                row, state, keys = await pipeline.execute()
+        found = None if row is None else collection_of(db, collection_id, row, state, keys)
+        if found is None:
+            await self._reader.require_cluster()
+        return found
+
+    async def of_database(self, db: Database, limit: int | None = None, offset: int = 0) -> list[Collection]:
+        """In order of creation, `limit` of them at most (None: all), without the first `offset`."""
+        ids = await self._reader.members_in_order(self._keys.order(db.key), limit, offset)
+        if not ids and limit != 0:
+            await self._reader.require_cluster()
+        return await self._get_many(db, ids)
+
+    async def count(self, db: Database) -> int:
+        """How many collections the database has."""
+        count: int = await self._reader.one("HLEN", self._keys.names(db.key))
+        if not count:
+            await self._reader.require_cluster()
+        return count
+
+    async def all(self) -> AsyncIterator[Collection]:
+        """Every collection. Raises Unavailable rather than end early on a server that has lost everything."""
+        await self._reader.require_cluster()
+        async for database in self._databases.all():
+            ids = await self._reader.members_in_order(self._keys.order(database.key))
+            for start in range(0, len(ids), PIPELINE_MAX):
+                for collection in await self._get_many(database, ids[start : start + PIPELINE_MAX]):
+                    yield collection
+        await self._reader.require_cluster()
+
+    async def _get_many(self, db: Database, ids: Sequence[str]) -> list[Collection]:
+        """Those of the ids that exist, pipelined."""
+        rows = await self._reader.values(self._keys.rows(db.key), ids)
+        collections: list[Collection] = []
+        for start in range(0, len(ids), PIPELINE_MAX):
+            batch = ids[start : start + PIPELINE_MAX]
+            with guarded():
+                async with self._redis.pipeline(transaction=False) as pipeline:
+                    for collection_id in batch:
+                        pipeline.hgetall(self._keys.state(collection_id))
+                        pipeline.smembers(self._keys.metadata_keys(collection_id))
+                    replies = await pipeline.execute()
+            states, keys = replies[0::2], replies[1::2]
+            batch_rows = rows[start : start + PIPELINE_MAX]
+            for collection_id, row, state, pairs in zip(batch, batch_rows, states, keys, strict=True):
+                found = None if row is None else collection_of(db, collection_id, row, state, pairs)
+                if found is not None:
+                    collections.append(found)
+        return collections
+
+    # Changing
+
+    async def create(self, db: Database, new: NewCollection, get_or_create: bool) -> tuple[Collection, bool]:
+        """The collection, and whether this call made it. Raises AlreadyExists, and NotFound when the database was
+        deleted; of the output of a function, which has one input, also Attached (to another output) and Gone (the
+        input).
+        """
+        await self._reader.require_cluster()
+        for _ in range(ATTEMPTS_MAX):
+            found = await self.get(db, new.name)
+            if found is not None:
+                if get_or_create:
+                    return found, False
+                raise AlreadyExists(f"Collection [{new.name}] already exists")
+            created = await self._create(db, new)
+            if created is not None:
+                await self._changes.count()
+                return created, True
+        raise Unavailable(f"Collection [{new.name}] is being created and deleted by others")
+
+    async def _create(self, db: Database, new: NewCollection) -> Collection | None:
+        """State first, then the row, then a look whether the state is still there: None when another creator was faster
+        or the collector took the state for an orphan.
+        """
+        collection_id = str(uuid.uuid4())
+        await self._lifecycle.create(collection_id, db.key, new.fixed, FIRST_GENERATION, dimension=new.dimension)
+        inputs = new.function.inputs if new.function else ()
+        reply = await self._scripts.collections(db.key, "create", new.name, collection_id, new_row(new), *inputs)
+        if reply == [b"OK"]:
+            return await self.get_by_id(db, collection_id)
+        await self._lifecycle.collect(collection_id)
+        _refuse_input(reply, inputs)
+        if reply == [b"CLOSED"]:
+            raise NotFound(f"Database [{db.name}] does not exist")
+        return None
+
+    async def delete(self, db: Database, name: str) -> bool:
+        """False when there is none. After True nothing of it can be read or written any more."""
+        collection_id = await self._reader.one("HGET", self._keys.names(db.key), name)
+        if collection_id is None:
+            return False
+        row = await self._reader.one("HGET", self._keys.rows(db.key), collection_id)
+        await self._scripts.collections(db.key, "delete", name, collection_id)
+        await self._lifecycle.mark_deleted([collection_id.decode()])
+        function = None if row is None else function_of(row)
+        for input_id in function.inputs if function else ():
+            await self._outputs.unfeed(input_id, collection_id.decode())
+        await self._changes.count()
+        return True
+
+    async def update(
+        self,
+        db: Database,
+        collection: Collection,
+        *,
+        name: str | Unset = UNSET,
+        metadata: dict[str, Any] | Unset | None = UNSET,
+        configuration: dict[str, Any] | Unset = UNSET,
+        schema: dict[str, Any] | Unset = UNSET,
+        function: Function | Unset = UNSET,
+        new_input: str | None = None,
+    ) -> bool:
+        """Changes the row if it is still of `collection.generation`. False: it is not; read again. Raises
+        AlreadyExists when the name is taken; with `new_input`, the id of one more input of the function whose output
+        the collection is, also Attached (to another output) and Gone (the input).
+        """
+        given: dict[str, Any] = {"name": name, "metadata": metadata, "configuration": configuration, "schema": schema}
+        given["function"] = function
+        changes = {field: value for field, value in given.items() if value is not UNSET}
+        row, generation = changed_row(collection, changes), collection.generation + 1
+        new_name = collection.name if isinstance(name, Unset) else name
+        inputs = [] if new_input is None else [new_input]
+        call: list[Argument] = [collection.id, generation, new_name, row, *inputs]
+        reply = await self._scripts.collections(db.key, "update", *call)
+        _refuse_input(reply, inputs)
+        match reply:
+            case [b"TAKEN", _]:
+                raise AlreadyExists(f"Collection [{new_name}] already exists")
+            case [b"STALE"]:
+                return False
+        await self._lifecycle.raise_generation(collection.id, generation)
+        if not isinstance(metadata, Unset):
+            await self.want_shards(dataclasses.replace(collection, metadata=metadata))
+        await self._changes.count()
+        return True
+
+    async def want_shards(self, collection: Collection) -> bool:
+        """Asks for the shards that the collection's metadata wants; whether that is more than it is going to have."""
+        if collection.shards_wanted:
+            await self._lifecycle.want_shards(collection.id, collection.shards_wanted)
+        return collection.shards_wanted > 0
+
+
+def _refuse_input(reply: Sequence[Any], inputs: Iterable[str]) -> None:
+    """Raises what a reply of collections.lua says of the function's input."""
+    match reply:
+        case [b"ATTACHED", output]:
+            raise Attached(f"collection {', '.join(inputs)} has a function with the output {output.decode()}")
+        case [b"GONE"]:
+            raise Gone(f"collection {', '.join(inputs)} was deleted")

@@ -1,0 +1,89 @@
+"""Databases: rows in one hash of each tenant. The row decides whether a database exists."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+
+import orjson
+from redis.asyncio import Redis
+
+from shared.catalog.changes import Changes
+from shared.catalog.model import Database
+from shared.catalog.reading import CatalogReader
+from shared.catalog.removal import Removal
+from shared.catalog.scripts import CatalogScripts
+from shared.catalog.tenants import Tenants
+from shared.errors import AlreadyExists, NotFound
+from shared.redis.client import guarded
+from shared.redis.keys import Keys
+
+
+class Databases:
+    """The databases of all tenants. Everything raises Unavailable while Redis is away or not restored."""
+
+    def __init__(self, redis: Redis, keys: Keys, tenants: Tenants) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._tenants = tenants
+        self._reader = CatalogReader(redis, keys)
+        self._scripts = CatalogScripts(redis, keys)
+        self._changes = Changes(redis, keys)
+        self._removal = Removal(redis, keys)
+
+    async def create(self, tenant: str, name: str, database_id: str | None = None) -> Database:
+        """The new database; its id is drawn unless one is given. Raises AlreadyExists, and NotFound when there is no
+        such tenant.
+        """
+        if await self._tenants.get(tenant) is None:
+            raise NotFound(f"Tenant [{tenant}] not found")
+        database = Database(database_id or str(uuid.uuid4()), uuid.uuid4().hex, name, tenant)
+        row = orjson.dumps({"id": database.id, "key": database.key})
+        if await self._scripts.databases(tenant, "create", name, row) == b"EXISTS":
+            raise AlreadyExists(f"Database [{name}] already exists")
+        await self._changes.count()
+        return database
+
+    async def get(self, tenant: str, name: str) -> Database | None:
+        """None when the tenant has none of this name, or is not there."""
+        with guarded():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                pipeline.hexists(self._keys.tenants, tenant)
+                pipeline.hget(self._keys.databases(tenant), name)
+                known, row = await pipeline.execute()
+        # A tenant that a reset has removed has no databases, even before they are cleared.
+        if not known or row is None:
+            await self._reader.require_cluster()
+            return None
+        return _database(tenant, name, row)
+
+    async def of_tenant(self, tenant: str, limit: int | None = None, offset: int = 0) -> list[Database]:
+        """In order of creation, `limit` of them at most (None: all), without the first `offset`; none for an unknown
+        tenant.
+        """
+        if limit == 0 or await self._tenants.get(tenant) is None:
+            return []
+        names = await self._reader.members_in_order(self._keys.database_order(tenant), limit, offset)
+        rows = await self._reader.values(self._keys.databases(tenant), names)
+        return [_database(tenant, name, row) for name, row in zip(names, rows, strict=True) if row is not None]
+
+    async def all(self) -> AsyncIterator[Database]:
+        """Every database of every tenant; each tenant's in order of creation."""
+        for tenant in await self._tenants.all():
+            for database in await self.of_tenant(tenant.name):
+                yield database
+
+    async def delete(self, tenant: str, name: str) -> bool:
+        """Deletes the database with its collections. False when there is none."""
+        database = await self.get(tenant, name)
+        if database is None:
+            return False
+        await self._scripts.databases(tenant, "delete", name, database.key)
+        await self._removal.finish_database(database.key)
+        await self._changes.count()
+        return True
+
+
+def _database(tenant: str, name: str, row: bytes) -> Database:
+    fields = orjson.loads(row)
+    return Database(fields["id"], fields["key"], name, tenant)

@@ -1,0 +1,74 @@
+"""Tenants: rows in one hash of the whole cluster."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Final
+
+import orjson
+from redis.asyncio import Redis
+
+from shared.catalog.changes import Changes
+from shared.catalog.model import Tenant
+from shared.catalog.reading import CatalogReader
+from shared.catalog.removal import Removal
+from shared.catalog.scripts import CatalogScripts
+from shared.errors import AlreadyExists, NotFound, Unavailable
+from shared.redis.keys import Keys
+
+RESET_TRIES: Final = 32
+"""How often a creation that finds its name taken by a removed tenant clears that one away and begins anew."""
+
+
+class Tenants:
+    """The tenants of the cluster. Everything raises Unavailable while Redis is away or not restored."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._keys = keys
+        self._reader = CatalogReader(redis, keys)
+        self._scripts = CatalogScripts(redis, keys)
+        self._changes = Changes(redis, keys)
+        self._removal = Removal(redis, keys)
+
+    async def create(self, name: str) -> None:
+        """Raises AlreadyExists."""
+        await self._reader.require_cluster()
+        row = orjson.dumps({"key": uuid.uuid4().hex, "resource_name": None})
+        for _ in range(RESET_TRIES):
+            match await self._scripts.tenants("create", name, row):
+                case b"OK":
+                    return await self._changes.count()
+                case b"EXISTS":
+                    raise AlreadyExists(f"Tenant [{name}] already exists")
+            await self._removal.clear_tenant(name)  # a reset is not through yet: finish it for this tenant
+        raise Unavailable("The server is being reset")
+
+    async def get(self, name: str) -> Tenant | None:
+        """None when there is none of this name."""
+        row = await self._reader.one("HGET", self._keys.tenants, name)
+        return None if row is None else _tenant(name, row)
+
+    async def all(self) -> list[Tenant]:
+        """Every tenant, by name."""
+        rows = await self._reader.all_values(self._keys.tenants)
+        return [_tenant(name, rows[name]) for name in sorted(rows)]
+
+    async def set_resource_name(self, name: str, value: str) -> bool:
+        """Gives the tenant its resource name. False when it has another one, or when the value belongs to another
+        tenant. Raises NotFound.
+        """
+        await self._reader.require_cluster()
+        outcome = await self._scripts.tenants("resource", name, value)
+        if outcome == b"MISSING":
+            raise NotFound(f"Tenant [{name}] not found")
+        await self._changes.count()
+        return bool(outcome == b"OK")
+
+    async def find_by_resource_name(self, value: str) -> Tenant | None:
+        """The tenant with this resource name."""
+        name = await self._reader.one("HGET", self._keys.resources, value)
+        return None if name is None else await self.get(name.decode())
+
+
+def _tenant(name: str, row: bytes) -> Tenant:
+    return Tenant(name, orjson.loads(row)["resource_name"])
