@@ -7,6 +7,7 @@ request; a loop here does.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator
@@ -15,7 +16,7 @@ from typing import Any, Final, cast
 
 from aiohttp import http_exceptions, web
 
-from frontend.http.edge import Edge
+from frontend.http.edge import Edge, InFlight
 from frontend.http.errors import internal_error_response, malformed_request_response
 from frontend.http.listener import Listener
 
@@ -24,6 +25,9 @@ HEADER_BYTES_MAX: Final = 64 * 1024
 LISTEN_BACKLOG: Final = 1024
 SILENT_CHECK_S: Final = 1.0
 """Pause between two searches for connections that have not sent a first request in time, in seconds."""
+
+IDLE_CHECK_S: Final = 0.05
+"""Pause between two searches of a draining server for connections that have become idle, in seconds."""
 
 CLOSE_TIMEOUT_S: Final = 5.0
 """Longest time that closing waits for connections that are still busy, in seconds."""
@@ -69,29 +73,32 @@ class _Connection(web.RequestHandler):
     library's own answer would show its parser and its version.
     """
 
-    def __init__(self, open_connections: OpenConnections, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, in_flight: InFlight, open_connections: OpenConnections, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._in_flight = in_flight
         self._open_connections = open_connections
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the event loop."""
+        """Called by the event loop, even after the server has stopped listening: for what had been accepted before."""
         super().connection_made(transport)
         self._open_connections.add(self)
+        if self._in_flight.draining:
+            self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Called by the event loop."""
         super().connection_lost(exc)
         self._open_connections.discard(self)
 
-    def close_when_answered(self) -> None:
-        """Closes the connection: at once when no request has arrived that is not answered yet, else after the answer.
+    def close_if_idle(self) -> None:
+        """Closes the connection unless a request has arrived that is not answered yet.
 
-        The library's `close` is not enough. It ends the task of an idle connection and leaves the socket open: a
-        request that the client sends then is never read, and the client waits for an answer until the process ends.
+        The library's `close` is not for this. It drops all that arrives from then on: of a connection with a request
+        under way the rest of the body, which the handler then waits for in vain. And it ends the task of an idle
+        connection and leaves the socket open: a request that the client sends then is never read.
         """
         waits_for_a_request = self._waiter is not None and not self._waiter.done()
         never_asked = self._request_count == 0
-        self.close()
         if waits_for_a_request or never_asked:
             self.force_close()
 
@@ -132,7 +139,7 @@ class HttpServer:
         """Listens. Raises OSError when the address is taken."""
         loop = asyncio.get_running_loop()
         self._listening = await loop.create_server(
-            lambda: _Connection(self._open_connections, self._server, loop=loop, **self._settings),
+            lambda: _Connection(self.edge.in_flight, self._open_connections, self._server, loop=loop, **self._settings),
             self._listener.host,
             self._listener.port,
             backlog=LISTEN_BACKLOG,
@@ -145,15 +152,21 @@ class HttpServer:
     async def drain(self) -> None:
         """Stops listening and waits until the requests in hand are answered and their answers delivered.
 
-        Idle connections are closed at once, the others after their answer, which a slow client may be long in taking:
-        the caller bounds how long that is waited for. Then the kernel has all of every answer.
+        Idle connections are closed at once. The others are left to go on, for their requests may have bodies that are
+        still arriving: answers from now on announce the end of the connection (`Edge`), which then ends by itself; and
+        one whose answer had been begun before is closed when it has become idle. Clients may be long in sending and
+        in taking: the caller bounds how long that is waited for. Then the kernel has all of every answer.
         """
         self.edge.in_flight.draining = True
         self._stop_listening()
-        for connection in self._server.connections:
-            cast("_Connection", connection).close_when_answered()
+        while True:
+            for connection in self._server.connections:
+                cast("_Connection", connection).close_if_idle()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(IDLE_CHECK_S):
+                    await self._open_connections.all_closed()
+                break
         await self.edge.in_flight.idle.wait()
-        await self._open_connections.all_closed()
 
     async def close(self) -> None:
         """Stops listening, closes all connections, and writes what is left of the access log."""
