@@ -208,7 +208,7 @@ class World:
             if trim and state.pointer is not None:
                 await self.log.trim(self.collection, shard, state.pointer)
 
-    async def settled(self) -> None:
+    async def load_newest_manifests(self) -> None:
         """Read until the worker has swapped in the newest manifest of every shard."""
         for number in range(self.shards):
             await self.worker.count(messages.CountRequest(self.shard(number)))

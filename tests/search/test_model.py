@@ -79,7 +79,7 @@ async def test_searches_answer_as_the_reference_does(
             await assert_answers(searched, [generate.search() for _ in range(12)])
             if generate.random.random() < 0.6:
                 await searched.world.compact()
-                await searched.world.settled()
+                await searched.world.load_newest_manifests()
                 await assert_answers(searched, [generate.search() for _ in range(12)])
             await disturb(searched, generate)
         await assert_answers(searched, [generate.search() for _ in range(12)])
@@ -104,7 +104,7 @@ async def test_searches_of_forks_answer_as_the_reference_does(
                 await assert_answers(member, [generate.search() for _ in range(6)])
         for member in family:
             await member.world.compact()
-            await member.world.settled()
+            await member.world.load_newest_manifests()
             await assert_answers(member, [generate.search() for _ in range(6)])
 
 

@@ -103,7 +103,7 @@ class Compactions:
     async def run(self, world: World, until: asyncio.Event) -> None:
         while not until.is_set():
             await world.compact()
-            await world.settled()
+            await world.load_newest_manifests()
             self._next.set()
             self._next = asyncio.Event()
 

@@ -28,7 +28,7 @@ async def test_a_read_explains_itself_only_when_asked(valkey_server: RedisServer
     async with open_world(valkey_server.url, keys, tmp_path) as world:
         await world.write(_adds(0, 40))
         await world.compact()
-        await world.settled()
+        await world.load_newest_manifests()
         head = await world.write([*_adds(40, 8), Operation(Op.DELETE, "r7")])
         plain = query_request(world, [(1.0, 0.0, 0.0, 0.0)], 1, where)
         assert (await world.worker.query(plain)).explanation is None

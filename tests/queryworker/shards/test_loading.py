@@ -46,7 +46,7 @@ async def test_readers_do_not_wait_while_a_new_manifest_is_loaded(
             await assert_get(world, world.state)
         assert world.served.views.newest is old
         release.set()
-        await world.settled()
+        await world.load_newest_manifests()
         assert world.served.views.newest is not old
         await assert_get(world, world.state)
 
@@ -142,7 +142,7 @@ async def test_the_old_view_goes_on_serving_while_the_new_manifest_cannot_be_loa
         assert await world.count() == 51
         _flip(records)
         world.served.loader._not_before_s = 0.0
-        await world.settled()
+        await world.load_newest_manifests()
         await assert_get(world, world.state)
 
 
@@ -185,7 +185,7 @@ async def test_segments_that_a_new_manifest_keeps_are_not_opened_twice_and_dropp
         (large,) = _open_segments(world)
         await world.write(adds(3000, 5))
         await world.compact()
-        await world.settled()
+        await world.load_newest_manifests()
         assert large in _open_segments(world)
         uses = world.worker.cache._uses
         assert list(uses.values()) == [1, 1]

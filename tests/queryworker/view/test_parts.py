@@ -50,7 +50,7 @@ async def test_parts_together_are_the_whole_answer(valkey_server: RedisServer, k
             assert b"".join([*call.parts, last]) == whole
             assert [row[0] for row in orjson.loads(whole)["embeddings"]] == [float(i) for i in range(ROWS)]
             await world.compact()
-            await world.settled()
+            await world.load_newest_manifests()
 
 
 async def test_short_answers_come_whole(valkey_server: RedisServer, keys: Keys, tmp_path: Path) -> None:

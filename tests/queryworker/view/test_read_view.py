@@ -28,7 +28,7 @@ async def test_a_count_is_what_lives_in_segments_and_tail_as_of_every_position(
         await world.write(adds(0, 30))
         for _ in range(3):
             await world.compact()
-            await world.settled()
+            await world.load_newest_manifests()
             covers = world.head
             for _ in range(8):
                 await _change(world, random_)

@@ -72,7 +72,7 @@ async def test_random_writes_and_compactions_read_as_a_dict_would(
             if random_.random() < 0.3:
                 await world.compact(trim=random_.random() < 0.7)
             if random_.random() < 0.3:
-                await world.settled()
+                await world.load_newest_manifests()
                 await _assert_all_reads(world, random_, space)
 
 
@@ -92,7 +92,7 @@ async def test_a_type_that_is_not_indexed_is_found_neither_before_nor_after_a_co
                 answer = await world.worker.get(get_request(world, chosen))
                 assert answer.columns.ids == expected
             await world.compact()
-            await world.settled()
+            await world.load_newest_manifests()
 
 
 async def test_every_position_since_the_manifest_can_be_read_and_no_older_one(
@@ -125,7 +125,7 @@ async def test_a_read_as_of_a_position_survives_the_compaction_that_comes_betwee
         position = (await world.worker.get(get_request(world))).position
         await world.write([Operation(Op.DELETE, "a")])
         await world.compact()
-        await world.settled()
+        await world.load_newest_manifests()
         await assert_get(world, {}, as_of=None)
         await assert_get(world, world.states[position], as_of=position)
 
@@ -248,7 +248,7 @@ async def test_index_only_reads_what_is_compacted_and_needs_no_log_for_it(
         assert (await world.worker.count(counted)).count == 0
         await world.compact()
         assert (await world.worker.count(counted)).count == 2, "compacted, and not loaded yet"
-        await world.settled()
+        await world.load_newest_manifests()
         await world.write([Operation(Op.DELETE, "a"), Operation(Op.UPDATE, "b", document="new")])
         assert (await world.worker.count(messages.CountRequest(world.shard()))).count == 1
         assert (await world.worker.count(counted)).count == 2

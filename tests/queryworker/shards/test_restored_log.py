@@ -64,7 +64,7 @@ async def test_a_worker_that_saw_writes_which_are_lost_goes_on_from_the_newest_m
         await world.write([Operation(Op.DELETE, "r4"), *_adds(20, 3)])
         await assert_get(world, world.state)
         await world.compact()
-        await world.settled()
+        await world.load_newest_manifests()
         await assert_get(world, world.state)
 
 

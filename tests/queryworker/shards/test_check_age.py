@@ -1,4 +1,4 @@
-"""Reads that are answered without asking the log, and those that could be but are not."""
+"""Reads that need no currency check of their own while the last one is new, and reads that need one all the same."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def another_worker(world: World, directory: Path) -> AsyncIterator[Worker]
         await worker.close()
 
 
-async def test_a_position_in_hand_is_read_without_asking_the_log_while_the_last_look_is_new(
+async def test_a_position_at_hand_is_read_without_a_check_while_the_last_one_is_new(
     valkey_server: RedisServer, keys: Keys, tmp_path: Path
 ) -> None:
     async with open_world(valkey_server.url, keys, tmp_path) as world:
@@ -49,7 +49,7 @@ async def test_a_position_in_hand_is_read_without_asking_the_log_while_the_last_
             assert (answer.position, len(answer.columns.ids), world.worker.log.reads) == (position, 9, reads)
 
 
-async def test_a_deleted_collection_is_read_no_longer_than_the_last_look_is_new(
+async def test_a_deleted_collection_is_read_no_longer_than_the_last_check_is_new(
     valkey_server: RedisServer, keys: Keys, tmp_path: Path
 ) -> None:
     async with open_world(valkey_server.url, keys, tmp_path) as world:
