@@ -1,11 +1,12 @@
-"""Catalog rows by collection id, cached.
+"""A cache of catalog rows, by collection id.
 
 A row in the cache may be outdated; nothing depends on it. Every append and every read checks the collection's own
-state, so a stale row costs a second try: the caller that hears `StaleGeneration` or `Gone` asks `refresh`.
+state, so a stale row costs a second try: `frontend.collections.current_row` refreshes it then.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 from collections import OrderedDict
@@ -29,6 +30,7 @@ def canonical_uuid(text: str) -> str | None:
 
 
 def check_database_name(name: str) -> None:
+    """Raises InvalidArgument for a name too short for any database."""
     if len(name) < DATABASE_NAME_LENGTH_MIN:
         raise InvalidArgument("database name must be at least 3 characters")
 
@@ -47,8 +49,8 @@ def missing(collection_id: str) -> NotFound:
 
 
 class RowCache:
-    """Least recently used rows of all tenants. A row is fetched anew after `age_max_s`, so that a change made through
-    another frontend (a new `ef_search`, say) is noticed even by a collection that is only read.
+    """The `rows_max` most recently used rows of all tenants. A row is fetched anew after `age_max_s` seconds, so that a
+    change made through another frontend (a new `ef_search`, say) is noticed even by a collection that is only read.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class RowCache:
         self._age_max_s = age_max_s
         self._rows: OrderedDict[str, tuple[Collection, float]] = OrderedDict()
         self._renewed: set[str] = set()  # rows that are being fetched because they are old
+        self._lookups: dict[str, asyncio.Task[Collection]] = {}  # of refreshes, which have not begun yet
 
     async def resolve(self, tenant: str, database: str, collection_id_text: str) -> Collection:
         """Checks 2 to 4 in the order of docs/wire.md, section 2: the database's name, the id's form, the collection's
@@ -83,7 +86,7 @@ class RowCache:
         if now_s - fetched_s <= self._age_max_s or collection_id in self._renewed:
             self._rows.move_to_end(collection_id)
             return row
-        self._renewed.add(collection_id)  # one asks; the others go on with what there is until it has heard
+        self._renewed.add(collection_id)  # other requests go on with the old row until the new one is here
         try:
             return await self._fetch(tenant, database, collection_id)
         except NotFound:
@@ -98,15 +101,27 @@ class RowCache:
         return await self._fetch(tenant, database, check_collection_id(collection_id_text))
 
     async def refresh(self, collection: Collection) -> Collection:
-        """The row as it is now, whatever the cache holds. Raises NotFound when the collection is gone."""
+        """The row as it is now, whatever the cache holds. Callers that ask before the lookup begins share it: a group
+        of writes is refused as a whole when its row is outdated, and all of them ask at once. Raises NotFound when the
+        collection is gone.
+        """
         self.forget(collection.id)
+        lookup = self._lookups.get(collection.id)
+        if lookup is None:
+            lookup = self._lookups[collection.id] = asyncio.create_task(self._look_up(collection))
+            lookup.add_done_callback(_note_failure)
+        return await asyncio.shield(lookup)
+
+    async def _look_up(self, collection: Collection) -> Collection:
+        del self._lookups[collection.id]  # it has begun: who asks from now on may know of a later change
         return await self._fetch(collection.tenant, collection.database, collection.id)
 
     def forget(self, collection_id: str) -> None:
-        """Drops the row: the caller has changed or deleted the collection, or has heard that it is gone."""
+        """Drops the row: the caller has changed or deleted the collection, or found that it is gone."""
         self._rows.pop(collection_id, None)
 
     def clear(self) -> None:
+        """Drops all rows."""
         self._rows.clear()
 
     async def _fetch(self, tenant: str, database_name: str, collection_id: str) -> Collection:
@@ -120,3 +135,9 @@ class RowCache:
         while len(self._rows) > self._rows_max:
             self._rows.popitem(last=False)
         return row
+
+
+def _note_failure(lookup: asyncio.Task[Collection]) -> None:
+    """A lookup's failure is its callers' to handle, of whom there may be none left."""
+    if not lookup.cancelled():
+        lookup.exception()

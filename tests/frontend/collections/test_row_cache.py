@@ -152,3 +152,43 @@ async def test_the_least_recently_used_row_goes_first(catalog: CountingCatalog, 
     assert catalog.collections.lookups == before
     await rows.resolve(*PLACE, second.id)
     assert catalog.collections.lookups == before + 1
+
+
+# ---- refreshing
+
+
+async def test_refreshes_that_are_asked_for_at_once_share_a_lookup(catalog: CountingCatalog, rows: RowCache) -> None:
+    row = await rows.resolve(*PLACE, (await add(catalog)).id)
+    assert await asyncio.gather(*(rows.refresh(row) for _ in range(400))) == [row] * 400
+    assert catalog.collections.lookups == 2
+
+
+async def test_a_refresh_never_shares_a_lookup_that_had_begun(catalog: CountingCatalog, rows: RowCache) -> None:
+    row = await add(catalog)
+    first = asyncio.create_task(rows.refresh(row))
+    while not catalog.collections.lookups:  # noqa: ASYNC110 (a fake without events)
+        await asyncio.sleep(0)
+    database = await catalog.databases.get(*PLACE)
+    assert database is not None
+    await catalog.collections.update(database, row, name="renamed")
+    assert (await rows.refresh(row)).name == "renamed"
+    await first
+
+
+async def test_a_cancelled_refresh_does_not_end_the_others(catalog: CountingCatalog, rows: RowCache) -> None:
+    row = await add(catalog)
+    asking = [asyncio.create_task(rows.refresh(row)) for _ in range(3)]
+    await asyncio.sleep(0)
+    asking[0].cancel()
+    outcomes = await asyncio.gather(*asking, return_exceptions=True)
+    assert isinstance(outcomes[0], asyncio.CancelledError)
+    assert outcomes[1:] == [row, row]
+
+
+async def test_a_refresh_of_a_deleted_collection_finds_nothing(catalog: CountingCatalog, rows: RowCache) -> None:
+    row = await add(catalog)
+    database = await catalog.databases.get(*PLACE)
+    assert database is not None
+    await catalog.collections.delete(database, row.name)
+    for outcome in await asyncio.gather(*(rows.refresh(row) for _ in range(3)), return_exceptions=True):
+        assert isinstance(outcome, NotFound)
