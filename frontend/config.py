@@ -7,7 +7,7 @@ from typing import Final
 
 from frontend.embed.settings import Endpoints, Keys, embedding_problems, parse_endpoints, parse_keys
 from frontend.http.listener import Listener
-from frontend.read.hedging import HEDGE_PERCENT
+from frontend.read.hedging import HEDGE_PERCENT_MAX
 from shared import limits
 from shared.process.config import (
     ConfigError,
@@ -89,11 +89,11 @@ class FrontendConfig(ProcessConfig):
         default=2,
         parse=parse_positive,
     )
-    hedge_percent: float = setting(
-        "POLYCHROME_FRONTEND_HEDGE_PERCENT",
-        "Most calls of a hundred that a second query worker is asked as well because the first one is slow, over the "
-        "last ten seconds; 0: none. Costly calls (large pages, batches or scans) are never asked twice.",
-        default=HEDGE_PERCENT,
+    hedge_percent_max: float = setting(
+        "POLYCHROME_FRONTEND_HEDGE_PERCENT_MAX",
+        "Of a hundred calls to query workers, over ten seconds, how many may be made at a second worker as well "
+        "because the first one is slow; 0: none. Costly calls (large pages, batches, scans) never are.",
+        default=HEDGE_PERCENT_MAX,
         parse=parse_percent,
     )
     body_bytes_max: int = setting(

@@ -94,7 +94,7 @@ def build_context(
         groups=GroupCommit(log, dirty),
         workers=Workers(
             Membership(redis, keys, "queryworker"), rpc, clock, replicas=config.replicas,
-            hedge_percent=config.hedge_percent,
+            hedge_percent_max=config.hedge_percent_max,
         ),
         rows=RowCache(
             catalog.databases, catalog.collections, clock, rows_max=config.rows_max, age_max_s=config.rows_age_max_s

@@ -1,6 +1,6 @@
-"""Collection configuration: how vectors are compared and indexed.
+"""The configuration of a collection: how its vectors are compared and indexed.
 
-One value, `VectorSettings`, is behind both things that an answer shows, `configuration_json` and the vector index in
+One value, `VectorSettings`, is behind two things that an answer shows: `configuration_json`, and the vector index in
 the schema. It comes from the request's `configuration`, from the older `hnsw:...` keys in the metadata, or from a
 schema.
 """
@@ -23,6 +23,8 @@ SmallCount = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]
 Number = int | float
 
 LEGACY_PREFIX: Final = "hnsw:"
+"""Metadata keys with this prefix configured the index before there was a `configuration`."""
+
 LEGACY_NAMES: Final = {
     "hnsw:construction_ef": "ef_construction",
     "hnsw:search_ef": "ef_search",
@@ -33,10 +35,13 @@ LEGACY_NAMES: Final = {
     "hnsw:sync_threshold": "sync_threshold",
 }
 AT_LEAST_TWO: Final = ("batch_size", "sync_threshold")
+"""Parameters that are refused below 2."""
+
 SHOWN_NUMBERS: Final = ("ef_construction", "ef_search", "max_neighbors", "resize_factor", "sync_threshold")
 
 
 def default_numbers() -> dict[str, Number]:
+    """The HNSW parameters of a collection that configures none."""
     return {
         "ef_construction": 100,
         "max_neighbors": 16,
@@ -59,11 +64,11 @@ class KnownFunction(msgspec.Struct, frozen=True, tag_field="type", tag="known"):
 
 
 class LegacyFunction(msgspec.Struct, frozen=True, tag_field="type", tag="legacy"):
-    """One from before functions had names."""
+    """An embedding function of the time before functions had names: nothing else is known of it."""
 
 
 class UnknownFunction(msgspec.Struct, frozen=True, tag_field="type", tag="unknown"):
-    """None that can be named."""
+    """No embedding function, or one without a name, such as a function of the client's own."""
 
 
 EmbeddingFunction = KnownFunction | LegacyFunction | UnknownFunction
@@ -156,7 +161,7 @@ class VectorSettings:
 
 
 def is_default_function(function: Mapping[str, Any] | None) -> bool:
-    """Whether naming it says no more than naming none."""
+    """Whether storing this embedding function says no more than storing none."""
     if function is None or function["type"] == "unknown":
         return True
     return (function["type"], function.get("name")) == ("known", "default")
@@ -168,12 +173,13 @@ def given_members(given: msgspec.Struct) -> dict[str, Any]:
 
 
 def function_json(function: EmbeddingFunction | None) -> dict[str, Any] | None:
+    """The embedding function as the JSON object that the client sent."""
     return None if function is None else msgspec.to_builtins(function)
 
 
 def settings_from_request(given: GivenConfiguration | None, metadata: Mapping[str, Any] | None) -> VectorSettings:
     """The settings of a new collection without a schema. Metadata keys `hnsw:...` count only while the given index
-    settings are the defaults; they have to be right all the same, except beside `spann`, where nobody reads them.
+    settings are the defaults; they have to be valid all the same, except beside `spann`, where they are not read.
     Raises InvalidArgument.
     """
     given = given or GivenConfiguration()
@@ -215,7 +221,7 @@ def _bad_legacy() -> InvalidArgument:
 
 
 def too_small(numbers: Mapping[str, Number]) -> str | None:
-    """The name of a parameter below its least value, where that is checked."""
+    """The name of the first parameter that is below its least value; None when none is."""
     return next((name for name in AT_LEAST_TWO if numbers[name] < 2), None)
 
 
@@ -241,8 +247,9 @@ def shown_configuration(settings: VectorSettings) -> dict[str, Any]:
 
 
 def fixed_settings(settings: VectorSettings, shards: int) -> dict[str, Any]:
-    """What never changes and compactors build graphs from. A client may send any number (docs/wire.md, section 9); a
-    graph doesn't take all: within these limits it neither fails nor eats the memory of a machine that others use too.
+    """The settings that never change, from which compactors build graphs. A client may send any number (docs/wire.md,
+    section 9), but hnswlib does not take every number: within these limits it neither fails nor takes the memory of a
+    machine that other collections use as well.
     """
     neighbors = min(max(int(settings.numbers["max_neighbors"]), GRAPH_NEIGHBORS_MIN), GRAPH_NEIGHBORS_MAX)
     ef_construction = min(max(int(settings.numbers["ef_construction"]), neighbors), GRAPH_EF_MAX)

@@ -1,4 +1,13 @@
-"""Makes forks, step by step as docs/design/2026-11-21-fork.md says: anew when the origin moves on in the middle."""
+"""Making forks of collections, in the steps of docs/design/2026-11-21-fork.md.
+
+1. Reserve: the fork's id counts in its family from now on, and its state is there, an orphan.
+2. Sow: each shard of the fork gets a first manifest, with the content of the origin's newest.
+3. Look at the origin again: when it was compacted or got other shards meanwhile, give up and begin anew.
+4. Copy: the origin's log after those manifests, up to the fork's head.
+5. Commit: the fork's row in the catalog makes it a collection.
+
+A fork that fails or is cancelled before step 5 is given up: its id counts no more, and its manifests are garbage.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +36,8 @@ if TYPE_CHECKING:
     from shared.process.clock import Clock
 
 TRIES: Final = 16
-"""How often the origin may be compacted, or get other shards, in the middle of it. Each takes longer than a try."""
+"""How often a fork is begun anew, because its origin was compacted or got other shards in the middle. Either takes
+longer than a try."""
 
 PAGE_BYTES: Final = 16 * 1024 * 1024
 """How much of a shard's log is read, and copied, at a time."""
@@ -50,7 +60,7 @@ class _MovedOn(Exception):  # not an error: a reason to begin anew
 
 
 class Forker:
-    """`written_by` names the process in manifests."""
+    """Makes forks. A family may have `forks_max` of them; `written_by` names the process in manifests."""
 
     def __init__(
         self,
@@ -150,6 +160,7 @@ class Forker:
         return found
 
     async def _fill(self, db: Database, origin: Collection, fork_id: str) -> None:
+        """Gives the fork its manifests and its log. Raises _MovedOn."""
         limit = asyncio.Semaphore(SHARDS_AT_ONCE)
 
         async def sow(number: int) -> Pointer | None:
@@ -162,7 +173,7 @@ class Forker:
 
         shards = range(origin.shards)
         pointers = await together([sow(number) for number in shards])
-        # Now that whoever collects garbage can see the fork's manifests: were the origin's kept until now?
+        # Now that the garbage collector can see the fork's manifests: were the origin's kept until now?
         now = await self._origin(db, origin.id)
         if (now.layout, now.pointers) != (origin.layout, origin.pointers):
             raise _MovedOn
@@ -194,8 +205,8 @@ class Forker:
         return created
 
     async def _copy(self, origin: Collection, fork_id: str, number: int) -> int:
-        """Copies the shard's stream from where the manifest ends to the fork's head; returns the number of
-        operations.
+        """Copies the shard's stream from where the manifest ends to the fork's head; returns the number of operations
+        that were copied. Raises _MovedOn, Unavailable.
         """
         pointer, shard = origin.pointers[number], origin.layout.numbers[number]
         covers = pointer.covers if pointer else FIRST_POSITION
@@ -207,7 +218,7 @@ class Forker:
             _check_chain(read, last, covers)
             entries = [entry for entry in read.entries if entry.end <= origin.head]
             if entries and not await self._forks.copy(fork_id, number, entries, last):
-                raise Unavailable(f"the fork {fork_id} is being made by somebody else")
+                raise Unavailable(f"another process is making the fork {fork_id}")
             operations += sum(entry.count for entry in entries)
             after = last = entries[-1].id if entries else last
             if read.complete or len(entries) < len(read.entries):
@@ -219,7 +230,9 @@ class Forker:
 
 
 def _check_chain(read: ShardRead, last: str, covers: int) -> None:
-    """Raises _MovedOn when entries are gone that were not read yet. `last` is the id of the last one that was."""
+    """Raises _MovedOn when entries are gone that were not read yet. `last` is the id of the last entry that was read,
+    `covers` what the origin's manifest covers.
+    """
     if read.entries:
         before = read.entries[0].previous
         joined = before == last if last != FIRST_ID else position_of(before) < covers
@@ -228,7 +241,7 @@ def _check_chain(read: ShardRead, last: str, covers: int) -> None:
 
 
 def _like(origin: Collection, name: str) -> NewCollection:
-    """Everything of the origin but its name and what its shards are called."""
+    """The fork as a new collection: as its origin, but for the name and the numbers of the shards."""
     return NewCollection(
         name,
         origin.metadata,

@@ -1,4 +1,6 @@
-"""Collection metadata: how it is stored, which of it is refused. Values obey the same rules as those of records."""
+"""The metadata of a collection: how it is stored, and what is refused. Its values obey the rules of records'
+metadata.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ Metadata = dict[str, Any]
 
 
 def stored_metadata(given: Mapping[str, Any], *, null_removes: bool = False) -> Metadata:
-    """The metadata as it is stored and shown. With `null_removes` members that are null are left out; otherwise they
-    are of the wrong shape. Raises WrongShape.
+    """The metadata as it is stored and shown. With `null_removes`, members that are null are left out; otherwise a null
+    raises WrongShape, as values of other wrong types do.
     """
     row = read_metadatas([dict(given)], patch=null_removes).rows[0] or {}
     return {key: _shown(value) for key, value in row.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Bodies of the collection routes, checked and turned into what the catalog stores."""
+"""Bodies of the collection routes: read, checked, and turned into what the catalog stores."""
 
 from __future__ import annotations
 
@@ -58,21 +58,21 @@ class Creation:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """An update request of the right shape. `metadata` is what to store; whether to is for the body to say."""
+    """An update request of the right shape. `metadata` is what to store if the body has metadata at all."""
 
     body: CollectionUpdate
     metadata: Metadata | None
 
 
 def read_creation(tree: Any) -> Creation:
-    """Shape alone. Raises WrongShape."""
+    """The create request in a JSON tree. Checks its shape alone. Raises WrongShape."""
     body = shaped(tree, CollectionCreate)
     metadata = None if body.metadata is None else stored_metadata(body.metadata)
     return Creation(body, metadata or None, given_schema(body.schema))
 
 
 def new_collection(creation: Creation, shards_default: int, shards_max: int) -> NewCollection:
-    """What the catalog shall store. Raises InvalidArgument; of several reasons for the first one in the order of
+    """The collection to store in the catalog. Raises InvalidArgument; of several reasons, for the first in the order of
     docs/wire.md, section 2.
     """
     body = creation.body
@@ -96,7 +96,9 @@ def new_collection(creation: Creation, shards_default: int, shards_max: int) -> 
 
 
 def function_output(name: str, function_name: str, function: str, given: str) -> NewCollection:
-    """The output of a new function, whose input is `given`. Raises InvalidArgument."""
+    """The collection that is the output of a new function, whose input is the collection `given`. Raises
+    InvalidArgument.
+    """
     refuse_fields(
         {"name": None if function_name else "Function name cannot be empty", "output_collection": name_problem(name)}
     )
@@ -117,14 +119,14 @@ def _metadata_problem(given: Metadata, shards_max: int) -> str | None:
 
 
 def read_update(tree: Any) -> Update:
-    """Shape alone. Raises WrongShape."""
+    """The update request in a JSON tree. Checks its shape alone. Raises WrongShape."""
     body = shaped(tree, CollectionUpdate)
     metadata = None if body.new_metadata is None else stored_metadata(body.new_metadata, null_removes=True)
     return Update(body, metadata or None)
 
 
 def check_update(update: Update, shards_max: int) -> None:
-    """Whether any collection would take it. Raises InvalidArgument."""
+    """Checks what does not depend on the collection. Raises InvalidArgument for an update that no collection takes."""
     body = update.body
     if body.new_configuration is not None:
         check_change(body.new_configuration)
@@ -137,7 +139,7 @@ def check_update(update: Update, shards_max: int) -> None:
 
 
 def check_shards(update: Update, collection: Collection) -> None:
-    """Shards are not taken away. Raises InvalidArgument."""
+    """Raises InvalidArgument for an update that asks for fewer shards than the collection has, or is getting."""
     least = collection.shards_to_be
     if (update.metadata or {}).get(SHARDS_KEY, least) < least:
         refuse_fields({"new_metadata": f"{SHARDS_KEY} cannot be lowered, the collection has {least} shards"})

@@ -113,7 +113,7 @@ class RowCache:
         return await asyncio.shield(lookup)
 
     async def _look_up(self, collection: Collection) -> Collection:
-        del self._lookups[collection.id]  # it has begun: who asks from now on may know of a later change
+        del self._lookups[collection.id]  # it begins: later callers may know of a later change
         return await self._fetch(collection.tenant, collection.database, collection.id)
 
     def forget(self, collection_id: str) -> None:

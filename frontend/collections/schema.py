@@ -1,4 +1,4 @@
-"""A collection's schema: the default one, one given by a client, how it grows, what may be filtered.
+"""The schema of a collection: the default one, one given by a client, how it grows, what may be filtered.
 
 The catalog keeps the *base* schema, complete and as JSON. Keys that records bring along are a set beside it
 (`Collection.keys`) and are merged in when the schema is shown.
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from shared.catalog import Collection
 
 Schema = dict[str, Any]
+"""A complete schema as JSON: `defaults` by value type, and `keys`, each with its value types."""
 
 SCALAR_INDEXES: Final = {
     "string": "string_inverted_index",
@@ -85,8 +86,8 @@ def _vector_config(settings: VectorSettings) -> dict[str, Any]:
 
 
 def completed(given: GivenSchema | None) -> Schema:
-    """The given schema laid over the default one. Only the keys that the default knows are completed; others stay as
-    they were given.
+    """The given schema merged into the default one, which it overrides. Only keys of the default schema are completed;
+    other keys stay as they were given.
     """
     schema = default_schema()
     if given is None:
@@ -149,7 +150,7 @@ def _leaves_embedding_alone(given: GivenSchema | None) -> bool:
 
 
 def _is_default(schema: Schema) -> bool:
-    """Whether it equals the default one, but for embedding functions that say nothing."""
+    """Whether the schema equals the default one, apart from embedding functions that say nothing."""
     plain = copy.deepcopy(schema)
     for types in (plain["defaults"], plain["keys"][EMBEDDING_KEY]):
         config = types["float_list"]["vector_index"]["config"]
@@ -159,7 +160,7 @@ def _is_default(schema: Schema) -> bool:
 
 
 def settings_of(schema: Schema) -> VectorSettings:
-    """What the schema says of the collection's embeddings."""
+    """How the collection's embeddings are compared and indexed, by its schema."""
     config = schema["keys"][EMBEDDING_KEY]["float_list"]["vector_index"]["config"]
     return VectorSettings(Space(config["space"]), dict(config["hnsw"]), config.get("embedding_function"))
 
@@ -176,7 +177,7 @@ def with_settings(schema: Schema, settings: VectorSettings) -> Schema:
 
 
 def indexing_of(schema: Schema) -> Indexing:
-    """What the schema says of everything but embeddings to those who build the indexes."""
+    """What compactors and query workers are to index of everything but embeddings, by this schema."""
     inverted = {value_type: index for value_type, index in SCALAR_INDEXES.items() if value_type != "sparse_vector"}
     keys: dict[str, dict[str, bool]] = {}
     sparse: list[str] = []
@@ -218,6 +219,7 @@ def check_filterable(collection: Collection, where: Where | None) -> None:
 
 
 def check_where(schema: Schema, where: Where) -> None:
+    """Raises InvalidArgument when the filter needs an index that the schema has switched off."""
     match where:
         case All(clauses=clauses) | AnyOf(clauses=clauses):
             for clause in clauses:

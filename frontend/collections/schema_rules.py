@@ -1,4 +1,4 @@
-"""What a schema in a request may say. The texts are those of docs/wire.md, section 10."""
+"""The rules for a schema in a request. The texts of refusals are those of docs/wire.md, section 10."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _defaults_problem(types: ValueTypes) -> str | None:
             "Full text search / regular expression index cannot be enabled by default. "
             "It can only be enabled on #document field."
         )
-    # A source key in the defaults never reaches #embedding, so it is stored and not judged.
+    # A source key in the defaults never reaches #embedding, so it is stored and not checked.
     return _graph_problem(vector.config) if vector else None
 
 

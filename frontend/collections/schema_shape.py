@@ -1,4 +1,4 @@
-"""The shape of a schema in a request: what msgspec accepts, the older spelling included."""
+"""The shape of a schema in a request, for msgspec. An older spelling of members is understood as well."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from shared.vectors.space import Space
 DOCUMENT_KEY: Final = "#document"
 EMBEDDING_KEY: Final = "#embedding"
 
+# Older spellings of value types and indexes, and today's.
 _OLD_TYPES: Final = {
     "#string": "string",
     "#float_list": "float_list",
@@ -56,7 +57,7 @@ class SpannNumbers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class VectorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Of `vector_index`."""
+    """Configuration of an index of dense vectors."""
 
     space: Space | None = None
     embedding_function: EmbeddingFunction | None = None
@@ -66,7 +67,7 @@ class VectorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class SparseConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Of `sparse_vector_index`."""
+    """Configuration of an index of sparse vectors."""
 
     embedding_function: EmbeddingFunction | None = None
     source_key: str | None = None
@@ -75,7 +76,7 @@ class SparseConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class PlainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Of the indexes that have nothing to configure."""
+    """Configuration of the other indexes: they have nothing to configure."""
 
 
 class PlainIndex(msgspec.Struct, frozen=True):
@@ -167,7 +168,7 @@ def given_schema(tree: Any) -> GivenSchema | None:
 
 
 def plain_json(node: msgspec.Struct) -> dict[str, Any]:
-    """The struct as JSON objects without the members that are null. An embedding function keeps its own."""
+    """The struct as JSON objects, without members that are null. In an embedding function these are kept."""
     found: dict[str, Any] = {}
     for name in node.__struct_fields__:
         value = getattr(node, name)
@@ -180,7 +181,7 @@ def plain_json(node: msgspec.Struct) -> dict[str, Any]:
 
 
 def _modern(tree: Any) -> Any:
-    """The schema in today's spelling; whatever has not even the outline of one is left to the shape check."""
+    """The schema in today's spelling. A tree that has not even the outline of a schema is left to the shape check."""
     if not isinstance(tree, dict):
         return tree
     schema = _renamed(tree, {"key_overrides": "keys"})

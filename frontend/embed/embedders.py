@@ -1,7 +1,7 @@
-"""Embedding on the server: which function a collection's texts go through, and what may come of it.
+"""The embedding functions of the server, and which of them embeds a collection's texts.
 
-Functions are registered by the operator, by name (`frontend.config`). What a client has stored with its collection
-selects one of those by that name and does nothing else: it is compared, never loaded, called or fetched.
+Functions are registered by the operator, by name (`frontend.config`). The function that a client has stored with its
+collection selects one of these by that name and does nothing else: it is compared, never loaded, called or fetched.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ NO_FUNCTION: Final = (
 )
 
 TEXTS_MAX: Final = 100_000
-"""Of one request. A body has room for ten million short ones, whose vectors would fill the memory."""
+"""Most texts of one request that are embedded. A body has space for ten million short ones, whose vectors would fill
+the memory."""
 
 TEXTS = Counter("polychrome_frontend_texts_embedded_total", "Texts embedded for clients", ["function"])
 FAILURES = Counter("polychrome_frontend_embedding_failures_total", "Embeddings that failed", ["function", "code"])
@@ -42,7 +43,7 @@ log = get_logger(__name__)
 
 
 class Embedder(Protocol):
-    """One way to turn texts into vectors."""
+    """An embedding function: turns texts into vectors."""
 
     @property
     def model(self) -> str:
@@ -50,14 +51,16 @@ class Embedder(Protocol):
         ...
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """float32 [texts, dimension], in order; never called without a text. Raises EmbeddingFailed, Backoff,
-        InvalidArgument.
+        """The vectors of the texts, float32 [texts, dimension], in their order. There is at least one text. Raises
+        EmbeddingFailed, Backoff (busy), InvalidArgument (the texts are refused).
         """
         ...
 
 
 class Embedders:
-    """The registered functions by name. False when there is none: then a text is no substitute for an embedding."""
+    """The registered embedding functions by name. `default` is the function of collections that name none. False when
+    no function is registered: then requests need embeddings and texts do not stand for them.
+    """
 
     def __init__(self, by_name: Mapping[str, Embedder], default: str | None, timeout_s: float) -> None:
         self._by_name = by_name
@@ -68,9 +71,9 @@ class Embedders:
         return bool(self._by_name)
 
     async def embed(self, collection: Collection, texts: Sequence[str]) -> Vectors:
-        """float32 [texts, dimension], finite. The dimension is the function's: whoever calls compares it with the
-        collection's. Raises InvalidArgument when no function is there for this collection or the texts are refused,
-        Backoff, EmbeddingFailed, DeadlineExceeded; nothing was stored then.
+        """The vectors of texts by the collection's function: float32 [texts, dimension], finite, in their order. The
+        dimension is the function's: the caller compares it with the collection's. Raises InvalidArgument when there is
+        no function for this collection or the texts are refused, Backoff, EmbeddingFailed, DeadlineExceeded.
         """
         name = self.chosen(collection.configuration.get("embedding_function"))
         if not texts:
@@ -115,7 +118,7 @@ class Embedders:
 
 
 def names_function(collection: Collection) -> bool:
-    """Whether the collection itself selects one."""
+    """Whether the collection itself selects an embedding function."""
     function = collection.configuration.get("embedding_function")
     return function is not None and function["type"] == "known"
 
@@ -127,6 +130,7 @@ def _model_of(config: Any) -> str | None:
 
 
 def _checked(name: str, vectors: Vectors, count: int) -> Vectors:
+    """The vectors, if there are `count` of them, of one dimension and finite. Raises EmbeddingFailed."""
     if vectors.ndim != 2 or len(vectors) != count or not vectors.shape[1] or not np.isfinite(vectors).all():
         log.warning("embedding_unusable", function=name, shape=vectors.shape, texts=count)
         raise EmbeddingFailed(name, "answered with something other than one vector per text")

@@ -1,12 +1,12 @@
-"""An OpenAI-compatible embeddings endpoint that the operator named.
+"""Embedding by an OpenAI-compatible endpoint that the operator registered.
 
 POST {"model", "input": [texts], "encoding_format": "float"} is answered with {"data": [{"index", "embedding"}]}. A
 request that fails for a passing reason (429, 5xx, a broken connection, a timeout) is sent again after a pause that
-doubles, or that the endpoint asked for; what else goes wrong fails at once. Redirects are not followed: they lead to
-hosts that nobody configured.
+doubles, or that the endpoint asked for; any other failure is final. Redirects are not followed: they lead to hosts that
+nobody configured.
 
-Clients are told the function's name and what may be done about it. Status and reason are in the log; keys and texts are
-nowhere.
+An error that a client gets names the function and what may be done about it. Status and reason are in the log; keys and
+texts are nowhere.
 """
 
 from __future__ import annotations
@@ -31,13 +31,22 @@ if TYPE_CHECKING:
     from shared.process.clock import Clock
 
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Longest answer that is read."""
+
 REASON_BYTES_MAX: Final = 300
+"""How much of a refusal's body goes into the log."""
+
 PAUSE_FIRST_S: Final = 0.5
+"""Pause before the second attempt, in seconds; it doubles with each further one."""
+
 PAUSE_MAX_S: Final = 10.0
-"""Of an endpoint that asks for a longer pause, no more is asked within the request."""
+"""Longest pause, in seconds. When an endpoint asks for a longer one, the request fails at once."""
 
 BUSY: Final = 429
+"""Status of an endpoint that has too much to do."""
+
 REFUSES_THE_TEXTS: Final = frozenset({400, 413, 422})
+"""Statuses of an endpoint that will never embed these texts."""
 
 log = get_logger(__name__)
 
@@ -52,7 +61,7 @@ class _Answer(msgspec.Struct):
 
 
 class _PassingError(Exception):
-    """May go better next time. `pause_s`: what the endpoint asks for."""
+    """A failure that another attempt may not meet. `pause_s`: the pause that the endpoint asks for, in seconds."""
 
     def __init__(self, reason: str, status: int | None = None, pause_s: float | None = None) -> None:
         super().__init__(reason)
@@ -61,14 +70,18 @@ class _PassingError(Exception):
 
 
 def pause_s(attempt: int, asked_s: float | None, chance: random.Random) -> float | None:
-    """Before the attempt after this one, the first being 1; None when waiting so long is pointless."""
+    """The pause, in seconds, between an attempt (the first is 1) and the next one; `asked_s` is the one that the
+    endpoint asks for. None when that is too long to wait for.
+    """
     if asked_s is not None:
         return asked_s if asked_s <= PAUSE_MAX_S else None
     return float(min(PAUSE_FIRST_S * 2 ** (attempt - 1), PAUSE_MAX_S)) * chance.uniform(0.5, 1.0)
 
 
 class EndpointEmbedder:
-    """One endpoint under the name that collections know."""
+    """An endpoint as an `Embedder`. `name` is the embedding function's, which collections select; `key` goes along as a
+    bearer token.
+    """
 
     def __init__(
         self,
@@ -85,7 +98,7 @@ class EndpointEmbedder:
         self._http = http
         self._clock = clock
         self._chance = chance
-        self._slots = asyncio.Semaphore(endpoint.concurrency)
+        self._in_flight = asyncio.Semaphore(endpoint.concurrency)
 
     @property
     def model(self) -> str:
@@ -101,7 +114,7 @@ class EndpointEmbedder:
 
     async def _embed_batch(self, texts: Sequence[str]) -> Vectors:
         attempt = 0
-        async with self._slots:
+        async with self._in_flight:
             while True:
                 attempt += 1
                 try:
@@ -116,7 +129,7 @@ class EndpointEmbedder:
                     return await off_loop(len(data), self._vectors, data, len(texts))
 
     async def _attempt(self, texts: Sequence[str]) -> bytes:
-        """The body of a good answer."""
+        """The body of a successful answer. Raises _PassingError, EmbeddingFailed, InvalidArgument."""
         body: dict[str, Any] = {"model": self._endpoint.model, "input": list(texts), "encoding_format": "float"}
         if self._endpoint.dimensions is not None:
             body["dimensions"] = self._endpoint.dimensions
@@ -143,7 +156,7 @@ class EndpointEmbedder:
         return bytes(data)
 
     async def _refused(self, response: aiohttp.ClientResponse) -> Exception:
-        """What an answer without vectors means."""
+        """The error that an answer without vectors means."""
         status = response.status
         if status == BUSY or status >= 500:
             return _PassingError(f"status {status}", status, _asked_pause_s(response.headers.get("Retry-After")))
@@ -160,7 +173,9 @@ class EndpointEmbedder:
         return EmbeddingFailed(self._name, "is unavailable, try again later")
 
     def _vectors(self, data: bytes, count: int) -> Vectors:
-        """Raises EmbeddingFailed for anything but `count` vectors of one width."""
+        """The vectors in an answer's body, float32 [count, dimension], in the order of the texts. Raises
+        EmbeddingFailed for anything else.
+        """
         try:
             items = msgspec.json.decode(data, type=_Answer).data
         except msgspec.MsgspecError as error:
@@ -180,7 +195,7 @@ class EndpointEmbedder:
 
 
 def _asked_pause_s(header: str | None) -> float | None:
-    """Seconds of a Retry-After; a date, which endpoints hardly send, counts as none."""
+    """The seconds in a Retry-After header. None without one, and for a date, which endpoints hardly send."""
     try:
         asked = float(header or "")
     except ValueError:

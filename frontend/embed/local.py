@@ -1,10 +1,10 @@
-"""The model that the embedder processes run, asked through calls like those to query workers.
+"""Embedding by the embedder processes, which are called as query workers are.
 
-1. A request's texts are cut into calls of a few dozen, two at a time for every embedder: enough to keep its threads
-   busy, and little enough that other requests get their turn.
-2. A call goes to the embedder with the fewest calls of this frontend. Which one answers decides nothing, and embedding
-   stores nothing: when one fails, is killed or leaves, the call is simply made again, elsewhere or once it is back.
-3. When none has answered a call within the failover time, the request fails.
+1. A request's texts are cut into batches of a few dozen, each of which is a call; two calls at a time for every
+   embedder: enough to keep its threads busy, and little enough that other requests get their turn.
+2. A call goes to the embedder with the fewest calls of this frontend. Any of them can answer, and embedding stores
+   nothing: when an embedder fails, is killed or leaves, the call is made again, at another one or once it is back.
+3. When no embedder has answered a call within the failover time, the request fails.
 """
 
 from __future__ import annotations
@@ -31,20 +31,28 @@ if TYPE_CHECKING:
     from shared.process.clock import Clock
     from shared.rpc.client import RpcClient
 
-CALL_TEXTS_MAX: Final = 32
-CALL_CHARS_MAX: Final = 1024 * 1024
+BATCH_TEXTS_MAX: Final = 32
+"""Most texts in one call."""
+
+BATCH_CHARS_MAX: Final = 1024 * 1024
+"""Most characters in one call, unless a single text has more."""
+
 CALLS_PER_EMBEDDER: Final = 2
+"""Calls of one request in flight at a time, for each embedder."""
 
 ANOTHER_MAY_ANSWER: Final = (Unavailable, WrongWorker)
+"""Failures of one embedder that say nothing about what another would answer."""
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class EmbedderPatience:
-    """How long each kind of waiting may take, in seconds: `failover_s` the search for an embedder that answers,
-    `call_s` one call, `suspect_s` how long one that failed comes last, `members_age_s` the age of the membership,
-    `retry_s` the pause after a failure.
+class EmbedderTimeouts:
+    """How long each kind of waiting may take, in seconds.
+
+    `failover_s` bounds the search for an embedder that answers, `call_s` one call; an embedder that failed is asked
+    last for `suspect_s`; membership is read again when it is `members_age_s` old; `retry_s` is the pause after a
+    failure.
     """
 
     failover_s: float = 10.0
@@ -55,17 +63,17 @@ class EmbedderPatience:
 
 
 class LocalEmbedder:
-    """The embedder processes as one thing that answers."""
+    """The embedder processes of the cluster as one `Embedder`."""
 
     model = LOCAL_MODEL
 
     def __init__(
-        self, membership: Membership, rpc: RpcClient, clock: Clock, timeouts: EmbedderPatience | None = None
+        self, membership: Membership, rpc: RpcClient, clock: Clock, timeouts: EmbedderTimeouts | None = None
     ) -> None:
         self._membership = membership
         self._rpc = rpc
         self._clock = clock
-        self._timeouts = timeouts or EmbedderPatience()
+        self._timeouts = timeouts or EmbedderTimeouts()
         self._members: list[Member] = []
         self._read_at: float | None = None
         self._reading = asyncio.Lock()
@@ -74,15 +82,16 @@ class LocalEmbedder:
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         await self._read_members()
-        slots = asyncio.Semaphore(CALLS_PER_EMBEDDER * max(1, len(self._members)))
+        in_flight = asyncio.Semaphore(CALLS_PER_EMBEDDER * max(1, len(self._members)))
 
-        async def call(part: Sequence[str]) -> Vectors:
-            async with slots:
-                return await self._call(part)
+        async def call(batch: Sequence[str]) -> Vectors:
+            async with in_flight:
+                return await self._call(batch)
 
-        return np.concatenate(await together([call(part) for part in calls_of(texts)]))
+        return np.concatenate(await together([call(batch) for batch in batches_of(texts)]))
 
     async def _call(self, texts: Sequence[str]) -> Vectors:
+        """The vectors of one batch, by whichever embedder answers. Raises EmbeddingFailed when none does in time."""
         payload = msgspec.msgpack.encode(EmbedRequest(list(texts)))
         deadline = self._clock.monotonic() + self._timeouts.failover_s
         while True:
@@ -119,7 +128,7 @@ class LocalEmbedder:
         self._suspect_until[member.id] = self._clock.monotonic() + self._timeouts.suspect_s
 
     async def _read_members(self) -> None:
-        """Read the membership unless that was just done. With Redis away those last known are asked."""
+        """Reads the membership unless it was just read. While Redis is away the members last known are asked."""
         async with self._reading:
             now = self._clock.monotonic()
             if self._read_at is not None and now - self._read_at < self._timeouts.members_age_s:
@@ -136,13 +145,15 @@ class LocalEmbedder:
             self._suspect_until = {member: until for member, until in self._suspect_until.items() if member in known}
 
 
-def calls_of(texts: Sequence[str]) -> list[Sequence[str]]:
-    """Parts of at most so many texts and characters, at least one text each."""
-    parts: list[Sequence[str]] = []
+def batches_of(texts: Sequence[str]) -> list[Sequence[str]]:
+    """The texts cut, in their order, into batches of at most `BATCH_TEXTS_MAX` texts and `BATCH_CHARS_MAX` characters,
+    at least one text each.
+    """
+    batches: list[Sequence[str]] = []
     start = chars = 0
     for place, text in enumerate(texts):
-        if place > start and (place - start == CALL_TEXTS_MAX or chars + len(text) > CALL_CHARS_MAX):
-            parts.append(texts[start:place])
+        if place > start and (place - start == BATCH_TEXTS_MAX or chars + len(text) > BATCH_CHARS_MAX):
+            batches.append(texts[start:place])
             start, chars = place, 0
         chars += len(text)
-    return [*parts, texts[start:]]
+    return [*batches, texts[start:]]

@@ -1,4 +1,4 @@
-"""What an operator says of embedding endpoints, from the environment. Nothing here comes from a client."""
+"""The settings of embedding endpoints, which an operator gives in the environment. Nothing here comes from a client."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ Seconds = Annotated[float, msgspec.Meta(gt=0, le=600)]
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 
 LOCAL_MODEL: Final = "all-MiniLM-L6-v2"
-"""What the embedder processes run."""
+"""The embedding model that the embedder processes run."""
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An OpenAI-compatible `/v1/embeddings`. `url` is the whole address; `dimensions`, where given, is asked for and
-    insisted on; `batch` texts go in one request, up to `concurrency` requests at once from one frontend; a request that
-    fails for a passing reason is sent up to `attempts` times in all, each within `timeout_s`.
+    """An OpenAI-compatible endpoint `/v1/embeddings`. `url` is the whole address. `dimensions`, where given, is asked
+    for, and other dimensions are refused. `batch` texts go in one request, and one frontend sends up to `concurrency`
+    requests at once. A request that fails for a passing reason is sent up to `attempts` times in all, each within
+    `timeout_s` seconds.
     """
 
     url: str
@@ -32,11 +33,14 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 Endpoints = tuple[tuple[str, Endpoint], ...]
+"""Pairs of an embedding function's name and its endpoint."""
+
 Keys = tuple[tuple[str, str], ...]
+"""Pairs of an embedding function's name and its endpoint's secret key."""
 
 
 def parse_endpoints(text: str) -> Endpoints:
-    """Names and endpoints. Raises ValueError with a sentence."""
+    """The endpoints of a setting, a JSON object by name. Raises ValueError with a sentence."""
     try:
         given = msgspec.json.decode(text or "{}", type=dict[Name, Endpoint])
     except msgspec.MsgspecError as error:
@@ -49,7 +53,7 @@ def parse_endpoints(text: str) -> Endpoints:
 
 
 def parse_keys(text: str) -> Keys:
-    """Names and keys. Raises ValueError with a sentence that holds none of them."""
+    """The keys of a setting, a JSON object by name. Raises ValueError with a sentence that shows no key."""
     try:
         return tuple(msgspec.json.decode(text or "{}", type=dict[Name, str]).items())
     except msgspec.MsgspecError:
@@ -57,7 +61,9 @@ def parse_keys(text: str) -> Keys:
 
 
 def embedding_problems(local: tuple[str, ...], endpoints: Endpoints, keys: Keys, default: str) -> list[str]:
-    """What does not fit together, one sentence each."""
+    """What is wrong with these settings together, a sentence for each problem. `local` are the names that the embedder
+    processes stand for.
+    """
     names = [*local, *(name for name, _ in endpoints)]
     problems = [f"{name!r} names two embedding functions" for name in dict.fromkeys(names) if names.count(name) > 1]
     problems += [

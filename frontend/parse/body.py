@@ -24,9 +24,10 @@ from shared.errors import BodyTooLarge, UnsupportedMediaType
 Body = TypeVar("Body")
 
 BROKEN: Final = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, web.RequestPayloadError, OSError)
-"""What reading raises when the client hangs up or sends chunks that are none."""
+"""What reading a body raises when the client closes the connection or breaks the chunked encoding."""
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+"""The interim answer to a client that waits for permission to send its body."""
 
 _JSON_TYPE: Final = re.compile(r"application/(?:json|[^;/\s]+\+json)\s*(?:;.*)?", re.ASCII | re.IGNORECASE | re.DOTALL)
 
@@ -55,14 +56,16 @@ async def parse_body(request: Request, parse_object: Callable[[dict[str, Any]], 
 
 
 def check_content_type(request: Request) -> None:
-    """None at all counts as JSON."""
+    """Raises UnsupportedMediaType unless the body is declared to be JSON, or nothing is declared."""
     declared = request.headers.get("Content-Type")
     if declared is not None and not _JSON_TYPE.fullmatch(declared.strip()):
         raise UnsupportedMediaType("Expected request with `Content-Type: application/json`")
 
 
 async def read_bytes(request: Request) -> bytes:
-    """The body as sent: chunks joined, nothing decompressed. Stops reading at the limit."""
+    """The body as sent: chunks joined, nothing decompressed. Stops reading at the limit. Raises BodyTooLarge,
+    BodyTimeout, BrokenBody.
+    """
     if request.content.is_eof():  # it came along with the headers, or there is none
         data = request.content.read_nowait(-1)
         if len(data) > request.bodies.bytes_max:

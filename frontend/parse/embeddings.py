@@ -28,8 +28,8 @@ _ZERO_BITS: Final = ord("A")
 
 @dataclass(frozen=True, slots=True)
 class RawEmbeddings:
-    """A column of the right shape. `rows` are the ones that are not null, all text or all numbers; `present` holds
-    their places among the `count` rows of the column, None when all rows are there.
+    """A column of the right shape. `rows` are those that are not null, all of them base64 text or all of them numbers;
+    `present` (int64) their places among the `count` rows of the column, None when no row is null.
     """
 
     rows: list[Any] | NumberRows
@@ -39,7 +39,9 @@ class RawEmbeddings:
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """Decoded vectors end to end. `widths` are the different widths that occur, in order of first appearance."""
+    """Decoded vectors end to end. `widths` are the different widths that occur, in order of first appearance; `present`
+    and `count` are as of `RawEmbeddings`.
+    """
 
     values: Float32Array
     widths: tuple[int, ...]
@@ -48,11 +50,11 @@ class Embeddings:
 
     @property
     def matrix(self) -> Vectors:
-        """[n, d]; only when there is exactly one width above 0."""
+        """The vectors, [n, d]. There must be exactly one width, above 0."""
         return self.values.reshape(-1, self.widths[0])
 
     def problem(self) -> str | None:
-        """What the field check says, None when all is well."""
+        """Why the vectors are refused, None when they are valid."""
         if 0 in self.widths:
             return "Each embedding must have at least 1 dimension"
         if not np.isfinite(self.values).all():
@@ -61,7 +63,9 @@ class Embeddings:
 
 
 def read_embeddings(column: Any, *, encoded_allowed: bool = True, nulls_allowed: bool = False) -> RawEmbeddings:
-    """Check the shape of a column. Raises WrongShape."""
+    """The column, its shape checked: a list of vectors, each of them numbers, or base64 text where `encoded_allowed`,
+    or null where `nulls_allowed`. Raises WrongShape.
+    """
     if isinstance(column, NumberRows):
         return RawEmbeddings(column, None, len(column.lengths))
     if type(column) is not list:
@@ -84,7 +88,9 @@ def read_embeddings(column: Any, *, encoded_allowed: bool = True, nulls_allowed:
 
 
 def decode(raw: RawEmbeddings) -> Embeddings:
-    """Decode base64, or round numbers to float32 (too large ones become infinite). Raises InvalidArgument."""
+    """The vectors of a column: base64 is decoded, numbers are rounded to float32 (too large ones become infinite).
+    Raises InvalidArgument.
+    """
     rows = raw.rows
     if isinstance(rows, NumberRows):
         values, widths = rows.values, tuple(dict.fromkeys(rows.lengths))
@@ -110,7 +116,7 @@ def _decode_base64(rows: Sequence[str]) -> tuple[Float32Array, tuple[int, ...]]:
 
 
 def _decode_uniform(rows: Sequence[str]) -> Float32Array | None:
-    """All rows in one go, when they are of one width, correct and finite; else None.
+    """The numbers of all rows, decoded at once, when all rows have one width and are valid and finite; else None.
 
     Padding stands at the end of every row, in the middle of the joined text. It is overwritten by the digit that
     means zero bits, and the bytes that come of it are cut off: they are zero unless the digit before the padding had
@@ -147,7 +153,7 @@ def _decode_padded(text: bytes, count: int, padding: int) -> bytes | None:
 
 
 def _decode_row(row: str) -> Float32Array:
-    """One vector. Raises InvalidArgument with the text for what is wrong with it (docs/wire.md, section 11)."""
+    """The numbers of one row. Raises InvalidArgument that says what is wrong with it (docs/wire.md, section 11)."""
     try:
         data = pybase64.b64decode(row, validate=True)
     except ValueError as error:

@@ -1,6 +1,6 @@
-"""JSON text as a tree, refused when an object repeats a member.
+"""Parsing JSON text into a tree; text in which an object repeats a member is refused.
 
-orjson parses and keeps the last of repeated members without a word, so they are looked for afterwards, by counting:
+orjson keeps the last of repeated members and says nothing, so they are looked for afterwards, by counting:
 when the text has as many names as the tree has members, none was repeated. Names are counted in columns
 (`_count_names`) instead of by a second parse in Python code. Where the numbers differ, or the text cannot be counted
 in that way, the exact and slow parse decides.
@@ -27,7 +27,8 @@ DEPTH_MAX: Final = 127
 
 SHORT_BYTES_MAX: Final = 16 * 1024
 QUOTES_FEW: Final = 200
-"""Within these it is quicker to take the text apart at its quotes than to begin with columns."""
+"""In a text of at most so many bytes and quotes, names are counted by splitting it at its quotes: setting up columns
+takes longer."""
 
 _MALFORMED: Final = "Failed to parse the request body as JSON: "
 _BLANK_BEFORE_COLON: Final = re.compile(rb'"[ \t\r\n]+:')
@@ -39,14 +40,14 @@ _COLON: Final = ord(":")
 
 
 def parse(data: bytes, rows: str | None = None) -> Any:
-    """The JSON text as a tree; rows of numbers in the member `rows` may come as
-    NumberRows. Raises MalformedBody, and WrongShape for a repeated member.
+    """The JSON text as a tree of dicts, lists, strings, numbers, booleans and None. Rows of numbers in the member
+    `rows` of the root may be NumberRows. Raises MalformedBody, and WrongShape for a repeated member.
     """
     tree = None if rows is None else parse_with_rows(data, rows)
     if tree is None:
         tree = _parse_any(data)
     elif not any(type(value) in _CONTAINERS for value in tree.values()):
-        return tree  # its own members were looked at, and there are no others
+        return tree  # the root's members were checked, and no other object is there
     # Raises MalformedBody for a tree that is too deep.
     if _count_members(tree) != _count_names(data):
         _find_repeated(data)
@@ -54,8 +55,8 @@ def parse(data: bytes, rows: str | None = None) -> Any:
 
 
 def _parse_any(data: bytes) -> Any:
-    # A text of nothing but brackets makes millions of lists while nobody else gets to run. The collector would look
-    # through all of them again and again, for garbage that cannot be there, and that takes as long once more.
+    # A text of nothing but brackets makes millions of lists while no other request runs. The garbage collector would
+    # traverse all of them again and again, for garbage that cannot be there, and that takes as long once more.
     collecting = len(data) >= IN_THREAD_BYTES_MIN and gc.isenabled()
     if collecting:
         gc.disable()
@@ -69,9 +70,10 @@ def _parse_any(data: bytes) -> Any:
 
 
 def _count_names(data: bytes) -> int | None:
-    """Member names in a correct JSON text; None when blanks stand before a colon, which the columns do not look behind.
+    """The number of member names in a valid JSON text; None when blanks stand before a colon, which counting in columns
+    does not see through.
 
-    But for escaped ones, every quote opens or closes a string, in turn, and a closed string before a colon is a name.
+    Quotes that are not escaped open and close strings in turn, and a string that ends before a colon is a name.
     """
     if len(data) > SHORT_BYTES_MAX or data.count(_QUOTE) > QUOTES_FEW:
         return _count_names_in_columns(data)
@@ -81,7 +83,9 @@ def _count_names(data: bytes) -> int | None:
 
 
 def _count_names_in_columns(data: bytes) -> int | None:
-    """The same for texts of any length. A quote behind an odd number of backslashes stands inside a string."""
+    """The number of member names, in columns: all quotes of the text at once. A quote behind an odd number of
+    backslashes stands inside a string.
+    """
     text = np.frombuffer(data, np.uint8)
     quotes = np.flatnonzero(text == ord(_QUOTE))
     escaped = text.take(quotes - 1, mode="clip") == _BACKSLASH
@@ -98,7 +102,7 @@ def _count_names_in_columns(data: bytes) -> int | None:
 
 
 def _backslashes_before(text: Uint8Array, places: Indices) -> Indices:
-    """How many backslashes end right before each place: at least one."""
+    """The length of the run of backslashes that ends right before each place; each has at least one."""
     found = np.flatnonzero(text == _BACKSLASH)
     begins = np.diff(found, prepend=-2) != 1
     run = np.cumsum(begins) - 1
@@ -107,8 +111,9 @@ def _backslashes_before(text: Uint8Array, places: Indices) -> Indices:
 
 
 def _count_members(tree: Any) -> int:
-    """Members of all objects, level by level. A list that begins with a number or a string is not looked into: vectors
-    cost nothing, and objects hidden in such a list only make the count too small, which leads to the exact parse.
+    """The number of members of all objects, counted level by level. A list that begins with a number or a string is
+    skipped: vectors cost nothing, and objects hidden in such a list only make the count too small, which leads to the
+    exact parse. Raises MalformedBody for a tree that is too deep.
     """
     members = 0
     level: list[Any] = [tree]
@@ -124,7 +129,9 @@ def _count_members(tree: Any) -> int:
 
 
 def _find_repeated(data: bytes) -> None:
-    """Parses once more, looking at every object's members as written. Raises WrongShape at the first repeated one."""
+    """Parses the text once more, with the members of every object as written. Raises WrongShape at the first repeated
+    member.
+    """
     try:
         json.loads(data, object_pairs_hook=_refuse_repeated, parse_float=_number, parse_int=_number)
     except RecursionError:
@@ -132,7 +139,7 @@ def _find_repeated(data: bytes) -> None:
 
 
 def _number(_: str) -> None:
-    """Only the names matter here."""
+    """Stands in for every number: only names matter to this parse."""
 
 
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:

@@ -2,7 +2,7 @@
 
 The rules (docs/wire.md, section 11) are about single values, but most batches break none of them and hold nothing
 that has to be rewritten. So the pairs (key, type) that occur are collected first, in one pass without Python code per
-value; only what these pairs leave open is looked at closely.
+value; single values are checked only where these pairs make that necessary.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Metadatas:
     pairs: frozenset[tuple[str, type]]
 
     def problem(self) -> str | None:
-        """What the field check says of the first bad row, None when all is well."""
+        """Why the metadata is refused, by the first row that is; None when all rows are valid."""
         if not any(_reserved(key) for key, _ in self.pairs) and not self._sparse_keys():
             return None
         for index, row in enumerate(self.rows):
@@ -53,7 +53,7 @@ class Metadatas:
         return [orjson.dumps(row, _stored_sparse, orjson.OPT_SERIALIZE_NUMPY) if row else None for row in self.rows]
 
     def kinds(self) -> frozenset[tuple[str, str]]:
-        """(key, value type) as the schema counts them; hidden keys are none of its business."""
+        """The (key, value type) pairs that these rows add to the schema, which does not show hidden keys."""
         return frozenset(
             (key, kind)
             for key, kind in chain(
@@ -81,9 +81,8 @@ class Metadatas:
 
 
 def read_metadatas(column: Sequence[Any], *, patch: bool) -> Metadatas:
-    """Check the shape of a column and bring values into their stored form. Raises WrongShape.
-
-    `patch`: null and `[]` remove a key; otherwise null is refused and `[]` says nothing.
+    """The column, its shape checked and its values in their stored form. In a `patch` null and `[]` remove a key;
+    otherwise null is refused and a key with `[]` is left out. Raises WrongShape.
     """
     if not set(map(type, column)) <= {dict, NoneType}:
         raise wrong_shape("metadatas: expected objects or null")
@@ -122,7 +121,9 @@ def _stored(row: dict[str, Any], *, patch: bool) -> dict[str, Any]:
 
 
 def _stored_value(value: Any) -> Any:
-    """The value as it is kept: too large integers as floats, mixed numbers as floats, `[]` as null (nothing)."""
+    """The value as it is stored: integers beyond 64 bits and mixed numbers as floats, `[]` as None, objects as sparse
+    vectors. Raises WrongShape.
+    """
     if type(value) is int and value > I64_MAX:
         return float(value)
     if type(value) is list:

@@ -1,4 +1,4 @@
-"""What databases, collections and tenants may be called. The first failing test decides the text."""
+"""The rules for names of databases, collections and tenants. The first rule that a name breaks decides the message."""
 
 from __future__ import annotations
 
@@ -46,13 +46,14 @@ def _is_ip_address(name: str) -> bool:
 
 
 def check_new_database_name(name: str) -> None:
+    """Raises InvalidArgument."""
     problem = name_problem(name)
     if problem:
         raise InvalidArgument(problem)
 
 
 def check_new_tenant_name(name: str) -> None:
-    """Any characters, but at least three of them."""
+    """Raises InvalidArgument for fewer than three characters; any characters will do."""
     if len(name) < TENANT_NAME_LENGTH_MIN:
         shown = json.dumps(name, ensure_ascii=False)
         raise InvalidArgument(

@@ -1,8 +1,8 @@
-"""Bodies that hold vectors as numbers, parsed straight into one array: no object is made for any of the numbers.
+"""Parsing a body with vectors straight into one array: no Python object is made for any of the numbers.
 
-simdjson parses the text into its own form, from which the rows are copied out in one step. Only what is sure to be
-right goes this way. All else (text that is no JSON, a repeated member, a row that is no row of numbers) is left to the
-general parse, which also knows what to say about it.
+simdjson parses the text into its own form, from which the rows are copied out in one step. Only text that is certainly
+valid is parsed in this way. Everything else (text that is no JSON, a repeated member, a row with something other than
+numbers) is left to the general parse, which also knows what to say about it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from shared.vectors.arrays import Float32Array
 _BOM: Final = b"\xef\xbb\xbf"
 _SMALL_BYTES_MAX: Final = 64 * 1024
 _small_parser: Final = simdjson.Parser()
-"""Making a parser costs as much as parsing a query; for large bodies, parsed in threads, each has its own, and what it
-has grown to ends with it.
+"""The parser of small bodies: making one costs as much as parsing a query. Large bodies are parsed in threads, each by
+a parser of its own, whose memory is freed with it.
 """
 
 _ROWS_BEGIN: Final = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n]*\[")
@@ -28,15 +28,15 @@ _ROWS_BEGIN: Final = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n]*\[")
 
 @dataclass(frozen=True, slots=True)
 class NumberRows:
-    """Rows of numbers end to end, as float32 (too large ones are infinite), and how long each is."""
+    """Rows of numbers end to end, as float32 (too large ones are infinite), and the length of each row."""
 
     values: Float32Array
     lengths: list[int]
 
 
 def parse_with_rows(data: bytes, name: str) -> dict[str, Any] | None:
-    """The object in a JSON text whose member `name` holds rows of numbers: that one as NumberRows, the others as they
-    are, members repeated inside of those not looked for. None when it is no such text, or not surely one.
+    """The object in a JSON text whose member `name` holds rows of numbers: that member as NumberRows, the others as
+    plain values, in which repeated members are not looked for. None when the text is not certainly of that form.
     """
     span = _span_of_rows(data, name)
     if span is None or data.startswith(_BOM):  # which simdjson would overlook
@@ -60,8 +60,8 @@ def parse_with_rows(data: bytes, name: str) -> dict[str, Any] | None:
 
 
 def _span_of_rows(data: bytes, name: str) -> tuple[int, int] | None:
-    """From the mention of the name to the next quote: no quotes are in rows of numbers. None when the name is mentioned
-    again: only one of them is the member.
+    """Where the rows stand in the text: from the first occurrence of the quoted name to the next quote, since rows of
+    numbers have no quotes. None when the name occurs again: only one occurrence is the member.
     """
     key = b'"%b"' % name.encode()
     start = data.find(key)
@@ -75,7 +75,9 @@ def _span_of_rows(data: bytes, name: str) -> tuple[int, int] | None:
 
 
 def _number_rows(column: Any, brackets: int) -> NumberRows | None:
-    """`brackets` says how many arrays there are: simdjson would read through one inside of a row."""
+    """The rows of a column; None when they are not rows of numbers. `brackets` is the number of arrays in the text of
+    the column: simdjson would flatten an array inside of a row.
+    """
     lengths = list(map(len, column))
     if brackets != 1 + len(lengths):
         return None

@@ -1,4 +1,4 @@
-"""Query parameters, and what is said of wrong ones (docs/wire.md, section 2)."""
+"""Query parameters of a request's URL, and the messages for wrong ones (docs/wire.md, section 2)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def _repeated(name: str) -> InvalidArgument:
 
 
 def query_page(request: Request) -> tuple[int | None, int]:
-    """`limit` (None: all) and `offset`. The first bad one in the query string is the one that is told."""
+    """The parameters `limit` (None: no limit) and `offset`. Raises InvalidArgument for the first bad one in the query
+    string.
+    """
     given: dict[str, int] = {}
     for name, text in request.rel_url.query.items():
         if name in ("limit", "offset"):
@@ -44,7 +46,7 @@ def _u32(name: str, text: str) -> int:
 
 
 def query_read_level(request: Request, name: str = "read_level") -> ReadLevel:
-    """The read level, `index_and_wal` when it is not given."""
+    """The parameter `name` as a read level, `index_and_wal` when it is not given. Raises InvalidArgument."""
     levels = [_level(name, text) for text in request.rel_url.query.getall(name, [])]
     if len(levels) > 1:
         raise _repeated(name)

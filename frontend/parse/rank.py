@@ -1,4 +1,4 @@
-"""Rank expressions of a request (docs/wire.md, section 15), parsed."""
+"""Parsing the rank expressions of a search request (docs/wire.md, section 15)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ class GivenKnn:
 
 @dataclass(frozen=True, slots=True)
 class GivenRank:
-    """An expression; the places in it are those of `knns`. `nodes`: how many operators it has, in all."""
+    """An expression and the `$knn`s in it, which it refers to by their place in `knns`. `nodes` counts its operators,
+    `$val` and `$knn` included.
+    """
 
     expression: Expression
     knns: tuple[GivenKnn, ...]
@@ -52,7 +54,9 @@ class _KnnBody(msgspec.Struct):
 
 
 def read_rank(tree: Any) -> GivenRank:
-    """Raises WrongShape, and MalformedBody for what is not an object with exactly one operator."""
+    """The expression in a JSON tree. Raises WrongShape, and MalformedBody for an expression that is not an object with
+    exactly one operator.
+    """
     knns: list[GivenKnn] = []
     expression = _read(tree, 0, knns)
     return GivenRank(expression, tuple(knns), node_count(expression))
@@ -88,13 +92,13 @@ def _read_knn(operand: Any, knns: list[GivenKnn]) -> KnnValue:
     return KnnValue(len(knns) - 1, body.default, body.return_rank)
 
 
-def _many(operand: Any) -> Sequence[Any]:
+def _list_of_operands(operand: Any) -> Sequence[Any]:
     if type(operand) is not list:
         raise wrong_shape("expected a list of expressions")
     return operand
 
 
-def _pair(operand: Any) -> Sequence[Any]:
+def _left_and_right(operand: Any) -> Sequence[Any]:
     if type(operand) is dict and "left" in operand and "right" in operand:
         return operand["left"], operand["right"]
     if type(operand) is list and len(operand) == 2:
@@ -102,12 +106,12 @@ def _pair(operand: Any) -> Sequence[Any]:
     raise wrong_shape("expected `left` and `right`")
 
 
-def _one(operand: Any) -> Sequence[Any]:
+def _single_operand(operand: Any) -> Sequence[Any]:
     return (operand,)
 
 
 _OPERANDS: Final[Mapping[str, Callable[[Any], Sequence[Any]]]] = {
-    **dict.fromkeys(("$sum", "$mul", "$max", "$min"), _many),
-    **dict.fromkeys(("$sub", "$div"), _pair),
-    **dict.fromkeys(("$abs", "$exp", "$log"), _one),
+    **dict.fromkeys(("$sum", "$mul", "$max", "$min"), _list_of_operands),
+    **dict.fromkeys(("$sub", "$div"), _left_and_right),
+    **dict.fromkeys(("$abs", "$exp", "$log"), _single_operand),
 }

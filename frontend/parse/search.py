@@ -1,4 +1,4 @@
-"""The body of a search, checked whole (docs/wire.md, section 15).
+"""Parsing and checking the body of a search request (docs/wire.md, section 15).
 
 `read_search` checks the shape before the collection is looked up; filters are part of the shape here, so a bad one is
 422. `check_search` checks the rules after that. Members of a payload that are not in that section are extensions of
@@ -27,14 +27,20 @@ from shared.search.model import SCORE, Facets, GroupBy, OrderKey
 U32 = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]
 
 FACET_VALUES_DEFAULT: Final = 10
+"""Values that are named of each facet, unless the request says how many."""
 
-# A request costs what its parts cost, and a few bytes are a part. All payloads together:
+# A few bytes of a request can ask for much work: so what a request may hold is limited.
 SEARCHES_MAX: Final = 256
+"""Most searches in a request."""
+
 KNNS_MAX: Final = 1024
+"""Most `$knn`s in all searches of a request."""
+
 NODES_MAX: Final = 16_384
-"""Operators of rank expressions, `$val` and `$knn` included."""
+"""Most operators in all rank expressions of a request, `$val` and `$knn` included."""
+
 FIELDS_MAX: Final = 64
-"""To sort by, to count, to group by; of each search."""
+"""Most fields by which one search sorts, which it counts, or by which it groups; of each kind."""
 
 
 class _Limit(msgspec.Struct):
@@ -98,12 +104,12 @@ class SearchPayload:
 
     @property
     def texts(self) -> list[str]:
-        """What its `$knn`s look for by meaning."""
+        """The texts that its `$knn`s search for, which are still to be embedded."""
         return [knn.query for knn in self.knns if isinstance(knn.query, str)]
 
     @property
     def group_by(self) -> GroupBy | None:
-        """Of a payload that was checked."""
+        """How the results are grouped, None when they are not. The payload must have been checked."""
         if self.aggregate is None:
             return None
         name, aggregate = self.aggregate
@@ -112,15 +118,15 @@ class SearchPayload:
 
 @dataclass(frozen=True, slots=True)
 class SearchBody:
-    """A whole request."""
+    """The searches of a request, and how fresh their answers must be."""
 
     searches: tuple[SearchPayload, ...]
     read_level: ReadLevel
 
 
 def read_search(tree: Any, *, can_embed: bool = False) -> SearchBody:
-    """With `can_embed` a `$knn` may look for a text. Raises WrongShape, and MalformedBody for the two mistakes
-    that are 400 all the same (docs/wire.md, section 2).
+    """The search request in a JSON tree. With `can_embed` a `$knn` may search for a text. Raises WrongShape, and
+    MalformedBody for the two mistakes that are 400 all the same (docs/wire.md, section 2).
     """
     body = shaped(tree, _Body)
     if type(body.read_level) is not str:
@@ -134,7 +140,7 @@ def read_search(tree: Any, *, can_embed: bool = False) -> SearchBody:
 
 
 def text_refused(index: int) -> WrongShape:
-    """The 422 of a text that nothing here makes a vector of."""
+    """The 422 of a `$knn` that searches for a text where texts are not embedded. `index` is the search's."""
     return wrong_shape(f"searches[{index}].rank: $knn: expected a vector")
 
 
@@ -175,8 +181,8 @@ def _read_aggregate(given: Mapping[str, _Aggregate] | None) -> tuple[str, _Aggre
 
 
 def check_search(searches: Sequence[SearchPayload]) -> None:
-    """The limits; the rules for single fields, of all payloads; then those for a payload as a whole. Raises
-    InvalidArgument.
+    """Checks the limits of a request; then the rules for single fields, in all searches; then those for a search as a
+    whole. Raises InvalidArgument.
     """
     refuse_fields({"searches": _size_problem(searches)})
     refuse_fields(

@@ -1,4 +1,4 @@
-"""What a JSON tree has to look like, and the words in which a wrong one is refused (422)."""
+"""Checking the shape of a JSON tree, and the message of the 422 that refuses a wrong one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def wrong_shape(reason: str) -> WrongShape:
 
 @contextmanager
 def inside(place: str) -> Iterator[None]:
-    """Adds to what is said of a wrong shape where in the body that is."""
+    """Prefixes the message of a WrongShape that is raised in the block with the place in the body."""
     try:
         yield
     except WrongShape as error:

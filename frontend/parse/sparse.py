@@ -17,7 +17,9 @@ Index = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]
 
 
 class SparseVector(msgspec.Struct, frozen=True, kw_only=True):
-    """`values[i]` stands at `indices[i]`; all else is zero."""
+    """A vector with the value `values[i]` in dimension `indices[i]`, and zero in all others. `tokens[i]`, where given,
+    is a label of that dimension.
+    """
 
     indices: list[Index]
     values: list[float]
@@ -25,7 +27,7 @@ class SparseVector(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["sparse_vector"] = msgspec.field(default="sparse_vector", name="#type")
 
     def problem(self) -> str | None:
-        """What is wrong with it, None when it obeys the rules."""
+        """Why the vector is refused, None when it is valid."""
         if len(self.indices) != len(self.values):
             return "indices and values must have the same length"
         if self.tokens is not None and len(self.tokens) != len(self.indices):
@@ -37,9 +39,10 @@ class SparseVector(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
     def arrays(self) -> SparseArrays:
+        """Indices as uint32 [n] and values as float32 [n]."""
         return SparseArrays(np.array(self.indices, np.uint32), rounded(self.values))
 
 
 def read_sparse(value: Any) -> SparseVector:
-    """Raises WrongShape."""
+    """The sparse vector in a JSON tree; its rules (`problem`) are not checked. Raises WrongShape."""
     return shaped(value, SparseVector)

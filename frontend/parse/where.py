@@ -1,7 +1,7 @@
-"""`where` and `where_document` of a request, parsed into the nodes of `shared.records.where`.
+"""Parsing `where` and `where_document` of a request into the nodes of `shared.records.where`.
 
-The forms are in docs/wire.md, section 14. Whatever is none of them is refused with one of two fixed messages, whose
-class differs by route: get, query and delete answer 400, search (where a filter is part of the shape) 422.
+The forms are in docs/wire.md, section 14. A clause of any other form is refused with one of two fixed messages, whose
+status differs by route: get, query and delete answer 400, search (where a filter is part of the shape) 422.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from shared.records.where import (
 )
 
 NESTING_MAX: Final = 64
-"""Levels of `$and` and `$or`; the reference's JSON reader gives up at the same depth."""
+"""Most levels of `$and` and `$or`; Chroma's own JSON parser gives up at the same depth."""
 
 I64_MAX: Final = 2**63 - 1
 
@@ -40,11 +40,11 @@ _SCALARS: Final = frozenset({str, bool, int, float})
 
 
 class WhereError(InvalidArgument):
-    """The clause has none of the known forms."""
+    """The clause has no form that a filter can have."""
 
 
 def parse_filters(where: Any, where_document: Any) -> Where | None:
-    """Both filters of a request as one node; None when both are null. InvalidArgument when one is bad."""
+    """Both filters of a request as one node; None when both are null. Raises InvalidArgument."""
     clauses = [
         clause
         for clause in (
@@ -59,7 +59,7 @@ def parse_filters(where: Any, where_document: Any) -> Where | None:
 
 
 def parse_where(clause: Any, depth: int = 0) -> Where:
-    """The node for one `where` object."""
+    """The node for a `where` object at a depth of nesting. Raises InvalidArgument."""
     key, operand = _only_member(clause, _bad_where)
     if key in _JOINS:
         return _JOINS[key](_clauses(operand, parse_where, depth, _bad_where))
@@ -77,7 +77,7 @@ def parse_where(clause: Any, depth: int = 0) -> Where:
 
 
 def parse_where_document(clause: Any, depth: int = 0) -> Where:
-    """The node for one `where_document` object."""
+    """The node for a `where_document` object at a depth of nesting. Raises InvalidArgument."""
     key, operand = _only_member(clause, _bad_where_document)
     if key in _JOINS:
         return _JOINS[key](_clauses(operand, parse_where_document, depth, _bad_where_document))
@@ -146,7 +146,7 @@ def _scalar(value: Any) -> Scalar:
 
 
 def _members(values: Any) -> list[Scalar]:
-    """Operands of `$in`: of one type, which the first decides; integers follow a float as floats."""
+    """The operands of `$in` and `$nin`, all of one type. Integers behind a float become floats. Raises WhereError."""
     if not isinstance(values, list) or not values:
         raise _bad_where()
     types = set(map(type, values))

@@ -1,6 +1,6 @@
-"""Which writes are accepted, in the order of checks of docs/wire.md, section 2 («Which error wins»).
+"""Parsing and checking the body of a write, in the order of checks of docs/wire.md, section 2 («Which error wins»).
 
-`read_write` checks the shape, before the collection is looked up; `check_values` what stands in the columns;
+`read_write` checks the shape, before the collection is looked up; `check_values` the values in the columns;
 `check_width` the dimension; `check_lengths` the columns against each other. A write is accepted whole or refused whole.
 """
 
@@ -33,8 +33,8 @@ class _Body(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """An add, update or upsert of the right shape. Columns are parallel if all is well; None: none for all rows.
-    `embeds_documents`: its documents are to become its embeddings.
+    """An add, update or upsert of the right shape. Its columns are parallel if `check_lengths` accepts it; a column
+    that is None has no value in any row. With `embeds_documents` its documents are to be embedded.
     """
 
     op: Op
@@ -71,7 +71,7 @@ def read_write(op: Op, tree: Any, *, can_embed: bool = False) -> Write:
 
 
 def check_values(write: Write) -> Embeddings | None:
-    """Decoded embeddings, None when the write has none. Raises InvalidArgument."""
+    """The write's embeddings, decoded; None when it has none. Raises InvalidArgument for values that are not valid."""
     given = write.embeddings
     embeddings = decode(given) if isinstance(given, RawEmbeddings) else given
     refuse_fields(
@@ -101,6 +101,7 @@ def check_width(embeddings: Embeddings, dimension: int | None) -> int:
 
 
 def wrong_width(dimension: int, width: int) -> InvalidArgument:
+    """The 400 of vectors of another dimension than the collection's."""
     return InvalidArgument(f"Collection expecting embedding with dimension of {dimension}, got {width}")
 
 

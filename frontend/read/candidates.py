@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import Counter
 
 from frontend.read.prefetch import Prefetch
-from frontend.read.replicas import in_turn
+from frontend.read.replicas import call_order
 from shared.cluster.placement import rank
 from shared.errors import PolychromeError, Unavailable
 from shared.process.telemetry import get_logger
@@ -55,7 +55,7 @@ class Candidates:
         self._suspect_until: dict[str, float] = {}
 
     @property
-    def some(self) -> bool:
+    def any_ready(self) -> bool:
         """Whether a worker is known that takes requests."""
         return bool(self._members)
 
@@ -78,8 +78,8 @@ class Candidates:
         loading = self._prefetch.loading(key)
         if loading:
             ranked = sorted(ranked, key=loading.__contains__)
-        turn = in_turn(ranked, self._replicas, self._calls_open, random.randrange)
-        return [self._members[worker] for worker in turn]
+        order = call_order(ranked, self._replicas, self._calls_open, random.randrange)
+        return [self._members[worker] for worker in order]
 
     def distrust(self, worker: Member, error: PolychromeError) -> None:
         """The worker has failed with `error`."""

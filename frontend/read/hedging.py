@@ -39,13 +39,13 @@ ReadRequest = (
     | OrderedRequest
     | TallyRequest
 )
-"""What a query worker may be asked for one shard."""
+"""The requests that read one shard at a query worker."""
 
-HEDGE_PERCENT: Final = 5.0
+HEDGE_PERCENT_MAX: Final = 5.0
 """Most calls of a hundred that are hedged, unless a setting says otherwise."""
 
 WINDOW_S: Final = 10
-"""The calls of so many seconds are the recent ones."""
+"""Length, in seconds, of the window in which calls and hedges are counted."""
 
 HEDGES_MIN: Final = 1
 """Hedges in a window that are allowed however few calls there are."""
@@ -54,8 +54,8 @@ COSTLY_ROWS: Final = 2_000
 """Estimated rows from which on a call is costly: about twenty queries at the usual search effort, or a page of two
 thousand records."""
 
-BYTES_PER_POSITION: Final = 8
-BYTES_PER_INDEX: Final = 4
+_POSITION_BYTES: Final = 8
+_INDEX_BYTES: Final = 4
 
 
 @dataclass(slots=True)
@@ -116,7 +116,7 @@ def estimated_rows(request: ReadRequest) -> float:
         case CountRequest(selection=selection):
             return 0 if not _reads_documents(selection.where) else math.inf
         case GetRequest(inserted=bytes(inserted)):
-            return len(inserted) / BYTES_PER_POSITION
+            return len(inserted) / _POSITION_BYTES
         case GetRequest(selection=selection, limit=limit):
             return _selected(selection, limit)
         case QueryRequest(selection=selection, n_queries=queries, k=k, ef_search=ef_search):
@@ -126,7 +126,7 @@ def estimated_rows(request: ReadRequest) -> float:
         case NearestRequest(where=where, knns=knns):
             return math.inf if _reads_documents(where) else sum(_nearest(knn) for knn in knns)
         case FrequenciesRequest(indices=indices):
-            return sum(len(each) for each in indices) / BYTES_PER_INDEX
+            return sum(len(each) for each in indices) / _INDEX_BYTES
         case OrderedRequest(where=where, order_by=order_by, limit=limit):
             return math.inf if order_by else _selected(Selection(where=where), limit)
         case TallyRequest(where=where, fields=fields):

@@ -1,8 +1,8 @@
-"""After a change of membership: workers load the shards that are theirs now before they are asked for them.
+"""Prefetching after a change of membership: workers load the shards that they rank first for before these are read.
 
-A frontend remembers the shards that it served lately. Those that now rank another worker first are named to it
-(`prefetch`), a few at a time. Until it has answered, reads of such a shard go on to whoever had it, if that one is
-still there. A worker that has the shard already only says so.
+A frontend remembers the shards that it read recently. When a shard ranks another worker first than before, that worker
+is called to load it (`prefetch`), a few shards at a time. Until it has answered, the shard is read from the workers
+that had it, as far as these are still there. A worker that has the shard already answers at once.
 """
 
 from __future__ import annotations
@@ -28,17 +28,23 @@ if TYPE_CHECKING:
     from shared.rpc.client import RpcClient
 
 RECENT_MAX: Final = 1024
-AT_ONCE: Final = 4
-"""Shards that one worker loads at a time at our behest."""
-LOAD_S_MAX: Final = 20.0
+"""Recently read shards that are remembered."""
 
-PREFETCHES = Counter("polychrome_frontend_prefetches_total", "Shards that a worker was told to load", ["ending"])
+LOADS_PER_WORKER: Final = 4
+"""Shards that one worker loads at a time for this frontend."""
+
+LOAD_S_MAX: Final = 20.0
+"""Longest time that a worker may take to load a shard, in seconds; the shard is read from it afterwards in any case."""
+
+PREFETCHES = Counter("polychrome_frontend_prefetches_total", "Shards that a worker was called to load", ["ending"])
 
 log = get_logger(__name__)
 
 
 class Move(NamedTuple):
-    """A shard that now ranks `worker` among the first; `kept` when somebody who did before is still there."""
+    """The shard `key`, which now ranks `worker` among the first and did not before. `kept`: one of the workers that it
+    ranked first before is still there.
+    """
 
     key: str
     worker: str
@@ -46,7 +52,9 @@ class Move(NamedTuple):
 
 
 def moves(keys: Sequence[str], before: Sequence[str], now: Sequence[str], replicas: int) -> list[Move]:
-    """What a change of the workers moves. Pure."""
+    """The shards of `keys` that move when the workers `before` are replaced by those `now`, each of which is served by
+    the first `replicas` workers in its rank. Pure.
+    """
     if not keys or not before or not now:
         return []
     shards = hashes(keys)
@@ -60,13 +68,13 @@ def moves(keys: Sequence[str], before: Sequence[str], now: Sequence[str], replic
 
 
 def _first(shards: Hashes, workers: Sequence[str], replicas: int) -> list[set[str]]:
-    """The best workers of each shard."""
+    """For each shard the first `replicas` workers in its rank."""
     places = np.argsort(weights(shards, hashes(workers)), axis=1)[:, -replicas:]
     return [{workers[place] for place in row} for row in places.tolist()]
 
 
 class Prefetch:
-    """One per frontend."""
+    """The shards that this frontend read recently, and the workers that are loading some of them."""
 
     def __init__(self, rpc: RpcClient, replicas: int) -> None:
         self._rpc = rpc
@@ -76,19 +84,21 @@ class Prefetch:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def used(self, key: str) -> None:
-        """A shard was read."""
+        """Notes that the shard is read."""
         self._recent[key] = None
         self._recent.move_to_end(key)
         if len(self._recent) > RECENT_MAX:
             self._recent.popitem(last=False)
 
     def loading(self, key: str) -> set[str] | None:
-        """Workers that rank first for the shard and are still loading it, while somebody else has it; usually None."""
+        """The workers that the shard ranks first and that are still loading it, while another worker has it; usually
+        None.
+        """
         return self._loading.get(key)
 
     def changed(self, before: Sequence[str], members: Mapping[str, Member]) -> None:
-        """The workers are others now."""
-        limits = {worker: asyncio.Semaphore(AT_ONCE) for worker in members}
+        """Has workers load the shards that a new membership moves to them. `before`: the ids of the old members."""
+        limits = {worker: asyncio.Semaphore(LOADS_PER_WORKER) for worker in members}
         for move in moves(list(reversed(self._recent)), before, list(members), self._replicas):
             if move.kept:
                 self._loading.setdefault(move.key, set()).add(move.worker)

@@ -1,7 +1,7 @@
-"""Which of the workers that may serve a shard is asked. Pure.
+"""Load balancing among the workers that may serve a shard. Pure.
 
-The best in rank has the warmest cache, and calls that go to one worker travel together: so it is asked as long as it is
-about as busy as the others. A shard that is read a lot is read from several workers, evenly.
+The worker ranked first has the warmest cache, and calls to one worker travel together in frames: so it is asked as long
+as it is about as busy as the others. A shard that is read a lot is read from several workers, evenly.
 """
 
 from __future__ import annotations
@@ -10,14 +10,19 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 HEAD_START: Final = 6
-"""How many calls in flight more a better ranked worker may have and is preferred still: those of a batch or two."""
+"""How many more calls in flight a worker may have than one ranked behind it, and still be preferred: those of a frame
+or two."""
 
 
-def in_turn(ranked: Sequence[str], replicas: int, calls: Callable[[str], int], draw: Callable[[int], int]) -> list[str]:
-    """The order in which to ask `ranked`, given the calls in flight to each. `draw(n)` is a random number below n.
+def call_order(
+    ranked: Sequence[str], replicas: int, calls: Callable[[str], int], draw: Callable[[int], int]
+) -> list[str]:
+    """The workers `ranked` (by id, best first) in the order in which to ask them. `calls` gives the calls in flight to
+    a worker, `draw(n)` a random number below n.
 
-    Of the first `replicas` two are drawn, and the less loaded goes first: with many frontends, each of which knows its
-    own calls alone, always asking the least loaded would send them all to the same one. The others follow in rank.
+    Of the first `replicas` two are drawn, and the less loaded of them comes first ("power of two choices"): with many
+    frontends, each of which knows its own calls alone, always asking the least loaded worker would send all of them to
+    the same one. The other workers follow in rank.
     """
     count = min(replicas, len(ranked))
     if count < 2:

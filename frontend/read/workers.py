@@ -19,7 +19,7 @@ import msgspec
 
 from frontend.concurrency import off_loop
 from frontend.read.candidates import Candidates
-from frontend.read.hedging import HEDGE_PERCENT, HedgeBudget, ReadRequest
+from frontend.read.hedging import HEDGE_PERCENT_MAX, HedgeBudget, ReadRequest
 from frontend.read.race import ANOTHER_MAY_ANSWER, Begun, Race
 from shared.errors import PolychromeError, Unavailable, WrongWorker
 from shared.rpc.messages import CountRequest, CountResponse, GetRequest, GetResponse, QueryRequest, QueryResponse
@@ -68,7 +68,7 @@ class CallTimeouts:
 
 
 class Workers:
-    """The query workers as a service that answers. `hedge_percent` is the most calls of a hundred that are hedged."""
+    """The query workers as one service that answers. Of a hundred calls at most `hedge_percent_max` are hedged."""
 
     def __init__(
         self,
@@ -78,18 +78,18 @@ class Workers:
         timeouts: CallTimeouts | None = None,
         *,
         replicas: int = 1,
-        hedge_percent: float = HEDGE_PERCENT,
+        hedge_percent_max: float = HEDGE_PERCENT_MAX,
     ) -> None:
         self._rpc = rpc
         self._clock = clock
         self._timeouts = timeouts or CallTimeouts()
         self._candidates = Candidates(membership, rpc, clock, replicas=replicas, suspect_s=self._timeouts.suspect_s)
-        self._budget = HedgeBudget(hedge_percent)
+        self._budget = HedgeBudget(hedge_percent_max)
 
     @property
     def ready(self) -> bool:
         """Whether some worker is known that takes requests."""
-        return self._candidates.some
+        return self._candidates.any_ready
 
     @property
     def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:

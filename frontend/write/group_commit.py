@@ -70,7 +70,7 @@ is an estimate, and other frontends write meanwhile."""
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """What one request appends: columns as `shared.log.batch.build_batch` takes them (embeddings float32 [m, d],
+    """The operations of one request: columns as `shared.log.batch.build_batch` takes them (embeddings float32 [m, d],
     metadata as JSON text). `kinds` are the (key, type) pairs of the metadata. `size` is about how many bytes the
     request had; None when that is unknown.
     """
@@ -229,7 +229,9 @@ def _group(waiting: list[_Member]) -> list[_Member]:
 
 
 def _alike(member: _Member, other: _Member) -> bool:
-    """Whether what the log compares with the collection's state is the same of both, so that one answer serves both."""
+    """Whether both members have everything in common that the log compares with the collection's state, so that one
+    outcome holds for both.
+    """
     return (
         member.collection.generation == other.collection.generation
         and member.collection.layout == other.collection.layout
@@ -238,8 +240,8 @@ def _alike(member: _Member, other: _Member) -> bool:
 
 
 def _divide(members: Sequence[_Member], payload_bytes: int, full: BacklogFull) -> tuple[list[_Member], list[_Member]]:
-    """The members that the backlog still has space for, one after the other, and those that it has none for: at least
-    one. `payload_bytes` is what all of them take; each is taken to have a part of it by the size of its request.
+    """The members that the backlog still has space for, in their order, and those, at least one, that it has none for.
+    `payload_bytes` is what all members take; each member is estimated to take its share by the size of its request.
     """
     sizes = [(member.operations.size or 0) + len(member.operations.ids) for member in members]
     byte_share = payload_bytes / sum(sizes)
@@ -282,7 +284,7 @@ def joined(operations: Sequence[Operations]) -> pa.RecordBatch:
 
 
 def _column(columns: Sequence[Sequence[Any] | None], lengths: Sequence[int]) -> list[Any] | None:
-    """The columns one behind the other, where a column that is None has `lengths` nulls; None when all of them are."""
+    """The columns end to end, where a column that is None counts as `lengths` nulls; None when all columns are None."""
     if all(column is None for column in columns):
         return None
     filled = ([None] * length if column is None else column for column, length in zip(columns, lengths, strict=True))

@@ -6,14 +6,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from frontend.embed.local import CALL_CHARS_MAX, CALL_TEXTS_MAX, EmbedderPatience, LocalEmbedder, calls_of
+from frontend.embed.local import BATCH_CHARS_MAX, BATCH_TEXTS_MAX, EmbedderTimeouts, LocalEmbedder, batches_of
 from frontend.http.errors import EmbeddingFailed
 from shared.cluster.membership import Member
 from shared.errors import Backoff, PolychromeError, Unavailable, WrongWorker
 from shared.process.clock import SystemClock
 from shared.rpc.embed_messages import EMBED, EmbedRequest, EmbedResponse
 
-PATIENCE = EmbedderPatience(failover_s=0.2, retry_s=0.01, members_age_s=0)
+PATIENCE = EmbedderTimeouts(failover_s=0.2, retry_s=0.01, members_age_s=0)
 
 
 class Members:
@@ -57,7 +57,7 @@ def local(members: Members, calls: Calls) -> LocalEmbedder:
 
 async def test_texts_are_shared_out_and_come_back_in_order() -> None:
     members, calls = Members("a", "b"), Calls()
-    texts = ["x" * (n % 97) for n in range(10 * CALL_TEXTS_MAX + 1)]
+    texts = ["x" * (n % 97) for n in range(10 * BATCH_TEXTS_MAX + 1)]
     vectors = await local(members, calls).embed(texts)
     assert vectors[:, 0].tolist() == [len(text) for text in texts]
     assert {address for address, _ in calls.made} == {"a", "b"}
@@ -109,10 +109,10 @@ async def test_with_redis_away_the_last_known_are_asked() -> None:
 
 
 def test_calls_are_cut_by_texts_and_by_characters() -> None:
-    assert calls_of(["a"]) == [["a"]]
-    texts = [str(n) for n in range(3 * CALL_TEXTS_MAX - 1)]
-    parts = calls_of(texts)
-    assert [len(part) for part in parts] == [CALL_TEXTS_MAX, CALL_TEXTS_MAX, CALL_TEXTS_MAX - 1]
+    assert batches_of(["a"]) == [["a"]]
+    texts = [str(n) for n in range(3 * BATCH_TEXTS_MAX - 1)]
+    parts = batches_of(texts)
+    assert [len(part) for part in parts] == [BATCH_TEXTS_MAX, BATCH_TEXTS_MAX, BATCH_TEXTS_MAX - 1]
     assert [text for part in parts for text in part] == texts
-    long = "x" * (CALL_CHARS_MAX + 1)
-    assert [len(part) for part in calls_of([long, long, "a", "b"])] == [1, 1, 2]
+    long = "x" * (BATCH_CHARS_MAX + 1)
+    assert [len(part) for part in batches_of([long, long, "a", "b"])] == [1, 1, 2]

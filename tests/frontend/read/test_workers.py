@@ -87,7 +87,7 @@ class FakeRpc:
 
 class Bench:
     def __init__(
-        self, *members: str, timeouts: CallTimeouts = TIMEOUTS, replicas: int = 1, hedge_percent: float = 5
+        self, *members: str, timeouts: CallTimeouts = TIMEOUTS, replicas: int = 1, hedge_percent_max: float = 5
     ) -> None:
         self.clock = FakeClock()
         self.membership = FakeMembership(*members)
@@ -98,7 +98,7 @@ class Bench:
             self.clock,
             timeouts,
             replicas=replicas,
-            hedge_percent=hedge_percent,
+            hedge_percent_max=hedge_percent_max,
         )
         self.order = rank("c/3", list(members))
 
@@ -235,7 +235,7 @@ async def test_when_all_workers_are_slow_a_few_per_cent_of_the_calls_are_made_tw
 
 
 async def test_without_a_share_nothing_is_hedged() -> None:
-    bench = Bench("w1", "w2", hedge_percent=0)
+    bench = Bench("w1", "w2", hedge_percent_max=0)
     counting = await ask_all(bench, 50)
     assert len(bench.rpc.asked) == 50
     await end(counting, bench)
@@ -252,7 +252,7 @@ async def test_a_slow_call_that_is_costly_is_not_made_twice() -> None:
 
 
 async def test_a_silent_worker_that_is_listed_no_more_is_gone_past_without_any_budget() -> None:
-    bench = Bench("w1", "w2", "w3", hedge_percent=0)
+    bench = Bench("w1", "w2", "w3", hedge_percent_max=0)
     await bench.count()
     bench.rpc.answers[bench.order[0]] = asyncio.Event()
     counting = [asyncio.create_task(bench.count()) for _ in range(20)]
@@ -267,7 +267,7 @@ async def test_a_silent_worker_that_is_listed_no_more_is_gone_past_without_any_b
 
 
 async def test_a_draining_worker_is_given_the_time_to_answer() -> None:
-    bench = Bench("w1", "w2", hedge_percent=0)
+    bench = Bench("w1", "w2", hedge_percent_max=0)
     bench.rpc.answers[bench.order[0]] = slow = asyncio.Event()
     counting = asyncio.create_task(bench.count())
     await until(lambda: bool(bench.rpc.asked))
@@ -284,7 +284,7 @@ async def test_a_draining_worker_is_given_the_time_to_answer() -> None:
 
 
 async def test_failing_over_takes_nothing_from_the_budget() -> None:
-    bench = Bench("w1", "w2", "w3", hedge_percent=0)
+    bench = Bench("w1", "w2", "w3", hedge_percent_max=0)
     bench.rpc.answers[bench.order[0]] = Unavailable("lost")
     bench.rpc.answers[bench.order[1]] = WrongWorker("draining")
     assert await asyncio.gather(*(bench.count() for _ in range(20))) == [7] * 20
