@@ -85,7 +85,7 @@ class Publisher:
         self, collection: str, shard: int, expected: Pointer | None, pointer: Pointer, built: Built | None
     ) -> bool:
         """Moves the pointer from the parent's manifest to the created one; whether that is the committed one now."""
-        # Again, now that the garbage collector can see the manifest: see logservice/garbage.py.
+        # Again, now that the garbage collector can see the manifest: see logservice/garbage_plan.py.
         await self._verify_uploaded(built)
         return await self._log.commit(collection, shard, expected, pointer)
 

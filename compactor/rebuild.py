@@ -128,7 +128,7 @@ class Rebuilder:
             shard: await self._create(collection, shard, seed, covers, dimension)
             for shard, seed in zip(following.numbers, sown, strict=True)
         }
-        # Now that whoever collects garbage can see the manifests: are the segments still there? (logservice/garbage.py)
+        # Again, now that the garbage collector can see the manifests: see logservice/garbage_plan.py.
         for ref in refs:
             await verify_present(self._objects, ref.info)
         if await self._rebuilds.seed(collection, layout, following, starts, pointers):

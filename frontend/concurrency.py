@@ -1,9 +1,9 @@
-"""Concurrency within the event loop: heavy work leaves it for a thread, several calls are made at once."""
+"""Heavy work leaves the event loop for a thread."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from typing import Final, ParamSpec, TypeVar
 
 Arguments = ParamSpec("Arguments")
@@ -22,20 +22,3 @@ async def off_loop(
     if size is None or size >= IN_THREAD_BYTES_MIN:
         return await asyncio.to_thread(work, *args, **kwargs)
     return work(*args, **kwargs)
-
-
-async def together(calls: Sequence[Awaitable[Result]]) -> list[Result]:
-    """The results of all calls, in the order of the calls. The first failure is raised; no call is left running: the
-    others are cancelled then, and waited for.
-    """
-    if len(calls) == 1:
-        return [await calls[0]]
-    tasks = [asyncio.ensure_future(call) for call in calls]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        running = [task for task in tasks if not task.done()]
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from logservice.garbage import Periods
+from logservice.garbage_plan import Periods
 from logservice.policy import Policy
 from shared.process.config import ProcessConfig, parse_positive, parse_seconds, setting
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from logservice.config import LogserviceConfig
-from logservice.garbage import Garbage
+from logservice.garbage import GarbageCollector
+from logservice.garbage_plan import CatalogView, ShardKey
 from logservice.loops import PAUSE_AFTER_FAILURE_S, SWEEP_REST_RATIO, every
 from logservice.reconcile import Reconciler
 from logservice.recover import Recovery
@@ -72,7 +73,7 @@ class Leader:
         self._snapshots = snapshots
         self._clock = clock
         self._config = config
-        self._garbage = Garbage(objects, clock, config.periods)
+        self._garbage = GarbageCollector(objects, clock, config.periods)
         self.reconciled = False
 
     async def run(self) -> None:
@@ -107,11 +108,14 @@ class Leader:
 
         async def collect_garbage() -> None:
             collections = [collection async for collection in tools.catalog.collections.all()]
-            laid = snapshotter.laid(collections)
-            lineage = {collection.id: collection.ancestors for collection in collections if collection.ancestors}
-            graves = await tools.collector.graves()
-            collected = await self._garbage.collect(_pointers(collections), graves, laid, lineage)
-            await tools.collector.forget(collected.empty)
+            view = CatalogView(
+                pointers=pointers_of_all(collections),
+                graves=await tools.collector.graves(),
+                layout_changes=snapshotter.layout_changes(collections),
+                ancestors={collection.id: collection.ancestors for collection in collections if collection.ancestors},
+            )
+            collected = await self._garbage.collect(view)
+            await tools.collector.forget(collected.forgotten)
             await tools.collector.forget_families({collection.root for collection in collections})
 
         async def repair_rows() -> None:
@@ -145,12 +149,12 @@ class Leader:
             await self._clock.sleep(WATCH_S)
 
 
-def _pointers(collections: Iterable[Collection]) -> dict[tuple[str, int], Pointer | None]:
-    """Of every shard, those included that are being built."""
-    found: dict[tuple[str, int], Pointer | None] = {}
+def pointers_of_all(collections: Iterable[Collection]) -> dict[ShardKey, Pointer | None]:
+    """The pointer of every shard of these collections, of those included that are being built."""
+    found: dict[ShardKey, Pointer | None] = {}
     for collection in collections:
-        for one in (collection, collection.rebuild):
-            if one is not None:
-                for shard, pointer in zip(one.layout.numbers, one.pointers, strict=True):
-                    found[collection.id, shard] = pointer
+        for shards in (collection, collection.rebuild):
+            if shards is not None:
+                for number, pointer in zip(shards.layout.numbers, shards.pointers, strict=True):
+                    found[collection.id, number] = pointer
     return found

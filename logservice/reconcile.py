@@ -38,7 +38,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from logservice.garbage import collection_of
+from logservice.garbage_plan import collection_of
 from logservice.snapshots import Snapshots
 from shared import limits
 from shared.catalog import Catalog, Cluster, Collection

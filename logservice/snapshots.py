@@ -12,7 +12,7 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge
 
-from logservice.garbage import Laid
+from logservice.garbage_plan import LayoutChange
 from shared.catalog import Cluster, Collection
 from shared.catalog.image import CatalogImage, Images, decode_image
 from shared.errors import Corrupt
@@ -101,11 +101,11 @@ class Snapshotter:
         self._rest_until_s = 0.0
         self._refresh_at_s = 0.0
 
-    def laid(self, collections: Iterable[Collection]) -> dict[str, Laid]:
-        """Those of the collections that got other shards and have the newest snapshot say so."""
+    def layout_changes(self, collections: Iterable[Collection]) -> dict[str, LayoutChange]:
+        """Of those collections that got other shards, as far as the newest snapshot says so."""
         known = {one.id: one.layout for one in self._written.collections} if self._written else {}
         return {
-            one.id: Laid(one.layout.first, one.laid_s)
+            one.id: LayoutChange(one.layout.first, one.laid_s)
             for one in collections
             if one.layout.first and known.get(one.id) == one.layout
         }

@@ -15,12 +15,12 @@ import asyncio
 import uuid
 from typing import TYPE_CHECKING, Final
 
-from frontend.concurrency import together
 from shared.catalog import NewCollection
 from shared.errors import AlreadyExists, Gone, PolychromeError, Unavailable
 from shared.log.state import FIRST_ID, Pointer, after_position, position_of
 from shared.manifest.model import Manifest
 from shared.manifest.store import ManifestStore
+from shared.process.concurrency import together
 from shared.process.shielding import run_to_end
 from shared.process.telemetry import get_logger
 from shared.records.model import FIRST_POSITION

@@ -20,9 +20,10 @@ import aiohttp
 import msgspec
 import numpy as np
 
-from frontend.concurrency import off_loop, together
+from frontend.concurrency import off_loop
 from frontend.http.errors import EmbeddingFailed
 from shared.errors import Backoff, InvalidArgument, PolychromeError
+from shared.process.concurrency import together
 from shared.process.telemetry import get_logger
 from shared.vectors.arrays import Vectors
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import numpy as np
 
-from frontend.concurrency import together
 from frontend.embed.settings import LOCAL_MODEL
 from frontend.http.errors import EmbeddingFailed
 from shared.errors import PolychromeError, Unavailable, WrongWorker
+from shared.process.concurrency import together
 from shared.process.telemetry import get_logger
 from shared.rpc.embed_messages import EMBED, EmbedRequest, EmbedResponse
 from shared.vectors.arrays import Vectors

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from frontend.concurrency import off_loop, together
+from frontend.concurrency import off_loop
 from frontend.read.consistency import consistent
 from frontend.read.merge import encoded_bytes, explanations, merge_get, merged_bytes, page_of, positions
 from frontend.read.shards import ask_all_shards, first_shard
+from shared.process.concurrency import together
 from shared.records.answers import encode_get
 from shared.records.columns import Columns
 from shared.records.explanation import Explanation

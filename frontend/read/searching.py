@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 import msgspec
 import numpy as np
 
-from frontend.concurrency import off_loop, together
+from frontend.concurrency import off_loop
 from frontend.read.consistency import consistent
 from frontend.read.merge import encoded_bytes, merge_get, page_of, positions
 from frontend.read.shards import first_shard
+from shared.process.concurrency import together
 from shared.records.columns import Columns
 from shared.records.model import ReadLevel
 from shared.records.selection import Selection

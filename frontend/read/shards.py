@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from frontend.concurrency import together
+from shared.process.concurrency import together
 from shared.records.model import ReadLevel
 from shared.rpc.messages import Shard
 

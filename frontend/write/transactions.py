@@ -20,7 +20,7 @@ import numpy as np
 from prometheus_client import Counter
 
 from frontend.collections.current_row import with_current_row
-from frontend.concurrency import off_loop, together
+from frontend.concurrency import off_loop
 from frontend.parse.writes import wrong_width
 from frontend.write.group_commit import Operations, joined
 from frontend.write.writes import count_written
@@ -29,6 +29,7 @@ from shared.errors import Backoff, ConditionalWriteConflict, DimensionMismatch, 
 from shared.log.append import Appended, AppendRequest
 from shared.log.batch import split_batch
 from shared.log.condition import CONFLICT, Condition, IdsRead, Undecided
+from shared.process.concurrency import together
 from shared.records.selection import Selection
 from shared.rpc.messages import GetRequest, Shard
 

@@ -6,8 +6,9 @@ import dataclasses
 from typing import Any
 
 from frontend.collections.forking import Forker
-from logservice.garbage import Garbage, Periods, collection_of
-from logservice.leader import _pointers
+from logservice.garbage import GarbageCollector
+from logservice.garbage_plan import CatalogView, Periods, collection_of
+from logservice.leader import pointers_of_all
 from shared.catalog import Collection, Database
 from shared.catalog.collector import Collector
 from shared.catalog.forking import Forking
@@ -51,18 +52,19 @@ class Family:
         await shop.refresh()
         assert await self.shop.catalog.collections.delete(await self.db(), shop.collection.name)
 
-    async def collect(self, garbage: Garbage | None = None, **options: Any) -> None:
+    async def collect(self, garbage: GarbageCollector | None = None, **options: Any) -> None:
         """Two rounds: what the first condemns the second deletes."""
         catalog = self.shop.catalog
         collector = Collector(self.shop.redis, self.shop.keys, catalog, **options)
         await collector.collect_deleted()
         await collector.collect_orphans()
-        garbage = garbage or Garbage(self.shop.objects, SystemClock(), Periods(-1.0, -1.0))
+        garbage = garbage or GarbageCollector(self.shop.objects, SystemClock(), Periods(-1.0, -1.0))
         for _ in range(2):
             collections = [one async for one in catalog.collections.all()]
             lineage = {one.id: one.ancestors for one in collections}
-            collected = await garbage.collect(_pointers(collections), await collector.graves(), {}, lineage)
-            await collector.forget(collected.empty)
+            view = CatalogView(pointers_of_all(collections), await collector.graves(), {}, lineage)
+            collected = await garbage.collect(view)
+            await collector.forget(collected.forgotten)
             await collector.forget_families({one.root for one in collections})
 
     async def owners(self) -> set[str]:

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 import pytest
 from pyroaring import BitMap
 
-from logservice.garbage import UNLISTED, Collected, Garbage, Periods
+from logservice.garbage import UNLISTED, Collected, GarbageCollector
+from logservice.garbage_plan import CatalogView, Periods
 from shared.errors import Corrupt
 from shared.log.state import Pointer
 from shared.manifest.model import Manifest, ParentRef, SegmentRef, condemned_key, segment_path
@@ -42,7 +43,7 @@ class World:
         self.clock = Clock()
         self.objects = MemoryStore(self.clock.now)
         self.manifests = ManifestStore(self.objects)
-        self.garbage = Garbage(self.objects, self.clock, Periods(GRACE_S, RETENTION_S))
+        self.garbage = GarbageCollector(self.objects, self.clock, Periods(GRACE_S, RETENTION_S))
         self.pointers: dict[tuple[str, int], Pointer | None] = {}
         self.segments: dict[str, SegmentInfo] = {}
         self.graves: dict[str, float] = {}
@@ -81,7 +82,7 @@ class World:
         self.pointers[collection, 0] = await self.create(collection, *names)
 
     async def collect(self) -> Collected:
-        return await self.garbage.collect(dict(self.pointers), dict(self.graves))
+        return await self.garbage.collect(CatalogView(dict(self.pointers), dict(self.graves)))
 
     async def collect_twice(self) -> Collected:
         """What the first round condemns the second deletes."""
@@ -185,10 +186,10 @@ async def test_a_dead_collection_goes_after_the_grace_and_no_other_does(world: W
     await world.collect()
     assert await world.left(a) == ([1], ["s1"])
     world.clock.time += 2
-    assert (await world.collect()).empty == []
+    assert (await world.collect()).forgotten == []
     assert await world.left(a) == ([], [])
     assert await world.left(b) == ([1], ["s2"])
-    assert (await world.collect()).empty == [a]
+    assert (await world.collect()).forgotten == [a]
 
 
 async def test_a_collection_that_the_catalog_has_forgotten_is_reported_and_kept(world: World) -> None:
@@ -332,7 +333,7 @@ async def test_a_clock_that_is_ahead_of_the_bucket_deletes_nothing_early() -> No
     await world.publish(collection, "old")
     await world.publish(collection, "new")
     await world.upload(collection, "in-the-making")
-    world.garbage = Garbage(world.objects, Ahead(world.clock), Periods(GRACE_S, RETENTION_S))
+    world.garbage = GarbageCollector(world.objects, Ahead(world.clock), Periods(GRACE_S, RETENTION_S))
     assert await world.collect() == Collected(0, 0, 0)
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from logservice.garbage import Garbage, Laid, Periods, judge_manifests
+from logservice.garbage import GarbageCollector
+from logservice.garbage_plan import CatalogView, LayoutChange, Listing, Periods, plan_manifests
 from logservice.policy import Policy
 from logservice.reconcile import Reconciler
 from logservice.schedule import Scheduler
@@ -193,12 +194,13 @@ def test_manifests_of_a_layout_that_is_no_more_go_after_the_retention() -> None:
     shards = {("c", 1): None}
     periods = Periods(grace_s=100.0, retention_s=10.0)
 
-    def condemned(laid: dict[str, Laid]) -> list[str]:
-        return judge_manifests(found, shards, 1000.0, periods, laid).condemned
+    def deleted(layout_changes: dict[str, LayoutChange]) -> list[str]:
+        view = CatalogView(shards, {}, layout_changes)
+        return plan_manifests(Listing(found, 1000.0), view, periods).deleted
 
-    assert condemned({}) == []  # no snapshot knows the new layout
-    assert condemned({"c": Laid(1, 995.0)}) == []
-    assert condemned({"c": Laid(1, 980.0)}) == [manifest(0).key]
+    assert deleted({}) == []  # no snapshot knows the new layout
+    assert deleted({"c": LayoutChange(1, 995.0)}) == []
+    assert deleted({"c": LayoutChange(1, 980.0)}) == [manifest(0).key]
 
 
 async def test_garbage_collection_keeps_what_is_being_built(world: World) -> None:
@@ -207,7 +209,7 @@ async def test_garbage_collection_keeps_what_is_being_built(world: World) -> Non
     assert collection.rebuild is not None
     pointers = dict(zip(NEXT.numbers, collection.rebuild.pointers, strict=True))
     shards = {(collection.id, 0): None} | {(collection.id, shard): pointer for shard, pointer in pointers.items()}
-    collected = await Garbage(world.objects, SystemClock(), Periods(0.0, 0.0)).collect(shards, {})
+    collected = await GarbageCollector(world.objects, SystemClock(), Periods(0.0, 0.0)).collect(CatalogView(shards, {}))
     assert collected.manifests == 0
 
 
