@@ -14,7 +14,8 @@ two operands    both have defaults: either's support        of both defaults
 ```
 
 An operator of many operands begins with its neutral element, which is a constant, and takes them one after the other.
-Everything is float32, and no arithmetic fails: what has no value is NaN or infinite, and NaN comes last.
+Everything is float32, and no arithmetic fails: what has no value is NaN or infinite, and NaN comes last. Of 0 and -0,
+the greater is 0 and the less is -0. Results have the same bits on every processor.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from typing import Any, Final
 import numpy as np
 
 from shared.search.expression import Combination, Constant, Expression, KnnValue, Operator
-from shared.vectors.arrays import Distances, Mask, Positions, Scores
+from shared.vectors import elementary
+from shared.vectors.arrays import Distances, Float64Array, Mask, Positions, Scores
 
 _LARGEST: Final = np.finfo(np.float32).max
 
@@ -142,16 +144,34 @@ def _merged(function: Callable[[Any, Any], Any], left: _Values, right: _Values) 
     return _Values(left.support & right.support, values, None)
 
 
+def _rounded(function: Callable[[Float64Array], Float64Array]) -> Callable[[Any], Any]:
+    """`function` of float32, an array or a single number, computed in float64."""
+    return lambda values: function(values.astype(np.float64)).astype(np.float32)[()]
+
+
+# numpy's fmax and fmin take either of two zeros, by the processor and by the place in an array.
+
+
+def _greater(left: Any, right: Any) -> Any:
+    """Of NaN and a number, the number."""
+    return np.where((left == 0) & (right == 0), left + right, np.fmax(left, right))[()]
+
+
+def _less(left: Any, right: Any) -> Any:
+    """Of NaN and a number, the number."""
+    return np.where((left == 0) & (right == 0), -(-left - right), np.fmin(left, right))[()]
+
+
 _UNARY: Final[Mapping[Operator, Callable[[Any], Any]]] = {
     Operator.ABS: np.abs,
-    Operator.EXP: np.exp,
-    Operator.LOG: np.log,
+    Operator.EXP: _rounded(elementary.exp),
+    Operator.LOG: _rounded(elementary.log),
 }
 _BINARY: Final[Mapping[Operator, Callable[[Any, Any], Any]]] = {
     Operator.SUM: np.add,
     Operator.MUL: np.multiply,
-    Operator.MAX: np.fmax,  # of NaN and a number, the number
-    Operator.MIN: np.fmin,
+    Operator.MAX: _greater,
+    Operator.MIN: _less,
     Operator.SUB: np.subtract,
     Operator.DIV: np.divide,
 }

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from shared.vectors.arrays import Float64Array, Int64Array, SparseIndices, SparseWeights
+from shared.vectors.elementary import log_ratio
 
 TYPE_MEMBER: Final = "#type"
 TYPE: Final = "sparse_vector"
@@ -57,8 +58,8 @@ def idf(records: int, having: Int64Array) -> Float64Array:
     """The inverse document frequency of BM25 (Robertson and Sparck Jones; the variant of Lucene, never negative),
     float64 [n], of n indices, each of which `having` [n] of `records` records have.
     """
-    having = np.minimum(having, records)
-    return np.log1p((records - having + 0.5) / (having + 0.5))
+    counted = np.minimum(having, records).astype(np.float64)
+    return log_ratio(records + 1.0, counted + 0.5)  # of 1 + (records - counted + 0.5) / (counted + 0.5)
 
 
 def idf_weighted(query: SparseArrays, records: int, having: Int64Array) -> SparseArrays:

@@ -247,14 +247,33 @@ def quiet(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-UNARY = {"$abs": quiet(np.abs), "$exp": quiet(np.exp), "$log": quiet(np.log)}
+def exponential(value: np.float32) -> float:
+    return math.exp(value) if value < 700 or math.isnan(value) else math.inf
+
+
+def logarithm(value: np.float32) -> float:
+    return -math.inf if value == 0 else math.log(value) if not value < 0 else math.nan
+
+
+def greater(left: np.float32, right: np.float32) -> np.float32:
+    """0 is greater than -0, and any number than NaN."""
+    if math.isnan(left) or math.isnan(right):
+        return right if math.isnan(left) else left
+    return max(left, right, key=lambda value: (value, not np.signbit(value)))
+
+
+def less(left: np.float32, right: np.float32) -> np.float32:
+    return -greater(-left, -right)
+
+
+UNARY = {"$abs": quiet(np.abs), "$exp": quiet(exponential), "$log": quiet(logarithm)}
 BINARY = {
     "$sum": quiet(np.add),
     "$sub": quiet(np.subtract),
     "$mul": quiet(np.multiply),
     "$div": quiet(np.divide),
-    "$max": quiet(np.fmax),
-    "$min": quiet(np.fmin),
+    "$max": quiet(greater),
+    "$min": quiet(less),
 }
 LARGEST = np.finfo(np.float32).max
 NEUTRAL = {"$sum": f32(0), "$mul": f32(1), "$max": -LARGEST, "$min": LARGEST}

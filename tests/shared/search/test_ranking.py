@@ -122,6 +122,14 @@ def test_minus_zero_comes_before_zero_and_ties_go_by_insertion() -> None:
     assert scores(minus, {7: 0.0}) == {7: 0.0}
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 17, 64])
+def test_zero_is_greater_than_minus_zero_at_every_place(count: int) -> None:
+    zeros, minus = dict.fromkeys(range(count), 0.0), {"$val": -0.0}
+    for operands in ([KNN, minus], [minus, KNN]):
+        assert not np.signbit(list(scores({"$max": operands}, zeros).values())).any()
+        assert np.signbit(list(scores({"$min": operands}, zeros).values())).all()
+
+
 def test_reciprocal_rank_fusion_as_the_clients_compose_it() -> None:
     def part(weight: float, **options: Any) -> Any:
         knn = {"$knn": {"query": [0], "return_rank": True, **options}}
