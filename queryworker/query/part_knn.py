@@ -7,6 +7,7 @@ resolved, and the search begins again with what is known then.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -49,8 +50,8 @@ def nearest_in_part(search: PartSearch, queries: Vectors, stats: PartStats) -> l
     few more come where equal distances straddle the end, unless the part is in insertion order and was scanned: the
     merge of the parts cuts them off by insertion.
 
-    A query under a filter that is resolved is answered as if it were alone: it is searched for together only with
-    queries that have the same beam.
+    Each query is answered as if it were alone: it is searched for together only with queries that have the same beam,
+    and a query that finds too few matching rows leads to no other search for the others.
     """
     if search.k >= search.selected.count:
         search = _resolved(search, stats)
@@ -77,11 +78,11 @@ def _nearest(search: PartSearch, queries: Vectors, stats: PartStats) -> list[Nea
         scanned = [number for number in missing if beams[number] is None]
         if scanned:
             (_SCANS_AFTER_GRAPH if outcomes else _SCANS).inc(len(scanned))
-            hits = _scan(search, queries[scanned], stats)
-            if hits is None:
-                search = _resolved(search, stats)
-                continue
-            found |= zip(scanned, hits, strict=True)
+            hits = dict(zip(scanned, _scan(search, queries[scanned], stats), strict=True))
+            short = [number for number, of_query in hits.items() if of_query is None]
+            if short:
+                hits |= zip(short, _nearest(_resolved(search, stats), queries[short], stats), strict=True)
+            found |= {number: of_query for number, of_query in hits.items() if of_query is not None}
         for beam in sorted({beam for beam in beams.values() if beam is not None}):
             searched = [number for number in missing if beams[number] == beam]
             for number, rows in zip(searched, _search_graph(search, queries[searched], beam, stats), strict=True):
@@ -177,20 +178,19 @@ def _ranked(search: PartSearch, query: Vector, rows: RowNumbers) -> Nearest:
     return Nearest(rows[order[:end]], ranked[:end])
 
 
-def _scan(search: PartSearch, queries: Vectors, stats: PartStats) -> list[Nearest] | None:
+def _scan(search: PartSearch, queries: Vectors, stats: PartStats) -> Sequence[Nearest | None]:
     """The k nearest by comparing all selected rows. Where a filter is undecided, a few more candidates are found and
-    resolved; None when for some query fewer than k of them match.
+    resolved; None for a query when fewer than k of them match.
     """
     undecided = search.selected.undecided
     if undecided is None:
         return _scan_selected(search, queries, stats)
     more = search._replace(k=min(search.selected.count, 2 * search.k + EXTRA_CANDIDATES))
-    found: list[Nearest] = []
+    found: list[Nearest | None] = []
     for hits in _scan_selected(more, queries, stats):
         kept = _resolve(undecided, hits.rows, stats)
-        if np.count_nonzero(kept) < search.k:
-            return None
-        found.append(Nearest(hits.rows[kept], hits.distances[kept]))
+        too_few = np.count_nonzero(kept) < search.k
+        found.append(None if too_few else Nearest(hits.rows[kept], hits.distances[kept]))
     return found
 
 

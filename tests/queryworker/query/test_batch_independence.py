@@ -16,7 +16,7 @@ from shared.log.batch import build_batch, split_batch
 from shared.log.state import Entry, Pointer
 from shared.records.model import Op
 from shared.records.selection import Selection
-from shared.records.where import Compare, MetadataCompare
+from shared.records.where import Compare, DocumentContains, DocumentRegex, MetadataCompare, Where
 from shared.rpc import messages
 from shared.segment.reader import Segment
 from shared.segment.segment_set import SegmentSet
@@ -51,7 +51,7 @@ def _view(segments: list[Segment]) -> ShardView:
     return ShardView(OpenManifest(Pointer(1, "x", rows + 1), stack, DIMENSION, params(segments[0].info.space), 0))
 
 
-def _request(vectors: Vectors, where: MetadataCompare | None = None, k: int = K) -> messages.QueryRequest:
+def _request(vectors: Vectors, where: Where | None = None, k: int = K) -> messages.QueryRequest:
     selection = Selection(where=where)
     return messages.QueryRequest(messages.Shard("c"), vectors.tobytes(), len(vectors), DIMENSION, k, 50, selection)
 
@@ -76,6 +76,16 @@ def test_queries_are_answered_together_as_alone(segment: Segment, where: Metadat
     assert together == tuple(map(b"".join, zip(*alone, strict=True)))
     assert _found(view, [_request(queries, where)]) == together
     assert unlike.tolist() == [bool(segment.out_of_distribution(query[None, :])[0]) for query in queries]
+
+
+@pytest.mark.parametrize("where", [DocumentContains("99"), DocumentRegex("[0-9]7$")], ids=["contains", "regex"])
+def test_a_query_that_finds_too_little_has_no_effect_on_the_others(segment: Segment, where: Where) -> None:
+    """By filters that are decided about while searching: all documents only where those of the nearest do not match."""
+    queries = np.concatenate([_along(20, 5, FALLING), segment.vectors[[199, 299, 17, 47]]])
+    view = _view([segment]).read_view()
+    for k in (1, 3, K):
+        alone = [_found(view, [_request(query[None, :], where, k)]) for query in queries]
+        assert _found(view, [_request(queries, where, k)]) == tuple(map(b"".join, zip(*alone, strict=True)))
 
 
 @pytest.mark.parametrize("space", Space)
