@@ -5,7 +5,8 @@ whole pack [tokens, width] at once. Attention looks at one text at a time; texts
 are taken together.
 
 Results are those of the reference model to about 2e-6 in cosine. All of that is the GELU, whose erf is replaced by the
-tanh that numpy computes eight or sixteen at a time.
+tanh that numpy computes eight or sixteen at a time. What differs less is left to the processor: BLAS has kernels that
+round a row of a product by its place, so that a text's last bits may depend on the texts it is packed with.
 """
 
 from __future__ import annotations
