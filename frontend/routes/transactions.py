@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from frontend.embed.texts import TextEmbedding
     from frontend.http.request import Request
     from frontend.read.point_in_time import PointInTimeReader
-    from frontend.write.group_commit import Operations
+    from frontend.write.operations import Operations
     from frontend.write.transactions import Committer
     from shared.catalog import Collection
 

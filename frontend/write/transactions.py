@@ -22,7 +22,7 @@ from prometheus_client import Counter
 from frontend.collections.current_row import with_current_row
 from frontend.concurrency import off_loop
 from frontend.parse.writes import wrong_width
-from frontend.write.group_commit import Operations, joined
+from frontend.write.operations import Operations, joined
 from frontend.write.writes import count_written
 from shared.cluster.placement import Layout, shard_of
 from shared.errors import Backoff, ConditionalWriteConflict, DimensionMismatch, InvalidArgument, StaleRead

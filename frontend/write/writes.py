@@ -17,7 +17,7 @@ from prometheus_client import Counter
 from frontend.collections.current_row import with_current_row
 from frontend.concurrency import off_loop
 from frontend.parse.writes import Write, check_lengths, check_values, check_width, wrong_width
-from frontend.write.group_commit import Operations
+from frontend.write.operations import Operations
 from shared.errors import DimensionMismatch, InvalidArgument, PolychromeError
 from shared.records.model import Op
 

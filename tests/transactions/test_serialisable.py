@@ -22,7 +22,7 @@ import pytest
 from frontend.read.gets import Get, Page
 from frontend.read.point_in_time import PointInTimeReader
 from frontend.read.reader import Reader
-from frontend.write.group_commit import Operations
+from frontend.write.operations import Operations
 from frontend.write.transactions import Committer
 from shared.catalog import Collection
 from shared.cluster.placement import Layout

@@ -16,7 +16,8 @@ import pytest
 from redis.asyncio import Redis
 
 from frontend.write.dirty import DirtyShards
-from frontend.write.group_commit import FULL_TRIES_MAX, SMALL_BYTES_MAX, GroupCommit, Operations
+from frontend.write.group_commit import FULL_TRIES_MAX, GroupCommit
+from frontend.write.operations import SMALL_BYTES_MAX, Operations
 from shared.catalog import Collection
 from shared.cluster.placement import Layout
 from shared.errors import Backoff, DimensionMismatch, Gone, StaleGeneration, Unavailable, UnknownOutcome
