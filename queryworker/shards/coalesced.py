@@ -40,6 +40,8 @@ class Coalesced(Generic[Result]):
         """Whether a run is in progress, or a caller was told to begin one."""
         self._waiting: list[asyncio.Future[Result | _Lead]] = []
         """The callers that share the next run."""
+        self.runs_begun = 0
+        """While this number stays the same, a call shares its run with the calls that were made before it."""
 
     async def run(self) -> Result:
         """The outcome of a run that begins after this call; raises what the run raises."""
@@ -70,6 +72,7 @@ class Coalesced(Generic[Result]):
 
     async def _lead(self) -> Result:
         sharing, self._waiting = self._waiting, []  # from here on calls need the run after this one
+        self.runs_begun += 1
         try:
             result = await self._operation()
         except Exception as error:

@@ -78,6 +78,8 @@ class ServedShard:
         self._tailer = LogTailer(collection, number, log_reader, threads, clock)
         self.loader = ViewLoader(collection, number, manifests, self.views, self._tailer, threads, clock)
         self._checks = Coalesced(self._check)
+        self._compacted_check: tuple[asyncio.Task[ShardView], int] | None = None
+        """The last check on behalf of reads of what is compacted, and how many checks had begun before it."""
         self._graph_build: asyncio.Task[None] | None = None
         self._graphs_not_before_s = 0.0
         self._poll_timer: asyncio.TimerHandle | None = None
@@ -117,7 +119,7 @@ class ServedShard:
         """As of the committed manifest, whether it is loaded or only its operations are in the tail. When the log does
         not answer within INDEX_ONLY_WAIT_S, as of the manifest that is loaded.
         """
-        check = self._spawn(self.current_view())
+        check = self._check_in_background()
         if self.views.newest is not None:
             await asyncio.wait([check], timeout=INDEX_ONLY_WAIT_S)
         view = self.views.newest
@@ -125,6 +127,18 @@ class ServedShard:
             view = await asyncio.shield(check)
             return view.read_view(self._tailer.committed(view))
         return view.read_view(view.manifest.covers)
+
+    def _check_in_background(self) -> asyncio.Task[ShardView]:
+        """A currency check that begins after this call, and goes on when the read that wants it does not wait for its
+        end. Reads that would share it share its task, too: else they would pile up while the log does not answer.
+        """
+        if self._compacted_check is not None:
+            check, begun_before = self._compacted_check
+            if begun_before == self._checks.runs_begun and not check.done():
+                return check
+        check = self._spawn(self.current_view())
+        self._compacted_check = (check, self._checks.runs_begun)
+        return check
 
     @property
     def tail_rows(self) -> int:
@@ -178,6 +192,7 @@ class ServedShard:
     def _forget(self) -> None:
         self.views.clear()
         self._tailer.forget()
+        self._compacted_check = None
 
     # ---- growth
 

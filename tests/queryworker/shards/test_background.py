@@ -1,4 +1,6 @@
-"""What a shard does in the background: graphs over its tail, and loads that outlive the shard's place in memory."""
+"""What a shard does in the background: graphs over its tail, loads that outlive the shard's place in memory, and checks
+that reads do not wait for.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,13 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from queryworker.shards import shard as shard_module
 from queryworker.shards.shard import GRAPH_RETRY_S
 from queryworker.view import tail_graphs
 from queryworker.view.shard_view import ShardView
+from shared.records.model import ReadLevel
 from shared.redis.keys import Keys
+from shared.rpc import messages
 from tests.queryworker.clocks import StillClock
 from tests.queryworker.world import adds, open_world
 from tests.redis_server import RedisServer
@@ -75,3 +80,27 @@ async def test_closing_ends_the_load_of_a_shard_that_was_evicted_meanwhile(
         assert not load.done()
         await world.worker.shards.close()
         assert load.cancelled()
+
+
+async def test_reads_of_what_is_compacted_do_not_pile_up_while_the_log_does_not_answer(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_module, "INDEX_ONLY_WAIT_S", 0.001)
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await world.write(adds(0, 5))
+        await world.compact()
+        await world.count()
+        await world.load_newest_manifests()
+        compacted = messages.CountRequest(world.shard(read_level=ReadLevel.INDEX_ONLY))
+        world.worker.log.open.clear()
+        for _ in range(50):
+            assert (await world.worker.count(compacted)).count == 5
+        assert len(world.served._background) == 2, "one check that the log does not answer, one that waits for its end"
+        await world.write(adds(5, 5))
+        await world.compact()
+        monkeypatch.undo()
+        answers = [asyncio.create_task(world.worker.count(compacted)) for _ in range(3)]
+        await asyncio.sleep(0)
+        world.worker.log.open.set()
+        assert [(await answer).count for answer in answers] == [10] * 3
+        assert not world.served._background
