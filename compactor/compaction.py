@@ -28,6 +28,7 @@ from typing import Final
 
 from prometheus_client import Counter
 
+from compactor.build import Built
 from compactor.cancellation import CancellationToken, in_cancellable_thread, in_thread
 from compactor.checkpoints import Checkpoints, Step
 from compactor.fold import Fold, Superseded, fold
@@ -36,7 +37,7 @@ from compactor.progress import Progress
 from compactor.publish import Publisher
 from compactor.seeds import borrows
 from compactor.sources import open_sources
-from shared.errors import Gone
+from shared.errors import Gone, Unavailable
 from shared.log.log import Log
 from shared.log.state import Pointer, ShardState
 from shared.manifest.store import ManifestStore
@@ -177,10 +178,19 @@ class Compactor:
             return Ending.LOST
         await progress.reached(Step.COMMITTED)
         if built is not None:
-            await self._cache.adopt(built.info, built.directory)
+            await self._keep_for_the_next(built)
         OPERATIONS.inc(folded.operations)
         log.info(
             "published", collection=collection, shard=shard, version=version, covers=pointer.covers,
             rows=merged.rows, segments=len(merged.segments), operations=folded.operations,
         )  # fmt: skip
         return Ending.PUBLISHED if folded.complete else Ending.PARTIAL
+
+    async def _keep_for_the_next(self, built: Built) -> None:
+        """Gives the new segment to the cache. Without it the next compaction fetches the segment: this one is committed
+        and has not failed.
+        """
+        try:
+            await self._cache.adopt(built.info, built.directory)
+        except Unavailable as error:
+            log.warning("the new segment is not cached", segment=built.info.id, error=error.message)

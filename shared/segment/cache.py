@@ -6,7 +6,9 @@
 ```
 
 A segment never changes, so neither does its folder. A folder that somebody uses or waits for is never removed; of the
-others the least recently used one goes first. Files that are mapped stay readable after they were removed.
+others the least recently used one goes first. Files that are mapped stay readable after they were removed. A folder
+that somebody else has removed (an operator, a cleaner of old files) counts as removed; one that cannot be removed
+stays, is named in the log, and the next one goes in its place.
 
 Room is made before it is needed:
 
@@ -28,7 +30,7 @@ import shutil
 import uuid
 from collections import Counter as Multiset
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -101,6 +103,9 @@ class SegmentCache:
         self._uses[info.id] += 1
         try:
             held = self._held.get(info.id)
+            if held is not None and held.verified and not (self._root / info.id).is_dir():
+                self._vanished(info.id)
+                held = None
             LOOKUPS.labels("no" if held is None else "yes").inc()
             while held is None or not held.verified:
                 await self._arrival(info)
@@ -114,8 +119,13 @@ class SegmentCache:
             await self._keep_within_budget()
 
     async def adopt(self, info: SegmentInfo, directory: Path) -> None:
-        """Takes over a folder (of the same file system) with the files of a segment that was just written."""
-        directory.rename(self._root / info.id)  # noqa: ASYNC240 (a rename does not wait)
+        """Takes over a folder (of the same file system) with the files of a segment that was just written. Raises
+        Unavailable when the local volume fails; the folder is then where it was.
+        """
+        try:
+            directory.rename(self._root / info.id)  # noqa: ASYNC240 (a rename does not wait)
+        except OSError as error:
+            raise Unavailable(f"the local disk: {error}") from error
         self._take_in(info)
         await self._keep_within_budget()
 
@@ -229,33 +239,59 @@ class SegmentCache:
 
     async def _keep_within_budget(self) -> None:
         """Removes least recently used folders while there is more here and reserved than the budget allows."""
-        async with self._evicting:
-            while self._held_bytes + self._reserved_bytes > self._bytes_max:
-                name = self._least_recently_used()
-                if name is None:
-                    break
-                await self._discard(name)
+        await self._discard_while(lambda _: self._held_bytes + self._reserved_bytes > self._bytes_max)
 
     async def _evict(self, wanted: int) -> int:
         """Removes least recently used folders until `wanted` bytes are free or the rest is in use; how many bytes."""
-        freed = 0
+        return await self._discard_while(lambda freed: freed < wanted)
+
+    async def _discard_while(self, needed: Callable[[int], bool]) -> int:
+        """Removes least recently used folders, passing over those that cannot be removed, while `needed` of the bytes
+        freed so far is true and there is another folder. Returns the bytes freed.
+        """
+        freed, irremovable = 0, set[str]()
         async with self._evicting:
-            while freed < wanted and (name := self._least_recently_used()) is not None:
-                freed += self._held[name].bytes
-                await self._discard(name)
+            while needed(freed) and (name := self._least_recently_used(irremovable)) is not None:
+                size = self._held[name].bytes
+                try:
+                    await self._discard(name)
+                except OSError as error:
+                    log.error("cached segment cannot be removed", segment=name, error=str(error))  # noqa: TRY400 (no stack: the disk is at fault)
+                    irremovable.add(name)
+                else:
+                    freed += size
         return freed
 
-    def _least_recently_used(self) -> str | None:
-        """The least recently used of the folders that nobody uses, waits for or verifies; None when there is none."""
-        return next((name for name in self._held if name not in self._uses and name not in self._arriving), None)
+    def _least_recently_used(self, passed_over: Set[str]) -> str | None:
+        """The least recently used of the folders that nobody uses, waits for or verifies, except those passed over;
+        None when there is none.
+        """
+        kept = (self._uses, self._arriving, passed_over)
+        return next((name for name in self._held if not any(name in names for names in kept)), None)
 
     async def _discard(self, name: str) -> None:
-        doomed = self._root / ".incoming" / uuid.uuid4().hex
-        doomed.parent.mkdir(exist_ok=True)
-        (self._root / name).rename(doomed)
+        """Removes a folder and its entry; the entry alone when the folder has vanished. Raises OSError when the folder
+        cannot be removed: the entry then stays.
+        """
+        folder, doomed = self._root / name, self._root / ".incoming" / uuid.uuid4().hex
+        try:
+            doomed.parent.mkdir(exist_ok=True)
+            folder.rename(doomed)
+        except FileNotFoundError:
+            if folder.exists():
+                raise
+            self._vanished(name)
+            return
+        self._drop(name)
+        await asyncio.to_thread(shutil.rmtree, doomed, ignore_errors=True)
+
+    def _vanished(self, name: str) -> None:
+        log.warning("cached segment has vanished from the disk", segment=name)
+        self._drop(name)
+
+    def _drop(self, name: str) -> None:
         self._held_bytes -= self._held.pop(name).bytes
         CACHED_BYTES.set(self._held_bytes)
-        await asyncio.to_thread(shutil.rmtree, doomed, ignore_errors=True)
 
 
 def _bytes_of(info: SegmentInfo) -> int:

@@ -42,6 +42,24 @@ async def test_the_log_becomes_a_manifest_with_its_records(shop: Shop) -> None:
     assert await shop.compactor().compact(shop.collection.id, 0) is Ending.NOTHING
 
 
+async def test_a_committed_compaction_whose_segment_cannot_be_cached_has_succeeded(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.write(Op.ADD, {"a": row(random.Random(1))})
+    compactor = shop.compactor()
+    rename = Path.rename
+
+    def refusing(path: Path, target: Path) -> Path:
+        if target.parent == compactor._cache._root:
+            raise OSError(5, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refusing)
+    assert await compactor.compact(shop.collection.id, 0) is Ending.PUBLISHED
+    assert await shop.records() == shop.model
+    assert list(compactor._building.iterdir()) == []
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_any_history_over_many_compactions_equals_the_model(
     shop: Shop, seed: int, monkeypatch: pytest.MonkeyPatch
