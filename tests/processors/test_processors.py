@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from tests.embedder import test_model
 from tests.outside.paths import CHECKOUT
 from tests.processors.fingerprint import fingerprint
 from tests.processors.kernels import KERNELS, TIMEOUT_S, Kernel, can_run, computed_with, needs
+from tests.queryworker.query import test_batch_independence
+from tests.shared.segment import test_projection
+from tests.shared.vectors import test_codes, test_distances, test_elementary, test_nearest
 
 RECORDED = {
     "distances l2": "d8ef556eb4b38079",
@@ -23,14 +29,19 @@ RECORDED = {
 }
 """Of an AMD EPYC with AVX-512. They change with the definition of a result or the inputs, and with nothing else."""
 
-NUMERIC = (
-    "tests/shared/vectors",
-    "tests/shared/segment/test_projection.py",
-    "tests/queryworker/query/test_company.py",
-    "tests/embedder/test_model.py::test_a_text_has_the_same_vector_in_whatever_company",
-    # Half of the time, for two graphs of many rows; the decision that it is about is also made in test_company.
-    "--deselect=tests/shared/segment/test_projection.py::test_queries_of_another_kind_find_as_much_as_without_a_basis",
-)
+LONG = test_projection.test_queries_of_another_kind_find_as_much_as_without_a_basis
+
+
+def _path(module: ModuleType) -> str:
+    return Path(str(module.__file__)).relative_to(CHECKOUT).as_posix()
+
+
+NUMERIC = [
+    *map(_path, (test_codes, test_distances, test_elementary, test_nearest, test_projection, test_batch_independence)),
+    f"{_path(test_model)}::{test_model.test_a_text_has_the_same_vector_in_whatever_company.__name__}",
+    # For two graphs of many rows it takes as long as all others; they are about the same decision.
+    f"--deselect={_path(test_projection)}::{LONG.__name__}",
+]
 
 
 def test_results_are_those_of_the_processor_that_they_were_recorded_on() -> None:
