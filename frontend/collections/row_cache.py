@@ -103,9 +103,8 @@ class RowCache:
     async def refresh(self, collection: Collection) -> Collection:
         """The row as it is now, whatever the cache holds. Callers that ask before the lookup begins share it: a group
         of writes is refused as a whole when its row is outdated, and all of them ask at once. Raises NotFound when the
-        collection is gone.
+        collection is gone. While the catalog is away the cached row stays: an outdated one does no harm.
         """
-        self.forget(collection.id)
         lookup = self._lookups.get(collection.id)
         if lookup is None:
             lookup = self._lookups[collection.id] = asyncio.create_task(self._look_up(collection))
@@ -114,7 +113,11 @@ class RowCache:
 
     async def _look_up(self, collection: Collection) -> Collection:
         del self._lookups[collection.id]  # it begins: later callers may know of a later change
-        return await self._fetch(collection.tenant, collection.database, collection.id)
+        try:
+            return await self._fetch(collection.tenant, collection.database, collection.id)
+        except NotFound:
+            self.forget(collection.id)
+            raise
 
     def forget(self, collection_id: str) -> None:
         """Drops the row: the caller has changed or deleted the collection, or found that it is gone."""

@@ -118,8 +118,9 @@ class RecordRoutes:
         """The records nearest to each query vector."""
         can_embed = self._texts.available
         body, given = await parse_body(request, lambda tree: parse_query(tree, can_embed=can_embed), "query_embeddings")
-        collection = await resolve_with_dimension(self._rows, request)
-        selection = await body.selection(request.body_bytes)
+        collection, selection = await resolve_with_dimension(
+            self._rows, request, lambda: body.selection(request.body_bytes)
+        )
         embeddings = await self._texts.query_vectors(collection, given, request.body_bytes)
         _check_query(collection, selection, embeddings)
         wanted = Wanted(body.include, explain=body.explain)
@@ -132,8 +133,9 @@ class RecordRoutes:
         """For each search of the body the records that match, ranked by its expression."""
         can_embed = self._texts.available
         body = await parse_body(request, lambda tree: read_search(tree, can_embed=can_embed))
-        collection = await resolve_with_dimension(self._rows, request)
-        await off_loop(request.body_bytes, check_search, body.searches)
+        collection, _ = await resolve_with_dimension(
+            self._rows, request, lambda: off_loop(request.body_bytes, check_search, body.searches)
+        )
         body = await self._texts.embed_searches(collection, body)
         check_indexes(collection, body)
         if collection.dimension is None:

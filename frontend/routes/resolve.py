@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from frontend.collections.row_cache import RowCache, check_collection_id, missing
 from frontend.http.request import Request
 from frontend.http.responses import HttpResponse
 from frontend.http.router import Handler, Route
 from shared.catalog import Collection
-from shared.errors import Gone
+from shared.errors import Gone, Unavailable
+
+Checked = TypeVar("Checked")
 
 
 async def resolve(rows: RowCache, request: Request) -> Collection:
@@ -20,12 +23,25 @@ async def resolve(rows: RowCache, request: Request) -> Collection:
     return await rows.resolve(path_params["tenant"], path_params["database"], path_params["collection_id"])
 
 
-async def resolve_with_dimension(rows: RowCache, request: Request) -> Collection:
-    """The collection in the path; when the cache knows no dimension of it, as the catalog has it now, because the
-    cached row may be older than the first write. Raises what `resolve` does.
+async def resolve_with_dimension(
+    rows: RowCache, request: Request, check: Callable[[], Awaitable[Checked]]
+) -> tuple[Collection, Checked]:
+    """The collection in the path, and the result of `check`, which looks at the body alone. When the cache knows no
+    dimension of the collection, the row is the catalog's current one, because the cached one may be older than the
+    first write.
+
+    Raises what `resolve` and `check` do, in this order: a collection that is deleted is missing, whatever the body
+    holds. Only while the catalog is away does `check` come first: no later try makes a wrong body right. Unavailable is
+    raised when it has passed.
     """
     collection = await resolve(rows, request)
-    return await rows.refresh(collection) if collection.dimension is None else collection
+    if collection.dimension is None:
+        try:
+            collection = await rows.refresh(collection)
+        except Unavailable:
+            await check()
+            raise
+    return collection, await check()
 
 
 def missing_once_deleted(rows: RowCache, routes: Sequence[Route]) -> list[Route]:

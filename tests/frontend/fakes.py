@@ -19,7 +19,7 @@ from frontend.write.dirty import DirtyShards
 from frontend.write.group_commit import GroupCommit
 from shared.catalog import Collection
 from shared.cluster.placement import Layout
-from shared.errors import PolychromeError, StaleRead
+from shared.errors import PolychromeError, StaleRead, Unavailable
 from shared.log.append import Appended, AppendRequest
 from shared.log.batch import decode_batch
 from shared.process.clock import SystemClock
@@ -110,10 +110,11 @@ class FakeJobs:
 
 @dataclass
 class FakeRows:
-    """`collection` is what the cache holds, `current` what the catalog says."""
+    """`collection` is what the cache holds, `current` what the catalog says, unless it is `away`."""
 
     collection: Collection
     current: Collection | None = None
+    away: bool = False
     refreshed: int = 0
     forgotten: int = 0
 
@@ -122,6 +123,8 @@ class FakeRows:
 
     async def refresh(self, collection: Collection) -> Collection:
         self.refreshed += 1
+        if self.away:
+            raise Unavailable("the catalog is away")
         if self.current is None:
             raise missing(collection.id)
         self.collection = self.current

@@ -192,3 +192,11 @@ async def test_a_refresh_of_a_deleted_collection_finds_nothing(catalog: Counting
     await catalog.collections.delete(database, row.name)
     for outcome in await asyncio.gather(*(rows.refresh(row) for _ in range(3)), return_exceptions=True):
         assert isinstance(outcome, NotFound)
+
+
+async def test_a_row_that_cannot_be_refreshed_stays(catalog: CountingCatalog, rows: RowCache) -> None:
+    row = await rows.resolve(*PLACE, (await add(catalog)).id)
+    catalog.away = True
+    with pytest.raises(Unavailable):
+        await rows.refresh(row)
+    assert await rows.resolve(*PLACE, row.id) is row

@@ -186,6 +186,32 @@ async def test_a_search_does_not_believe_such_a_row_either(client: Client, conte
     assert context.rows.refreshed == 1
 
 
+BAD_BODIES = [
+    ("query", {"query_embeddings": [[1, 0]], "where": {"$or": 1}}),
+    ("search", {"searches": [{}] * 1001}),
+]
+
+
+@pytest.mark.parametrize(("route", "body"), BAD_BODIES)
+async def test_while_the_catalog_is_away_a_wrong_body_is_refused_all_the_same(
+    client: Client, context: Any, route: str, body: Any
+) -> None:
+    context.rows.collection = replace(context.rows.collection, dimension=None)
+    assert (await post(client, route, body))[0] == 400
+    context.rows.collection, context.rows.away = replace(context.rows.collection, dimension=None), True
+    assert (await post(client, route, body))[0] == 400
+    good = {"query_embeddings": [[1, 0]], "searches": []}
+    assert (await post(client, route, good))[0] == 503
+
+
+@pytest.mark.parametrize(("route", "body"), BAD_BODIES)
+async def test_a_collection_that_was_deleted_is_missing_whatever_the_body_holds(
+    client: Client, context: Any, route: str, body: Any
+) -> None:
+    context.rows.collection, context.rows.current = replace(context.rows.collection, dimension=None), None
+    assert await post(client, route, body) == (404, MISSING)
+
+
 async def test_a_collection_with_other_shards_by_now_is_read_and_written_by_its_current_row(
     client: Client, context: Any
 ) -> None:
