@@ -46,11 +46,14 @@ from shared.errors import UnknownOutcome
 from shared.log.append import AppendRequest
 from shared.log.backlog import BacklogFull
 from shared.log.batch import split_batch
+from shared.process.telemetry import get_logger
 
 if TYPE_CHECKING:
     from frontend.write.dirty import DirtyShards
     from shared.catalog import Collection
     from shared.log.log import Log
+
+log = get_logger(__name__)
 
 GROUP_BYTES_MAX: Final = 1024 * 1024
 """Sum of the sizes of a group's members, in bytes."""
@@ -110,9 +113,13 @@ class GroupCommit:
             del self._queues[collection_id]
 
     async def _append_group(self, collection_id: str, members: Sequence[_Member]) -> None:
+        """Appends the members. However that ends, each of them has an outcome then, for which its caller waits."""
         try:
             await self._settle(members, FULL_TRIES_MAX)
-        except asyncio.CancelledError:  # the loop is ending
+        except Exception as error:  # a defect in what settles them: handed on to each caller that has no outcome yet
+            log.exception("a group of writes was not settled", collection=collection_id, writes=len(members))
+            _fail(members, error)
+        except BaseException:  # cancelled: the loop is ending
             _fail(members, UnknownOutcome("The frontend stopped in the middle of the append"))
             raise
         finally:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from redis.asyncio import Redis
 
+from frontend.write import group_commit
 from frontend.write.dirty import DirtyShards
 from frontend.write.group_commit import FULL_TRIES_MAX, GroupCommit
 from frontend.write.operations import SMALL_BYTES_MAX, Operations
@@ -192,6 +193,26 @@ async def test_who_gives_up_takes_nothing_from_the_others() -> None:
     assert isinstance(also_gone, asyncio.CancelledError)
     assert others == [None, None]
     assert sorted(chain(*world.log.ids())) == ["b", "c", "d"]
+
+
+async def test_a_defect_in_what_settles_a_group_reaches_each_that_has_no_outcome_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, acknowledge = World(), group_commit._acknowledge
+
+    def broken(members: Sequence[Any]) -> None:
+        acknowledge(members[:1])
+        raise ZeroDivisionError("unforeseen")
+
+    monkeypatch.setattr(group_commit, "_acknowledge", broken)
+    await world.write(*(row(name) for name in "abcd"))
+    async with asyncio.timeout(5):
+        outcomes = await world.outcomes()
+    assert outcomes[:2] == [None, None]
+    assert [type(outcome) for outcome in outcomes[2:]] == [ZeroDivisionError] * 2
+    monkeypatch.undo()
+    await world.write(row("e"))
+    assert (await world.outcomes())[-1] is None, "the next write does not wait for the broken group"
 
 
 # ---- a real log
