@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
+from logservice.restoration import StoredCollection
 from logservice.snapshots import Snapshots
-from shared import limits
 from shared.catalog import Cluster
 from shared.catalog.image import Images, merged
 from shared.errors import Unavailable
@@ -19,7 +19,7 @@ log = get_logger(__name__)
 
 
 class Recovery:
-    """For `Collector.repair_rows`."""
+    """Restores states one by one, from the newest snapshot and the manifests; for `Collector.repair_rows`."""
 
     def __init__(self, cluster: Cluster, images: Images, snapshots: Snapshots, objects: ObjectStore) -> None:
         self._cluster = cluster
@@ -29,26 +29,26 @@ class Recovery:
         self._manifests = ManifestStore(objects)
 
     async def recover(self, collection_id: str, row: dict[str, Any]) -> bool:
-        """Whether the row must stay: the bucket knows the collection. Its state is back then, with a head beyond all
-        that was handed out, unless no snapshot says what it was like. Raises Unavailable, Corrupt.
+        """Whether the row must stay, because the bucket knows the collection. Then its state is back, with a head
+        beyond every position that was handed out, unless no snapshot says what it was like. Raises Unavailable,
+        Corrupt.
         """
         number = await self._snapshots.next_number()
         image = await self._snapshots.newest()
         known = next((one for one in image.collections if one.id == collection_id), None) if image else None
         if image is None or known is None:
-            known_to_bucket = bool([True async for _ in self._objects.list(f"{collection_id}/")])
-            if known_to_bucket:
+            is_in_bucket = bool([True async for _ in self._objects.list(f"{collection_id}/")])
+            if is_in_bucket:
                 log.error("state_lost", collection=collection_id, name=row["name"])
-            return known_to_bucket
-        found = [await self._manifests.newest(collection_id, shard) for shard in known.layout.numbers]
-        pointers = [one[1] if one else None for one in found]
-        covered = [pointer.covers for pointer in pointers if pointer]
-        head = max(known.head, *covered, 0) + limits.BACKLOG_OPS_CEILING
+            return is_in_bucket
+        manifests = [await self._manifests.newest(collection_id, shard) for shard in known.layout.numbers]
+        stored = StoredCollection(known, manifests)
+        restored = stored.restored()
         # First a snapshot with this head: a loss of Redis right after must begin from it.
-        lost = msgspec.structs.replace(image, tenants=[], databases=[], collections=[known], graves={}, families={})
-        now = merged(await self._images.take(self._cluster), lost, {collection_id: head})
+        lost = msgspec.structs.replace(image, tenants=[], databases=[], collections=[restored], graves={}, families={})
+        now = merged(await self._images.take(self._cluster), lost, {collection_id: restored.head})
         if not await self._snapshots.write(now, number):
             raise Unavailable("Another snapshot of the catalog was written meanwhile")
-        await self._images.restore_state(known, head, pointers)
-        log.error("state_restored", collection=collection_id, name=row["name"], head=head)
+        await self._images.restore_state(restored, restored.head, stored.pointers)
+        log.error("state_restored", collection=collection_id, name=row["name"], head=restored.head)
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 from prometheus_client import Gauge
@@ -88,22 +88,23 @@ class LogService:
         return acquired
 
     async def _pause(self) -> None:
-        """Until the next try for the lease, or the stop."""
-        waiting = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait([waiting], timeout=self._renew_s)
-        waiting.cancel()
+        """Waits until the next try for the lease, or for the stop."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._renew_s):
+                await self._stopping.wait()
 
     async def _lead(self) -> None:
-        """Works until the lease is lost or the process stops. A defect in the work takes the process down."""
+        """Works until the lease is lost or the process stops. A defect in the work, or in keeping the lease, is raised:
+        it takes the process down.
+        """
         log.info("leading")
         self._leading = True
         LEADING.set(1)
-        work = asyncio.create_task(self._leader.run())
-        ends = [work, asyncio.create_task(self._keep_lease()), asyncio.create_task(self._stopping.wait())]
+        ends = [asyncio.create_task(each) for each in (self._leader.run(), self._keep_lease(), self._stopped())]
         try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                work.result()
+            ended, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
         finally:
             for task in ends:
                 task.cancel()
@@ -115,6 +116,9 @@ class LogService:
             await self._lease.release()
         except Unavailable as error:
             log.warning("lease_not_released", message=error.message)
+
+    async def _stopped(self) -> None:
+        await self._stopping.wait()
 
     async def _keep_lease(self) -> None:
         """Returns when the lease is lost, or can't have survived."""

@@ -1,10 +1,12 @@
 """Whole log services, several at once, on real servers."""
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,7 @@ from shared.errors import Corrupt, PolychromeError, Unavailable
 from shared.log.jobs import Job, Jobs
 from shared.log.log import Log
 from shared.objects.port import ObjectStore
+from shared.process.clock import SystemClock
 from shared.process.config import read
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
@@ -159,6 +162,49 @@ async def test_a_redis_that_lost_everything_is_restored_without_a_restart(
             return again.first >= first.head
 
         await eventually(restored)
+
+
+class Defect(Exception):
+    pass
+
+
+class StubLease:
+    """Is acquired at once, and fails in keeping it in a way that no one has foreseen."""
+
+    def __init__(self, renewed: Exception | None) -> None:
+        self.renewed = renewed
+
+    async def acquire(self) -> bool:
+        return True
+
+    async def renew(self) -> bool:
+        if self.renewed is not None:
+            raise self.renewed
+        return True
+
+
+class StubLeader:
+    reconciled = True
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+
+    async def run(self) -> None:
+        if self.error is not None:
+            raise self.error
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(("work", "renewed"), [(Defect(), None), (None, Defect())])
+async def test_a_defect_in_the_work_or_in_keeping_the_lease_takes_the_process_down(
+    redis_server: RedisServer, keys: Keys, tmp_path: Path, work: Exception | None, renewed: Exception | None
+) -> None:
+    stubs: tuple[Any, Any, Any] = (StubLeader(work), StubLease(renewed), None)
+    config = dataclasses.replace(config_of(redis_server, keys, tmp_path, "one"), lease_s=0.03)
+    service = LogService(*stubs, SystemClock(), config)
+    serve, _ = service.loops
+    with pytest.raises(Defect):
+        await asyncio.wait_for(serve(), 5)
 
 
 async def test_a_step_is_repeated_whatever_is_away_or_corrupt(clock: SteppedClock) -> None:

@@ -1,0 +1,140 @@
+"""What a Redis that lost something gets back, and what may be missing then: rules without effects.
+`logservice.reconcile` gathers the facts and carries them out.
+
+Why the heads are safe: an append is refused when more than `limits.BACKLOG_OPS_CEILING` operations are not trimmed, and
+only what a manifest covers is trimmed. Positions are dense but for the gaps that restorations leave, and a snapshot has
+the head as it was after the last of them. So the head was at most max(newest manifest's covers, snapshot's head) + the
+ceiling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from shared import limits
+from shared.catalog import Collection
+from shared.catalog.image import CatalogImage, CollectionImage
+from shared.log.state import Pointer
+from shared.manifest.model import Manifest
+from shared.records.model import FIRST_POSITION
+
+
+@dataclass(frozen=True, slots=True)
+class MissingRange:
+    """What a collection may have lost: the operations from `covered[shard]` on of each shard, up to `head` (exclusive),
+    the first position that will be handed out now. Positions below `seen` were surely handed out.
+    """
+
+    collection: str
+    name: str
+    covered: list[int]
+    seen: int
+    head: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCollection:
+    """A collection of a snapshot, with the newest manifest that the bucket has of each of its shards, None where there
+    is none.
+    """
+
+    image: CollectionImage
+    manifests: list[tuple[Manifest, Pointer] | None]
+
+    @property
+    def pointers(self) -> list[Pointer | None]:
+        return [found[1] if found else None for found in self.manifests]
+
+    @property
+    def covered(self) -> list[int]:
+        """For each shard the position up to which (exclusive) the bucket has everything."""
+        return [_covered(pointer) for pointer in self.pointers]
+
+    def restored(self) -> CollectionImage:
+        """The image with a head that no position handed out has passed, and the dimension if a manifest knows it."""
+        head = max(*self.covered, self.image.head) + limits.BACKLOG_OPS_CEILING
+        dimensions = [found[0].dimension for found in self.manifests if found and found[0].dimension]
+        dimension = self.image.dimension or (dimensions[0] if dimensions else None)
+        return msgspec.structs.replace(self.image, head=head, dimension=dimension)
+
+    def missing(self, head: int) -> MissingRange:
+        """What is lost of it if its log is. `head` is the restored one."""
+        return MissingRange(self.image.id, self.image.name, self.covered, self.image.head, head)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardAhead:
+    """A shard whose newest manifest in the bucket is ahead of its pointer in Redis."""
+
+    collection: str
+    shard: int
+    pointer: Pointer | None
+    newest: Pointer
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackSigns:
+    """What shows that Redis came back older than it was."""
+
+    heads_behind: int
+    """Collections whose head in Redis is lower than the snapshot's."""
+    newer: CatalogImage | None
+    """The snapshot, if it is newer than Redis' catalog: then rows are taken from it. An older one has rows that were
+    deleted since.
+    """
+    switched: list[CollectionImage]
+    """Collections of the snapshot that have a later layout there than in Redis."""
+    lost_commits: int
+    """Numbers of commits in the bucket that Redis has not drawn."""
+
+    @property
+    def went_back(self) -> bool:
+        return bool(self.heads_behind or self.newer or self.switched or self.lost_commits)
+
+
+def signs_of_rollback(
+    now: CatalogImage, snapshot: CatalogImage | None, commits_in_bucket: int, commits_drawn: int
+) -> RollbackSigns:
+    """Compares Redis (`now`, and the number of the commit that it drew last) with the bucket (the newest snapshot, and
+    the highest number of a commit there).
+    """
+    known = {one.id: one for one in snapshot.collections} if snapshot else {}
+    present = {one.id: one for one in now.collections}
+    return RollbackSigns(
+        heads_behind=sum(one.head < known[one.id].head for one in now.collections if one.id in known),
+        newer=snapshot if snapshot is not None and snapshot.changes > now.changes else None,
+        switched=[
+            one for one in known.values() if one.id in present and one.layout.first > present[one.id].layout.first
+        ],
+        lost_commits=max(0, commits_in_bucket - commits_drawn),
+    )
+
+
+def raised_heads(now: CatalogImage) -> dict[str, int]:
+    """For each collection a head beyond every position that may have been handed out, of a Redis that shows no sign of
+    having gone back.
+    """
+    return {one.id: one.head + limits.BACKLOG_OPS_CEILING for one in now.collections}
+
+
+def rolled_back(collection: Collection, ahead: Iterable[ShardAhead], snapshot_head: int) -> MissingRange:
+    """What may be missing of a collection that is there, in a Redis that went back: the operations that no manifest
+    has, up to a head beyond every position that may have been handed out. `snapshot_head` is 0 where none is known.
+    """
+    newest = {one.shard: one.newest for one in ahead if one.collection == collection.id}
+    shards = zip(collection.layout.numbers, collection.pointers, strict=True)
+    covered = [_covered(newest.get(shard, pointer)) for shard, pointer in shards]
+    seen = max(*covered, collection.head, snapshot_head)
+    return MissingRange(collection.id, collection.name, covered, seen, seen + limits.BACKLOG_OPS_CEILING)
+
+
+def heads_of(missing: Sequence[MissingRange]) -> dict[str, int]:
+    """The head that each of the collections gets."""
+    return {one.collection: one.head for one in missing}
+
+
+def _covered(pointer: Pointer | None) -> int:
+    return pointer.covers if pointer else FIRST_POSITION
