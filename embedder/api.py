@@ -14,7 +14,7 @@ from embedder.tokens import token_ids
 from embedder.weights import WIDTH
 from shared.errors import InvalidArgument
 from shared.rpc.embed_messages import EMBED, EmbedRequest, EmbedResponse
-from shared.rpc.server import Call, Serve
+from shared.rpc.server_call import Call, Serve
 from shared.vectors.arrays import TokenIds
 
 TEXT_CHARS_MAX: Final = 32 * 1024

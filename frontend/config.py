@@ -19,6 +19,7 @@ from shared.process.config import (
     setting,
 )
 
+ANSWERS_BYTES_MIN: Final = 4 * 1024 * 1024
 ACCESS_LOGS: Final = ("all", "failed", "off")
 
 
@@ -43,6 +44,14 @@ def parse_percent(text: str) -> float:
     if not 0 <= percent <= 100:
         raise ValueError("expected a number from 0 to 100")
     return percent
+
+
+def parse_answers_bytes(text: str) -> int:
+    """A budget that at least one answer fits into with its whole window."""
+    size = parse_positive(text)
+    if size < ANSWERS_BYTES_MIN:
+        raise ValueError(f"expected at least {ANSWERS_BYTES_MIN}")
+    return size
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,19 @@ class FrontendConfig(ProcessConfig):
         "How long a client may take to send a request body.",
         default=120.0,
         parse=parse_seconds,
+    )
+    send_timeout_s: float = setting(
+        "POLYCHROME_FRONTEND_SEND_TIMEOUT_S",
+        "How long a client may take next to nothing (less than 64 KiB) of an answer before its connection is cut.",
+        default=30.0,
+        parse=parse_seconds,
+    )
+    answers_bytes_max: int = setting(
+        "POLYCHROME_FRONTEND_ANSWERS_BYTES_MAX",
+        "Bytes of long answers on their way from query workers to clients, all of a frontend together; when there are "
+        "so many, workers wait. At least 4194304.",
+        default=limits.ANSWERS_BYTES_MAX,
+        parse=parse_answers_bytes,
     )
     first_request_timeout_s: float = setting(
         "POLYCHROME_FRONTEND_FIRST_REQUEST_TIMEOUT_S",

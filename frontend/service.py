@@ -133,7 +133,7 @@ async def open_service(config: FrontendConfig) -> AsyncIterator[Frontend]:
         open_verified_redis(config.redis_url, Keys(config.redis_prefix)) as redis,
         open_http() as http,
     ):
-        rpc = RpcClient()
+        rpc = RpcClient(answers_bytes_max=config.answers_bytes_max)
         try:
             context = build_context(config, redis, objects, rpc, http)
             await context.catalog.bootstrap()

@@ -39,7 +39,7 @@ from shared.rpc.search_messages import (
     SearchRequest,
     TallyRequest,
 )
-from shared.rpc.server import Call, Serve
+from shared.rpc.server_call import Call, Serve
 
 DECODED_ON_LOOP_MAX: Final = 64 * 1024
 """Longer requests are decoded in a thread."""
@@ -60,7 +60,7 @@ class _OfShard(Protocol):
 
 Request = TypeVar("Request", bound=_OfShard)
 Work = Callable[[ReadContext, Sequence[Any]], Sequence[bytes | Iterator[bytes]]]
-"""Gives the answer to each request, as a whole or in parts."""
+"""Gives the answer to each request, as a whole or in chunks."""
 
 
 class _Asked(NamedTuple):
@@ -195,30 +195,26 @@ class Api:
             elif outcome.rest is None:
                 outcome.call.answer(outcome.answer)
             else:
-                outcome.call.part(outcome.answer)
-                self._go_on(outcome.call, outcome.rest)
+                self._send_chunk(outcome.call, outcome.answer, outcome.rest)
 
-    def _go_on(self, call: Call, rest: Iterator[bytes]) -> None:
-        """The next part, unless nobody waits for it any more."""
-        if not call.done:
-            self._threads.submit(
-                functools.partial(self._hand_over_part, call, rest), functools.partial(next, rest, None)
-            )
+    def _send_chunk(self, call: Call, chunk: bytes, rest: Iterator[bytes]) -> None:
+        """The chunk after this one is made when this one was sent: a slow caller keeps no thread busy."""
+        call.chunk(chunk, functools.partial(self._make_chunk, call, rest))
 
-    def _hand_over_part(
-        self, call: Call, rest: Iterator[bytes], part: bytes | None, error: BaseException | None
-    ) -> None:
+    def _make_chunk(self, call: Call, rest: Iterator[bytes]) -> None:
+        self._threads.submit(functools.partial(self._chunk_made, call, rest), functools.partial(next, rest, None))
+
+    def _chunk_made(self, call: Call, rest: Iterator[bytes], chunk: bytes | None, error: BaseException | None) -> None:
         if error is not None:
             call.fail(error)
-        elif part is None:
+        elif chunk is None:
             call.answer(b"")
         else:
-            call.part(part)
-            self._go_on(call, rest)
+            self._send_chunk(call, chunk, rest)
 
 
 class _Outcome(NamedTuple):
-    """What becomes of a call. `rest`: of an answer of which this is the first part."""
+    """What becomes of a call. `rest` makes the chunks that follow when `answer` is the first of several."""
 
     call: Call
     answer: bytes

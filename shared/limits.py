@@ -52,8 +52,25 @@ RPC_HEADER_BYTES_MAX: Final = 64 * 1024
 RPC_CALLS_MAX: Final = 512
 """Calls in flight on one connection before its server stops reading from it."""
 
+ANSWERS_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Default limit of bytes of long answers that a caller holds or has asked for, all of them together; configurable."""
+
+RPC_UNREAD_S_MAX: Final = 120.0
+"""A long answer of which its caller takes nothing for so many seconds is given up. Frontends give up slow clients
+before (`POLYCHROME_FRONTEND_SEND_TIMEOUT_S`)."""
+
+RPC_ANSWER_S_MAX: Final = 900.0
+"""So many seconds after its call a long answer is given up, however its caller reads: until it is sent a worker keeps a
+version of the data in memory, what the answer is made of."""
+
+RPC_UNSENT_BYTES_MAX: Final = 1024 * 1024 * 1024
+"""Bytes of long answers that a server holds for slow callers. When there are more, it gives up those answers of which
+nothing was taken for longest."""
+
 U32_MAX: Final = 2**32 - 1
 
 assert BACKLOG_OPS_MAX <= BACKLOG_OPS_CEILING
 assert ENTRY_BYTES_TARGET * 4 <= BODY_BYTES_MAX
+assert RPC_FRAME_BYTES_MAX <= RPC_UNSENT_BYTES_MAX
+assert RPC_UNREAD_S_MAX < RPC_ANSWER_S_MAX
 assert BODY_BYTES_MAX + RPC_HEADER_BYTES_MAX < RPC_FRAME_BYTES_MAX < U32_MAX

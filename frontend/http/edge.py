@@ -71,16 +71,19 @@ class InFlight:
 class Edge:
     """Answers every request: finds its handler by `router` and does what is due before and after the handler."""
 
-    def __init__(self, router: Router, cors: Cors, access_log: AccessLog, bodies: Bodies) -> None:
+    def __init__(
+        self, router: Router, cors: Cors, access_log: AccessLog, bodies: Bodies, send_timeout_s: float
+    ) -> None:
         self.in_flight = InFlight()
         self.access_log = access_log
         self.bodies = bodies
+        self._send_timeout_s = send_timeout_s
         self._router = router
         self._cors = cors
 
     def request(self, *args: Any) -> Request:
         """The request factory that aiohttp calls, with the arguments of its own requests."""
-        return Request(self.bodies, *args, asyncio.get_running_loop())
+        return Request(self.bodies, self._send_timeout_s, *args, asyncio.get_running_loop())
 
     async def __call__(self, request: Request) -> HttpResponse:
         started = time.perf_counter()

@@ -42,11 +42,12 @@ class Bodies:
 
 class Request(web.BaseRequest):
     """An HTTP request. `path_params` are the parameters in its path, decoded; `body_bytes` is the length of its body, 0
-    before the body was read.
+    before the body was read; `send_timeout_s` is how long its client may take next to nothing of the response.
     """
 
-    def __init__(self, bodies: Bodies, *args: Any) -> None:
+    def __init__(self, bodies: Bodies, send_timeout_s: float, *args: Any) -> None:
         super().__init__(*args)
         self.bodies = bodies
+        self.send_timeout_s = send_timeout_s
         self.path_params: dict[str, str] = {}
         self.body_bytes = 0

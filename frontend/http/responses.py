@@ -1,5 +1,5 @@
 """HTTP responses: whole before they are sent, and sent in one write; only long responses are sent chunk by chunk, as
-they come from a query worker. Never compressed; JSON without a charset.
+they come from a query worker and as fast as the client takes them. Never compressed; JSON without a charset.
 """
 
 from __future__ import annotations
@@ -7,17 +7,16 @@ from __future__ import annotations
 import asyncio
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from wsgiref.handlers import format_date_time
 
 import orjson
 from aiohttp import web
 
+from frontend.http.sending import client_has_taken
 from shared.errors import PolychromeError
 from shared.process.telemetry import get_logger
-
-if TYPE_CHECKING:
-    from shared.rpc.parts import Parts
+from shared.rpc.chunks import ChunkStream
 
 JSON_TYPE: Final = "application/json"
 EMPTY: Final = b"{}"
@@ -27,6 +26,9 @@ JOINED_BYTES_MAX: Final = 32 * 1024
 
 EncodedBody = bytes | memoryview
 """A body as it goes to the client."""
+
+Body = EncodedBody | ChunkStream
+"""A body, of which the rest may be still to come."""
 
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 
@@ -60,7 +62,7 @@ class HttpResponse(web.StreamResponse):
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Sends head and body; waits while the client is slow to take them. Raises ConnectionError for a client that
-        has gone.
+        has gone, or takes next to nothing.
         """
         request, transport = self._ready()
         head, body = self._head(request.version), self.body
@@ -70,8 +72,7 @@ class HttpResponse(web.StreamResponse):
             transport.write(head + body)
         else:
             transport.writelines((head, body))
-        if request.protocol.writing_paused:
-            await request.writer.drain()
+        await client_has_taken(request)
 
     def _ready(self) -> tuple[web.BaseRequest, asyncio.Transport]:
         """The request that is answered, and the connection to its client. Raises ConnectionError if that is closed."""
@@ -99,61 +100,64 @@ class HttpResponse(web.StreamResponse):
 
 
 class StreamedResponse(HttpResponse):
-    """An answer that is sent on part by part as they come: to HTTP/1.1 in chunks, to HTTP/1.0 until the connection is
-    closed. When a part does not come, the connection is cut, and the client sees that its answer is not whole.
+    """A response that is sent on chunk by chunk as a query worker sends it: to HTTP/1.1 as a chunked body, to HTTP/1.0
+    until the connection is closed. The next chunk is asked for when the client has taken the one before. When the rest
+    does not come, the connection is cut, and the client sees that its answer is not whole.
     """
 
-    def __init__(self, parts: Parts) -> None:
-        super().__init__()
-        self._parts = parts
-        self._chunked = True
+    def __init__(self, chunks: ChunkStream, status: int = 200) -> None:
+        """Takes `chunks` over, and closes them when they have been sent or the client has gone."""
+        super().__init__(status=status)
+        self._chunks = chunks
+        self._is_chunked = True
 
     async def send(self, request: web.BaseRequest) -> int:
-        """Sends it, for who made it and not for aiohttp: so the request is under way until the last part has left. The
-        status that becomes of it: 499 when the client has gone, 500 when a part did not come.
+        """Sends the response. Called while the request is still in flight, and not by aiohttp; so it is in flight until
+        the last chunk was sent. Returns the status for logs and metrics: 499 when the client has gone or was too slow,
+        500 when the rest of the answer did not come.
         """
-        self._chunked = request.version[1] > 0
-        if not self._chunked:
+        self._is_chunked = request.version[1] > 0
+        if not self._is_chunked:
             self.force_close()
         await super().prepare(request)
         status = 499
         try:
             status = await self._send(*self._ready())
         except PolychromeError as error:
-            log.warning("cut", code=error.code, message=error.message)
+            log.warning("answer_cut", code=error.code, message=error.message)
             status = 500
         except ConnectionError as error:
-            log.debug("gone", message=str(error))
+            log.debug("client_gone", message=str(error))
         finally:
-            self._parts.close()
+            self._chunks.close()
             if status != self._status and request.transport is not None:
                 request.transport.abort()
         return status
 
     async def _send(self, request: web.BaseRequest, transport: asyncio.Transport) -> int:
         transport.write(self._head(request.version))
-        async for part in self._parts:
-            transport.writelines(_chunk(part) if self._chunked else (part,))
-            if request.protocol.writing_paused:
-                await request.writer.drain()
+        async for chunk in self._chunks:
+            transport.writelines(_framed(chunk) if self._is_chunked else (chunk,))
+            await client_has_taken(request)
             if transport.is_closing():
                 raise ConnectionResetError("the client has gone")
-        if self._chunked:
+        if self._is_chunked:
             transport.write(_LAST_CHUNK)
         return self._status
 
     async def prepare(self, request: web.BaseRequest) -> None:
-        """It has been sent."""
+        """Called by aiohttp when `send` has sent everything."""
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """The same."""
+        """Called by aiohttp when `send` has sent everything."""
 
     def _length(self) -> str:
-        return "Transfer-Encoding: chunked\r\n" if self._chunked else ""
+        return "Transfer-Encoding: chunked\r\n" if self._is_chunked else ""
 
 
-def _chunk(part: memoryview) -> tuple[bytes, memoryview, bytes]:
-    return f"{len(part):x}\r\n".encode(), part, b"\r\n"
+def _framed(chunk: memoryview) -> tuple[bytes, memoryview, bytes]:
+    """A chunk of a chunked body, RFC 9112, 7.1."""
+    return f"{len(chunk):x}\r\n".encode(), chunk, b"\r\n"
 
 
 class _DateCache:
@@ -175,9 +179,9 @@ def json_response(value: Any, status: int = 200) -> HttpResponse:
     return HttpResponse(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status)
 
 
-def encoded_response(body: EncodedBody, status: int = 200) -> HttpResponse:
-    """A response with JSON that has been encoded already."""
-    return HttpResponse(body, status)
+def encoded_response(body: Body, status: int = 200) -> HttpResponse:
+    """A response with JSON that has been encoded already. Takes over a body that comes in chunks."""
+    return StreamedResponse(body, status) if isinstance(body, ChunkStream) else HttpResponse(body, status)
 
 
 def empty_response(status: int = 200) -> HttpResponse:

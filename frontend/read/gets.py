@@ -30,13 +30,12 @@ from shared.records.selection import Selection
 from shared.rpc.messages import GetRequest, GetResponse, Shard
 
 if TYPE_CHECKING:
-    from frontend.http.responses import EncodedBody
+    from frontend.http.responses import Body, EncodedBody
     from frontend.read.workers import Workers
     from shared.catalog import Collection
-    from shared.rpc.parts import Parts
 
 UNCHUNKED_ROWS_MAX: Final = 256
-"""So many records with embeddings are not worth an answer in chunks."""
+"""So many records with embeddings are not worth being written chunk by chunk."""
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -69,21 +68,23 @@ class _Found:
 
 
 async def get_body(workers: Workers, collection: Collection, get: Get) -> EncodedBody:
-    """The body of the answer. Raises StaleRead when some shard cannot be read as of `get.as_of`."""
+    """The body of the answer as a whole. Raises StaleRead when some shard cannot be read as of `get.as_of`."""
     if _is_encoded_by_the_worker(collection, get):
         return await workers.get_body(_request_to_the_only_shard(collection, get))
     found = await _find(workers, collection, get)
     return await off_loop(encoded_bytes(found.columns), encode_get, found.columns, get.wanted, found.explanations)
 
 
-async def get_chunks(workers: Workers, collection: Collection, get: Get) -> EncodedBody | Parts:
+async def get_chunks(workers: Workers, collection: Collection, get: Get) -> Body:
     """The body of the answer, in chunks when it is long and the worker encodes it."""
+    if not _is_encoded_by_the_worker(collection, get):
+        return await get_body(workers, collection, get)
     rows_max = [get.page.limit, None if get.selection.ids is None else len(get.selection.ids)]
     is_short = any(rows is not None and rows <= UNCHUNKED_ROWS_MAX for rows in rows_max)
-    if is_short or not get.wanted.embeddings or not _is_encoded_by_the_worker(collection, get):
-        return await get_body(workers, collection, get)
     request = _request_to_the_only_shard(collection, get)
-    return await workers.get_parts(msgspec.structs.replace(request, in_parts=True))
+    if get.wanted.embeddings and not is_short:
+        request = msgspec.structs.replace(request, in_parts=True)
+    return await workers.get_chunks(request)
 
 
 async def matching_ids(workers: Workers, collection: Collection, selection: Selection, limit: int | None) -> list[str]:

@@ -25,7 +25,7 @@ from shared.rpc.messages import QueryRequest, Shard
 from shared.vectors.arrays import Vectors
 
 if TYPE_CHECKING:
-    from frontend.http.responses import EncodedBody
+    from frontend.http.responses import Body
     from frontend.read.workers import Workers
     from shared.catalog import Collection
 
@@ -42,8 +42,10 @@ class Query(msgspec.Struct, frozen=True):
     read_level: ReadLevel = ReadLevel.INDEX_AND_WAL
 
 
-async def query_body(workers: Workers, collection: Collection, query: Query) -> EncodedBody:
-    """The body of the answer. Raises InvalidArgument when the query is restricted to ids of which none exists."""
+async def query_body(workers: Workers, collection: Collection, query: Query) -> Body:
+    """The body of the answer, in chunks when it is long and the worker encodes it. Raises InvalidArgument when the
+    query is restricted to ids of which none exists.
+    """
     shard, wanted = first_shard(collection, query.read_level), query.wanted
     if collection.shards == 1 and not wanted.explain:
         return await workers.query_body(_request(collection, query, shard, wanted.given))

@@ -8,7 +8,7 @@ is silent for `hedge_after_s`        the next one is asked beside it if the call
                                      allows it (hedge); otherwise the question comes up again as long after
 ```
 
-A worker is silent while its answer, or the first part of it, is not there. The first answer wins; the other call is
+A worker is silent while its answer, or the first chunk of it, is not there. The first answer wins; the other call is
 given up.
 """
 
@@ -23,13 +23,13 @@ from prometheus_client import Counter
 from frontend.read.candidates import FAILOVERS, Candidates
 from frontend.read.hedging import HedgeBudget, ReadRequest, costly
 from shared.errors import DeadlineExceeded, Unavailable, WrongWorker
-from shared.rpc.parts import Parts, let_go
+from shared.rpc.chunks import Answer, discard
 
 if TYPE_CHECKING:
     from shared.cluster.membership import Member
     from shared.process.clock import Clock
 
-Begun = TypeVar("Begun", memoryview, Parts)
+Begun = TypeVar("Begun", memoryview, Answer)
 
 ANOTHER_MAY_ANSWER: Final = (Unavailable, WrongWorker, DeadlineExceeded)
 """Failures of one worker that say nothing about what another would answer."""
@@ -80,7 +80,7 @@ class Race(Generic[Begun]):
                     return answer
         finally:
             for call in self._running:
-                let_go(call)
+                discard(call)
 
     def _ask(self, worker: Member) -> None:
         self._waiting.remove(worker)

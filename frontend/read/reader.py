@@ -18,10 +18,9 @@ from shared.rpc.messages import CountRequest
 
 if TYPE_CHECKING:
     from frontend.collections.row_cache import RowCache
-    from frontend.http.responses import EncodedBody
+    from frontend.http.responses import Body, EncodedBody
     from frontend.read.workers import Workers
     from shared.catalog import Collection
-    from shared.rpc.parts import Parts
     from shared.search.model import Searches
 
 
@@ -45,12 +44,12 @@ class Reader:
         return sum(answer.count for answer in answers)
 
     async def get(self, collection: Collection, get: gets.Get) -> EncodedBody:
-        """The body of the answer. Raises StaleRead when the collection cannot be read as of `get.as_of`."""
+        """The body of the answer as a whole. Raises StaleRead when the collection cannot be read as of `get.as_of`."""
         return await with_current_row(
             self._rows, collection, lambda current: gets.get_body(self._workers, current, get)
         )
 
-    async def get_chunks(self, collection: Collection, get: gets.Get) -> EncodedBody | Parts:
+    async def get_chunks(self, collection: Collection, get: gets.Get) -> Body:
         """The body of the answer, in chunks when it is long."""
         return await with_current_row(
             self._rows, collection, lambda current: gets.get_chunks(self._workers, current, get)
@@ -62,14 +61,18 @@ class Reader:
             self._rows, collection, lambda current: gets.matching_ids(self._workers, current, selection, limit)
         )
 
-    async def query(self, collection: Collection, query: queries.Query) -> EncodedBody:
-        """The body of the answer. Raises InvalidArgument when the query is restricted to ids of which none exists."""
+    async def query(self, collection: Collection, query: queries.Query) -> Body:
+        """The body of the answer, in chunks when it is long. Raises InvalidArgument when the query is restricted to ids
+        of which none exists.
+        """
         return await with_current_row(
             self._rows, collection, lambda current: queries.query_body(self._workers, current, query)
         )
 
-    async def search(self, collection: Collection, searches: Searches) -> bytes:
-        """The body of the answer. Raises InvalidArgument for a vector of another dimension than the collection's."""
+    async def search(self, collection: Collection, searches: Searches) -> Body:
+        """The body of the answer, in chunks when it is long. Raises InvalidArgument for a vector of another dimension
+        than the collection's.
+        """
         return await with_current_row(
             self._rows, collection, lambda current: search_body(self._workers, current, searches)
         )

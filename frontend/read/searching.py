@@ -49,6 +49,7 @@ from shared.search.source import Arguments, Frequencies, Result, Tally, WantedCo
 from shared.vectors.arrays import Distances, Positions, SparseIndices
 
 if TYPE_CHECKING:
+    from frontend.http.responses import Body
     from frontend.read.workers import Workers
     from shared.catalog import Collection
 
@@ -70,9 +71,9 @@ class _AnsweredAsOf(Protocol):
 Response = TypeVar("Response", bound=_AnsweredAsOf)
 
 
-async def search_body(workers: Workers, collection: Collection, request: Searches) -> bytes:
-    """The body of the answer to all searches of a request. Raises InvalidArgument for a query of another dimension than
-    the collection's.
+async def search_body(workers: Workers, collection: Collection, request: Searches) -> Body:
+    """The body of the answer to all searches of a request, in chunks when it is long and the worker encodes it. Raises
+    InvalidArgument for a query of another dimension than the collection's.
     """
     if not request.searches:
         return encode_searches([])

@@ -22,8 +22,8 @@ from frontend.read.candidates import Candidates
 from frontend.read.hedging import HEDGE_PERCENT_MAX, HedgeBudget, ReadRequest
 from frontend.read.race import ANOTHER_MAY_ANSWER, Begun, Race
 from shared.errors import PolychromeError, Unavailable, WrongWorker
+from shared.rpc.chunks import Answer, discard
 from shared.rpc.messages import CountRequest, CountResponse, GetRequest, GetResponse, QueryRequest, QueryResponse
-from shared.rpc.parts import Parts, let_go
 from shared.rpc.search_messages import (
     FrequenciesRequest,
     FrequenciesResponse,
@@ -45,7 +45,7 @@ Response = TypeVar("Response")
 
 
 class Begin(Protocol[Begun]):
-    """Of `RpcClient`: begins a call; what comes of it is the whole answer, or its parts."""
+    """A method of `RpcClient` that begins a call. The answer comes as a whole, or a long one in chunks."""
 
     def __call__(self, address: str, method: str, payload: bytes, *, timeout_s: float) -> asyncio.Future[Begun]: ...
 
@@ -108,16 +108,17 @@ class Workers:
         """The answer to a request with `include`, where it arrived: it may have hundreds of MiB."""
         return await self._call("get", request, self._rpc.begin)
 
-    async def get_parts(self, request: GetRequest) -> Parts:
-        """The answer to a request with `include`, from its first part on."""
-        return await self._call("get", request, self._rpc.begin_parts)
+    async def get_chunks(self, request: GetRequest) -> Answer:
+        """The answer to a request with `include`; when it is long, in chunks, which have to be read or closed."""
+        return await self._call("get", request, self._rpc.begin_chunks)
 
-    async def query_body(self, request: QueryRequest) -> memoryview:
-        """The answer to a request with `include`."""
-        return await self._call("query", request, self._rpc.begin)
+    async def query_body(self, request: QueryRequest) -> Answer:
+        """The answer to a request with `include`; when it is long, in chunks, which have to be read or closed."""
+        return await self._call("query", request, self._rpc.begin_chunks)
 
-    async def search_body(self, request: SearchRequest) -> bytes:
-        return bytes(await self._call("search", request, self._rpc.begin))
+    async def search_body(self, request: SearchRequest) -> Answer:
+        """The body of the client's answer; when it is long, in chunks, which have to be read or closed."""
+        return await self._call("search", request, self._rpc.begin_chunks)
 
     async def nearest(self, request: NearestRequest) -> NearestResponse:
         return await self._ask("search.nearest", request, NearestResponse)
@@ -169,5 +170,5 @@ class Workers:
             self._candidates.distrust(worker, error)
             raise
         except asyncio.CancelledError:
-            let_go(call)
+            discard(call)
             raise

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from frontend.collections.schema import check_filterable
 from frontend.concurrency import off_loop
-from frontend.http.responses import HttpResponse, StreamedResponse, empty_response, encoded_response, json_response
+from frontend.http.responses import HttpResponse, empty_response, encoded_response, json_response
 from frontend.http.router import Route
 from frontend.parse.body import parse_body
 from frontend.parse.params import query_read_level
@@ -24,7 +24,6 @@ from frontend.routes.paths import COLLECTION
 from frontend.routes.resolve import missing_once_deleted, resolve, resolve_with_dimension
 from shared.records.include import Wanted
 from shared.records.model import Op
-from shared.rpc.parts import Parts
 
 if TYPE_CHECKING:
     from frontend.collections.row_cache import RowCache
@@ -111,8 +110,8 @@ class RecordRoutes:
         selection = await body.selection(request.body_bytes)
         check_filterable(collection, selection.where)
         wanted = Wanted(body.include, explain=body.explain)
-        found = await self._reader.get_chunks(collection, Get(selection, Page(body.offset or 0, body.limit), wanted))
-        return StreamedResponse(found) if isinstance(found, Parts) else encoded_response(found)
+        page = Page(body.offset or 0, body.limit)
+        return encoded_response(await self._reader.get_chunks(collection, Get(selection, page, wanted)))
 
     async def query(self, request: Request) -> HttpResponse:
         """The records nearest to each query vector."""

@@ -2,27 +2,45 @@
 
 Each side of a TCP connection sends frames, back to back. Integers are big-endian.
 
-```
+```text
  0   2  magic "PC"
  2   1  version, 2
- 3   1  kind: 1 calls, 2 answers, 3 cancel, 4 leaving
+ 3   1  kind: 1 calls, 2 answers, 3 cancel, 4 leaving, 5 credit
  4   4  u32  bytes of the header
  8   4  u32  bytes of the payloads
-12   .  header, msgpack
-         calls    one [call, method, request id, milliseconds left, bytes of its payload] for each
-         answers  one [call, bytes of its payload, code of the error, its message, whether more follow] for each; the
-                  code is empty when the call went well
-         cancel   numbers of calls
-         leaving  nothing
+12   .  header, msgpack: an array with one element for each
+         calls    [call, method, request id, milliseconds left, bytes of its payload, window]
+         answers  [call, bytes of its payload, code of the error, its message, more, paced]
+         cancel   call
+         leaving  (none)
+         credit   [call, bytes]
  .   .  payloads, end to end in the order of the header: the methods' own, opaque here
 ```
 
 A call's number is chosen by the caller, unique among its calls in flight on the connection. Calls travel together only
-to save work: each is answered for itself, answers come in any order and in any company. Who can take the payload of an
-answer in parts says so in the call; parts come in order, each but the last saying that more follow. `cancel` says that
-nobody waits for the calls any more; what still comes for them is ignored. `leaving` says that the server takes no new
-calls on this connection and will close it after the last answer. Anything else on the wire is a mistake that cannot be
-resynchronised: the connection is closed.
+to save work: each is answered for itself, answers come in any order and in any company. The code of an error is empty
+when the call went well. `cancel` says that nobody waits for the calls any more; what still comes for them is ignored.
+`leaving` says that the server takes no new calls on this connection and ends its side after the last answer. Anything
+else on the wire is a mistake that cannot be resynchronised: the connection is closed.
+
+Chunks. A call whose `window` is not 0 takes its answer in chunks, which come in order; each but the last says that
+`more` follow. The window is the number of bytes that the server may send of the answer at first. With every `credit`
+the caller adds to it, as it consumes what has come. When all credit is used up the server waits, and sends the answers
+to other calls meanwhile; so a slow reader costs itself alone. The first chunk that is not the last carries `paced`:
+the server keeps to this.
+
+```text
+caller   call 7, window 4 ─►                         credit 7, 3 ─►
+server                     ◄─ 4 bytes, more, paced                  ◄─ 3 bytes, more, paced   ...
+```
+
+Peers of the version before know neither window nor credit; both sides understand each other all the same:
+
+  * Elements that are missing at the end of a header's array have their defaults (0, false); further ones are ignored.
+  * A caller without a window gets its answer as a whole, or, if the method's request asks for that, in chunks that wait
+    for no credit.
+  * Credit is sent for a call only after a chunk of its answer was `paced`; so a server that does not know this kind of
+    frame never gets one.
 """
 
 from __future__ import annotations
@@ -59,26 +77,33 @@ class FrameKind(enum.IntEnum):
     ANSWERS = 2
     CANCEL = 3
     LEAVING = 4
+    CREDIT = 5
 
 
 class CallHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """`timeout_ms` is the time the caller has left; `request_id` goes into the logs."""
+    """`timeout_ms` is the time that the caller has left; `request_id` goes into the logs. `window`: bytes of the answer
+    that may be sent before credit is granted; 0 for a caller that does not grant any.
+    """
 
     number: int
     method: str
     request_id: str
     timeout_ms: int
     payload_bytes: int
+    window: int = 0
 
 
 class AnswerHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """`code` is that of a class in `shared.errors`, or empty. `more`: this is a part, and others follow."""
+    """`code` is that of a class in `shared.errors`, or empty. `more`: this is a chunk, and others follow. `paced`: the
+    server sends no more of this answer than the caller has granted.
+    """
 
     number: int
     payload_bytes: int
     code: str = ""
     message: str = ""
     more: bool = False
+    paced: bool = False
 
 
 Header = TypeVar("Header", CallHeader, AnswerHeader)
@@ -100,12 +125,15 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 _CALLS: Final = msgspec.msgpack.Decoder(list[CallHeader])
 _ANSWERS: Final = msgspec.msgpack.Decoder(list[AnswerHeader])
 _CANCELLED: Final = msgspec.msgpack.Decoder(list[int])
+_CREDIT: Final = msgspec.msgpack.Decoder(list[tuple[int, int]])
 
 
 def framed(
-    kind: FrameKind, headers: Sequence[CallHeader | AnswerHeader | int], payloads: Sequence[bytes]
-) -> list[bytes]:
-    """A frame, as buffers to be sent one after the other."""
+    kind: FrameKind,
+    headers: Sequence[CallHeader | AnswerHeader | int | tuple[int, int]],
+    payloads: Sequence[bytes | memoryview],
+) -> list[bytes | memoryview]:
+    """A frame, as buffers to be sent one after the other. `headers` are of the kind's own form."""
     header = _encode(headers)
     size = sum(map(len, payloads))
     return [_HEAD.pack(MAGIC, VERSION, kind, len(header), size) + header, *payloads]
@@ -124,6 +152,14 @@ def answers_of(frame: Frame) -> Iterator[tuple[AnswerHeader, memoryview]]:
 def cancelled_of(frame: Frame) -> list[int]:
     """Raises MsgspecError."""
     return _CANCELLED.decode(frame.header)
+
+
+def credit_of(frame: Frame) -> list[tuple[int, int]]:
+    """Calls, and the bytes that are granted to each. Raises BadFrame, MsgspecError."""
+    granted = _CREDIT.decode(frame.header)
+    if any(size <= 0 for _, size in granted):
+        raise BadFrame("credit of no bytes")
+    return granted
 
 
 def _split(headers: list[Header], payload: memoryview) -> Iterator[tuple[Header, memoryview]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -27,8 +26,9 @@ from shared.records.answers import encode_get, encode_query, refuse_unknown_ids
 from shared.records.columns import Columns
 from shared.records.explanation import Explanation
 from shared.records.include import Wanted
+from shared.rpc.answer_budget import AnswerBudget
+from shared.rpc.chunks import Answer, ChunkStream
 from shared.rpc.messages import CountRequest, CountResponse, GetRequest, GetResponse, QueryRequest, QueryResponse
-from shared.rpc.parts import Parts
 
 COLLECTION_ID = "0f0e0d0c-0b0a-4908-8706-050403020100"
 
@@ -144,6 +144,21 @@ class Row:
         return f"id{self.inserted}"
 
 
+class FakeLongAnswer:
+    """An answer in chunks, and the call that it belongs to."""
+
+    def __init__(self) -> None:
+        self.granted = 0
+        self.ended = False
+        self.stream = ChunkStream(self, AnswerBudget(1 << 30), 1 << 30)
+
+    def grant(self, size: int) -> None:
+        self.granted += size
+
+    def read_no_more(self) -> None:
+        self.ended = True
+
+
 @dataclass
 class FakeWorkers:
     """Rows by shard. Only selections by id are understood. `failures` are raised by the next calls with `as_of`. A row
@@ -154,7 +169,8 @@ class FakeWorkers:
     dimension: int = 2
     failures: list[PolychromeError] = field(default_factory=list)
     asked: list[Any] = field(default_factory=list)
-    parting: Callable[[Parts, asyncio.Future[memoryview]], None] | None = None
+    long_answers: Callable[[FakeLongAnswer], None] | None = None
+    """What happens to answers after their first third; without it the rest comes."""
 
     def _matching(self, request: Any) -> list[Row]:
         self.asked.append(request)
@@ -196,25 +212,27 @@ class FakeWorkers:
         found = await self.get(request)
         return encode_get(found.columns, Wanted(request.include or ()))
 
-    async def get_parts(self, request: GetRequest) -> Parts:
-        """The answer in three parts, or as the test has it in `parting`."""
+    async def get_chunks(self, request: GetRequest) -> Answer:
+        """The answer in three chunks, or as the test has it, if it shall be in chunks; else as a whole."""
         body = memoryview(await self.get_body(request))
+        if not request.in_parts:
+            return body
         third = len(body) // 3
-        parts, last = Parts(), asyncio.get_running_loop().create_future()
-        parts.of(last)
-        parts.add(body[:third])
-        if self.parting is not None:
-            self.parting(parts, last)
+        answer = FakeLongAnswer()
+        answer.stream.add(body[:third])
+        if self.long_answers is not None:
+            self.long_answers(answer)
         else:
-            parts.add(body[third : 2 * third])
-            last.set_result(body[2 * third :])
-        return parts
+            answer.stream.add(body[third : 2 * third])
+            answer.stream.add(body[2 * third :])
+            answer.stream.end()
+        return answer.stream
 
-    async def query_body(self, request: QueryRequest) -> bytes:
+    async def query_body(self, request: QueryRequest) -> Answer:
         found = await self.query(request)
         refuse_unknown_ids(request.selection, request.k, found.columns)
         distances = np.frombuffer(found.distances, "<f4")
-        return encode_query(found.counts, distances, found.columns, Wanted(request.include or ()))
+        return memoryview(encode_query(found.counts, distances, found.columns, Wanted(request.include or ())))
 
     async def query(self, request: QueryRequest) -> QueryResponse:
         rows = self._matching(request)

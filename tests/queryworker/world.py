@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from shared.records.model import Op
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
 from shared.rpc import messages
-from shared.rpc.server import Call
+from shared.rpc.server_call import Call
 from shared.segment.cache import SegmentCache
 from shared.vectors.space import Space
 from tests.shared.memtable.model import Operation, Row, step
@@ -86,12 +86,19 @@ class DirectCall(Call):
         self.payload = memoryview(msgspec.msgpack.encode(request))
         self.request_id = request_id
         self.done = False
-        self.parts: list[bytes] = []
+        self.chunks: list[bytes] = []
+        self.holds_back = False
+        self.wanted: Callable[[], None] | None = None
         self.outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
-    def part(self, payload: bytes) -> None:
+    def chunk(self, payload: bytes, wanted: Callable[[], None]) -> None:
+        """Its caller takes every chunk at once, unless `wanted` is held back."""
         if not self.done:
-            self.parts.append(payload)
+            self.chunks.append(payload)
+            if self.holds_back:
+                self.wanted = wanted
+            else:
+                wanted()
 
     def answer(self, payload: bytes) -> None:
         if not self.done and not self.outcome.cancelled():

@@ -118,7 +118,9 @@ class Searched:
         body = read_search(orjson.loads(orjson.dumps({"searches": payloads, "read_level": read_level})))
         check_search(body.searches)
         check_indexes(self.row, body)
-        return orjson.loads(await search_body(self.workers, self.row, searches_of(self.row, body)))
+        found = await search_body(self.workers, self.row, searches_of(self.row, body))
+        assert isinstance(found, bytes | memoryview)
+        return orjson.loads(found)
 
 
 @contextlib.asynccontextmanager

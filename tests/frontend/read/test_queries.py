@@ -17,6 +17,7 @@ VECTORS = np.array([[1, 0], [8, 0]], dtype=np.float32)
 
 async def queried(workers: Any, query: Query, shards: int) -> dict[str, Any]:
     body = await query_body(workers, new_collection(shards=shards, dimension=2), query)
+    assert isinstance(body, bytes | memoryview)
     answer: dict[str, Any] = json.loads(bytes(body))
     return answer
 

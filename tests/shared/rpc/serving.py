@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 
 from shared.rpc import frames
+from shared.rpc.chunks import Answer, ChunkStream
 from shared.rpc.client import RpcClient
 from shared.rpc.frames import CallHeader, FrameKind
-from shared.rpc.server import Call, RpcServer, Serve
+from shared.rpc.server import RpcServer
+from shared.rpc.server_call import Call, Serve
 
 Handler = Callable[[memoryview], Awaitable[bytes]]
 
@@ -35,7 +37,45 @@ class Gate:
         return bool(self.calls) and all(call.done for call in self.calls)
 
 
-def one_call(method: str, number: int) -> list[bytes]:
+class InPieces:
+    """A method that answers with these pieces, each when the one before was sent. `made`: how many bytes there were."""
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        self._pieces = pieces
+        self.made = 0
+        self.calls: list[Call] = []
+
+    def __call__(self, calls: Sequence[Call]) -> None:
+        self.calls += calls
+        for call in calls:
+            self._send(call, iter(self._pieces[:-1]))
+
+    def _send(self, call: Call, pieces: Iterator[bytes]) -> None:
+        piece = next(pieces, None)
+        self.made += len(self._pieces[-1] if piece is None else piece)
+        if piece is None:
+            call.answer(self._pieces[-1])
+        else:
+            call.chunk(piece, lambda: self._send(call, pieces))
+
+
+Method = Handler | Gate | InPieces
+
+
+async def whole(answer: Answer) -> bytes:
+    """All of an answer, however it comes."""
+    if isinstance(answer, memoryview):
+        return bytes(answer)
+    return b"".join([bytes(chunk) async for chunk in answer])
+
+
+def stream_of(answer: Answer) -> ChunkStream:
+    """An answer that must have come in chunks."""
+    assert isinstance(answer, ChunkStream)
+    return answer
+
+
+def one_call(method: str, number: int) -> list[bytes | memoryview]:
     return frames.framed(FrameKind.CALLS, [CallHeader(number, method, "", 60_000, 0)], ())
 
 
@@ -72,10 +112,13 @@ async def until(met: Callable[[], bool]) -> None:
 
 @contextlib.asynccontextmanager
 async def serving(
-    handlers: dict[str, Handler | Gate], **options: int
+    handlers: Mapping[str, Method], client: RpcClient | None = None, **options: int
 ) -> AsyncIterator[tuple[RpcServer, RpcClient, str]]:
-    methods = {name: handler if isinstance(handler, Gate) else each(handler) for name, handler in handlers.items()}
-    server, client = RpcServer(methods, **options), RpcClient()
+    """`options` are the server's."""
+    methods = {
+        name: handler if isinstance(handler, Gate | InPieces) else each(handler) for name, handler in handlers.items()
+    }
+    server, client = RpcServer(methods, **options), client or RpcClient()
     address = await server.start("127.0.0.1", 0)
     try:
         yield server, client, address

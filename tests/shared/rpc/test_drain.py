@@ -31,7 +31,7 @@ class _SlowReader:
         self._socket.connect((host, port))
         self._socket.setblocking(False)
 
-    async def send(self, buffers: list[bytes]) -> None:
+    async def send(self, buffers: list[bytes | memoryview]) -> None:
         await asyncio.get_running_loop().sock_sendall(self._socket, b"".join(buffers))
 
     async def read_all(self) -> bytes:
@@ -95,12 +95,13 @@ async def test_an_answer_in_pieces_of_which_the_last_is_not_made_yet_arrives_who
     reader, writer = await asyncio.open_connection(*frames.split_address(await server.start("127.0.0.1", 0)))
     writer.writelines(one_call("held", 1))
     await held.entered.wait()
-    held.calls[0].part(b"the beginning")
+    wanted = asyncio.Event()
+    held.calls[0].chunk(b"the beginning", wanted.set)
+    await wanted.wait()
     draining = asyncio.create_task(server.drain(LONG_ENOUGH_S))
     done, _ = await asyncio.wait([draining], timeout=0.1)
     assert not done
-    held.calls[0].part(b"the middle")
-    held.calls[0].answer(b"the end")
+    held.calls[0].chunk(b"the middle", lambda: held.calls[0].answer(b"the end"))
     assert [length for _, length in _answers(await asyncio.wait_for(reader.read(), 5))] == [13, 10, 7]
     writer.close()
     await asyncio.wait_for(draining, 5)

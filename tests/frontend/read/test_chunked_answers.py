@@ -1,4 +1,4 @@
-"""Long answers are sent on as they come."""
+"""Long answers are sent on as they come, as fast as the client takes them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,19 @@ import orjson
 import pytest
 
 from frontend.app import build_app
+from frontend.http.sending import SLOW_CLIENTS
 from frontend.http.server import open_http_server
 from frontend.read.gets import UNCHUNKED_ROWS_MAX
 from shared.errors import Unavailable
-from shared.rpc.parts import Parts
-from tests.frontend.fakes import COLLECTION_ID, FakeWorkers, Row, new_collection, new_context
+from tests.frontend.fakes import (
+    COLLECTION_ID,
+    FakeLongAnswer,
+    FakeWorkers,
+    Row,
+    new_collection,
+    new_config,
+    new_context,
+)
 
 GET = f"/api/v2/tenants/default_tenant/databases/default_database/collections/{COLLECTION_ID}/get"
 WHOLE = {"include": ["embeddings", "documents"]}
@@ -24,8 +32,9 @@ ROWS = 400
 
 
 @asynccontextmanager
-async def _serving(workers: FakeWorkers) -> AsyncIterator[str]:
+async def _serving(workers: FakeWorkers, **settings: Any) -> AsyncIterator[str]:
     context = new_context(new_collection(dimension=2), workers)
+    context.config = new_config(**settings)
     async with open_http_server(build_app(context), context.config.listener) as server:
         yield server.address
 
@@ -81,9 +90,9 @@ async def test_an_old_client_reads_until_the_connection_is_closed() -> None:
         _check(orjson.loads(body))
 
 
-async def test_an_answer_of_which_a_part_is_missing_does_not_look_whole() -> None:
+async def test_an_answer_of_which_a_chunk_is_missing_does_not_look_whole() -> None:
     workers = _workers()
-    workers.parting = lambda _parts, call: call.set_exception(Unavailable("the worker has gone"))
+    workers.long_answers = lambda answer: answer.stream.end(Unavailable("the worker has gone"))
     async with _serving(workers) as address, httpx.AsyncClient(base_url=f"http://{address}") as client:
         with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
             await client.post(GET, json=WHOLE)
@@ -97,35 +106,81 @@ async def _raw_until_reset(address: str) -> bytes:
         return b""
 
 
-async def test_a_server_that_drains_sends_the_last_part_first() -> None:
-    begun: asyncio.Future[tuple[Parts, asyncio.Future[memoryview]]] = asyncio.get_running_loop().create_future()
+def _held_back(workers: FakeWorkers) -> asyncio.Future[FakeLongAnswer]:
+    """The answer to the next request, of which only the first chunk has come."""
+    begun: asyncio.Future[FakeLongAnswer] = asyncio.get_running_loop().create_future()
+    workers.long_answers = begun.set_result
+    return begun
+
+
+async def test_a_server_that_drains_sends_the_last_chunk_first() -> None:
     workers = _workers()
-    workers.parting = lambda parts, call: begun.set_result((parts, call))
+    begun = _held_back(workers)
     context = new_context(new_collection(dimension=2), workers)
     async with open_http_server(build_app(context), context.config.listener) as server:
-        answer = asyncio.create_task(_raw(server.address, "1.1"))
-        _, call = await begun
+        raw = asyncio.create_task(_raw(server.address, "1.1"))
+        answer = await begun
         drained = asyncio.create_task(server.drain())
         done, _ = await asyncio.wait([drained], timeout=0.1)
         assert not done
-        call.set_result(memoryview(b"the end"))
+        answer.stream.add(memoryview(b"the end"))
+        answer.stream.end()
         await asyncio.wait_for(drained, 10)
-        assert (await answer).endswith(b"7\r\nthe end\r\n0\r\n\r\n")
+        assert (await raw).endswith(b"7\r\nthe end\r\n0\r\n\r\n")
 
 
-async def test_who_hangs_up_ends_the_work_on_the_answer() -> None:
-    begun: asyncio.Future[tuple[Parts, asyncio.Future[memoryview]]] = asyncio.get_running_loop().create_future()
+async def _asked(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    body = orjson.dumps(WHOLE)
+    writer.write(f"POST {GET} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+    return reader, writer
+
+
+async def test_a_client_that_hangs_up_ends_the_work_on_the_answer() -> None:
     workers = _workers()
-    workers.parting = lambda parts, call: begun.set_result((parts, call))
+    begun = _held_back(workers)
     async with _serving(workers) as address:
-        host, _, port = address.rpartition(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
-        body = orjson.dumps(WHOLE)
-        writer.write(f"POST {GET} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
-        parts, call = await begun
+        reader, writer = await _asked(address)
+        answer = await begun
         await reader.readuntil(b"\r\n\r\n")
         writer.transport.abort()
         async with asyncio.timeout(10):
-            while not call.cancelled():
-                parts.add(memoryview(b"more"))
+            while not answer.ended:
+                answer.stream.add(memoryview(b"more"))
                 await asyncio.sleep(0.01)
+
+
+async def test_a_client_that_takes_nothing_is_cut_off_and_ends_the_work_on_the_answer() -> None:
+    workers = _workers()
+    begun = _held_back(workers)
+    cut = SLOW_CLIENTS._value.get()
+    async with _serving(workers, send_timeout_s=0.2) as address:
+        reader, writer = await _asked(address)
+        answer = await begun
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        answer.stream.add(memoryview(bytes(50_000_000)))
+        async with asyncio.timeout(10):
+            while not answer.ended:  # noqa: ASYNC110 (the server is waited for)
+                await asyncio.sleep(0.01)
+        assert SLOW_CLIENTS._value.get() == cut + 1
+        writer.transport.abort()
+
+
+async def test_a_client_that_is_slow_but_gets_on_is_not_cut_off() -> None:
+    workers = _workers()
+    begun = _held_back(workers)
+    size = 20_000_000
+    async with _serving(workers, send_timeout_s=0.4) as address:
+        reader, writer = await _asked(address)
+        answer = await begun
+        answer.stream.add(memoryview(bytes(size)))
+        answer.stream.end()
+        read = 0
+        while read < size:
+            data = await reader.read(1_000_000)
+            assert data, "cut off"
+            read += len(data)
+            await asyncio.sleep(0.08 if read < size // 2 else 0)
+        writer.close()

@@ -1,4 +1,4 @@
-"""Long answers are made part by part."""
+"""Long answers are made chunk by chunk, each when its caller has taken the one before."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVERYTHING = [Include.EMBEDDINGS, Include.DOCUMENTS, Include.METADATAS, Include.
 
 
 @pytest.fixture(autouse=True)
-def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record_answers, "CHUNK_NUMBERS", 8 * DIMENSION)
 
 
@@ -38,7 +38,7 @@ def _get(world: World, include: list[Include], *, in_parts: bool) -> messages.Ge
     )
 
 
-async def test_parts_together_are_the_whole_answer(valkey_server: RedisServer, keys: Keys, tmp_path: Path) -> None:
+async def test_chunks_together_are_the_whole_answer(valkey_server: RedisServer, keys: Keys, tmp_path: Path) -> None:
     async with open_world(valkey_server.url, keys, tmp_path) as world:
         await _filled(world)
         for _ in ("tail", "segment"):
@@ -46,8 +46,8 @@ async def test_parts_together_are_the_whole_answer(valkey_server: RedisServer, k
             call = DirectCall(_get(world, EVERYTHING, in_parts=True))
             world.worker.methods["get"]([call])
             last = await call.outcome
-            assert len(call.parts) > ROWS // 8
-            assert b"".join([*call.parts, last]) == whole
+            assert len(call.chunks) > ROWS // 8
+            assert b"".join([*call.chunks, last]) == whole
             assert [row[0] for row in orjson.loads(whole)["embeddings"]] == [float(i) for i in range(ROWS)]
             await world.compact()
             await world.load_newest_manifests()
@@ -59,8 +59,26 @@ async def test_short_answers_come_whole(valkey_server: RedisServer, keys: Keys, 
         call = DirectCall(_get(world, [Include.DOCUMENTS], in_parts=True))
         world.worker.methods["get"]([call])
         last = await call.outcome
-        assert len(orjson.loads(b"".join([*call.parts, last]))["documents"]) == ROWS
-        assert len(call.parts) == 1
+        assert len(orjson.loads(b"".join([*call.chunks, last]))["documents"]) == ROWS
+        assert len(call.chunks) == 1
+
+
+async def test_a_chunk_is_made_when_the_one_before_was_taken(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await _filled(world)
+        call = DirectCall(_get(world, EVERYTHING, in_parts=True))
+        call.holds_back = True
+        world.worker.methods["get"]([call])
+        for number in range(1, 4):
+            async with asyncio.timeout(10):
+                while len(call.chunks) < number or not world.worker.threads.idle:  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+            await asyncio.sleep(0.01)
+            assert len(call.chunks) == number
+            assert call.wanted is not None
+            call.wanted()
 
 
 async def test_nothing_more_is_made_for_who_has_gone(valkey_server: RedisServer, keys: Keys, tmp_path: Path) -> None:
@@ -69,16 +87,16 @@ async def test_nothing_more_is_made_for_who_has_gone(valkey_server: RedisServer,
         call = DirectCall(_get(world, EVERYTHING, in_parts=True))
         world.worker.methods["get"]([call])
         async with asyncio.timeout(10):
-            while not call.parts:  # noqa: ASYNC110 (threads are waited for)
+            while not call.chunks:  # noqa: ASYNC110 (threads are waited for)
                 await asyncio.sleep(0)
         call.abandon()
-        seen = len(call.parts)
+        seen = len(call.chunks)
         while not world.worker.threads.idle:  # noqa: ASYNC110
             await asyncio.sleep(0)
-        assert len(call.parts) == seen < ROWS // 8
+        assert len(call.chunks) == seen < ROWS // 8
 
 
-async def test_a_first_part_that_fails_where_the_loop_makes_it_is_told_too(
+async def test_a_first_chunk_that_fails_where_the_loop_makes_it_is_told_too(
     valkey_server: RedisServer, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_world(valkey_server.url, keys, tmp_path) as world:
@@ -95,7 +113,7 @@ async def test_a_first_part_that_fails_where_the_loop_makes_it_is_told_too(
             await asyncio.wait_for(call.outcome, 10)
 
 
-async def test_a_part_that_fails_ends_the_call(
+async def test_a_chunk_that_fails_ends_the_call(
     valkey_server: RedisServer, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_world(valkey_server.url, keys, tmp_path) as world:
@@ -113,4 +131,4 @@ async def test_a_part_that_fails_ends_the_call(
         world.worker.methods["get"]([call])
         with pytest.raises(MemoryError):
             await call.outcome
-        assert len(call.parts) == 2
+        assert len(call.chunks) == 2

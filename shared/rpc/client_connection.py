@@ -1,0 +1,108 @@
+"""One connection of a client to a server, and the calls that were sent on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import cast
+
+import msgspec
+
+from shared.errors import Unavailable
+from shared.rpc import frames
+from shared.rpc.client_call import ClientCall
+from shared.rpc.frames import BadFrame, CallHeader, Frame, FrameKind, FrameReader
+
+
+class ClientConnection(asyncio.Protocol):
+    """`calls` are those that wait for an answer or the rest of one, by number. When the connection is lost they fail
+    with Unavailable.
+    """
+
+    def __init__(self, address: str, frame_bytes_max: int, on_lost: Callable[[ClientConnection], None]) -> None:
+        self.calls: dict[int, ClientCall] = {}
+        self._address = address
+        self._on_lost = on_lost
+        self._reader = FrameReader(frame_bytes_max)
+        self._transport: asyncio.Transport | None = None
+        self._last_number = 0
+        self._is_leaving = False
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether calls may be sent on it: it is open, and the server is not leaving."""
+        return self._transport is not None and not self._is_leaving and not self._transport.is_closing()
+
+    def send(self, calls: Sequence[ClientCall]) -> None:
+        """Sends calls in one frame."""
+        if self._transport is None or not self.is_usable:  # lost as soon as it was made
+            self._fail(calls)
+            return
+        headers = []
+        for call in calls:
+            self._last_number += 1
+            call.number, call.connection = self._last_number, self
+            self.calls[call.number] = call
+            left_ms = max(1, int((call.deadline_s - call.owner.loop.time()) * 1000))
+            headers.append(
+                CallHeader(call.number, call.method, call.request_id, left_ms, len(call.payload), call.window)
+            )
+        self._transport.writelines(frames.framed(FrameKind.CALLS, headers, [call.payload for call in calls]))
+
+    def end(self, call: ClientCall) -> None:
+        """The call has ended; when that was without an answer, the server may stop working on it."""
+        if self.calls.pop(call.number, None) is not None:
+            self._write(FrameKind.CANCEL, [call.number])
+
+    def grant(self, call: ClientCall, size: int) -> None:
+        """The server may send so many bytes more of the answer."""
+        if call.number in self.calls:
+            self._write(FrameKind.CREDIT, [(call.number, size)])
+
+    def abort(self) -> None:
+        """Drops the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _write(self, kind: FrameKind, headers: Sequence[int | tuple[int, int]]) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.writelines(frames.framed(kind, headers, ()))
+
+    # ---- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        frames.tune(transport.get_extra_info("socket"))
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._reader.feed(data):
+                self._accept(frame)
+        except (BadFrame, msgspec.MsgspecError):
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        calls, self.calls = self.calls, {}
+        self._fail(calls.values())
+        self._on_lost(self)
+
+    def _fail(self, calls: Iterable[ClientCall]) -> None:
+        for call in calls:
+            call.fail(Unavailable(f"the connection to {self._address} was lost"))
+
+    def _accept(self, frame: Frame) -> None:
+        if frame.kind is FrameKind.LEAVING:
+            self._is_leaving = True
+            return
+        if frame.kind is not FrameKind.ANSWERS:
+            raise BadFrame(f"unexpected {frame.kind.name}")
+        for header, payload in frames.answers_of(frame):
+            if header.more:
+                call = self.calls.get(header.number)
+                if call is not None:
+                    call.add_chunk(header, payload)
+            else:
+                call = self.calls.pop(header.number, None)
+                if call is not None:  # else nobody waits any more
+                    call.end(header, payload)
