@@ -40,8 +40,8 @@ def all_routes(context: Context) -> list[Route]:
     config, catalog, rows = context.config, context.catalog, context.rows
     texts = TextEmbedding(context.embedders)
     reader = Reader(context.workers, rows)
-    writer = Writer(context.log, context.groups, rows)
-    committer = Committer(context.log, context.dirty, rows, context.workers)
+    writer = Writer(context.log, context.groups, rows, texts)
+    committer = Committer(context.log, context.dirty, context.workers)
     shard_limits = ShardLimits(config.shards_default, config.shards_max)
     groups = (
         RecordRoutes(rows, reader, writer, texts),

@@ -79,7 +79,6 @@ class RecordRoutes:
         can_embed = self._texts.available
         write = await parse_body(request, lambda tree: read_write(op, tree, can_embed=can_embed), "embeddings")
         collection = await resolve(self._rows, request)
-        write = await self._texts.embed_documents(collection, write, request.body_bytes)
         await self._writer.write(collection, write, request.body_bytes)
 
     async def delete(self, request: Request) -> HttpResponse:

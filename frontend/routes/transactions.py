@@ -5,10 +5,12 @@ two: the client remembers its token, what it read, and what it wants to write.
 from __future__ import annotations
 
 import enum
+import uuid
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
+from frontend.collections.current_row import with_current_row
 from frontend.collections.schema import check_filterable
 from frontend.concurrency import off_loop
 from frontend.http.responses import HttpResponse, encoded_response, json_response
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from frontend.write.operations import Operations
     from frontend.write.transactions import Committer
     from shared.catalog import Collection
+    from shared.log.append import Appended
 
 Token = Annotated[int, msgspec.Meta(ge=0, le=I64_MAX)]
 
@@ -101,11 +104,16 @@ class TransactionRoutes:
         body, writes = await parse_body(request, lambda tree: _parse_commit(tree, can_embed))
         collection = await resolve(self._rows, request)
         _check_commit(body)
-        operations = [await self._operations(collection, write, request.body_bytes) for write in writes]
-        count = sum(len(each.ids) for each in operations)
-        if not count:
-            raise InvalidArgument("A conditional commit has at least one operation")
-        appended = await self._committer.commit(collection, operations, body.read_token, body.read_ids)
+        request_id = uuid.uuid4().hex
+
+        async def commit(current: Collection) -> Appended:
+            operations = [await self._operations(current, write, request.body_bytes) for write in writes]
+            if not any(each.ids for each in operations):
+                raise InvalidArgument("A conditional commit has at least one operation")
+            return await self._committer.commit(current, operations, body.read_token, body.read_ids, request_id)
+
+        appended = await with_current_row(self._rows, collection, commit)
+        count = appended.head - appended.first
         return json_response({"first_inserted_record_offset": appended.first, "record_count": count})
 
     async def _operations(self, collection: Collection, write: Write | DeleteBody, size: int | None) -> Operations:

@@ -10,7 +10,6 @@ been written since (docs/design/2026-11-21-transactions.md).
 
 from __future__ import annotations
 
-import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from prometheus_client import Counter
 
-from frontend.collections.current_row import with_current_row
 from frontend.concurrency import off_loop
 from frontend.parse.writes import wrong_width
 from frontend.write.operations import Operations, joined
@@ -34,7 +32,6 @@ from shared.records.selection import Selection
 from shared.rpc.messages import GetRequest, Shard
 
 if TYPE_CHECKING:
-    from frontend.collections.row_cache import RowCache
     from frontend.read.workers import Workers
     from frontend.write.dirty import DirtyShards
     from shared.catalog import Collection
@@ -50,26 +47,25 @@ PROOFS_MAX: Final = 100
 class Committer:
     """Commits conditional transactions."""
 
-    def __init__(self, log: Log, dirty: DirtyShards, rows: RowCache, workers: Workers) -> None:
+    def __init__(self, log: Log, dirty: DirtyShards, workers: Workers) -> None:
         self._log = log
         self._dirty = dirty
-        self._rows = rows
         self._workers = workers
 
     async def commit(
-        self, collection: Collection, operations: Sequence[Operations], token: int | None, ids: Iterable[str]
+        self,
+        collection: Collection,
+        operations: Sequence[Operations],
+        token: int | None,
+        ids: Iterable[str],
+        request_id: str,
     ) -> Appended:
         """Appends all operations in one step if no id in `ids` was written at the position `token` or later. Returns
-        where they were appended. Raises ConditionalWriteConflict (nothing is written then), and what an append does.
+        where they were appended. Raises ConditionalWriteConflict (nothing is written then), and what an append does:
+        StaleGeneration, after which the same request may be made again by the current row.
         """
-        request_id = uuid.uuid4().hex
-        read_ids = sorted(set(ids))
         try:
-            appended = await with_current_row(
-                self._rows,
-                collection,
-                lambda current: self._commit(current, operations, token, read_ids, request_id),
-            )
+            appended = await self._commit(collection, operations, token, sorted(set(ids)), request_id)
         except ConditionalWriteConflict:
             COMMITS.labels("conflict").inc()
             raise

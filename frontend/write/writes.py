@@ -1,7 +1,8 @@
 """From a write of the right shape to operations in the log.
 
-The collection's row may come from a cache. Nothing here trusts it: the append script compares generation and
-dimension with the collection's own state, and a stale row is fetched again and the write checked against it.
+The collection's row may come from a cache. Nothing here trusts it: the append script compares generation, shards and
+dimension with the collection's own state. When the row is stale it is read again, and the write begins anew with the
+current row: its documents are embedded by the function that the row selects now, and its values are checked.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from shared.records.model import Op
 
 if TYPE_CHECKING:
     from frontend.collections.row_cache import RowCache
+    from frontend.embed.texts import TextEmbedding
     from frontend.write.group_commit import GroupCommit
     from shared.catalog import Collection
     from shared.log.log import Log
@@ -75,40 +77,46 @@ def deletion(ids: Sequence[str]) -> Operations:
 class Writer:
     """Appends writes to the logs of collections. A write is acknowledged, and durable, when its method returns."""
 
-    def __init__(self, log: Log, groups: GroupCommit, rows: RowCache) -> None:
+    def __init__(self, log: Log, groups: GroupCommit, rows: RowCache, texts: TextEmbedding) -> None:
         self._log = log
         self._groups = groups
         self._rows = rows
+        self._texts = texts
 
     async def write(self, collection: Collection, write: Write, size: int | None) -> None:
-        """Checks an add, update or upsert against the collection and appends it. `size`: bytes of the body. Raises
-        InvalidArgument, NotFound for a collection that is deleted, and what `GroupCommit.append` does.
+        """Embeds the documents of an add, update or upsert if it asks for that, checks it against the collection and
+        appends it. `size`: bytes of the body. Raises InvalidArgument, NotFound for a collection that is deleted, and
+        what `TextEmbedding.embed_documents` and `GroupCommit.append` do.
         """
+        request_id = uuid.uuid4().hex
+        await with_current_row(self._rows, collection, lambda current: self._write(current, write, size, request_id))
+
+    async def delete(self, collection: Collection, ids: Sequence[str]) -> None:
+        """Appends the deletion of these ids, whether or not they exist. Raises what `write` does."""
+        operations, request_id = deletion(ids), uuid.uuid4().hex
+        await with_current_row(self._rows, collection, lambda current: self._append(current, operations, request_id))
+
+    async def _write(self, collection: Collection, write: Write, size: int | None, request_id: str) -> None:
+        """Does a write by this row. Raises StaleGeneration when the row is outdated: nothing was appended then."""
+        write = await self._texts.embed_documents(collection, write, size)
         prepared = await off_loop(size, prepare, write, collection.dimension, size)
         if prepared.refusal is not None:
             if prepared.width is not None and collection.dimension is None:
                 await self._fix_dimension(collection, prepared.width)
             raise prepared.refusal
         if prepared.operations is not None:
-            await self._append(collection, prepared.operations)
-
-    async def delete(self, collection: Collection, ids: Sequence[str]) -> None:
-        """Appends the deletion of these ids, whether or not they exist. Raises what `write` does."""
-        await self._append(collection, deletion(ids))
+            await self._append(collection, prepared.operations, request_id)
 
     async def _fix_dimension(self, collection: Collection, width: int) -> None:
         fixed = await self._log.fix_dimension(collection.id, width)
         if fixed != width:
             raise wrong_width(fixed, width)
 
-    async def _append(self, collection: Collection, operations: Operations) -> None:
+    async def _append(self, collection: Collection, operations: Operations, request_id: str) -> None:
         if not operations.ids:
             return
-        request_id = uuid.uuid4().hex
         try:
-            await with_current_row(
-                self._rows, collection, lambda current: self._groups.append(current, operations, request_id)
-            )
+            await self._groups.append(collection, operations, request_id)
         except DimensionMismatch as error:
             raise wrong_width(error.expected, operations.width or 0) from None
         count_written(operations)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,7 +156,7 @@ class Client:
                 self._history.read_only.append((token, seen))
             return
         try:
-            appended = await self._access.committer.commit(self._collection, operations, token, seen)
+            appended = await self._access.committer.commit(self._collection, operations, token, seen, uuid.uuid4().hex)
         except ConditionalWriteConflict:
             assert token is not None
             head = (await self._access.log.readable(self._collection.id))[-1]
@@ -209,7 +210,7 @@ async def write_noise(committer: Committer, collection: Collection, until: async
     while not until.is_set():
         number += 1
         operation = _operation(Op.UPSERT, f"noise {number % 50}", " ".join(IDS))
-        await committer.commit(collection, [operation], None, [])
+        await committer.commit(collection, [operation], None, [], uuid.uuid4().hex)
         for _ in range(20):
             await asyncio.sleep(0)
 
@@ -219,7 +220,7 @@ async def run_clients(world: World, shards: int, seed: int, *, clients: int, tra
     dirty: Any = SimpleNamespace(add=lambda collection, shards: None)
     rows: Any = FakeRows(row, row)
     workers = DirectWorkers(world.worker)
-    committer = Committer(world.log, dirty, rows, workers)
+    committer = Committer(world.log, dirty, workers)
     access = Access(world.log, PointInTimeReader(world.log, Reader(workers, rows)), committer)
     history, compactions, until = History(), Compactions(), asyncio.Event()
     async with asyncio.TaskGroup() as disturbing:

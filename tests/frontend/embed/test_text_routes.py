@@ -5,13 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from frontend.embed.embedders import Embedders
 from frontend.embed.texts import TextEmbedding
 from frontend.http.errors import EmbeddingFailed
 from frontend.parse.search import read_search
-from shared.errors import Backoff, InvalidArgument, PolychromeError
+from shared.errors import Backoff, InvalidArgument, PolychromeError, StaleGeneration
 from tests.frontend.embed.fakes import Lengths
 from tests.frontend.fakes import COLLECTION_ID, FakeWorkers, Row, new_collection, new_context
 from tests.frontend.server import client_of
@@ -76,6 +77,31 @@ async def test_embeddings_that_were_given_are_kept(client: Client, context: Any,
     assert await post(client, "add", body) == (201, {})
     assert stored(context) == [("a", [7.0, 8.0], "xyz")]
     assert not lengths.asked
+
+
+@pytest.mark.parametrize("route", ["upsert", "conditional/commit"])
+async def test_documents_are_embedded_by_the_function_that_the_collection_selects_now(
+    client: Client, context: Any, lengths: Lengths, route: str
+) -> None:
+    """The cached row still names the function of before."""
+    other = Lengths()
+    other.vectors = np.array([[5, 6]], np.float32)
+    context.embedders._by_name["other"] = other
+    function = {"type": "known", "name": "other", "config": {}}
+    context.rows.current = new_collection(
+        dimension=2,
+        generation=2,
+        configuration={**context.rows.collection.configuration, "embedding_function": function},
+    )
+    context.log.failures = [StaleGeneration("changed")]
+    write = {"ids": ["a"], "documents": ["xyz"]}
+    commit = {"operations": [{"operation": "upsert", "payload": write}]}
+    status, _ = await post(client, route, write if route == "upsert" else commit)
+    assert status == 200
+    refused, appended = context.log.appends
+    assert (refused.generation, appended.generation) == (1, 2)
+    assert appended.parts[0][0]["embedding"] == [5.0, 6.0]
+    assert refused.request_id == appended.request_id
 
 
 @pytest.mark.parametrize(

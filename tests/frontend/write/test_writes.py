@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from frontend.collections.current_row import STALE_ROWS_MAX
+from frontend.embed.texts import TextEmbedding
 from frontend.parse.writes import read_write
 from frontend.write.dirty import DirtyShards
 from frontend.write.writes import Writer
@@ -32,7 +33,7 @@ BODY: dict[str, Any] = {
 
 
 def writer(context: Any) -> Writer:
-    return Writer(context.log, context.groups, context.rows)
+    return Writer(context.log, context.groups, context.rows, TextEmbedding(context.embedders))
 
 
 async def write(context: Any, body: dict[str, Any] = BODY, op: Op = Op.ADD) -> None:
