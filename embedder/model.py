@@ -21,7 +21,9 @@ from embedder.weights import HEAD_WIDTH, HEADS, INNER_WIDTH, WIDTH, Layer, Linea
 from shared.vectors.arrays import Float32Matrix, TokenIds, Vectors
 
 CHUNK_TOKENS: Final = 256
-"""Tokens that are widened at once: what they become (1.5 MB) is still in the cache when it is narrowed again."""
+"""Tokens that go through a feed-forward network at once: its inner states (1.5 MB) are still in the processor's cache
+when they are multiplied by the second matrix.
+"""
 
 NORM_EPSILON: Final = np.float32(1e-12)
 _TANH_1: Final = np.float32(0.7978845608)  # sqrt(2 / pi)
@@ -41,17 +43,19 @@ class _Run(NamedTuple):
 
 
 class Model:
-    """Stateless once made: threads share it."""
+    """The encoder, mean pooling and normalisation behind it. Without state of its own: threads share it."""
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
 
     def embed(self, texts: Sequence[TokenIds]) -> Vectors:
-        """[texts, WIDTH]. No text is without tokens; those of equal length had better stand together."""
+        """One vector of length 1 per text, [texts, WIDTH]. Each text has 1 to TOKENS_MAX token ids; it is faster when
+        texts of equal length follow each other.
+        """
         weights = self._weights
         lengths = [len(text) for text in texts]
-        places = np.concatenate([weights.places[:length] for length in lengths])
-        tokens = _normalised(weights.words[np.concatenate(texts)] + places, weights.norm)
+        positions = np.concatenate([weights.position_embeddings[:length] for length in lengths])
+        tokens = _normalised(weights.token_embeddings[np.concatenate(texts)] + positions, weights.embedding_norm)
         runs = list(_runs(lengths))
         for layer in weights.layers:
             tokens = _layer(tokens, layer, runs)
@@ -67,18 +71,18 @@ def _runs(lengths: Sequence[int]) -> Iterator[_Run]:
 
 
 def _layer(tokens: Float32Matrix, layer: Layer, runs: Sequence[_Run]) -> Float32Matrix:
-    attended = _linear(_attention(_linear(tokens, layer.attend), runs), layer.attended)
+    attended = _linear(_attention(_linear(tokens, layer.qkv), runs), layer.attention_output)
     attended += tokens
     tokens = _normalised(attended, layer.attention_norm)
     inner = np.empty((min(CHUNK_TOKENS, len(tokens)), INNER_WIDTH), np.float32)
     scratch = np.empty_like(inner)
     for start in range(0, len(tokens), CHUNK_TOKENS):
         chunk = tokens[start : start + CHUNK_TOKENS]
-        wide = np.matmul(chunk, layer.widen.matrix, out=inner[: len(chunk)])
-        wide += layer.widen.bias
+        wide = np.matmul(chunk, layer.intermediate.matrix, out=inner[: len(chunk)])
+        wide += layer.intermediate.bias
         _gelu_doubled(wide, scratch[: len(chunk)])
-        chunk += _linear(wide, layer.narrow)
-    return _normalised(tokens, layer.norm)
+        chunk += _linear(wide, layer.output)
+    return _normalised(tokens, layer.output_norm)
 
 
 def _linear(tokens: Float32Matrix, linear: Linear) -> Float32Matrix:
@@ -87,12 +91,14 @@ def _linear(tokens: Float32Matrix, linear: Linear) -> Float32Matrix:
     return result
 
 
-def _attention(attend: Float32Matrix, runs: Sequence[_Run]) -> Float32Matrix:
-    """Every token's mean of the values of its text's tokens, weighted by how its query meets their keys; by head."""
-    result = np.empty((len(attend), WIDTH), np.float32)
+def _attention(qkv: Float32Matrix, runs: Sequence[_Run]) -> Float32Matrix:
+    """Scaled dot-product attention of each token to the tokens of its own text, head by head: [tokens, WIDTH]. `qkv`
+    has queries (scaled), keys and values side by side: [tokens, 3 * WIDTH].
+    """
+    result = np.empty((len(qkv), WIDTH), np.float32)
     for run in runs:
-        parts = attend[run.tokens].reshape(run.texts, run.length, 3, HEADS, HEAD_WIDTH)
-        queries, keys, values = parts.transpose(2, 0, 3, 1, 4)  # each [text, head, token, HEAD_WIDTH]
+        by_head = qkv[run.tokens].reshape(run.texts, run.length, 3, HEADS, HEAD_WIDTH)
+        queries, keys, values = by_head.transpose(2, 0, 3, 1, 4)  # each [text, head, token, HEAD_WIDTH]
         scores = queries @ keys.swapaxes(2, 3)
         scores -= scores.max(axis=-1, keepdims=True)
         np.exp(scores, out=scores)
@@ -103,7 +109,9 @@ def _attention(attend: Float32Matrix, runs: Sequence[_Run]) -> Float32Matrix:
 
 
 def _gelu_doubled(x: Float32Matrix, scratch: Float32Matrix) -> None:
-    """In place, twice the GELU: x * (1 + tanh(a x + b x^3)). The half is in the weights that come next."""
+    """Replaces x by twice its GELU: x * (1 + tanh(a x + b x^3)). The factor of a half is in the weights that come next.
+    `scratch` has the shape of x.
+    """
     np.multiply(x, x, out=scratch)
     scratch *= _TANH_3
     scratch += _TANH_1
@@ -114,7 +122,7 @@ def _gelu_doubled(x: Float32Matrix, scratch: Float32Matrix) -> None:
 
 
 def _normalised(x: Float32Matrix, norm: Norm) -> Float32Matrix:
-    """In place."""
+    """x, layer-normalised in place, row by row."""
     x -= x.mean(axis=1, keepdims=True)
     variance = np.einsum("ij,ij->i", x, x)[:, np.newaxis] / np.float32(WIDTH)
     x /= np.sqrt(variance + NORM_EPSILON)
@@ -124,7 +132,7 @@ def _normalised(x: Float32Matrix, norm: Norm) -> Float32Matrix:
 
 
 def _pooled(tokens: Float32Matrix, lengths: Sequence[int]) -> Vectors:
-    """Each text's mean over its tokens, at length 1."""
+    """Each text's mean over its tokens' states, scaled to length 1: [texts, WIDTH]."""
     starts = np.cumsum([0, *lengths[:-1]])
     means = np.add.reduceat(tokens, starts, axis=0)
     means /= np.asarray(lengths, np.float32)[:, np.newaxis]

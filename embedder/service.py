@@ -1,4 +1,4 @@
-"""An embedder process: what it opens, in order, and what it runs."""
+"""An embedder process: opens Redis, the model with its threads, and a listener for frontends, and announces itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from shared.rpc.server import RpcServer
 
 
 class Embedder:
-    """The running embedder."""
+    """The running process, as `shared.process.service` wants it."""
 
     def __init__(self, config: EmbedderConfig, announced: Announced) -> None:
         self._config = config
@@ -48,7 +48,9 @@ class Embedder:
 
 @asynccontextmanager
 async def open_service(config: EmbedderConfig) -> AsyncIterator[Embedder]:
-    """Redis, the model, its threads, the listener; announced when all are there."""
+    """Opens everything in order, and announces the embedder when all is there. Raises Unavailable while Redis is away,
+    and Corrupt when the weights are not the model's.
+    """
     async with AsyncExitStack() as stack:
         keys = Keys(config.redis_prefix)
         redis = await stack.enter_async_context(open_verified_redis(config.redis_url, keys))

@@ -1,4 +1,4 @@
-"""From text to token ids."""
+"""Texts to token ids, by the tokenizer that belongs to the model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from shared.vectors.arrays import TokenIds
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """The model's own, but for what its file says of lengths: a text is cut at TOKENS_MAX and never padded."""
+    """The tokenizer in a JSON file, but for what that file says of lengths: a text is cut at TOKENS_MAX tokens and
+    never padded.
+    """
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.enable_truncation(TOKENS_MAX)
     tokenizer.no_padding()
@@ -21,5 +23,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
 
 
 def token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[TokenIds]:
-    """One array per text, of at least the two marks at its ends. Releases the interpreter while it works."""
+    """The token ids of each text, int32 [n], with [CLS] and [SEP] at its ends. Releases the interpreter while it
+    works.
+    """
     return [np.array(encoding.ids, np.int32) for encoding in tokenizer.encode_batch_fast(texts)]

@@ -1,9 +1,10 @@
-"""The weights of all-MiniLM-L6-v2, from a safetensors file into the layout in which they are multiplied.
+"""The weights of all-MiniLM-L6-v2 (a BERT encoder of six layers), from a safetensors file into the layout in which they
+are multiplied.
 
 A matrix of the file is [outputs, inputs]. Here it is transposed once, so that tokens [n, inputs] are multiplied from
-the left. What would be a step for every token is done to the weights instead: queries carry the attention's factor of
-1/sqrt(HEAD_WIDTH), keys and values stand beside them in one matrix, token type 0 is part of the places, and the GELU's
-half is in the matrix behind it.
+the left. What would be a step for every token is done to the weights instead: the queries' matrix carries the
+attention's factor of 1/sqrt(HEAD_WIDTH), the matrices of keys and values stand beside it in one matrix, the embedding
+of token type 0 is added to the position embeddings, and the GELU's factor of a half is in the matrix behind it.
 """
 
 from __future__ import annotations
@@ -21,17 +22,19 @@ from shared.errors import Corrupt
 from shared.vectors.arrays import AnyArray, Float32Array, Float32Matrix
 
 WIDTH: Final = 384
+"""Dimension of a token's state, and of a text's vector."""
 INNER_WIDTH: Final = 1536
+"""Dimension between the two matrices of a feed-forward network."""
 HEADS: Final = 12
 LAYERS: Final = 6
 HEAD_WIDTH: Final = WIDTH // HEADS
 TOKENS_MAX: Final = 256
-"""Tokens of a text that count, the two marks at its ends included. The model was made for so many."""
+"""Tokens of a text that count, [CLS] and [SEP] included. The model was trained with so many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """`x @ matrix + bias`."""
+    """A linear layer: `x @ matrix + bias`, with x [n, inputs], matrix [inputs, outputs] and bias [outputs]."""
 
     matrix: Float32Matrix
     bias: Float32Array
@@ -39,7 +42,7 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """Layer normalisation."""
+    """The scale and the bias, [WIDTH] each, of a layer normalisation."""
 
     scale: Float32Array
     bias: Float32Array
@@ -47,28 +50,31 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One of the encoder's layers. `attend` gives queries, keys and values side by side."""
+    """One of the encoder's layers."""
 
-    attend: Linear
-    attended: Linear
+    qkv: Linear
+    """Queries, keys and values side by side: [WIDTH, 3 * WIDTH]."""
+    attention_output: Linear
     attention_norm: Norm
-    widen: Linear
-    narrow: Linear
-    norm: Norm
+    intermediate: Linear
+    """The first matrix of the feed-forward network: [WIDTH, INNER_WIDTH]."""
+    output: Linear
+    """The second one: [INNER_WIDTH, WIDTH]."""
+    output_norm: Norm
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The whole model. `words` is [vocabulary, WIDTH], `places` [TOKENS_MAX, WIDTH]."""
+    """The whole model. `token_embeddings` is [vocabulary, WIDTH], `position_embeddings` [TOKENS_MAX, WIDTH]."""
 
-    words: Float32Matrix
-    places: Float32Matrix
-    norm: Norm
+    token_embeddings: Float32Matrix
+    position_embeddings: Float32Matrix
+    embedding_norm: Norm
     layers: tuple[Layer, ...]
 
 
 def read_weights(path: Path) -> Weights:
-    """Raises Corrupt for a file that is not this model's."""
+    """The weights in a safetensors file. Raises Corrupt when it is not this model's."""
     try:
         tensors = load_file(path)
         return _arranged(tensors)
@@ -92,22 +98,23 @@ def _arranged(tensors: Mapping[str, AnyArray]) -> Weights:
 
     def layer(number: int) -> Layer:
         name = f"encoder.layer.{number}"
-        parts = [linear(f"{name}.attention.self.{part}", WIDTH, WIDTH) for part in ("query", "key", "value")]
-        narrow = linear(f"{name}.output.dense", INNER_WIDTH, WIDTH)
+        attention = f"{name}.attention.self"
+        query, key, value = (linear(f"{attention}.{kind}", WIDTH, WIDTH) for kind in ("query", "key", "value"))
+        output = linear(f"{name}.output.dense", INNER_WIDTH, WIDTH)
         return Layer(
-            attend=_side_by_side([_scaled(parts[0], HEAD_WIDTH**-0.5), *parts[1:]]),
-            attended=linear(f"{name}.attention.output.dense", WIDTH, WIDTH),
+            qkv=_side_by_side([_scaled(query, HEAD_WIDTH**-0.5), key, value]),
+            attention_output=linear(f"{name}.attention.output.dense", WIDTH, WIDTH),
             attention_norm=norm(f"{name}.attention.output"),
-            widen=linear(f"{name}.intermediate.dense", WIDTH, INNER_WIDTH),
-            narrow=Linear(narrow.matrix * np.float32(0.5), narrow.bias),
-            norm=norm(f"{name}.output"),
+            intermediate=linear(f"{name}.intermediate.dense", WIDTH, INNER_WIDTH),
+            output=Linear(output.matrix * np.float32(0.5), output.bias),
+            output_norm=norm(f"{name}.output"),
         )
 
-    places = tensor("embeddings.position_embeddings.weight", WIDTH)[:TOKENS_MAX]
+    positions = tensor("embeddings.position_embeddings.weight", WIDTH)[:TOKENS_MAX]
     return Weights(
-        words=tensor("embeddings.word_embeddings.weight", WIDTH),
-        places=places + tensor("embeddings.token_type_embeddings.weight", WIDTH)[0],
-        norm=norm("embeddings"),
+        token_embeddings=tensor("embeddings.word_embeddings.weight", WIDTH),
+        position_embeddings=positions + tensor("embeddings.token_type_embeddings.weight", WIDTH)[0],
+        embedding_norm=norm("embeddings"),
         layers=tuple(map(layer, range(LAYERS))),
     )
 
@@ -116,6 +123,7 @@ def _scaled(linear: Linear, factor: float) -> Linear:
     return Linear(linear.matrix * np.float32(factor), linear.bias * np.float32(factor))
 
 
-def _side_by_side(parts: list[Linear]) -> Linear:
-    matrix = np.concatenate([part.matrix for part in parts], axis=1)
-    return Linear(matrix, np.concatenate([part.bias for part in parts]))
+def _side_by_side(layers: list[Linear]) -> Linear:
+    """One linear layer whose outputs are those of all layers."""
+    matrix = np.concatenate([layer.matrix for layer in layers], axis=1)
+    return Linear(matrix, np.concatenate([layer.bias for layer in layers]))

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from embedder.batching import Batcher, Waiting, next_pack
+from embedder.batching import Batcher, PendingRequest, next_pack
 from embedder.weights import WIDTH
 from shared.errors import Backoff
 from shared.vectors.arrays import TokenIds, Vectors
@@ -63,15 +63,15 @@ async def begun(recorder: Recorder, packs: int) -> None:
 
 
 async def test_a_pack_takes_one_text_of_each_request_in_turn() -> None:
-    waiting = deque([Waiting([text(1), text(2), text(3)]), Waiting([text(4)]), Waiting([text(5), text(6)])])
-    taken = [int(request.texts[place][0]) for request, place in next_pack(waiting, tokens_max=16)]
+    waiting = deque(PendingRequest([text(number) for number in texts]) for texts in ([1, 2, 3], [4], [5, 6]))
+    taken = [int(request.texts[index][0]) for request, index in next_pack(waiting, tokens_max=16)]
     assert taken == [1, 4, 5, 2]
-    assert [int(request.texts[place][0]) for request, place in next_pack(waiting, tokens_max=16)] == [6, 3]
+    assert [int(request.texts[index][0]) for request, index in next_pack(waiting, tokens_max=16)] == [6, 3]
     assert not waiting
 
 
 async def test_a_text_longer_than_a_pack_is_a_pack() -> None:
-    waiting = deque([Waiting([text(1, 300), text(2, 300)])])
+    waiting = deque([PendingRequest([text(1, 300), text(2, 300)])])
     assert len(next_pack(waiting)) == 1
     assert len(next_pack(waiting)) == 1
 
@@ -130,6 +130,14 @@ async def test_a_failure_reaches_those_whose_texts_it_met_and_nobody_else(record
         with pytest.raises(ValueError, match="no such number"):
             await batcher.embed([text(666), text(1)])
         assert (await batcher.embed([text(7)]))[0, 0] == 7
+
+
+async def test_a_model_that_gives_too_few_vectors_fails_the_request_and_does_not_leave_it_waiting() -> None:
+    with ThreadPoolExecutor(1) as executor:
+        batcher = Batcher(lambda texts: np.zeros((len(texts) - 1, WIDTH), np.float32), executor, 1, 1000)
+        with pytest.raises(ValueError, match="shorter"):
+            await asyncio.wait_for(batcher.embed([text(1), text(2)]), 5)
+        await batcher.close()
 
 
 async def test_too_much_waiting_is_refused_and_nothing_is_left_of_it(recorder: Recorder) -> None:
