@@ -101,7 +101,9 @@ class FrontendConfig(ProcessConfig):
     hedge_percent_max: float = setting(
         "POLYCHROME_FRONTEND_HEDGE_PERCENT_MAX",
         "Of a hundred calls to query workers, over ten seconds, how many may be made at a second worker as well "
-        "because the first one is slow; 0: none. Costly calls (large pages, batches, scans) never are.",
+        "because the first one is slow, and one in ten seconds however few calls there are; 0: none. Costly calls "
+        "(large pages, batches, scans) are never made twice because a worker is slow. What a worker was asked that "
+        "then dies or loses Redis is asked of another, and does not count.",
         default=HEDGE_PERCENT_MAX,
         parse=parse_percent,
     )

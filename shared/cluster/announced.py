@@ -34,14 +34,22 @@ class Announced:
         self._membership = membership
         self._server = server
         self._heartbeat_s = heartbeat_s
+        self._announcing = asyncio.Lock()
+        self._left = False
 
     async def announce(self) -> None:
-        member = Member(self._member_id, self.address, draining=self.draining)
-        await self._membership.announce(member, MISSED_HEARTBEATS_MAX * self._heartbeat_s)
+        """Lists the member as it is now, for a few heartbeats; not once it has left. Raises Unavailable."""
+        async with self._announcing:
+            if not self._left:
+                member = Member(self._member_id, self.address, draining=self.draining)
+                await self._membership.announce(member, MISSED_HEARTBEATS_MAX * self._heartbeat_s)
 
     async def drain(self, timeout_s: float) -> None:
         """Announces that this member is leaving, refuses new calls, delivers the answers to those in flight, and
         removes the member. All of it takes at most about `timeout_s` seconds.
+
+        Heartbeats go on all the while and say that it is draining: callers take a member that is listed no more for
+        dead, and ask another one for what this one is still answering.
         """
         ends_s = asyncio.get_running_loop().time() + timeout_s
         self.draining = True
@@ -51,16 +59,20 @@ class Announced:
             log.warning("could not announce the leaving", error=error.message)
         await self._server.drain(max(0.0, ends_s - LEAVE_S - asyncio.get_running_loop().time()))
         try:
-            await self._membership.leave(self._member_id)
+            await self._leave()
         except Unavailable as error:  # the entry expires by itself
             log.warning("could not leave", error=error.message)
 
+    async def _leave(self) -> None:
+        """Removes the member. What announces it at this moment ends first: it would bring the member back."""
+        async with self._announcing:
+            self._left = True
+            await self._membership.leave(self._member_id)
+
     async def heartbeat(self) -> None:
-        """A loop, for ever."""
+        """A loop, for ever: announces the member until it has left."""
         while True:
             await asyncio.sleep(self._heartbeat_s)
-            if self.draining:
-                continue  # `drain` has said so; a late heartbeat must not bring the member back after it left
             try:
                 await self.announce()
             except Unavailable as error:
