@@ -67,7 +67,7 @@ def test_what_is_said_about_numbers_holds_on_a_processor_with(kernel: Kernel) ->
     ended = subprocess.run(
         command, cwd=CHECKOUT, env=kernel.environment, timeout=TIMEOUT_S, text=True, capture_output=True
     )
-    assert ended.returncode == 0, ended.stdout[-5000:]
+    assert ended.returncode == 0, f"{ended.stdout[-5000:]}\n{ended.stderr[-2000:]}"
 
 
 def test_kernels_that_differ_are_tried() -> None:
