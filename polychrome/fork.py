@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import multiprocessing
 import os
 import runpy
@@ -26,18 +27,37 @@ _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None)  # loaded here: between fork and exec there is no place for it
 
 
+PRELOADED: Final = (
+    "shared.catalog",
+    "shared.cluster.announced",
+    "shared.log.jobs",
+    "shared.log.log",
+    "shared.manifest.store",
+    "shared.objects.open",
+    "shared.process.service",
+    "shared.redis.fence",
+    "shared.rpc.server",
+    "shared.segment.cache",
+    "shared.segment.reader",
+)
+"""Modules that most roles import, with all that these import."""
+
+
 def prepare() -> None:
     """Imports what the roles have in common, and keeps the garbage collector from writing to it."""
+    for module in PRELOADED:
+        importlib.import_module(module)
     gc.collect()
     gc.freeze()
 
 
 def die_with_parent() -> None:
+    """Has the kernel end this process when its parent ends. Safe between fork and exec."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class ForkedModule:
-    """`python -m <module>` in a copy of this process, as much of `subprocess.Popen` as is needed of it."""
+    """`python -m <module>` in a copy of this process. Has the methods of `subprocess.Popen` that are needed here."""
 
     def __init__(self, module: str, name: str, environ: Mapping[str, str], log_path: Path) -> None:
         self._process = multiprocessing.get_context("fork").Process(
@@ -48,10 +68,11 @@ class ForkedModule:
         self.pid: int = self._process.pid
 
     def poll(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
         return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Raises subprocess.TimeoutExpired."""
+        """The exit code, once it has ended. Raises subprocess.TimeoutExpired after `timeout` seconds (None: never)."""
         self._process.join(timeout)
         code = self._process.exitcode
         if code is None:
@@ -64,12 +85,12 @@ class ForkedModule:
 
 
 def _become(parent: int, module: str, name: str, environ: Mapping[str, str], log_path: Path) -> None:
-    """The child's life: what a shell would do between fork and exec, then the module."""
+    """The child's whole life: does what a shell does between fork and exec, then runs the module."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     os.setpgid(0, 0)
     die_with_parent()
-    if os.getppid() != parent:  # it died before that was asked for
+    if os.getppid() != parent:  # the parent died before that was asked for
         os._exit(1)
     _LIBC.prctl(_PR_SET_NAME, name.encode()[:15])
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -45,6 +45,20 @@ def test_a_copy_takes_signals_itself_whatever_this_process_does_with_them(
     assert child.wait(30) == -signal.SIGTERM
 
 
+def loaded_by(text: str) -> set[str]:
+    """The modules that a new interpreter has loaded after this code."""
+    command = [sys.executable, "-c", text + "; import sys; print(*sys.modules)"]
+    shown = subprocess.run(command, check=True, capture_output=True)
+    return set(shown.stdout.decode().split())
+
+
+def test_what_every_role_imports_is_imported_before_it_is_copied() -> None:
+    roles = ("frontend", "logservice", "compactor", "queryworker")
+    wanted = [loaded_by(f"import {role}.service, shared.process.service") for role in roles]
+    copied = loaded_by("import polychrome.up, polychrome.fork as f; f.prepare()")
+    assert not set.intersection(*wanted) - copied
+
+
 def test_the_process_that_is_copied_has_no_other_thread() -> None:
     text = "import os, polychrome.fork as f; f.prepare(); print(len(os.listdir('/proc/self/task')))"
     assert subprocess.run([sys.executable, "-c", text], check=True, capture_output=True, text=True).stdout == "1\n"
