@@ -157,8 +157,12 @@ class Compactor:
 
     @contextlib.asynccontextmanager
     async def _scratch(self) -> AsyncIterator[Path]:
-        """A name for a new folder to build in. The folder is removed at the end, unless the cache has taken it over: no
-        thread may be at work in it then.
+        """A name for a new folder to build in. The folder is removed at the end, unless the cache has taken it over.
+
+        Whatever writes in it has ended by then: the job waits for its threads. A thread of the object store may still
+        read from it, for an upload that was cancelled or an attempt that took too long; nothing can end it. That does
+        no harm: a file that is open stays whole for its reader, another one is not found, and a store makes an object
+        of all of a file or none.
         """
         folder = self._building / uuid.uuid4().hex
         try:

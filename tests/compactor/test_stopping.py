@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 
 from compactor import merge
+from compactor.build import Built
 from compactor.cancellation import Abandoned, CancellationToken
 from compactor.checkpoints import Step
+from compactor.publish import Publisher
 from compactor.seeds import seeds
 from shared.catalog.functions import STATISTICS
 from shared.records.model import Op
@@ -185,3 +188,37 @@ async def test_a_cancelled_function_leaves_no_thread_counting_beside_the_next_on
     monkeypatch.setattr(runner._counted, "live", thread)
     job = asyncio.create_task(runner.run(output.collection.id))
     await assert_waits_for(thread, job, runner._counting.locked)
+
+
+@pytest.mark.parametrize("reading", ["shared.objects.directory._write_durably", "shutil.copyfileobj"])
+async def test_an_upload_whose_job_was_cancelled_leaves_whole_objects_or_none(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, reading: str
+) -> None:
+    """Its threads go on when scratch is gone: before they open a file, or in the middle of it."""
+    await shop.write(Op.ADD, {"a": row(random.Random(1))})
+    module, _, name = reading.rpartition(".")
+    thread = Thread(getattr(importlib.import_module(module), name))
+    job = asyncio.create_task(shop.compactor().compact(shop.collection.id, 0))
+    sizes: dict[str, int] = {}
+
+    async def upload(publisher: Publisher, built: Built | None) -> None:
+        assert built is not None
+        sizes.update({file.name: file.bytes for file in built.info.files})
+        monkeypatch.setattr(reading, thread)
+        await real(publisher, built)
+
+    real = Publisher.upload
+    monkeypatch.setattr(Publisher, "upload", upload)
+    assert await asyncio.to_thread(thread.begun.wait, 10)
+    job.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await job
+    assert scratch(shop) == []
+    thread.go_on.set()
+    assert await asyncio.to_thread(thread.ended.wait, 10)
+    for attempt in range(3):  # the store's threads are as many as the files: a call of each waits behind the uploads
+        await asyncio.gather(*(shop.objects.put(f"later/{attempt}/{number}", b"") for number in range(16)))
+    found = {info.key.rpartition("/")[2]: info.bytes async for info in shop.objects.list(shop.collection.id)}
+    uploaded = {name: size for name, size in found.items() if name in sizes}
+    assert uploaded == {name: sizes[name] for name in uploaded}
+    assert bool(uploaded) == (name == "copyfileobj")
