@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
-from queryworker.api import Api
 from queryworker.cache_dir import locked_cache_dir
+from queryworker.calls.api import QueryWorkerApi
 from queryworker.config import QueryWorkerConfig
 from queryworker.shards.manifest_loader import BucketManifestLoader
 from queryworker.shards.registry import EVICTION_INTERVAL_S, ShardRegistry
@@ -102,7 +102,7 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         stack.push_async_callback(shards.close)
         name = f"queryworker-{secrets.token_hex(4)}"  # clients see it: it tells nothing about the machine
         log.info("explains itself", worker=name)
-        api = Api(shards, threads, name)
+        api = QueryWorkerApi(shards, threads, name)
         stack.push_async_callback(api.close)
         server = RpcServer(api.methods())
         stack.push_async_callback(server.close)

@@ -35,7 +35,7 @@ ORDER: Final[dict[str, tuple[frozenset[str], ...]]] = {
             "thread_pool filter",
             "view",
             "query shards",
-            "api cache_dir config",
+            "calls cache_dir config",
             "service",
             "__main__",
         ),

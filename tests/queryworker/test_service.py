@@ -90,7 +90,7 @@ async def test_a_draining_worker_says_so_refuses_and_leaves(
             await client.call(worker.address, COUNT, _count(world), timeout_s=5)
 
 
-async def test_a_worker_on_every_interface_advertises_one_that_reaches_it(
+async def test_a_worker_on_every_interface_advertises_an_address_that_reaches_it(
     valkey_server: RedisServer, keys: Keys, tmp_path: Path
 ) -> None:
     wildcard = {"POLYCHROME_QUERYWORKER_HOST": "0.0.0.0"}
@@ -109,7 +109,7 @@ def test_wrong_settings_are_all_reported() -> None:
     assert len(caught.value.problems) == 4
 
 
-async def test_the_process_serves_and_stops_when_told(valkey_server: RedisServer, keys: Keys, tmp_path: Path) -> None:
+async def test_the_process_serves_and_stops_on_a_signal(valkey_server: RedisServer, keys: Keys, tmp_path: Path) -> None:
     async with open_world(valkey_server.url, keys, tmp_path) as world:
         await world.write([Operation(Op.ADD, "a", (1.0, 2.0))])
         await world.compact()

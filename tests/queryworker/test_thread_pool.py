@@ -33,7 +33,7 @@ async def test_as_many_run_at_once_as_there_are_threads() -> None:
     await threads.close()
 
 
-async def test_what_is_cancelled_before_it_begins_never_does_and_harms_nobody() -> None:
+async def test_a_job_that_is_cancelled_before_it_begins_never_does_and_harms_no_other() -> None:
     threads = ThreadPool(1, "test")
     release = threading.Event()
     begun: list[str] = []
@@ -49,7 +49,7 @@ async def test_what_is_cancelled_before_it_begins_never_does_and_harms_nobody() 
     await threads.close()
 
 
-async def test_one_that_is_cancelled_while_it_runs_keeps_no_other_from_its_answer() -> None:
+async def test_a_job_that_is_cancelled_while_it_runs_keeps_no_other_from_its_result() -> None:
     threads = ThreadPool(1, "test")
     running, release = threading.Event(), threading.Event()
 

@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 
 from compactor.checkpoints import Checkpoints
 from compactor.compaction import Compactor, Ending, ResourceLimits
-from queryworker.api import Api
+from queryworker.calls.api import QueryWorkerApi
 from queryworker.shards.manifest_loader import BucketManifestLoader
 from queryworker.shards.registry import ShardRegistry
 from queryworker.shards.segment_pool import SegmentPool
@@ -133,7 +133,7 @@ class Worker:
             1 << 40,
             3600.0,
         )
-        self.api = Api(self.shards, self.threads, "worker")
+        self.api = QueryWorkerApi(self.shards, self.threads, "worker")
         self.methods = self.api.methods()
 
     async def count(self, request: messages.CountRequest) -> messages.CountResponse:

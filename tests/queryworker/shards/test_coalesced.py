@@ -1,4 +1,4 @@
-"""Everybody gets the outcome of a run that began after the asking, as few runs as that takes, whoever gives up."""
+"""Every call gets the outcome of a run that began after it, in as few runs as that takes, whichever are cancelled."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ async def _turns(count: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-async def test_who_asks_in_the_same_turn_shares_a_run() -> None:
+async def test_calls_in_the_same_turn_of_the_loop_share_a_run() -> None:
     runs = Runs()
     runs.end(1)
     assert await asyncio.gather(*(runs.ask() for _ in range(10))) == [1] * 10
 
 
-async def test_who_asks_during_a_run_shares_the_next() -> None:
+async def test_calls_during_a_run_share_the_next() -> None:
     runs = Runs()
     first = runs.ask()
     await _turns()
@@ -60,7 +60,7 @@ async def test_who_asks_during_a_run_shares_the_next() -> None:
     assert await runs.ask() == 3
 
 
-async def test_all_who_share_a_run_hear_of_its_failure_and_nobody_else() -> None:
+async def test_the_failure_of_a_run_reaches_all_calls_that_share_it_and_no_other() -> None:
     runs = Runs()
     runs.failing = {2}
     first = runs.ask()
@@ -121,7 +121,7 @@ async def test_calls_that_wait_are_cancelled_and_the_run_in_progress_goes_on() -
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_whoever_gives_up_and_whatever_fails_everybody_else_is_answered_in_order(seed: int) -> None:
+async def test_whichever_calls_are_cancelled_and_runs_fail_the_others_are_answered_in_order(seed: int) -> None:
     random_ = random.Random(seed)
     begun = 0
 

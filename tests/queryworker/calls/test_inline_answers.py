@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from queryworker.api import LIGHT_BYTES_MAX
+from queryworker.calls.api import INLINE_BYTES_MAX
 from queryworker.query import answers
 from shared.records import answers as record_answers
 from shared.records.columns import Columns
@@ -54,7 +54,7 @@ async def test_long_answers_are_made_in_threads_whatever_else_waits(
         return encode(columns, *arguments)
 
     monkeypatch.setattr(answers, "encode_get", noted)
-    long, half = "x" * (LIGHT_BYTES_MAX + 1), "y" * (LIGHT_BYTES_MAX // 2)
+    long, half = "x" * (INLINE_BYTES_MAX + 1), "y" * (INLINE_BYTES_MAX // 2)
     async with open_world(valkey_server.url, keys, tmp_path) as world:
         texts = {"long": long, "half": half, "other half": half, "short": "z"}
         await world.write([Operation(Op.ADD, id_, (0.0, 1.0), text, {}) for id_, text in texts.items()])

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from queryworker.calls import api
 from queryworker.query import answers
 from queryworker.query.batches import FILTERED_VECTORS_MAX, batches
 from shared.errors import InvalidArgument
@@ -175,3 +176,25 @@ async def test_work_that_nobody_waits_for_any_more_is_not_begun(
         world.worker.log.open.set()
         await calls[1].outcome
         assert seen == [1]
+
+
+async def test_calls_that_cannot_be_batched_or_handed_to_threads_fail_and_are_not_left_unanswered(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at_fault(_requests: Any) -> list[list[int]]:
+        raise RuntimeError("no batches")
+
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await world.write(ROWS)
+        plain = query_request(world, [(4.2, 1.0)], 3)
+        await world.worker.query(plain)
+        with monkeypatch.context() as patched:
+            patched.setattr(api, "batches", at_fault)
+            call = DirectCall(plain)
+            world.worker.api.methods()["query"]([call])
+            with pytest.raises(RuntimeError, match="no batches"):
+                await asyncio.wait_for(call.outcome, 5)
+        await world.worker.threads.close()
+        (call,) = _serve(world, plain)
+        with pytest.raises(RuntimeError, match="closed"):
+            await asyncio.wait_for(call.outcome, 5)

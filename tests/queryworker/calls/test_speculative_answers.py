@@ -6,13 +6,15 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import pytest
 
 from queryworker.query import answers
+from queryworker.query.answers import ReadContext
 from shared.records.model import Op
 from shared.redis.keys import Keys
+from shared.rpc import messages
 from tests.queryworker.truth import query_request
 from tests.queryworker.world import DirectCall, World, open_world
 from tests.redis_server import RedisServer
@@ -27,12 +29,15 @@ class _Searches:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.positions: list[int] = []
         self.begun = threading.Event()
-        together = answers.query_answers
+        self.release = threading.Event()
+        self.release.set()
+        answer = answers.query_answers
 
-        def noted(context: Any, requests: Sequence[Any]) -> list[bytes]:
+        def noted(context: ReadContext, requests: Sequence[messages.QueryRequest]) -> list[bytes]:
             self.positions.append(context.view.position)
             self.begun.set()
-            return together(context, requests)
+            self.release.wait(10)
+            return answer(context, requests)
 
         monkeypatch.setattr(answers, "query_answers", noted)
 
@@ -91,3 +96,30 @@ async def test_no_answer_is_made_speculatively_while_writes_go_on(
             await world.write([row])
             await world.worker.query(request)
         assert searches.positions[-10:] == list(range(4, 14))
+
+
+async def test_batches_that_no_thread_took_up_are_not_answered_from_a_view_that_is_outdated(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches = _Searches(monkeypatch)
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        before = await world.write(ROWS)
+        request = query_request(world, [(4.2, 1.0)], 1)
+        for _ in range(2):
+            await world.worker.query(request)
+        searches.positions.clear()
+        searches.release.clear()
+        after = await world.write([Operation(Op.ADD, "nearer", (4.2, 1.0), "", {})])
+        calls = [DirectCall(msgspec.structs.replace(request, explain=True)) for _ in range(6)]  # each a batch
+        world.worker.api.methods()["query"](calls)
+        view = world.served.views.newest
+        assert view is not None
+        async with asyncio.timeout(10):
+            while view.position != after or len(searches.positions) < 2:  # noqa: ASYNC110 (threads are waited for)
+                await asyncio.sleep(0.001)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        searches.release.set()
+        for call in calls:
+            assert b"nearer" in await call.outcome
+        assert searches.positions == [before] * 2 + [after] * 6

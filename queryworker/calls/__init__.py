@@ -1,0 +1,1 @@
+"""Calls from frontends: how they are decoded, batched, answered and delivered."""

@@ -1,0 +1,223 @@
+"""Serves the methods that frontends call (`shared.rpc.messages`).
+
+Calls that came together are sorted by shard; there is one currency check for all calls of a shard. Then queries that
+differ in nothing but their vectors are one batch for a thread, a few queries with cheap filters are one, and every
+other call is a batch of its own, so that a slow filter holds up no other call. What takes less than waking a thread is
+answered inline, on the event loop.
+
+Speculation. While the threads have nothing else to do, batches are answered from the view that the shard had a moment
+ago, and the currency check is made meanwhile. When it finds nothing new, that view is current, and the answers are
+right: none leaves before. Else they are dropped, and made anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Final
+
+from queryworker.calls.delivery import Deliver, Delivery, Speculation, fail_all
+from queryworker.calls.method import CallOutcome, Method, PendingCall, Request, answer_batch, one_by_one
+from queryworker.query import answers, search_source
+from queryworker.query.answers import ReadContext
+from queryworker.query.batches import batches
+from queryworker.shards.registry import ShardRegistry
+from queryworker.thread_pool import ThreadPool
+from shared.errors import InvalidArgument
+from shared.process import telemetry
+from shared.records.selection import EVERYTHING
+from shared.rpc.messages import CountRequest, GetRequest, PrefetchRequest, QueryRequest, Shard
+from shared.rpc.search_messages import (
+    FrequenciesRequest,
+    NearestRequest,
+    OrderedRequest,
+    SearchRequest,
+    TallyRequest,
+)
+from shared.rpc.server_call import Call, Serve
+
+DECODED_ON_LOOP_BYTES_MAX: Final = 64 * 1024
+"""Longer requests are decoded in a thread."""
+
+INLINE_IDS_MAX: Final = 32
+"""So many records are looked up in less time than a thread takes to wake up. They are in mapped files: of those that
+the system has put out of memory, a few pages for each record are read from the disk meanwhile.
+"""
+
+INLINE_BYTES_MAX: Final = 128 * 1024
+"""Calls that came together are answered inline while their answers have about this many bytes in total."""
+
+
+class QueryWorkerApi:
+    """The functions that `shared.rpc.server.RpcServer` gives calls to. Everything runs on the event loop but what is
+    handed to the threads: decoding long requests, and answering batches.
+    """
+
+    def __init__(self, shards: ShardRegistry, threads: ThreadPool, worker: str) -> None:
+        """`worker` is the name of this worker, for explanations."""
+        self._shards = shards
+        self._worker = worker
+        self._threads = threads
+        self._delivery = Delivery(threads)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def methods(self) -> Mapping[str, Serve]:
+        """The functions by the names of their methods."""
+        return {
+            "count": self._serves(
+                Method(CountRequest, one_by_one(answers.count_answer), is_inline=_selects_everything)
+            ),
+            "get": self._serves(Method(GetRequest, one_by_one(answers.get_answer), is_inline=_selects_few_ids)),
+            "query": self._serves(Method(QueryRequest, answers.query_answers, batches=batches)),
+            "prefetch": self._serves(Method(PrefetchRequest, one_by_one(_prefetched), is_inline=_always)),
+            "search": self._serves(Method(SearchRequest, one_by_one(search_source.search_answer))),
+            "search.nearest": self._serves(Method(NearestRequest, one_by_one(search_source.nearest_answer))),
+            "search.frequencies": self._serves(
+                Method(FrequenciesRequest, one_by_one(search_source.frequencies_answer))
+            ),
+            "search.ordered": self._serves(Method(OrderedRequest, one_by_one(search_source.ordered_answer))),
+            "search.tally": self._serves(Method(TallyRequest, one_by_one(search_source.tally_answer))),
+        }
+
+    async def close(self) -> None:
+        """Give up the calls that wait for a currency check or for decoding."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _serves(self, method: Method[Request]) -> Serve:
+        return functools.partial(self._serve, method)
+
+    def _serve(self, method: Method[Request], calls: Sequence[Call]) -> None:
+        by_shard: dict[Shard, list[PendingCall[Request]]] = {}
+        for call in calls:
+            if len(call.payload) > DECODED_ON_LOOP_BYTES_MAX:
+                self._start(self._serve_large(method, call))
+                continue
+            try:
+                request = method.decode(call.payload)
+            except InvalidArgument as error:
+                call.fail(error)
+            else:
+                by_shard.setdefault(request.shard, []).append(PendingCall(call, request))
+        for shard, pending in by_shard.items():
+            self._start(self._answer(method, shard, pending))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)  # the loop holds tasks weakly
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve_large(self, method: Method[Request], call: Call) -> None:
+        try:
+            request = await self._threads.run(method.decode, call.payload)
+        except Exception as error:
+            call.fail(error)
+        else:
+            await self._answer(method, request.shard, [PendingCall(call, request)])
+
+    async def _answer(self, method: Method[Request], shard: Shard, pending: Sequence[PendingCall[Request]]) -> None:
+        """Answer calls of one shard, with one currency check for all of them."""
+        telemetry.request_id.set(pending[0].call.request_id)  # log lines of the check name one of the requests
+        began_s = time.perf_counter()
+        inline = [each for each in pending if method.is_inline(each.request)]
+        others = [each for each in pending if not method.is_inline(each.request)] if inline else pending
+        speculation = self._speculate(method, shard, others) if others and self._threads.idle else None
+        try:
+            view = await self._shards.read_view(shard)
+        except BaseException as error:
+            if speculation is not None:
+                speculation.drop()
+            fail_all(_calls(pending), error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        context = ReadContext(view, self._worker, time.perf_counter() - began_s)
+        too_long = self._answer_inline(method, context, inline)
+        if speculation is not None and speculation.view is view:
+            speculation.confirm()
+        elif others:
+            if speculation is not None:
+                speculation.drop()
+            self._submit(method, context, others, self._delivery.deliver)
+        if too_long:
+            self._submit(method, context, too_long, self._delivery.deliver)
+
+    def _speculate(
+        self, method: Method[Request], shard: Shard, pending: Sequence[PendingCall[Request]]
+    ) -> Speculation | None:
+        """Begin to answer calls from the view that the shard has, if it may well be current."""
+        view = self._shards.unchecked_view(shard)
+        if view is None:
+            return None
+        speculation = Speculation(view, self._delivery.deliver)
+        self._submit(method, ReadContext(view, self._worker, 0.0), pending, speculation.deliver, speculation)
+        return speculation
+
+    def _answer_inline(
+        self, method: Method[Request], context: ReadContext, pending: Sequence[PendingCall[Request]]
+    ) -> list[PendingCall[Request]]:
+        """Answer the calls on the loop; the calls that are left over because their answers are too long for that."""
+        too_long: list[PendingCall[Request]] = []
+        bytes_left = INLINE_BYTES_MAX
+        for each in pending:
+            outcomes = answer_batch(method, context._replace(bytes_max=bytes_left), [each])
+            if any(outcome.is_too_long for outcome in outcomes):
+                too_long.append(each)
+            else:
+                self._delivery.deliver([each.call], outcomes, None)
+                bytes_left = max(0, bytes_left - sum(len(outcome.answer) for outcome in outcomes))
+        return too_long
+
+    def _submit(
+        self,
+        method: Method[Request],
+        context: ReadContext,
+        pending: Sequence[PendingCall[Request]],
+        deliver: Deliver,
+        speculation: Speculation | None = None,
+    ) -> None:
+        """Have the threads answer the calls, batch by batch; when that cannot be done, all of them fail."""
+        try:
+            for numbers in method.batches([each.request for each in pending]):
+                batch = [pending[number] for number in numbers]
+                done = functools.partial(deliver, _calls(batch))
+                self._threads.submit(
+                    done, functools.partial(_answer_unless_dropped, speculation, method, context, batch)
+                )
+        except Exception as error:
+            fail_all(_calls(pending), error)
+
+
+def _answer_unless_dropped(
+    speculation: Speculation | None,
+    method: Method[Request],
+    context: ReadContext,
+    batch: Sequence[PendingCall[Request]],
+) -> list[CallOutcome]:
+    return [] if speculation is not None and speculation.dropped else answer_batch(method, context, batch)
+
+
+def _calls(pending: Sequence[PendingCall[Request]]) -> list[Call]:
+    return [each.call for each in pending]
+
+
+def _prefetched(_context: ReadContext, _request: PrefetchRequest) -> bytes:
+    """The answer to a prefetch, whose purpose is fulfilled: the shard has a view now."""
+    return b""
+
+
+def _selects_everything(request: CountRequest) -> bool:
+    """Whether a count reads no row."""
+    return request.selection == EVERYTHING
+
+
+def _selects_few_ids(request: GetRequest) -> bool:
+    ids = request.selection.ids
+    return ids is not None and len(ids) <= INLINE_IDS_MAX and request.selection.where is None
+
+
+def _always(_request: PrefetchRequest) -> bool:
+    return True

@@ -1,0 +1,119 @@
+"""What a method that frontends call is made of, as typed values (`shared.rpc.messages`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+
+import msgspec
+
+from queryworker.query.answers import ReadContext
+from queryworker.query.get import AnswerTooLongError
+from shared.errors import InvalidArgument
+from shared.rpc.messages import Shard
+from shared.rpc.server_call import Call
+
+
+class ShardRequest(Protocol):
+    """A request that is answered from one shard."""
+
+    @property
+    def shard(self) -> Shard: ...
+
+
+Request = TypeVar("Request", bound=ShardRequest)
+
+Answer: TypeAlias = bytes | Iterator[bytes]
+"""An encoded answer: as a whole, or the chunks that together are the answer."""
+
+
+def each_alone(requests: Sequence[object]) -> Sequence[Sequence[int]]:
+    """Batches of one request each."""
+    return [[number] for number in range(len(requests))]
+
+
+def never(_request: object) -> bool:
+    """No request is answered inline."""
+    return False
+
+
+class Method(Generic[Request]):
+    """How calls of one method are served.
+
+    `answer` gives the answers to a batch of requests of one shard, in their order. `batches` says which requests are
+    answered as one batch, by their numbers; each is in one batch. `is_inline` says which are answered on the event
+    loop, because that takes less than waking a thread.
+    """
+
+    def __init__(
+        self,
+        request_type: type[Request],
+        answer: Callable[[ReadContext, Sequence[Request]], Sequence[Answer]],
+        *,
+        batches: Callable[[Sequence[Request]], Sequence[Sequence[int]]] = each_alone,
+        is_inline: Callable[[Request], bool] = never,
+    ) -> None:
+        self.answer = answer
+        self.batches = batches
+        self.is_inline = is_inline
+        self._name = request_type.__name__
+        self._decoder = msgspec.msgpack.Decoder(request_type)
+
+    def decode(self, payload: memoryview) -> Request:
+        """The request of a call. Raises InvalidArgument for bytes that are none."""
+        try:
+            return self._decoder.decode(payload)
+        except msgspec.MsgspecError as error:
+            raise InvalidArgument(f"not a {self._name}: {error}") from error
+
+
+def one_by_one(
+    answer: Callable[[ReadContext, Request], Answer],
+) -> Callable[[ReadContext, Sequence[Request]], Sequence[Answer]]:
+    """`Method.answer` of a function that answers one request."""
+    return lambda context, requests: [answer(context, request) for request in requests]
+
+
+class PendingCall(NamedTuple, Generic[Request]):
+    """A call that is to be answered, and its request."""
+
+    call: Call
+    request: Request
+
+
+class CallOutcome(NamedTuple):
+    """What became of a call: an answer, or an error. `rest` makes the chunks that follow when `answer` is the first of
+    several.
+    """
+
+    call: Call
+    answer: bytes
+    error: Exception | None = None
+    rest: Iterator[bytes] | None = None
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether the answer was not made because it has more bytes than the context allows."""
+        return isinstance(self.error, AnswerTooLongError)
+
+
+def answer_batch(
+    method: Method[Request], context: ReadContext, batch: Sequence[PendingCall[Request]]
+) -> list[CallOutcome]:
+    """The outcomes of those calls of a batch that a caller still waits for. When the batch fails, each call is answered
+    alone: one of them may be at fault.
+    """
+    batch = [pending for pending in batch if not pending.call.done]
+    if not batch:
+        return []
+    try:
+        answers = method.answer(context, [pending.request for pending in batch])
+        return [_succeeded(pending.call, answer) for pending, answer in zip(batch, answers, strict=True)]
+    except Exception as error:
+        if len(batch) == 1:
+            return [CallOutcome(batch[0].call, b"", error)]
+        return [outcome for pending in batch for outcome in answer_batch(method, context, [pending])]
+
+
+def _succeeded(call: Call, answer: Answer) -> CallOutcome:
+    return CallOutcome(call, answer) if isinstance(answer, bytes) else CallOutcome(call, next(answer), rest=answer)
