@@ -96,7 +96,7 @@ def _add_up(parser: argparse.ArgumentParser) -> None:
 
 
 def _checked(parse: Callable[[str], _Value]) -> Callable[[str], _Value]:
-    """The same parser for argparse, which shows the message of its own exception only."""
+    """`parse` for argparse, which shows the message of its own exception only."""
 
     def checked(text: str) -> _Value:
         try:

@@ -1,4 +1,4 @@
-"""`polychrome create-bucket`: make the bucket that POLYCHROME_BUCKET_URL names, when it is missing."""
+"""`polychrome create-bucket`: creates the bucket that POLYCHROME_BUCKET_URL names, when it is missing."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from botocore.exceptions import ConnectionError as NoConnectionError
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-PATIENCE_S: Final = 120.0
+WAIT_S_MAX: Final = 120.0
+"""How long a store that does not answer is waited for."""
 _PAUSE_S: Final = 1.0
-_THERE: Final = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
+_EXISTS: Final = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
+"""Error codes of S3 that say that another process has created the bucket meanwhile."""
 
 
 class BucketError(Exception):
@@ -26,7 +28,9 @@ class BucketError(Exception):
 
 
 def create_bucket(url: str, say: Callable[[str], None]) -> None:
-    """Wait for the store, then create the bucket of `s3://bucket/prefix`. Any other URL needs none."""
+    """Waits for the store, then creates the bucket of `s3://bucket/prefix`; other URLs need none. `say` gets a line for
+    people about what happens. Raises BucketError.
+    """
     if not url:
         raise BucketError("no bucket is named: give its URL, or set POLYCHROME_BUCKET_URL")
     parts = urlsplit(url)
@@ -37,7 +41,7 @@ def create_bucket(url: str, say: Callable[[str], None]) -> None:
     client = boto3.client(
         "s3", region_name=region, config=Config(connect_timeout=3, read_timeout=10, retries={"total_max_attempts": 1})
     )
-    deadline_s = time.monotonic() + PATIENCE_S
+    deadline_s = time.monotonic() + WAIT_S_MAX
     while True:
         try:
             say(f"bucket {parts.netloc}: {_ensure(client, parts.netloc, region)}")
@@ -56,6 +60,7 @@ def create_bucket(url: str, say: Callable[[str], None]) -> None:
 
 
 def _ensure(client: S3Client, bucket: str, region: str) -> str:
+    """Creates the bucket unless it is there; returns which it was, for people."""
     try:
         client.head_bucket(Bucket=bucket)
     except ClientError as error:
@@ -69,6 +74,6 @@ def _ensure(client: S3Client, bucket: str, region: str) -> str:
         else:
             client.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": region})  # type: ignore[typeddict-item]  # any region
     except ClientError as error:
-        if error.response["Error"]["Code"] not in _THERE:
+        if error.response["Error"]["Code"] not in _EXISTS:
             raise
     return "created"

@@ -7,7 +7,7 @@ redis/          the server's append-only file and configuration
 objects/        the object store
 scratch/        what compactors and query workers may lose
 logs/           one file per process
-name            random: tells this directory's processes from others that share a server with them
+name            random: tells this directory's processes from those of other clusters on the same Redis server
 ```
 """
 
@@ -34,7 +34,9 @@ class DataDirInUseError(DataDirError):
 
 
 class ProcessEntry(msgspec.Struct, frozen=True):
-    """One line of the register; `admin` is host:port, `id` the name among the members: None for the Redis server."""
+    """A process of the running cluster. `admin` is its admin endpoint (host:port), `id` its id in the membership; both
+    are None for the Redis server.
+    """
 
     name: str
     role: str
@@ -44,7 +46,9 @@ class ProcessEntry(msgspec.Struct, frozen=True):
 
 
 class Register(msgspec.Struct, frozen=True):
-    """The running cluster. Readable by its owner alone: the URL holds a password."""
+    """How to reach the running cluster: the content of cluster.json, which its owner alone may read, because
+    `redis_url` has a password.
+    """
 
     url: str
     redis_url: str
@@ -53,7 +57,7 @@ class Register(msgspec.Struct, frozen=True):
 
 
 class DataDir:
-    """Paths below one directory, and the descriptor of its lock."""
+    """A locked data directory: paths below it, and the file descriptor of its lock."""
 
     def __init__(self, root: Path, lock_fd: int) -> None:
         self.root = root
@@ -73,9 +77,11 @@ class DataDir:
         return self.root / "scratch"
 
     def log(self, process: str) -> Path:
+        """The log file of the process with this name."""
         return self.root / "logs" / f"{process}.log"
 
     def register(self, register: Register) -> None:
+        """Writes cluster.json, whole or not at all."""
         path = _register_path(self.root)
         draft = path.with_suffix(".new")
         draft.touch(mode=0o600)
@@ -83,11 +89,12 @@ class DataDir:
         draft.replace(path)
 
     def unregister(self) -> None:
+        """Removes cluster.json: no cluster is running any more."""
         _register_path(self.root).unlink(missing_ok=True)
 
 
 def read_register(root: Path) -> Register | None:
-    """None when no cluster was left running there."""
+    """What cluster.json in the directory `root` says; None when no cluster runs there."""
     try:
         return msgspec.json.decode(_register_path(root).read_bytes(), type=Register)
     except FileNotFoundError:
@@ -96,7 +103,7 @@ def read_register(root: Path) -> Register | None:
 
 @contextmanager
 def open_data_dir(root: Path) -> Iterator[DataDir]:
-    """Create what is missing and lock it. Raises DataDirError."""
+    """The data directory at `root`, locked until the end; what is missing is created. Raises DataDirError."""
     root = root.resolve()
     try:
         for folder in ("redis", "objects", "scratch", "logs"):
@@ -119,7 +126,7 @@ def open_data_dir(root: Path) -> Iterator[DataDir]:
 
 @contextmanager
 def temporary_data_dir() -> Iterator[DataDir]:
-    """A directory that is gone afterwards."""
+    """A new data directory that is removed at the end."""
     root = Path(tempfile.mkdtemp(prefix="polychrome-"))
     try:
         with open_data_dir(root) as data_dir:
@@ -129,7 +136,9 @@ def temporary_data_dir() -> Iterator[DataDir]:
 
 
 def _name_of(root: Path) -> str:
-    """Made once. A draft is moved over it: half a name would be another one's beginning."""
+    """The name in the file `name`, drawn when there is none. A draft is moved to its place: half a name, left by a
+    crash, would be taken for a whole one.
+    """
     path = root / "name"
     if not path.exists():
         draft = path.with_suffix(".new")

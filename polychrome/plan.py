@@ -1,4 +1,4 @@
-"""From the command line's options to the processes of a local cluster. Pure."""
+"""Which processes a local cluster has, and with which settings, from the options of the command line. Pure."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from typing import Final
 from polychrome.process import ProcessSpec
 
 START_ORDER: Final = ("redis", "logservice", "compactor", "queryworker", "embedder", "frontend")
-"""Also the order of the lines printed. Stopping goes the other way, the log service last before Redis."""
+"""Roles in the order in which they are started, and in which they are shown."""
 
 COMPACTOR_NICE: Final = 4
-"""On one machine, requests go before compactions; but while they never pause, these still get about a fifth of it, or
-the log would grow without end."""
+"""Niceness of compactors. On one machine, requests go before compactions; but while requests never pause, compactions
+still get about a fifth of it, or the log would grow without end."""
 
 STOP_ORDER: Final = ("frontend", "embedder", "queryworker", "compactor", "logservice", "redis")
+"""Roles in the order in which they are stopped: each one before those that it calls."""
 
 EMBEDDING_FUNCTIONS: Final = ("default", "onnx_mini_lm_l6_v2", "sentence_transformer")
-"""What the official clients call functions that run the embedders' model; the first is what they use by themselves. One
-that asks for another model in its settings is refused.
+"""Names by which the official clients call functions that run the embedders' model; the first is the clients' default.
+A function of such a name that asks for another model in its settings is refused.
 """
 
 LOCAL_NAMES: Final = "POLYCHROME_FRONTEND_LOCAL_EMBEDDER_NAMES"
@@ -31,7 +32,7 @@ DEFAULT_NAME: Final = "POLYCHROME_FRONTEND_EMBEDDER_DEFAULT"
 
 @dataclass(frozen=True, slots=True)
 class ClusterOptions:
-    """What `polychrome up` was asked for."""
+    """The options of `polychrome up`."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -48,13 +49,17 @@ class ClusterOptions:
 
     @property
     def url(self) -> str:
+        """Where clients reach the API."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """Where the state is, whoever runs it. `name` tells the processes that are planned here from others there."""
+    """Where the cluster's state is: the URLs of Redis and of the object store, which this cluster runs itself or
+    shares, and a folder for scratch space. `name` is the data directory's: part of the processes' ids, which are unique
+    in the membership even where several clusters share a Redis.
+    """
 
     redis_url: str
     bucket_url: str
@@ -62,9 +67,9 @@ class Stores:
     name: str
 
 
-def process_specs(options: ClusterOptions, stores: Stores, told: Container[str] = ()) -> list[ProcessSpec]:
-    """All processes but the Redis server, in the order in which they start. `told`: variables that the environment sets
-    already; what embedding functions there are is not said against them.
+def process_specs(options: ClusterOptions, stores: Stores, inherited: Container[str] = ()) -> list[ProcessSpec]:
+    """All processes but the Redis server, in the order in which they start. `inherited` are the variables that the
+    environment sets already: those about embedding functions are left as they are.
     """
     common = {"REDIS_URL": stores.redis_url, "POLYCHROME_BUCKET_URL": stores.bucket_url}
     by_role: dict[str, tuple[int, Mapping[str, str]]] = {
@@ -72,7 +77,7 @@ def process_specs(options: ClusterOptions, stores: Stores, told: Container[str] 
         "compactor": (options.compactors, {"POLYCHROME_COMPACTOR_NICE": str(COMPACTOR_NICE)}),
         "queryworker": (options.query_workers, {}),
         "embedder": (options.embedders, {}),
-        "frontend": (options.frontends, _frontend_environ(options, told)),
+        "frontend": (options.frontends, _frontend_environ(options, inherited)),
     }
     return [
         _spec(role, number, {**common, **environ, **_identity(role, number, stores)})
@@ -87,7 +92,7 @@ def _spec(role: str, number: int, environ: Mapping[str, str]) -> ProcessSpec:
     return ProcessSpec(f"{role}-{number}", role, (sys.executable, "-m", role), environ)
 
 
-def _frontend_environ(options: ClusterOptions, told: Container[str]) -> dict[str, str]:
+def _frontend_environ(options: ClusterOptions, inherited: Container[str]) -> dict[str, str]:
     environ = {"POLYCHROME_FRONTEND_HOST": options.host, "POLYCHROME_FRONTEND_PORT": str(options.port)}
     if options.frontends > 1:
         environ["POLYCHROME_FRONTEND_REUSE_PORT"] = "true"
@@ -97,16 +102,16 @@ def _frontend_environ(options: ClusterOptions, told: Container[str]) -> dict[str
         environ["POLYCHROME_FRONTEND_CORS_ALLOW_ORIGINS"] = ",".join(options.cors_allow_origins)
     if options.shards_default is not None:
         environ["POLYCHROME_FRONTEND_SHARDS_DEFAULT"] = str(options.shards_default)
-    if options.embedders and LOCAL_NAMES not in told:
+    if options.embedders and LOCAL_NAMES not in inherited:
         environ[LOCAL_NAMES] = ",".join(EMBEDDING_FUNCTIONS)
-        if DEFAULT_NAME not in told:
+        if DEFAULT_NAME not in inherited:
             environ[DEFAULT_NAME] = EMBEDDING_FUNCTIONS[0]
     return environ
 
 
 def _identity(role: str, number: int, stores: Stores) -> dict[str, str]:
-    """A name and a folder of scratch space: both stay the process's own when it is started again. So what a killed one
-    held, a lease or its place among the live ones, is not waited for.
+    """The settings that give a process its id and its folder of scratch space. Both stay the same when it is started
+    again, so that a killed process's lease and membership are its successor's at once, and need not expire first.
     """
     folder = stores.scratch / f"{role}-{number}"
     name = {"POLYCHROME_PROCESS_ID": f"{role}-{number}-{socket.gethostname()}-{stores.name}"}

@@ -21,12 +21,12 @@ from polychrome.fork import ForkedModule, die_with_parent
 
 LOG_BYTES_MAX: Final = 32 * 1024 * 1024
 _ADMIN_PORTS: Final = range(20_000, 32_000)
-"""Below those that systems hand out to clients."""
+"""Below the ports that operating systems give to outgoing connections."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """What to start: `name` is unique in the cluster, `environ` is added to the inherited environment."""
+    """How to start a process: `name` is unique in the cluster, `environ` is added to the inherited environment."""
 
     name: str
     role: str
@@ -35,17 +35,17 @@ class ProcessSpec:
 
     @property
     def id(self) -> str | None:
-        """What it calls itself among the members, where that was planned."""
+        """The process's id in the membership; None where it has none, or draws one itself."""
         return self.environ.get("POLYCHROME_PROCESS_ID")
 
     @property
     def module(self) -> str | None:
-        """What `argv` runs, where that is one of our modules."""
+        """The module that `argv` runs by this interpreter; None when it is another program."""
         return self.argv[2] if self.argv[:2] == (sys.executable, "-m") and len(self.argv) == 3 else None
 
 
 def free_port(host: str = "127.0.0.1", wanted: int = 0) -> int:
-    """A TCP port that nobody listens on now: the wanted one if it is."""
+    """A TCP port that is free now: the wanted one if it is free (0: any)."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -57,12 +57,13 @@ def free_port(host: str = "127.0.0.1", wanted: int = 0) -> int:
 
 
 class Process:
-    """A child with its log file. Its admin endpoint keeps its port from start to start, unless somebody
-    else takes it.
+    """A child process with its log file. Its admin endpoint keeps its port from start to start, unless another program
+    takes it.
 
-    The child is its own process group, so that a Ctrl-C in the terminal reaches the supervisor alone, which stops all
-    in order. It dies with its parent, and inherits `keep_fds`: the lock on the data directory is held as long as
-    anyone who writes there lives. With `fork` our own modules begin as copies of this process.
+    The child is a process group of its own, so that a Ctrl-C in the terminal reaches the supervisor alone, which stops
+    all processes in order. It dies with its parent, and inherits the file descriptors `keep_fds`: the lock on the data
+    directory is held as long as a process lives that writes there. With `fork`, modules of this project begin as copies
+    of this process.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Process:
         return self._popen.pid if self._popen is not None else None
 
     def start(self) -> None:
+        """Starts it, with a free admin port; its output is added to the log file. Raises OSError."""
         rotate(self.log_path)
         environ = os.environ | dict(self.spec.environ)
         if self.spec.role != "redis":
@@ -104,25 +106,26 @@ class Process:
             )
 
     def exit_code(self) -> int | None:
-        """None while it runs, or before it was started."""
+        """The exit code, negative for a signal; None while it runs, and before it was started."""
         return self._popen.poll() if self._popen is not None else None
 
     def running(self) -> bool:
         return self._popen is not None and self._popen.poll() is None
 
     def ready(self) -> bool:
-        """Whether it says so itself; a Redis server is asked by its own protocol instead."""
+        """Whether its admin endpoint says that it is ready; False for a Redis server, which has none."""
         if not self.running() or self.admin_address is None:
             return False
         return is_ready(self.admin_address)
 
     def send(self, number: signal.Signals) -> None:
+        """Sends a signal, if it runs."""
         if self._popen is not None and self._popen.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 self._popen.send_signal(number)
 
     def wait(self, timeout_s: float) -> bool:
-        """True when it ended in time."""
+        """Waits for its end; whether it ended within `timeout_s` seconds."""
         if self._popen is None:
             return True
         try:
@@ -132,24 +135,24 @@ class Process:
         return True
 
     def kill(self) -> None:
-        """SIGKILL, and gone on return."""
+        """Kills it and waits for its end."""
         self.send(signal.SIGKILL)
         if self._popen is not None:
             self._popen.wait()
 
     def log_tail(self, lines: int = 20) -> str:
-        """The last lines since this start: what runs before it have left would only mislead."""
+        """The last lines that it has logged since this start: those of earlier runs would only mislead."""
         if not self.log_path.exists():
             return ""
         with self.log_path.open("rb") as log:
             if self._log_start <= os.fstat(log.fileno()).st_size:  # else it was rotated since
                 log.seek(self._log_start)
-            said = log.read().decode(errors="replace")
-        return "\n".join(said.splitlines()[-lines:])
+            logged = log.read().decode(errors="replace")
+        return "\n".join(logged.splitlines()[-lines:])
 
 
 def is_ready(admin_address: str, timeout_s: float = 1.0) -> bool:
-    """Ask `/readyz`."""
+    """Whether the admin endpoint at this address (host:port) answers `/readyz` by 200 in time."""
     try:
         with urllib.request.urlopen(f"http://{admin_address}/readyz", timeout=timeout_s) as answer:
             return bool(answer.status == 200)
@@ -158,8 +161,8 @@ def is_ready(admin_address: str, timeout_s: float = 1.0) -> bool:
 
 
 def rotate(log_path: Path) -> None:
-    """Keep one older log once this one is large. The file keeps its identity (it is copied and emptied), because
-    its process has it open for appending.
+    """Moves the content of a log file beyond LOG_BYTES_MAX to one older log file. The file is copied and emptied, and
+    not renamed, because its process has it open for appending.
     """
     with contextlib.suppress(FileNotFoundError):
         if log_path.stat().st_size > LOG_BYTES_MAX:

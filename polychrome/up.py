@@ -14,16 +14,17 @@ from polychrome import fork
 from polychrome.datadir import DataDir, ProcessEntry, Register, open_data_dir, temporary_data_dir
 from polychrome.plan import ClusterOptions, Stores, process_specs
 from polychrome.process import Process, ProcessSpec
-from polychrome.redis_server import answers, redis_server, why_silent
+from polychrome.redis_server import answers, problem_of, redis_server
 from polychrome.supervisor import Supervisor
 
 
 class AddressError(Exception):
-    """The API cannot listen where it was told to."""
+    """The API cannot listen on the address that was given; the message says why."""
 
 
 def up(options: ClusterOptions, say: Callable[[str], None]) -> None:
-    """Run until a signal; returns when all is stopped.
+    """Runs a cluster until a signal comes, and returns when all of it is stopped. `say` gets lines for people. Raises
+    AddressError, DataDirError, NoRedisServerError, BadConfigurationError.
 
     REDIS_URL and POLYCHROME_BUCKET_URL in the environment name outside services, which are then used and not started.
     """
@@ -35,7 +36,7 @@ def up(options: ClusterOptions, say: Callable[[str], None]) -> None:
         register = partial(_register, data_dir, options, stores, processes)
         supervisor = Supervisor(processes, partial(_ready, stores), say, register, fork.prepare)
         supervisor.install_signal_handlers()
-        if specs[0].role != "redis" and (reason := why_silent(stores.redis_url)):
+        if specs[0].role != "redis" and (reason := problem_of(stores.redis_url)):
             say(f"Redis does not answer at REDIS_URL; waiting for it: {reason}")
         stack.callback(data_dir.unregister)
         supervisor.run(partial(_announce, options, data_dir, say))
@@ -48,7 +49,9 @@ def _announce(options: ClusterOptions, data_dir: DataDir, say: Callable[[str], N
 
 
 def _check_address(options: ClusterOptions) -> int:
-    """Tell now what every frontend would otherwise die of again and again. Returns the port: a free one for 0."""
+    """The port to listen on: the wanted one, or a free one for 0. Raises AddressError when it is taken, of which every
+    frontend would die again and again otherwise.
+    """
     try:
         family, kind, _, _, address = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:

@@ -7,8 +7,8 @@ from polychrome.plan import DEFAULT_NAME, LOCAL_NAMES, ClusterOptions, Stores, p
 STORES = Stores("redis://nowhere", "file:///nowhere", Path("/nowhere"), "test")
 
 
-def frontend(options: ClusterOptions, *told: str) -> dict[str, str]:
-    (spec,) = [spec for spec in process_specs(options, STORES, told) if spec.role == "frontend"]
+def frontend(options: ClusterOptions, *inherited: str) -> dict[str, str]:
+    (spec,) = [spec for spec in process_specs(options, STORES, inherited) if spec.role == "frontend"]
     return dict(spec.environ)
 
 

@@ -1,8 +1,11 @@
 from pathlib import Path
 
+import pytest
+
 from polychrome.datadir import ProcessEntry
 from polychrome.plan import ClusterOptions, Stores, process_specs
-from polychrome.status import StatusLine, processes, table
+from polychrome.process import free_port
+from polychrome.status import StatusLine, processes, status, table
 from shared.cluster.membership import Member
 
 LOCAL = [
@@ -56,3 +59,13 @@ def test_columns_are_aligned() -> None:
         "role  process  address  admin  health",
         "a     bb       ccc      dddd   eeeee",
     ]
+
+
+def test_a_redis_that_does_not_answer_is_shown_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", f"redis://:secret@127.0.0.1:{free_port()}/0")
+    lines: list[str] = []
+    assert status(tmp_path, lines.append) == 1
+    [line] = lines
+    assert line.startswith("Redis does not answer: ")
+    assert "refused" in line
+    assert "secret" not in line
