@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from shared.catalog import Collection
 
 UNCHUNKED_ROWS_MAX: Final = 256
-"""So many records with embeddings are not worth being written chunk by chunk."""
+"""So many records are not worth being written chunk by chunk."""
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -82,7 +82,7 @@ async def get_chunks(workers: Workers, collection: Collection, get: Get) -> Body
     rows_max = [get.page.limit, None if get.selection.ids is None else len(get.selection.ids)]
     is_short = any(rows is not None and rows <= UNCHUNKED_ROWS_MAX for rows in rows_max)
     request = _request_to_the_only_shard(collection, get)
-    if get.wanted.embeddings and not is_short:
+    if not is_short:
         request = msgspec.structs.replace(request, in_parts=True)
     return await workers.get_chunks(request)
 

@@ -11,13 +11,14 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 import numpy as np
 
-from queryworker.query.columns import FLOAT_JSON_BYTES
-from queryworker.query.get import count_records, get_records
+from queryworker.query.columns import ViewRows, assemble, encoded_bytes
+from queryworker.query.get import AnswerTooLongError, count_records, find_rows, get_records, requested_columns
 from queryworker.query.knn import query_batch, query_nearest
 from queryworker.view.read_view import ReadView
 from shared.errors import InvalidArgument
 from shared.limits import RPC_FRAME_BYTES_MAX
-from shared.records.answers import encode_get, encode_query, get_chunks, refuse_unknown_ids
+from shared.records.answers import encode_get, encode_query, refuse_unknown_ids
+from shared.records.chunked_answers import get_chunks
 from shared.records.columns import Columns
 from shared.records.include import Wanted
 from shared.rpc.messages import CountRequest, GetRequest, GetResponse, QueryRequest, QueryResponse
@@ -26,6 +27,9 @@ PROCESSORS: Final = os.cpu_count() or 1
 
 VECTORS_PER_THREAD_MIN: Final = 5
 """A thread more is started for so many vectors of a query: for fewer, starting it takes longer than it saves."""
+
+WHOLE_BYTES_MAX: Final = 256 * 1024
+"""An answer of about so many bytes is written at once, though its caller takes pieces."""
 
 Explainable = TypeVar("Explainable", GetResponse, QueryResponse)
 
@@ -48,19 +52,28 @@ def count_answer(context: ReadContext, request: CountRequest) -> bytes:
 
 
 def get_answer(context: ReadContext, request: GetRequest) -> bytes | Iterator[bytes]:
-    """A `GetResponse`, encoded, or the client's body where the request has its `include` list: as a whole, or as an
-    iterator over its pieces when the request allows that. Raises InvalidArgument, before the first piece, for
-    embeddings that would be longer than an answer may be, and AnswerTooLongError.
+    """A `GetResponse`, encoded, or the client's body where the request has its `include` list: as a whole, or, when it
+    is long and the request allows that, as an iterator over its pieces. Raises InvalidArgument, before the first piece,
+    for an answer that would be longer than an answer may be, and AnswerTooLongError.
     """
+    if request.include is not None and request.in_parts:
+        return _body_or_pieces(context, request, Wanted(request.include))
     found = get_records(context.view, request, context.bytes_max)
     if request.include is None:
         return msgspec.msgpack.encode(_explained(context, found))
-    if not request.in_parts:
-        return encode_get(found.columns, Wanted(request.include))
-    about = len(found.columns.embeddings or b"") // 4 * FLOAT_JSON_BYTES
+    return encode_get(found.columns, Wanted(request.include))
+
+
+def _body_or_pieces(context: ReadContext, request: GetRequest, wanted: Wanted) -> bytes | Iterator[bytes]:
+    view, refs, requested = context.view, find_rows(context.view, request), requested_columns(request)
+    about = encoded_bytes(view, refs, requested)
+    if context.bytes_max is not None and about > context.bytes_max:
+        raise AnswerTooLongError
     if about > RPC_FRAME_BYTES_MAX:
         raise InvalidArgument(f"the answer has about {about} bytes; ask for less")
-    return get_chunks(found.columns, Wanted(request.include))
+    if about <= WHOLE_BYTES_MAX:
+        return encode_get(assemble(view, refs, requested)[1], wanted)
+    return get_chunks(ViewRows(view, refs), wanted)
 
 
 def query_answers(context: ReadContext, requests: Sequence[QueryRequest]) -> list[bytes]:

@@ -10,6 +10,7 @@ import numpy as np
 from queryworker.view.part import ViewPart
 from queryworker.view.read_view import ReadView
 from shared.records.columns import Columns
+from shared.records.model import Include
 from shared.vectors.arrays import Indices, Positions, RowNumbers
 
 FLOAT_JSON_BYTES: Final = 12
@@ -77,11 +78,37 @@ def assemble(view: ReadView, refs: RowRefs, requested: RequestedColumns) -> tupl
 
 def encoded_bytes(view: ReadView, refs: RowRefs, requested: RequestedColumns) -> int:
     """About how many bytes an answer with these rows has in JSON. Texts in segments are counted without reading."""
-    columns = (("document", requested.documents), ("metadata", requested.metadatas), ("uri", requested.uris))
+    columns = (
+        ("id", requested.ids), ("document", requested.documents), ("metadata", requested.metadatas),
+        ("uri", requested.uris),
+    )  # fmt: skip
     found = len(refs.rows) * (view.dimension or 0) * FLOAT_JSON_BYTES if requested.embeddings else 0
     for rows in _rows_by_part(view, refs):
         found += sum(rows.part.text_bytes(column, rows.rows) for column, is_requested in columns if is_requested)
     return found
+
+
+class ViewRows:
+    """Rows of a read view for an answer that is written piece by piece (`shared.records.chunked_answers.RowReader`).
+    They keep the view, and with it a version of the shard, in memory.
+    """
+
+    def __init__(self, view: ReadView, refs: RowRefs) -> None:
+        self._view = view
+        self._refs = refs
+        self.count = len(refs.rows)
+        self.dimension = view.dimension or 0
+
+    def read(self, begin: int, end: int, column: Include | None) -> Columns:
+        """The `begin`-th to the `end`-th row (exclusive) with one column: ids for None, and uris too with metadatas."""
+        requested = RequestedColumns(
+            ids=column is None,
+            documents=column is Include.DOCUMENTS,
+            metadatas=column is Include.METADATAS,
+            uris=column in (Include.URIS, Include.METADATAS),
+            embeddings=column is Include.EMBEDDINGS,
+        )
+        return assemble(self._view, self._refs.slice(begin, end), requested)[1]
 
 
 def written_at(view: ReadView, refs: RowRefs) -> Positions:

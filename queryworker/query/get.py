@@ -43,16 +43,8 @@ def get_records(view: ReadView, request: GetRequest, bytes_max: int | None = Non
     Raises AnswerTooLongError, before it reads the records, when they have about more than `bytes_max` bytes.
     """
     stats = ExecutionStats()
-    if request.inserted is not None:
-        selected = _select_inserted_at(view, np.frombuffer(request.inserted, "<i8"))
-        begin, end = 0, None
-    else:
-        selected = select(view, request.selection)
-        begin, end = request.offset, None if request.limit is None else request.offset + request.limit
-    stats.stage_ended("filter")
-    found = _page(selected, begin, end, stats)
-    stats.stage_ended("search")
-    requested = RequestedColumns(request.ids, request.documents, request.metadatas, request.uris, request.embeddings)
+    selected, found = _find(view, request, stats)
+    requested = requested_columns(request)
     if bytes_max is not None and encoded_bytes(view, found, requested) > bytes_max:
         raise AnswerTooLongError
     inserted, columns = assemble(view, found, requested)
@@ -64,6 +56,29 @@ def get_records(view: ReadView, request: GetRequest, bytes_max: int | None = Non
         explanation=stats.explanation(view, request.shard.shard, selected) if request.explain else None,
         written=written_at(view, found).astype("<i8").tobytes() if request.written else None,
     )
+
+
+def find_rows(view: ReadView, request: GetRequest) -> RowRefs:
+    """The rows that `get_records` would read, in their order."""
+    return _find(view, request, ExecutionStats())[1]
+
+
+def requested_columns(request: GetRequest) -> RequestedColumns:
+    """The columns that the request wants to have."""
+    return RequestedColumns(request.ids, request.documents, request.metadatas, request.uris, request.embeddings)
+
+
+def _find(view: ReadView, request: GetRequest, stats: ExecutionStats) -> tuple[Sequence[SelectedRows], RowRefs]:
+    if request.inserted is not None:
+        selected = _select_inserted_at(view, np.frombuffer(request.inserted, "<i8"))
+        begin, end = 0, None
+    else:
+        selected = select(view, request.selection)
+        begin, end = request.offset, None if request.limit is None else request.offset + request.limit
+    stats.stage_ended("filter")
+    found = _page(selected, begin, end, stats)
+    stats.stage_ended("search")
+    return selected, found
 
 
 def _page(selected: Sequence[SelectedRows], begin: int, end: int | None, stats: ExecutionStats) -> RowRefs:

@@ -6,7 +6,7 @@ Metadata goes from the segment to the client as the text that is stored; it is p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any, Final
 
@@ -22,11 +22,6 @@ from shared.records.model import HIDDEN_METADATA_PREFIX
 from shared.records.selection import Selection
 from shared.vectors.arrays import Distances, Vectors
 
-CHUNK_NUMBERS: Final = 256 * 1024
-"""How many numbers of embeddings one chunk of an answer has: some 8 ms of work, and 3 MiB, whose memory the C library
-keeps for the next chunk.
-"""
-
 EMPTY: Final = orjson.Fragment(b"{}")
 """The metadata that a record without any shows when it has a uri."""
 
@@ -37,29 +32,17 @@ def encode_get(columns: Columns, wanted: Wanted, explanations: Sequence[Explanat
     """The body of a get's answer. It always has all six members; a column that is not wanted is null. `explain` is
     there only when it is wanted, with the explanation of each shard.
     """
-    return b"".join(get_chunks(columns, wanted, explanations))
-
-
-def get_chunks(columns: Columns, wanted: Wanted, explanations: Sequence[Explanation] = ()) -> Iterator[bytes]:
-    """The body of a get's answer in chunks: numbers take long to write, and what is written can be sent meanwhile."""
-    members = {
-        "ids": columns.ids,
-        "embeddings": _matrix(columns) if wanted.embeddings else None,
-        "documents": columns.documents if wanted.documents else None,
-        "uris": columns.uris if wanted.uris else None,
-        "metadatas": shown_metadatas(columns) if wanted.metadatas else None,
-        "include": wanted.given,
-    } | _explained(wanted, explanations)
-    rows = max(1, CHUNK_NUMBERS // max(1, columns.dimension))
-    if not wanted.embeddings or len(columns.ids) <= rows:
-        yield _encode(members)
-        return
-    yield _encode({"ids": members.pop("ids")})[:-1] + b',"embeddings":['
-    matrix = members.pop("embeddings")
-    for at in range(0, len(matrix), rows):
-        numbers = memoryview(_encode(matrix[at : at + rows]))[1:-1]
-        yield b"".join((b"," if at else b"", numbers))
-    yield b"]," + _encode(members)[1:]
+    return encode_json(
+        {
+            "ids": columns.ids,
+            "embeddings": matrix(columns.embeddings, len(columns.ids)) if wanted.embeddings else None,
+            "documents": columns.documents if wanted.documents else None,
+            "uris": columns.uris if wanted.uris else None,
+            "metadatas": shown_metadatas(columns) if wanted.metadatas else None,
+            "include": wanted.given,
+        }
+        | _explained(wanted, explanations)
+    )
 
 
 def encode_query(
@@ -77,10 +60,12 @@ def encode_query(
     def per_query(values: Any, is_wanted: bool) -> list[Any] | None:
         return [values[start:end] for start, end in bounds] if is_wanted else None
 
-    return _encode(
+    return encode_json(
         {
             "ids": per_query(columns.ids, True),
-            "embeddings": per_query(_matrix(columns) if wanted.embeddings else None, wanted.embeddings),
+            "embeddings": per_query(
+                matrix(columns.embeddings, len(columns.ids)) if wanted.embeddings else None, wanted.embeddings
+            ),
             "documents": per_query(columns.documents, wanted.documents),
             "uris": per_query(columns.uris, wanted.uris),
             "metadatas": per_query(shown_metadatas(columns) if wanted.metadatas else None, wanted.metadatas),
@@ -123,11 +108,13 @@ def shown_text(text: str) -> bytes | str:
     return orjson.dumps({key: value for key, value in members.items() if not key.startswith(HIDDEN_METADATA_PREFIX)})
 
 
-def _matrix(columns: Columns) -> Vectors | list[Any]:
-    if not columns.ids:
+def matrix(embeddings: bytes | None, count: int) -> Vectors | list[Any]:
+    """Embeddings as rows, float32 [count, dimension]; an empty list without any, whose dimension may not be known."""
+    if not count:
         return []
-    return np.frombuffer(columns.embeddings or b"", dtype="<f4").reshape(len(columns.ids), -1)
+    return np.frombuffer(embeddings or b"", dtype="<f4").reshape(count, -1)
 
 
-def _encode(answer: Any) -> bytes:
+def encode_json(answer: Any) -> bytes:
+    """JSON as all answers have it: numpy arrays are lists, numbers that are not finite are null."""
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -51,8 +51,8 @@ class GetRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     limit are ignored: the second phase of a read over several shards.
 
     With `include`, the list that the client sent, the answer is not a GetResponse but the body of the client's answer
-    (`shared.records.answers`): for the frontend that asks the only shard of a collection. With `in_parts` it may come
-    in parts.
+    (`shared.records.answers`): for the frontend that asks the only shard of a collection. With `in_parts` the
+    worker may write it, and send it, chunk by chunk while it is read.
     """
 
     shard: Shard

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import orjson
 import pytest
 
-from shared.records import answers as record_answers
+from queryworker.query import answers
+from shared.records import chunked_answers
 from shared.records.model import Include, Op
 from shared.records.selection import Selection
 from shared.redis.keys import Keys
@@ -24,7 +27,9 @@ EVERYTHING = [Include.EMBEDDINGS, Include.DOCUMENTS, Include.METADATAS, Include.
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record_answers, "CHUNK_NUMBERS", 8 * DIMENSION)
+    monkeypatch.setattr(answers, "WHOLE_BYTES_MAX", 1000)
+    monkeypatch.setattr(chunked_answers, "CHUNK_NUMBERS", 8 * DIMENSION)
+    monkeypatch.setattr(chunked_answers, "CHUNK_BYTES", 100)
 
 
 async def _filled(world: World) -> None:
@@ -53,14 +58,61 @@ async def test_chunks_together_are_the_whole_answer(valkey_server: RedisServer, 
             await world.load_newest_manifests()
 
 
-async def test_short_answers_come_whole(valkey_server: RedisServer, keys: Keys, tmp_path: Path) -> None:
+async def test_a_short_answer_comes_as_a_whole(valkey_server: RedisServer, keys: Keys, tmp_path: Path) -> None:
     async with open_world(valkey_server.url, keys, tmp_path) as world:
         await _filled(world)
-        call = DirectCall(_get(world, [Include.DOCUMENTS], in_parts=True))
+        few = msgspec.structs.replace(_get(world, EVERYTHING, in_parts=True), limit=3)
+        call = DirectCall(few)
         world.worker.methods["get"]([call])
-        last = await call.outcome
-        assert len(orjson.loads(b"".join([*call.chunks, last]))["documents"]) == ROWS
-        assert len(call.chunks) == 1
+        assert len(orjson.loads(await call.outcome)["documents"]) == 3
+        assert call.chunks == []
+
+
+async def test_texts_come_in_chunks_too(valkey_server: RedisServer, keys: Keys, tmp_path: Path) -> None:
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await _filled(world)
+        for _ in ("tail", "segment"):
+            texts = [Include.DOCUMENTS, Include.METADATAS]
+            request = messages.GetRequest(
+                world.shard(), documents=True, metadatas=True, uris=True, include=texts, in_parts=True
+            )
+            whole = await world.worker.body("get", msgspec.structs.replace(request, in_parts=False))
+            call = DirectCall(request)
+            world.worker.methods["get"]([call])
+            last = await call.outcome
+            assert len(call.chunks) > 5
+            assert b"".join([*call.chunks, last]) == whole
+            await world.compact()
+            await world.load_newest_manifests()
+
+
+async def test_an_answer_shows_one_state_whatever_is_written_while_it_is_read(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    """Its chunks are made from the view that it began with, also when that has been replaced."""
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await _filled(world)
+        whole = await world.worker.body("get", _get(world, EVERYTHING, in_parts=False))
+        call = DirectCall(_get(world, EVERYTHING, in_parts=True))
+        call.holds_back = True
+        world.worker.methods["get"]([call])
+        async with asyncio.timeout(10):
+            while not call.chunks:  # noqa: ASYNC110 (threads are waited for)
+                await asyncio.sleep(0)
+        number = 0
+        while not call.done:
+            number += 1
+            await world.write([Operation(Op.UPSERT, f"r{number}", (9.0,) * DIMENSION, "another", {"n": -1})])
+            await world.write([Operation(Op.DELETE, f"r{number + 50}")])
+            if number in (2, 4):
+                await world.compact()
+            await world.worker.count(messages.CountRequest(world.shard()))
+            await world.load_newest_manifests()
+            wanted, call.wanted = call.wanted, None
+            if wanted is not None:
+                wanted()
+        assert number > 5
+        assert b"".join([*call.chunks, await call.outcome]) == whole
 
 
 async def test_a_chunk_is_made_when_the_one_before_was_taken(
@@ -102,10 +154,10 @@ async def test_a_first_chunk_that_fails_where_the_loop_makes_it_is_told_too(
     async with open_world(valkey_server.url, keys, tmp_path) as world:
         await _filled(world)
 
-        def fails(_answer: object) -> bytes:
+        def fails(*_arguments: object) -> bytes:
             raise MemoryError("no room")
 
-        monkeypatch.setattr(record_answers, "_encode", fails)
+        monkeypatch.setattr(answers, "encode_get", fails)
         few = msgspec.structs.replace(_get(world, EVERYTHING, in_parts=True), selection=Selection(ids=["r1", "r2"]))
         call = DirectCall(few)
         world.worker.methods["get"]([call])
@@ -118,15 +170,16 @@ async def test_a_chunk_that_fails_ends_the_call(
 ) -> None:
     async with open_world(valkey_server.url, keys, tmp_path) as world:
         await _filled(world)
-        encode, made = record_answers._encode, []
+        inner: Callable[[Any], memoryview] = chunked_answers._inner
+        made: list[object] = []
 
-        def third_fails(answer: object) -> bytes:
-            made.append(answer)
+        def third_fails(values: object) -> memoryview:
+            made.append(values)
             if len(made) == 3:
                 raise MemoryError("no room")
-            return encode(answer)
+            return inner(values)
 
-        monkeypatch.setattr(record_answers, "_encode", third_fails)
+        monkeypatch.setattr(chunked_answers, "_inner", third_fails)
         call = DirectCall(_get(world, EVERYTHING, in_parts=True))
         world.worker.methods["get"]([call])
         with pytest.raises(MemoryError):
