@@ -64,7 +64,11 @@ class FilterResult:
         return self.matching
 
     def slice(self, begin: int, end: int) -> FilterResult:
-        """The result on the rows [begin, end) alone, numbered from 0."""
+        """The result on the rows [begin, end) alone, numbered from 0; this very result when these are all rows, so that
+        what is resolved of it is resolved for all who share it.
+        """
+        if (begin, end) == (0, len(self.candidates)):
+            return self
         resolved, candidates = self.resolved, self.candidates[begin:end]
         matching = candidates if resolved else self.matching[begin:end]
         return FilterResult(matching, candidates, lambda rows: self.resolve(rows + begin))
@@ -76,7 +80,11 @@ def exact(matching: Mask) -> FilterResult:
 
 
 def concatenated(results: Sequence[tuple[int, FilterResult]]) -> FilterResult:
-    """The results on consecutive ranges of rows as one; with each comes the number of its first row, ascending."""
+    """The results on consecutive ranges of rows as one; with each comes the number of its first row, ascending.
+
+    A range of which most rows are to be resolved is resolved as a whole: then that is done once for all filters that
+    share its result.
+    """
     if len(results) == 1:
         return results[0][1]
     resolved = all(result.resolved for _, result in results)  # before the masks: a thread may resolve one meanwhile
@@ -91,7 +99,10 @@ def concatenated(results: Sequence[tuple[int, FilterResult]]) -> FilterResult:
         range_of_row = np.searchsorted(starts, rows, side="right") - 1
         for number in np.unique(range_of_row):
             places = np.flatnonzero(range_of_row == number)
-            found[places] = results[number][1].resolve(rows[places] - starts[number])
+            result, in_range = results[number][1], rows[places] - starts[number]
+            if 2 * len(in_range) > len(result.candidates):
+                result.resolve_all()
+            found[places] = result.resolve(in_range)
         return found
 
     return FilterResult(matching, candidates, resolve)

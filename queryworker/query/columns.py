@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import numpy as np
 
@@ -58,7 +58,7 @@ def assemble(view: ReadView, refs: RowRefs, requested: RequestedColumns) -> tupl
     count = len(refs.rows)
     by_part = _rows_by_part(view, refs)
 
-    def text(column: str) -> list[Any]:
+    def text(column: str) -> list[str | None]:
         return _texts(by_part, count, lambda rows: rows.part.texts(column, rows.rows))
 
     dimension = view.dimension or 0
@@ -66,7 +66,7 @@ def assemble(view: ReadView, refs: RowRefs, requested: RequestedColumns) -> tupl
     for rows in by_part:
         inserted[rows.places] = rows.part.inserted[rows.rows]
     columns = Columns(
-        ids=text("id") if requested.ids else [],
+        ids=cast("list[str]", text("id")) if requested.ids else [],  # every record has an id
         documents=text("document") if requested.documents else None,
         metadatas=text("metadata") if requested.metadatas else None,
         uris=text("uri") if requested.uris else None,

@@ -83,7 +83,7 @@ class ServedShard:
         self._graph_build: asyncio.Task[None] | None = None
         self._graphs_not_before_s = 0.0
         self._poll_timer: asyncio.TimerHandle | None = None
-        self._background: set[asyncio.Task[Any]] = set()
+        self._background: set[asyncio.Task[object]] = set()
         """Tasks of the shard's own, which no request awaits, or not to their end."""
 
     # ---- what requests use
@@ -224,7 +224,7 @@ class ServedShard:
         task.add_done_callback(self._ended)
         return task
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _ended(self, task: asyncio.Task[object]) -> None:
         """Marks a failure as retrieved. It is that of a currency check: a request that awaits the task raises it, and
         where none does any more, the next request's own check meets it again.
         """

@@ -6,7 +6,7 @@ from tests.queryworker.filter.columns import columns_of
 from tests.queryworker.filter.scalar import Row
 
 
-def test_the_last_filters_verdicts_are_kept_and_counted_with_what_they_hold() -> None:
+def test_the_results_of_the_last_filters_are_kept_and_counted_with_what_they_hold() -> None:
     filters = CachedFilters(columns_of([Row(f"i{i}", f"text {i}", None) for i in range(100)]))
     where = DocumentContains("text")
     first = filters.evaluate(where)

@@ -2,8 +2,10 @@ import random
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from queryworker.filter import evaluate, text
 from queryworker.view.tail_index import BLOCK_ROWS, TailIndex, block_ranges
 from queryworker.view.tail_part import TailPart
 from shared.memtable.memtable import Memtable
@@ -11,6 +13,7 @@ from shared.records.indexing import Indexing
 from shared.records.model import Op
 from shared.records.where import Compare, DocumentContains, MetadataCompare
 from shared.segment.metadata_index import MetadataIndex
+from shared.vectors.arrays import Mask
 from shared.vectors.distance import squared_norms
 from tests.shared.memtable.model import DictBase, Operation, batch
 
@@ -104,3 +107,26 @@ def test_what_the_index_holds_is_counted() -> None:
     for block in index.blocks(tail):
         block.sparse("s")
     assert index.bytes == after_documents + 4 * 1000, "there are no sparse vectors"
+
+
+@pytest.mark.parametrize("rows", [64, 700])  # a block alone, several blocks
+def test_documents_of_the_tail_are_read_once_for_a_filter_that_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    read = 0
+    search = text.containing
+
+    def counting(documents: pa.Array, literal: str) -> Mask:
+        nonlocal read
+        read += len(documents)
+        return search(documents, literal)
+
+    monkeypatch.setattr(evaluate, "containing", counting)
+    memtable, index = Memtable(DictBase({}), None), TailIndex()
+    _fill(memtable, rows)
+    where, expected = DocumentContains("doc 3"), list(range(3, rows, 7))
+    for position in (memtable.position, memtable.position, memtable.position - 1):
+        tail = memtable.at(position)
+        found = TailPart(tail, index, 0, tail.rows).filter(where).resolve_all()
+        assert np.flatnonzero(found).tolist() == [row for row in expected if row < tail.rows]
+    assert read == rows
