@@ -37,8 +37,8 @@ from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.rpc.client import RpcClient
 
-LAST_HINTS_S: Final = 5.0
-"""Longest time that telling the log service about the last writes may take, in seconds; the hint is not needed."""
+LAST_HINTS_S: Final = 1.0
+"""Share of the time for draining that is kept for telling the log service about the last writes, in seconds."""
 
 
 class Frontend:
@@ -65,14 +65,18 @@ class Frontend:
 
     async def drain(self) -> None:
         """Finishes the requests in hand and delivers their answers, then tells the log service about the last writes.
-        The log service is told even when the time is over because some client takes its answer too slowly.
+        The log service is told even when some client takes its answer too slowly. All of it takes `drain_timeout_s` at
+        most, then TimeoutError is raised.
         """
         self._draining = True
-        await self._context.clock.sleep(self._context.config.drain_notice_s)
+        timeout_s = self._context.config.drain_timeout_s
+        last_hints_s = min(LAST_HINTS_S, timeout_s / 2)
         try:
-            await self._server.drain()
+            async with asyncio.timeout(timeout_s - last_hints_s):
+                await self._context.clock.sleep(self._context.config.drain_notice_s)
+                await self._server.drain()
         finally:
-            async with asyncio.timeout(LAST_HINTS_S):
+            async with asyncio.timeout(last_hints_s):
                 await self._context.dirty.flush()
 
 

@@ -11,10 +11,11 @@ signal kills all at once; nothing acknowledged is lost by that.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
@@ -22,12 +23,16 @@ from typing import Final
 
 from polychrome.plan import STOP_ORDER
 from polychrome.process import Process, rotate
+from shared.process.config import ProcessConfig, parse_seconds, settings
+from shared.process.stopping import ended_after_s
 
 BAD_CONFIGURATION: Final = 2
 RESTART_DELAY_FIRST_S: Final = 0.5
 RESTART_DELAY_MAX_S: Final = 30.0
 STEADY_AFTER_S: Final = 60.0
 STOP_GRACE_S: Final = 30.0
+"""Least time that a process is given to stop before it is killed, in seconds."""
+
 SLOW_START_S: Final = 15.0
 _POLL_S: Final = 0.05
 _ROTATE_EVERY_S: Final = 30.0
@@ -36,6 +41,17 @@ _ROTATE_EVERY_S: Final = 30.0
 def restart_delay_s(deaths: int) -> float:
     """Delay before the next start after this many deaths in a row."""
     return float(min(RESTART_DELAY_FIRST_S * 2 ** (deaths - 1), RESTART_DELAY_MAX_S))
+
+
+def stop_grace_s(environ: Mapping[str, str]) -> float:
+    """Time that a process with this environment is given to stop, in seconds: more than it takes at most."""
+    described = next(each for each in settings(ProcessConfig) if each.env == "POLYCHROME_DRAIN_TIMEOUT_S")
+    text = environ.get(described.env)
+    try:
+        drain_timeout_s = described.default if text is None else parse_seconds(text)
+    except ValueError:  # no process runs with it
+        return STOP_GRACE_S
+    return max(STOP_GRACE_S, ended_after_s(drain_timeout_s) + 1.0)
 
 
 class BadConfigurationError(Exception):
@@ -171,7 +187,7 @@ class Supervisor:
                 self._say(f"{process.spec.name:<16} {self._await_end(process)}")
 
     def _await_end(self, process: Process) -> str:
-        deadline_s = time.monotonic() + STOP_GRACE_S
+        deadline_s = time.monotonic() + stop_grace_s(os.environ | dict(process.spec.environ))
         while self._signals < 2 and time.monotonic() < deadline_s:
             if process.wait(_POLL_S):
                 return "stopped"

@@ -49,8 +49,9 @@ GIVE_UP_S_MAX: Final = 10.0
 """Longest time that giving a reservation back may take, in seconds; a few commands to Redis, each with its own
 deadline."""
 
-CLOSE_S_MAX: Final = GIVE_UP_S_MAX + 1.0
-"""Longest time that a stopping frontend waits for that."""
+CLOSE_S_MAX: Final = 5.0
+"""Longest time that a stopping frontend waits for that, in seconds; what is not given back by then is left to the
+collector of orphans."""
 
 log = get_logger(__name__)
 

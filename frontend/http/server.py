@@ -29,8 +29,9 @@ SILENT_CHECK_S: Final = 1.0
 IDLE_CHECK_S: Final = 0.05
 """Pause between two searches of a draining server for connections that have become idle, in seconds."""
 
-CLOSE_TIMEOUT_S: Final = 5.0
-"""Longest time that closing waits for connections that are still busy, in seconds."""
+CLOSE_TIMEOUT_S: Final = 0.5
+"""Longest time that closing waits for handlers to end by themselves, and then for connections to be closed, in seconds.
+Short, for draining has waited for them."""
 
 LINGER_S: Final = 5.0
 """Longest time that the rest of a refused body is read and dropped, so that the client can read why, in seconds."""

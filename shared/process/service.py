@@ -4,8 +4,9 @@
 2. Start the admin endpoint: `/livez` answers from here on, `/readyz` only while the service is ready.
 3. Open the service, an async context manager. While something it needs is away (`Unavailable`), try again with backoff.
 4. Run its loops. A loop that dies, or returns, takes the process down (exit code 1): the supervisor starts a fresh one.
-5. On SIGTERM or SIGINT: readiness off, `drain()`, loops cancelled, context manager closed, exit code 0. A second
-   signal ends the process at once.
+5. On SIGTERM or SIGINT: readiness off, `drain()`, loops cancelled, context manager closed, exit code 0. One deadline
+   holds for all of it (`shared.process.stopping`); a stop that is cut short by it has exit code 1. A second signal ends
+   the process at once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import faulthandler
 import gc
 import os
 import random
@@ -31,8 +33,12 @@ from shared.errors import Unavailable
 from shared.process import telemetry
 from shared.process.config import ConfigError, ProcessConfig, read
 from shared.process.memory import give_back_at_rest, in_one_arena
+from shared.process.stopping import closed_after_s, ended_after_s
 
 GC_CONTAINERS: Final = 20_000
+
+ADMIN_CLOSE_S: Final = 1.0
+"""Longest time that closing the admin endpoint waits for its requests, in seconds."""
 
 OPEN_BACKOFF_FIRST_S: Final = 0.1
 OPEN_BACKOFF_MAX_S: Final = 0.5
@@ -54,7 +60,9 @@ class Service(Protocol):
         ...
 
     async def drain(self) -> None:
-        """Take no new work and finish what has begun; bounded by `drain_timeout_s`."""
+        """Takes no new work and finishes what has begun. Cancelled after `drain_timeout_s`: what is still to be done
+        then is done before that, or when the service is closed.
+        """
         ...
 
 
@@ -78,15 +86,16 @@ def main(role: str, config_type: type[C], open_service: OpenService[C]) -> None:
 
 async def run(role: str, config: C, open_service: OpenService[C]) -> int:
     """The process's life on an event loop; returns the exit code."""
-    life = _Life()
+    life = _Life(config.drain_timeout_s)
     with life.signals():
         try:
-            await _live(role, config, open_service, life)
+            async with life.deadline:
+                await _live(role, config, open_service, life)
         except asyncio.CancelledError:
             if not life.stopping.is_set():
                 raise
         except Exception:
-            log.exception("died", role=role)
+            log.exception("stop cut short" if life.deadline.expired() else "died", role=role)
             return 1
     log.info("stopped", role=role)
     return 0
@@ -95,9 +104,13 @@ async def run(role: str, config: C, open_service: OpenService[C]) -> int:
 class _Life:
     """Where the process stands between start and stop; the admin endpoint answers from it."""
 
-    def __init__(self) -> None:
+    def __init__(self, drain_timeout_s: float) -> None:
         self.stopping = asyncio.Event()
+        self.deadline = asyncio.timeout(None)
+        """Of the process's stop; it has none before it is told to stop."""
+
         self.service: Service | None = None
+        self._drain_timeout_s = drain_timeout_s
         self._main = asyncio.current_task()
 
     def ready(self) -> bool:
@@ -120,6 +133,8 @@ class _Life:
             os._exit(128 + number)
         log.info("stopping", signal=signal.Signals(number).name)
         self.stopping.set()
+        self.deadline.reschedule(asyncio.get_running_loop().time() + closed_after_s(self._drain_timeout_s))
+        faulthandler.dump_traceback_later(ended_after_s(self._drain_timeout_s), exit=True)  # should all else fail
         if self.service is None and self._main is not None:
             self._main.cancel()  # still opening: there is nothing to drain
 
@@ -187,7 +202,7 @@ async def _admin_endpoint(host: str, port: int, life: _Life) -> AsyncIterator[st
 
     app = web.Application()
     app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", metrics)])
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=ADMIN_CLOSE_S)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
 import httpx
 import pytest
 
 from frontend.config import FrontendConfig
-from frontend.service import open_service
+from frontend.service import Frontend, open_service
 from shared.catalog import Catalog
 from shared.errors import Unavailable
+from shared.process.clock import SystemClock
 from shared.process.config import ConfigError, read
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
@@ -53,6 +58,33 @@ async def test_it_is_not_ready_without_workers_and_stops_in_order(own_server: Re
         await frontend.drain()
         with pytest.raises(httpx.ConnectError):
             await client.get(f"http://{frontend.address}/api/v2")
+
+
+@pytest.mark.parametrize("log_service_away", [False, True])
+async def test_draining_ends_in_its_time_and_has_told_the_log_service_before(log_service_away: bool) -> None:
+    """Also when the answers are not taken, and the log service's queue does not answer either."""
+    told = False
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    async def flush() -> None:
+        nonlocal told
+        told = True
+        if log_service_away:
+            await never()
+
+    server: Any = SimpleNamespace(drain=never)
+    context: Any = SimpleNamespace(
+        config=FrontendConfig(redis_url="redis://x", bucket_url="memory://", drain_timeout_s=0.2),
+        clock=SystemClock(),
+        dirty=SimpleNamespace(flush=flush),
+    )
+    draining = asyncio.create_task(Frontend(server, context).drain())
+    await asyncio.wait([draining], timeout=30)
+    assert draining.done()
+    assert isinstance(draining.exception(), TimeoutError)
+    assert told
 
 
 async def test_it_waits_for_a_cluster_that_is_not_open_yet(own_server: RedisServer) -> None:

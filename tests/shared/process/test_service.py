@@ -14,14 +14,17 @@ from typing import IO, Any
 import pytest
 
 PROGRAM = """
-import asyncio, contextlib, os
+import asyncio, contextlib, os, time
 from pathlib import Path
+from shared.process import stopping
 from shared.process.config import ProcessConfig
 from shared.errors import Unavailable
 from shared.process.service import main
 
 mode = os.environ["MODE"]
 flag = Path(os.environ["FLAG"])
+if mode.startswith("closing"):
+    stopping.CLOSE_S = stopping.EXIT_S = 0.3
 
 class Service:
     def __init__(self):
@@ -45,10 +48,19 @@ async def open_service(config):
     try:
         yield Service()
     finally:
-        flag.with_suffix(".closed").write_text("closed")
+        try:
+            if mode == "closing hangs":
+                await asyncio.Event().wait()
+            if mode == "closing blocks":
+                time.sleep(3600)
+        finally:
+            flag.with_suffix(".closed").write_text("closed")
 
 main("frontend", ProcessConfig, open_service)
 """
+
+HANGS_S = 60.0
+"""What takes longer is taken to hang."""
 
 
 class Process:
@@ -84,7 +96,9 @@ class Process:
 @pytest.fixture
 def process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Process]:
     started = (
-        Process(tmp_path, *request.param) if isinstance(request.param, tuple) else Process(tmp_path, request.param)
+        Process(tmp_path, request.param[0], **request.param[1])
+        if isinstance(request.param, tuple)
+        else Process(tmp_path, request.param)
     )
     yield started
     started.popen.kill()
@@ -99,7 +113,7 @@ def test_a_stopped_process_drains_closes_and_exits_with_zero(process: Process) -
     assert process.get(admin, "/readyz")[0] == 200
     assert "python_info" in process.get(admin, "/metrics")[1]
     process.popen.send_signal(signal.SIGTERM)
-    assert process.popen.wait(10) == 0
+    assert process.popen.wait(HANGS_S) == 0
     assert process.flag.read_text() == "draining"
     assert process.closed.exists()
 
@@ -107,7 +121,7 @@ def test_a_stopped_process_drains_closes_and_exits_with_zero(process: Process) -
 @pytest.mark.parametrize("process", ["dies"], indirect=True)
 def test_a_loop_that_dies_takes_the_process_down(process: Process) -> None:
     assert "the loop is broken" in process.event("died")["exception"]
-    assert process.popen.wait(10) == 1
+    assert process.popen.wait(HANGS_S) == 1
     assert process.closed.exists()
 
 
@@ -119,7 +133,35 @@ def test_while_draining_it_is_alive_and_not_ready_and_a_second_signal_ends_it(pr
     assert process.get(admin, "/livez")[0] == 200
     assert process.get(admin, "/readyz")[0] == 503
     process.popen.send_signal(signal.SIGTERM)
-    assert process.popen.wait(10) == 128 + signal.SIGTERM
+    assert process.popen.wait(HANGS_S) == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("process", [("hangs", {"POLYCHROME_DRAIN_TIMEOUT_S": "0.1"})], indirect=True)
+def test_what_does_not_drain_in_time_is_closed_all_the_same(process: Process) -> None:
+    process.event("ready")
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.event("drain cut short")["timeout_s"] == 0.1
+    process.event("stopped")
+    assert process.popen.wait(HANGS_S) == 0
+    assert process.closed.exists()
+
+
+@pytest.mark.parametrize("process", [("closing hangs", {"POLYCHROME_DRAIN_TIMEOUT_S": "0.1"})], indirect=True)
+def test_what_does_not_close_in_time_is_cancelled_and_the_rest_is_closed(process: Process) -> None:
+    process.event("ready")
+    process.popen.send_signal(signal.SIGTERM)
+    process.event("stop cut short")
+    assert process.popen.wait(HANGS_S) == 1
+    assert process.closed.exists()
+
+
+@pytest.mark.parametrize("process", [("closing blocks", {"POLYCHROME_DRAIN_TIMEOUT_S": "0.1"})], indirect=True)
+def test_a_process_that_cannot_even_be_cancelled_ends_and_shows_where_it_was(process: Process) -> None:
+    process.event("ready")
+    process.popen.send_signal(signal.SIGTERM)
+    process.event("stopping")
+    assert process.popen.wait(HANGS_S) == 1
+    assert b"in open_service" in process.stderr.read()
 
 
 @pytest.mark.parametrize("process", ["away"], indirect=True)
@@ -133,12 +175,12 @@ def test_it_waits_for_what_is_away_and_is_not_ready_meanwhile(process: Process) 
 def test_it_can_be_stopped_while_it_waits(process: Process) -> None:
     process.event("waiting")
     process.popen.send_signal(signal.SIGTERM)
-    assert process.popen.wait(10) == 0
+    assert process.popen.wait(HANGS_S) == 0
 
 
 def test_a_wrong_configuration_ends_it_with_every_problem(tmp_path: Path) -> None:
     process = Process(tmp_path, "steady", REDIS_URL="nonsense", POLYCHROME_LOG_LEVEL="loud")
-    _, errors = process.popen.communicate(timeout=30)
+    _, errors = process.popen.communicate(timeout=HANGS_S)
     assert process.popen.returncode == 2
     assert b"REDIS_URL" in errors
     assert b"POLYCHROME_LOG_LEVEL" in errors
