@@ -1,4 +1,4 @@
-"""What a server costs: CPU time and memory over all of its processes, read from /proc."""
+"""The cost of a server: CPU time and memory over all of its processes, read from /proc."""
 
 import os
 import time
@@ -73,7 +73,7 @@ def _stat(pid: int) -> list[str]:
 
 
 def _name(pid: int) -> str:
-    """What the process calls itself; of a Python that does not say, the module."""
+    """The name of the process by itself; of a Python that does not say, the module."""
     name = Path(f"/proc/{pid}/comm").read_text().strip()
     argv = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     return argv[argv.index("-m") + 1] if name.startswith("python") and "-m" in argv else name

@@ -60,7 +60,7 @@ class Dataset:
         return frozenset(self.ids[row] for row in (nearest if rows is None else rows[nearest]))
 
     def all_nearest(self, k: int, queries: int | None = None) -> list[frozenset[str]]:
-        """The same for the first so many queries, without a mask."""
+        """The dataset's first so many queries, without a mask."""
         found: list[frozenset[str]] = []
         wanted = self.queries[:queries]
         for chunk in np.array_split(wanted, max(1, len(wanted) * len(self) // 20_000_000)):

@@ -54,7 +54,7 @@ def wheres(dataset: Dataset) -> list[Family]:
 
 
 def few_wheres(dataset: Dataset) -> list[Family]:
-    """What is measured at every size."""
+    """The measurements at every size."""
     random = np.random.default_rng(6)
     return [
         _family("section or maintainer =", dataset, _equals(dataset, ("section", "maintainer"), 0.006, 0.015)),

@@ -41,7 +41,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Work:
-    """What to send. `seconds`: go round the requests for that long, from number `first` on; None: each once.
+    """The requests to send. `seconds`: go round the requests for that long, from number `first` on; None: each once.
     `keep`: that many answers are kept, each request's first.
     """
 
@@ -121,7 +121,7 @@ def _process(work: Work, result: Connection, stop: Connection) -> None:
 
 @dataclass(slots=True)
 class _Client:
-    """One connection with at most one request in flight. `missing`: bytes of the answer still to come, -1 for an answer
+    """A connection with at most one request in flight. `missing`: bytes of the answer still to come, -1 for an answer
     in chunks, None before its head.
     """
 

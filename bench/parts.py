@@ -80,12 +80,12 @@ def reads(stage: Stage) -> Iterator[Series]:
 
 
 def common_lines(stage: Stage) -> Iterator[Series]:
-    """What is measured at every size, on a stage of its own: the filling of the stage, reads, single writes."""
+    """The measurements at every size, on a stage of its own: the filling of the stage, reads, single writes."""
     return _common(stage, stage.dataset, stage.collections, stage.filled, stage.in_process)
 
 
 def small(stage: Stage) -> Iterator[Series]:
-    """The same on the first rows of the stage's dataset, in a collection beside the large one."""
+    """The measurements on the first rows of the stage's dataset, in a collection beside the large one."""
     data = stage.dataset.head("small", min(stage.effort.few_rows, len(stage.dataset)))
     stage.others.append(data)
     filled = {server.name: fill(server, data.key, data) for server in stage.servers}
@@ -152,7 +152,7 @@ def _common(
 
 
 def _filtered(stage: Stage, families: Iterable[filters.Family]) -> Iterator[Series]:
-    """One family after the other, because each keeps its bodies."""
+    """Measures one family after the other, because each keeps its bodies."""
     for family in families:
         yield from _reads(stage, [filtered_query(stage.dataset, family)], stage.dataset, stage.collections)
 
@@ -208,7 +208,7 @@ def _upserts(stage: Stage, data: Dataset, collections: dict[str, Collection]) ->
 
 
 def _counts_after_writes(stage: Stage) -> list[Series]:
-    """One client: a row is written, then counted. The latency is that of the count alone."""
+    """A client: a row is written, then counted. The latency is that of the count alone."""
     say(f"  {stage.dataset.key}: count right after a write")
     rows = stage.effort.upserts // 2
 

@@ -1,4 +1,4 @@
-"""What was measured: one quantity of one line, in all runs, of all who take part. Kept as JSON from run to run."""
+"""Measurements: one quantity of one line, in all runs, of all who take part. Kept as JSON from run to run."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field

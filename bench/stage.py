@@ -76,7 +76,7 @@ QUICK: Final = Effort(
 
 @dataclass(frozen=True)
 class Setting:
-    """What the command line chose."""
+    """The choices of the command line."""
 
     effort: Effort
     chroma: Path | None
@@ -114,7 +114,7 @@ class Stage:
         return self._in_process
 
     def alternate(self, runs: int, once: Callable[[Server, int], T]) -> dict[str, list[T]]:
-        """What each run gave, by server. `once` is told the number of the run."""
+        """The results of each run, by server. `once` is told the number of the run."""
         found: dict[str, list[T]] = {server.name: [] for server in self.servers}
         for number in range(runs):
             for server in self.servers:

@@ -12,7 +12,7 @@ RECALL_NOISE: Final = 0.005
 
 @dataclass(frozen=True)
 class Target:
-    """One line of the target table, or several: with `part`, all lines of that part.
+    """A line of the target table, or several: with `part`, all lines of that part.
 
     `factor`: so many times better than Chroma at the least. `most`: never above that. `hnswlib`: at most so many times
     what hnswlib in process needs.

@@ -1,4 +1,4 @@
-"""One compaction of one shard, from the log to a committed manifest.
+"""A compaction of one shard, from the log to a committed manifest.
 
 ```text
 step        what is done                                              after a crash behind it
@@ -53,7 +53,7 @@ OPERATIONS: Final = Counter("polychrome_compactor_operations", "Operations of th
 
 
 class Ending(enum.StrEnum):
-    """What came of one compaction."""
+    """The outcome of a compaction."""
 
     NOTHING = "nothing"
     """The log has nothing after the newest manifest."""
@@ -69,7 +69,7 @@ class Ending(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ResourceLimits:
-    """What a compaction may use: threads to build a graph, bytes of the log to take at once."""
+    """The resources that a compaction may use: threads to build a graph, bytes of the log to take at once."""
 
     threads: int
     fold_bytes: int
@@ -101,7 +101,7 @@ class Compactor:
         self._limits = limits
 
     async def compact(self, collection: str, shard: int, token: CancellationToken | None = None) -> Ending:
-        """One compaction. Raises Gone (deleted), Corrupt (nothing was published), Unavailable (try later), and
+        """Does one compaction. Raises Gone (deleted), Corrupt (nothing was published), Unavailable (try later), and
         Abandoned when the token was cancelled.
         """
         token = token or CancellationToken()

@@ -127,7 +127,7 @@ class FunctionRunner:
         return True
 
     async def _content(self, function: Function, inputs: Sequence[FunctionInput]) -> Content:
-        """What the output should hold."""
+        """The records that the output should hold."""
         manifests = [
             await self._manifests.load(given.id, shard, pointer)
             for given in inputs
@@ -145,7 +145,7 @@ class FunctionRunner:
         return await in_thread(statistics, rows, counts)
 
     async def _held(self, output: str, shard: int) -> Content:
-        """What a shard of the output holds now. Raises Superseded, Gone."""
+        """The records that a shard of the output holds now. Raises Superseded, Gone."""
         [state] = await self._log.states([(output, shard)])
         if state is None:
             raise Gone(f"collection {output} was deleted")

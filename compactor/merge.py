@@ -1,4 +1,4 @@
-"""What a compaction makes of a shard's segments and its log: planned, built and proven, and yet to be published.
+"""The result of a compaction of a shard's segments and its log: planned, built and proven, and yet to be published.
 
 1. The rows that the log deleted or replaced are dead in their segments.
 2. The merge policy says which segments are merged with the tail into a new one, and which stay as they are.
@@ -35,7 +35,7 @@ UNPROVEN: Final = Counter("polychrome_compactor_unproven", "Compactions refused 
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """What a compaction starts from: a shard's state, the manifest that it points to, and that manifest's segments."""
+    """The start of a compaction: a shard's state, the manifest that it points to, and that manifest's segments."""
 
     state: ShardState
     manifest: Manifest | None

@@ -21,7 +21,7 @@ from shared.vectors.arrays import Mask
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One segment of a manifest: its folder, its content, and the numbers of its dead rows."""
+    """A segment of a manifest: its folder, its content, and the numbers of its dead rows."""
 
     directory: Path
     segment: Segment
@@ -42,7 +42,7 @@ class Source:
         return self.segment.records.replace_schema_metadata(None)
 
     def without(self, rows: BitMap) -> Source:
-        """The same segment with these rows dead as well."""
+        """The segment with these rows dead as well."""
         return dataclasses.replace(self, dead=self.dead | rows)
 
 

@@ -23,12 +23,12 @@ from tests.outside.paths import DATA
 
 POLICY: Final = Path("/usr/sbin/policy-rc.d")
 FORBIDDEN: Final = 101
-"""What a policy answers where no service may be started."""
+"""The exit code of a policy where no service may be started."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """One row of the table.
+    """A row of the table.
 
     `programs` must all be there; `packages` are Debian's packages that bring them, none where constraints.txt pins a
     Python package that does; `needed_by` are the tests that skip without it, and fail in CI; `daemons` are the services

@@ -23,7 +23,7 @@ PACKAGES: Final = ("frontend", "logservice", "compactor", "queryworker", "embedd
 
 @dataclass(frozen=True)
 class Rule:
-    """What may go: `patterns` are globs below site-packages, `kept` names of matches that stay."""
+    """Files that may go: `patterns` are globs below site-packages, `kept` names of matches that stay."""
 
     patterns: tuple[str, ...]
     reason: str
@@ -55,7 +55,7 @@ RULES: Final = (
 
 
 def matches(rule: Rule, site: Path) -> list[Path]:
-    """What the rule takes out of that site-packages folder, none of it inside another match."""
+    """The files that the rule takes out of that site-packages folder, none of it inside another match."""
     found = {path for pattern in rule.patterns for path in site.glob(pattern) if path.name not in rule.kept}
     return sorted(path for path in found if not found.intersection(path.parents))
 

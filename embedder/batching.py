@@ -95,7 +95,7 @@ class Batcher:
         self._running: set[asyncio.Task[None]] = set()
 
     async def embed(self, texts: Sequence[TokenIds]) -> Vectors:
-        """One vector per text, [texts, WIDTH]. Raises Backoff when more than `waiting_tokens_max` tokens would wait,
+        """A vector per text, [texts, WIDTH]. Raises Backoff when more than `waiting_tokens_max` tokens would wait,
         and what the model raised.
         """
         request = PendingRequest(texts)

@@ -49,7 +49,7 @@ class Model:
         self._weights = weights
 
     def embed(self, texts: Sequence[TokenIds]) -> Vectors:
-        """One vector of length 1 per text, [texts, WIDTH]. Each text has 1 to TOKENS_MAX token ids; it is faster when
+        """A vector of length 1 per text, [texts, WIDTH]. Each text has 1 to TOKENS_MAX token ids; it is faster when
         texts of equal length follow each other.
         """
         weights = self._weights

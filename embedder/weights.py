@@ -50,7 +50,7 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One of the encoder's layers."""
+    """A layer of the encoder."""
 
     qkv: Linear
     """Queries, keys and values side by side: [WIDTH, 3 * WIDTH]."""
@@ -124,6 +124,6 @@ def _scaled(linear: Linear, factor: float) -> Linear:
 
 
 def _side_by_side(layers: list[Linear]) -> Linear:
-    """One linear layer whose outputs are those of all layers."""
+    """A linear layer whose outputs are those of all layers."""
     matrix = np.concatenate([layer.matrix for layer in layers], axis=1)
     return Linear(matrix, np.concatenate([layer.bias for layer in layers]))

@@ -249,7 +249,7 @@ def filters(packages: Catalogue) -> list[Filter]:
 
 
 def check_filters(collection: chromadb.Collection, packages: Catalogue, queries: np.ndarray) -> list[str]:
-    """What is wrong: every filter's get must count what numpy counts, and a query return min(k, matches) of them."""
+    """The faults found: every filter's get must count what numpy counts, and a query return min(k, matches) of them."""
     wrong = []
     ids = packages.column("id")
     for case in filters(packages):

@@ -1,5 +1,5 @@
-"""What a frontend process opens once, as one record: `frontend.service` fills it, `frontend.app` hands each group of
-routes the members that it uses. No other module knows it.
+"""The resources that a frontend process opens once, as one record: `frontend.service` fills it, `frontend.app` hands
+each group of routes the members that it uses. No other module knows it.
 """
 
 from __future__ import annotations

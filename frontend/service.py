@@ -56,7 +56,7 @@ class Frontend:
 
     @property
     def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        """What runs for as long as the process does."""
+        """The background work that runs as long as the process does."""
         return (*self._context.workers.loops, self._server.close_silent_connections)
 
     def ready(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a log service is told. See `docs/operations.md`."""
+"""The settings of a log service, which `docs/operations.md` explains."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _parse_lease(text: str) -> float:
 
 @dataclass(frozen=True)
 class LogserviceConfig(ProcessConfig):
-    """One log service; of several, one works and the others stand by."""
+    """The settings of a log service; of several services, one works and the others stand by."""
 
     lease_s: float = setting(
         "POLYCHROME_LOGSERVICE_LEASE_S",

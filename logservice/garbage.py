@@ -50,7 +50,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What one round deleted: objects by kind, and their bytes."""
+    """The deletions of one round: objects by kind, and their bytes."""
 
     manifests: int
     others: int
@@ -72,7 +72,7 @@ class GarbageCollector:
         self._segments_named: dict[str, frozenset[str]] = {}
 
     async def collect(self, view: CatalogView) -> Collected:
-        """One round. Raises Unavailable."""
+        """Does one round. Raises Unavailable."""
         listing = await self._survey()
         self._report_unlisted(view.unlisted(listing))
         manifests = plan_manifests(listing, view, self._periods)

@@ -78,8 +78,8 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class CatalogView:
-    """What the whole catalog says. It is read before the bucket is listed: a collection that is created meanwhile is
-    unlisted for one round, and kept.
+    """The collections of the whole catalog. It is read before the bucket is listed: a collection that is created
+    meanwhile is unlisted for one round, and kept.
     """
 
     pointers: Mapping[ShardKey, Pointer | None]
@@ -113,7 +113,7 @@ class CatalogView:
 
 @dataclass(frozen=True, slots=True)
 class ManifestPlan:
-    """What becomes of the manifests, by their keys, sorted."""
+    """The plan for the manifests, by their keys, sorted."""
 
     kept: list[str]
     deleted: list[str]
@@ -126,7 +126,7 @@ class ManifestPlan:
 
 @dataclass(frozen=True, slots=True)
 class SegmentPlan:
-    """What becomes of segments that no manifest names, by keys of objects."""
+    """The plan for segments that no manifest names, by keys of objects."""
 
     condemned: list[str]
     """Marks to leave."""
@@ -138,7 +138,7 @@ class SegmentPlan:
 
 @dataclass(frozen=True, slots=True)
 class GarbagePlan:
-    """What one round does, in this order; all are keys of objects.
+    """The plan of one round, in this order; all are keys of objects.
 
     Manifests go first: a crash in between leaves segments without a name, never a name without its segment.
     """

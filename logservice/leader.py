@@ -1,4 +1,4 @@
-"""What the leading log service does, from taking the lead to losing it."""
+"""The work of the leading log service, from taking the lead to losing it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COLLECT_ORPHANS_S: Final = 300.0
 
 @dataclass(frozen=True)
 class Tools:
-    """What the loops work with. Like every other process's, these reach a verified server only: a loop that is under
+    """The resources of the loops. Like every other process's, these reach a verified server only: a loop that is under
     way when Redis restarts does not go on with what may have gone back.
     """
 

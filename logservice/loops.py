@@ -18,7 +18,7 @@ FAILURES: Final = Counter("polychrome_logservice_failures", "Steps that failed a
 REST_RATIO: Final = 4
 """A step that took t seconds rests for at least 4 t: with very many shards the log service must not crowd Redis."""
 SWEEP_REST_RATIO: Final = 20
-"""The same for a look at all collections: it only finds what processes that died left."""
+"""Seconds between two looks at all collections, which only find what processes that died left."""
 PAUSE_AFTER_FAILURE_S: Final = 1.0
 
 

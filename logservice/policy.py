@@ -24,8 +24,9 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What waits in a shard's log. Operations and bytes include what is compacted but not yet trimmed; when that is so,
-    `exact` is false and they say nothing. Age is that of the oldest uncompacted write, as far as the observer knows.
+    """The backlog in a shard's log. Operations and bytes include what is compacted but not yet trimmed; when that is
+    so, `exact` is false and they say nothing. Age is that of the oldest uncompacted write, as far as the observer
+    knows.
     """
 
     ops: int

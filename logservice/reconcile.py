@@ -133,7 +133,7 @@ class Reconciler:
             raise Unavailable("Another log service is opening the cluster")
 
     async def _stored(self, collections: Iterable[CollectionImage]) -> list[StoredCollection]:
-        """What the bucket has of these collections. Raises Corrupt when a manifest cannot be read."""
+        """The content of the bucket for these collections. Raises Corrupt when a manifest cannot be read."""
 
         async def find(image: CollectionImage) -> StoredCollection:
             manifests = [await self._manifests.newest(image.id, shard) for shard in image.layout.numbers]
@@ -171,7 +171,7 @@ class Reconciler:
             await self._write(merged(now, None, raised), number)
 
     async def _bring_forward(self, cluster: Cluster, image: CatalogImage | None, signs: RollbackSigns) -> None:
-        """What shows that Redis went back shows it for every collection: of those that nothing is known of, the log
+        """Evidence that Redis went back holds for every collection: of those that nothing is known of, the log
         alone may have been lost. The snapshot with the new heads comes first, so that a loss right after begins from
         them.
         """

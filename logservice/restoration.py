@@ -1,4 +1,4 @@
-"""What a Redis that lost something gets back, and what may be missing then: rules without effects.
+"""Rules, without effects, of what a Redis that lost something gets back, and what may be missing then.
 `logservice.reconcile` gathers the facts and carries them out.
 
 Why the heads are safe: an append is refused when more than `limits.BACKLOG_OPS_CEILING` operations are not trimmed, and
@@ -24,8 +24,8 @@ from shared.records.model import FIRST_POSITION
 
 @dataclass(frozen=True, slots=True)
 class MissingRange:
-    """What a collection may have lost: the operations from `covered[shard]` on of each shard, up to `head` (exclusive),
-    the first position that will be handed out now. Positions below `seen` were surely handed out.
+    """The possible loss of a collection: the operations from `covered[shard]` on of each shard, up to `head`
+    (exclusive), the first position that will be handed out now. Positions below `seen` were surely handed out.
     """
 
     collection: str
@@ -61,7 +61,7 @@ class StoredCollection:
         return msgspec.structs.replace(self.image, head=head, dimension=dimension)
 
     def missing(self, head: int) -> MissingRange:
-        """What is lost of it if its log is. `head` is the restored one."""
+        """The loss of the collection if its log is lost. `head` is the restored one."""
         return MissingRange(self.image.id, self.image.name, self.covered, self.image.head, head)
 
 
@@ -77,7 +77,7 @@ class ShardAhead:
 
 @dataclass(frozen=True, slots=True)
 class RollbackSigns:
-    """What shows that Redis came back older than it was."""
+    """The signs that Redis came back older than it was."""
 
     heads_behind: int
     """Collections whose head in Redis is lower than the snapshot's."""
@@ -121,7 +121,7 @@ def raised_heads(now: CatalogImage) -> dict[str, int]:
 
 
 def rolled_back(collection: Collection, ahead: Iterable[ShardAhead], snapshot_head: int) -> MissingRange:
-    """What may be missing of a collection that is there, in a Redis that went back: the operations that no manifest
+    """The possible loss of a collection that is there, in a Redis that went back: the operations that no manifest
     has, up to a head beyond every position that may have been handed out. `snapshot_head` is 0 where none is known.
     """
     newest = {one.shard: one.newest for one in ahead if one.collection == collection.id}

@@ -46,7 +46,7 @@ class _Watch:
 
 
 class Scheduler:
-    """One per leader."""
+    """Schedules compactions; there is one per leader."""
 
     def __init__(
         self, catalog: Catalog, log: Log, jobs: Jobs, policy: Policy, clock: Clock, trimmable: Trimmable

@@ -1,4 +1,4 @@
-"""What the processes share. Imported before anything else of theirs."""
+"""The library that the processes share. Imported before anything else of theirs."""
 
 import os
 

@@ -50,7 +50,7 @@ class BodyTooLarge(PolychromeError):
 
 
 class NotFound(PolychromeError):
-    """What the request names does not exist (any more)."""
+    """The tenant, database, collection or function that the request names does not exist (any more)."""
 
     code = "not_found"
 

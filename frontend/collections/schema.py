@@ -177,7 +177,7 @@ def with_settings(schema: Schema, settings: VectorSettings) -> Schema:
 
 
 def indexing_of(schema: Schema) -> Indexing:
-    """What compactors and query workers are to index of everything but embeddings, by this schema."""
+    """The indexing by compactors and query workers, of everything but embeddings, by this schema."""
     inverted = {value_type: index for value_type, index in SCALAR_INDEXES.items() if value_type != "sparse_vector"}
     keys: dict[str, dict[str, bool]] = {}
     sparse: list[str] = []

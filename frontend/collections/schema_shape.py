@@ -138,7 +138,7 @@ class BoolType(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ValueTypes(msgspec.Struct, frozen=True, kw_only=True):
-    """What is indexed of one key, by the type of its values."""
+    """The indexes of one key, by the type of its values."""
 
     string: StringType | None = None
     float_list: FloatListType | None = None

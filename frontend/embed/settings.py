@@ -61,7 +61,7 @@ def parse_keys(text: str) -> Keys:
 
 
 def embedding_problems(local: tuple[str, ...], endpoints: Endpoints, keys: Keys, default: str) -> list[str]:
-    """What is wrong with these settings together, a sentence for each problem. `local` are the names that the embedder
+    """The problems of these settings together, a sentence for each. `local` are the names that the embedder
     processes stand for.
     """
     names = [*local, *(name for name, _ in endpoints)]

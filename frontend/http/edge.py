@@ -1,4 +1,4 @@
-"""What surrounds every request, whatever its route: request id, errors, trace id, CORS, metrics, access log.
+"""The layer around every request, whatever its route: request id, errors, trace id, CORS, metrics, access log.
 
 One method, so that its order is visible: the id is set first, the handler runs, its exception becomes an answer,
 the answer gets its headers, the request is counted and logged.

@@ -86,7 +86,7 @@ FAULTS: Final = {
     503: "A part of the service is unavailable; nothing was changed, try again later",
     504: "The deadline passed before there was an answer",
 }
-"""What a client reads of faults of the server, by status. Their causes name addresses and belong in the log."""
+"""Messages that clients get for faults of the server, by status. Their causes name addresses and belong in the log."""
 
 UNKNOWN_OUTCOME: Final = (
     "A part of the service went away while the write was under way; it may or may not have been applied"
@@ -121,7 +121,7 @@ def error_response(error: errors.PolychromeError, path: str) -> HttpResponse:
 
 
 def _shown_message(error: errors.PolychromeError, status: int) -> str:
-    """What a client reads of `error`."""
+    """The message that a client gets for `error`."""
     if isinstance(error, errors.UnknownOutcome):
         return UNKNOWN_OUTCOME
     return error.message if isinstance(error, EmbeddingFailed) else FAULTS.get(status, error.message)

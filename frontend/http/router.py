@@ -37,7 +37,7 @@ class Route(NamedTuple):
 
 
 class Match(NamedTuple):
-    """What a request's path matches: the handler, the route's pattern (one of a bounded set), and the decoded values of
+    """The match of a request's path: the handler, the route's pattern (one of a bounded set), and the decoded values of
     the pattern's parameters.
     """
 

@@ -62,8 +62,8 @@ def _bytes_left(request: web.BaseRequest) -> int | None:
 
 
 def _bytes_in_kernel(transport: asyncio.Transport) -> int:
-    """What the kernel has still to send. Up to a third of its buffer, which may be megabytes, goes before it takes more
-    from this process; so without this a client that is merely slow would seem to take nothing for that long.
+    """Bytes that the kernel has still to send. Up to a third of its buffer, which may be megabytes, goes before it
+    takes more from this process; so without this a client that is merely slow would seem to take nothing for that long.
     """
     if not sys.platform.startswith("linux"):
         return 0

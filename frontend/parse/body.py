@@ -24,7 +24,7 @@ from shared.errors import BodyTooLarge, UnsupportedMediaType
 Body = TypeVar("Body")
 
 BROKEN: Final = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, web.RequestPayloadError, OSError)
-"""What reading a body raises when the client closes the connection or breaks the chunked encoding."""
+"""The errors of reading a body when the client closes the connection or breaks the chunked encoding."""
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 """The interim answer to a client that waits for permission to send its body."""
@@ -48,7 +48,7 @@ async def read_json(request: Request, rows: str | None = None) -> Any:
 
 
 async def parse_body(request: Request, parse_object: Callable[[dict[str, Any]], Body], rows: str | None = None) -> Body:
-    """What `parse_object` makes of the body, which has to be an object; `rows` as for `read_json`. Raises what
+    """The result of `parse_object` for the body, which has to be an object; `rows` as for `read_json`. Raises what
     `read_json` and `parse_object` do, and WrongShape.
     """
     tree = require_object(await read_json(request, rows))

@@ -85,7 +85,7 @@ class _Body(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class SearchPayload:
-    """One search of a request: the matching records, ranked, grouped, sorted, and a page of them."""
+    """A search of a request: the matching records, ranked, grouped, sorted, and a page of them."""
 
     where: Where | None
     rank: GivenRank | None

@@ -98,7 +98,7 @@ def _is_encoded_by_the_worker(collection: Collection, get: Get) -> bool:
 
 
 def _request(collection: Collection, get: Get) -> GetRequest:
-    """What is asked of every shard, addressed to the first shard, for all matching records."""
+    """The request to every shard, addressed to the first shard, for all matching records."""
     wanted = get.wanted
     return GetRequest(
         first_shard(collection, as_of=get.as_of),

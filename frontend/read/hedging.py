@@ -60,7 +60,7 @@ _INDEX_BYTES: Final = 4
 
 @dataclass(slots=True)
 class _Second:
-    """What happened in one second of the clock."""
+    """Counts of one second of the clock."""
 
     number: int
     calls: int = 0

@@ -72,7 +72,7 @@ def merge_query(answers: Sequence[QueryResponse], k: int) -> Hits:
 
 
 def explanations(answers: Sequence[GetResponse] | Sequence[QueryResponse]) -> list[Explanation]:
-    """What the workers explain of their answers, where that was asked for."""
+    """The explanations in the workers' answers, where they were asked for."""
     return [answer.explanation for answer in answers if answer.explanation is not None]
 
 

@@ -1,4 +1,4 @@
-"""One call to the workers of a shard, in the order of their rank, until one of them answers.
+"""A call to the workers of a shard, in the order of their rank, until one of them answers.
 
 ```text
 the worker asked ..                  then

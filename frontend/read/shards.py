@@ -28,7 +28,7 @@ async def ask_all_shards(
     read_level: ReadLevel = ReadLevel.INDEX_AND_WAL,
     as_of: int | None = None,
 ) -> list[Response]:
-    """What `ask` returns for every shard, in the order of the layout; all shards are asked at once, and a failure of
+    """The results of `ask` for every shard, in the order of the layout; all shards are asked at once, and a failure of
     one shard is the failure of all.
     """
     return await together(

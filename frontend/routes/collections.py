@@ -54,7 +54,7 @@ def shown_collection(collection: Collection) -> dict[str, Any]:
 
 
 def _shown_source(collection: Collection) -> dict[str, str]:
-    """What the schema says of the function whose output the collection is."""
+    """The schema's description of the function whose output the collection is."""
     return {"source_attached_function_id": collection.function.id} if collection.function else {}
 
 
@@ -138,7 +138,7 @@ class CollectionRoutes:
         return json_response(0 if database is None else await self._catalog.collections.count(database))
 
     async def get(self, request: Request) -> HttpResponse:
-        """One collection, by its name."""
+        """A collection, by its name."""
         name = request.path_params["name"]
         database = await self._database(request)
         collection = None if database is None else await self._catalog.collections.get(database, name)
@@ -147,7 +147,7 @@ class CollectionRoutes:
         return json_response(shown_collection(collection))
 
     async def get_by_id(self, request: Request) -> HttpResponse:
-        """One collection, by its id."""
+        """A collection, by its id."""
         check_database_name(request.path_params["database"])
         collection_id = canonical_uuid(request.path_params["collection_id"])
         if collection_id is None:
@@ -161,7 +161,7 @@ class CollectionRoutes:
         return json_response(shown_collection(collection))
 
     async def get_by_crn(self, request: Request) -> HttpResponse:
-        """One collection, by `<tenant_resource_name>:<database_name>:<collection_name>`."""
+        """A collection, by `<tenant_resource_name>:<database_name>:<collection_name>`."""
         crn = request.path_params["crn"]
         names = crn.split(":")
         if len(names) != 3 or not all(names):

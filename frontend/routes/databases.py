@@ -68,7 +68,7 @@ class DatabaseRoutes:
         return json_response([shown_database(database) for database in found])
 
     async def get(self, request: Request) -> HttpResponse:
-        """One database, by its name."""
+        """A database, by its name."""
         name = request.path_params["database"]
         check_database_name(name)
         database = await self._databases.get(request.path_params["tenant"], name)

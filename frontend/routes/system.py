@@ -90,7 +90,7 @@ async def version(_request: Request) -> HttpResponse:
 
 
 async def pre_flight_checks(_request: Request) -> HttpResponse:
-    """What clients ask before they send batches."""
+    """The limits that clients ask for before they send batches."""
     return json_response({"max_batch_size": BATCH_SIZE_ADVICE, "supports_base64_encoding": True})
 
 

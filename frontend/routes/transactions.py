@@ -43,7 +43,7 @@ Token = Annotated[int, msgspec.Meta(ge=0, le=I64_MAX)]
 
 
 class Verb(enum.StrEnum):
-    """What an operation of a commit does."""
+    """The kind of an operation of a commit."""
 
     ADD = "add"
     UPDATE = "update"
@@ -58,7 +58,7 @@ class ConditionalGet(GetBody):
 
 
 class CommitOperation(msgspec.Struct, frozen=True):
-    """One operation of a commit; `payload` is the body of the route that has the operation's name."""
+    """An operation of a commit; `payload` is the body of the route that has the operation's name."""
 
     operation: Verb
     payload: dict[str, Any]
@@ -117,7 +117,7 @@ class TransactionRoutes:
         return json_response({"first_inserted_record_offset": appended.first, "record_count": count})
 
     async def _operations(self, collection: Collection, write: Write | DeleteBody, size: int | None) -> Operations:
-        """What one operation of the commit appends. `size`: bytes of the body. Raises InvalidArgument."""
+        """The operations that one member of the commit appends. `size`: bytes of the body. Raises InvalidArgument."""
         if isinstance(write, DeleteBody):
             return _deletion(write)
         embedded = await self._texts.embed_documents(collection, write, size)

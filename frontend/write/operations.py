@@ -55,8 +55,8 @@ class Operations:
 
 
 def joined(operations: Sequence[Operations]) -> pa.RecordBatch:
-    """One batch (`shared.records.model.batch_schema`) of several requests' operations, in their order. All embeddings
-    have one width.
+    """A single batch (`shared.records.model.batch_schema`) of several requests' operations, in their order. All
+    embeddings have one width.
     """
     if len(operations) == 1:
         (only,) = operations

@@ -112,7 +112,7 @@ class Committer:
     async def _proven(
         self, collection_id: str, token: int, reads: Mapping[int, IdsRead], shards: Sequence[int]
     ) -> dict[int, IdsRead]:
-        """What was read in these shards, proven to be unchanged up to later positions. Raises
+        """The reads of these shards, proven to be unchanged up to later positions. Raises
         ConditionalWriteConflict.
         """
         positions = await together(

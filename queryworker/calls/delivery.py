@@ -1,4 +1,4 @@
-"""What was made of calls is handed to their callers: at once, chunk by chunk, or only if it turns out to be right."""
+"""Hands the outcomes of calls to their callers: at once, chunk by chunk, or only if it turns out to be right."""
 
 from __future__ import annotations
 

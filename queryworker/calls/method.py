@@ -1,4 +1,4 @@
-"""What a method that frontends call is made of, as typed values (`shared.rpc.messages`)."""
+"""The parts of a method that frontends call, as typed values (`shared.rpc.messages`)."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class PendingCall(NamedTuple, Generic[Request]):
 
 
 class CallOutcome(NamedTuple):
-    """What became of a call: an answer, or an error. `rest` makes the chunks that follow when `answer` is the first of
+    """The outcome of a call: an answer, or an error. `rest` makes the chunks that follow when `answer` is the first of
     several.
     """
 

@@ -37,7 +37,9 @@ else the whole column is searched.
 
 
 class FilterColumns(Protocol):
-    """What a filter is evaluated on: the columns and indexes of `rows` rows, be they a segment's or the tail's."""
+    """The rows that a filter is evaluated on: the columns and indexes of `rows` rows, be they a segment's or the
+    tail's.
+    """
 
     @property
     def rows(self) -> int: ...
@@ -84,7 +86,7 @@ def _cheapest_first(where: All | AnyOf) -> list[Where]:
 
 
 def _cost(where: Where) -> int:
-    """What resolving a row costs, as a rank: 0 a bit, 1 a literal in its document, 2 a pattern in its document."""
+    """The cost of resolving a row, as a rank: 0 a bit, 1 a literal in its document, 2 a pattern in its document."""
     if isinstance(where, All | AnyOf):
         return max(map(_cost, where.clauses), default=0)
     if isinstance(where, DocumentRegex):

@@ -62,7 +62,7 @@ def text_count(requirement: Requirement) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """What is known of a fragment of a pattern: all `texts` that it matches, when they are few; else `texts` is None,
+    """Knowledge of a fragment of a pattern: all `texts` that it matches, when they are few; else `texts` is None,
     and whatever it matches meets `requirement` (None: nothing is known).
     """
 
@@ -70,7 +70,7 @@ class Fragment:
     requirement: Requirement | None = None
 
     def required(self) -> Requirement | None:
-        """What every text that the fragment occurs in meets; None when nothing is required."""
+        """The condition that every text meets in which the fragment occurs; None when nothing is required."""
         if self.texts is None:
             return self.requirement
         if not self.texts or min(len(text.encode()) for text in self.texts) < _REQUIRED_BYTES_MIN:

@@ -30,8 +30,8 @@ _DEPTH_MAX: Final = 50
 
 @lru_cache(256)
 def required_texts(pattern: str) -> Requirement | None:
-    """What every document meets that `pattern` matches somewhere; None when nothing is known. The pattern is one that
-    the crate accepts.
+    """The condition that every document meets in which `pattern` matches somewhere; None when nothing is known. The
+    pattern is one that the crate accepts.
     """
     try:
         requirement = _Parser(pattern).parse().required()
@@ -79,7 +79,7 @@ class _Parser:
         return self._pattern[self._at - 1]
 
     def _read_until(self, end: str) -> str:
-        """What stands before the next `end`; reading goes on behind it."""
+        """The text before the next `end`; reading goes on behind it."""
         begin, self._at = self._at, self._pattern.find(end, self._at) + 1
         if not self._at:
             raise _NotUnderstoodError
@@ -239,7 +239,7 @@ def _with_flags(flags: frozenset[str], change: str) -> frozenset[str]:
 
 
 def _character(char: str, flags: frozenset[str]) -> Fragment:
-    """One literal character; with the flag `i` all of its forms."""
+    """A literal character; with the flag `i` all of its forms."""
     if "i" not in flags:
         return Fragment(frozenset([char]))
     if not char.isascii():

@@ -35,7 +35,7 @@ Explainable = TypeVar("Explainable", GetResponse, QueryResponse)
 
 
 class ReadContext(NamedTuple):
-    """What requests are answered from: a read view, the name of the worker that has it, and how long the currency check
+    """The source of answers: a read view, the name of the worker that has it, and how long the currency check
     took that made it, waiting included. An answer of more than about `bytes_max` bytes is not made
     (`queryworker.query.get.AnswerTooLongError`).
     """

@@ -66,7 +66,7 @@ def _compared_values(where: Where) -> int:
 
 
 def _batch_key(request: QueryRequest) -> Hashable:
-    """What requests of one batch have in common."""
+    """The fields that requests of one batch have in common."""
     return (
         request.k,
         request.ef_search,

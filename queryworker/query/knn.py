@@ -93,7 +93,7 @@ def _search_parts(
 
 
 def _part_hits(view: ReadView, number: int, first_query: int, nearest: Sequence[Nearest]) -> _Hits:
-    """What was found in the part with this number, for consecutive queries."""
+    """The rows found in the part with this number, for consecutive queries."""
     counts = [len(found.rows) for found in nearest]
     rows = np.concatenate([found.rows for found in nearest])
     return _Hits(

@@ -73,8 +73,8 @@ class GraphSearch:
 
 @dataclass(frozen=True, slots=True)
 class BeamOutcome:
-    """What a graph search with `beam` found: `matching` matching rows, the k-th of them at `rank` (from 1) of the beam.
-    `rank` is None when fewer than k rows match.
+    """The outcome of a graph search with `beam`: `matching` matching rows, the k-th of them at `rank` (from 1) of the
+    beam. `rank` is None when fewer than k rows match.
     """
 
     beam: int

@@ -235,7 +235,7 @@ def _sort_values(metadata_json: str | None, order_by: Sequence[OrderKey]) -> lis
 
 
 def _completed(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """What a coroutine returns that never waits."""
+    """The result of a coroutine that never waits."""
     try:
         coroutine.send(None)
     except StopIteration as stop:

@@ -1,4 +1,4 @@
-"""What a read did to find its answer, gathered as it goes at next to no cost, for a client that asks with `explain`."""
+"""Statistics of a read, gathered as it goes at next to no cost, for a client that asks with `explain`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared.records.explanation import Explanation, PartExplanation
 
 @dataclass(slots=True)
 class PartStats:
-    """What a read did in one part, for all of its queries together. `beams`: the beam of each graph search; `scans`:
+    """The work of a read in one part, for all of its queries together. `beams`: the beam of each graph search; `scans`:
     how many queries were compared with all selected rows; `examined`: rows that were compared with a query, or visited
     by a graph for it; `documents_read`: rows whose documents were read because a filter was undecided about them.
     """
@@ -25,7 +25,7 @@ class PartStats:
 
 
 class ExecutionStats:
-    """What one read did: how long each stage took, one after the other, and what was done in each part."""
+    """The work of one read: how long each stage took, one after the other, and what was done in each part."""
 
     def __init__(self) -> None:
         self._stage_began_s = time.perf_counter()

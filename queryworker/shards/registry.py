@@ -30,7 +30,7 @@ log = telemetry.get_logger(__name__)
 
 
 class ShardUsage(NamedTuple):
-    """What eviction is decided on: about how much memory a shard takes, and how long ago it was read."""
+    """The facts that eviction is decided on: about how much memory a shard takes, and how long ago it was read."""
 
     key: ShardKey
     bytes: int

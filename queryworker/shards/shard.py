@@ -1,4 +1,4 @@
-"""One shard on this worker: its views, kept current for the reads of it.
+"""A shard on this worker: its views, kept current for the reads of it.
 
 Currency. A read must see every write that was acknowledged before it began. So it needs one currency check, a read of
 the log, that *begins* after the request arrived; all requests that wait share one (`queryworker.shards.coalesced`). A
@@ -54,7 +54,7 @@ log = telemetry.get_logger(__name__)
 
 
 class ServedShard:
-    """One shard that is read here. Everything runs on the event loop but what is handed to the threads: applying the
+    """A shard that is read here. Everything runs on the event loop but what is handed to the threads: applying the
     log to views, and building graphs (`graph_threads`).
     """
 
@@ -160,7 +160,7 @@ class ServedShard:
     # ---- currency
 
     async def _check(self) -> ShardView:
-        """One currency check. A shard that serves no more lets go of its views."""
+        """Does a currency check. A shard that serves no more lets go of its views."""
         try:
             return await self._advance()
         except (Gone, StaleGeneration):

@@ -1,4 +1,4 @@
-"""What a read asks of the parts of a read view: a part is one segment, or one stretch of consecutive rows of the tail.
+"""The interface of the parts of a read view: a part is one segment, or one stretch of consecutive rows of the tail.
 
 All parts answer the same questions, so that a read runs over them alike and merges what it found.
 """
@@ -82,7 +82,7 @@ class ViewPart(Protocol):
     """
 
     name: str
-    """What an explanation calls the part."""
+    """The name of the part in explanations."""
 
     rows: int
     """How many rows there are, dead ones included."""

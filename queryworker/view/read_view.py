@@ -1,4 +1,4 @@
-"""What a read sees of a shard: its records as of one position.
+"""A shard as a read sees it: its records as of one position.
 
 The name is that of databases with multi-version concurrency control: a read view says which versions of records a read
 sees, while writes go on. It holds no lock, and takes no copy of the records.
@@ -53,7 +53,7 @@ class ReadView:
 
     @lazy
     def parts(self) -> tuple[ViewPart, ...]:
-        """One part for each segment, then the parts of the tail."""
+        """A part for each segment, then the parts of the tail."""
         return (*self.base.parts(self.memtable, self.position), *self._tail_parts)
 
     @lazy

@@ -18,7 +18,7 @@ from shared.vectors.arrays import Mask, RowNumbers, SquaredNorms
 
 
 class SegmentPart:
-    """One segment with the rows that are alive as of one position: a `queryworker.view.part.ViewPart`."""
+    """A segment with the rows that are alive as of one position: a `queryworker.view.part.ViewPart`."""
 
     def __init__(
         self, segment: Segment, filters: CachedFilters, alive: Mask | None, *, in_insertion_order: bool

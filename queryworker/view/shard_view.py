@@ -1,4 +1,4 @@
-"""What a worker holds of one shard: the segments of one manifest, and the log's tail folded over them.
+"""The content of one shard in a worker: the segments of one manifest, and the log's tail folded over them.
 
 ```text
 operations   1 ................ covers ................ position ........
@@ -34,7 +34,7 @@ from shared.vectors.space import Space
 
 @dataclass(frozen=True, slots=True)
 class OpenManifest:
-    """One manifest with its segments opened. `pointer` is None for a shard that was never compacted, which has no
+    """A manifest with its segments opened. `pointer` is None for a shard that was never compacted, which has no
     segments; `bytes` is the size of the segments' files; `graph` are the parameters that the collection's graphs are
     built with.
     """
@@ -57,7 +57,7 @@ class OpenManifest:
 
 
 class ShardView:
-    """One manifest and the tail after it, moved forward by `apply`.
+    """A manifest and the tail after it, moved forward by `apply`.
 
     Threads: `apply` is called by one thread at a time, and so is `build_graph_step`; `read_view` by any.
     """

@@ -21,7 +21,7 @@ CLUSTER: Final = Script("shared.catalog", "cluster")
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What the mark says: the cluster's id, and its `epoch`, which counts the restorations after a loss."""
+    """The content of the mark: the cluster's id, and its `epoch`, which counts the restorations after a loss."""
 
     id: str
     epoch: int

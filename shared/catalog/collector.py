@@ -35,7 +35,7 @@ Recover = Callable[[str, dict[str, Any]], Awaitable[bool]]
 
 
 class Collector:
-    """One round at a time; run by the log service."""
+    """Removes what is left of deletions, one round at a time; run by the log service."""
 
     def __init__(self, redis: Redis, keys: Keys, catalog: Catalog, orphan_age_s: float = ORPHAN_AGE_S) -> None:
         self._redis = redis

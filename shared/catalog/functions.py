@@ -41,7 +41,7 @@ class FunctionInput:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What an output that is computed now is made of, as far as this input goes: the versions of its manifests, and
+        """The origin of an output that is computed now, as far as this input goes: the versions of its manifests, and
         the position (exclusive) up to which they hold everything.
         """
         seen = {str(shard): pointer.version for shard, pointer in self.pointers.items() if pointer}
@@ -118,7 +118,7 @@ class Functions:
     # For compactors
 
     async def function_of(self, output: str) -> Function | None:
-        """What makes the output; None when it is none, or gone."""
+        """The function that makes the output; None when the collection is no output, or gone."""
         key = self._keys.state(output)
         database = await persist(lambda: command(self._redis, "HGET", key, "db"), writes=False)
         if database is None:

@@ -105,7 +105,7 @@ def decode_image(data: bytes) -> CatalogImage:
 
 
 def merged(now: CatalogImage, older: CatalogImage | None, heads: Mapping[str, int]) -> CatalogImage:
-    """What Redis has now and what only the other image knows, with these heads."""
+    """The union of what Redis has now and what only the other image knows, with these heads."""
     tenants = {one.name: one for one in older.tenants} if older else {}
     databases = {(one.tenant, one.name): one for one in older.databases} if older else {}
     collections = {one.id: one for one in older.collections} if older else {}
@@ -247,7 +247,7 @@ class Images:
         await self._catalog.mark.write_report(orjson.dumps(report))
 
     async def read_report(self) -> dict[str, Any] | None:
-        """What `write_report` kept last; None before that."""
+        """The report that `write_report` kept last; None before that."""
         stored = await self._catalog.mark.read_report()
         return None if stored is None else dict(orjson.loads(stored))
 

@@ -1,4 +1,4 @@
-"""What the catalog holds, as values."""
+"""The rows of the catalog, as values."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """What makes a collection, its output, of others, its inputs (ids). None is left: it was detached."""
+    """A function, which makes a collection, its output, of others, its inputs (ids). None is left: it was detached."""
 
     id: str
     name: str
@@ -173,7 +173,7 @@ class Collection:
 
 @dataclass(frozen=True)
 class NewCollection:
-    """What a creator gives."""
+    """A collection as its creator describes it."""
 
     name: str
     metadata: dict[str, Any] | None

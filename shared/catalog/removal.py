@@ -1,4 +1,4 @@
-"""What follows a committed deletion, in the order in which it must happen; each step may be repeated by anybody.
+"""The steps after a committed deletion, in the order in which they must happen; each step may be repeated by anybody.
 
 ```text
 reset      tenants gone            -> per tenant: its databases go to its trash, then per database as below

@@ -15,7 +15,7 @@ COLLECTIONS: Final = Script("shared.catalog", "collections")
 
 
 class CatalogScripts:
-    """One method per script; verbs, arguments and replies are in the scripts' headers."""
+    """The catalog's scripts, a method for each; verbs, arguments and replies are in the scripts' headers."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis

@@ -80,9 +80,9 @@ class Announced:
 
 
 def advertised_address(host: str, bound: str, advertise_host: str, redis_url: str) -> str:
-    """What callers are told of a server that was to listen on `host` and is `bound` to an address: its port at
-    `advertise_host` if that is given; else at `host`, or, where that is a wildcard, at the address that Redis is
-    reached from.
+    """The address that callers are given for a server that was to listen on `host` and is `bound` to an address: its
+    port at `advertise_host` if that is given; else at `host`, or, where that is a wildcard, at the address that Redis
+    is reached from.
     """
     _, port = split_address(bound)
     if advertise_host:

@@ -1,4 +1,4 @@
-"""Who is alive. A hint: a member that is listed may be dead, one that is not may answer still."""
+"""The list of live processes. A hint: a member that is listed may be dead, one that is not may answer still."""
 
 from __future__ import annotations
 

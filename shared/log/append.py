@@ -1,4 +1,4 @@
-"""One append: what a writer asks of the log, and its encoding as the keys and arguments of append.lua."""
+"""An append: what a writer asks of the log, and its encoding as the keys and arguments of append.lua."""
 
 from __future__ import annotations
 

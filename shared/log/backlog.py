@@ -1,4 +1,4 @@
-"""What an append is told when the collection's backlog has no space for it."""
+"""The refusal of an append for which the collection's backlog has no space."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ ROW_OVERHEAD_BYTES = 32
 _PLAIN_COLUMNS: Final = len(batch_schema(None))
 
 _PREFIX_BYTES: Final = 8
-"""What a message of an Arrow IPC stream begins with: a mark, then the length of what describes it."""
+"""The beginning of a message of an Arrow IPC stream: a mark, then the length of what describes it."""
 
 _END_OF_STREAM: Final = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 """The end mark of an Arrow IPC stream: a message of length 0."""

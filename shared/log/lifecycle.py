@@ -132,7 +132,7 @@ class Lifecycle:
 def _fields(
     database_key: str, fixed: Mapping[str, Any], generation: int, dimension: int | None, layout: Layout
 ) -> list[Argument]:
-    """What a state has from its first moment, but the head."""
+    """The fields that a state has from its first moment, but the head."""
     fields: list[Argument] = ["gen", generation, "db", database_key, "config", orjson.dumps(dict(fixed))]
     fields += ["layout", layout.encode(), "laid_s", f"{time.time():.3f}"]
     fields += ["backlog_ops", 0, "backlog_bytes", 0, "created", f"{time.time():.3f}"]

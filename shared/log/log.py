@@ -131,7 +131,7 @@ class Log:
         raise Unavailable("The collection's shards are being switched")
 
     async def missing(self, collection_id: str) -> Gone | Unavailable:
-        """What a missing state means: a deleted collection, or a server that lost everything and is being restored."""
+        """The error for a missing state: the collection is deleted, or all is lost and the server is being restored."""
         if await persist(lambda: self._redis.exists(self._keys.cluster), writes=False):
             return Gone(f"collection {collection_id} was deleted")
         return Unavailable("The log is being restored")

@@ -1,4 +1,4 @@
-"""What the states of a function's output and of its inputs know of it (docs/design/2026-11-21-functions.md)."""
+"""The fields of a function in the states of its output and of its inputs (docs/design/2026-11-21-functions.md)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Remade(PolychromeError):
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What an output is made of, before and after an append; empty: of nothing yet."""
+    """The origin of an output before and after an append; empty: it is made of nothing yet."""
 
     before: bytes
     now: bytes
@@ -37,7 +37,7 @@ class Outputs:
         self._keys = keys
 
     async def made(self, output: str) -> bytes:
-        """What it was made of last; empty: of nothing yet."""
+        """The origin of the output's last content; empty: it was made of nothing yet."""
         return await self._field(output, "made") or b""
 
     async def set_made(self, output: str, made: Made) -> bool:

@@ -1,4 +1,4 @@
-"""What is known of a shard, and what one entry of its stream holds, as values."""
+"""The state of a shard, and an entry of its stream, as values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared.cluster.placement import Layout
 from shared.errors import Corrupt
 
 FIRST_ID: Final = "0-0"
-"""What `previous` of a stream's first entry says, and where a reader begins that has no manifest."""
+"""The value of `previous` in a stream's first entry, and where a reader begins that has no manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Routing:
 
 @dataclass(frozen=True, slots=True)
 class ShardState:
-    """One shard's part of the state hash, as of the moment of the read.
+    """The part of the state hash that belongs to one shard, as of the moment of the read.
 
     `head` is the collection's next position; `reach` that up to which the shard's stream has everything: the head, or,
     while the shard is being built, what was copied. `tail` is the id of the newest entry that the stream ever had.
@@ -107,7 +107,7 @@ class ShardState:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of a shard's stream. `first` and `end` are the half-open range of the whole append; a row's position
+    """An entry of a shard's stream. `first` and `end` are the half-open range of the whole append; a row's position
     is `first` plus its `offset`. `last` marks the append's last entry in this stream: apply an append only with it.
     """
 

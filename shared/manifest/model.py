@@ -116,7 +116,7 @@ def hash_of(data: bytes) -> str:
 
 
 def shard_prefix(collection: str, shard: int) -> str:
-    """What the keys of all objects of a shard begin with."""
+    """The prefix of the keys of all objects of a shard."""
     return f"{collection}/{shard}/"
 
 

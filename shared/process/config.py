@@ -48,7 +48,7 @@ class ConfigError(PolychromeError):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What `setting` knows about one field."""
+    """The metadata that `setting` keeps of one field."""
 
     env: str
     doc: str
@@ -197,7 +197,7 @@ def _parse_redis_url(text: str) -> str:
 
 @dataclass(frozen=True)
 class ProcessConfig:
-    """What every process is told."""
+    """The settings of every process."""
 
     process_id: str = setting(
         "POLYCHROME_PROCESS_ID",

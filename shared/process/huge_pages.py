@@ -27,7 +27,7 @@ _MAPS: Final = Path("/proc/self/maps")
 
 @contextlib.contextmanager
 def in_huge_pages() -> Iterator[None]:
-    """What is allocated inside, and is large, lies in huge pages afterwards. Where the system has none, or does not
+    """A context whose large allocations lie in huge pages afterwards. Where the system has none, or does not
     give them on demand, nothing is different.
     """
     before = _regions()

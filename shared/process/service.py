@@ -48,7 +48,7 @@ C = TypeVar("C", bound=ProcessConfig)
 
 
 class Service(Protocol):
-    """What a process does between opening and closing its resources."""
+    """The work of a process between opening and closing its resources."""
 
     @property
     def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
@@ -153,8 +153,8 @@ async def _live(role: str, config: C, open_service: OpenService[C], life: _Life)
 
 
 def _spare_the_collector() -> None:
-    """What there is now, modules mostly, stays for good: the garbage collector need not walk over it again and again,
-    nor look for cycles after every few hundred of the containers that a request's JSON is made of.
+    """Takes all objects that there are now, modules mostly, to stay for good: the garbage collector need not walk over
+    it again and again, nor look for cycles after every few hundred of the containers that a request's JSON is made of.
     """
     gc.collect()
     gc.freeze()

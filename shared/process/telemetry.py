@@ -26,7 +26,7 @@ def get_logger(name: str) -> FilteringBoundLogger:
 
 
 class _Process:
-    """What every line says of its process, once `configure` was called."""
+    """The fields of the process in every line, once `configure` was called."""
 
     role = ""
     id = ""

@@ -6,7 +6,7 @@ import msgspec
 
 
 class PartExplanation(msgspec.Struct, frozen=True):
-    """What a read did in one part of a view: a segment or a stretch of the tail.
+    """The work of a read in one part of a view: a segment or a stretch of the tail.
 
     `matching` is how many rows the request selects; when `undecided`, how many it may select as far as the indexes
     know, and documents decide. `beams` are the beams of the graph searches, one after the other; `scans` is how many
@@ -26,7 +26,7 @@ class PartExplanation(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """What a worker did to answer from one shard, as of `position`. `milliseconds` is the time of each stage:
+    """The work of a worker to answer from one shard, as of `position`. `milliseconds` is the time of each stage:
     `currency` (making the view current, waiting included), then `filter`, `search`, `assemble`.
     """
 

@@ -15,9 +15,9 @@ FIXED_MEMBER: Final = "indexing"
 
 
 class Indexing(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is indexed. `off` are the value types (`string`, `int`, `float`, `bool`) that are not; `keys` says for
-    single keys whether values of a type are, whatever `off` says; `sparse` are the keys whose sparse vectors are;
-    `documents` is whether documents are.
+    """The indexes that are built. `off` are the value types (`string`, `int`, `float`, `bool`) that are not; `keys`
+    says for single keys whether values of a type are, whatever `off` says; `sparse` are the keys whose sparse vectors
+    are; `documents` is whether documents are.
     """
 
     off: list[str] = []

@@ -1,4 +1,4 @@
-"""What an operation does to a record: the one definition, used by the compactor and the query worker alike.
+"""The effect of an operation on a record: the one definition, used by the compactor and the query worker alike.
 
 Operations are resolved in log order, one after the other, also within a batch. So of an id given twice to `add` the
 first wins, and in `upsert` the last.
@@ -50,7 +50,7 @@ class Given(NamedTuple):
 
 
 class Change(enum.Enum):
-    """What an operation did to a record."""
+    """The effect of an operation on a record."""
 
     NOTHING = enum.auto()
     INSERTED = enum.auto()

@@ -1,4 +1,4 @@
-"""One connection for many small commands at once.
+"""A connection for many small commands at once.
 
 A pool lends a whole connection for every command, and that costs several times what the command itself does. Here
 commands are written one behind the other as they come, and their answers, which arrive in the same order, are handed
@@ -23,8 +23,8 @@ STALLED_S: Final = 1.0
 """Silence after which a cancelled caller takes the connection along."""
 
 PENDING_BYTES_MAX: Final = 16 * 1024
-"""What a server reads of one connection at a time. Commands beyond it would wait for another round of its loop, and
-for another fsync of its log."""
+"""Bytes that a server reads of one connection at a time. Commands beyond it would wait for another round of its loop,
+and for another fsync of its log."""
 
 COMMAND_BYTES_MAX: Final = 64 * 1024
 """The longest single command, which then has the connection to itself until it is answered."""
@@ -36,7 +36,7 @@ Connect = Callable[["OpenLine"], Awaitable[None]]
 
 
 class OpenLine(asyncio.Protocol):
-    """One open connection."""
+    """An open connection."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None

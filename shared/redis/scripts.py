@@ -23,7 +23,7 @@ packed: Final = msgspec.msgpack.Encoder().encode
 
 
 class Script:
-    """One script, known to the server by its hash once it has run there.
+    """A script, known to the server by its hash once it has run there.
 
     `package` and `name` say where its text is; `uses` names files beside it whose functions it needs.
     """

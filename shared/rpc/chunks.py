@@ -26,8 +26,8 @@ FIRST_WINDOW_BYTES: Final = 256 * 1024
 in bytes."""
 
 WINDOW_BYTES: Final = 4 * 1024 * 1024
-"""What one answer may have in memory and on the wire, in bytes. While the reader consumes this much, a server makes the
-next piece; and it fills a connection of 1 Gbit/s with a round trip of 30 ms."""
+"""Most bytes that one answer may have in memory and on the wire. While the reader consumes this much, a server makes
+the next piece; and it fills a connection of 1 Gbit/s with a round trip of 30 ms."""
 
 GRANT_ROOM_BYTES: Final = WINDOW_BYTES // 4
 """So much of the window is consumed before it is granted anew, in bytes: each grant costs a frame."""

@@ -50,7 +50,7 @@ class FrameInFlight:
 
 
 class ClientCall:
-    """One call. `answer` is done when the answer has come or begun to come; `stream` is the answer from its first chunk
+    """A call. `answer` is done when the answer has come or begun to come; `stream` is the answer from its first chunk
     to its end, for long ones.
     """
 

@@ -1,4 +1,4 @@
-"""One connection of a client to a server, and the calls that were sent on it."""
+"""A connection of a client to a server, and the calls that were sent on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One timer for the deadlines of many calls: all of them are looked through now and then, while there are any.
+"""A timer for the deadlines of many calls: all of them are looked through now and then, while there are any.
 
 A timer for each call costs more than all else that this process does for the call, and nearly none of them ever fires.
 """

@@ -1,4 +1,4 @@
-"""What a frontend asks of an embedder, and what it gets back. Encoded as msgpack by msgspec."""
+"""The requests of a frontend to an embedder, and their responses. Encoded as msgpack by msgspec."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class EmbedRequest(msgspec.Struct, frozen=True):
 
 
 class EmbedResponse(msgspec.Struct, frozen=True):
-    """One vector per text, in their order: little-endian float32 [texts, dimension], each of length 1."""
+    """A vector per text, in their order: little-endian float32 [texts, dimension], each of length 1."""
 
     embeddings: bytes
     dimension: int

@@ -64,14 +64,14 @@ ALONE_BYTES: Final = 64 * 1024
 """A longer payload travels in a frame of its own: nobody else should wait until all of it has arrived."""
 
 ANSWER_BYTES_MAX: Final = HEAD_BYTES + 32
-"""What a frame with one good answer has beside its payload."""
+"""Bytes of a frame with one good answer beside its payload."""
 
 TOGETHER_MAX: Final = 64
 """Calls in one frame."""
 
 
 class FrameKind(enum.IntEnum):
-    """What a frame is; the values are on the wire."""
+    """The kind of a frame; the values are on the wire."""
 
     CALLS = 1
     ANSWERS = 2
@@ -110,7 +110,7 @@ Header = TypeVar("Header", CallHeader, AnswerHeader)
 
 
 class Frame(NamedTuple):
-    """One frame, as views of the buffer it arrived in."""
+    """A frame, as views of the buffer it arrived in."""
 
     kind: FrameKind
     header: memoryview

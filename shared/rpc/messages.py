@@ -1,4 +1,4 @@
-"""What a frontend asks of a query worker, one shard at a time, and what it gets back.
+"""The requests of a frontend to a query worker, one shard at a time, and their responses.
 
 Encoded as msgpack by msgspec. Arrays of numbers travel as the bytes of little-endian numpy arrays: `float32` for
 vectors and distances, `int64` for positions. `position` in an answer is the exclusive upper bound of what was read.

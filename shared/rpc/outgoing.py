@@ -23,7 +23,7 @@ from typing import Final, Protocol
 from shared import limits
 
 SLICE_BYTES: Final = 512 * 1024
-"""What is sent of one answer before it is the turn of another, in bytes."""
+"""Most bytes of one answer that are sent before it is the turn of another."""
 
 UNLIMITED: Final = 1 << 62
 """Credit of a caller that grants none: it takes everything."""

@@ -1,4 +1,4 @@
-"""One address that a client calls: its open calls, and the connections to it.
+"""An address that a client calls: its open calls, and the connections to it.
 
 There are a few persistent connections per address, opened when the others are busy; a frame takes the one with the
 fewest calls in flight. Frames that need a connection that is still being made wait for it.

@@ -1,5 +1,5 @@
-"""What a frontend asks a query worker for a search: everything at once where one shard is the whole collection, else
-the steps of `shared.search.source.RecordSource`, whose answers it merges.
+"""The requests of a frontend to a query worker for a search: everything at once where one shard is the whole
+collection, else the steps of `shared.search.source.RecordSource`, whose answers it merges.
 
 Encoded as in `shared.rpc.messages`; `position` likewise.
 """

@@ -43,7 +43,7 @@ class AnswerConnection(Protocol):
 
 
 class Call:
-    """One call. `answer` or `fail` ends it; only the first of both counts.
+    """A call. `answer` or `fail` ends it; only the first of both counts.
 
     `payload` is the request, encoded; `deadline_s` is in the loop's time; `done` says that nobody waits for an answer
     any more: work that has not begun is then not worth beginning.

@@ -1,4 +1,4 @@
-"""One connection of a server to a peer that calls it: the calls in flight, and their answers on the way out.
+"""A connection of a server to a peer that calls it: the calls in flight, and their answers on the way out.
 
 Answers that are ready in one turn of the loop leave together. Long ones leave in slices behind them, as far as their
 callers have granted (`shared.rpc.outgoing`).

@@ -54,7 +54,7 @@ class GroupBy(msgspec.Struct, frozen=True):
 
 
 class OrderKey(msgspec.Struct, frozen=True):
-    """One step of `order_by`: a metadata field and a direction."""
+    """A step of `order_by`: a metadata field and a direction."""
 
     key: str
     direction: Literal["asc", "desc"] = "asc"
@@ -68,7 +68,7 @@ class Facets(msgspec.Struct, frozen=True):
 
 
 class Search(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One search: which records, in which order, which page of them and which columns. Without a rank records are
+    """A search: which records, in which order, which page of them and which columns. Without a rank records are
     ordered by insertion; `limit` None means all.
     """
 

@@ -1,4 +1,4 @@
-"""One order over metadata values of all types, for groups and for sorting. Pure.
+"""An order over metadata values of all types, for groups and for sorting. Pure.
 
     missing < booleans < integers < floats < strings < arrays < sparse vectors
 
@@ -17,7 +17,7 @@ _ARRAY: Final = 5
 _OBJECT: Final = 6
 
 Key = tuple[Any, ...]
-"""What a value is sorted and grouped by."""
+"""The key that a value is sorted and grouped by."""
 
 MISSING: Final[Key] = (0,)
 

@@ -79,7 +79,7 @@ class SegmentCache:
         """How many callers of `hold` use each segment, or wait for it."""
         self._arriving: dict[str, asyncio.Task[None]] = {}
         self._reserved_bytes = 0
-        """What fetches under way will take when they are done."""
+        """Bytes that the fetches under way will take when they are done."""
         self._evicting = asyncio.Lock()
         self._fetching_in_turn = asyncio.Lock()
 

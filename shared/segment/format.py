@@ -109,7 +109,7 @@ _CHUNK_BYTES: Final = 4 * 1024 * 1024
 
 
 class FileInfo(msgspec.Struct, frozen=True):
-    """One file: its plain name, its length and its xxh3-128 in hex."""
+    """A file: its plain name, its length and its xxh3-128 in hex."""
 
     name: str
     bytes: int

@@ -1,4 +1,4 @@
-"""One column of the metadata index: the values of one kind at one key, sorted, with the row of each.
+"""A column of the metadata index: the values of one kind at one key, sorted, with the row of each.
 
 ```
 kind                  arrays, in this order
@@ -82,7 +82,7 @@ SCHEMA_TYPES: Final[dict[Kind, str]] = {
 
 
 class ColumnInfo(msgspec.Struct, frozen=True, array_like=True):
-    """One entry of the directory: where each array of the column begins and how many elements it has."""
+    """An entry of the directory: where each array of the column begins and how many elements it has."""
 
     key: str
     kind: Kind

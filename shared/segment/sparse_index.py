@@ -205,7 +205,7 @@ class _Search:
 
 
 def _looked_up(postings: _PostingList, rows: RowNumbers32) -> tuple[Float64Array, Mask]:
-    """What a list adds to the sum of each of `rows`, and which of them it has."""
+    """The amounts that a list adds to the sums of `rows`, and which of them it has."""
     places = np.searchsorted(postings.rows, rows)
     places[places == len(postings.rows)] = 0
     found = postings.rows[places] == rows

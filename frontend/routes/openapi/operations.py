@@ -10,7 +10,7 @@ from frontend.routes.paths import COLLECTION, COLLECTIONS, DATABASES, TENANTS
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One method of one path. `answer` is the schema of its response, `body` the name of the schema of its body,
+    """A method of a path. `answer` is the schema of its response, `body` the name of the schema of its body,
     `query` its query parameters, `failures` the error statuses that not every route has.
     """
 

@@ -16,7 +16,7 @@ COLUMNS: Final[dict[str, JsonSchema]] = {
     "uris": TEXT,
     "metadatas": METADATA,
 }
-"""What a record has beside its id; null where it was not asked for, or where the record has none."""
+"""The fields of a record beside its id; null where it was not asked for, or where the record has none."""
 
 
 def response_schemas() -> dict[str, JsonSchema]:
@@ -88,7 +88,7 @@ def _query_response() -> JsonSchema:
 
 
 def _explanation() -> JsonSchema:
-    """What a worker explains of its answer."""
+    """The schema of a worker's explanation of its answer."""
     part = {"part": TEXT, "rows": COUNT, "living": COUNT, "matching": COUNT, "undecided": {"type": "boolean"}}
     part |= {"beams": array(COUNT), "scans": COUNT, "examined": COUNT, "documents_read": COUNT}
     return an_object(
