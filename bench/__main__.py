@@ -15,7 +15,7 @@ from typing import Final
 from bench import page
 from bench.programme import PARTS, STAGES, Part, StagePlan, chosen
 from bench.series import PartResult, Results, Series
-from bench.stage import FULL, QUICK, Effort, Setting, Stage, say, stage
+from bench.stage import FULL, QUICK, Scale, Setting, Stage, say, stage
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 DATA: Final = ROOT.parent / "shared" / "data"
@@ -25,11 +25,11 @@ BUILD: Final = ROOT / "build" / "bench"
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end with us
     options = _options()
-    effort = _effort(options)
-    setting = Setting(effort, None if options.alone else options.chroma, options.directory, BUILD, options.up)
-    results_path = BUILD / f"{effort.name}.json"
+    scale = _scale(options)
+    setting = Setting(scale, None if options.alone else options.chroma, options.directory, BUILD, options.up)
+    results_path = BUILD / f"{scale.name}.json"
     run = Run(setting, options, Results.read(results_path), results_path)
-    target = ROOT / "docs" if effort is FULL else BUILD / effort.name
+    target = ROOT / "docs" if scale is FULL else BUILD / scale.name
     for plan, parts in chosen(options.parts):
         run.stage(plan, parts)
         page.write(run.results, target, BUILD / "simulation.md")  # who stops early has what there is
@@ -51,7 +51,7 @@ class Run:
         left = list(parts)
         try:
             say(f"{plan.name}: {', '.join(part.name for part in parts)}")
-            dataset = plan.dataset(self._setting.effort, self._options.data)
+            dataset = plan.dataset(self._setting.scale, self._options.data)
             with_chroma = plan.with_chroma or self._options.chroma_at_a_million
             with stage(self._setting, dataset, filled=plan.filled, with_chroma=with_chroma) as opened:
                 while left:
@@ -63,7 +63,7 @@ class Run:
                 self._note(part, 0.0, [], f"the stage failed: {_text(error)}")
 
     def _part(self, part: Part, opened: Stage) -> None:
-        say(f" {part.name} ({opened.effort.name})")
+        say(f" {part.name} ({opened.scale.name})")
         began_s = time.monotonic()
         series: list[Series] = []
         error = None
@@ -81,8 +81,8 @@ class Run:
         self, part: Part, took_s: float, series: list[Series], error: str | None, datasets: dict[str, str] | None = None
     ) -> None:
         when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
-        effort = self._setting.effort.name
-        result = PartResult(when, effort, _commit(), took_s, datasets or {}, series, error)
+        scale = self._setting.scale.name
+        result = PartResult(when, scale, _commit(), took_s, datasets or {}, series, error)
         if error is not None:
             self.failed = True
             say(f" {part.name} FAILED: {error}")
@@ -103,11 +103,11 @@ def _commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def _effort(options: argparse.Namespace) -> Effort:
-    """Results of another effort than the full one stay apart."""
+def _scale(options: argparse.Namespace) -> Scale:
+    """The scale that was chosen. Results of another scale than the full one stay apart."""
     changed = {key: value for key in ("runs", "ingest_runs", "seconds") if (value := getattr(options, key)) is not None}
-    effort = QUICK if options.quick else FULL
-    return replace(effort, name=f"{effort.name}-tried", **changed) if changed else effort
+    scale = QUICK if options.quick else FULL
+    return replace(scale, name=f"{scale.name}-tried", **changed) if changed else scale
 
 
 def _options() -> argparse.Namespace:
@@ -116,9 +116,9 @@ def _options() -> argparse.Namespace:
         "parts", nargs="*", metavar="part", help=f"all, or of: {' '.join(PARTS)}; or stages: {' '.join(STAGES)}"
     )
     parser.add_argument("--quick", action="store_true", help="little data, one short run; the page stays in build/")
-    parser.add_argument("--runs", type=int, help="instead of the effort's; the page stays in build/ then")
-    parser.add_argument("--ingest-runs", type=int, help="the same")
-    parser.add_argument("--seconds", type=float, help="the same")
+    parser.add_argument("--runs", type=int, help="instead of the number of the scale; the page stays in build/ then")
+    parser.add_argument("--ingest-runs", type=int, help="likewise")
+    parser.add_argument("--seconds", type=float, help="likewise")
     parser.add_argument("--page-only", dest="parts", action="store_const", const=["page"], help="from earlier results")
     parser.add_argument("--alone", action="store_true", help="without Chroma")
     parser.add_argument("--chroma-at-a-million", action="store_true", help="fill Chroma with the large dataset, too")

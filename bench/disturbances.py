@@ -35,7 +35,7 @@ def busy(stage: Stage) -> list[Series]:
     until the last one is indexed. (A query on Chroma indexes what was acknowledged before it, so there the last
     acknowledgement ends it.)
     """
-    data, runs = stage.dataset, stage.effort.runs
+    data, runs = stage.dataset, stage.scale.runs
     before = len(data) // 3
     share = (len(data) - before) // runs
     operation = plain_query(data)
@@ -92,7 +92,7 @@ def restart(stage: Stage) -> list[Series]:
             raise RuntimeError(f"{server.name} counts {count} rows after kill -9")
         return found_s
 
-    return [Series(data.key, "kill -9 to the first right answer", "seconds", stage.alternate(stage.effort.runs, once))]
+    return [Series(data.key, "kill -9 to the first right answer", "seconds", stage.alternate(stage.scale.runs, once))]
 
 
 def _finds(collection: Collection, data: Dataset, row: int) -> bool:
@@ -111,11 +111,11 @@ def collections(stage: Stage) -> list[Series]:
     phases = ("create", "fill", "query", "all")
 
     def once(server: Server, number: int) -> list[float]:
-        say(f"  {stage.effort.collections:,} small collections, {server.name}")
-        return _many_collections(server, stage.dataset, stage.effort.collections, number)
+        say(f"  {stage.scale.collections:,} small collections, {server.name}")
+        return _many_collections(server, stage.dataset, stage.scale.collections, number)
 
     by_who = stage.alternate(1, once)
-    line = f"{stage.effort.collections:,} collections of {SMALL_ROWS} rows"
+    line = f"{stage.scale.collections:,} collections of {SMALL_ROWS} rows"
     return [
         Series("collections", f"{line}: {phase}", "seconds", {who: [run[n] for run in r] for who, r in by_who.items()})
         for n, phase in enumerate(phases)

@@ -40,7 +40,7 @@ def ingest(stage: Stage) -> list[Series]:
         collection.delete()
         return found
 
-    more = stage.alternate(stage.effort.ingest_runs - 1, again)
+    more = stage.alternate(stage.scale.ingest_runs - 1, again)
     return _ingest_series(stage.dataset.key, {who: [first, *more[who]] for who, first in stage.filled.items()})
 
 
@@ -86,7 +86,7 @@ def common_lines(stage: Stage) -> Iterator[Series]:
 
 def small(stage: Stage) -> Iterator[Series]:
     """The measurements on the first rows of the stage's dataset, in a collection beside the large one."""
-    data = stage.dataset.head("small", min(stage.effort.few_rows, len(stage.dataset)))
+    data = stage.dataset.head("small", min(stage.scale.few_rows, len(stage.dataset)))
     stage.others.append(data)
     filled = {server.name: fill(server, data.key, data) for server in stage.servers}
     collections = {who: collection for who, (collection, _) in filled.items()}
@@ -104,12 +104,12 @@ def beams(stage: Stage) -> list[Series]:
     truth = stage.dataset.all_nearest(NEIGHBOURS)
     found: list[Series] = []
     try:
-        for beam in stage.effort.beams:
+        for beam in stage.scale.beams:
             _configure(stage, beam)
             line = f"ef_search {beam}"
             found += [_renamed(series, line) for series in _reads(stage, [operation], stage.dataset, stage.collections)]
-            span_s, graph = stage.effort.seconds, stage.in_process
-            alone = {HNSWLIB: [graph.measure(span_s, beam) for _ in range(stage.effort.runs)]}
+            span_s, graph = stage.scale.seconds, stage.in_process
+            alone = {HNSWLIB: [graph.measure(span_s, beam) for _ in range(stage.scale.runs)]}
             found += samples(stage.dataset.key, line, alone, READ_QUANTITIES, 1)
             recalled = {HNSWLIB: [graph.recall(truth, beam)]}
             found.append(Series(stage.dataset.key, line, "recall", recalled))
@@ -119,7 +119,7 @@ def beams(stage: Stage) -> list[Series]:
 
 
 def concurrency(stage: Stage) -> list[Series]:
-    operation = plain_query(stage.dataset, clients=stage.effort.clients)
+    operation = plain_query(stage.dataset, clients=stage.scale.clients)
     found = _reads(stage, [operation], stage.dataset, stage.collections)
     return [_renamed(series, "concurrency") for series in found]
 
@@ -174,13 +174,13 @@ def _reads(
         by_clients: dict[int, dict[str, list[Sample]]] = {
             n: {who: [] for who in collections} for n in operation.clients
         }
-        for _ in range(stage.effort.runs):
+        for _ in range(stage.scale.runs):
             for who, collection in collections.items():
                 for clients in operation.clients:
-                    span_s = stage.effort.seconds
+                    span_s = stage.scale.seconds
                     by_clients[clients][who].append(measure(collection, operation, clients, span_s, next(starts)))
             if in_process is not None:
-                alone.append(in_process.measure(stage.effort.seconds))
+                alone.append(in_process.measure(stage.scale.seconds))
         for clients, by_who in by_clients.items():
             with_alone = {**by_who, HNSWLIB: alone} if alone and clients == 1 else by_who
             yield from samples(data.key, operation.line, with_alone, READ_QUANTITIES, clients, operation.detail)
@@ -194,13 +194,13 @@ def _upserts(stage: Stage, data: Dataset, collections: dict[str, Collection]) ->
     say(f"  {data.key}: single-row upsert")
     found: list[Series] = []
     for clients in (1, 16):
-        rows = stage.effort.upserts * (1 if clients == 1 else 2)
+        rows = stage.scale.upserts * (1 if clients == 1 else 2)
 
         def once(server: Server, number: int, clients: int = clients, rows: int = rows) -> Sample:
             operation = upserts(data, rows, seed=number * 100 + clients)
             return measure(collections[server.name], operation, clients, 0.0, 0)
 
-        by_who = stage.alternate(stage.effort.runs, once)
+        by_who = stage.alternate(stage.scale.runs, once)
         found += samples(data.key, "single-row upsert", by_who, READ_QUANTITIES, clients)
     for collection in collections.values():
         wait_until_indexed(collection)
@@ -210,7 +210,7 @@ def _upserts(stage: Stage, data: Dataset, collections: dict[str, Collection]) ->
 def _counts_after_writes(stage: Stage) -> list[Series]:
     """A client: a row is written, then counted. The latency is that of the count alone."""
     say(f"  {stage.dataset.key}: count right after a write")
-    rows = stage.effort.upserts // 2
+    rows = stage.scale.upserts // 2
 
     def once(server: Server, number: int) -> Sample:
         collection = stage.collections[server.name]
@@ -225,7 +225,7 @@ def _counts_after_writes(stage: Stage) -> list[Series]:
         counts_s = done.latencies_s[done.numbers % 2 == 1]
         return sample(load.Done(float(counts_s.sum()), counts_s, done.numbers[done.numbers % 2 == 1], {}), cpu_s)
 
-    by_who = stage.alternate(stage.effort.runs, once)
+    by_who = stage.alternate(stage.scale.runs, once)
     return samples(stage.dataset.key, "count right after a write", by_who, ("p50_ms", "p99_ms", "per_s"), 1)
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from bench import disturbances, parts
 from bench.data import Dataset, debian, synthetic
 from bench.series import Series
-from bench.stage import Effort, Stage
+from bench.stage import Scale, Stage
 
 
 @dataclass(frozen=True)
@@ -24,23 +24,23 @@ class StagePlan:
     """`filled`: a collection holds the whole dataset before the first part."""
 
     name: str
-    dataset: Callable[[Effort, Path], Dataset]
+    dataset: Callable[[Scale, Path], Dataset]
     filled: bool = True
     with_chroma: bool = True
 
 
-def _real(effort: Effort, directory: Path) -> Dataset:
+def _real(scale: Scale, directory: Path) -> Dataset:
     if not (directory / "debian-packages.parquet").exists():
         sys.exit(f"no debian-packages.parquet in {directory}: name its folder with --data")
-    return debian(directory, effort.rows)
+    return debian(directory, scale.rows)
 
 
-def _wide(effort: Effort, _directory: Path) -> Dataset:
-    return synthetic("wide", effort.wide_rows, 768)
+def _wide(scale: Scale, _directory: Path) -> Dataset:
+    return synthetic("wide", scale.wide_rows, 768)
 
 
-def _large(effort: Effort, _directory: Path) -> Dataset:
-    return synthetic("large", effort.many_rows, 128)
+def _large(scale: Scale, _directory: Path) -> Dataset:
+    return synthetic("large", scale.many_rows, 128)
 
 
 STAGES: Final = {

@@ -152,7 +152,7 @@ def runs_table(results: Results) -> str:
         (name, part.effort, part.when, part.commit, f"{part.took_s:.0f} s", _failure(part.error))
         for name, part in results.parts.items()
     ]
-    return table(("part", "effort", "when (UTC)", "commit", "took", ""), rows)
+    return table(("part", "scale", "when (UTC)", "commit", "took", ""), rows)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -71,6 +71,7 @@ class PartResult:
 
     when: str
     effort: str
+    """Name of the scale; the files of earlier results call it so."""
     commit: str
     took_s: float
     datasets: dict[str, str]

@@ -1,4 +1,4 @@
-"""Where parts of the benchmark play: the servers, a dataset that they were filled with, and how much effort is made.
+"""Where parts of the benchmark play: the servers, a dataset that they were filled with, and how much scale is made.
 
 Runs alternate between the servers, so that a slow moment of the machine hits both.
 """
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Effort:
+class Scale:
     """`runs` of everything, each of `seconds`; `ingest_runs` of filling a collection with all rows. `rows`,
     `wide_rows`, `many_rows` and `few_rows`: of the real, the 768-dimensional, the large and the small dataset.
     """
@@ -44,7 +44,7 @@ class Effort:
     few_rows: int
 
 
-FULL: Final = Effort(
+FULL: Final = Scale(
     name="full",
     runs=3,
     ingest_runs=2,
@@ -58,7 +58,7 @@ FULL: Final = Effort(
     many_rows=1_000_000,
     few_rows=10_000,
 )
-QUICK: Final = Effort(
+QUICK: Final = Scale(
     name="quick",
     runs=1,
     ingest_runs=1,
@@ -78,7 +78,7 @@ QUICK: Final = Effort(
 class Setting:
     """The choices of the command line."""
 
-    effort: Effort
+    scale: Scale
     chroma: Path | None
     directory: Path | None
     cache: Path
@@ -104,8 +104,8 @@ class Stage:
     _in_process: InProcess | None = None
 
     @property
-    def effort(self) -> Effort:
-        return self.setting.effort
+    def scale(self) -> Scale:
+        return self.setting.scale
 
     @property
     def in_process(self) -> InProcess:
