@@ -20,7 +20,7 @@ PROCESSES_MAX: Final = 256
 
 @contextlib.contextmanager
 def locked_cache_dir(parent: Path) -> Iterator[Path]:
-    """The first of the directories `slot-<n>` in `parent` that no living process has locked; locked, and created if
+    """The first of the numbered directories in `parent` that no living process has locked; locked, and created if
     need be. Raises RuntimeError when all are taken.
     """
     for number in range(PROCESSES_MAX):

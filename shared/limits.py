@@ -40,7 +40,8 @@ REQUEST_ID_TTL_S: Final = 600
 """How long the append script remembers a request id."""
 
 READ_IDS_MAX: Final = 100_000
-"""How many ids a conditional commit may have read: the server of the log takes no million of arguments."""
+"""Most ids that a conditional commit may have read. They are one argument of the script that appends, which makes a
+table of them while the log's server does nothing else."""
 
 SHARDS_MAX: Final = 256
 

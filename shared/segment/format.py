@@ -8,7 +8,7 @@ index: smaller ones are scanned.
 records.arrow     Arrow IPC file of `record_schema` (shared.records.model), uncompressed, ONE record batch. One batch
                   makes every column one buffer: `embedding` is a float32 matrix [rows, dimension] in place, and
                   mapping the file is reading it. Text columns are large_string (64-bit offsets), so documents may
-                  exceed 2 GiB. Arrow pads buffers to 8 bytes. Schema metadata: `polychrome.segment` = the format's
+                  exceed 2 GiB. Arrow pads buffers to 8 bytes. Schema metadata: "polychrome.segment" = the format's
                   number in decimal.
 
 ids.index         0   8  magic "PCIDS" 0 0 2 (the last byte is the format's number)
