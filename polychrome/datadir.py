@@ -94,7 +94,7 @@ class DataDir:
 
 
 def read_register(root: Path) -> Register | None:
-    """What cluster.json in the directory `root` says; None when no cluster runs there."""
+    """The content of cluster.json in the directory `root`; None when no cluster runs there."""
     try:
         return msgspec.json.decode(_register_path(root).read_bytes(), type=Register)
     except FileNotFoundError:

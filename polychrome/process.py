@@ -1,4 +1,4 @@
-"""One child process: started, watched, signalled. Shared by the supervisor and the test harness."""
+"""A child process: started, watched, signalled. Shared by the supervisor and the test harness."""
 
 from __future__ import annotations
 

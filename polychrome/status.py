@@ -28,7 +28,7 @@ NONE: Final = "-"
 
 @dataclass(frozen=True, slots=True)
 class StatusLine:
-    """One row of the table: a process. `address` is the one that it announces, `admin` that of its admin endpoint; "-"
+    """A row of the table: a process. `address` is the one that it announces, `admin` that of its admin endpoint; "-"
     where it has none, or where it is not known here. `health` is "ready", "draining" or "not ready".
     """
 

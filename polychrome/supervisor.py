@@ -135,7 +135,7 @@ class Supervisor:
         self._changed()
 
     def _watch(self) -> bool:
-        """One round of checks of everything. Returns False: it is never done."""
+        """Does one round of checks of everything. Returns False: it is never done."""
         self._check_all()
         now = time.monotonic()
         if now - self._rotated_s > _ROTATE_EVERY_S:
