@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
 from wsgiref.handlers import format_date_time
@@ -13,7 +14,7 @@ from wsgiref.handlers import format_date_time
 import orjson
 from aiohttp import web
 
-from frontend.http.sending import client_has_taken
+from frontend.http.sending import client_has_taken, client_watched
 from shared.errors import PolychromeError
 from shared.process.telemetry import get_logger
 from shared.rpc.chunks import ChunkStream
@@ -136,14 +137,17 @@ class StreamedResponse(HttpResponse):
 
     async def _send(self, request: web.BaseRequest, transport: asyncio.Transport) -> int:
         transport.write(self._head(request.version))
-        async for chunk in self._chunks:
-            transport.writelines(_framed(chunk) if self._is_chunked else (chunk,))
-            await client_has_taken(request)
-            if transport.is_closing():
-                raise ConnectionResetError("the client has gone")
+        with client_watched(request, self._client_gone):
+            async for chunk in self._chunks:
+                _write(transport, _framed(chunk) if self._is_chunked else (chunk,))
+                await client_has_taken(request)
         if self._is_chunked:
-            transport.write(_LAST_CHUNK)
+            _write(transport, (_LAST_CHUNK,))
         return self._status
+
+    def _client_gone(self) -> None:
+        """Ends the waiting for the next chunk: it may be long in coming, and holds memory on either side."""
+        self._chunks.end(ConnectionResetError("the client has gone"))
 
     async def prepare(self, request: web.BaseRequest) -> None:
         """Called by aiohttp when `send` has sent everything."""
@@ -153,6 +157,15 @@ class StreamedResponse(HttpResponse):
 
     def _length(self) -> str:
         return "Transfer-Encoding: chunked\r\n" if self._is_chunked else ""
+
+
+def _write(transport: asyncio.Transport, buffers: Sequence[EncodedBody]) -> None:
+    """Writes to a client that may have gone since the last time, and raises ConnectionError if it has. Transports of
+    uvloop raise RuntimeError then.
+    """
+    if transport.is_closing():
+        raise ConnectionResetError("the client has gone")
+    transport.writelines(buffers)
 
 
 def _framed(chunk: memoryview) -> tuple[bytes, memoryview, bytes]:

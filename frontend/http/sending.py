@@ -11,7 +11,9 @@ import asyncio
 import fcntl
 import sys
 import termios
-from typing import Final
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
 
 from aiohttp import web
 from prometheus_client import Counter
@@ -27,6 +29,34 @@ SLOW_CLIENTS: Final = Counter(
 )
 
 log = get_logger(__name__)
+
+
+class WatchedConnection(web.RequestHandler):
+    """A connection to a client. `on_lost` is called when it is closed, whichever side did that."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.on_lost: Callable[[], None] | None = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Called by the event loop."""
+        super().connection_lost(exc)
+        if self.on_lost is not None:
+            self.on_lost()
+
+
+@contextmanager
+def client_watched(request: web.BaseRequest, on_lost: Callable[[], None]) -> Iterator[None]:
+    """Calls `on_lost` if the connection to the client is lost within the context: nobody else would notice while
+    nothing is written to it.
+    """
+    connection = request.protocol
+    assert isinstance(connection, WatchedConnection)
+    connection.on_lost = on_lost
+    try:
+        yield
+    finally:
+        connection.on_lost = None
 
 
 async def client_has_taken(request: web.BaseRequest) -> None:

@@ -19,6 +19,7 @@ from aiohttp import http_exceptions, web
 from frontend.http.edge import Edge, InFlight
 from frontend.http.errors import internal_error_response, malformed_request_response
 from frontend.http.listener import Listener
+from frontend.http.sending import WatchedConnection
 
 URL_BYTES_MAX: Final = 64 * 1024
 HEADER_BYTES_MAX: Final = 64 * 1024
@@ -69,7 +70,7 @@ class OpenConnections:
         await self._none.wait()
 
 
-class _Connection(web.RequestHandler):
+class _Connection(WatchedConnection):
     """A connection that answers bytes which are not HTTP with an error as docs/wire.md, section 2, has them. The
     library's own answer would show its parser and its version.
     """

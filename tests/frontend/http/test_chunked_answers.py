@@ -13,7 +13,7 @@ import pytest
 
 from frontend.app import build_app
 from frontend.http.sending import SLOW_CLIENTS
-from frontend.http.server import open_http_server
+from frontend.http.server import HttpServer, open_http_server
 from frontend.read.gets import UNCHUNKED_ROWS_MAX
 from shared.errors import Unavailable
 from tests.frontend.fakes import (
@@ -182,3 +182,43 @@ async def test_a_client_that_is_slow_but_gets_on_is_not_cut_off() -> None:
             read += len(data)
             await asyncio.sleep(0.08 if read < size // 2 else 0)
         writer.close()
+
+
+async def _hung_up_between_two_chunks(server: HttpServer, begun: asyncio.Future[FakeLongAnswer]) -> FakeLongAnswer:
+    """The answer whose client has gone. The connection is closed wholly by now."""
+    reader, writer = await _asked(server.address)
+    answer = await begun
+    await reader.readuntil(b"\r\n\r\n")
+    writer.transport.abort()
+    async with asyncio.timeout(10):
+        await server._open_connections.all_closed()
+    return answer
+
+
+@pytest.mark.parametrize("is_the_last", [False, True])
+async def test_a_client_that_hangs_up_between_two_chunks_is_no_fault_of_the_server(
+    caplog: pytest.LogCaptureFixture, is_the_last: bool
+) -> None:
+    workers = _workers()
+    begun = _held_back(workers)
+    context = new_context(new_collection(dimension=2), workers)
+    async with open_http_server(build_app(context), context.config.listener) as server:
+        answer = await _hung_up_between_two_chunks(server, begun)
+        if not is_the_last:
+            answer.stream.add(memoryview(b"more"))
+        answer.stream.end()
+        async with asyncio.timeout(10):
+            await server.edge.in_flight.idle.wait()
+    assert not caplog.records
+
+
+async def test_a_client_that_hangs_up_is_noticed_however_long_the_next_chunk_takes() -> None:
+    """An answer that waits for memory would keep its first window, and its turn, for nobody."""
+    workers = _workers()
+    begun = _held_back(workers)
+    context = new_context(new_collection(dimension=2), workers)
+    async with open_http_server(build_app(context), context.config.listener) as server:
+        answer = await _hung_up_between_two_chunks(server, begun)
+        async with asyncio.timeout(5):
+            await server.edge.in_flight.idle.wait()
+        assert answer.ended
