@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import statistics
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -96,20 +97,26 @@ async def _read_for(client: socket.socket, seconds: float, bytes_per_s: int) -> 
     return read
 
 
+async def _latency_s(others: httpx.AsyncClient) -> float:
+    """Seconds that a short request takes."""
+    began_s = time.monotonic()
+    assert (await others.post(GET, json=SHORT)).status_code == 200
+    return time.monotonic() - began_s
+
+
 async def test_a_slow_client_of_a_long_answer_holds_little_and_no_others_up_and_releases_all_when_it_goes() -> None:
     async with _system() as system, httpx.AsyncClient(base_url=f"http://{system.address}", timeout=10) as others:
+        alone_s = [await _latency_s(others) for _ in range(50)]
         async with _client(system.address) as slow:
             reading = asyncio.create_task(_read_for(slow, 2.0, 1_000_000))
-            latencies_s: list[float] = []
+            beside_s: list[float] = []
             while not reading.done():
-                began_s = time.monotonic()
-                assert (await others.post(GET, json=SHORT)).status_code == 200
-                latencies_s.append(time.monotonic() - began_s)
+                beside_s.append(await _latency_s(others))
                 assert system.rpc.answers.held <= BUDGET
                 await asyncio.sleep(0.01)
             assert await reading < 4_000_000
             assert len(system.server.connections) == 1, "the others are not behind it on the same connection"
-            assert sorted(latencies_s)[len(latencies_s) // 2] < 0.1
+            assert statistics.median(beside_s) < 20 * statistics.median(alone_s)
             sockets_bytes = 6_000_000  # what kernels may buffer on the way
             assert system.pieces.made < 2_000_000 + WINDOW_BYTES + 2 * len(PIECE) + sockets_bytes < ANSWER_BYTES / 10
         await until(lambda: system.pieces.calls[0].done)

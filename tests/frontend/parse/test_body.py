@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -86,11 +87,16 @@ def test_long_texts_are_counted_in_columns_as_short_ones_are(name: str, others: 
     assert _count_names(text) == 3 + others - (name in ("list", "long"))
 
 
+def _processor_s(work: Callable[[bytes], object], body: bytes) -> float:
+    """Processor time of this thread that the work takes, in seconds: the least of some tries."""
+    taken_s = []
+    for _ in range(5):
+        began_s = time.thread_time()
+        work(body)
+        taken_s.append(time.thread_time() - began_s)
+    return min(taken_s)
+
+
 def test_a_large_body_of_vectors_costs_little_more_than_its_parse() -> None:
     body = orjson.dumps({"ids": ["a"] * 2000, "embeddings": [[0.123456] * 384] * 2000})
-    started = time.perf_counter()
-    orjson.loads(body)
-    plain_s = time.perf_counter() - started
-    started = time.perf_counter()
-    parse(body)
-    assert time.perf_counter() - started < 5 * plain_s + 0.05
+    assert _processor_s(parse, body) < 5 * _processor_s(orjson.loads, body)
