@@ -80,8 +80,11 @@ async def test_a_server_that_stays_away_is_unavailable_and_nothing_was_written(
     log = Log(redis, keys, append_deadline_s=0.3)
     collection = await make_collection(catalog, database)
     own_server.kill()
+    # The idle connections, that of scripts and those of the pool, are found dead before an append is written to one.
+    with pytest.raises(Unavailable):
+        await log.read(collection.id, 0)
     with pytest.raises(Unavailable), guarded():
-        await redis.ping()  # the idle connection is found dead before an append is written to it
+        await redis.ping()
     with pytest.raises(Unavailable) as refused:
         await append(log, collection, ["a"], request_id="r")
     assert not isinstance(refused.value, UnknownOutcome)
