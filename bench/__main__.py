@@ -16,9 +16,9 @@ from bench import page
 from bench.programme import PARTS, STAGES, Part, StagePlan, chosen
 from bench.series import PartResult, Results, Series
 from bench.stage import FULL, QUICK, Scale, Setting, Stage, say, stage
+from deploy import real_data
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-DATA: Final = ROOT.parent / "shared" / "data"
 BUILD: Final = ROOT / "build" / "bench"
 
 
@@ -122,7 +122,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--page-only", dest="parts", action="store_const", const=["page"], help="from earlier results")
     parser.add_argument("--alone", action="store_true", help="without Chroma")
     parser.add_argument("--chroma-at-a-million", action="store_true", help="fill Chroma with the large dataset, too")
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of the Debian catalogue")
+    parser.add_argument("--data", type=Path, default=real_data.DIRECTORY, help="folder of the Debian catalogue")
     parser.add_argument("--chroma", type=Path, default=Path(sys.executable).with_name("chroma"), help="the program")
     parser.add_argument("--directory", type=Path, default=None, help="where servers keep their data (default: /tmp)")
     parser.add_argument(

@@ -19,9 +19,9 @@ import orjson
 import pyarrow.parquet as pq
 
 from bench import cost
-from bench.__main__ import DATA
 from bench.data import debian
 from bench.servers import Server, polychrome
+from deploy import real_data
 from examples.bm25 import Bm25, Vector
 
 COLLECTIONS = "/api/v2/tenants/default_tenant/databases/default_database/collections"
@@ -100,7 +100,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.search", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of the Debian catalogue")
+    parser.add_argument("--data", type=Path, default=real_data.DIRECTORY, help="folder of the Debian catalogue")
     parser.add_argument("--rows", type=int, default=None, help="only the first so many packages")
     return parser.parse_args()
 

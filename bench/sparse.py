@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 import pyarrow.parquet as pq
 
-from bench.__main__ import DATA
+from deploy import real_data
 from examples.bm25 import Bm25
 from shared.segment.sparse_index import InvertedIndex, sparse_indexes
 from shared.vectors.sparse import SparseArrays
@@ -61,7 +61,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.sparse", description="The sparse index beside libraries.")
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of the Debian catalogue")
+    parser.add_argument("--data", type=Path, default=real_data.DIRECTORY, help="folder of the Debian catalogue")
     return parser.parse_args()
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.outside.paths import DATA
+from deploy import real_data
 
 POLICY: Final = Path("/usr/sbin/policy-rc.d")
 FORBIDDEN: Final = 101
@@ -74,10 +74,8 @@ SERVICES: Final = {
     ),
 }  # fmt: skip
 
-# What comes beside a checkout, never inside it, and can't be installed. Tests of it skip in CI, too.
-MATERIAL: Final = {
-    "real catalogue": (DATA / "debian-packages.parquet", "those of recall and of the model on real rows"),
-}
+REAL_DATA_TESTS: Final = "those of recall and of the model on real rows"
+"""Tests that skip without the real data, in CI, too: it can't be installed."""
 
 
 def find(program: str) -> str | None:
@@ -138,8 +136,11 @@ def report(target: str) -> str:
         else:
             lines.append(f"  {row.name:18} missing    these {verdict}: {row.needed_by}; {row.remedy}")
     if target == "test":
-        for name, (path, needed_by) in MATERIAL.items():
-            lines.append(f"  {name:18} {path}" if path.exists() else f"  {name:18} missing    these skip: {needed_by}")
+        remedy = f"name its directory in {real_data.VARIABLE}"
+        where = (
+            str(real_data.DIRECTORY) if real_data.is_there() else f"missing    these skip: {REAL_DATA_TESTS}; {remedy}"
+        )
+        lines.append(f"  {'real data':18} {where}")
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
 """The catalogue of Debian 12 (61,666 packages, 384 dimensions) through the official Python client.
 
-    python examples/debian_packages.py ../shared/data/debian-packages.parquet [--url http://127.0.0.1:8000]
+    python examples/debian_packages.py debian-packages.parquet [--url http://127.0.0.1:8000]
 
 Loads all rows with their documents, metadata and embeddings and asks the 1,500 queries that lie beside them
 (`debian-queries.parquet`): while part of the rows is in the log alone, while the rest is being compacted (as many
@@ -126,8 +126,7 @@ def measure(options: argparse.Namespace) -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Load and query the Debian package catalogue.")
-    default = Path(__file__).resolve().parents[2] / "shared" / "data" / "debian-packages.parquet"
-    parser.add_argument("packages", nargs="?", type=Path, default=default, help="debian-packages.parquet")
+    parser.add_argument("packages", type=Path, help="the catalogue, debian-packages.parquet; the queries lie beside it")
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="the server (default: %(default)s)")
     parser.add_argument("--rows", type=int, default=None, help="only the first so many packages")
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """Hybrid search over the catalogue of Debian 12 through the official Python client: words, meanings, and both.
 
-    python examples/hybrid_search.py ../shared/data/debian-packages.parquet [--url http://127.0.0.1:8000]
+    python examples/hybrid_search.py debian-packages.parquet [--url http://127.0.0.1:8000]
 
 Every package gets two vectors: the MiniLM embedding of its description, and the BM25 weights of its words as a sparse
 vector in its metadata. The server knows how rare a word is (`bm25`) and finds the nearest packages by either vector;
@@ -95,8 +95,7 @@ def compare(options: argparse.Namespace) -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Hybrid search over the Debian package catalogue.")
-    default = Path(__file__).resolve().parents[2] / "shared" / "data" / "debian-packages.parquet"
-    parser.add_argument("packages", nargs="?", type=Path, default=default, help="debian-packages.parquet")
+    parser.add_argument("packages", type=Path, help="the catalogue, debian-packages.parquet; the queries lie beside it")
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="the server (default: %(default)s)")
     options = parser.parse_args()
     if MISSING is not None:

@@ -5,6 +5,7 @@ from typing import NoReturn
 
 import pytest
 
+from deploy import real_data
 from deploy.services import is_found, service
 
 
@@ -12,6 +13,12 @@ def needs(name: str) -> None:
     """Let the running test go on if the service of that row of deploy/services.py is there."""
     if not is_found(service(name)):
         missing(name)
+
+
+def needs_real_data() -> None:
+    """Let the running test go on if the real data is there; else skip it, under CI, too: it can't be installed."""
+    if not real_data.is_there():
+        pytest.skip(f"the real data is missing: {real_data.VARIABLE} names its directory")
 
 
 def missing(what: str) -> NoReturn:

@@ -32,7 +32,10 @@ def test_help_needs_no_package_and_a_missing_file_is_one_line(example: str, tmp_
     script = CHECKOUT / "examples" / example
     helped = said(sys.executable, "-S", script, "--help")
     assert (helped.returncode, helped.stderr) == (0, "")
-    assert said(sys.executable, "-S", script).stderr == "the package chromadb is not installed\n"
+    assert (
+        said(sys.executable, "-S", script, tmp_path / "none.parquet").stderr
+        == "the package chromadb is not installed\n"
+    )
     lacking = said(sys.executable, script, tmp_path / "none.parquet")
     assert (lacking.returncode, lacking.stderr) == (1, f"there is no file {tmp_path / 'none.parquet'}\n")
 

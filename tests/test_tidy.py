@@ -227,3 +227,13 @@ def test_every_section_that_is_cited_is_one_of_the_wire_contract() -> None:
 def test_the_console_script_needs_nothing_of_the_tests() -> None:
     third_party = {imported.partition(".")[0] for path in modules(*PACKAGES) for imported in imports(path)}
     assert not third_party & {"pytest", "hypothesis", "httpx", "ministack", "chromadb", "tests", "bench"}
+
+
+def test_one_module_alone_looks_for_data_beside_the_checkout() -> None:
+    beside = re.compile(r"\.\./shared|\.parent / \"shared\"|parents\[\d\] / \"shared\"")
+    found = [
+        name(path)
+        for path in [*modules(*PACKAGES, "deploy", "tests", "bench", "examples"), *CHECKOUT.glob("*.md")]
+        if beside.search(path.read_text()) and path != Path(__file__)
+    ]
+    assert found == ["deploy/real_data.py"]

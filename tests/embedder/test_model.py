@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
+from deploy import real_data
 from embedder.config import packaged_model
 from embedder.model import Model
 from embedder.tokens import read_tokenizer, token_ids
@@ -15,7 +16,7 @@ from embedder.weights import TOKENS_MAX, read_weights
 from shared.errors import Corrupt
 from shared.vectors.arrays import AnyArray
 from tests.embedder.recorded import TEXTS, VECTORS, cosine_distances
-from tests.outside.paths import DATA
+from tests.missing import needs_real_data
 
 AGREEMENT = 1e-5
 """A hundred times closer than what is promised."""
@@ -27,13 +28,13 @@ def test_vectors_are_those_of_the_reference_for_any_kind_of_text(model: Model, t
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
 
 
-@pytest.mark.skipif(not (DATA / "debian-packages.parquet").exists(), reason="the catalogue is not beside this checkout")
 def test_vectors_are_those_of_the_catalogue(model: Model, needs_model: None) -> None:
+    needs_real_data()
     folder = packaged_model()
     assert folder is not None
     tokenizer = read_tokenizer(folder / "tokenizer.json")
     tokenizer.enable_truncation(64)  # as the catalogue was made
-    rows = pq.read_table(DATA / "debian-packages.parquet", columns=["document", "embedding"])
+    rows = pq.read_table(real_data.PACKAGES, columns=["document", "embedding"])
     rows = rows.take(np.random.default_rng(7).choice(len(rows), 60, replace=False))
     theirs = np.array(rows["embedding"].to_pylist(), np.float32)
     ours = model.embed(token_ids(tokenizer, rows["document"].to_pylist()))

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyroaring import BitMap
 
+from deploy import real_data
 from queryworker.query import get, knn
 from queryworker.query.part_knn import EXTRA_CANDIDATES
 from queryworker.view.read_view import ReadView
@@ -40,7 +41,7 @@ from shared.segment.segment_set import SegmentSet
 from shared.segment.writer import write_segment
 from shared.vectors.distance import nearest_many
 from shared.vectors.space import Space
-from tests.outside.paths import DATA
+from tests.missing import needs_real_data
 
 ROWS, QUERIES, K = 12_000, 200, 10
 FIELDS = ("section", "priority", "installed_size", "architecture")
@@ -51,14 +52,12 @@ class Real:
     """The rows, a read view of one segment with them, and the queries with the true distances."""
 
     def __init__(self, directory: Path) -> None:
-        path = DATA / "debian-packages.parquet"
-        if not path.exists():
-            pytest.skip(f"no {path}")
-        table = pq.read_table(path)
+        needs_real_data()
+        table = pq.read_table(real_data.PACKAGES)
         table = table.take(np.sort(np.random.default_rng(1).permutation(len(table))[:ROWS]))
         self.documents: list[str] = table["document"].to_pylist()
         self.vectors = self._vectors(table)
-        self.queries = self._vectors(pq.read_table(DATA / "debian-queries.parquet"))[:QUERIES]
+        self.queries = self._vectors(pq.read_table(real_data.QUERIES))[:QUERIES]
         every = nearest_many(Space.L2, self.queries, self.vectors, ROWS)
         self.order = np.array([hits.rows for hits in every])
         # Whether a row lies to the query's side of the middle of all: correlates with the vectors as much as anything.
