@@ -6,14 +6,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import msgspec
 from tokenizers import Tokenizer
 
 from embedder.batching import Batcher
 from embedder.tokens import token_ids
 from embedder.weights import WIDTH
-from shared.errors import InvalidArgument
-from shared.rpc.embed_messages import EMBED, EmbedRequest, EmbedResponse
+from shared.rpc.embed_messages import EMBED, EmbedResponse
 from shared.rpc.server_call import Call, Serve
 from shared.vectors.arrays import TokenIds
 
@@ -22,16 +20,16 @@ TEXT_CHARS_MAX: Final = 32 * 1024
 
 
 class Api:
-    """Methods for `RpcServer`."""
+    """The functions that `shared.rpc.server.RpcServer` gives calls to."""
 
     def __init__(self, tokenizer: Tokenizer, batcher: Batcher) -> None:
         self._tokenizer = tokenizer
         self._batcher = batcher
-        self._decoder = msgspec.msgpack.Decoder(EmbedRequest)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def methods(self) -> Mapping[str, Serve]:
-        return {EMBED: self._serve}
+        """The functions by the names of their methods."""
+        return {EMBED.name: self._serve}
 
     def _serve(self, calls: Sequence[Call]) -> None:
         for call in calls:
@@ -52,11 +50,9 @@ class Api:
     async def _embed(self, payload: memoryview) -> bytes:
         texts = await asyncio.to_thread(self._tokens, payload)
         vectors = await self._batcher.embed(texts)
-        return msgspec.msgpack.encode(EmbedResponse(vectors.astype("<f4", copy=False).tobytes(), WIDTH))
+        return EMBED.encode_response(EmbedResponse(vectors.astype("<f4", copy=False).tobytes(), WIDTH))
 
     def _tokens(self, payload: memoryview) -> list[TokenIds]:
-        try:
-            request = self._decoder.decode(payload)
-        except msgspec.MsgspecError as error:
-            raise InvalidArgument(f"not an EmbedRequest: {error}") from error
-        return token_ids(self._tokenizer, [text[:TEXT_CHARS_MAX] for text in request.texts])
+        """The texts of a request as the model takes them. Raises InvalidArgument."""
+        texts = EMBED.decode_request(payload).texts
+        return token_ids(self._tokenizer, [text[:TEXT_CHARS_MAX] for text in texts])

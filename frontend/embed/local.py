@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 import numpy as np
 
 from frontend.embed.settings import LOCAL_MODEL
@@ -23,7 +22,7 @@ from frontend.http.errors import EmbeddingFailed
 from shared.errors import PolychromeError, Unavailable, WrongWorker
 from shared.process.concurrency import together
 from shared.process.telemetry import get_logger
-from shared.rpc.embed_messages import EMBED, EmbedRequest, EmbedResponse
+from shared.rpc.embed_messages import EMBED, EmbedRequest
 from shared.vectors.arrays import Vectors
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ class LocalEmbedder:
 
     async def _call(self, texts: Sequence[str]) -> Vectors:
         """The vectors of one batch, by whichever embedder answers. Raises EmbeddingFailed when none does in time."""
-        payload = msgspec.msgpack.encode(EmbedRequest(list(texts)))
+        payload = EMBED.encode_request(EmbedRequest(list(texts)))
         deadline = self._clock.monotonic() + self._timeouts.failover_s
         while True:
             member = self._least_busy()
@@ -109,10 +108,10 @@ class LocalEmbedder:
     async def _ask(self, member: Member, payload: bytes) -> Vectors:
         self._calls[member.id] += 1
         try:
-            data = await self._rpc.call(member.address, EMBED, payload, timeout_s=self._timeouts.call_s)
+            data = await self._rpc.call(member.address, EMBED.name, payload, timeout_s=self._timeouts.call_s)
         finally:
             self._calls[member.id] -= 1
-        answer = msgspec.msgpack.decode(data, type=EmbedResponse)
+        answer = EMBED.decode_response(data)
         return np.frombuffer(answer.embeddings, "<f4").reshape(-1, answer.dimension)
 
     def _least_busy(self) -> Member | None:

@@ -20,6 +20,7 @@ from typing import Final
 from shared.records.selection import Selection
 from shared.records.where import All, AnyOf, DocumentContains, DocumentRegex, Where
 from shared.rpc.messages import CountRequest, GetRequest, QueryRequest
+from shared.rpc.query_worker_methods import ReadRequest
 from shared.rpc.search_messages import (
     FrequenciesRequest,
     NearestRequest,
@@ -28,18 +29,6 @@ from shared.rpc.search_messages import (
     TallyRequest,
 )
 from shared.search.model import Dense, Knn, Search
-
-ReadRequest = (
-    CountRequest
-    | GetRequest
-    | QueryRequest
-    | SearchRequest
-    | NearestRequest
-    | FrequenciesRequest
-    | OrderedRequest
-    | TallyRequest
-)
-"""The requests that read one shard at a query worker."""
 
 HEDGE_PERCENT_MAX: Final = 5.0
 """Most calls of a hundred that are hedged, unless a setting says otherwise."""

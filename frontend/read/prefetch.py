@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import msgspec
 import numpy as np
 from prometheus_client import Counter
 
@@ -21,6 +20,7 @@ from shared.errors import PolychromeError
 from shared.process.telemetry import get_logger
 from shared.records.model import ReadLevel
 from shared.rpc.messages import PrefetchRequest, Shard
+from shared.rpc.query_worker_methods import PREFETCH
 from shared.vectors.arrays import Hashes
 
 if TYPE_CHECKING:
@@ -111,8 +111,8 @@ class Prefetch:
         request = PrefetchRequest(Shard(collection, int(shard), ReadLevel.INDEX_ONLY))
         try:
             async with limit:
-                payload = msgspec.msgpack.encode(request)
-                await self._rpc.begin(worker.address, "prefetch", payload, timeout_s=LOAD_S_MAX)
+                payload = PREFETCH.encode_request(request)
+                await self._rpc.begin(worker.address, PREFETCH.name, payload, timeout_s=LOAD_S_MAX)
         except PolychromeError as error:
             PREFETCHES.labels(error.code).inc()
             log.debug("not prefetched", worker=worker.id, shard=key, code=error.code)

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from prometheus_client import Counter
 
 from frontend.read.candidates import FAILOVERS, Candidates
-from frontend.read.hedging import HedgeBudget, ReadRequest, costly
+from frontend.read.hedging import HedgeBudget, costly
 from shared.errors import DeadlineExceeded, Unavailable, WrongWorker
 from shared.rpc.chunks import Answer, discard
+from shared.rpc.query_worker_methods import ReadRequest
 
 if TYPE_CHECKING:
     from shared.cluster.membership import Member

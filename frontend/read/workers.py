@@ -15,15 +15,16 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import msgspec
-
 from frontend.concurrency import off_loop
 from frontend.read.candidates import Candidates
-from frontend.read.hedging import HEDGE_PERCENT_MAX, HedgeBudget, ReadRequest
+from frontend.read.hedging import HEDGE_PERCENT_MAX, HedgeBudget
 from frontend.read.race import ANOTHER_MAY_ANSWER, Begun, Race
 from shared.errors import PolychromeError, Unavailable, WrongWorker
+from shared.rpc import query_worker_methods as methods
 from shared.rpc.chunks import Answer, discard
 from shared.rpc.messages import CountRequest, CountResponse, GetRequest, GetResponse, QueryRequest, QueryResponse
+from shared.rpc.method import Method, RawMethod, Response
+from shared.rpc.query_worker_methods import ReadRequest
 from shared.rpc.search_messages import (
     FrequenciesRequest,
     FrequenciesResponse,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from shared.process.clock import Clock
     from shared.rpc.client import RpcClient
 
-Response = TypeVar("Response")
+Request = TypeVar("Request", bound=ReadRequest)
 
 
 class Begin(Protocol[Begun]):
@@ -96,55 +97,55 @@ class Workers:
         return (lambda: self._candidates.poll(self._timeouts.poll_s),)
 
     async def count(self, request: CountRequest) -> CountResponse:
-        return await self._ask("count", request, CountResponse)
+        return await self._ask(methods.COUNT, request)
 
     async def get(self, request: GetRequest) -> GetResponse:
-        return await self._ask("get", request, GetResponse)
+        return await self._ask(methods.GET, request)
 
     async def query(self, request: QueryRequest) -> QueryResponse:
-        return await self._ask("query", request, QueryResponse)
+        return await self._ask(methods.QUERY, request)
 
     async def get_body(self, request: GetRequest) -> memoryview:
         """The answer to a request with `include`, where it arrived: it may have hundreds of MiB."""
-        return await self._call("get", request, self._rpc.begin)
+        return await self._call(methods.GET_BODY, request, self._rpc.begin)
 
     async def get_chunks(self, request: GetRequest) -> Answer:
         """The answer to a request with `include`; when it is long, in chunks, which have to be read or closed."""
-        return await self._call("get", request, self._rpc.begin_chunks)
+        return await self._call(methods.GET_BODY, request, self._rpc.begin_chunks)
 
     async def query_body(self, request: QueryRequest) -> Answer:
         """The answer to a request with `include`; when it is long, in chunks, which have to be read or closed."""
-        return await self._call("query", request, self._rpc.begin_chunks)
+        return await self._call(methods.QUERY_BODY, request, self._rpc.begin_chunks)
 
     async def search_body(self, request: SearchRequest) -> Answer:
         """The body of the client's answer; when it is long, in chunks, which have to be read or closed."""
-        return await self._call("search", request, self._rpc.begin_chunks)
+        return await self._call(methods.SEARCH, request, self._rpc.begin_chunks)
 
     async def nearest(self, request: NearestRequest) -> NearestResponse:
-        return await self._ask("search.nearest", request, NearestResponse)
+        return await self._ask(methods.SEARCH_NEAREST, request)
 
     async def frequencies(self, request: FrequenciesRequest) -> FrequenciesResponse:
-        return await self._ask("search.frequencies", request, FrequenciesResponse)
+        return await self._ask(methods.SEARCH_FREQUENCIES, request)
 
     async def ordered(self, request: OrderedRequest) -> OrderedResponse:
-        return await self._ask("search.ordered", request, OrderedResponse)
+        return await self._ask(methods.SEARCH_ORDERED, request)
 
     async def tally(self, request: TallyRequest) -> TallyResponse:
-        return await self._ask("search.tally", request, TallyResponse)
+        return await self._ask(methods.SEARCH_TALLY, request)
 
-    async def _ask(self, method: str, request: ReadRequest, answer: type[Response]) -> Response:
+    async def _ask(self, method: Method[Request, Response], request: Request) -> Response:
         data = await self._call(method, request, self._rpc.begin)
-        return await off_loop(len(data), msgspec.msgpack.decode, data, type=answer)
+        return await off_loop(len(data), method.decode_response, data)
 
-    async def _call(self, method: str, request: ReadRequest, begin: Begin[Begun]) -> Begun:
+    async def _call(self, method: RawMethod[Request], request: Request, begin: Begin[Begun]) -> Begun:
         """The answer of whichever worker gives one; Unavailable or DeadlineExceeded when none does in time."""
-        payload = msgspec.msgpack.encode(request)
+        payload = method.encode_request(request)
         key = f"{request.shard.collection}/{request.shard.shard}"
         deadline = self._clock.monotonic() + self._timeouts.failover_s
         failure: PolychromeError = Unavailable("No query worker is available")
 
         def begin_at(worker: Member) -> asyncio.Future[Begun]:
-            return begin(worker.address, method, payload, timeout_s=self._timeouts.call_s)
+            return begin(worker.address, method.name, payload, timeout_s=self._timeouts.call_s)
 
         while True:
             workers = self._candidates.ranked(key)

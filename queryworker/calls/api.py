@@ -1,4 +1,4 @@
-"""Serves the methods that frontends call (`shared.rpc.messages`).
+"""Serves the methods that frontends call (`shared.rpc.query_worker_methods`).
 
 Calls that came together are sorted by shard; there is one currency check for all calls of a shard. Then queries that
 differ in nothing but their vectors are one batch for a thread, a few queries with cheap filters are one, and every
@@ -19,7 +19,16 @@ from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 from queryworker.calls.delivery import Deliver, Delivery, Speculation, fail_all
-from queryworker.calls.method import CallOutcome, Method, PendingCall, Request, answer_batch, one_by_one
+from queryworker.calls.method import (
+    CallOutcome,
+    PendingCall,
+    Request,
+    ServedMethod,
+    answer_batch,
+    batch_responses,
+    each_answer,
+    each_response,
+)
 from queryworker.query import answers, search_source
 from queryworker.query.answers import ReadContext
 from queryworker.query.batches import batches
@@ -28,14 +37,8 @@ from queryworker.thread_pool import ThreadPool
 from shared.errors import InvalidArgument
 from shared.process import telemetry
 from shared.records.selection import EVERYTHING
-from shared.rpc.messages import CountRequest, GetRequest, PrefetchRequest, QueryRequest, Shard
-from shared.rpc.search_messages import (
-    FrequenciesRequest,
-    NearestRequest,
-    OrderedRequest,
-    SearchRequest,
-    TallyRequest,
-)
+from shared.rpc import query_worker_methods as methods
+from shared.rpc.messages import CountRequest, GetRequest, PrefetchRequest, Shard
 from shared.rpc.server_call import Call, Serve
 
 DECODED_ON_LOOP_BYTES_MAX: Final = 64 * 1024
@@ -65,21 +68,19 @@ class QueryWorkerApi:
 
     def methods(self) -> Mapping[str, Serve]:
         """The functions by the names of their methods."""
-        return {
-            "count": self._serves(
-                Method(CountRequest, one_by_one(answers.count_answer), is_inline=_selects_everything)
-            ),
-            "get": self._serves(Method(GetRequest, one_by_one(answers.get_answer), is_inline=_selects_few_ids)),
-            "query": self._serves(Method(QueryRequest, answers.query_answers, batches=batches)),
-            "prefetch": self._serves(Method(PrefetchRequest, one_by_one(_prefetched), is_inline=_always)),
-            "search": self._serves(Method(SearchRequest, one_by_one(search_source.search_answer))),
-            "search.nearest": self._serves(Method(NearestRequest, one_by_one(search_source.nearest_answer))),
-            "search.frequencies": self._serves(
-                Method(FrequenciesRequest, one_by_one(search_source.frequencies_answer))
-            ),
-            "search.ordered": self._serves(Method(OrderedRequest, one_by_one(search_source.ordered_answer))),
-            "search.tally": self._serves(Method(TallyRequest, one_by_one(search_source.tally_answer))),
-        }
+        return dict(
+            [
+                self._serves(each_response(methods.COUNT, answers.count_answer, is_inline=_selects_everything)),
+                self._serves(each_response(methods.GET, answers.get_answer, is_inline=_selects_few_ids)),
+                self._serves(batch_responses(methods.QUERY, answers.query_answers, batches)),
+                self._serves(each_answer(methods.PREFETCH, _prefetched, is_inline=_always)),
+                self._serves(each_answer(methods.SEARCH, search_source.search_answer)),
+                self._serves(each_response(methods.SEARCH_NEAREST, search_source.nearest_answer)),
+                self._serves(each_response(methods.SEARCH_FREQUENCIES, search_source.frequencies_answer)),
+                self._serves(each_response(methods.SEARCH_ORDERED, search_source.ordered_answer)),
+                self._serves(each_response(methods.SEARCH_TALLY, search_source.tally_answer)),
+            ]
+        )
 
     async def close(self) -> None:
         """Give up the calls that wait for a currency check or for decoding."""
@@ -87,10 +88,10 @@ class QueryWorkerApi:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _serves(self, method: Method[Request]) -> Serve:
-        return functools.partial(self._serve, method)
+    def _serves(self, method: ServedMethod[Request]) -> tuple[str, Serve]:
+        return method.name, functools.partial(self._serve, method)
 
-    def _serve(self, method: Method[Request], calls: Sequence[Call]) -> None:
+    def _serve(self, method: ServedMethod[Request], calls: Sequence[Call]) -> None:
         by_shard: dict[Shard, list[PendingCall[Request]]] = {}
         for call in calls:
             if len(call.payload) > DECODED_ON_LOOP_BYTES_MAX:
@@ -110,7 +111,7 @@ class QueryWorkerApi:
         self._tasks.add(task)  # the loop holds tasks weakly
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve_large(self, method: Method[Request], call: Call) -> None:
+    async def _serve_large(self, method: ServedMethod[Request], call: Call) -> None:
         try:
             request = await self._threads.run(method.decode, call.payload)
         except Exception as error:
@@ -118,7 +119,9 @@ class QueryWorkerApi:
         else:
             await self._answer(method, request.shard, [PendingCall(call, request)])
 
-    async def _answer(self, method: Method[Request], shard: Shard, pending: Sequence[PendingCall[Request]]) -> None:
+    async def _answer(
+        self, method: ServedMethod[Request], shard: Shard, pending: Sequence[PendingCall[Request]]
+    ) -> None:
         """Answer calls of one shard, with one currency check for all of them."""
         telemetry.request_id.set(pending[0].call.request_id)  # log lines of the check name one of the requests
         began_s = time.perf_counter()
@@ -146,7 +149,7 @@ class QueryWorkerApi:
             self._submit(method, context, too_long, self._delivery.deliver)
 
     def _speculate(
-        self, method: Method[Request], shard: Shard, pending: Sequence[PendingCall[Request]]
+        self, method: ServedMethod[Request], shard: Shard, pending: Sequence[PendingCall[Request]]
     ) -> Speculation | None:
         """Begin to answer calls from the view that the shard has, if it may well be current."""
         view = self._shards.unchecked_view(shard)
@@ -157,7 +160,7 @@ class QueryWorkerApi:
         return speculation
 
     def _answer_inline(
-        self, method: Method[Request], context: ReadContext, pending: Sequence[PendingCall[Request]]
+        self, method: ServedMethod[Request], context: ReadContext, pending: Sequence[PendingCall[Request]]
     ) -> list[PendingCall[Request]]:
         """Answer the calls on the loop; the calls that are left over because their answers are too long for that."""
         too_long: list[PendingCall[Request]] = []
@@ -173,7 +176,7 @@ class QueryWorkerApi:
 
     def _submit(
         self,
-        method: Method[Request],
+        method: ServedMethod[Request],
         context: ReadContext,
         pending: Sequence[PendingCall[Request]],
         deliver: Deliver,
@@ -193,7 +196,7 @@ class QueryWorkerApi:
 
 def _answer_unless_dropped(
     speculation: Speculation | None,
-    method: Method[Request],
+    method: ServedMethod[Request],
     context: ReadContext,
     batch: Sequence[PendingCall[Request]],
 ) -> list[CallOutcome]:

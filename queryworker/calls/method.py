@@ -1,25 +1,17 @@
-"""The parts of a method that frontends call, as typed values (`shared.rpc.messages`)."""
+"""How a method that frontends call is served (`shared.rpc.query_worker_methods`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from queryworker.query.answers import ReadContext
 from queryworker.query.get import AnswerTooLongError
-from shared.errors import InvalidArgument
-from shared.rpc.messages import Shard
+from shared.rpc.method import Method, RawMethod, Response
+from shared.rpc.query_worker_methods import ShardRequest
 from shared.rpc.server_call import Call
-
-
-class ShardRequest(Protocol):
-    """A request that is answered from one shard."""
-
-    @property
-    def shard(self) -> Shard: ...
-
 
 Request = TypeVar("Request", bound=ShardRequest)
 
@@ -37,7 +29,7 @@ def never(_request: object) -> bool:
     return False
 
 
-class Method(Generic[Request]):
+class ServedMethod(Generic[Request]):
     """How calls of one method are served.
 
     `answer` gives the answers to a batch of requests of one shard, in their order. `batches` says which requests are
@@ -47,31 +39,58 @@ class Method(Generic[Request]):
 
     def __init__(
         self,
-        request_type: type[Request],
+        method: RawMethod[Request],
         answer: Callable[[ReadContext, Sequence[Request]], Sequence[Answer]],
         *,
         batches: Callable[[Sequence[Request]], Sequence[Sequence[int]]] = each_alone,
         is_inline: Callable[[Request], bool] = never,
     ) -> None:
+        self.name = method.name
+        self.decode = method.decode_request
         self.answer = answer
         self.batches = batches
         self.is_inline = is_inline
-        self._name = request_type.__name__
-        self._decoder = msgspec.msgpack.Decoder(request_type)
-
-    def decode(self, payload: memoryview) -> Request:
-        """The request of a call. Raises InvalidArgument for bytes that are none."""
-        try:
-            return self._decoder.decode(payload)
-        except msgspec.MsgspecError as error:
-            raise InvalidArgument(f"not a {self._name}: {error}") from error
 
 
-def one_by_one(
+def each_answer(
+    method: RawMethod[Request],
     answer: Callable[[ReadContext, Request], Answer],
-) -> Callable[[ReadContext, Sequence[Request]], Sequence[Answer]]:
-    """`Method.answer` of a function that answers one request."""
-    return lambda context, requests: [answer(context, request) for request in requests]
+    *,
+    is_inline: Callable[[Request], bool] = never,
+) -> ServedMethod[Request]:
+    """A method of which every request is answered alone, with bytes."""
+    return ServedMethod(
+        method, lambda context, requests: [answer(context, request) for request in requests], is_inline=is_inline
+    )
+
+
+def each_response(
+    method: Method[Request, Response],
+    respond: Callable[[ReadContext, Request], Response | Answer],
+    *,
+    is_inline: Callable[[Request], bool] = never,
+) -> ServedMethod[Request]:
+    """A method of which every request is answered alone, with a response, or with what `respond` has encoded itself."""
+    return each_answer(
+        method, lambda context, request: _encoded(method, respond(context, request)), is_inline=is_inline
+    )
+
+
+def batch_responses(
+    method: Method[Request, Response],
+    respond: Callable[[ReadContext, Sequence[Request]], Sequence[Response | Answer]],
+    batches: Callable[[Sequence[Request]], Sequence[Sequence[int]]],
+) -> ServedMethod[Request]:
+    """A method of which batches of requests are answered together, each as `each_response` does."""
+    return ServedMethod(
+        method,
+        lambda context, requests: [_encoded(method, found) for found in respond(context, requests)],
+        batches=batches,
+    )
+
+
+def _encoded(method: Method[Request, Response], found: Response | Answer) -> Answer:
+    return method.encode_response(found) if isinstance(found, msgspec.Struct) else found
 
 
 class PendingCall(NamedTuple, Generic[Request]):
@@ -98,7 +117,7 @@ class CallOutcome(NamedTuple):
 
 
 def answer_batch(
-    method: Method[Request], context: ReadContext, batch: Sequence[PendingCall[Request]]
+    method: ServedMethod[Request], context: ReadContext, batch: Sequence[PendingCall[Request]]
 ) -> list[CallOutcome]:
     """The outcomes of those calls of a batch that a caller still waits for. When the batch fails, each call is answered
     alone: one of them may be at fault.

@@ -1,5 +1,5 @@
-"""Encoded answers to counts, gets and queries: columns for a frontend that merges several shards, or the body that the
-client gets where the shard is the whole collection.
+"""Answers to counts, gets and queries: columns for a frontend that merges several shards, or the body that the client
+gets where the shard is the whole collection.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from shared.records.answers import encode_get, encode_query, refuse_unknown_ids
 from shared.records.chunked_answers import get_chunks
 from shared.records.columns import Columns
 from shared.records.include import Wanted
-from shared.rpc.messages import CountRequest, GetRequest, GetResponse, QueryRequest, QueryResponse
+from shared.rpc.messages import CountRequest, CountResponse, GetRequest, GetResponse, QueryRequest, QueryResponse
 
 PROCESSORS: Final = os.cpu_count() or 1
 
@@ -46,21 +46,21 @@ class ReadContext(NamedTuple):
     bytes_max: int | None = None
 
 
-def count_answer(context: ReadContext, request: CountRequest) -> bytes:
-    """A `CountResponse`, encoded."""
-    return msgspec.msgpack.encode(count_records(context.view, request))
+def count_answer(context: ReadContext, request: CountRequest) -> CountResponse:
+    """The number of records that the request selects."""
+    return count_records(context.view, request)
 
 
-def get_answer(context: ReadContext, request: GetRequest) -> bytes | Iterator[bytes]:
-    """A `GetResponse`, encoded, or the client's body where the request has its `include` list: as a whole, or, when it
-    is long and the request allows that, as an iterator over its pieces. Raises InvalidArgument, before the first piece,
+def get_answer(context: ReadContext, request: GetRequest) -> GetResponse | bytes | Iterator[bytes]:
+    """A response, or the client's body where the request has its `include` list: as a whole, or, when it is long and
+    the request allows that, as an iterator over its pieces. Raises InvalidArgument, before the first piece,
     for an answer that would be longer than an answer may be, and AnswerTooLongError.
     """
     if request.include is not None and request.in_parts:
         return _body_or_pieces(context, request, Wanted(request.include))
     found = get_records(context.view, request, context.bytes_max)
     if request.include is None:
-        return msgspec.msgpack.encode(_explained(context, found))
+        return _explained(context, found)
     return encode_get(found.columns, Wanted(request.include))
 
 
@@ -76,30 +76,30 @@ def _body_or_pieces(context: ReadContext, request: GetRequest, wanted: Wanted) -
     return get_chunks(ViewRows(view, refs), wanted)
 
 
-def query_answers(context: ReadContext, requests: Sequence[QueryRequest]) -> list[bytes]:
-    """The answers to requests that differ in their vectors and selections alone: each a `QueryResponse`, encoded, or
-    the client's body where the request has its `include` list. Raises InvalidArgument for vectors of another dimension,
+def query_answers(context: ReadContext, requests: Sequence[QueryRequest]) -> list[QueryResponse | bytes]:
+    """The answers to requests that differ in their vectors and selections alone: each a response, or the client's body
+    where the request has its `include` list. Raises InvalidArgument for vectors of another dimension,
     and as `refuse_unknown_ids` says.
     """
     if len(requests) == 1:
         return [_single_answer(context, requests[0])]
     found = query_batch(context.view, requests)
-    answers: list[bytes] = []
+    answers: list[QueryResponse | bytes] = []
     query = row = 0
     for request in requests:
         counts = found.counts[query : query + request.n_queries]
         rows = slice(row, row + sum(counts))
-        answers.append(_encoded(request, _share(found, counts, rows)))
+        answers.append(_response_or_body(request, _share(found, counts, rows)))
         query, row = query + request.n_queries, rows.stop
     return answers
 
 
-def _single_answer(context: ReadContext, request: QueryRequest) -> bytes:
+def _single_answer(context: ReadContext, request: QueryRequest) -> QueryResponse | bytes:
     """With many vectors of one client, which waits for all of them, several threads search a graph at once. In a batch
     of requests there would be no use in that: other requests wait for the threads.
     """
     threads = max(1, min(PROCESSORS, request.n_queries // VECTORS_PER_THREAD_MIN))
-    return _encoded(request, _explained(context, query_nearest(context.view, request, threads)))
+    return _response_or_body(request, _explained(context, query_nearest(context.view, request, threads)))
 
 
 def _explained(context: ReadContext, found: Explainable) -> Explainable:
@@ -111,9 +111,9 @@ def _explained(context: ReadContext, found: Explainable) -> Explainable:
     return msgspec.structs.replace(found, explanation=explanation)
 
 
-def _encoded(request: QueryRequest, found: QueryResponse) -> bytes:
+def _response_or_body(request: QueryRequest, found: QueryResponse) -> QueryResponse | bytes:
     if request.include is None:
-        return msgspec.msgpack.encode(found)
+        return found
     refuse_unknown_ids(request.selection, request.k, found.columns)
     distances = np.frombuffer(found.distances, "<f4")
     return encode_query(found.counts, distances, found.columns, Wanted(request.include))

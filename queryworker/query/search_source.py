@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any
 
-import msgspec
 import numpy as np
 import orjson
 
@@ -50,39 +49,38 @@ def search_answer(context: ReadContext, request: SearchRequest) -> bytes:
     return encode_searches([_completed(execute_search(source, search)) for search in request.searches])
 
 
-def nearest_answer(context: ReadContext, request: NearestRequest) -> bytes:
-    """A `NearestResponse`, encoded. Raises InvalidArgument for a query of another dimension."""
+def nearest_answer(context: ReadContext, request: NearestRequest) -> NearestResponse:
+    """The nearest records of each vector. Raises InvalidArgument for a query of another dimension."""
     found = ReadViewSource(context.view, request.shard).find_nearest(request.where, request.knns)
-    response = NearestResponse(
+    return NearestResponse(
         counts=[len(neighbours.inserted) for neighbours in found],
         distances=b"".join(neighbours.distances.astype("<f4", copy=False).tobytes() for neighbours in found),
         inserted=b"".join(neighbours.inserted.astype("<i8", copy=False).tobytes() for neighbours in found),
         position=context.view.position,
     )
-    return msgspec.msgpack.encode(response)
 
 
-def frequencies_answer(context: ReadContext, request: FrequenciesRequest) -> bytes:
-    """A `FrequenciesResponse`, encoded."""
+def frequencies_answer(context: ReadContext, request: FrequenciesRequest) -> FrequenciesResponse:
+    """How many records have each term of sparse vectors."""
     terms = [(key, np.frombuffer(indices, "<u4")) for key, indices in zip(request.keys, request.indices, strict=True)]
     found = ReadViewSource(context.view, request.shard).count_frequencies(terms)
     having = [counts.astype("<i8", copy=False).tobytes() for counts in found.having]
-    return msgspec.msgpack.encode(FrequenciesResponse(found.records, having, context.view.position))
+    return FrequenciesResponse(found.records, having, context.view.position)
 
 
-def ordered_answer(context: ReadContext, request: OrderedRequest) -> bytes:
-    """An `OrderedResponse`, encoded."""
+def ordered_answer(context: ReadContext, request: OrderedRequest) -> OrderedResponse:
+    """The first records in an order, and the values that they were sorted by."""
     source = ReadViewSource(context.view, request.shard)
     inserted, values = source.sort_records(request.where, request.order_by, request.limit)
     positions = inserted.astype("<i8", copy=False).tobytes()
-    return msgspec.msgpack.encode(OrderedResponse(positions, values, context.view.position))
+    return OrderedResponse(positions, values, context.view.position)
 
 
-def tally_answer(context: ReadContext, request: TallyRequest) -> bytes:
-    """A `TallyResponse`, encoded."""
+def tally_answer(context: ReadContext, request: TallyRequest) -> TallyResponse:
+    """How many records match, and how many have each value of some fields."""
     tally = ReadViewSource(context.view, request.shard).count_values(request.where, request.fields)
     facets = [list(tally.facets[field]) for field in request.fields]
-    return msgspec.msgpack.encode(TallyResponse(tally.count, facets, context.view.position))
+    return TallyResponse(tally.count, facets, context.view.position)
 
 
 class ReadViewSource:

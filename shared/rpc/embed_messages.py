@@ -6,8 +6,7 @@ from typing import Final
 
 import msgspec
 
-EMBED: Final = "embed"
-"""The method's name."""
+from shared.rpc.method import Method
 
 
 class EmbedRequest(msgspec.Struct, frozen=True):
@@ -21,3 +20,7 @@ class EmbedResponse(msgspec.Struct, frozen=True):
 
     embeddings: bytes
     dimension: int
+
+
+EMBED: Final = Method("embed", EmbedRequest, EmbedResponse)
+"""The only method of an embedder."""

@@ -51,7 +51,7 @@ async def _served(server: RedisServer, keys: Keys) -> AsyncIterator[tuple[Embedd
 
 async def _embed(client: RpcClient, address: str, texts: list[str]) -> Vectors:
     payload = msgspec.msgpack.encode(EmbedRequest(texts))
-    answer = msgspec.msgpack.decode(await client.call(address, EMBED, payload, timeout_s=30), type=EmbedResponse)
+    answer = msgspec.msgpack.decode(await client.call(address, EMBED.name, payload, timeout_s=30), type=EmbedResponse)
     assert answer.dimension == WIDTH
     return np.frombuffer(answer.embeddings, "<f4").reshape(-1, WIDTH)
 
@@ -66,7 +66,7 @@ async def test_it_is_announced_and_answers_several_callers_at_once(valkey_server
             assert max(cosine_distances(np.roll(vectors, n, axis=0), VECTORS)) < 1e-5
         assert (await _embed(client, member.address, [])).shape == (0, WIDTH)
         with pytest.raises(InvalidArgument, match="EmbedRequest"):
-            await client.call(member.address, EMBED, b"\xc1", timeout_s=5)
+            await client.call(member.address, EMBED.name, b"\xc1", timeout_s=5)
         await embedder.drain()
         assert not embedder.ready()
         assert await membership.members() == []

@@ -20,7 +20,6 @@ from frontend.collections.schema import indexing_of, reconciled
 from frontend.collections.schema_shape import given_schema
 from frontend.parse.metadata_values import read_metadatas
 from frontend.parse.search import check_search, read_search
-from frontend.read.hedging import ReadRequest
 from frontend.read.search_requests import check_indexes, searches_of
 from frontend.read.searching import search_body
 from frontend.read.workers import Begin, Workers
@@ -35,6 +34,8 @@ from shared.process.clock import SystemClock
 from shared.records.model import Op
 from shared.redis.keys import Keys
 from shared.rpc.client import RpcClient
+from shared.rpc.method import RawMethod
+from shared.rpc.query_worker_methods import ReadRequest
 from shared.vectors.space import Space
 from tests.frontend.fakes import new_collection
 from tests.model.reference import Collection as Model
@@ -59,10 +60,10 @@ class DirectWorkers(Workers):
         self._rpc = RpcClient()
         self.calls = 0
 
-    async def _call(self, method: str, request: ReadRequest, begin: Begin[Any]) -> Any:
+    async def _call(self, method: RawMethod[Any], request: ReadRequest, begin: Begin[Any]) -> Any:
         self.calls += 1
         call = DirectCall(request)
-        self._worker.methods[method]([call])
+        self._worker.methods[method.name]([call])
         try:
             return memoryview(await call.outcome)
         except asyncio.CancelledError:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frontend.read.hedging import ReadRequest
 from frontend.read.workers import Begin
 from shared.records.model import Op
 from shared.redis.keys import Keys
+from shared.rpc.method import RawMethod
+from shared.rpc.query_worker_methods import ReadRequest
 from tests.model.strategies import SPACES
 from tests.queryworker.world import Worker
 from tests.redis_server import RedisServer
@@ -117,7 +118,7 @@ class WritingMeanwhile(DirectWorkers):
         self._quiet = quiet
         self._writing: asyncio.Future[None] | None = None
 
-    async def _call(self, method: str, request: ReadRequest, begin: Begin[Any]) -> Any:
+    async def _call(self, method: RawMethod[Any], request: ReadRequest, begin: Begin[Any]) -> Any:
         if self.calls >= self._quiet:
             self._writing = self._writing or asyncio.ensure_future(self._write())
             await self._writing

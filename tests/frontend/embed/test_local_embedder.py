@@ -37,7 +37,7 @@ class Calls:
         self.first = asyncio.Event()
 
     async def call(self, address: str, method: str, payload: bytes, *, timeout_s: float) -> memoryview:
-        assert method == EMBED
+        assert method == EMBED.name
         texts = msgspec.msgpack.decode(payload, type=EmbedRequest).texts
         self.made.append((address, len(texts)))
         self.first.set()

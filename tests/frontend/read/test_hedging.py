@@ -5,10 +5,11 @@ import random
 
 import pytest
 
-from frontend.read.hedging import HEDGES_MIN, WINDOW_S, HedgeBudget, ReadRequest, costly, estimated_rows
+from frontend.read.hedging import HEDGES_MIN, WINDOW_S, HedgeBudget, costly, estimated_rows
 from shared.records.selection import Selection
 from shared.records.where import All, AnyOf, Compare, DocumentContains, DocumentRegex, MetadataCompare
 from shared.rpc.messages import CountRequest, GetRequest, QueryRequest, Shard
+from shared.rpc.query_worker_methods import ReadRequest
 from shared.rpc.search_messages import (
     FrequenciesRequest,
     NearestRequest,

@@ -118,7 +118,7 @@ async def test_a_call_that_fails_fails_alone(
 
         together = answers.query_answers
 
-        def at_fault(snapshot: Any, requests: Any) -> list[bytes]:
+        def at_fault(snapshot: Any, requests: Any) -> list[messages.QueryResponse | bytes]:
             if any(request.embeddings == good.embeddings for request in requests):
                 raise RuntimeError("one of them")
             return together(snapshot, requests)
@@ -138,7 +138,7 @@ async def test_a_slow_call_does_not_hold_up_those_it_came_with(
         await world.write(ROWS)
         release, together = threading.Event(), answers.query_answers
 
-        def slow_filter(snapshot: Any, requests: Any) -> list[bytes]:
+        def slow_filter(snapshot: Any, requests: Any) -> list[messages.QueryResponse | bytes]:
             if requests[0].selection == FILTER:
                 release.wait(10)
             return together(snapshot, requests)
@@ -162,7 +162,7 @@ async def test_work_that_nobody_waits_for_any_more_is_not_begun(
         seen: list[int] = []
         together = answers.query_answers
 
-        def counted(snapshot: Any, requests: Any) -> list[bytes]:
+        def counted(snapshot: Any, requests: Any) -> list[messages.QueryResponse | bytes]:
             seen.append(len(requests))
             return together(snapshot, requests)
 

@@ -33,7 +33,9 @@ class _Searches:
         self.release.set()
         answer = answers.query_answers
 
-        def noted(context: ReadContext, requests: Sequence[messages.QueryRequest]) -> list[bytes]:
+        def noted(
+            context: ReadContext, requests: Sequence[messages.QueryRequest]
+        ) -> list[messages.QueryResponse | bytes]:
             self.positions.append(context.view.position)
             self.begun.set()
             self.release.wait(10)
