@@ -51,7 +51,7 @@ RPC_FRAME_BYTES_MAX: Final = 1024 * 1024 * 1024
 RPC_HEADER_BYTES_MAX: Final = 64 * 1024
 
 RPC_CALLS_MAX: Final = 512
-"""Calls in flight on one connection before its server stops reading from it."""
+"""Calls of one connection that its server works on at once; others wait."""
 
 ANSWERS_BYTES_MAX: Final = 256 * 1024 * 1024
 """Default limit of bytes of long answers that a caller holds or has asked for, all of them together; configurable."""

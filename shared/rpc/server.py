@@ -25,8 +25,8 @@ log = telemetry.get_logger(__name__)
 class RpcServer:
     """Listens, and hands calls to the functions that serve them, by method.
 
-    `calls_max` are the calls in flight on one connection before its server stops reading from it; `frame_bytes_max` is
-    the longest frame, call and answer.
+    `calls_max` are the calls of one connection that are worked on at once, others wait; `frame_bytes_max` is the
+    longest frame, call and answer.
     """
 
     def __init__(

@@ -21,9 +21,13 @@ from shared.rpc import frames
 from shared.rpc.frames import ALONE_BYTES, TOGETHER_MAX, AnswerHeader, BadFrame, Frame, FrameKind, FrameReader
 from shared.rpc.outgoing import LongAnswer, SendQueue, UnsentBytes
 from shared.rpc.server_call import Call, Serve
+from shared.rpc.waiting_calls import WaitingCalls
 
 UNREAD_BYTES_MAX: Final = 1024 * 1024
 """A peer that leaves more bytes of answers unread gets no more calls served."""
+
+WAITING_BYTES_MAX: Final = 64 * 1024 * 1024
+"""When the calls of a peer that are not taken up take more memory, further ones are refused."""
 
 log = telemetry.get_logger(__name__)
 CALL_SECONDS = Histogram(
@@ -53,6 +57,11 @@ def _histogram(method: str) -> Histogram:
 def _refuse(calls: Sequence[Call]) -> None:
     for call in calls:
         call.fail(errors.WrongWorker("draining"))
+
+
+def _refuse_more(calls: Sequence[Call]) -> None:
+    for call in calls:
+        call.fail(errors.Unavailable("too many calls wait"))
 
 
 def _no_such_method(calls: Sequence[Call]) -> None:
@@ -89,6 +98,7 @@ class ServerConnection(asyncio.Protocol):
         self._server = server
         self._reader = FrameReader(server.frame_bytes_max)
         self._long_answers = SendQueue(server.unsent)
+        self._waiting = WaitingCalls()
         self._transport: asyncio.Transport | None = None
         self._ready: list[tuple[AnswerHeader, bytes]] = []
         self._tally: Tally[tuple[str, str]] = Tally()
@@ -140,6 +150,7 @@ class ServerConnection(asyncio.Protocol):
         if not self._is_leaving:
             self._is_leaving = True
             self._write(FrameKind.LEAVING, (), ())
+            self._serve(self._waiting.take(len(self._waiting)))  # which refuses them
         self._finish_when_done()
 
     def abort(self) -> None:
@@ -150,6 +161,7 @@ class ServerConnection(asyncio.Protocol):
     def call_ended(self, number: int, method: str, code: str, call: Call) -> None:
         """The call has its answer, or has failed with `code`, or nobody waits for it any more."""
         del self.calls[number]
+        self._waiting.discard(call)
         if call.long_answer is not None:
             self._long_answers.forget(call.long_answer)
         method = method if method in self._server.methods else "unknown"
@@ -198,7 +210,7 @@ class ServerConnection(asyncio.Protocol):
             _counter(method, code).inc(count)
         self._tally.clear()
         self._long_answers.send(self._may_write)
-        self._choose_reading()
+        self._take_up()
         self._finish_when_done()
 
     def _write(self, kind: FrameKind, headers: Sequence[AnswerHeader], payloads: Sequence[bytes | memoryview]) -> None:
@@ -217,16 +229,33 @@ class ServerConnection(asyncio.Protocol):
     def _may_write(self) -> bool:
         return self._is_writable and self._transport is not None
 
-    def _choose_reading(self) -> None:
-        """Pauses reading from a peer that takes no answers, or waits for many: it gets no more calls served.
+    @property
+    def _is_unread(self) -> bool:
+        """Whether the peer takes no answers."""
+        return (
+            not self._is_writable
+            and self._transport is not None
+            and self._transport.get_write_buffer_size() > UNREAD_BYTES_MAX
+        )
 
-        Long answers do not count. They wait for credit, which has to be read, and keep the connection full as a matter
-        of course.
+    @property
+    def _room(self) -> int:
+        """How many calls more may be taken up: none for a peer that takes no answers, or waits for many.
+
+        Long answers do not count. They wait for credit, and keep the connection full as a matter of course.
+        """
+        taken_up = len(self.calls) - len(self._waiting) - len(self._long_answers)
+        return 0 if self._is_unread else max(0, self._server.calls_max - taken_up)
+
+    def _take_up(self) -> None:
+        """Takes up calls that waited. Reading is paused only for a peer that takes no answers, not even refusals, and
+        goes on calling: nothing bounds what that would fill.
         """
         if self._transport is None:
             return
-        unread = 0 if self._is_writable else self._transport.get_write_buffer_size()
-        reading = unread <= UNREAD_BYTES_MAX and len(self.calls) - len(self._long_answers) < self._server.calls_max
+        if self._waiting and (room := self._room):
+            self._serve(self._waiting.take(room))
+        reading = self._waiting.bytes <= WAITING_BYTES_MAX or not self._is_unread
         if reading is not self._is_reading:
             self._is_reading = reading
             (self._transport.resume_reading if reading else self._transport.pause_reading)()
@@ -251,11 +280,23 @@ class ServerConnection(asyncio.Protocol):
                 raise BadFrame(f"call {header.number} again")
             call = self.calls[header.number] = Call(self, header, payload, now)
             together.setdefault(header.method, []).append(call)
-        self._serve(together)
-
-    def _serve(self, together: Mapping[str, Sequence[Call]]) -> None:
         FRAME_CALLS.observe(sum(map(len, together.values())))
         self._server.note_calls(self.loop)
+        if self._is_leaving or (self._room and not self._waiting):
+            self._serve(together)
+        else:
+            self._keep_waiting(together)
+
+    def _keep_waiting(self, together: Mapping[str, Sequence[Call]]) -> None:
+        for method, calls in together.items():
+            if self._waiting.bytes > WAITING_BYTES_MAX:
+                _refuse_more(calls)
+                continue
+            for call in calls:
+                self._waiting.add(call, method)
+        self._take_up()
+
+    def _serve(self, together: Mapping[str, Sequence[Call]]) -> None:
         for method, calls in together.items():
             serve = _refuse if self._is_leaving else self._server.methods.get(method, _no_such_method)
             try:
@@ -263,4 +304,3 @@ class ServerConnection(asyncio.Protocol):
             except Exception as error:
                 for call in calls:
                     call.fail(error)
-        self._choose_reading()

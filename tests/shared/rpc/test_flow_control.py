@@ -8,9 +8,12 @@ import time
 import pytest
 
 from shared import errors, limits
+from shared.rpc import server_connection
 from shared.rpc.answer_budget import GRANT_BYTES_MIN
 from shared.rpc.chunks import FIRST_WINDOW_BYTES, WINDOW_BYTES, ChunkStream
 from shared.rpc.client import RpcClient
+from shared.rpc.server import RpcServer
+from shared.rpc.server_connection import ServerConnection
 from tests.shared.rpc.serving import Gate, InPieces, Method, echo, serving, stream_of, until, whole
 
 MIB = 1 << 20
@@ -187,7 +190,7 @@ async def test_a_peer_that_reads_none_of_its_answers_gets_no_more_calls_served()
         connection._transport.pause_reading()
         begun = client.begin(address, "echo", bytes(40 * MIB), timeout_s=60)
         (serving_connection,) = server.connections
-        await until(lambda: not serving_connection._is_reading)
+        await until(lambda: serving_connection._is_unread)
         late = client.begin(address, "gate", b"", timeout_s=60)
         await asyncio.sleep(0.1)
         assert not gate.calls
@@ -196,6 +199,62 @@ async def test_a_peer_that_reads_none_of_its_answers_gets_no_more_calls_served()
         await gate.entered.wait()
         gate.open()
         await late
+
+
+async def test_a_long_answer_gets_on_while_a_server_takes_up_no_more_calls() -> None:
+    """Its credit comes behind calls that wait. A server that did not read them would not see it, and the system would
+    give the connection up after some seconds.
+    """
+    gate, client = Gate(), RpcClient(connections_per_address=1)
+    async with serving({"pieces": _pieces(10 * MIB), "gate": gate}, client, calls_max=4) as (_, client, address):
+        stream = stream_of(await client.begin_chunks(address, "pieces", b"", timeout_s=60))
+        calls = [client.begin(address, "gate", bytes(8 * MIB), timeout_s=60) for _ in range(6)]
+        await until(lambda: len(gate.calls) == 4)
+        assert len(await asyncio.wait_for(whole(stream), 5)) == 10 * MIB
+        assert len(gate.calls) == 4
+        while len(gate.calls) < 6:
+            gate.open()
+            await asyncio.sleep(0.01)
+        gate.open()
+        assert [len(answer) for answer in await asyncio.gather(*calls)] == [8 * MIB] * 6
+
+
+async def test_calls_that_wait_to_be_taken_up_can_be_cancelled_and_are_refused_by_a_server_that_drains() -> None:
+    gate, client = Gate(), RpcClient(connections_per_address=1)
+    async with serving({"gate": gate}, client, calls_max=1) as (server, client, address):
+        first, unwanted, late = [client.begin(address, "gate", b"", timeout_s=60) for _ in range(3)]
+        (connection,) = await _connections(server)
+        await until(lambda: len(connection._waiting) == 2)
+        unwanted.cancel()
+        await until(lambda: len(connection._waiting) == 1)
+        draining = asyncio.create_task(server.drain(30))
+        with pytest.raises(errors.WrongWorker):
+            await late
+        assert connection._waiting.bytes == 0
+        assert len(gate.calls) == 1
+        gate.open()
+        await first
+        await draining
+
+
+async def test_what_waits_to_be_taken_up_is_bounded_and_more_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_connection, "WAITING_BYTES_MAX", MIB)
+    gate, client = Gate(), RpcClient(connections_per_address=1)
+    async with serving({"gate": gate}, client, calls_max=1) as (server, client, address):
+        kept = [client.begin(address, "gate", bytes(MIB), timeout_s=60) for _ in range(2)]
+        with pytest.raises(errors.Unavailable, match="too many calls"):
+            await client.call(address, "gate", b"", timeout_s=60)
+        (connection,) = await _connections(server)
+        assert connection._is_reading
+        while not all(call.done() for call in kept):
+            gate.open()
+            await asyncio.sleep(0.01)
+        assert connection._waiting.bytes == 0
+
+
+async def _connections(server: RpcServer) -> set[ServerConnection]:
+    await until(lambda: bool(server.connections))
+    return server.connections
 
 
 def test_grants_are_no_smaller_than_slices_are_worth() -> None:
