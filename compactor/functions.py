@@ -29,7 +29,7 @@ from shared.log.append import AppendRequest
 from shared.log.batch import build_batch, split_batch
 from shared.log.jobs import FUNCTION, Jobs
 from shared.log.log import Log
-from shared.log.outputs import Made, Outputs, Remade
+from shared.log.outputs import Outputs, ProvenanceChange, ProvenanceConflict
 from shared.manifest.store import ManifestStore
 from shared.objects.port import ObjectStore
 from shared.process.telemetry import get_logger
@@ -68,7 +68,7 @@ class FunctionRunner:
 
     async def follow(self, collection: str) -> None:
         """After a compaction of the collection: runs the function that is attached to it. Raises as `run`."""
-        output = await self._outputs.of(collection)
+        output = await self._outputs.output_of(collection)
         if output is not None:
             await self.run(output)
 
@@ -80,21 +80,23 @@ class FunctionRunner:
             function = await self._functions.function_of(output)
             if function is None or not function.inputs:
                 return
-            before = await self._outputs.made(output)
+            before = await self._outputs.provenance(output)
             inputs = [found for given in function.inputs if (found := await self._functions.read_input(given))]
             provenance = {given.id: given.provenance for given in inputs}
             made: dict[str, Any] = orjson.loads(before) if before else {"run": 0, "basis": {}}
             if made["basis"] != provenance:
                 made = {"run": made["run"] + 1, "basis": provenance}
-                if not await self._make(output, function, inputs, Made(before, orjson.dumps(made))):
+                if not await self._make(output, function, inputs, ProvenanceChange(before, orjson.dumps(made))):
                     continue
                 RUNS.inc()
             for given in inputs:
-                await self._outputs.ran(given.id, output, f"{function.id}:{made['run']}", given.versions)
+                await self._outputs.note_run(given.id, output, f"{function.id}:{made['run']}", given.versions)
             return
         raise Unavailable(f"the inputs of {output} change faster than its function runs")
 
-    async def _make(self, output: str, function: Function, inputs: Sequence[FunctionInput], made: Made) -> bool:
+    async def _make(
+        self, output: str, function: Function, inputs: Sequence[FunctionInput], change: ProvenanceChange
+    ) -> bool:
         """Gives the output its content. False when something has moved on, and the run has to begin again."""
         try:
             target = await self._content(function, inputs)
@@ -107,7 +109,7 @@ class FunctionRunner:
                 current |= await self._held(output, shard)
             batch, kinds = await in_thread(_difference, current, target)
             if batch is None:
-                return await self._outputs.set_made(output, made)
+                return await self._outputs.set_provenance(output, change)
             batches = await in_thread(split_batch, batch, layout)
             request = AppendRequest(
                 collection_id=output,
@@ -116,10 +118,10 @@ class FunctionRunner:
                 dimension=OUTPUT_DIMENSION,
                 generation=None,
                 new_keys=kinds,
-                made=made,
+                provenance=change,
             )
             await self._log.append(request)
-        except (Superseded, Remade, StaleGeneration) as error:
+        except (Superseded, ProvenanceConflict, StaleGeneration) as error:
             log.info("a function begins again", output=output, reason=error.message)
             return False
         await self._jobs.mark_dirty((output, shard) for shard in batches)

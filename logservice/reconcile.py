@@ -180,24 +180,24 @@ class Reconciler:
         shards = [(collection.id, shard) for collection in collections for shard in collection.layout.numbers]
         compared = await map_concurrently(self._compare, shards, at_once=AT_ONCE)
         ahead = [found for found in compared if found]
-        snapshot_heads = {one.id: one.head for one in image.collections} if image else {}
-        living = [rolled_back(one, ahead, snapshot_heads.get(one.id, 0)) for one in collections]
-        present = {one.collection for one in living}
+        snapshot_heads = {collection.id: collection.head for collection in image.collections} if image else {}
+        living = [rolled_back(collection, ahead, snapshot_heads.get(collection.id, 0)) for collection in collections]
+        present = {missing.collection for missing in living}
         rows = signs.newer.collections if signs.newer else []
-        lost = await self._stored(one for one in rows if one.id not in present)
+        lost = await self._stored(collection for collection in rows if collection.id not in present)
         number = await self._snapshots.next_number()
         now = await self._images.take(cluster)
         raised = heads_of(living)
-        restored_heads = {one.image.id: one.restored().head for one in lost}
+        restored_heads = {stored.image.id: stored.restored().head for stored in lost}
         await self._write(merged(now, signs.newer, raised | restored_heads), number)
         restored = await self._restore_states(lost)
         await self._images.raise_heads(raised)
         if signs.newer is not None:
             await self._images.restore_rows(signs.newer)
-        for one in ahead:
+        for shard in ahead:
             with suppress(Gone):
-                await self._log.commit(one.collection, one.shard, one.pointer, one.newest)
-        missing = [*living, *(one.missing(head) for one, head in zip(lost, restored, strict=True))]
+                await self._log.commit(shard.collection, shard.shard, shard.pointer, shard.newest)
+        missing = [*living, *(stored.missing(head) for stored, head in zip(lost, restored, strict=True))]
         await self._report(cluster, missing, image)
 
     async def _compare(self, shard: ShardKey) -> ShardAhead | None:
@@ -231,11 +231,11 @@ class Reconciler:
                     await self._images.force_layout(collection, stored.image.layout, stored.pointers)
 
     async def _report(self, cluster: Cluster, missing: Sequence[MissingRange], image: CatalogImage | None) -> None:
-        known = {one.id for one in image.collections} if image else set()
-        known |= {one.collection for one in missing}
+        known = {collection.id for collection in image.collections} if image else set()
+        known |= {lost.collection for lost in missing}
         unlisted = sorted(await self._collections_in_bucket() - known)
-        for one in missing:
-            log.warning("log_range_missing", **asdict(one))
+        for lost in missing:
+            log.warning("log_range_missing", **asdict(lost))
         if unlisted:
             log.error("collections_without_a_row", collections=unlisted)
         await self._images.write_report(
@@ -244,7 +244,7 @@ class Reconciler:
                 "epoch": cluster.epoch,
                 "at_s": self._clock.now(),
                 "snapshot_s": image.taken_s if image else None,
-                "missing": [asdict(one) for one in missing],
+                "missing": [asdict(lost) for lost in missing],
                 "unlisted": unlisted,
             }
         )

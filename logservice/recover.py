@@ -35,7 +35,11 @@ class Recovery:
         """
         number = await self._snapshots.next_number()
         image = await self._snapshots.newest()
-        known = next((one for one in image.collections if one.id == collection_id), None) if image else None
+        known = (
+            next((collection for collection in image.collections if collection.id == collection_id), None)
+            if image
+            else None
+        )
         if image is None or known is None:
             is_in_bucket = bool([True async for _ in self._objects.list(f"{collection_id}/")])
             if is_in_bucket:

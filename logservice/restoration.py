@@ -101,13 +101,17 @@ def signs_of_rollback(
     """Compares Redis (`now`, and the number of the commit that it drew last) with the bucket (the newest snapshot, and
     the highest number of a commit there).
     """
-    known = {one.id: one for one in snapshot.collections} if snapshot else {}
-    present = {one.id: one for one in now.collections}
+    known = {collection.id: collection for collection in snapshot.collections} if snapshot else {}
+    present = {collection.id: collection for collection in now.collections}
     return RollbackSigns(
-        heads_behind=sum(one.head < known[one.id].head for one in now.collections if one.id in known),
+        heads_behind=sum(
+            collection.head < known[collection.id].head for collection in now.collections if collection.id in known
+        ),
         newer=snapshot if snapshot is not None and snapshot.changes > now.changes else None,
         switched=[
-            one for one in known.values() if one.id in present and one.layout.first > present[one.id].layout.first
+            collection
+            for collection in known.values()
+            if collection.id in present and collection.layout.first > present[collection.id].layout.first
         ],
         lost_commits=max(0, commits_in_bucket - commits_drawn),
     )
@@ -117,14 +121,14 @@ def raised_heads(now: CatalogImage) -> dict[str, int]:
     """For each collection a head beyond every position that may have been handed out, of a Redis that shows no sign of
     having gone back.
     """
-    return {one.id: one.head + limits.BACKLOG_OPS_CEILING for one in now.collections}
+    return {collection.id: collection.head + limits.BACKLOG_OPS_CEILING for collection in now.collections}
 
 
 def rolled_back(collection: Collection, ahead: Iterable[ShardAhead], snapshot_head: int) -> MissingRange:
     """The possible loss of a collection that is there, in a Redis that went back: the operations that no manifest
     has, up to a head beyond every position that may have been handed out. `snapshot_head` is 0 where none is known.
     """
-    newest = {one.shard: one.newest for one in ahead if one.collection == collection.id}
+    newest = {shard_ahead.shard: shard_ahead.newest for shard_ahead in ahead if shard_ahead.collection == collection.id}
     shards = zip(collection.layout.numbers, collection.pointers, strict=True)
     covered = [_covered(newest.get(shard, pointer)) for shard, pointer in shards]
     seen = max(*covered, collection.head, snapshot_head)
@@ -133,7 +137,7 @@ def rolled_back(collection: Collection, ahead: Iterable[ShardAhead], snapshot_he
 
 def heads_of(missing: Sequence[MissingRange]) -> dict[str, int]:
     """The head that each of the collections gets."""
-    return {one.collection: one.head for one in missing}
+    return {lost.collection: lost.head for lost in missing}
 
 
 def _covered(pointer: Pointer | None) -> int:

@@ -103,11 +103,11 @@ class Snapshotter:
 
     def layout_changes(self, collections: Iterable[Collection]) -> dict[str, LayoutChange]:
         """Of those collections that got other shards, as far as the newest snapshot says so."""
-        known = {one.id: one.layout for one in self._written.collections} if self._written else {}
+        known = {collection.id: collection.layout for collection in self._written.collections} if self._written else {}
         return {
-            one.id: LayoutChange(one.layout.first, one.laid_s)
-            for one in collections
-            if one.layout.first and known.get(one.id) == one.layout
+            collection.id: LayoutChange(collection.layout.first, collection.laid_s)
+            for collection in collections
+            if collection.layout.first and known.get(collection.id) == collection.layout
         }
 
     async def step(self, changes: int) -> bool:

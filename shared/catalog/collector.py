@@ -1,5 +1,5 @@
-"""Collects what died half-way: deletions that were committed and not finished, states that never got a row, rows whose
-state is behind or gone.
+"""Completes or removes what processes left that died half-way: deletions that were committed and not finished, states
+that never got a row, rows whose state is behind or gone.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from shared.redis.scripts import PIPELINE_MAX
 log = get_logger(__name__)
 
 ORPHAN_AGE_S: Final = 600.0
-"""A state without a row is younger than this while its creator may be alive. Being wrong costs the creator one more
-try.
+"""Age from which a state without a row counts as an orphan, whose creator has died. If the creator is alive after all,
+it has to begin anew.
 """
 
 
 Recover = Callable[[str, dict[str, Any]], Awaitable[bool]]
-"""Takes the id and the row of a collection whose state is gone; whether the row must stay."""
+"""Called with the id and the row of a collection whose state is gone. Returns whether the row must stay."""
 
 
 class Collector:
-    """Removes what is left of deletions, one round at a time; run by the log service."""
+    """Run by the leading log service, one round of each kind at a time. Everything raises Unavailable."""
 
     def __init__(self, redis: Redis, keys: Keys, catalog: Catalog, orphan_age_s: float = ORPHAN_AGE_S) -> None:
         self._redis = redis
@@ -55,15 +55,15 @@ class Collector:
         return deleted
 
     async def graves(self) -> dict[str, float]:
-        """Collections that the catalog deleted and whose objects may not be gone, each since when."""
+        """Collections that the catalog deleted and whose objects may not be gone, each with the time since when."""
         return await self._removal.graves()
 
     async def forget_families(self, living: Set[str]) -> None:
-        """Those without a member. `living` are the roots of the others."""
+        """Forgets the families without a member. `living` are the roots of all others."""
         await self._families.forget_all_but(living)
 
     async def forget(self, collection_ids: Sequence[str]) -> None:
-        """Nothing at all is left of these."""
+        """Forgets deleted collections of which nothing at all is left."""
         await self._removal.forget(collection_ids)
 
     async def collect_orphans(self) -> int:
@@ -80,7 +80,9 @@ class Collector:
         return collected
 
     async def _collect_orphan(self, owner: Owner) -> None:
-        """A fork has objects before it has a row. A row that comes too late finds the grave: see `repair_rows`."""
+        """Removes an orphan. A fork has objects before it has a row, so it gets a grave; a row that comes too late is
+        removed by `repair_rows` because of the grave.
+        """
         if owner.family:
             await self._families.remove(owner.family, owner.collection_id)
             await self._removal.bury({owner.collection_id: time.time()})
@@ -90,8 +92,8 @@ class Collector:
 
     async def repair_rows(self, recover: Recover) -> int:
         """Brings states up to their rows' generation where the process that changed the row died before that. Rows
-        whose state is gone are given to `recover`, and removed only when nobody knows the collection: nothing could
-        be read or written there. Returns how many rows it touched.
+        whose state is gone are given to `recover`, and removed only when that does not know the collection: nothing
+        could be read or written there. Returns how many rows needed something.
         """
         touched = 0
         async for database in self._catalog.databases.all():
@@ -104,7 +106,7 @@ class Collector:
         return touched
 
     async def _rows(self, database_key: str, start: int) -> list[tuple[str, bytes, bytes | None]]:
-        """(id, row, the state's generation) of the next collections in order of creation."""
+        """Id, row and the state's generation (None: no state) of a page of collections, in order of creation."""
         page = ("ZRANGE", self._keys.order(database_key), start, start + PIPELINE_MAX - 1)
         ids = await persist(lambda: command(self._redis, *page), writes=False)
         if not ids:
@@ -122,6 +124,7 @@ class Collector:
         ]
 
     async def _exists(self, collection_id: str) -> bool:
+        """Whether the collection has a state."""
         state = self._keys.state(collection_id)
         return bool(await persist(lambda: command(self._redis, "EXISTS", state), writes=False))
 

@@ -1,4 +1,4 @@
-"""Families of collections: an original, its forks, theirs. What is counted are the forks that a family ever made."""
+"""Families of collections: an original, its forks, and theirs. A quota bounds the forks that a family ever made."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ FAMILIES: Final = Script("shared.catalog", "families")
 
 
 class Families:
-    """A family is called by the id of its root: the collection that is nobody's fork, be it still there or not."""
+    """The forks of each family. A family is named by the id of its root, the original, which may be deleted by now.
+    Everything raises Unavailable.
+    """
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._keys = keys
 
     async def add(self, root: str, fork_id: str, limit: int) -> None:
-        """Raises QuotaExceeded."""
+        """Counts a fork of the family. Raises QuotaExceeded when it has made `limit` already."""
         outcome, count = await self._run(root, "add", root, fork_id, limit)
         if outcome == b"FULL":
             raise QuotaExceeded(
@@ -33,20 +35,21 @@ class Families:
             )
 
     async def remove(self, root: str, fork_id: str) -> None:
-        """A fork that never came to be."""
+        """Takes back what `add` did, of a fork that was given up."""
         await self._run(root, "remove", root, fork_id)
 
     async def count(self, root: str) -> int:
+        """The number of forks that the family ever made."""
         key = self._keys.forks(root)
         return int(await persist(lambda: command(self._redis, "SCARD", key), writes=False))
 
     async def every(self) -> dict[str, list[str]]:
-        """The forks of each family that has any."""
+        """The forks of each family that has any, by its root."""
         roots = await self._members(self._keys.families)
         return {root: forks for root in roots if (forks := await self._members(self._keys.forks(root)))}
 
     async def restore(self, families: Mapping[str, Sequence[str]]) -> None:
-        """Puts back what is missing."""
+        """Puts back the forks that are missing in these families."""
         for root, forks in families.items():
             for fork_id in forks:
                 await self.add(root, fork_id, sys.maxsize)

@@ -1,4 +1,6 @@
-"""Attached functions in the catalog: attached with the row of the output, detached with its change or its end."""
+"""Attached functions in the catalog. A function is attached with the row of its output, which names it and its inputs,
+and detached with the change or the end of that row.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +27,20 @@ from shared.redis.keys import Keys
 RECORD_COUNTER: Final = "record_counter"
 STATISTICS: Final = "statistics"
 KNOWN: Final = (RECORD_COUNTER, STATISTICS)
-"""The functions there are."""
+"""Names of the functions that this build can run."""
 
 BACKFILL_PRIORITY: Final = 10.0
+"""Priority of the job that runs a function for the first time, or that catches up."""
+
 OUTPUT_DIMENSION: Final = 1
+"""Dimension of an output's embeddings, which mean nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionInput:
-    """A collection as of one moment: its shards' manifests, and the sum of all the versions that these ever had."""
+    """An input of a function as of one moment: the pointers of its shards, and the sum of the versions of all manifests
+    that its shards ever had.
+    """
 
     id: str
     pointers: Mapping[int, Pointer | None]
@@ -50,7 +57,7 @@ class FunctionInput:
 
 
 class Functions:
-    """Outputs are collections whose row names a function and its inputs."""
+    """Attaches, detaches and looks up functions. Everything raises Unavailable."""
 
     def __init__(self, redis: Redis, keys: Keys, collections: Collections) -> None:
         self._redis = redis
@@ -59,46 +66,52 @@ class Functions:
         self._outputs = Outputs(redis, keys)
         self._jobs = Jobs(redis, keys)
 
-    async def output_of(self, db: Database, given: Collection) -> Collection | None:
-        """The output of the function that is attached to the collection."""
+    async def output_of(self, db: Database, input_collection: Collection) -> Collection | None:
+        """The output of the function that is attached to the collection; None when none is."""
         key = self._keys.functions(db.key)
-        output = await persist(lambda: command(self._redis, "HGET", key, given.id), writes=False)
+        output = await persist(lambda: command(self._redis, "HGET", key, input_collection.id), writes=False)
         found = None if output is None else await self._collections.get_by_id(db, output.decode())
-        return found if found and found.function and given.id in found.function.inputs else None
+        return found if found and found.function and input_collection.id in found.function.inputs else None
 
-    async def attach(self, db: Database, given: Collection, new: NewCollection) -> Collection:
-        """The new output of one input. Raises Attached, AlreadyExists (its name is taken), NotFound, Gone."""
+    async def attach(self, db: Database, input_collection: Collection, new: NewCollection) -> Collection:
+        """Attaches the function of `new` to its first input; returns the output, which is a new collection. Raises
+        Attached, AlreadyExists (the output's name is taken), NotFound, Gone.
+        """
         output, _ = await self._collections.create(db, new, get_or_create=False)
-        await self._begin(given, output)
+        await self._begin(input_collection, output)
         return output
 
-    async def add_input(self, db: Database, output: Collection, given: Collection) -> Collection:
-        """The output, which has one more input now. Raises Attached, Gone, StaleGeneration."""
+    async def add_input(self, db: Database, output: Collection, input_collection: Collection) -> Collection:
+        """Gives the output one more input; returns it as it is then. Raises Attached, Gone, StaleGeneration."""
         for _ in range(ATTEMPTS_MAX):
             function = output.function
             if function is None:
                 raise Gone(f"the function of {output.id} is gone")
-            if given.id in function.inputs:
+            if input_collection.id in function.inputs:
                 return output
-            more = dataclasses.replace(function, inputs=(*function.inputs, given.id))
-            if await self._collections.update(db, output, function=more, new_input=given.id):
-                await self._begin(given, output)
+            more = dataclasses.replace(function, inputs=(*function.inputs, input_collection.id))
+            if await self._collections.update(db, output, function=more, new_input=input_collection.id):
+                await self._begin(input_collection, output)
                 return dataclasses.replace(output, function=more)
             output = await self._again(db, output)
         raise StaleGeneration("The output is being changed by others; try again")
 
-    async def detach(self, db: Database, output: Collection, given: Collection, delete_output: bool) -> None:
-        """From one input; or, with the output, from all of them. Raises Gone, StaleGeneration."""
+    async def detach(self, db: Database, output: Collection, input_collection: Collection, delete_output: bool) -> None:
+        """Detaches the function from an input, or deletes the output, and so detaches it from all inputs. Raises Gone,
+        StaleGeneration.
+        """
         for _ in range(ATTEMPTS_MAX):
             function = output.function
-            if function is None or given.id not in function.inputs:
+            if function is None or input_collection.id not in function.inputs:
                 return
             if delete_output:
                 await self._collections.delete(db, output.name)
                 return
-            left = dataclasses.replace(function, inputs=tuple(one for one in function.inputs if one != given.id))
+            left = dataclasses.replace(
+                function, inputs=tuple(input_id for input_id in function.inputs if input_id != input_collection.id)
+            )
             if await self._collections.update(db, output, function=left):
-                await self._outputs.unfeed(given.id, output.id)
+                await self._outputs.unfeed(input_collection.id, output.id)
                 return
             output = await self._again(db, output)
         raise StaleGeneration("The output is being changed by others; try again")
@@ -109,16 +122,16 @@ class Functions:
             raise Gone(f"collection {output.id} was deleted")
         return found
 
-    async def _begin(self, given: Collection, output: Collection) -> None:
-        """Behind the commit; what dies here, `repair` does."""
-        await self._outputs.feed(given.id, output.id, given.compactions)
-        if given.compactions:
+    async def _begin(self, input_collection: Collection, output: Collection) -> None:
+        """What follows the commit of an attachment; a process that dies before it is done leaves it to `repair`."""
+        await self._outputs.feed(input_collection.id, output.id, input_collection.compactions)
+        if input_collection.compactions:
             await self._jobs.put(output.id, FUNCTION, BACKFILL_PRIORITY)
 
     # For compactors
 
     async def function_of(self, output: str) -> Function | None:
-        """The function that makes the output; None when the collection is no output, or gone."""
+        """The function whose output this collection is; None when it is no output, or gone."""
         key = self._keys.state(output)
         database = await persist(lambda: command(self._redis, "HGET", key, "db"), writes=False)
         if database is None:
@@ -128,31 +141,40 @@ class Functions:
         return None if row is None else function_of(row)
 
     async def read_input(self, collection_id: str) -> FunctionInput | None:
-        """None when it is gone."""
+        """The input as it is now; None when it is gone."""
         key = self._keys.state(collection_id)
         state = await persist(lambda: command(self._redis, "HGETALL", key), writes=False)
         if b"head" not in state or b"deleted" in state:
             return None
         layout = Layout.decode(state[b"layout"])
         pointers = dict(zip(layout.numbers, pointers_of(state, layout), strict=True))
-        versions = int(state.get(b"versions_before", 0)) + sum(one.version for one in pointers.values() if one)
+        versions = int(state.get(b"versions_before", 0)) + sum(
+            pointer.version for pointer in pointers.values() if pointer
+        )
         return FunctionInput(collection_id, pointers, versions)
 
-    async def progress(self, output: Collection, given: Collection) -> int:
-        """The position below which all of the input is in the output."""
-        made = await self._outputs.made(output.id)
-        basis = orjson.loads(made)["basis"].get(given.id) if made else None
-        return int(basis["position"]) if basis else FIRST_POSITION
+    async def progress(self, output: Collection, input_collection: Collection) -> int:
+        """The position (exclusive) up to which the output has seen everything of the input."""
+        provenance = await self._outputs.provenance(output.id)
+        seen = orjson.loads(provenance)["basis"].get(input_collection.id) if provenance else None
+        return int(seen["position"]) if seen else FIRST_POSITION
 
     # For the log service
 
     async def repair(self, collections: Iterable[Collection]) -> None:
-        """Of all collections: queues the functions that are behind, and frees those from a function that have none."""
-        every = {one.id: one for one in collections}
-        attached = {given: one.id for one in every.values() if one.function for given in one.function.inputs}
-        for one in every.values():
-            output = attached.get(one.id)
-            if one.feeds is not None and one.feeds != output:
-                await self._outputs.unfeed(one.id, one.feeds)
-            if output is not None and (one.feeds != output or one.counted < one.compactions):
+        """Given all collections, queues the functions that are behind, and corrects the states of collections that were
+        detached from a function by a process that died.
+        """
+        every = {collection.id: collection for collection in collections}
+        attached = {
+            input_id: collection.id
+            for collection in every.values()
+            if collection.function
+            for input_id in collection.function.inputs
+        }
+        for collection in every.values():
+            output = attached.get(collection.id)
+            if collection.feeds is not None and collection.feeds != output:
+                await self._outputs.unfeed(collection.id, collection.feeds)
+            if output is not None and (collection.feeds != output or collection.counted < collection.compactions):
                 await self._jobs.put(output, FUNCTION, BACKFILL_PRIORITY)

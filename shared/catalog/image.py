@@ -30,14 +30,14 @@ FORMAT: Final = 1
 
 
 class TenantImage(msgspec.Struct, frozen=True):
-    """`row` is the stored JSON."""
+    """A tenant. `row` is the stored JSON."""
 
     name: str
     row: str
 
 
 class DatabaseImage(msgspec.Struct, frozen=True):
-    """`row` is the stored JSON."""
+    """A database of a tenant. `row` is the stored JSON."""
 
     tenant: str
     name: str
@@ -46,7 +46,9 @@ class DatabaseImage(msgspec.Struct, frozen=True):
 
 
 class CollectionImage(msgspec.Struct, frozen=True):
-    """A row (stored JSON) with what of its state outlives the log. `head` was the next position at that time."""
+    """A collection: its row (stored JSON), and what of its state outlives the log. `head` was the next position at that
+    time.
+    """
 
     id: str
     database_key: str
@@ -56,7 +58,7 @@ class CollectionImage(msgspec.Struct, frozen=True):
     head: int
     keys: list[tuple[str, str]]
     shards: tuple[int, int]
-    """The first one's number, and how many."""
+    """Number of the first shard, and of shards."""
 
     @property
     def name(self) -> str:
@@ -68,8 +70,9 @@ class CollectionImage(msgspec.Struct, frozen=True):
 
 
 class CatalogImage(msgspec.Struct, frozen=True):
-    """Everything in order of creation. Read piece by piece while others write: each row is as of some moment of the
-    reading, and `changes` (the catalog's number of changes) as of its beginning.
+    """The whole catalog, in order of creation. It is read piece by piece while other processes write: each row is as of
+    some moment of the reading, and `changes` (the catalog's number of changes) as of its beginning. `taken_s` is the
+    time of its end, in seconds since the epoch.
     """
 
     cluster: str
@@ -80,12 +83,13 @@ class CatalogImage(msgspec.Struct, frozen=True):
     databases: list[DatabaseImage]
     collections: list[CollectionImage]
     graves: dict[str, float] = {}
-    """Deleted collections whose objects are still to be removed, each since when."""
+    """Deleted collections whose objects are still to be removed, each with the time since when."""
     families: dict[str, list[str]] = {}
     """The forks that each family ever made, by its root."""
     format: int = FORMAT
 
     def encode(self) -> bytes:
+        """The form that a snapshot has, but for its compression."""
         return msgspec.json.encode(self)
 
     def same_content(self, other: CatalogImage | None) -> bool:
@@ -94,7 +98,7 @@ class CatalogImage(msgspec.Struct, frozen=True):
 
 
 def decode_image(data: bytes) -> CatalogImage:
-    """Raises Corrupt."""
+    """The image in the bytes that `encode` gave. Raises Corrupt."""
     try:
         image = msgspec.json.decode(data, type=CatalogImage)
     except msgspec.MsgspecError as error:
@@ -105,13 +109,15 @@ def decode_image(data: bytes) -> CatalogImage:
 
 
 def merged(now: CatalogImage, older: CatalogImage | None, heads: Mapping[str, int]) -> CatalogImage:
-    """The union of what Redis has now and what only the other image knows, with these heads."""
-    tenants = {one.name: one for one in older.tenants} if older else {}
-    databases = {(one.tenant, one.name): one for one in older.databases} if older else {}
-    collections = {one.id: one for one in older.collections} if older else {}
-    tenants |= {one.name: one for one in now.tenants}
-    databases |= {(one.tenant, one.name): one for one in now.databases}
-    collections |= {one.id: one for one in now.collections}
+    """What Redis has now, and what only the other image knows. `heads` raises the heads of collections to at least
+    these.
+    """
+    tenants = {tenant.name: tenant for tenant in older.tenants} if older else {}
+    databases = {(database.tenant, database.name): database for database in older.databases} if older else {}
+    collections = {collection.id: collection for collection in older.collections} if older else {}
+    tenants |= {tenant.name: tenant for tenant in now.tenants}
+    databases |= {(database.tenant, database.name): database for database in now.databases}
+    collections |= {collection.id: collection for collection in now.collections}
     graves = (older.graves if older else {}) | now.graves
     families = {root: set(forks) for root, forks in (older.families if older else {}).items()}
     for root, forks in now.families.items():
@@ -122,15 +128,16 @@ def merged(now: CatalogImage, older: CatalogImage | None, heads: Mapping[str, in
         tenants=list(tenants.values()),
         databases=list(databases.values()),
         collections=[
-            msgspec.structs.replace(one, head=max(one.head, heads.get(one.id, 0))) for one in collections.values()
+            msgspec.structs.replace(collection, head=max(collection.head, heads.get(collection.id, 0)))
+            for collection in collections.values()
         ],
-        graves={one: since for one, since in graves.items() if one not in collections},
+        graves={collection_id: since for collection_id, since in graves.items() if collection_id not in collections},
         families={root: sorted(forks) for root, forks in families.items()},
     )
 
 
 class Images:
-    """Takes images of the catalog in Redis and puts them back."""
+    """Takes images of the catalog in Redis, and puts them back. Everything raises Unavailable."""
 
     def __init__(self, redis: Redis, keys: Keys, catalog: Catalog) -> None:
         self._redis = redis
@@ -144,6 +151,7 @@ class Images:
 
     @staticmethod
     def empty(cluster: Cluster, taken_s: float) -> CatalogImage:
+        """The image of a cluster's catalog before there is anything in it."""
         return CatalogImage(cluster.id, cluster.epoch, 0, taken_s, [], [], [])
 
     async def take(self, cluster: Cluster) -> CatalogImage:
@@ -190,8 +198,8 @@ class Images:
                     yield _collection_image(collection_id, database.key, row, state, keys)
 
     async def restore_rows(self, image: CatalogImage) -> None:
-        """Puts back every tenant, database and collection row that is missing. The states come first: see
-        `restore_state`.
+        """Puts back every row of a tenant, a database or a collection that is missing. The collections' states have to
+        be there before (`restore_state`).
         """
         for tenant in image.tenants:
             await self._scripts.tenants("create", tenant.name, tenant.row)
@@ -201,31 +209,37 @@ class Images:
                 await persist(lambda call=call: command(self._redis, *call), writes=True)  # type: ignore[misc] # no type for a lambda with a default
         for database in image.databases:
             await self._scripts.databases(database.tenant, "create", database.name, database.row)
-        for one in image.collections:
-            await self._scripts.collections(one.database_key, "create", one.name, one.id, one.row)
-            function = function_of(one.row.encode())
-            for given in function.inputs if function else ():
-                await self._scripts.collections(one.database_key, "feed", given, one.id)
-        living = {one.id for one in image.collections}
-        await self._removal.bury({one: since for one, since in image.graves.items() if one not in living})
+        for collection in image.collections:
+            await self._scripts.collections(
+                collection.database_key, "create", collection.name, collection.id, collection.row
+            )
+            function = function_of(collection.row.encode())
+            for input_id in function.inputs if function else ():
+                await self._scripts.collections(collection.database_key, "feed", input_id, collection.id)
+        living = {collection.id for collection in image.collections}
+        await self._removal.bury(
+            {collection_id: since for collection_id, since in image.graves.items() if collection_id not in living}
+        )
         await self._families.restore(image.families)
         await persist(lambda: command(self._redis, "SET", self._keys.changes, image.changes), writes=True)
 
-    async def restore_state(self, one: CollectionImage, head: int, pointers: Sequence[Pointer | None]) -> int:
-        """Puts a collection's state back, or raises the head of one that is there; returns the head."""
+    async def restore_state(self, collection: CollectionImage, head: int, pointers: Sequence[Pointer | None]) -> int:
+        """Puts a collection's state back, or raises the head of a state that is there; returns the head. `pointers` are
+        those of the shards of its layout.
+        """
         restored = await self._lifecycle.restore(
-            one.id,
+            collection.id,
             head,
-            database_key=one.database_key,
-            fixed=one.fixed,
-            generation=orjson.loads(one.row)["generation"],
-            dimension=one.dimension,
-            layout=one.layout,
+            database_key=collection.database_key,
+            fixed=collection.fixed,
+            generation=orjson.loads(collection.row)["generation"],
+            dimension=collection.dimension,
+            layout=collection.layout,
             pointers=pointers,
         )
-        if one.keys:
-            members = [orjson.dumps(pair) for pair in one.keys]
-            call = ("SADD", self._keys.metadata_keys(one.id), *members)
+        if collection.keys:
+            members = [orjson.dumps(pair) for pair in collection.keys]
+            call = ("SADD", self._keys.metadata_keys(collection.id), *members)
             await persist(lambda: command(self._redis, *call), writes=True)
         return restored
 
@@ -243,7 +257,7 @@ class Images:
         await self._lifecycle.raise_heads(heads)
 
     async def write_report(self, report: Mapping[str, Any]) -> None:
-        """Keeps what the last reconciliation found, for people to read."""
+        """Keeps what the last reconciliation found, for operators to read."""
         await self._catalog.mark.write_report(orjson.dumps(report))
 
     async def read_report(self) -> dict[str, Any] | None:

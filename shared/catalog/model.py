@@ -1,4 +1,4 @@
-"""The rows of the catalog, as values."""
+"""Tenants, databases and collections as values."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ DEFAULT_DATABASE_ID: Final = "00000000-0000-0000-0000-000000000000"
 
 
 SHARDS_KEY: Final = "polychrome:shards"
-"""The metadata key that says how many shards a collection shall have at least."""
+"""The metadata key by which a client says how many shards a collection shall have at least."""
 
 
 class Unset(enum.Enum):
-    """The type of UNSET, which says «leave as it is» where None is a value."""
+    """The type of UNSET, which means "leave it as it is" where None is a value."""
 
     UNSET = "unset"
 
@@ -30,7 +30,7 @@ UNSET: Final = Unset.UNSET
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """`resource_name` is set once, and the first part of a collection's resource name."""
+    """A tenant. `resource_name`, which can be set once, is the first part of its collections' resource names."""
 
     name: str
     resource_name: str | None
@@ -38,7 +38,9 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """`key` is unique for ever; `id` is what clients see (the default database's is always zero)."""
+    """A database of a tenant. `key` is unique for ever; `id` is what clients see (the default database's is always
+    zero).
+    """
 
     id: str
     key: str
@@ -48,7 +50,9 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function, which makes a collection, its output, of others, its inputs (ids). None is left: it was detached."""
+    """An attached function: it computes a collection, its output, from other collections, its inputs. `function` names
+    the computation, `name` and `params` are the client's, `inputs` are ids: none of them is left once it was detached.
+    """
 
     id: str
     name: str
@@ -57,18 +61,19 @@ class Function:
     inputs: tuple[str, ...]
 
     def encode(self) -> dict[str, Any]:
-        """For a row."""
+        """The form in which a row has it."""
         return dataclasses.asdict(self)
 
     @classmethod
     def decode(cls, fields: dict[str, Any]) -> Function:
+        """From what `encode` gave."""
         return cls(**{**fields, "inputs": tuple(fields["inputs"])})
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuild:
-    """The layout that a collection is getting. `built` of its shards have segments of their own; `pointers` and
-    `written` are of these shards.
+    """The layout that a collection is getting, and how far it is: `built` of its shards have segments of their own;
+    `pointers` and `written` are those of its shards, as in `Collection`.
     """
 
     layout: Layout
@@ -83,9 +88,9 @@ class Collection:
 
     `schema` is the base schema as created; `keys` are the (metadata key, value type) pairs written since. `fixed` never
     changes (space, shards at creation, ef_construction, max_neighbors). `head` is the next position. `pointers` and
-    `written` are of the shards in `layout`; the latter has the position of each one's newest log entry, 0 where there
-    is none. `appended` and `trimmed` count operations of all shards, since the collection was created or Redis was
-    lost: unlike positions they have no gaps.
+    `written` are those of the shards in `layout`: the committed manifest of each, and the position of its newest log
+    entry, 0 where there is none. `appended` and `trimmed` count operations of all shards, since the collection was
+    created or Redis was lost: unlike positions they have no gaps.
     """
 
     id: str
@@ -108,31 +113,34 @@ class Collection:
     trimmed: int = 0
     rebuild: Rebuild | None = None
     laid_s: float = 0.0
-    """Since when it has this layout."""
+    """Since when it has this layout, in seconds since the epoch."""
     versions_before: int = 0
     """The sum of the manifests' versions that its earlier shards had."""
     ancestors: tuple[str, ...] = ()
     """Of a fork: the collections that it comes from, the family's root first, its origin last. They may be gone."""
 
     function: Function | None = None
-    """Of the output of a function."""
+    """The function whose output it is."""
     feeds: str | None = None
-    """Of the input of a function: its output's id, as far as the state knows it (`shared.log.outputs`)."""
+    """Of the input of a function: the output's id, as far as the state knows it (`shared.log.outputs`)."""
     counted: int = 0
+    """Of the input of a function: the sum of its manifests' versions that the function has seen."""
     runs: int = 0
+    """Of the input of a function: the number of the function's runs."""
 
     @property
     def root(self) -> str:
-        """The collection after which its family is called."""
+        """The id of its family's root: the collection that it descends from, which is itself when it is no fork."""
         return self.ancestors[0] if self.ancestors else self.id
 
     @property
     def shards(self) -> int:
+        """How many shards it has."""
         return self.layout.count
 
     @property
     def shards_to_be(self) -> int:
-        """How many shards it is known to get, or has."""
+        """How many shards it is getting, or has when it is getting none."""
         return self.rebuild.layout.count if self.rebuild else self.layout.count
 
     @property
@@ -143,9 +151,7 @@ class Collection:
 
     @property
     def log_position(self) -> int:
-        """The last position such that everything up to it is compacted. A shard with nothing left to compact holds
-        nothing back.
-        """
+        """The last position up to which all is compacted. A shard with nothing left to compact does not count."""
         covered = self.head - 1
         for pointer, written in zip(self.pointers, self.written, strict=True):
             covers = pointer.covers if pointer else 1
@@ -173,7 +179,7 @@ class Collection:
 
 @dataclass(frozen=True)
 class NewCollection:
-    """A collection as its creator describes it."""
+    """A collection that is to be created, as its creator wants it; the members mean what they do in `Collection`."""
 
     name: str
     metadata: dict[str, Any] | None

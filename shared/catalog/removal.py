@@ -1,4 +1,4 @@
-"""The steps after a committed deletion, in the order in which they must happen; each step may be repeated by anybody.
+"""What follows a committed deletion, in the order in which it must happen. Each step may be repeated, by any process.
 
 ```text
 reset      tenants gone            -> per tenant: its databases go to its trash, then per database as below
@@ -6,8 +6,8 @@ database   row gone, key in trash  -> closed, its collections go to its trash ->
 collection row gone, id in trash   -> marked deleted -> its state goes, its id to the graves -> its objects go
 ```
 
-A *grave* says that the catalog deleted the collection of this id, and since when its state is gone. It is what the
-collector of objects goes by: what is merely not in the catalog may have been forgotten by it.
+A *grave* says that the catalog deleted the collection with this id, and since when its state is gone. The garbage
+collector of the bucket goes by graves: what is merely not in the catalog may have been lost from it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from shared.redis.scripts import PIPELINE_MAX
 
 CLOSED_TTL_S: Final = 24 * 3600
 """How long a deleted database refuses creations after nothing was left of it. Only a process that has held on to the
-database for longer could still create something in it, which nobody would ever see."""
+database for longer could still create something in it, which no client would ever see."""
 
 
 class Removal:
-    """Steps between the commit of a deletion and its end."""
+    """The steps between the commit of a deletion and its end. Everything raises Unavailable."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
@@ -44,12 +44,14 @@ class Removal:
             await self.clear_tenant(tenant)
 
     async def clear_tenant(self, tenant: str) -> None:
+        """Marks everything that belonged to a removed tenant, whose name may be used again then."""
         await self._scripts.databases(tenant, "clear")
         for key in await self._members(self._keys.database_trash(tenant)):
             await self.finish_database(key)
         await self._scripts.tenants("cleared", tenant)
 
     async def finish_database(self, key: str) -> None:
+        """Closes a deleted database and marks its collections."""
         await self._scripts.collections(key, "close")
         await self._lifecycle.mark_deleted(await self._members(self._keys.trash(key)))
 
@@ -77,37 +79,43 @@ class Removal:
         for collection_id in doomed:
             await self._lifecycle.collect(collection_id)
         await self.bury(dict.fromkeys(doomed, time.time()))
-        for some in _pieces(doomed):
-            await self._scripts.collections(key, "collected", *some)
+        for batch in _batches(doomed):
+            await self._scripts.collections(key, "collected", *batch)
         return len(doomed)
 
     async def bury(self, graves: Mapping[str, float]) -> None:
-        """Remembers deleted collections, each since when; one that is remembered already keeps its time."""
-        for some in _pieces(list(graves)):
-            pairs = [part for one in some for part in (graves[one], one)]
+        """Gives deleted collections graves, each with the time since when it is deleted (seconds since the epoch). A
+        grave that is there keeps its time.
+        """
+        for batch in _batches(list(graves)):
+            pairs = [part for collection_id in batch for part in (graves[collection_id], collection_id)]
             call = ("ZADD", self._keys.graves, "NX", *pairs)
             await persist(lambda call=call: command(self._redis, *call), writes=True)  # type: ignore[misc] # no type for a lambda with a default
 
     async def graves(self) -> dict[str, float]:
-        """Collections that the catalog deleted and whose objects may not be gone, each since when."""
+        """Collections that the catalog deleted and whose objects may not be gone, each with the time since when."""
         call = ("ZRANGE", self._keys.graves, 0, -1, "WITHSCORES")
         found = await persist(lambda: command(self._redis, *call), writes=False)
-        return {one.decode(): float(since) for one, since in zip(found[0::2], found[1::2], strict=True)}
+        return {
+            collection_id.decode(): float(since) for collection_id, since in zip(found[0::2], found[1::2], strict=True)
+        }
 
     async def is_buried(self, collection_id: str) -> bool:
+        """Whether the collection has a grave."""
         call = ("ZSCORE", self._keys.graves, collection_id)
         return await persist(lambda: command(self._redis, *call), writes=False) is not None
 
     async def forget(self, collection_ids: Sequence[str]) -> None:
-        """Nothing at all is left of these."""
-        for some in _pieces(collection_ids):
-            call = ("ZREM", self._keys.graves, *some)
+        """Removes the graves of collections of which nothing at all is left."""
+        for batch in _batches(collection_ids):
+            call = ("ZREM", self._keys.graves, *batch)
             await persist(lambda call=call: command(self._redis, *call), writes=True)  # type: ignore[misc] # no type for a lambda with a default
 
     async def _members(self, key: str) -> list[str]:
+        """The members of a set, sorted."""
         found = await persist(lambda: command(self._redis, "SMEMBERS", key), writes=False)
         return sorted(member.decode() for member in found)
 
 
-def _pieces(ids: Sequence[str]) -> Iterable[Sequence[str]]:
+def _batches(ids: Sequence[str]) -> Iterable[Sequence[str]]:
     return (ids[start : start + PIPELINE_MAX] for start in range(0, len(ids), PIPELINE_MAX))

@@ -1,4 +1,4 @@
-"""Stored rows and states, to and from the catalog's values."""
+"""Rows of collections as they are stored (JSON), and collections as they are read from rows and states."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ FIRST_GENERATION: Final = 1
 
 
 def new_row(new: NewCollection) -> bytes:
+    """The row of a collection that is about to be created."""
     return encode_row(
         {
             "name": new.name,
@@ -29,7 +30,7 @@ def new_row(new: NewCollection) -> bytes:
 
 
 def changed_row(collection: Collection, changes: Mapping[str, Any]) -> bytes:
-    """The row of the next generation."""
+    """The row of the collection's next generation: with these changes, by the names of the row's members."""
     row = {
         name: getattr(collection, name)
         for name in ("name", "metadata", "configuration", "schema", "ancestors", "function")
@@ -38,10 +39,12 @@ def changed_row(collection: Collection, changes: Mapping[str, Any]) -> bytes:
 
 
 def encode_row(row: Mapping[str, Any]) -> bytes:
+    """The stored form: equal rows have equal bytes, by which scripts recognise a change that is repeated."""
     return orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
 
 
 def function_of(row: bytes) -> Function | None:
+    """The function whose output the collection with this row is; None when it is no output."""
     encoded = orjson.loads(row).get("function")
     return None if encoded is None else Function.decode(encoded)
 
@@ -49,7 +52,9 @@ def function_of(row: bytes) -> Function | None:
 def collection_of(
     database: Database, collection_id: str, row: bytes, state: Mapping[bytes, bytes], keys: Iterable[bytes]
 ) -> Collection | None:
-    """None when the state is gone or marked deleted, whatever the row says."""
+    """The collection with this row, this state hash and these (metadata key, value type) pairs; None when the state is
+    gone or marked deleted, whatever the row says.
+    """
     if b"head" not in state or b"deleted" in state:
         return None
     fields = orjson.loads(row)
@@ -86,6 +91,7 @@ def collection_of(
 
 
 def pointers_of(state: Mapping[bytes, bytes], layout: Layout) -> tuple[Pointer | None, ...]:
+    """The pointers of a layout's shards in a state hash."""
     found = [state.get(b"m:%d" % shard) for shard in layout.numbers]
     return tuple(None if pointer is None else Pointer.decode(pointer) for pointer in found)
 

@@ -16,8 +16,8 @@
 --        7   new_pairs       msgpack: pairs that may be missing in pairs_key, each as it is kept there; '' for none
 --        8   condition       msgpack: {token, {{shard, since, {id, ..}}, ..}}; '' for none. No id may have been written since
 --                            the position `token`; it is known that none was written before the position `since`
---        9   made_before     of a function's output, what it must be made of: '' for nothing yet
---        10  made_now        and what it is made of with this append; '' when the collection is no output
+--        9   made_before     provenance that a function's output must have; '' for none yet
+--        10  made_after      and the one that it has with this append; '' when the collection is no output
 --        11.. entries        four arguments each: shard, offset of its first operation in the append, operations, payload.
 --                            Those of a shard stand together
 --
@@ -28,7 +28,7 @@
 -- {'DIMENSION', d}       the collection has dimension d
 -- {'FULL', ops, bytes}   the backlog would pass a limit; it holds so much now
 -- {'CONFLICT'}           what was read may be lost, or was never there: the token is from before a restoration, or ahead
--- {'REMADE'}             the output is made of something else by now
+-- {'PROVENANCE'}         the output has another provenance by now
 -- {'DOUBT', {shard, ..}} in these shards, the log alone does not tell that no id of the condition was written
 --
 -- Conditions: docs/design/2026-11-21-transactions.md. Outputs: docs/design/2026-11-21-functions.md.
@@ -38,7 +38,7 @@
 
 local FIRST_STREAM, FIRST_ENTRY, PER_ENTRY = 4, 11, 4
 local state_key, request_key, pairs_key = KEYS[1], KEYS[2], KEYS[3]
-local request_ttl_s, dimension, generation, ops_max, bytes_max, ops, new_pairs, condition, made_before, made_now =
+local request_ttl_s, dimension, generation, ops_max, bytes_max, ops, new_pairs, condition, made_before, made_after =
   unpack(ARGV, 1, FIRST_ENTRY - 1)
 
 local remembered = redis.call('GET', request_key)
@@ -139,7 +139,7 @@ if condition ~= '' then
   if #doubted > 0 then return {'DOUBT', doubted} end
 end
 
-if made_now ~= '' and (made or '') ~= made_before then return {'REMADE'} end
+if made_after ~= '' and (made or '') ~= made_before then return {'PROVENANCE'} end
 
 if backlog_ops + ops > tonumber(ops_max) or backlog_bytes + bytes > tonumber(bytes_max) then
   return {'FULL', backlog_ops, backlog_bytes}
@@ -164,7 +164,7 @@ for at = FIRST_ENTRY, #ARGV, PER_ENTRY do
 end
 redis.call('HSET', state_key, unpack(changed))
 if dimension ~= '' and not fixed_dimension then redis.call('HSET', state_key, 'dim', dimension) end
-if made_now ~= '' then redis.call('HSET', state_key, 'made', made_now) end
+if made_after ~= '' then redis.call('HSET', state_key, 'made', made_after) end
 if new_pairs ~= '' then
   for _, pair in ipairs(cmsgpack.unpack(new_pairs)) do redis.call('SADD', pairs_key, pair) end
 end

@@ -10,7 +10,7 @@ import orjson
 from shared import limits
 from shared.log.batch import EncodedEntry
 from shared.log.condition import Condition
-from shared.log.outputs import Made
+from shared.log.outputs import ProvenanceChange
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, packed
 
@@ -42,8 +42,8 @@ class AppendRequest:
     condition: Condition | None = None
     """Appends only if this holds."""
 
-    made: Made | None = None
-    """Of a function's output: appends only if its content is made of `made.before`, and is made of `made.now` then."""
+    provenance: ProvenanceChange | None = None
+    """Of a function's output: appends only if the provenance of its content is `before`, and makes it `after`."""
 
     def __post_init__(self) -> None:
         if not self.count:
@@ -83,7 +83,7 @@ def keys_of(request: AppendRequest, names: Keys) -> list[str]:
 
 def arguments_of(request: AppendRequest, ops_max: int, bytes_max: int) -> list[Argument]:
     """ARGV, as append.lua's header says. The limits are those of the collection's whole backlog."""
-    made = request.made
+    provenance = request.provenance
     args: list[Argument] = [
         limits.REQUEST_ID_TTL_S,
         "" if request.dimension is None else request.dimension,
@@ -93,8 +93,8 @@ def arguments_of(request: AppendRequest, ops_max: int, bytes_max: int) -> list[A
         request.count,
         packed([orjson.dumps(pair).decode() for pair in request.new_keys]) if request.new_keys else "",
         packed(request.condition.encode()) if request.condition is not None else "",
-        "" if made is None else made.before,
-        "" if made is None else made.now,
+        "" if provenance is None else provenance.before,
+        "" if provenance is None else provenance.after,
     ]
     for shard, entries in request.batches.items():
         for entry in entries:

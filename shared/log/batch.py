@@ -21,13 +21,13 @@ from shared.records.model import Op, batch_schema, embedding_type
 from shared.vectors.arrays import Int64Array, RowNumbers, Uint8Array, Vectors
 
 ROW_OVERHEAD_BYTES = 32
-"""Operation, offset, string offsets and validity of one row, about."""
+"""About what the operation, the offset, the string offsets and the validity bits of a row take."""
 
 
 _PLAIN_COLUMNS: Final = len(batch_schema(None))
 
 _PREFIX_BYTES: Final = 8
-"""The beginning of a message of an Arrow IPC stream: a mark, then the length of what describes it."""
+"""Bytes at the beginning of a message of an Arrow IPC stream: a mark, then the length of the message's metadata."""
 
 _END_OF_STREAM: Final = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 """The end mark of an Arrow IPC stream: a message of length 0."""
@@ -51,7 +51,8 @@ def build_batch(
     metadatas: Sequence[str | bytes | None] | None = None,
     uris: Sequence[str | None] | None = None,
 ) -> pa.RecordBatch:
-    """A batch of `shared.records.model.batch_schema`, offsets 0 to n - 1.
+    """A batch of operations with the schema `shared.records.model.batch_schema` and the offsets 0 to n - 1. `ops` is
+    one operation for all, or an array of `Op` codes, uint8 [n].
 
     `embeddings` is float32 [m, d]; `embedding_rows` says which rows they belong to, ascending (None: all, m = n).
     Metadata is JSON text. A column that is None is null everywhere.
@@ -77,7 +78,7 @@ def _strings(values: Sequence[str | bytes | None] | None, count: int) -> pa.Arra
 
 
 def _vectors(embeddings: Vectors, rows: RowNumbers | None, count: int) -> pa.Array:
-    """A fixed-size list per row; rows that have none are null."""
+    """The column of embeddings: a fixed-size list per row, null for rows that have none."""
     dimension = embeddings.shape[1]
     if rows is None or len(rows) == count:
         values = np.ascontiguousarray(embeddings, dtype=np.float32)
@@ -92,7 +93,9 @@ def _vectors(embeddings: Vectors, rows: RowNumbers | None, count: int) -> pa.Arr
 
 
 def split_batch(batch: pa.RecordBatch, layout: Layout) -> dict[int, list[EncodedEntry]]:
-    """The batch's rows by shard, each shard's cut into entries of about `limits.ENTRY_BYTES_TARGET`, in order."""
+    """The entries to append to each shard of the layout: the batch's rows by the shard of their ids, in order, cut into
+    entries of about `limits.ENTRY_BYTES_TARGET` bytes.
+    """
     if layout.count == 1:
         return {layout.first: _encode_cut(batch)} if batch.num_rows else {}
     homes = shard_of(batch.column("id").to_pylist(), layout.count)
@@ -153,7 +156,7 @@ def decode_batch(payload: bytes) -> pa.RecordBatch:
 
 @functools.lru_cache(maxsize=64)
 def _schema(message: bytes) -> pa.Schema:
-    """From the schema message. Raises Corrupt when it is none of `batch_schema`."""
+    """The schema in a schema message. Raises Corrupt when it is not one that `batch_schema` makes."""
     schema = pa.ipc.read_schema(pa.py_buffer(message))
     if schema != batch_schema(_dimension(schema)):
         raise Corrupt(f"the columns of a log entry are {schema.names}")
@@ -161,6 +164,6 @@ def _schema(message: bytes) -> pa.Schema:
 
 
 def _dimension(schema: pa.Schema) -> int | None:
-    """How wide the embeddings are, None when there are none."""
+    """The dimension of the embeddings, None when there are none."""
     width: pa.DataType = schema.field(_PLAIN_COLUMNS).type if len(schema) > _PLAIN_COLUMNS else None
     return width.list_size if isinstance(width, pa.FixedSizeListType) else None

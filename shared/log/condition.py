@@ -14,7 +14,9 @@ CONFLICT: Final = "conditional write conflict: something that was read has been 
 
 @dataclass(frozen=True, slots=True)
 class IdsRead:
-    """Ids of one shard, which were read and are known to be unchanged up to `since` (exclusive). None is empty."""
+    """Ids of one shard, none of them empty, which were read and are known to be unchanged up to the position `since`
+    (exclusive).
+    """
 
     since: int
     ids: Sequence[str]
@@ -22,8 +24,8 @@ class IdsRead:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """No id in `reads`, by shard, was written at `token` or later, the position that they were read as of. Each `since`
-    is the token or a later position that the collection's head once was.
+    """Holds when no id in `reads` (by shard) was written at the position `token`, as of which they were read, or later.
+    Each `since` is the token, or a later position that the collection's head once was.
     """
 
     token: int
@@ -34,8 +36,10 @@ class Condition:
         return self.token, [(shard, read.since, read.ids) for shard, read in self.reads.items()]
 
 
-class Undecided(Exception):  # no error: the caller has to find out otherwise, and try again
-    """In these shards the log alone does not tell that the condition holds. Nothing was appended."""
+class Undecided(Exception):  # no error
+    """In these shards, the log alone does not tell whether the condition holds. Nothing was appended: the caller has to
+    prove it otherwise, and try again.
+    """
 
     def __init__(self, shards: Sequence[int]) -> None:
         super().__init__(f"the log does not tell about the ids read in shards {list(shards)}")

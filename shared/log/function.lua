@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- What the states of a function's output and inputs know of it (docs/design/2026-11-21-functions.md). allow-oom: compactions,
+-- What the states of a function's output and inputs say about its runs (docs/design/2026-11-21-functions.md). allow-oom: compactions,
 -- which empty a full server, end with it.
 --
 -- KEYS   1  state_key   state hash of the output ('made') or of an input (all others)
 -- ARGV   1  verb        then its arguments:
---           'made' before now
---                  the output is made of `now` instead of `before`, with nothing to append ('': of nothing yet)
+--           'made' before after
+--                  the provenance of the output is `after` instead of `before` ('': none yet), and nothing is appended
 --           'feed' output versions
 --                  the input has this output, whose function has seen nothing of it yet. `versions` is the sum of the versions of
 --                  its manifests
@@ -14,7 +14,7 @@
 --           'unfeed' output
 --                  the input has this output no more
 --
--- 1; 0 when there is no such collection, or the output is made of something else
+-- 1; 0 when there is no such collection, or the output has another provenance
 
 local state_key = KEYS[1]
 local verb = ARGV[1]
@@ -25,9 +25,9 @@ if not head or deleted then return 0 end
 
 local verbs = {}
 
-function verbs.made(before, now)
+function verbs.made(before, after)
   if (made or '') ~= before then return 0 end
-  redis.call('HSET', state_key, 'made', now)
+  redis.call('HSET', state_key, 'made', after)
   return 1
 end
 

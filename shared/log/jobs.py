@@ -1,6 +1,7 @@
-"""Which shards were written, and which of them somebody should compact now.
+"""The marks of shards that were written, and the queue of compaction jobs.
 
-Both are hints: a lost one is found again by the log service's sweep of all collections, a doubled one costs a look.
+Both are hints: what is lost of them is found again by the log service's sweep of all collections, what is doubled costs
+one more check.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 
 REBUILD: Final = -1
-"""In the place of a shard's number: the collection's rebuild, taken a step further."""
+"""Number of the job that takes the collection's rebuild a step further, in the place of a shard's."""
 
 FUNCTION: Final = -2
-"""In the place of a shard's number: the function that makes the collection what it is, run if it is behind."""
+"""Number of the job that runs the function whose output the collection is, if it is behind."""
 
-DIRTY = Script("shared.log", "dirty")
-JOBS = Script("shared.log", "jobs")
+DIRTY: Final = Script("shared.log", "dirty")
+JOBS: Final = Script("shared.log", "jobs")
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Compact this shard; or, where it says REBUILD, go on with giving the collection other shards; or FUNCTION."""
+    """A piece of work for a compactor: the compaction of a shard, or what REBUILD or FUNCTION in its place say."""
 
     collection_id: str
     shard: int
@@ -38,20 +39,20 @@ class Job:
 
 
 class Jobs:
-    """The dirty set and the queue."""
+    """The marks and the queue in Redis. Everything raises Unavailable."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._keys = keys
 
     async def mark_dirty(self, shards: Iterable[tuple[str, int]]) -> None:
-        """Says that these shards were written. The oldest mark of a shard stays."""
+        """Marks these shards (collection id and number) as written. A mark that is there keeps its time."""
         names = [_name(*shard) for shard in shards]
         if names:
             await DIRTY.run(self._redis, [self._keys.dirty], names)
 
     async def take_dirty(self, n: int) -> list[tuple[str, int]]:
-        """Takes up to n marks away, oldest first."""
+        """Takes away up to n marks, the oldest first; returns their shards."""
         marks = await persist(lambda: command(self._redis, "ZPOPMIN", self._keys.dirty, n), writes=True)
         return [_shard(name) for name, _ in marks]
 
@@ -60,26 +61,28 @@ class Jobs:
         return bool(await self._run("put", _name(collection_id, shard), repr(float(priority))))
 
     async def claim(self, holder: str, lease_s: float) -> Job | None:
-        """The most urgent job, leased to the holder; None when there is nothing to do."""
+        """The most urgent job, leased to the holder for `lease_s` seconds; None when there is nothing to do."""
         name = await self._run("claim", holder, int(lease_s * 1000))
         return None if name is None else Job(*_shard(name))
 
     async def renew(self, job: Job, holder: str, lease_s: float) -> bool:
-        """Prolongs the lease; False when it was lost, and then somebody else may be at the job."""
+        """Prolongs the lease; False when it was lost: then another compactor may be at the job."""
         return bool(await self._run("renew", job.name, holder, int(lease_s * 1000)))
 
     async def finish(self, job: Job, holder: str) -> bool:
-        """Gives the lease back, whatever became of the job; what is left to do is queued anew by the log service."""
+        """Gives the lease back, however the job ended: what is left to do, the log service queues anew. False when the
+        lease was lost.
+        """
         return bool(await self._run("finish", job.name, holder))
 
     async def counts(self) -> tuple[int, int]:
-        """Jobs queued and jobs leased."""
+        """Number of jobs that are queued, and of jobs that are leased."""
         queued = await persist(lambda: command(self._redis, "ZCARD", self._keys.jobs), writes=False)
         leased = await persist(lambda: command(self._redis, "HLEN", self._keys.job_leases), writes=False)
         return queued, leased
 
     async def rebuilds(self) -> list[str]:
-        """Collections that are getting other shards, by their jobs."""
+        """Ids of the collections that are getting other shards, as far as there are jobs for it."""
         queued = [name async for name, _ in self._redis.zscan_iter(self._keys.jobs, f"*:{REBUILD}")]
         leased = [name async for name, _ in self._redis.hscan_iter(self._keys.job_leases, f"*:{REBUILD}")]
         return sorted({_shard(name)[0] for name in (*queued, *leased)})

@@ -26,8 +26,8 @@ SCAN_COUNT = 1000
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose a state is: which collection's, in which database, and since when. `family`: of a fork, its family's
-    root.
+    """The collection that a state belongs to, with its database and the state's age in seconds. `family`: the root of a
+    fork's family, "" for a collection that was not made as a fork.
     """
 
     collection_id: str
@@ -37,7 +37,7 @@ class Owner:
 
 
 class Lifecycle:
-    """State hashes, without a look at the streams' content."""
+    """Creates, changes and removes state hashes, whatever the streams hold. Everything raises Unavailable."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
@@ -53,7 +53,10 @@ class Lifecycle:
         dimension: int | None = None,
         family: str = "",
     ) -> None:
-        """An orphan until the catalog row is written. `family`: of a fork, the root of the family it joins."""
+        """Creates the state of a new collection: an orphan until the catalog row is written. `fixed` is what never
+        changes of it (space, shards, ef_construction, max_neighbors); `family` the root of the family that a fork
+        joins.
+        """
         layout = Layout(0, fixed["shards"])
         args = ["create", *_fields(database_key, fixed, generation, dimension, layout), "head", FIRST_POSITION]
         args += ["family", family] if family else []
@@ -83,17 +86,19 @@ class Lifecycle:
 
     async def raise_heads(self, heads: Mapping[str, int]) -> None:
         """Makes each collection's head at least this. Collections that are not there stay so."""
-        await STATE.run_many(self._redis, [([self._keys.state(one)], ["head", head]) for one, head in heads.items()])
+        heads_by_key = {self._keys.state(collection_id): head for collection_id, head in heads.items()}
+        await STATE.run_many(self._redis, [([key], ["head", head]) for key, head in heads_by_key.items()])
 
     async def raise_generation(self, collection_id: str, generation: int) -> bool:
+        """Makes the state's generation at least this; False when there is no such collection."""
         return bool(await STATE.run(self._redis, [self._keys.state(collection_id)], ["generation", generation]))
 
     async def want_shards(self, collection_id: str, shards: int) -> None:
-        """Asks for so many shards at least; whoever takes the collection's job REBUILD sees to it."""
+        """Notes that the collection shall have so many shards at least; its job REBUILD makes them."""
         await STATE.run(self._redis, [self._keys.state(collection_id)], ["want", shards])
 
     async def mark_deleted(self, collection_ids: Iterable[str]) -> None:
-        """From now on every append and read of these finds them gone."""
+        """Marks these collections: from now on every append and read finds them gone."""
         await STATE.run_many(self._redis, [([self._keys.state(cid)], ["delete"]) for cid in collection_ids])
 
     async def collect(self, collection_id: str) -> None:
@@ -106,7 +111,7 @@ class Lifecycle:
         await persist(lambda: command(self._redis, "UNLINK", *doomed), writes=True)
 
     async def owners(self) -> AsyncIterator[Owner]:
-        """Of every state that is there, in no order, some perhaps twice."""
+        """The owner of every state that is there, in no order, some perhaps twice."""
         cursor = 0
         while True:
             with guarded():
@@ -132,7 +137,7 @@ class Lifecycle:
 def _fields(
     database_key: str, fixed: Mapping[str, Any], generation: int, dimension: int | None, layout: Layout
 ) -> list[Argument]:
-    """The fields that a state has from its first moment, but the head."""
+    """Fields and values that a state has from its first moment, but the head."""
     fields: list[Argument] = ["gen", generation, "db", database_key, "config", orjson.dumps(dict(fixed))]
     fields += ["layout", layout.encode(), "laid_s", f"{time.time():.3f}"]
     fields += ["backlog_ops", 0, "backlog_bytes", 0, "created", f"{time.time():.3f}"]

@@ -8,6 +8,7 @@ connection is answered by trying again, within a deadline.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, Final
@@ -27,7 +28,7 @@ from shared.errors import (
 from shared.log.append import Appended, AppendRequest, arguments_of, keys_of
 from shared.log.backlog import BacklogFull
 from shared.log.condition import CONFLICT, Undecided
-from shared.log.outputs import Remade
+from shared.log.outputs import ProvenanceConflict
 from shared.log.state import (
     FIRST_ID,
     Entry,
@@ -44,12 +45,12 @@ from shared.redis.scripts import PIPELINE_MAX, Argument, Script
 
 __all__ = ["Entry", "Log", "Pointer", "ShardRead", "ShardState"]
 
-APPEND = Script("shared.log", "append", uses=["entries"])
-READ = Script("shared.log", "read")
-COMMIT = Script("shared.log", "commit")
-COMMITS = Script("shared.log", "commits")
-TRIM = Script("shared.log", "trim")
-DIMENSION = Script("shared.log", "dimension")
+APPEND: Final = Script("shared.log", "append", uses=["entries"])
+READ: Final = Script("shared.log", "read")
+COMMIT: Final = Script("shared.log", "commit")
+COMMITS: Final = Script("shared.log", "commits")
+TRIM: Final = Script("shared.log", "trim")
+DIMENSION: Final = Script("shared.log", "dimension")
 
 APPEND_STOP_PAUSE_S: Final = 0.005
 """Seconds between two tries of an append while a rebuild has stopped appends to switch the collection's shards."""
@@ -58,7 +59,7 @@ APPEND_STOP_TRIES: Final = 1000
 """Tries before such an append is given up. A stop takes milliseconds, `rebuild.APPEND_STOP_MS` at most."""
 
 SLOWEST_BYTES_S: Final = 32 * 1024 * 1024
-"""How fast a page of the log arrives at least, from a server that is up."""
+"""Bytes of a page of the log that arrive per second at least, from a server that is up."""
 
 APPENDED_OPS: Final = Counter("polychrome_log_appended_ops", "Operations appended to the log.")
 APPENDED_BYTES: Final = Counter("polychrome_log_appended_bytes", "Payload bytes appended to the log.")
@@ -70,7 +71,9 @@ APPEND_SECONDS: Final = Histogram(
 
 
 class Log:
-    """The log of every collection. The limits bound what one collection's streams may hold before it is compacted."""
+    """The logs of all collections. `backlog_ops_max` operations and `backlog_bytes_max` payload bytes are the most that
+    one collection's streams may hold before they are compacted and trimmed.
+    """
 
     def __init__(
         self,
@@ -95,7 +98,8 @@ class Log:
         Raises Gone, StaleGeneration, DimensionMismatch, BacklogFull, Backoff (the server is out of memory) or
         Unavailable, when nothing was appended; or UnknownOutcome (it may be appended: the same request may be tried
         again). With a condition also ConditionalWriteConflict, or
-        Undecided when the log does not tell whether it holds; with `made` also Remade: nothing was appended then.
+        Undecided when the log does not tell whether it holds; with `provenance` also
+        ProvenanceConflict: nothing was appended then.
         """
         keys = keys_of(request, self._keys)
         args = arguments_of(request, self._backlog_ops_max, self._backlog_bytes_max)
@@ -115,8 +119,8 @@ class Log:
                 raise BacklogFull(self._backlog_ops_max - ops, self._backlog_bytes_max - size)
             case [b"CONFLICT"]:
                 raise ConditionalWriteConflict(CONFLICT)
-            case [b"REMADE"]:
-                raise Remade(f"collection {request.collection_id} is made of something else")
+            case [b"PROVENANCE"]:
+                raise ProvenanceConflict(f"another run has made the content of {request.collection_id}")
             case [b"DOUBT", shards]:
                 raise Undecided(shards)
         raise await self.missing(request.collection_id)
@@ -131,14 +135,16 @@ class Log:
         raise Unavailable("The collection's shards are being switched")
 
     async def missing(self, collection_id: str) -> Gone | Unavailable:
-        """The error for a missing state: the collection is deleted, or all is lost and the server is being restored."""
+        """The error that a missing state means: Gone, of a deleted collection, or Unavailable, of a server that lost
+        everything and is being restored.
+        """
         if await persist(lambda: self._redis.exists(self._keys.cluster), writes=False):
             return Gone(f"collection {collection_id} was deleted")
         return Unavailable("The log is being restored")
 
     async def readable(self, collection_id: str) -> range:
-        """The positions as of which reads mean something, if a worker reaches back so far; the last one is the head.
-        What was read as of an earlier one may have been lost with an earlier run of the server. Raises Gone.
+        """The positions as of which a read is meaningful, if a worker reaches back so far; the last one is the head.
+        What was read as of an earlier position may have been lost with an earlier run of the server. Raises Gone.
         """
         key = self._keys.state(collection_id)
         head, floor, deleted = await persist(
@@ -165,17 +171,17 @@ class Log:
     ) -> ShardRead:
         """The shard's state and the entries after the id `after`, as of one moment, in one round trip.
 
-        With `known`, a complete read whose entries the caller has, that one comes back when nothing has changed since:
-        the server says so in a word.
+        With `known`, a complete read whose entries the caller has, `known` itself is returned when nothing has changed
+        since; the server's reply is one number then.
 
-        With `bytes_max`, stops after the entry that reaches it. Entries are chained (each names the one before);
-        whether the first one follows what the caller has, the caller checks by `previous`. Raises Gone, and Corrupt
-        when the chain is broken between entries of the answer.
+        With `bytes_max`, stops after the entry that reaches it. Entries are chained (each names the entry before);
+        whether the first entry follows what the caller has, the caller checks by `previous`. Raises Gone, and Corrupt
+        when the chain is broken between entries of the reply.
         """
         keys = [self._keys.state(collection_id), self._keys.log(collection_id, shard)]
         limit: Argument = "" if bytes_max is None else bytes_max
         args = [after, limit, known.mark if known is not None else "", *state_fields(shard)]
-        # A page that cannot arrive within the deadline would be asked for again and again: give a large one more time.
+        # A page that cannot arrive within the deadline would be asked for again and again: a large page has more time.
         deadline_s = READ_DEADLINE_S + (limits.BACKLOG_BYTES_MAX if bytes_max is None else bytes_max) / SLOWEST_BYTES_S
         answer = await READ.run(self._redis, keys, args, writes=False, deadline_s=deadline_s)
         if answer is None:
@@ -190,14 +196,13 @@ class Log:
         return ShardRead(parse_state(shard, values), entries, bool(complete), mark)
 
     async def states(self, shards: Sequence[tuple[str, int]]) -> list[ShardState | None]:
-        """The states of many shards, pipelined; None where the collection is gone."""
+        """The states of many shards (collection id and number), pipelined; None where the collection is gone."""
         found: list[ShardState | None] = []
         for start in range(0, len(shards), PIPELINE_MAX):
-            some = shards[start : start + PIPELINE_MAX]
-            rows = await persist(lambda some=some: self._state_rows(some), writes=False)  # type: ignore[misc] # no type for a lambda with a default
-            found.extend(
-                None if row[0] is None else parse_state(shard, row) for (_, shard), row in zip(some, rows, strict=True)
-            )
+            batch = shards[start : start + PIPELINE_MAX]
+            rows = await persist(functools.partial(self._state_rows, batch), writes=False)
+            for (_, shard), (head, *others) in zip(batch, rows, strict=True):
+                found.append(None if head is None else parse_state(shard, [head, *others]))
         return found
 
     async def _state_rows(self, shards: Iterable[tuple[str, int]]) -> list[list[bytes | None]]:
@@ -208,15 +213,17 @@ class Log:
             return rows
 
     async def draw_commit(self) -> int:
-        """The next number of `shared.manifest.commits`, to be left in the bucket before the manifest is created."""
+        """Draws the next number of a commit, to be left in the bucket before the manifest is created
+        (`shared.manifest.commits`).
+        """
         return int(await COMMITS.run(self._redis, [self._keys.commits], ["draw"]))
 
     async def commits(self) -> int:
-        """The number that was drawn last; 0 before the first."""
+        """The number of a commit that was drawn last; 0 before the first."""
         return int(await persist(lambda: command(self._redis, "GET", self._keys.commits), writes=False) or 0)
 
     async def raise_commits(self, number: int) -> None:
-        """Makes numbers to be drawn higher than this one."""
+        """Makes all numbers of commits that are drawn from now on higher than this."""
         await COMMITS.run(self._redis, [self._keys.commits], ["raise", number])
 
     async def commit(self, collection_id: str, shard: int, expected: Pointer | None, new: Pointer) -> bool:
@@ -230,12 +237,12 @@ class Log:
         if outcome == b"GONE":
             raise await self.missing(collection_id)
         if outcome == b"AHEAD":
-            raise Corrupt(f"manifest {new.version} of {collection_id}/{shard} covers positions nobody was given")
+            raise Corrupt(f"manifest {new.version} of {collection_id}/{shard} covers positions never handed out")
         return bool(outcome == b"OK")
 
     async def trim(self, collection_id: str, shard: int, pointer: Pointer) -> int:
-        """Drops the entries that `pointer` covers and returns how many; none when it is not the committed pointer or
-        an ancestor of it. Raises Corrupt when it covers half an append.
+        """Drops the entries that `pointer` covers and returns how many; none when it is neither the committed pointer
+        nor an ancestor of it. Raises Corrupt when it covers half an append.
         """
         keys = [self._keys.state(collection_id), self._keys.log(collection_id, shard)]
         dropped: int = await TRIM.run(self._redis, keys, [shard, pointer.version, pointer.hash, pointer.covers])

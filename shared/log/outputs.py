@@ -1,4 +1,9 @@
-"""The fields of a function in the states of its output and of its inputs (docs/design/2026-11-21-functions.md)."""
+"""What the states of a function's output and of its inputs say about the function's runs
+(docs/design/2026-11-21-functions.md).
+
+The output's state has its *provenance*: which run made its content, out of which manifests of the inputs. An input's
+state has the id of its output, and how much of the input the function has seen.
+"""
 
 from __future__ import annotations
 
@@ -15,50 +20,57 @@ from shared.redis.scripts import Argument, Script
 FUNCTION: Final = Script("shared.log", "function")
 
 
-class Remade(PolychromeError):
-    """The output is made of something else by now: compute it again."""
+class ProvenanceConflict(PolychromeError):
+    """Another run has given the output its content meanwhile: read it again, and compute anew."""
 
-    code = "remade"
+    code = "provenance_conflict"
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """The origin of an output before and after an append; empty: it is made of nothing yet."""
+class ProvenanceChange:
+    """The provenance that an output must have, and the one that it gets; empty: no run has made its content yet."""
 
     before: bytes
-    now: bytes
+    after: bytes
 
 
 class Outputs:
-    """Everything may be repeated after a lost answer. Raises Unavailable."""
+    """Reads and changes these fields. Changes may be repeated after a lost answer. Everything raises Unavailable."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._keys = keys
 
-    async def made(self, output: str) -> bytes:
-        """The origin of the output's last content; empty: it was made of nothing yet."""
-        return await self._field(output, "made") or b""
+    async def provenance(self, output_id: str) -> bytes:
+        """The provenance of the output's content; empty: no run has made it yet."""
+        return await self._field(output_id, "made") or b""
 
-    async def set_made(self, output: str, made: Made) -> bool:
-        """With nothing to append. False: it is made of something else, or gone."""
-        return await self._run(output, "made", made.before, made.now)
+    async def set_provenance(self, output_id: str, change: ProvenanceChange) -> bool:
+        """Changes the provenance of an output whose content stays as it is. False when its provenance is not
+        `change.before`, or when it is gone.
+        """
+        return await self._run(output_id, "made", change.before, change.after)
 
-    async def of(self, given: str) -> str | None:
-        """The output of an input, as far as its state knows."""
-        found = await self._field(given, "feeds")
+    async def output_of(self, input_id: str) -> str | None:
+        """The id of the input's output, as far as the input's state knows."""
+        found = await self._field(input_id, "feeds")
         return None if found is None else found.decode()
 
-    async def feed(self, given: str, output: str, versions: int) -> None:
-        """Says that the collection is an input now. `versions` of its manifests were not seen by the function."""
-        await self._run(given, "feed", output, versions)
+    async def feed(self, input_id: str, output_id: str, versions: int) -> None:
+        """Notes that the collection is an input now. `versions`, the sum of its manifests' versions, are yet to be seen
+        by the function.
+        """
+        await self._run(input_id, "feed", output_id, versions)
 
-    async def ran(self, given: str, output: str, run: str, versions: int) -> None:
-        """Says that the function has seen manifests of so many versions. `run` is another one each time."""
-        await self._run(given, "ran", output, run, versions)
+    async def note_run(self, input_id: str, output_id: str, run: str, versions: int) -> None:
+        """Notes that the function has seen the input's manifests up to this sum of their versions. The name `run` is
+        another one for each run.
+        """
+        await self._run(input_id, "ran", output_id, run, versions)
 
-    async def unfeed(self, given: str, output: str) -> None:
-        await self._run(given, "unfeed", output)
+    async def unfeed(self, input_id: str, output_id: str) -> None:
+        """Notes that the collection is no input of this output any more."""
+        await self._run(input_id, "unfeed", output_id)
 
     async def _field(self, collection_id: str, name: str) -> bytes | None:
         key = self._keys.state(collection_id)

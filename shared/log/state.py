@@ -1,4 +1,4 @@
-"""The state of a shard, and an entry of its stream, as values."""
+"""The state of a shard and the entries of its stream, as values, and how they are read from what Redis stores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared.cluster.placement import Layout
 from shared.errors import Corrupt
 
 FIRST_ID: Final = "0-0"
-"""The value of `previous` in a stream's first entry, and where a reader begins that has no manifest."""
+"""`previous` of a stream's first entry, and the id behind which a reader begins that has no manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,11 @@ class Pointer:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """Which shards a collection has now, and which it is going to have (docs/design/2026-11-21-rebuild.md).
+    """The shards that a collection has now, and those that it is going to have (docs/design/2026-11-21-rebuild.md).
 
-    `next` is the layout that is being built. `copied` is how far the streams of its shards reach (exclusive), None
-    until they have a beginning. `wanted` is the number of shards that was asked for and not begun with; 0: none.
+    `next` is the layout that is being built. `copied` is the position up to which (exclusive) the streams of its shards
+    have everything, None until they have a beginning. `wanted` is the number of shards that was asked for and that no
+    rebuild has begun to make; 0: none.
     """
 
     layout: Layout
@@ -55,11 +56,11 @@ class Routing:
 
 @dataclass(frozen=True, slots=True)
 class ShardState:
-    """The part of the state hash that belongs to one shard, as of the moment of the read.
+    """What the state hash says of a shard, as of the moment of the read.
 
-    `head` is the collection's next position; `reach` that up to which the shard's stream has everything: the head, or,
-    while the shard is being built, what was copied. `tail` is the id of the newest entry that the stream ever had.
-    `generation` grows with every change of the catalog row. The backlogs count what the stream still holds.
+    `head` is the collection's next position. `tail` is the id of the newest entry that the stream ever had.
+    `generation` grows with every change of the catalog row. `fixed` is what never changes of the collection. The
+    backlogs count the operations and payload bytes that the stream still holds.
     """
 
     head: int
@@ -76,7 +77,7 @@ class ShardState:
     routing: Routing
     number: int
     kept_from: int | None
-    """Position from which on the stream must be kept, whatever is compacted: a rebuild is still to copy it."""
+    """Position from which the stream must be kept, whatever is compacted: a rebuild has still to copy it."""
 
     @property
     def serves(self) -> bool:
@@ -85,10 +86,14 @@ class ShardState:
 
     @property
     def building(self) -> bool:
+        """Whether the shard is one of those that a rebuild is making."""
         return self.routing.next is not None and self.number in self.routing.next
 
     @property
     def reach(self) -> int:
+        """Position up to which (exclusive) the stream has everything: the head, or, while the shard is being built,
+        what was copied.
+        """
         return self.head if not self.building or self.routing.copied is None else self.routing.copied
 
     @property
@@ -107,8 +112,9 @@ class ShardState:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry of a shard's stream. `first` and `end` are the half-open range of the whole append; a row's position
-    is `first` plus its `offset`. `last` marks the append's last entry in this stream: apply an append only with it.
+    """An entry of a shard's stream. [first, end) are the positions of the whole append; a row's position is `first`
+    plus its `offset`. `last` marks the append's last entry in this stream: an append is applied only with it.
+    `previous` is the id of the entry before, `count` the number of operations.
     """
 
     id: str
@@ -122,8 +128,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class ShardRead:
-    """State and entries of one moment. Not `complete`: a limit ended the read, more entries follow. `mark` is that of
-    the state: equal only when the state is.
+    """A shard's state and entries as of one moment. Not `complete` when a limit ended the read: more entries follow.
+    Two marks are equal only when the states are.
     """
 
     state: ShardState
@@ -132,6 +138,7 @@ class ShardRead:
     mark: bytes = b""
 
     def without_entries(self) -> ShardRead:
+        """The state of this read alone, for a caller that has the entries."""
         return ShardRead(self.state, [], self.complete, self.mark)
 
 
@@ -146,7 +153,7 @@ def entry_id(position: int) -> str:
 
 
 def after_position(covers: int) -> str:
-    """Where to read on after a manifest that covers everything below `covers`."""
+    """The id behind which to read on after a manifest that covers everything below `covers`."""
     return entry_id(covers - 1)
 
 
@@ -159,7 +166,7 @@ def state_fields(shard: int) -> tuple[str, ...]:
 
 
 def parse_state(shard: int, values: Sequence[bytes | None]) -> ShardState:
-    """From the values of `state_fields`. Raises Corrupt when the state has no head."""
+    """A shard's state, from the values of `state_fields(shard)`. Raises Corrupt when the state has no head."""
     head, dimension, generation, deleted, config, layout, following, copied, wanted, *of_shard = values
     kept_from, tail, pointer, ops, size, trimmed_ops, trimmed_size, trimmed = of_shard
     if head is None or generation is None or config is None or layout is None:
@@ -181,7 +188,7 @@ def parse_state(shard: int, values: Sequence[bytes | None]) -> ShardState:
     )
 
 
-# The same few values are read over and over, once per currency check: parsed once. Nobody changes a `fixed`.
+# The same few values are read over and over, once per currency check, and are parsed once. No reader changes a `fixed`.
 
 
 @functools.lru_cache(maxsize=1024)
@@ -191,7 +198,7 @@ def _pointer(data: bytes) -> Pointer:
 
 @functools.lru_cache(maxsize=1024)
 def routing_of(layout: bytes, following: bytes | None, copied: bytes | None, wanted: bytes | None) -> Routing:
-    """From the fields of the state hash."""
+    """The routing, from the values of the fields layout, next, copied and wanted of the state hash."""
     return Routing(
         Layout.decode(layout),
         None if following is None else Layout.decode(following),
@@ -207,7 +214,9 @@ def _fixed(data: bytes) -> dict[str, Any]:
 
 
 def parse_entry(raw: tuple[bytes, list[bytes]]) -> Entry:
-    """From an entry as XRANGE gives it; fields stand in the order in which append.lua writes them."""
+    """An entry, from what XRANGE gives: its id, and fields and values in the order in which entries.lua writes them.
+    Raises Corrupt.
+    """
     entry_id, fields = raw
     if fields[0::2] != _FIELDS:
         raise Corrupt(f"entry {entry_id.decode()} has other fields than an append writes")

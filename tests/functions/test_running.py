@@ -21,7 +21,7 @@ from shared.errors import AlreadyExists, Attached, Gone
 from shared.log.append import Appended, AppendRequest
 from shared.log.batch import build_batch, split_batch
 from shared.log.jobs import FUNCTION, Job
-from shared.log.outputs import Made
+from shared.log.outputs import ProvenanceChange
 from shared.records.model import Op
 from tests.compactor.conftest import Records, Row, Shop
 from tests.compactor.steps import row
@@ -184,7 +184,7 @@ class DiesIn:
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize(("part", "method"), [("log", "append"), ("outputs", "ran"), ("outputs", "made")])
+@pytest.mark.parametrize(("part", "method"), [("log", "append"), ("outputs", "note_run"), ("outputs", "provenance")])
 async def test_a_run_that_died_is_found_and_repeated(
     shop: Shop, workshop: Workshop, part: str, method: str, after: bool
 ) -> None:
@@ -196,7 +196,7 @@ async def test_a_run_that_died_is_found_and_repeated(
     dying = workshop.runner(**{part: DiesIn(real, method, after=after)})
     with pytest.raises(Dies):
         await dying.follow(shop.collection.id)
-    seen = part == "outputs" and method == "ran" and after
+    seen = part == "outputs" and method == "note_run" and after
     assert await workshop.repair() == ([] if seen else [Job(output.collection.id, FUNCTION)])
     await workshop.runner().run(output.collection.id)
     assert await workshop.held(output) == statistics_of(shop.model)
@@ -344,6 +344,6 @@ async def test_an_image_of_the_catalog_has_functions(shop: Shop, workshop: Works
 
 async def test_content_made_of_something_else_is_not_appended_to(shop: Shop, workshop: Workshop) -> None:
     output = await workshop.attach(shop, RECORD_COUNTER)
-    assert await workshop.outputs.set_made(output.collection.id, Made(b"", b"1"))
-    assert not await workshop.outputs.set_made(output.collection.id, Made(b"", b"2"))
-    assert await workshop.outputs.made(output.collection.id) == b"1"
+    assert await workshop.outputs.set_provenance(output.collection.id, ProvenanceChange(b"", b"1"))
+    assert not await workshop.outputs.set_provenance(output.collection.id, ProvenanceChange(b"", b"2"))
+    assert await workshop.outputs.provenance(output.collection.id) == b"1"
