@@ -1,4 +1,4 @@
-"""The settings of a log service, which `docs/operations.md` explains."""
+"""Settings of a log service process, read from its environment. They are listed in docs/operations.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _parse_lease(text: str) -> float:
 
 @dataclass(frozen=True)
 class LogserviceConfig(ProcessConfig):
-    """The settings of a log service; of several services, one works and the others stand by."""
+    """Settings of one log service. Of several, one leads and the others stand by."""
 
     lease_s: float = setting(
         "POLYCHROME_LOGSERVICE_LEASE_S",
@@ -96,8 +96,10 @@ class LogserviceConfig(ProcessConfig):
 
     @property
     def periods(self) -> Periods:
+        """How long garbage is kept."""
         return Periods(self.grace_s, self.retention_s)
 
     @property
     def policy(self) -> Policy:
+        """When shards are due for compaction."""
         return Policy(self.compact_ops, self.compact_bytes, self.compact_quiet_s, self.compact_age_s)

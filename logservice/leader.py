@@ -32,15 +32,17 @@ from shared.process.telemetry import get_logger
 log = get_logger(__name__)
 
 WATCH_S: Final = 0.5
+"""Period of the check whether Redis has restarted."""
 COLLECT_DELETED_S: Final = 5.0
 TIDY_COMMITS_S: Final = 30.0
 COLLECT_ORPHANS_S: Final = 300.0
 
 
 @dataclass(frozen=True)
-class Tools:
-    """The resources of the loops. Like every other process's, these reach a verified server only: a loop that is under
-    way when Redis restarts does not go on with what may have gone back.
+class LeaderServices:
+    """The parts of the catalog and the log that the leader's loops work with. Their connections, like those of every
+    other process, reach a verified server only: a loop that is under way when Redis restarts does not go on with a
+    server that may have gone back.
     """
 
     catalog: Catalog
@@ -61,14 +63,14 @@ class Leader:
     def __init__(
         self,
         reconciler: Reconciler,
-        open_tools: Callable[[], AbstractAsyncContextManager[Tools]],
+        open_services: Callable[[], AbstractAsyncContextManager[LeaderServices]],
         objects: ObjectStore,
         snapshots: Snapshots,
         clock: Clock,
         config: LogserviceConfig,
     ) -> None:
         self._reconciler = reconciler
-        self._open_tools = open_tools
+        self._open_services = open_services
         self._objects = objects
         self._snapshots = snapshots
         self._clock = clock
@@ -77,53 +79,53 @@ class Leader:
         self.reconciled = False
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Leads until it is cancelled: reconciles, works, and begins again when Redis has changed."""
         while True:
             self.reconciled = False
             try:
                 cluster = await self._reconciler.run()
-                async with self._open_tools() as tools:
+                async with self._open_services() as services:
                     self.reconciled = True
-                    await self._work(cluster, tools)
+                    await self._work(cluster, services)
             except (Unavailable, Backoff) as error:
                 log.warning("reconciliation_postponed", message=error.message)
                 await self._clock.sleep(PAUSE_AFTER_FAILURE_S)
 
-    async def _work(self, cluster: Cluster, tools: Tools) -> None:
-        """Until Redis has changed."""
+    async def _work(self, cluster: Cluster, services: LeaderServices) -> None:
+        """Runs all loops until Redis has changed. Any other failure of a loop is raised."""
         try:
             async with asyncio.TaskGroup() as group:
-                for loop in self._loops(cluster, tools):
+                for loop in self._loops(cluster, services):
                     group.create_task(loop)
         except* RedisChanged:
             log.warning("redis_restarted")
 
-    def _loops(self, cluster: Cluster, tools: Tools) -> list[Coroutine[Any, Any, None]]:
+    def _loops(self, cluster: Cluster, services: LeaderServices) -> list[Coroutine[Any, Any, None]]:
         config, clock = self._config, self._clock
-        trimmer = Trimmer(tools.log, self._objects, clock)
-        recovery = Recovery(cluster, tools.images, self._snapshots, self._objects)
+        trimmer = Trimmer(services.log, self._objects, clock)
+        recovery = Recovery(cluster, services.images, self._snapshots, self._objects)
         commits = CommitNumbers(self._objects)
-        scheduler = Scheduler(tools.catalog, tools.log, tools.jobs, config.policy, clock, trimmer.add)
-        snapshotter = Snapshotter(tools.images, self._snapshots, cluster, clock)
+        scheduler = Scheduler(services.catalog, services.log, services.jobs, config.policy, clock, trimmer.add)
+        snapshotter = Snapshotter(services.images, self._snapshots, cluster, clock)
 
         async def collect_garbage() -> None:
-            collections = [collection async for collection in tools.catalog.collections.all()]
+            collections = [collection async for collection in services.catalog.collections.all()]
             view = CatalogView(
                 pointers=pointers_of_all(collections),
-                graves=await tools.collector.graves(),
+                graves=await services.collector.graves(),
                 layout_changes=snapshotter.layout_changes(collections),
                 ancestors={collection.id: collection.ancestors for collection in collections if collection.ancestors},
             )
             collected = await self._garbage.collect(view)
-            await tools.collector.forget(collected.forgotten)
-            await tools.collector.forget_families({collection.root for collection in collections})
+            await services.collector.forget(collected.forgotten)
+            await services.collector.forget_families({collection.root for collection in collections})
 
         async def repair_rows() -> None:
-            await tools.collector.repair_rows(recovery.recover)
-            await tools.functions.repair([collection async for collection in tools.catalog.collections.all()])
+            await services.collector.repair_rows(recovery.recover)
+            await services.functions.repair([collection async for collection in services.catalog.collections.all()])
 
         async def snapshot() -> None:
-            await snapshotter.step(await tools.catalog.changes.number())
+            await snapshotter.step(await services.catalog.changes.number())
 
         return [
             self._watch(),
@@ -131,9 +133,9 @@ class Leader:
             every("schedule", config.tick_s, scheduler.tick, clock),
             every("sweep", config.sweep_s, scheduler.sweep, clock, SWEEP_REST_RATIO),
             every("snapshot", config.snapshot_s, snapshot, clock),
-            every("collect_deleted", COLLECT_DELETED_S, tools.collector.collect_deleted, clock),
+            every("collect_deleted", COLLECT_DELETED_S, services.collector.collect_deleted, clock),
             every("repair_rows", config.sweep_s, repair_rows, clock, SWEEP_REST_RATIO),
-            every("collect_orphans", COLLECT_ORPHANS_S, tools.collector.collect_orphans, clock),
+            every("collect_orphans", COLLECT_ORPHANS_S, services.collector.collect_orphans, clock),
             every("commit_numbers", TIDY_COMMITS_S, commits.tidy, clock),
             every("garbage", config.garbage_s, collect_garbage, clock),
         ]

@@ -1,4 +1,4 @@
-"""Steps that are repeated for ever, and what their failures do."""
+"""The loop that repeats a step of the log service for ever, whatever fails."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ FAILURES: Final = Counter("polychrome_logservice_failures", "Steps that failed a
 REST_RATIO: Final = 4
 """A step that took t seconds rests for at least 4 t: with very many shards the log service must not crowd Redis."""
 SWEEP_REST_RATIO: Final = 20
-"""Seconds between two looks at all collections, which only find what processes that died left."""
+"""A sweep over all collections that took t seconds rests for at least 20 t: it only finds what processes left that
+died.
+"""
 PAUSE_AFTER_FAILURE_S: Final = 1.0
 
 
@@ -29,7 +31,12 @@ async def every(
     clock: Clock,
     rest_ratio: float = REST_RATIO,
 ) -> None:
-    """Repeats `step`. What is away is waited for; what is corrupt is reported, and doesn't stop the rest."""
+    """Repeats `step` every `period_s` seconds, or more slowly when it takes long: a step that took t seconds is
+    followed by a pause of at least `rest_ratio` * t.
+
+    A step that raises Unavailable, Backoff or Corrupt is logged, counted under the loop's `name`, and repeated.
+    Anything else is a defect, and is raised.
+    """
     while True:
         began = clock.monotonic()
         pause_s = period_s

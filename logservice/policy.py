@@ -3,7 +3,7 @@
 A shard is due
 * at once when its log holds many operations or bytes (bulk ingestion: while one compaction runs the log grows, so the
   next one takes a larger piece, and pieces are as large as compaction is slow);
-* when nobody has written to it for a moment (a small collection is indexed within about two seconds);
+* when it has not been written to for a moment (a small collection is indexed within about two seconds);
 * when its oldest uncompacted write is old (a trickle that never pauses).
 """
 
@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The limits; `quiet_s` and `age_s` in seconds."""
+    """The limits at which a shard is due: operations or payload bytes in its log, seconds since its last write
+    (`quiet_s`), age of its oldest uncompacted write in seconds (`age_s`).
+    """
 
     ops: int
     bytes: int
@@ -23,10 +25,10 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """The backlog in a shard's log. Operations and bytes include what is compacted but not yet trimmed; when that is
-    so, `exact` is false and they say nothing. Age is that of the oldest uncompacted write, as far as the observer
-    knows.
+class ShardBacklog:
+    """What waits in a shard's log. Operations and payload bytes include what is compacted but not yet trimmed; when
+    there is any, `exact` is false and both say nothing. `age_s` is the age of the oldest uncompacted write, `quiet_s`
+    the time since the last write, as far as the observer knows.
     """
 
     ops: int
@@ -36,11 +38,11 @@ class Waiting:
     quiet_s: float
 
 
-def priority(waiting: Waiting, policy: Policy) -> float | None:
+def priority(backlog: ShardBacklog, policy: Policy) -> float | None:
     """How urgent the shard's compaction is (higher goes first), None while it is not due."""
-    by_size = max(waiting.ops / policy.ops, waiting.bytes / policy.bytes) if waiting.exact else 0.0
-    by_age = waiting.age_s / policy.age_s if policy.age_s else 1.0
-    if by_size >= 1 or by_age >= 1 or waiting.quiet_s >= policy.quiet_s:
+    by_size = max(backlog.ops / policy.ops, backlog.bytes / policy.bytes) if backlog.exact else 0.0
+    by_age = backlog.age_s / policy.age_s if policy.age_s else 1.0
+    if by_size >= 1 or by_age >= 1 or backlog.quiet_s >= policy.quiet_s:
         # Age counts most in the long run, so that small shards are not starved by large ones.
         return by_size + by_age
     return None

@@ -1,6 +1,7 @@
-"""Watches the shards that were written: queues those that are due, hands on those that can be trimmed.
+"""Watches the shards that were written: queues the compaction of those that are due, and hands those on to the trimmer
+whose log can be trimmed.
 
-What it knows lives in memory and is found again by `sweep`: a new leader begins with an empty watch list.
+The watch list is in memory, and is found again by `sweep`: a new leader begins with an empty one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge
 
-from logservice.policy import Policy, Waiting, priority
+from logservice.policy import Policy, ShardBacklog, priority
 from shared.catalog import Catalog
 from shared.log.jobs import REBUILD, Jobs
 from shared.log.log import Log
@@ -19,8 +20,9 @@ from shared.log.state import Pointer, ShardState
 from shared.process.clock import Clock
 
 DIRTY_PER_TAKE: Final = 1000
+"""Marks of written shards that are taken from Redis at a time."""
 REBUILD_PRIORITY: Final = 1000.0
-"""A step of a rebuild is short, and shards wait for it."""
+"""Priority of a step of a rebuild. It goes before all compactions: it is short, and shards wait for it."""
 
 WATCHED: Final = Gauge("polychrome_logservice_watched_shards", "Shards with something to compact or to trim.")
 BACKLOG_OPS: Final = Gauge("polychrome_logservice_backlog_ops", "Operations in the logs of the watched shards.")
@@ -31,8 +33,10 @@ LEASED: Final = Gauge("polychrome_logservice_jobs_leased", "Compaction jobs that
 PUT: Final = Counter("polychrome_logservice_jobs_put", "Times that a due shard was queued.")
 
 Shard = tuple[str, int]
-Trimmable = Callable[[Shard, Pointer], None]
-"""Takes a shard whose committed manifest covers more than was trimmed."""
+"""Collection id and number; of a rebuild, the number REBUILD."""
+
+Trim = Callable[[Shard, Pointer], None]
+"""Called with a shard whose committed manifest, which the pointer names, covers more than was trimmed."""
 
 
 @dataclass(slots=True)
@@ -46,21 +50,21 @@ class _Watch:
 
 
 class Scheduler:
-    """Schedules compactions; there is one per leader."""
+    """Keeps the watch list of one leader. Everything raises Unavailable."""
 
-    def __init__(
-        self, catalog: Catalog, log: Log, jobs: Jobs, policy: Policy, clock: Clock, trimmable: Trimmable
-    ) -> None:
+    def __init__(self, catalog: Catalog, log: Log, jobs: Jobs, policy: Policy, clock: Clock, trim: Trim) -> None:
         self._catalog = catalog
         self._log = log
         self._jobs = jobs
         self._policy = policy
         self._clock = clock
-        self._trimmable = trimmable
+        self._trim = trim
         self._watched: dict[Shard, _Watch] = {}
 
     async def sweep(self) -> None:
-        """Watches every shard that has something to do, whether its writer said so or died before."""
+        """Puts every shard on the watch list that has something to compact or to trim, whether its writer marked it or
+        died before.
+        """
         async for collection in self._catalog.collections.all():
             shards = list(zip(collection.layout.numbers, collection.written, strict=True))
             if collection.rebuild:
@@ -70,7 +74,7 @@ class Scheduler:
                 self._watch([(collection.id, REBUILD)])
 
     async def tick(self) -> None:
-        """Takes the new marks, looks at every watched shard, queues what is due."""
+        """Takes the new marks, checks the state of every watched shard, and queues what is due."""
         while True:
             marks = await self._jobs.take_dirty(DIRTY_PER_TAKE)
             self._watch(marks)
@@ -80,7 +84,7 @@ class Scheduler:
         states = await self._log.states(shards)
         now = self._clock.monotonic()
         for shard, state in zip(shards, states, strict=True):
-            await (self._look(shard, state, now) if shard[1] != REBUILD else self._look_at_rebuild(shard, state))
+            await (self._check_rebuild(shard, state) if shard[1] == REBUILD else self._check(shard, state, now))
         await self._measure(states, now)
 
     def _watch(self, shards: Iterable[Shard]) -> None:
@@ -88,7 +92,8 @@ class Scheduler:
         for shard in shards:
             self._watched.setdefault(shard, _Watch(now, now))
 
-    async def _look(self, shard: Shard, state: ShardState | None, now: float) -> None:
+    async def _check(self, shard: Shard, state: ShardState | None, now: float) -> None:
+        """Queues a watched shard if it is due, hands it to the trimmer, or takes it off the list."""
         if state is None or state.deleted or not (state.uncompacted or state.trimmable):
             del self._watched[shard]
             return
@@ -101,11 +106,11 @@ class Scheduler:
         if watch.tail != state.tail:
             watch.tail, watch.moved_s = state.tail, now
         if state.pointer is not None and state.trimmable:
-            self._trimmable(shard, state.pointer)
+            self._trim(shard, state.pointer)
         if not state.uncompacted:
             return
         urgency = priority(
-            Waiting(
+            ShardBacklog(
                 ops=state.ops_backlog,
                 bytes=state.bytes_backlog,
                 exact=not state.trimmable,
@@ -117,7 +122,8 @@ class Scheduler:
         if urgency is not None and await self._jobs.put(*shard, urgency):
             PUT.inc()
 
-    async def _look_at_rebuild(self, shard: Shard, state: ShardState | None) -> None:
+    async def _check_rebuild(self, shard: Shard, state: ShardState | None) -> None:
+        """Queues the next step of a rebuild, or takes it off the list when there is none."""
         if state is None or state.deleted:
             del self._watched[shard]
         elif state.routing.unfinished:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from prometheus_client import Gauge
 
 from logservice.config import LogserviceConfig
-from logservice.leader import Leader, Tools
+from logservice.leader import Leader, LeaderServices
 from logservice.reconcile import Reconciler
 from logservice.snapshots import Snapshots
 from shared.catalog import Catalog
@@ -121,7 +121,7 @@ class LogService:
         await self._stopping.wait()
 
     async def _keep_lease(self) -> None:
-        """Returns when the lease is lost, or can't have survived."""
+        """Renews the lease until it is lost, or must have expired because Redis was away for so long."""
         renewed_s = self._clock.monotonic()
         while True:
             await self._clock.sleep(self._renew_s)
@@ -155,17 +155,19 @@ async def open_service(config: LogserviceConfig) -> AsyncIterator[LogService]:
         catalog = Catalog(redis, keys)
         snapshots = Snapshots(objects, config.snapshots_kept)
         reconciler = Reconciler(catalog, Images(redis, keys, catalog), Log(redis, keys), objects, snapshots, clock)
-        leader = Leader(reconciler, lambda: _open_tools(config.redis_url, keys), objects, snapshots, clock, config)
+        leader = Leader(
+            reconciler, lambda: _open_leader_services(config.redis_url, keys), objects, snapshots, clock, config
+        )
         lease = Lease(redis, keys, LEASE_NAME, config.process_id, config.lease_s)
         yield LogService(leader, lease, Membership(redis, keys, "logservice"), clock, config)
 
 
 @asynccontextmanager
-async def _open_tools(url: str, keys: Keys) -> AsyncIterator[Tools]:
-    """Raises Unavailable while Redis is away or not verified."""
+async def _open_leader_services(url: str, keys: Keys) -> AsyncIterator[LeaderServices]:
+    """Opens the leader's services. Raises Unavailable while Redis is away or not verified."""
     async with open_verified_redis(url, keys) as redis:
         catalog = Catalog(redis, keys)
-        yield Tools(
+        yield LeaderServices(
             catalog=catalog,
             images=Images(redis, keys, catalog),
             collector=Collector(redis, keys, catalog),

@@ -26,22 +26,25 @@ PREFIX: Final = "catalog/"
 _KEY: Final = re.compile(r"catalog/(\d{20})\.json\.gz", re.ASCII)
 
 REST_RATIO: Final = 10
-"""After a snapshot that took t seconds, the next one waits 10 t: a large catalog that changes all the time costs a
-tenth of a core."""
+"""A snapshot that took t seconds is followed by a pause of 10 t: a large catalog that changes all the time costs a
+tenth of a core.
+"""
 REFRESH_S: Final = 60.0
-"""Heads and metadata keys move without counting as changes of the catalog; they are caught up so often."""
+"""Period at which a snapshot is written although the catalog has not changed, if heads or metadata keys have: they move
+without counting as changes of the catalog."""
 
 SNAPSHOTS: Final = Counter("polychrome_logservice_snapshots", "Catalog snapshots written to the bucket.")
 SNAPSHOT_BYTES: Final = Gauge("polychrome_logservice_snapshot_bytes", "Size of the newest catalog snapshot.")
 
 
 def snapshot_key(number: int) -> str:
+    """The key of the object that has this snapshot."""
     return f"{PREFIX}{number:020d}.json.gz"
 
 
 class Snapshots:
-    """The snapshots in one bucket. Only the leader writes, but two writers at once do no harm: numbers are taken
-    once.
+    """The snapshots in one bucket, of which the newest `keep` stay. Only the leader writes, but two writers at once do
+    no harm: a number is taken once. Everything raises Unavailable.
     """
 
     def __init__(self, objects: ObjectStore, keep: int) -> None:
@@ -49,7 +52,9 @@ class Snapshots:
         self._keep = keep
 
     async def newest(self) -> CatalogImage | None:
-        """None when the bucket has none. Raises Corrupt: an older one would bring deleted collections back."""
+        """The newest snapshot; None when the bucket has none. Raises Corrupt when it cannot be read: an older one would
+        bring deleted collections back.
+        """
         numbers = await self._numbers()
         if not numbers:
             return None
@@ -67,8 +72,9 @@ class Snapshots:
         return numbers[-1] + 1 if numbers else 1
 
     async def write(self, image: CatalogImage, number: int) -> bool:
-        """Writes it under a number that was asked for before the image was taken, so that of two snapshots the higher
-        number is never the older image. False, and nothing was written: somebody else has taken the number since.
+        """Writes a snapshot, under a number that was asked for before the image was taken, so that of two snapshots the
+        one with the higher number is never the older image. False, and nothing was written, when another process has
+        taken the number since.
         """
         data = await asyncio.to_thread(lambda: gzip.compress(image.encode(), compresslevel=3, mtime=int(image.taken_s)))
         if not await self._objects.create(snapshot_key(number), data):
@@ -87,7 +93,7 @@ class Snapshots:
 
 
 class Snapshotter:
-    """Writes a snapshot soon after the catalog has changed."""
+    """Writes a snapshot soon after the catalog has changed. Everything raises Unavailable."""
 
     def __init__(
         self, images: Images, snapshots: Snapshots, cluster: Cluster, clock: Clock, rest_ratio: float = REST_RATIO
@@ -111,7 +117,7 @@ class Snapshotter:
         }
 
     async def step(self, changes: int) -> bool:
-        """Looks whether one is due (`changes` is the catalog's present number) and writes it; whether it did."""
+        """Writes a snapshot if one is due; whether it did. `changes` is the catalog's present number of changes."""
         now = self._clock.monotonic()
         changed = self._written is None or self._written.changes != changes
         if now < self._rest_until_s or not (changed or now >= self._refresh_at_s):

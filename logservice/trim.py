@@ -13,6 +13,7 @@ from shared.log.state import Pointer
 from shared.manifest.store import ManifestStore, verify_present
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock
+from shared.process.concurrency import map_concurrently
 from shared.process.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -23,14 +24,18 @@ UNREADABLE: Final = Counter(
     "polychrome_logservice_unreadable_manifests", "Committed manifests that did not read back; nothing was trimmed."
 )
 
-CONCURRENCY: Final = 8
+AT_ONCE: Final = 8
+"""Shards that are trimmed at a time."""
 RETRY_S: Final = 10.0
+"""Pause before a manifest that did not read back is tried again."""
 
 Shard = tuple[str, int]
 
 
 class Trimmer:
-    """Trims what the scheduler hands over. A shard is at work once at a time; the newest pointer wins."""
+    """Trims the shards that the scheduler hands over. A shard that is handed over again before it was trimmed is
+    trimmed once, up to the newest pointer.
+    """
 
     def __init__(self, log_: Log, objects: ObjectStore, clock: Clock) -> None:
         self._log = log_
@@ -39,37 +44,30 @@ class Trimmer:
         self._clock = clock
         self._waiting: dict[Shard, Pointer] = {}
         self._failed: dict[Shard, tuple[Pointer, float]] = {}
-        self._some = asyncio.Event()
+        self._added = asyncio.Event()
 
     def add(self, shard: Shard, pointer: Pointer) -> None:
-        """Something to trim. A manifest that just failed to read back is not tried again at once."""
+        """Has the shard trimmed up to the manifest that `pointer` names, unless that has just failed to read back."""
         failed = self._failed.get(shard)
         if failed is not None and failed[0] == pointer and self._clock.monotonic() < failed[1]:
             return
         self._waiting[shard] = pointer
-        self._some.set()
+        self._added.set()
 
     async def run(self) -> None:
         """Trims for ever."""
         while True:
-            await self._some.wait()
-            self._some.clear()
+            await self._added.wait()
+            self._added.clear()
             await self.trim_waiting()
 
     async def trim_waiting(self) -> None:
-        """Trims all that waits now."""
-        some, self._waiting = self._waiting, {}
-        limit = asyncio.Semaphore(CONCURRENCY)
+        """Trims all shards that were handed over until now."""
+        waiting, self._waiting = self._waiting, {}
+        await map_concurrently(self._trim, waiting.items(), at_once=AT_ONCE)
 
-        async def one(shard: Shard, pointer: Pointer) -> None:
-            async with limit:
-                await self._trim(shard, pointer)
-
-        async with asyncio.TaskGroup() as group:
-            for shard, pointer in some.items():
-                group.create_task(one(shard, pointer))
-
-    async def _trim(self, shard: Shard, pointer: Pointer) -> None:
+    async def _trim(self, handed_over: tuple[Shard, Pointer]) -> None:
+        shard, pointer = handed_over
         collection_id, number = shard
         try:
             await self._read_back(shard, pointer)
@@ -85,8 +83,8 @@ class Trimmer:
             log.debug("trimmed", collection=collection_id, shard=number, covers=pointer.covers, entries=dropped)
 
     async def _read_back(self, shard: Shard, pointer: Pointer) -> None:
-        """The pointer proves that somebody committed the manifest; only reading it proves that it can be read, and only
-        looking at its segments' files that they are there, whole.
+        """Raises Corrupt unless the manifest can be read and its segments' files are there, whole. The pointer proves
+        only that it was committed.
         """
         manifest = await self._manifests.load(*shard, pointer)
         if manifest.covers != pointer.covers:
@@ -95,7 +93,9 @@ class Trimmer:
             await verify_present(self._objects, segment.info)
 
     async def _unreadable(self, shard: Shard, pointer: Pointer, error: Corrupt) -> None:
-        """The log is kept: it is all there is. A deleted collection's manifest may be missing by right."""
+        """Reports a manifest that did not read back, whose log is kept: it is all there is. A deleted collection's
+        manifest may be missing by right.
+        """
         try:
             (state,) = await self._log.states([shard])
         except Unavailable as away:

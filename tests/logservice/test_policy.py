@@ -2,13 +2,13 @@
 
 import pytest
 
-from logservice.policy import Policy, Waiting, priority
+from logservice.policy import Policy, ShardBacklog, priority
 
 POLICY = Policy(ops=8000, bytes=64_000_000, quiet_s=0.6, age_s=10.0)
 
 
-def waiting(ops: int = 1, size: int = 1, age_s: float = 0.1, quiet_s: float = 0.1, exact: bool = True) -> Waiting:
-    return Waiting(ops=ops, bytes=size, exact=exact, age_s=age_s, quiet_s=quiet_s)
+def waiting(ops: int = 1, size: int = 1, age_s: float = 0.1, quiet_s: float = 0.1, exact: bool = True) -> ShardBacklog:
+    return ShardBacklog(ops=ops, bytes=size, exact=exact, age_s=age_s, quiet_s=quiet_s)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def waiting(ops: int = 1, size: int = 1, age_s: float = 0.1, quiet_s: float = 0.
         (waiting(age_s=10.0, quiet_s=0.0), True),
     ],
 )
-def test_a_shard_is_due_by_size_by_quiet_or_by_age(case: Waiting, due: bool) -> None:
+def test_a_shard_is_due_by_size_by_quiet_or_by_age(case: ShardBacklog, due: bool) -> None:
     assert (priority(case, POLICY) is not None) == due
 
 
