@@ -96,10 +96,10 @@ class LogserviceConfig(ProcessConfig):
 
     @property
     def periods(self) -> Periods:
-        """How long garbage is kept."""
+        """Times for which garbage is kept."""
         return Periods(self.grace_s, self.retention_s)
 
     @property
     def policy(self) -> Policy:
-        """When shards are due for compaction."""
+        """The limits at which shards are due for compaction."""
         return Policy(self.compact_ops, self.compact_bytes, self.compact_quiet_s, self.compact_age_s)

@@ -1,5 +1,5 @@
-"""Which objects in the bucket are garbage: rules without effects, over one listing of the bucket and one view of the
-catalog. `logservice.garbage` gets these, and carries the plan out.
+"""The rules by which objects in the bucket are garbage, without effects, over one listing of the bucket and one view of
+the catalog. `logservice.garbage` gets these, and carries the plan out.
 
 No process deletes objects while it works; crashes and lost races leave files behind. Time only ever keeps things
 longer: what may be deleted follows from manifests. Ages are told by the bucket's clock.
@@ -52,8 +52,8 @@ _SEGMENT: Final = re.compile(r"([^/]+/\d+/segments/[^/]+)/[^/]+", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Periods:
-    """How long what may be garbage is kept, in seconds: files that no manifest names for `grace_s`, manifests that were
-    replaced for `retention_s`.
+    """Times for which what may be garbage is kept, in seconds: files that no manifest names for `grace_s`, manifests
+    that were replaced for `retention_s`.
     """
 
     grace_s: float

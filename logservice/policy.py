@@ -1,4 +1,4 @@
-"""When a shard is due for compaction. Pure.
+"""The rules by which a shard is due for compaction. Pure.
 
 A shard is due
 * at once when its log holds many operations or bytes (bulk ingestion: while one compaction runs the log grows, so the
@@ -26,7 +26,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class ShardBacklog:
-    """What waits in a shard's log. Operations and payload bytes include what is compacted but not yet trimmed; when
+    """The backlog in a shard's log. Operations and payload bytes include what is compacted but not yet trimmed; when
     there is any, `exact` is false and both say nothing. `age_s` is the age of the oldest uncompacted write, `quiet_s`
     the time since the last write, as far as the observer knows.
     """
@@ -39,7 +39,7 @@ class ShardBacklog:
 
 
 def priority(backlog: ShardBacklog, policy: Policy) -> float | None:
-    """How urgent the shard's compaction is (higher goes first), None while it is not due."""
+    """Urgency of the shard's compaction (higher goes first), None while it is not due."""
     by_size = max(backlog.ops / policy.ops, backlog.bytes / policy.bytes) if backlog.exact else 0.0
     by_age = backlog.age_s / policy.age_s if policy.age_s else 1.0
     if by_size >= 1 or by_age >= 1 or backlog.quiet_s >= policy.quiet_s:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 WAIT_S_MAX: Final = 120.0
-"""How long a store that does not answer is waited for."""
+"""Longest wait for a store that does not answer."""
 _PAUSE_S: Final = 1.0
 _EXISTS: Final = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
 """Error codes of S3 that say that another process has created the bucket meanwhile."""

@@ -46,7 +46,7 @@ class ProcessEntry(msgspec.Struct, frozen=True):
 
 
 class Register(msgspec.Struct, frozen=True):
-    """How to reach the running cluster: the content of cluster.json, which its owner alone may read, because
+    """The running cluster and how to reach it: the content of cluster.json, which its owner alone may read, because
     `redis_url` has a password.
     """
 

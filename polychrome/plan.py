@@ -1,4 +1,4 @@
-"""Which processes a local cluster has, and with which settings, from the options of the command line. Pure."""
+"""The processes of a local cluster and their settings, from the options of the command line. Pure."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ class ClusterOptions:
 
     @property
     def url(self) -> str:
-        """Where clients reach the API."""
+        """URL of the API."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """Where the cluster's state is: the URLs of Redis and of the object store, which this cluster runs itself or
+    """The places of the cluster's state: the URLs of Redis and of the object store, which this cluster runs itself or
     shares, and a folder for scratch space. `name` is the data directory's: part of the processes' ids, which are unique
     in the membership even where several clusters share a Redis.
     """

@@ -26,7 +26,7 @@ _ADMIN_PORTS: Final = range(20_000, 32_000)
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """How to start a process: `name` is unique in the cluster, `environ` is added to the inherited environment."""
+    """A process to start: `name` is unique in the cluster, `environ` is added to the inherited environment."""
 
     name: str
     role: str

@@ -38,7 +38,7 @@ class NoRedisServerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RedisServer:
-    """How a server is to be started on a loopback port, with its data in `directory`; without `durable` it keeps
+    """A server to start on a loopback port, with its data in `directory`; without `durable` it keeps
     nothing on disk.
     """
 

@@ -1,4 +1,4 @@
-"""How often the catalog has changed: a hint to take a new snapshot of it."""
+"""The number of changes of the catalog: a hint to take a new snapshot of it."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX, Argument
 
 ATTEMPTS_MAX: Final = 32
-"""How often a creation that loses a race begins anew. Every round lost is one that another creator or deleter of the
-same name won, so that all get through in the end; fifty at once need more than five rounds.
+"""Tries of a creation, which begins anew when it loses a race. Every round lost is one that another creator or deleter
+of the same name won, so that all get through in the end; fifty at once need more than five rounds.
 """
 
 
@@ -73,7 +73,7 @@ class Collections:
         return await self._get_many(db, ids)
 
     async def count(self, db: Database) -> int:
-        """How many collections the database has."""
+        """Number of collections that the database has."""
         count: int = await self._reader.one("HLEN", self._keys.names(db.key))
         if not count:
             await self._reader.require_cluster()

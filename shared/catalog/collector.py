@@ -35,7 +35,9 @@ Recover = Callable[[str, dict[str, Any]], Awaitable[bool]]
 
 
 class Collector:
-    """Run by the leading log service, one round of each kind at a time. Everything raises Unavailable."""
+    """The collector of what dead processes left: rounds of several kinds, run by the leading log service, one of each
+    kind at a time. Everything raises Unavailable.
+    """
 
     def __init__(self, redis: Redis, keys: Keys, catalog: Catalog, orphan_age_s: float = ORPHAN_AGE_S) -> None:
         self._redis = redis

@@ -123,7 +123,7 @@ class Functions:
         return found
 
     async def _begin(self, input_collection: Collection, output: Collection) -> None:
-        """What follows the commit of an attachment; a process that dies before it is done leaves it to `repair`."""
+        """Does what follows the commit of an attachment; a process that dies before it has leaves it to `repair`."""
         await self._outputs.feed(input_collection.id, output.id, input_collection.compactions)
         if input_collection.compactions:
             await self._jobs.put(output.id, FUNCTION, BACKFILL_PRIORITY)

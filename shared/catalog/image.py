@@ -109,8 +109,8 @@ def decode_image(data: bytes) -> CatalogImage:
 
 
 def merged(now: CatalogImage, older: CatalogImage | None, heads: Mapping[str, int]) -> CatalogImage:
-    """What Redis has now, and what only the other image knows. `heads` raises the heads of collections to at least
-    these.
+    """The union of what Redis has now and what only the other image knows. `heads` raises the heads of collections to
+    at least these.
     """
     tenants = {tenant.name: tenant for tenant in older.tenants} if older else {}
     databases = {(database.tenant, database.name): database for database in older.databases} if older else {}

@@ -135,17 +135,17 @@ class Collection:
 
     @property
     def shards(self) -> int:
-        """How many shards it has."""
+        """Number of shards that it has."""
         return self.layout.count
 
     @property
     def shards_to_be(self) -> int:
-        """How many shards it is getting, or has when it is getting none."""
+        """Number of shards that it is getting, or that it has when it is getting none."""
         return self.rebuild.layout.count if self.rebuild else self.layout.count
 
     @property
     def shards_wanted(self) -> int:
-        """How many shards its metadata asks for, if that is more than it is going to have; else 0."""
+        """Number of shards that its metadata asks for, if that is more than it is going to have; else 0."""
         wanted = (self.metadata or {}).get(SHARDS_KEY, 0)
         return wanted if isinstance(wanted, int) and wanted > self.shards_to_be else 0
 
@@ -161,7 +161,7 @@ class Collection:
 
     @property
     def indexed(self) -> int:
-        """How many of the `appended` operations are compacted for sure: a compaction counts once its part of the log
+        """Number of the `appended` operations that are compacted for sure: a compaction counts once its part of the log
         is trimmed, or when nothing is left.
         """
         return self.appended if self.log_position == self.head - 1 else self.trimmed

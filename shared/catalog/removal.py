@@ -1,4 +1,5 @@
-"""What follows a committed deletion, in the order in which it must happen. Each step may be repeated, by any process.
+"""The steps that follow a committed deletion, in the order in which they must happen. Each may be repeated, by any
+process.
 
 ```text
 reset      tenants gone            -> per tenant: its databases go to its trash, then per database as below
@@ -25,8 +26,9 @@ from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX
 
 CLOSED_TTL_S: Final = 24 * 3600
-"""How long a deleted database refuses creations after nothing was left of it. Only a process that has held on to the
-database for longer could still create something in it, which no client would ever see."""
+"""Time for which a deleted database refuses creations after nothing was left of it. Only a process that has held on to
+the database for longer could still create something in it, which no client would ever see.
+"""
 
 
 class Removal:

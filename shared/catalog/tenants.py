@@ -17,7 +17,7 @@ from shared.errors import AlreadyExists, NotFound, Unavailable
 from shared.redis.keys import Keys
 
 RESET_TRIES: Final = 32
-"""How often a creation that finds its name taken by a removed tenant clears that one away and begins anew."""
+"""Tries of a creation, which begins anew when its name was taken by a removed tenant that it had to clear away."""
 
 
 class Tenants:

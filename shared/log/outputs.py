@@ -1,4 +1,4 @@
-"""What the states of a function's output and of its inputs say about the function's runs
+"""The fields of a function's runs in the states of its output and of its inputs
 (docs/design/2026-11-21-functions.md).
 
 The output's state has its *provenance*: which run made its content, out of which manifests of the inputs. An input's

@@ -56,7 +56,7 @@ class Routing:
 
 @dataclass(frozen=True, slots=True)
 class ShardState:
-    """What the state hash says of a shard, as of the moment of the read.
+    """The state of a shard: its part of the state hash, as of the moment of the read.
 
     `head` is the collection's next position. `tail` is the id of the newest entry that the stream ever had.
     `generation` grows with every change of the catalog row. `fixed` is what never changes of the collection. The
