@@ -6,6 +6,7 @@
 #   make bench          against a real Chroma server    make soak           faults, for long
 #   make bench-simulation  scale-out, simulated: a section of the benchmarks' page
 #   make bench-search   sparse vectors and searches
+#   make bench-against BASE=DIR  beside another checkout of Polychrome, in turns: queries and upserts
 #   make bench-quick    the same on little data         make bench BENCH="queries filters"   parts of it
 #   make rooms          the packages and their sub-packages, and which of them imports which
 #   make test-clients   the official clients alone      make test-ceph      the topology on Debian's radosgw
@@ -25,7 +26,7 @@ BUILD_PINS := hatchling==1.33.0 trove-classifiers==2026.9.21.13 setuptools==84.2
 ARGS ?=
 BENCH ?=
 
-.PHONY: run test lint rooms format bench bench-quick bench-search bench-simulation fuzz soak test-clients test-ceph test-compose test-bare constraints clean
+.PHONY: run test lint rooms format bench bench-quick bench-search bench-simulation bench-against fuzz soak test-clients test-ceph test-compose test-bare constraints clean
 
 run: $(RUN_STAMP)
 	@exec $(VENV)/bin/polychrome up $(ARGS)
@@ -77,6 +78,10 @@ bench-search: $(BENCH_STAMP)
 	@$(PY) -m bench.sparse
 	@$(PY) -m bench.search
 	@$(PY) -m bench.embedding
+
+# What a change costs: `git worktree add DIR COMMIT` makes the other checkout. 10 minutes of an idle machine.
+bench-against: $(TEST_STAMP)
+	@$(PY) -m bench.against $(BASE) $(ARGS)
 
 bench-simulation: $(TEST_STAMP)
 	@$(PY) -m bench.simulation build/bench
