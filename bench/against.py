@@ -42,7 +42,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Measured:
-    """One round on one cluster."""
+    """A round of requests on one cluster."""
 
     cpu_ms: float
     per_s: float

@@ -1,4 +1,4 @@
-"""What both sides of a call know of its method: the name on the wire, and the types of its request and its response."""
+"""A method of calls between processes, as both sides know it: its name on the wire, its request and response types."""
 
 from __future__ import annotations
 

@@ -36,10 +36,10 @@ ReadRequest = (
     | OrderedRequest
     | TallyRequest
 )
-"""What a query worker may be asked to read in one shard."""
+"""Methods of a query worker that read one shard."""
 
 ShardRequest = ReadRequest | PrefetchRequest
-"""What a query worker may be asked to do with one shard."""
+"""Methods of a query worker that concern one shard."""
 
 COUNT: Final = Method("count", CountRequest, CountResponse)
 

@@ -12,7 +12,7 @@ from typing import Final
 from shared.rpc.server_call import Call
 
 CALL_BYTES: Final = 1024
-"""What a call takes beside its payload, roughly."""
+"""Approximate memory of a call beside its payload, in bytes."""
 
 
 class WaitingCalls:
