@@ -48,8 +48,8 @@ from shared.segment.cache import SegmentCache
 
 log = get_logger(__name__)
 
-COMPACTIONS: Final = Counter("polychrome_compactor_compactions", "Compactions by what came of them.", ["ending"])
-OPERATIONS: Final = Counter("polychrome_compactor_operations", "Operations of the log that were compacted.")
+COMPACTIONS: Final = Counter("polychrome_compactor_compactions_total", "Compactions by what came of them.", ["ending"])
+OPERATIONS: Final = Counter("polychrome_compactor_operations_total", "Operations of the log that were compacted.")
 
 
 class Ending(enum.StrEnum):
@@ -123,7 +123,7 @@ class Compactor:
             return Ending.NOTHING
         settled = await self._publisher.settle(collection, state)
         if not isinstance(settled, int):
-            log.info("another compactor's manifest", collection=collection, shard=shard, completed=settled is not None)
+            log.info("published_by_another", collection=collection, shard=shard, completed=settled is not None)
             return Ending.COMPLETED if settled else Ending.LOST
         async with self._parent(collection, state) as parent, self._scratch() as folder:
             await progress.reached(Step.READ)
@@ -197,4 +197,4 @@ class Compactor:
         try:
             await self._cache.adopt(built.info, built.directory)
         except Unavailable as error:
-            log.warning("the new segment is not cached", segment=built.info.id, error=error.message)
+            log.warning("segment_not_cached", segment=built.info.id, error=error.message)

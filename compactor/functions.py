@@ -122,10 +122,10 @@ class FunctionRunner:
             )
             await self._log.append(request)
         except (Superseded, ProvenanceConflict, StaleGeneration) as error:
-            log.info("a function begins again", output=output, reason=error.message)
+            log.info("function_restarted", output=output, reason=error.message)
             return False
         await self._jobs.mark_dirty((output, shard) for shard in batches)
-        log.info("function ran", output=output, function=function.function, operations=batch.num_rows)
+        log.info("function_ran", output=output, function=function.function, operations=batch.num_rows)
         return True
 
     async def _content(self, function: Function, inputs: Sequence[FunctionInput]) -> Content:

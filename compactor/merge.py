@@ -29,8 +29,10 @@ from shared.segment.segment_set import SegmentSet
 from shared.segment.writer import GraphParams
 from shared.vectors.space import Space
 
-GRAPH_INSERTIONS: Final = Counter("polychrome_compactor_graph_insertions", "Rows added to graphs.")
-UNPROVEN: Final = Counter("polychrome_compactor_unproven", "Compactions refused because their digest did not prove.")
+GRAPH_INSERTIONS: Final = Counter("polychrome_compactor_graph_insertions_total", "Rows added to graphs.")
+UNPROVEN: Final = Counter(
+    "polychrome_compactor_unproven_total", "Compactions refused because their digest did not prove."
+)
 
 
 @dataclass(frozen=True, slots=True)

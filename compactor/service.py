@@ -38,7 +38,9 @@ from shared.segment.cache import SegmentCache
 
 log = get_logger(__name__)
 
-FAILURES: Final = Counter("polychrome_compactor_failures", "Jobs that ended in an error, by its class.", ["error"])
+FAILURES: Final = Counter(
+    "polychrome_compactor_failures_total", "Jobs that ended in an error, by its class.", ["error"]
+)
 RUNNING: Final = Gauge("polychrome_compactor_running", "Jobs at work now.")
 
 PAUSE_AFTER_FAILURE_S: Final = 1.0
@@ -92,7 +94,7 @@ class CompactorService:
         try:
             await self._membership.leave(self._config.process_id)
         except Unavailable as error:
-            log.warning("did not leave", error=error.message)
+            log.warning("member_not_removed", error=error.message)
 
     async def _announce(self) -> None:
         """Lists this process for the operators of the cluster; no work depends on it."""
@@ -102,7 +104,7 @@ class CompactorService:
                 try:
                     await self._membership.announce(member, MEMBER_TTL_S)
                 except Unavailable as error:
-                    log.warning("not announced", error=error.message)
+                    log.warning("not_announced", error=error.message)
             await self._clock.sleep(MEMBER_TTL_S / RENEWALS_PER_LEASE)
 
     async def _work(self) -> None:
@@ -114,7 +116,7 @@ class CompactorService:
                     if await self.run_once(holder):
                         continue
                 except Unavailable as error:
-                    log.warning("waiting for the log", error=error.message)
+                    log.warning("log_unavailable", error=error.message)
                     pause_s = PAUSE_AFTER_FAILURE_S
             await self._clock.sleep(pause_s)
 
@@ -152,16 +154,16 @@ class CompactorService:
             else:
                 await self._compact(job, token)
         except Gone:
-            log.info("the collection was deleted", **where)
+            log.info("collection_deleted", **where)
         except Abandoned:
-            log.warning("the lease was lost", **where)
+            log.warning("lease_lost", **where)
         except Unavailable as error:
             FAILURES.labels(type(error).__name__).inc()
             log.warning("unavailable", error=error.message, **where)
             await self._clock.sleep(PAUSE_AFTER_FAILURE_S)
         except Corrupt as error:
             FAILURES.labels(type(error).__name__).inc()
-            log.exception("CORRUPT, nothing was published", **where)
+            log.exception("compaction_corrupt", **where)
             return False
         except Exception as error:  # a defect of ours: reported whole, counted, and kept to its shard
             FAILURES.labels(type(error).__name__).inc()
@@ -188,7 +190,7 @@ class CompactorService:
             await self._functions.follow(job.collection_id)
         except PolychromeError as error:
             FAILURES.labels(type(error).__name__).inc()
-            log.exception("a function failed", input=job.collection_id)
+            log.exception("function_failed", input=job.collection_id)
 
     async def _should_yield(self) -> bool:
         """Whether to leave the rest of a shard for later: one that is written faster than it is compacted would keep
@@ -204,7 +206,7 @@ class CompactorService:
             try:
                 kept = await self._jobs.renew(job, holder, self._config.lease_s)
             except Unavailable as error:
-                log.warning("the lease could not be renewed", job=job.name, error=error.message)
+                log.warning("lease_not_renewed", job=job.name, error=error.message)
                 continue
             if not kept:
                 token.cancel()

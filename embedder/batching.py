@@ -27,10 +27,10 @@ from shared.vectors.arrays import TokenIds, Vectors
 PACK_TOKENS: Final = 256
 """Tokens of a pack at most, unless a single text has more."""
 
-TEXTS = Counter("polychrome_embedder_texts_total", "Texts embedded")
-TOKENS = Counter("polychrome_embedder_tokens_total", "Tokens of the texts embedded")
-PACKS = Counter("polychrome_embedder_packs_total", "Runs of the model")
-WAITING = Gauge("polychrome_embedder_waiting_tokens", "Tokens of the texts that no thread has taken yet")
+TEXTS = Counter("polychrome_embedder_texts_total", "Texts embedded.")
+TOKENS = Counter("polychrome_embedder_tokens_total", "Tokens of the texts embedded.")
+PACKS = Counter("polychrome_embedder_packs_total", "Runs of the model.")
+WAITING = Gauge("polychrome_embedder_waiting_tokens", "Tokens of the texts that no thread has taken yet.")
 
 
 class PendingRequest:

@@ -30,8 +30,8 @@ from shared.process.clock import Clock
 from shared.process.concurrency import map_concurrently
 from shared.process.telemetry import get_logger
 
-DELETED: Final = Counter("polychrome_garbage_deleted", "Objects that were deleted as garbage, by kind.", ["kind"])
-DELETED_BYTES: Final = Counter("polychrome_garbage_deleted_bytes", "Bytes of objects deleted as garbage.")
+DELETED: Final = Counter("polychrome_garbage_deleted_total", "Objects that were deleted as garbage, by kind.", ["kind"])
+DELETED_BYTES: Final = Counter("polychrome_garbage_deleted_bytes_total", "Bytes of objects deleted as garbage.")
 
 UNLISTED: Final = Gauge(
     "polychrome_garbage_unlisted_collections", "Collections in the bucket that the catalog neither has nor deleted."
@@ -92,7 +92,7 @@ class GarbageCollector:
             await self._objects.put(mark, b"garbage")
         size = sum(sizes[key] for key in (*plan.manifests, *plan.others))
         if plan.manifests or plan.others:
-            log.info("collected garbage", manifests=len(plan.manifests), others=len(plan.others), bytes=size)
+            log.info("garbage_collected", manifests=len(plan.manifests), others=len(plan.others), bytes=size)
         return Collected(len(plan.manifests), len(plan.others), size, plan.forgotten)
 
     async def _delete(self, kind: str, keys: Sequence[str], sizes: Mapping[str, int]) -> None:

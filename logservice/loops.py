@@ -13,7 +13,7 @@ from shared.process.telemetry import get_logger
 
 log = get_logger(__name__)
 
-FAILURES: Final = Counter("polychrome_logservice_failures", "Steps that failed and will be repeated.", ["loop"])
+FAILURES: Final = Counter("polychrome_logservice_failures_total", "Steps that failed and will be repeated.", ["loop"])
 
 REST_RATIO: Final = 4
 """A step that took t seconds rests for at least 4 t: with very many shards the log service must not crowd Redis."""

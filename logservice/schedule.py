@@ -30,7 +30,7 @@ BACKLOG_BYTES: Final = Gauge("polychrome_logservice_backlog_bytes", "Bytes in th
 OLDEST_S: Final = Gauge("polychrome_logservice_oldest_write_seconds", "Age of the oldest uncompacted write.")
 QUEUED: Final = Gauge("polychrome_logservice_jobs_queued", "Compaction jobs that wait.")
 LEASED: Final = Gauge("polychrome_logservice_jobs_leased", "Compaction jobs that a compactor holds.")
-PUT: Final = Counter("polychrome_logservice_jobs_put", "Times that a due shard was queued.")
+PUT: Final = Counter("polychrome_logservice_jobs_put_total", "Times that a due shard was queued.")
 
 Shard = tuple[str, int]
 """Collection id and number; of a rebuild, the number REBUILD."""

@@ -111,7 +111,7 @@ class LogService:
             await asyncio.gather(*ends, return_exceptions=True)
             self._leading = False
             LEADING.set(0)
-        log.info("not leading any more")
+        log.info("leading_ended")
         try:
             await self._lease.release()
         except Unavailable as error:

@@ -33,7 +33,7 @@ REFRESH_S: Final = 60.0
 """Period at which a snapshot is written although the catalog has not changed, if heads or metadata keys have: they move
 without counting as changes of the catalog."""
 
-SNAPSHOTS: Final = Counter("polychrome_logservice_snapshots", "Catalog snapshots written to the bucket.")
+SNAPSHOTS: Final = Counter("polychrome_logservice_snapshots_total", "Catalog snapshots written to the bucket.")
 SNAPSHOT_BYTES: Final = Gauge("polychrome_logservice_snapshot_bytes", "Size of the newest catalog snapshot.")
 
 

@@ -18,10 +18,11 @@ from shared.process.telemetry import get_logger
 
 log = get_logger(__name__)
 
-TRIMS: Final = Counter("polychrome_logservice_trims", "Times that a shard's stream was trimmed.")
-TRIMMED_ENTRIES: Final = Counter("polychrome_logservice_trimmed_entries", "Log entries dropped by trimming.")
+TRIMS: Final = Counter("polychrome_logservice_trims_total", "Times that a shard's stream was trimmed.")
+TRIMMED_ENTRIES: Final = Counter("polychrome_logservice_trimmed_entries_total", "Log entries dropped by trimming.")
 UNREADABLE: Final = Counter(
-    "polychrome_logservice_unreadable_manifests", "Committed manifests that did not read back; nothing was trimmed."
+    "polychrome_logservice_unreadable_manifests_total",
+    "Committed manifests that did not read back; nothing was trimmed.",
 )
 
 AT_ONCE: Final = 8

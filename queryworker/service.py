@@ -101,7 +101,7 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         )
         stack.push_async_callback(shards.close)
         name = f"queryworker-{secrets.token_hex(4)}"  # clients see it: it tells nothing about the machine
-        log.info("explains itself", worker=name)
+        log.info("named_in_explanations", worker=name)
         api = QueryWorkerApi(shards, threads, name)
         stack.push_async_callback(api.close)
         server = RpcServer(api.methods())

@@ -7,6 +7,7 @@ each other; `tests/test_tidy.py` holds the imports against it.
 from __future__ import annotations
 
 import ast
+import os
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -149,7 +150,11 @@ def main() -> None:
     lines = [*between()]
     for package in ORDER:
         lines += ["", *picture(package)]
-    sys.stdout.write("\n".join(lines) + "\n")
+    try:
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, `head` for instance, has seen enough; Python would flush once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -30,11 +30,11 @@ TEXTS_MAX: Final = 100_000
 """Most texts of one request that are embedded. A body has space for ten million short ones, whose vectors would fill
 the memory."""
 
-TEXTS = Counter("polychrome_frontend_texts_embedded_total", "Texts embedded for clients", ["function"])
-FAILURES = Counter("polychrome_frontend_embedding_failures_total", "Embeddings that failed", ["function", "code"])
+TEXTS = Counter("polychrome_frontend_texts_embedded_total", "Texts embedded for clients.", ["function"])
+FAILURES = Counter("polychrome_frontend_embedding_failures_total", "Embeddings that failed.", ["function", "code"])
 SECONDS = Histogram(
     "polychrome_frontend_embedding_seconds",
-    "Time to embed the texts of a request",
+    "Time to embed the texts of a request.",
     ["function"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )

@@ -28,14 +28,14 @@ from shared.process.telemetry import get_logger, request_id
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?", re.ASCII)
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
 
-REQUESTS: Final = Counter("polychrome_frontend_requests_total", "Requests answered", ["method", "route", "status"])
+REQUESTS: Final = Counter("polychrome_frontend_requests_total", "Requests answered.", ["method", "route", "status"])
 SECONDS: Final = Histogram(
     "polychrome_frontend_request_seconds",
-    "Time from a request's headers to its answer",
+    "Time from a request's headers to its answer.",
     ["route"],
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
-IN_FLIGHT: Final = Gauge("polychrome_frontend_requests_in_flight", "Requests being worked on")
+IN_FLIGHT: Final = Gauge("polychrome_frontend_requests_in_flight", "Requests being worked on.")
 
 log = get_logger(MODULE)
 

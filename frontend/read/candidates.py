@@ -30,7 +30,9 @@ RANKS_MAX: Final = 10_000
 SUSPECT_CALLS: Final = 1 << 30
 """Calls in flight that a worker which has just failed is taken to have: more than any other."""
 
-FAILOVERS = Counter("polychrome_frontend_worker_failovers_total", "Calls that went on to another query worker", ["why"])
+FAILOVERS = Counter(
+    "polychrome_frontend_worker_failovers_total", "Calls that went on to another query worker.", ["why"]
+)
 
 log = get_logger(__name__)
 

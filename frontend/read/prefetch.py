@@ -36,7 +36,7 @@ LOADS_PER_WORKER: Final = 4
 LOAD_S_MAX: Final = 20.0
 """Longest time that a worker may take to load a shard, in seconds; the shard is read from it afterwards in any case."""
 
-PREFETCHES = Counter("polychrome_frontend_prefetches_total", "Shards that a worker was called to load", ["ending"])
+PREFETCHES = Counter("polychrome_frontend_prefetches_total", "Shards that a worker was called to load.", ["ending"])
 
 log = get_logger(__name__)
 
@@ -115,7 +115,7 @@ class Prefetch:
                 await self._rpc.begin(worker.address, PREFETCH.name, payload, timeout_s=LOAD_S_MAX)
         except PolychromeError as error:
             PREFETCHES.labels(error.code).inc()
-            log.debug("not prefetched", worker=worker.id, shard=key, code=error.code)
+            log.debug("not_prefetched", worker=worker.id, shard=key, code=error.code)
         else:
             PREFETCHES.labels("ok").inc()
         finally:

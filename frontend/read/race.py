@@ -37,7 +37,7 @@ ANOTHER_MAY_ANSWER: Final = (Unavailable, WrongWorker, DeadlineExceeded)
 
 HEDGES = Counter(
     "polychrome_frontend_hedges_total",
-    "Slow calls for which another worker was asked as well (sent), or was not (over_budget, costly)",
+    "Slow calls for which another worker was asked as well (sent), or was not (over_budget, costly).",
     ["outcome"],
 )
 

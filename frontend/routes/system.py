@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from frontend.http.responses import HttpResponse, json_response
 from frontend.http.router import Route
+from shared.catalog import DEFAULT_DATABASE, DEFAULT_TENANT
 from shared.errors import Forbidden, PolychromeError
 from shared.limits import BATCH_SIZE_ADVICE
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 API_VERSION: Final = "1.0.0"
 """The version of the API; a constant (docs/wire.md, section 4)."""
 
-DEFAULT_TENANT: Final = "default_tenant"
-DEFAULT_DATABASE: Final = "default_database"
 PROBE_TIMEOUT_S: Final = 1.0
 """Longest time that the log's server may take to answer a health check."""
 

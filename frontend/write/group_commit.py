@@ -117,7 +117,7 @@ class GroupCommit:
         try:
             await self._settle(members, FULL_TRIES_MAX)
         except Exception as error:  # a defect in what settles them: handed on to each caller that has no outcome yet
-            log.exception("a group of writes was not settled", collection=collection_id, writes=len(members))
+            log.exception("write_group_not_settled", collection=collection_id, writes=len(members))
             _fail(members, error)
         except BaseException:  # cancelled: the loop is ending
             _fail(members, UnknownOutcome("The frontend stopped in the middle of the append"))

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from shared.catalog import Collection
     from shared.log.log import Log
 
-COMMITS = Counter("polychrome_frontend_conditional_commits_total", "Conditional commits, by outcome", ["outcome"])
-PROOFS = Counter("polychrome_frontend_commit_proofs_total", "Commits that the log alone could not decide about")
+COMMITS = Counter("polychrome_frontend_conditional_commits_total", "Conditional commits, by outcome.", ["outcome"])
+PROOFS = Counter("polychrome_frontend_commit_proofs_total", "Commits that the log alone could not decide about.")
 
 PROOFS_MAX: Final = 100
 """How often a commit goes back to the workers because others wrote in between what may have changed its ids."""

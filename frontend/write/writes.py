@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from shared.catalog import Collection
     from shared.log.log import Log
 
-RECORDS_WRITTEN = Counter("polychrome_frontend_records_written_total", "Operations appended to the log", ["operation"])
+RECORDS_WRITTEN = Counter("polychrome_frontend_records_written_total", "Operations appended to the log.", ["operation"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from shared.vectors.arrays import Indices, Mask, RowNumbers, Vector, Vectors
 from shared.vectors.distance import Nearest, distances, nearest_many
 from shared.vectors.space import Space
 
-PLANS: Final = Counter("polychrome_queryworker_plans", "Searches of one vector in one part, by plan.", ["plan"])
+PLANS: Final = Counter("polychrome_queryworker_plans_total", "Searches of one vector in one part, by plan.", ["plan"])
 _SCANS = PLANS.labels("scan")
 _GRAPHS = PLANS.labels("graph")
 _SCANS_AFTER_GRAPH = PLANS.labels("scan_after_graph")

@@ -29,8 +29,8 @@ count because each may look up a row of a segment and copy it.
 _BEHIND_EVERYTHING: Final = f"{2**63 - 1}-0"
 """An id that no entry comes after: a read from there brings the state alone."""
 
-CHECKS: Final = Counter("polychrome_queryworker_currency_checks", "Log reads made to keep views current.")
-ENTRIES: Final = Counter("polychrome_queryworker_entries_applied", "Log entries applied to views.")
+CHECKS: Final = Counter("polychrome_queryworker_currency_checks_total", "Log reads made to keep views current.")
+ENTRIES: Final = Counter("polychrome_queryworker_entries_applied_total", "Log entries applied to views.")
 
 
 class LogReader(Protocol):

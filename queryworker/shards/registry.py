@@ -101,7 +101,7 @@ class ShardRegistry:
         for key in evictions(usages, self._bytes_max, self._idle_max_s):
             # Not closed: requests that still wait for it get their answers, and then it goes.
             evicted = self._remove(key)
-            log.info("shard dropped from memory", collection=key[0], shard=key[1], bytes=evicted.views.bytes)
+            log.info("shard_evicted", collection=key[0], shard=key[1], bytes=evicted.views.bytes)
         SHARDS.set(len(self._shards))
         SHARD_BYTES.set(sum(shard.views.bytes for shard in self._shards.values()))
         TAIL_ROWS.set(sum(shard.tail_rows for shard in self._shards.values()))

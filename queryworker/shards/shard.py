@@ -209,7 +209,7 @@ class ServedShard:
                 await self._graph_threads.run(view.build_graph_step)
         except Exception:
             self._graphs_not_before_s = self._clock.monotonic() + GRAPH_RETRY_S
-            log.exception("building a graph failed", collection=self._collection, shard=self._number)
+            log.exception("tail_graph_failed", collection=self._collection, shard=self._number)
         finally:
             self._graph_build = None
 

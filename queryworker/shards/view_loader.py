@@ -30,7 +30,7 @@ LOAD_RETRY_S: Final = 1.0
 CORRUPT_RETRY_S: Final = 10.0
 """How long a manifest that was found corrupt counts as corrupt: its files are not fetched again for every read."""
 
-LOADS: Final = Counter("polychrome_queryworker_loads", "Manifests loaded, by outcome.", ["outcome"])
+LOADS: Final = Counter("polychrome_queryworker_loads_total", "Manifests loaded, by outcome.", ["outcome"])
 LOAD_SECONDS: Final = Histogram(
     "polychrome_queryworker_load_seconds",
     "Time to load a manifest and replay the log after it.",
@@ -143,7 +143,7 @@ class ViewLoader:
     def _entries_lost(self, gap: LogGap) -> Corrupt:
         covers = gap.state.pointer.covers if gap.state.pointer else 0
         shard = f"{self._collection}/{self._number}"
-        log.error("log has a gap", collection=self._collection, shard=self._number, after=gap.last, covers=covers)
+        log.error("log_gap", collection=self._collection, shard=self._number, after=gap.last, covers=covers)
         return Corrupt(f"the log of {shard} lost entries after {gap.last}, and no manifest covers them")
 
     def _ended(self, task: asyncio.Task[ShardView]) -> None:
@@ -154,4 +154,4 @@ class ViewLoader:
         LOADS.labels("ok" if error is None else getattr(error, "code", "internal")).inc()
         if error is not None:
             self._not_before_s = self._clock.monotonic() + LOAD_RETRY_S
-            log.warning("loading failed", collection=self._collection, shard=self._number, error=str(error))
+            log.warning("load_failed", collection=self._collection, shard=self._number, error=str(error))

@@ -56,12 +56,12 @@ class Announced:
         try:
             await self.announce()
         except Unavailable as error:  # they find out by being refused
-            log.warning("could not announce the leaving", error=error.message)
+            log.warning("draining_not_announced", error=error.message)
         await self._server.drain(max(0.0, ends_s - LEAVE_S - asyncio.get_running_loop().time()))
         try:
             await self._leave()
         except Unavailable as error:  # the entry expires by itself
-            log.warning("could not leave", error=error.message)
+            log.warning("member_not_removed", error=error.message)
 
     async def _leave(self) -> None:
         """Removes the member. What announces it at this moment ends first: it would bring the member back."""
@@ -76,7 +76,7 @@ class Announced:
             try:
                 await self.announce()
             except Unavailable as error:
-                log.warning("heartbeat failed", error=error.message)
+                log.warning("heartbeat_failed", error=error.message)
 
 
 def advertised_address(host: str, bound: str, advertise_host: str, redis_url: str) -> str:

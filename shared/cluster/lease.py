@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 from shared.redis.keys import Keys
 from shared.redis.scripts import Script
 
-LEASE = Script("shared.redis", "lease")
+LEASE = Script("shared.cluster", "lease")
 
 
 class Lease:

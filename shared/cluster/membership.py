@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 
-MEMBERS = Script("shared.redis", "members")
+MEMBERS = Script("shared.cluster", "members")
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,8 @@ APPEND_STOP_TRIES: Final = 1000
 SLOWEST_BYTES_S: Final = 32 * 1024 * 1024
 """Bytes of a page of the log that arrive per second at least, from a server that is up."""
 
-APPENDED_OPS: Final = Counter("polychrome_log_appended_ops", "Operations appended to the log.")
-APPENDED_BYTES: Final = Counter("polychrome_log_appended_bytes", "Payload bytes appended to the log.")
+APPENDED_OPS: Final = Counter("polychrome_log_appended_ops_total", "Operations appended to the log.")
+APPENDED_BYTES: Final = Counter("polychrome_log_appended_bytes_total", "Payload bytes appended to the log.")
 APPEND_SECONDS: Final = Histogram(
     "polychrome_log_append_seconds",
     "Time of one append, retries included.",

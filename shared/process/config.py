@@ -130,6 +130,9 @@ def _parser(hint: Any) -> Callable[[str], Any]:
 
 
 def parse_bool(text: str) -> bool:
+    """1, true, yes and on are true; 0, false, no, off and an empty text are false, in any case. Raises ValueError for
+    anything else.
+    """
     match text.strip().lower():
         case "1" | "true" | "yes" | "on":
             return True
@@ -139,12 +142,14 @@ def parse_bool(text: str) -> bool:
 
 
 def parse_names(text: str) -> tuple[str, ...]:
-    """Names separated by commas; blanks around them are dropped."""
+    """Names separated by commas; blanks around them and empty names are dropped. Raises nothing."""
     return tuple(name for name in (part.strip() for part in text.split(",")) if name)
 
 
 def parse_origins(text: str) -> tuple[str, ...]:
-    """Origins as a browser sends them, or `*`. Anything else would be taken and then never match."""
+    """Origins as a browser sends them, or `*`, separated by commas. Raises ValueError for anything else: it would never
+    match a request.
+    """
     origins = parse_names(text)
     if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
         raise ValueError("expected origins such as https://example.com or http://localhost:3000, or *")
@@ -152,11 +157,13 @@ def parse_origins(text: str) -> tuple[str, ...]:
 
 
 def parse_positive(text: str) -> int:
+    """An integer of at least 1. Raises ValueError for anything else."""
     return _integer(text, 1, None, "expected a number of at least 1")
 
 
 def parse_port(text: str) -> int:
-    return _integer(text, 0, 65535, "expected a port, 0 to 65535")  # 0: any free port
+    """A port to listen on, 0 (any free one) to 65535. Raises ValueError for anything else."""
+    return _integer(text, 0, 65535, "expected a port, 0 to 65535")
 
 
 def _integer(text: str, lowest: int, highest: int | None, expected: str) -> int:
@@ -170,7 +177,7 @@ def _integer(text: str, lowest: int, highest: int | None, expected: str) -> int:
 
 
 def parse_seconds(text: str) -> float:
-    """A finite number of seconds, zero or more."""
+    """A finite number of seconds, zero or more. Raises ValueError for anything else."""
     value = float(text)
     if not 0.0 <= value < float("inf"):
         raise ValueError("expected a number of seconds, zero or more")

@@ -42,6 +42,9 @@ ADMIN_CLOSE_S: Final = 1.0
 
 OPEN_BACKOFF_FIRST_S: Final = 0.1
 OPEN_BACKOFF_MAX_S: Final = 0.5
+OPEN_EXPECTED_S: Final = 10.0
+"""Time that a process may wait for others at its start before it warns, in seconds. A healthy start has such waits:
+the log service compares Redis with the bucket first."""
 
 log = telemetry.get_logger(__name__)
 C = TypeVar("C", bound=ProcessConfig)
@@ -95,7 +98,7 @@ async def run(role: str, config: C, open_service: OpenService[C]) -> int:
             if not life.stopping.is_set():
                 raise
         except Exception:
-            log.exception("stop cut short" if life.deadline.expired() else "died", role=role)
+            log.exception("stop_cut_short" if life.deadline.expired() else "died", role=role)
             return 1
     log.info("stopped", role=role)
     return 0
@@ -165,11 +168,14 @@ async def _open(
     role: str, stack: AsyncExitStack, opener: Callable[[], AbstractAsyncContextManager[Service]]
 ) -> Service:
     delay_s = OPEN_BACKOFF_FIRST_S
+    loop = asyncio.get_running_loop()
+    expected_until_s = loop.time() + OPEN_EXPECTED_S
     while True:
         try:
             return await stack.enter_async_context(opener())
         except (Unavailable, ConnectionError, TimeoutError) as error:
-            log.warning("waiting", role=role, error=str(error), retry_in_s=round(delay_s, 1))
+            write = log.info if loop.time() < expected_until_s else log.warning
+            write("waiting", role=role, error=str(error), retry_in_s=round(delay_s, 1))
         await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 (spreads pauses)
         delay_s = min(delay_s * 1.5, OPEN_BACKOFF_MAX_S)
 
@@ -184,9 +190,9 @@ async def _drain(service: Service, timeout_s: float) -> None:
         async with asyncio.timeout(timeout_s):
             await service.drain()
     except TimeoutError:
-        log.warning("drain cut short", timeout_s=timeout_s)
+        log.warning("drain_cut_short", timeout_s=timeout_s)
     except Unavailable as error:  # what the last words were meant for is gone itself
-        log.warning("drain cut short", error=str(error))
+        log.warning("drain_cut_short", error=str(error))
 
 
 @contextlib.asynccontextmanager

@@ -77,7 +77,7 @@ class RpcServer:
                 await self._all_closed.wait()
         except TimeoutError:
             calls = sum(len(connection.calls) for connection in self.connections)
-            log.warning("answers left undelivered", connections=len(self.connections), calls_unanswered=calls)
+            log.warning("answers_undelivered", connections=len(self.connections), calls_unanswered=calls)
 
     async def close(self) -> None:
         """Drops the connections, with what is still in flight on them."""

@@ -98,7 +98,7 @@ class Call:
         if isinstance(error, asyncio.CancelledError):  # the work was given up here; nobody may be left waiting
             error = errors.Unavailable("cancelled")
         if not isinstance(error, errors.PolychromeError):
-            log.error("call failed", method=self._method, request_id=self.request_id, exc_info=error)
+            log.error("call_failed", method=self._method, request_id=self.request_id, exc_info=error)
             error = errors.PolychromeError("internal error")
         self._end(error.code)
         message = error.message[: limits.RPC_HEADER_BYTES_MAX // (8 * TOGETHER_MAX)]

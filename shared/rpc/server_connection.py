@@ -126,7 +126,7 @@ class ServerConnection(asyncio.Protocol):
         except (BadFrame, msgspec.MsgspecError) as error:
             BAD_CONNECTIONS.inc()
             peer = self._transport.get_extra_info("peername") if self._transport else None
-            log.warning("bad frame", peer=peer, error=str(error))
+            log.warning("bad_frame", peer=peer, error=str(error))
             self.abort()
 
     def pause_writing(self) -> None:

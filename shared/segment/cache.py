@@ -42,11 +42,15 @@ from shared.objects.port import ObjectNotFound, ObjectStore, VolumeFull, noticin
 from shared.process.telemetry import get_logger
 from shared.segment.format import SegmentInfo, verify
 
-FETCHED_BYTES: Final = Counter("polychrome_segment_cache_fetched_bytes", "Bytes of segments fetched from the bucket.")
-LOOKUPS: Final = Counter("polychrome_segment_cache_lookups", "Uses of segments by what the cache had.", ["found"])
+FETCHED_BYTES: Final = Counter(
+    "polychrome_segment_cache_fetched_bytes_total", "Bytes of segments fetched from the bucket."
+)
+LOOKUPS: Final = Counter("polychrome_segment_cache_lookups_total", "Uses of segments by what the cache had.", ["found"])
 CACHED_BYTES: Final = Gauge("polychrome_segment_cache_bytes", "Bytes of segments on the local disk.")
-CORRUPT_FETCHES: Final = Counter("polychrome_segment_cache_corrupt", "Segments that failed their check after a fetch.")
-FULL_VOLUMES: Final = Counter("polychrome_segment_cache_volume_full", "Fetches that found their volume full.")
+CORRUPT_FETCHES: Final = Counter(
+    "polychrome_segment_cache_corrupt_total", "Segments that failed their check after a fetch."
+)
+FULL_VOLUMES: Final = Counter("polychrome_segment_cache_volume_full_total", "Fetches that found their volume full.")
 
 FETCH_ATTEMPTS: Final = 2
 """How often a segment is fetched whose files fail their check."""
@@ -153,7 +157,7 @@ class SegmentCache:
             try:
                 await asyncio.to_thread(verify, self._root / info.id, info)
             except Corrupt as error:
-                log.warning("cached segment is damaged", segment=info.id, error=str(error))
+                log.warning("cached_segment_damaged", segment=info.id, error=str(error))
                 await self._discard(info.id)
             else:
                 held.verified = True
@@ -173,7 +177,7 @@ class SegmentCache:
             await self._fetch_checked(info)
         except VolumeFull as error:
             FULL_VOLUMES.inc()
-            log.warning("the volume of the segment cache is full", segment=info.id, error=error.message)
+            log.warning("segment_cache_volume_full", segment=info.id, error=error.message)
             await self._fetch_in_turn(info)
 
     async def _fetch_in_turn(self, info: SegmentInfo) -> None:
@@ -196,7 +200,7 @@ class SegmentCache:
                 await self._fetch_once(info)
             except Corrupt as error:
                 CORRUPT_FETCHES.inc()
-                log.error("segment fails its check", segment=info.id, path=info.path, attempt=attempt, error=str(error))  # noqa: TRY400 (no stack: data is at fault)
+                log.error("segment_corrupt", segment=info.id, path=info.path, attempt=attempt, error=str(error))  # noqa: TRY400 (no stack: data is at fault)
                 if attempt + 1 == FETCH_ATTEMPTS:
                     raise
             else:
@@ -256,7 +260,7 @@ class SegmentCache:
                 try:
                     await self._discard(name)
                 except OSError as error:
-                    log.error("cached segment cannot be removed", segment=name, error=str(error))  # noqa: TRY400 (no stack: the disk is at fault)
+                    log.error("cached_segment_not_removed", segment=name, error=str(error))  # noqa: TRY400 (no stack: the disk is at fault)
                     irremovable.add(name)
                 else:
                     freed += size
@@ -286,7 +290,7 @@ class SegmentCache:
         await asyncio.to_thread(shutil.rmtree, doomed, ignore_errors=True)
 
     def _vanished(self, name: str) -> None:
-        log.warning("cached segment has vanished from the disk", segment=name)
+        log.warning("cached_segment_vanished", segment=name)
         self._drop(name)
 
     def _drop(self, name: str) -> None:

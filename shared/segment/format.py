@@ -4,7 +4,7 @@ A segment is a directory of immutable files. All integers are little-endian; row
 order, the same in all files. Only segments of `limits.GRAPH_ROWS_MIN` rows or more have a graph, codes and a text
 index: smaller ones are scanned.
 
-```
+```text
 records.arrow     Arrow IPC file of `record_schema` (shared.records.model), uncompressed, ONE record batch. One batch
                   makes every column one buffer: `embedding` is a float32 matrix [rows, dimension] in place, and
                   mapping the file is reading it. Text columns are large_string (64-bit offsets), so documents may

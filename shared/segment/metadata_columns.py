@@ -1,6 +1,6 @@
 """A column of the metadata index: the values of one kind at one key, sorted, with the row of each.
 
-```
+```text
 kind                  arrays, in this order
 int      int[]        values <i8 [n] ascending     rows <i4 [n]
 float    float[]      values <f8 [n] ascending     rows <i4 [n]

@@ -1,5 +1,7 @@
 """`make soak`: kills by chance until there were enough, in rounds; after each round everything is checked.
 
+A round has one seed and at least 20 kills, so `--kills` up to 20 is one seed; beyond that the seeds after it follow.
+
 python -m tests.faults.soak [--kills 200] [--seed 1] [--shards 2] [--directory DIR]
 """
 
@@ -54,9 +56,16 @@ async def _round(cluster: Cluster, seed: int) -> dict[str, int]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.soak", description="Kill and check, for long.")
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--shards", type=int, default=2)
+    parser.add_argument(
+        "--kills",
+        type=int,
+        default=200,
+        help=f"kills that are enough (default: 200); a round makes at least {KILLS_A_ROUND}, whatever is asked for",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, help="seed of the first round (default: 1); the next round has the next"
+    )
+    parser.add_argument("--shards", type=int, default=2, help="shards of each collection (default: 2)")
     parser.add_argument("--directory", type=Path, default=None, help="where the cluster keeps its data (default: /tmp)")
     return parser.parse_args()
 

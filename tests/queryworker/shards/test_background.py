@@ -46,7 +46,7 @@ async def test_a_graph_that_cannot_be_built_is_reported_and_tried_again_after_a_
                 if build is not None:
                     await build
         assert tries == 1
-        assert [line["event"] for line in lines if line["log_level"] == "error"] == ["building a graph failed"]
+        assert [line["event"] for line in lines if line["log_level"] == "error"] == ["tail_graph_failed"]
         clock.time_s += GRAPH_RETRY_S
         assert await world.count() == 90
         build = world.served._graph_build

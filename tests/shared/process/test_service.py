@@ -140,7 +140,7 @@ def test_while_draining_it_is_alive_and_not_ready_and_a_second_signal_ends_it(pr
 def test_what_does_not_drain_in_time_is_closed_all_the_same(process: Process) -> None:
     process.event("ready")
     process.popen.send_signal(signal.SIGTERM)
-    assert process.event("drain cut short")["timeout_s"] == 0.1
+    assert process.event("drain_cut_short")["timeout_s"] == 0.1
     process.event("stopped")
     assert process.popen.wait(HANGS_S) == 0
     assert process.closed.exists()
@@ -150,7 +150,7 @@ def test_what_does_not_drain_in_time_is_closed_all_the_same(process: Process) ->
 def test_what_does_not_close_in_time_is_cancelled_and_the_rest_is_closed(process: Process) -> None:
     process.event("ready")
     process.popen.send_signal(signal.SIGTERM)
-    process.event("stop cut short")
+    process.event("stop_cut_short")
     assert process.popen.wait(HANGS_S) == 1
     assert process.closed.exists()
 
