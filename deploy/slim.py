@@ -2,7 +2,7 @@
 
 Each rule says what goes and why it is not missed. A rule that matches nothing fails the build: its package has changed
 and the rule wants another look. Afterwards every module of ours is imported and what loads its data late is used once,
-by the environment's own interpreter; so what was needed after all fails the build too.
+by the environment's own interpreter; so what was needed after all fails the build too, and so does a missing licence.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from importlib.metadata import Distribution
 from pathlib import Path
 from typing import Final
 
@@ -87,15 +88,24 @@ def slim(site: Path) -> None:
 
 
 def check() -> None:
-    """Import all of ours, and use what is loaded late or linked loosely. Raises whatever is missing."""
+    """Import all of ours, and use what is loaded late or linked loosely; look for the licence. Raises whatever is
+    missing.
+    """
     for package in PACKAGES:
         for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
             if not module.name.endswith(".__main__"):
                 importlib.import_module(module.name)
+    check_license(Distribution.from_name("polychrome"))
     _check_arrow()
     _check_arithmetic()
     _check_s3()
     _check_model()
+
+
+def check_license(ours: Distribution) -> None:
+    """Raises SystemExit unless the licence was installed: the build of a wheel says nothing when it is not there."""
+    if not ours.read_text("licenses/LICENSE"):
+        raise SystemExit(f"{ours.name} was built without its LICENSE")
 
 
 def _check_arrow() -> None:

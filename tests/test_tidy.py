@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,8 @@ from tests.rooms import CHECKOUT, ORDER, PACKAGES, arrows, dotted, imports, know
 
 FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 450
+
+PAGES = (*sorted(CHECKOUT.glob("*.md")), *sorted((CHECKOUT / "docs").rglob("*.md")))
 
 # The edges: but for them and the module that opens a process's resources, nobody sees these libraries.
 EDGES = {
@@ -173,8 +176,22 @@ def test_committed_pins_name_no_host() -> None:
 def test_every_package_is_in_the_wheel_and_in_the_image() -> None:
     assert {f"COPY {package} {package}" for package in PACKAGES} <= _lines("deploy/Dockerfile")
     assert {f"!{package}" for package in PACKAGES} <= _lines(".dockerignore")
-    wheel = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    wheel = _pyproject()["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert set(wheel["packages"]) == set(PACKAGES)
+
+
+def test_what_the_wheel_says_of_itself_is_there_when_the_image_is_built() -> None:
+    """The build of a wheel takes no notice of a licence that is missing."""
+    project = _pyproject()["project"]
+    copied = {word for line in _lines("deploy/Dockerfile") if line.startswith("COPY ") for word in line.split()[1:-1]}
+    for file in (project["readme"], *project["license-files"]):
+        assert (CHECKOUT / file).exists()
+        assert f"!{file}" in _lines(".dockerignore")
+        assert file in copied
+
+
+def _pyproject() -> dict[str, Any]:
+    return tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
 
 
 def _lines(path: str) -> set[str]:
@@ -182,10 +199,9 @@ def _lines(path: str) -> set[str]:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    pages = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]
     broken = [
         f"{name(page)}: {target}"
-        for page in pages
+        for page in PAGES
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
         if not (page.parent / target).exists()
     ]
@@ -193,10 +209,9 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 
 def test_links_to_a_heading_find_it() -> None:
-    pages = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]
     broken = [
         f"{name(page)}: {target}#{heading}"
-        for page in pages
+        for page in PAGES
         for target, heading in re.findall(r"\]\(([^)#:]*)#([^)]*)\)", page.read_text())
         if heading not in _anchors(page.parent / target if target else page)
     ]
@@ -211,17 +226,50 @@ def _anchors(page: Path) -> set[str]:
 
 def test_every_section_that_is_cited_is_one_of_the_wire_contract() -> None:
     """No other page has numbered sections, so a number without the page in front of it leads nowhere."""
-    page = CHECKOUT / "docs" / "wire.md"
-    existing = re.findall(r"^## (\d+) ", page.read_text(), re.MULTILINE)
+    wire = CHECKOUT / "docs" / "wire.md"
+    existing = re.findall(r"^## (\d+) ", wire.read_text(), re.MULTILINE)
     assert existing == [str(number) for number in range(1, len(existing) + 1)]
     citation = re.compile(r"(docs/wire\.md, )?\bsections? (\d+)(?: (?:and|to) (\d+))?", re.IGNORECASE)
     wrong = [
         f"{name(path)}: {found[0]}"
-        for path in [page, *modules(*PACKAGES, "tests", "bench")]
-        for found in citation.finditer(re.sub(r"\s*\n[\s#]*", " ", path.read_text()))
-        if (path != page and not found[1]) or not {found[2], found[3] or found[2]} <= set(existing)
+        for path in [*PAGES, *modules(*PACKAGES, "tests", "bench")]
+        for found in citation.finditer(_one_line(path))
+        if (path != wire and not found[1]) or not {found[2], found[3] or found[2]} <= set(existing)
     ]
     assert not wrong
+
+
+def _one_line(path: Path) -> str:
+    """A text without line ends, and with the words of links in the links' place."""
+    text = re.sub(r"\s*\n[\s#]*", " ", path.read_text())
+    return re.sub(r"\[([^\[\]]*)\]\([^()]*\)", r"\1", text) if path in PAGES else text
+
+
+def test_settings_that_a_page_names_exist() -> None:
+    known = {each.env for config_type in settings_table.config_types().values() for each in settings(config_type)}
+    known |= set(re.findall(r"\$\{([A-Z0-9_]+)", (CHECKOUT / "compose.yaml").read_text()))
+    wrong = [
+        f"{name(page)}: {named}"
+        for page in PAGES
+        for named in re.findall(r"\bPOLYCHROME_[A-Z0-9_]*[A-Z0-9]", page.read_text())
+        if named not in known
+    ]
+    assert not wrong
+
+
+def test_files_that_are_named_exist() -> None:
+    """In pages, in code and in what builds and starts it. A name that goes on with a placeholder is none."""
+    folders = (*PACKAGES, "deploy", "tests", "bench", "examples", "docs")
+    named = re.compile(rf"(?<![\w./<>{{}}$-])(?>(?:{'|'.join(folders)})/[\w./-]*)(?![\\*<{{$])")
+    others = ("Makefile", "compose.yaml", "deploy/*.sh", "deploy/Dockerfile", ".ci/*", "shared/*/*.lua")
+    texts = [*PAGES, *modules(*folders[:-1]), *(path for pattern in others for path in sorted(CHECKOUT.glob(pattern)))]
+    missing = [
+        f"{name(path)}: {found[0]}"
+        for path in texts
+        for found in named.finditer(path.read_text())
+        if (file := CHECKOUT / found[0].rstrip("./-")).suffix and not file.exists()
+    ]
+    assert not missing
 
 
 def test_the_console_script_needs_nothing_of_the_tests() -> None:

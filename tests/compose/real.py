@@ -90,6 +90,12 @@ def test_the_image_is_small_and_runs_as_nobody(engine: Engine) -> None:
     assert int(size) - int(base) < 300 * 1024 * 1024
 
 
+def test_the_image_has_the_licence(engine: Engine) -> None:
+    read = "import importlib.metadata as m; print(m.distribution('polychrome').read_text('licenses/LICENSE'), end='')"
+    found = engine.docker("run", "--rm", "polychrome:latest", "python3", "-c", read)
+    assert found == (CHECKOUT / "LICENSE").read_text()
+
+
 def test_it_was_built_from_what_is_here(engine: Engine) -> None:
     listed = engine.docker(
         "run", "--rm", "polychrome:latest", "python3", "-c", "import shared.limits; print(shared.limits.__file__)"

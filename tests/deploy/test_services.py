@@ -53,6 +53,19 @@ def test_what_is_missing_is_installed_and_its_daemon_never_starts(machine: Machi
     assert f"gadget             1.2.3      {machine.programs}/gadget" in services.report("test")
 
 
+@pytest.mark.parametrize(("update_rc_d", "shown"), [(None, "no such program"), ("echo broken; exit 1", "broken")])
+def test_a_service_that_cannot_be_disabled_is_shown_and_tests_run(
+    machine: Machine, capsys: pytest.CaptureFixture[str], update_rc_d: str | None, shown: str
+) -> None:
+    machine.installs(outcome=":")
+    (machine.programs / "update-rc.d").unlink()
+    if update_rc_d is not None:
+        script(machine.programs / "update-rc.d", update_rc_d)
+    services.install((GADGET,))
+    assert f"update-rc.d gadget disable: {shown}" in capsys.readouterr().err
+    assert services.is_found(GADGET)
+
+
 def test_what_is_there_is_left_alone(machine: Machine) -> None:
     script(machine.programs / "gadget", "echo gadget 7")
     script(machine.programs / "apt-get", "exit 1")

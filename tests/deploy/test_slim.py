@@ -1,12 +1,12 @@
 """What is left out of the image: on folders made up, and that the rules still match what is installed here."""
 
-from importlib.metadata import distributions
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 import pytest
 
 import deploy.slim
-from deploy.slim import PACKAGES, RULES, Rule, matches, size, slim
+from deploy.slim import PACKAGES, RULES, Rule, check_license, matches, size, slim
 from tests.outside.paths import CHECKOUT
 
 
@@ -46,4 +46,15 @@ def test_rules_match_the_versions_that_are_pinned(rule: Rule) -> None:
 
 def test_every_package_of_ours_is_imported_by_the_check() -> None:
     lines = (CHECKOUT / ".dockerignore").read_text().splitlines()
-    assert set(PACKAGES) == {line[1:] for line in lines if line.startswith("!") and "/" not in line and "." not in line}
+    named = {line[1:] for line in lines if line.startswith("!")}
+    assert set(PACKAGES) == {name for name in named if (CHECKOUT / name).is_dir()}
+
+
+def test_an_image_without_the_licence_is_not_built(tmp_path: Path) -> None:
+    made(tmp_path, "polychrome-1.dist-info/METADATA")
+    (tmp_path / "polychrome-1.dist-info/METADATA").write_text("Metadata-Version: 2.4\nName: polychrome\n")
+    ours = Distribution.at(tmp_path / "polychrome-1.dist-info")
+    with pytest.raises(SystemExit, match="polychrome was built without its LICENSE"):
+        check_license(ours)
+    made(tmp_path, "polychrome-1.dist-info/licenses/LICENSE")
+    check_license(ours)
