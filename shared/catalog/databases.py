@@ -15,7 +15,7 @@ from shared.catalog.removal import Removal
 from shared.catalog.scripts import CatalogScripts
 from shared.catalog.tenants import Tenants
 from shared.errors import AlreadyExists, NotFound
-from shared.redis.client import guarded
+from shared.redis.client import translated_errors
 from shared.redis.keys import Keys
 
 
@@ -46,7 +46,7 @@ class Databases:
 
     async def get(self, tenant: str, name: str) -> Database | None:
         """None when the tenant has none of this name, or is not there."""
-        with guarded():
+        with translated_errors():
             async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.hexists(self._keys.tenants, tenant)
                 pipeline.hget(self._keys.databases(tenant), name)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from shared.errors import QuotaExceeded
-from shared.redis.client import command, persist
+from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import Script
 
@@ -41,7 +41,7 @@ class Families:
     async def count(self, root: str) -> int:
         """The number of forks that the family ever made."""
         key = self._keys.forks(root)
-        return int(await persist(lambda: command(self._redis, "SCARD", key), writes=False))
+        return int(await retry_idempotent(lambda: command(self._redis, "SCARD", key), writes=False))
 
     async def every(self) -> dict[str, list[str]]:
         """The forks of each family that has any, by its root."""
@@ -61,7 +61,7 @@ class Families:
                 await self._run(root, "forget", root)
 
     async def _members(self, key: str) -> list[str]:
-        found = await persist(lambda: command(self._redis, "SMEMBERS", key), writes=False)
+        found = await retry_idempotent(lambda: command(self._redis, "SMEMBERS", key), writes=False)
         return sorted(member.decode() for member in found)
 
     async def _run(self, root: str, *args: str | int) -> list[Any]:

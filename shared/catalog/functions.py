@@ -21,7 +21,7 @@ from shared.log.jobs import FUNCTION, Jobs
 from shared.log.outputs import Outputs
 from shared.log.state import Pointer
 from shared.records.model import FIRST_POSITION
-from shared.redis.client import command, persist
+from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 
 RECORD_COUNTER: Final = "record_counter"
@@ -69,7 +69,7 @@ class Functions:
     async def output_of(self, db: Database, input_collection: Collection) -> Collection | None:
         """The output of the function that is attached to the collection; None when none is."""
         key = self._keys.functions(db.key)
-        output = await persist(lambda: command(self._redis, "HGET", key, input_collection.id), writes=False)
+        output = await retry_idempotent(lambda: command(self._redis, "HGET", key, input_collection.id), writes=False)
         found = None if output is None else await self._collections.get_by_id(db, output.decode())
         return found if found and found.function and input_collection.id in found.function.inputs else None
 
@@ -133,17 +133,17 @@ class Functions:
     async def function_of(self, output: str) -> Function | None:
         """The function whose output this collection is; None when it is no output, or gone."""
         key = self._keys.state(output)
-        database = await persist(lambda: command(self._redis, "HGET", key, "db"), writes=False)
+        database = await retry_idempotent(lambda: command(self._redis, "HGET", key, "db"), writes=False)
         if database is None:
             return None
         rows = self._keys.rows(database.decode())
-        row = await persist(lambda: command(self._redis, "HGET", rows, output), writes=False)
+        row = await retry_idempotent(lambda: command(self._redis, "HGET", rows, output), writes=False)
         return None if row is None else function_of(row)
 
     async def read_input(self, collection_id: str) -> FunctionInput | None:
         """The input as it is now; None when it is gone."""
         key = self._keys.state(collection_id)
-        state = await persist(lambda: command(self._redis, "HGETALL", key), writes=False)
+        state = await retry_idempotent(lambda: command(self._redis, "HGETALL", key), writes=False)
         if b"head" not in state or b"deleted" in state:
             return None
         layout = Layout.decode(state[b"layout"])

@@ -22,7 +22,7 @@ from shared.errors import Corrupt, Unavailable
 from shared.log.lifecycle import Lifecycle
 from shared.log.rebuild import Rebuilds
 from shared.log.state import Pointer
-from shared.redis.client import command, guarded, persist
+from shared.redis.client import command, retry_idempotent, translated_errors
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX
 
@@ -177,16 +177,16 @@ class Images:
         )
 
     async def _rows(self, key: str) -> dict[str, str]:
-        with guarded():
+        with translated_errors():
             rows: Mapping[bytes, bytes] = await command(self._redis, "HGETALL", key)
         return {name.decode(): row.decode() for name, row in rows.items()}
 
     async def _collections(self, database: Database) -> AsyncIterator[CollectionImage]:
-        with guarded():
+        with translated_errors():
             ids = await command(self._redis, "ZRANGE", self._keys.order(database.key), 0, -1)
         for start in range(0, len(ids), PIPELINE_MAX):
             some = [collection_id.decode() for collection_id in ids[start : start + PIPELINE_MAX]]
-            with guarded():
+            with translated_errors():
                 rows = await command(self._redis, "HMGET", self._keys.rows(database.key), *some)
                 async with self._redis.pipeline(transaction=False) as pipeline:
                     for collection_id in some:
@@ -206,7 +206,7 @@ class Images:
             resource = orjson.loads(tenant.row)["resource_name"]
             if resource is not None:
                 call = ("HSET", self._keys.resources, resource, tenant.name)
-                await persist(lambda call=call: command(self._redis, *call), writes=True)  # type: ignore[misc] # no type for a lambda with a default
+                await retry_idempotent(lambda call=call: command(self._redis, *call), writes=True)  # type: ignore[misc] # no type for a lambda with a default
         for database in image.databases:
             await self._scripts.databases(database.tenant, "create", database.name, database.row)
         for collection in image.collections:
@@ -221,7 +221,7 @@ class Images:
             {collection_id: since for collection_id, since in image.graves.items() if collection_id not in living}
         )
         await self._families.restore(image.families)
-        await persist(lambda: command(self._redis, "SET", self._keys.changes, image.changes), writes=True)
+        await retry_idempotent(lambda: command(self._redis, "SET", self._keys.changes, image.changes), writes=True)
 
     async def restore_state(self, collection: CollectionImage, head: int, pointers: Sequence[Pointer | None]) -> int:
         """Puts a collection's state back, or raises the head of a state that is there; returns the head. `pointers` are
@@ -240,7 +240,7 @@ class Images:
         if collection.keys:
             members = [orjson.dumps(pair) for pair in collection.keys]
             call = ("SADD", self._keys.metadata_keys(collection.id), *members)
-            await persist(lambda: command(self._redis, *call), writes=True)
+            await retry_idempotent(lambda: command(self._redis, *call), writes=True)
         return restored
 
     async def abandon_rebuild(self, collection: Collection) -> None:

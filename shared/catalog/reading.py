@@ -8,7 +8,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from shared.catalog.cluster import ClusterMark
-from shared.redis.client import command, guarded
+from shared.redis.client import command, translated_errors
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX
 
@@ -26,7 +26,7 @@ class CatalogReader:
 
     async def one(self, *call: Any) -> Any:
         """The reply to one command; None only when the cluster is open."""
-        with guarded():
+        with translated_errors():
             reply = await command(self._redis, *call)
         if reply is None:
             await self.require_cluster()
@@ -37,19 +37,19 @@ class CatalogReader:
         if limit == 0:
             return []
         stop = -1 if limit is None else offset + limit - 1
-        with guarded():
+        with translated_errors():
             return [member.decode() for member in await command(self._redis, "ZRANGE", key, offset, stop)]
 
     async def values(self, key: str, fields: Sequence[str]) -> list[bytes | None]:
         """The values of a hash's fields; None for a field that is not there."""
         found: list[bytes | None] = []
-        with guarded():
+        with translated_errors():
             for start in range(0, len(fields), PIPELINE_MAX):
                 found += await command(self._redis, "HMGET", key, *fields[start : start + PIPELINE_MAX])
         return found
 
     async def all_values(self, key: str) -> dict[str, bytes]:
         """All fields of a hash with their values."""
-        with guarded():
+        with translated_errors():
             found: Mapping[bytes, bytes] = await command(self._redis, "HGETALL", key)
         return {field.decode(): value for field, value in found.items()}

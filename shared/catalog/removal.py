@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 
 from shared.catalog.scripts import CatalogScripts
 from shared.log.lifecycle import Lifecycle
-from shared.redis.client import command, persist
+from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX
 
@@ -92,12 +92,12 @@ class Removal:
         for batch in _batches(list(graves)):
             pairs = [part for collection_id in batch for part in (graves[collection_id], collection_id)]
             call = ("ZADD", self._keys.graves, "NX", *pairs)
-            await persist(lambda call=call: command(self._redis, *call), writes=True)  # type: ignore[misc] # no type for a lambda with a default
+            await retry_idempotent(lambda call=call: command(self._redis, *call), writes=True)  # type: ignore[misc] # no type for a lambda with a default
 
     async def graves(self) -> dict[str, float]:
         """Collections that the catalog deleted and whose objects may not be gone, each with the time since when."""
         call = ("ZRANGE", self._keys.graves, 0, -1, "WITHSCORES")
-        found = await persist(lambda: command(self._redis, *call), writes=False)
+        found = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
         return {
             collection_id.decode(): float(since) for collection_id, since in zip(found[0::2], found[1::2], strict=True)
         }
@@ -105,17 +105,17 @@ class Removal:
     async def is_buried(self, collection_id: str) -> bool:
         """Whether the collection has a grave."""
         call = ("ZSCORE", self._keys.graves, collection_id)
-        return await persist(lambda: command(self._redis, *call), writes=False) is not None
+        return await retry_idempotent(lambda: command(self._redis, *call), writes=False) is not None
 
     async def forget(self, collection_ids: Sequence[str]) -> None:
         """Removes the graves of collections of which nothing at all is left."""
         for batch in _batches(collection_ids):
             call = ("ZREM", self._keys.graves, *batch)
-            await persist(lambda call=call: command(self._redis, *call), writes=True)  # type: ignore[misc] # no type for a lambda with a default
+            await retry_idempotent(lambda call=call: command(self._redis, *call), writes=True)  # type: ignore[misc] # no type for a lambda with a default
 
     async def _members(self, key: str) -> list[str]:
         """The members of a set, sorted."""
-        found = await persist(lambda: command(self._redis, "SMEMBERS", key), writes=False)
+        found = await retry_idempotent(lambda: command(self._redis, "SMEMBERS", key), writes=False)
         return sorted(member.decode() for member in found)
 
 

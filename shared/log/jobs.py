@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from shared.redis.client import command, persist
+from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 
@@ -53,7 +53,7 @@ class Jobs:
 
     async def take_dirty(self, n: int) -> list[tuple[str, int]]:
         """Takes away up to n marks, the oldest first; returns their shards."""
-        marks = await persist(lambda: command(self._redis, "ZPOPMIN", self._keys.dirty, n), writes=True)
+        marks = await retry_idempotent(lambda: command(self._redis, "ZPOPMIN", self._keys.dirty, n), writes=True)
         return [_shard(name) for name, _ in marks]
 
     async def put(self, collection_id: str, shard: int, priority: float) -> bool:
@@ -77,8 +77,8 @@ class Jobs:
 
     async def counts(self) -> tuple[int, int]:
         """Number of jobs that are queued, and of jobs that are leased."""
-        queued = await persist(lambda: command(self._redis, "ZCARD", self._keys.jobs), writes=False)
-        leased = await persist(lambda: command(self._redis, "HLEN", self._keys.job_leases), writes=False)
+        queued = await retry_idempotent(lambda: command(self._redis, "ZCARD", self._keys.jobs), writes=False)
+        leased = await retry_idempotent(lambda: command(self._redis, "HLEN", self._keys.job_leases), writes=False)
         return queued, leased
 
     async def rebuilds(self) -> list[str]:

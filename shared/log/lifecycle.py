@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from shared.cluster.placement import Layout
 from shared.log.state import Pointer
 from shared.records.model import FIRST_POSITION
-from shared.redis.client import command, guarded, persist
+from shared.redis.client import command, retry_idempotent, translated_errors
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 
@@ -104,17 +104,17 @@ class Lifecycle:
     async def collect(self, collection_id: str) -> None:
         """Removes everything that Redis holds of a deleted collection but its remembered requests, which expire."""
         state = self._keys.state(collection_id)
-        layouts = await persist(lambda: command(self._redis, "HMGET", state, "layout", "next"), writes=False)
+        layouts = await retry_idempotent(lambda: command(self._redis, "HMGET", state, "layout", "next"), writes=False)
         shards = [shard for layout in layouts if layout for shard in Layout.decode(layout).numbers]
         streams = [self._keys.log(collection_id, shard) for shard in shards]
         doomed = [state, self._keys.metadata_keys(collection_id), *streams]
-        await persist(lambda: command(self._redis, "UNLINK", *doomed), writes=True)
+        await retry_idempotent(lambda: command(self._redis, "UNLINK", *doomed), writes=True)
 
     async def owners(self) -> AsyncIterator[Owner]:
         """The owner of every state that is there, in no order, some perhaps twice."""
         cursor = 0
         while True:
-            with guarded():
+            with translated_errors():
                 raw, found = await command(
                     self._redis, "SCAN", cursor, "MATCH", self._keys.every_state, "COUNT", SCAN_COUNT
                 )

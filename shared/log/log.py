@@ -39,7 +39,7 @@ from shared.log.state import (
     parse_state,
     state_fields,
 )
-from shared.redis.client import READ_DEADLINE_S, WRITE_DEADLINE_S, command, persist
+from shared.redis.client import READ_DEADLINE_S, WRITE_DEADLINE_S, command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX, Argument, Script
 
@@ -138,7 +138,7 @@ class Log:
         """The error that a missing state means: Gone, of a deleted collection, or Unavailable, of a server that lost
         everything and is being restored.
         """
-        if await persist(lambda: self._redis.exists(self._keys.cluster), writes=False):
+        if await retry_idempotent(lambda: self._redis.exists(self._keys.cluster), writes=False):
             return Gone(f"collection {collection_id} was deleted")
         return Unavailable("The log is being restored")
 
@@ -147,7 +147,7 @@ class Log:
         What was read as of an earlier position may have been lost with an earlier run of the server. Raises Gone.
         """
         key = self._keys.state(collection_id)
-        head, floor, deleted = await persist(
+        head, floor, deleted = await retry_idempotent(
             lambda: command(self._redis, "HMGET", key, "head", "floor", "deleted"), writes=False
         )
         if head is None or deleted is not None:
@@ -200,7 +200,7 @@ class Log:
         found: list[ShardState | None] = []
         for start in range(0, len(shards), PIPELINE_MAX):
             batch = shards[start : start + PIPELINE_MAX]
-            rows = await persist(functools.partial(self._state_rows, batch), writes=False)
+            rows = await retry_idempotent(functools.partial(self._state_rows, batch), writes=False)
             for (_, shard), (head, *others) in zip(batch, rows, strict=True):
                 found.append(None if head is None else parse_state(shard, [head, *others]))
         return found
@@ -220,7 +220,7 @@ class Log:
 
     async def commits(self) -> int:
         """The number of a commit that was drawn last; 0 before the first."""
-        return int(await persist(lambda: command(self._redis, "GET", self._keys.commits), writes=False) or 0)
+        return int(await retry_idempotent(lambda: command(self._redis, "GET", self._keys.commits), writes=False) or 0)
 
     async def raise_commits(self, number: int) -> None:
         """Makes all numbers of commits that are drawn from now on higher than this."""

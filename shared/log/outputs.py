@@ -13,7 +13,7 @@ from typing import Final
 from redis.asyncio import Redis
 
 from shared.errors import PolychromeError
-from shared.redis.client import command, persist
+from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 
@@ -74,7 +74,7 @@ class Outputs:
 
     async def _field(self, collection_id: str, name: str) -> bytes | None:
         key = self._keys.state(collection_id)
-        found: bytes | None = await persist(lambda: command(self._redis, "HGET", key, name), writes=False)
+        found: bytes | None = await retry_idempotent(lambda: command(self._redis, "HGET", key, name), writes=False)
         return found
 
     async def _run(self, collection_id: str, *args: Argument) -> bool:

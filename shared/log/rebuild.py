@@ -16,7 +16,7 @@ from shared.cluster.placement import Layout
 from shared.errors import Gone
 from shared.log.batch import EncodedEntry
 from shared.log.state import Pointer, Routing, entry_id
-from shared.redis.client import command, persist
+from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 
@@ -116,7 +116,7 @@ class Rebuilds:
         """
         state = self._keys.state(collection_id)
         call = ("HMGET", state, "layout", "next", "built")
-        layout, following, built = await persist(lambda: command(self._redis, *call), writes=False)
+        layout, following, built = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
         if following is None:
             return None
         return f"{Layout.decode(layout).count} -> {Layout.decode(following).count} shards, {int(built or 0)} built"

@@ -1,8 +1,8 @@
 """Connections to Redis, and what their failures mean for the caller.
 
 redis-py repeats a command by itself after a lost connection, which can turn one append into two. Here nothing is
-repeated below `persist`, which is given only what may be applied twice with the effect of once, and which owns the
-deadline.
+repeated but by `retry_idempotent`, which is given only what has the effect of once when it is applied twice, and which
+owns the deadline.
 """
 
 from __future__ import annotations
@@ -21,15 +21,20 @@ from redis.backoff import NoBackoff
 
 from shared.errors import Backoff, PolychromeError, Unavailable, UnknownOutcome
 from shared.redis.deadline import Deadline
-from shared.redis.line import COMMAND_BYTES_MAX, Line, OpenLine
+from shared.redis.pipelined_connection import COMMAND_BYTES_MAX, PipelinedConnection, SharedConnection
 
 SOCKET_TIMEOUT_S: Final = 5.0
 CONNECT_TIMEOUT_S: Final = 2.0
 CONNECTIONS_MAX: Final = 64
+"""Connections in the pool; more commands than that wait for one."""
+
 WRITE_DEADLINE_S: Final = 5.0
 READ_DEADLINE_S: Final = 2.0
+"""Longest time of a command with its retries, in seconds, unless the caller says otherwise."""
+
 PAUSE_FIRST_S: Final = 0.02
 PAUSE_MAX_S: Final = 0.5
+"""The pause between retries doubles from the first to the longest, in seconds."""
 
 T = TypeVar("T")
 
@@ -38,10 +43,11 @@ class NotConnected(failures.ConnectionError):
     """No connection could be made, so nothing was sent."""
 
 
-class _Strict:
-    """Mixed into a connection class. Failing to connect is told apart from losing a connection. And a cancellation that
-    arrives while a command is being sent is never lost: redis-py sends under `asyncio.wait_for`, which swallows it
-    (before Python 3.12) when the sending ends in the same moment, and then deadlines and shutdowns wait for ever.
+class _ConnectionFixes:
+    """Mixed into redis-py's connection classes. Failing to connect is told apart from losing a connection. And a
+    cancellation that arrives while a command is being sent is never lost: redis-py sends under `asyncio.wait_for`,
+    which swallows it (before Python 3.12) when the sending ends in the same moment, and then deadlines and shutdowns
+    wait for ever.
     """
 
     socket_timeout: float | None
@@ -67,48 +73,49 @@ class _Strict:
         finally:
             self.socket_timeout = limit_s
 
-    async def hand_over(self, opened: OpenLine) -> None:
-        """Connects, says who we are, and leaves the connection to `opened`."""
+    async def hand_over(self, connection: PipelinedConnection) -> None:
+        """Connects and authenticates, then leaves the socket to `connection`."""
         await self.connect_check_health(check_health=False)
         streams = (self._reader, self._writer)
         self._reader = self._writer = None  # or they would be closed with this object
-        opened.begin(streams[1].transport, self._parser.parse_error, keep=streams)
+        connection.begin(streams[1].transport, self._parser.parse_error, keep=streams)
 
 
-class _PlainConnection(_Strict, Connection):
+class _PlainConnection(_ConnectionFixes, Connection):
     pass
 
 
-class _TlsConnection(_Strict, SSLConnection):
+class _TlsConnection(_ConnectionFixes, SSLConnection):
     pass
 
 
 class _Client(Redis):
-    """Sends small scripts, which are most of what is sent, over the line; all else over the pool."""
+    """Sends small scripts, which are most commands, over one connection that they share; all else over the pool."""
 
-    def __init__(self, pool: BlockingConnectionPool, line: Line) -> None:
+    def __init__(self, pool: BlockingConnectionPool, shared: SharedConnection) -> None:
         super().__init__(connection_pool=pool)
-        self.line = line
+        self.shared = shared
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         if args[0] == "EVALSHA" and _payload(args) <= COMMAND_BYTES_MAX:
             packed = hiredis.pack_command(args)
-            if self.line.takes(len(packed)):
-                return await self.line.execute(packed)
+            if self.shared.accepts(len(packed)):
+                return await self.shared.execute(packed)
         pooled: Any = super().execute_command
         return await pooled(*args, **options)
 
 
 def _payload(args: Iterable[Any]) -> int:
-    """Bytes of a command; names and numbers are short."""
+    """Bytes of a command, roughly: only payloads are counted; names and numbers are short."""
     return sum([len(argument) for argument in args if isinstance(argument, (bytes, memoryview))])
 
 
 @asynccontextmanager
-async def open_redis(url: str, greet: Callable[[Connection], Awaitable[None]] | None = None) -> AsyncIterator[Redis]:
-    """A client for `redis://` or `rediss://`, binary answers, no retries. Unavailable while the server is away.
+async def open_redis(url: str, prepare: Callable[[Connection], Awaitable[None]] | None = None) -> AsyncIterator[Redis]:
+    """A client for `redis://` or `rediss://`. Replies are binary, and nothing is retried. Raises Unavailable while the
+    server is away.
 
-    `greet` makes a new connection ready for commands, in place of its `on_connect`; it may refuse by NotConnected.
+    `prepare` makes a new connection ready for commands, in place of its `on_connect`; it may refuse by NotConnected.
     """
     options: dict[str, Any] = dict(parse_url(url))
     secure = options.pop("connection_class", None) is not None
@@ -121,47 +128,47 @@ async def open_redis(url: str, greet: Callable[[Connection], Awaitable[None]] | 
         socket_keepalive=True,
         retry=Retry(NoBackoff(), 0),
         protocol=2,
-        redis_connect_func=greet,
+        redis_connect_func=prepare,
         **options,
     )
 
-    make_connection: Callable[[], _Strict] = pool.make_connection
+    make_connection: Callable[[], _ConnectionFixes] = pool.make_connection
 
-    async def connect(opened: OpenLine) -> None:
-        await make_connection().hand_over(opened)
+    async def connect(connection: PipelinedConnection) -> None:
+        await make_connection().hand_over(connection)
 
-    client = _Client(pool, Line(connect))
+    client = _Client(pool, SharedConnection(connect))
     try:
-        with guarded():
+        with translated_errors():
             await command(client, "PING")
         yield client
     finally:
-        await client.line.close()
+        await client.shared.close()
         await client.aclose()
         await pool.aclose()
 
 
 async def command(redis: Redis, *args: Any) -> Any:
-    """Sends one command."""
+    """Sends a command and returns the reply, as redis-py decodes it."""
     execute: Any = redis.execute_command
     return await execute(*args)
 
 
 @contextmanager
-def guarded(*, writes: bool = False) -> Iterator[None]:
-    """Turns redis errors into the project's. A write whose answer was lost is an UnknownOutcome."""
+def translated_errors(*, writes: bool = False) -> Iterator[None]:
+    """Turns redis-py's errors into the project's. A write whose reply was lost is an UnknownOutcome."""
     try:
         yield
     except _REDIS_FAILURES as error:
-        raise translated(error, writes=writes) from error
+        raise translate_error(error, writes=writes) from error
 
 
 _REDIS_FAILURES: Final = (failures.RedisError, OSError)
 _REFUSALS: Final = ("MISCONF", "NOREPLICAS", "BUSY", "UNKILLABLE", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "LOADING")
 
 
-def translated(error: Exception, *, writes: bool) -> Exception:
-    """The project's error for one of redis-py's; a mistake of ours (a broken script, a wrong type) stays what it is."""
+def translate_error(error: Exception, *, writes: bool) -> Exception:
+    """The project's error for one of redis-py's. A mistake of ours (a broken script, a wrong type) stays what it is."""
     match error:
         case failures.OutOfMemoryError():
             return Backoff("The log is out of memory", retry_after_s=2)
@@ -175,11 +182,12 @@ def translated(error: Exception, *, writes: bool) -> Exception:
     return error
 
 
-async def persist(attempt: Callable[[], Awaitable[T]], *, writes: bool, deadline_s: float | None = None) -> T:
-    """Repeats `attempt` over lost and refused connections until its deadline. It must be idempotent.
+async def retry_idempotent(attempt: Callable[[], Awaitable[T]], *, writes: bool, deadline_s: float | None = None) -> T:
+    """The result of `attempt`, which is repeated over lost and refused connections until the deadline, and must be
+    idempotent.
 
-    Raises UnknownOutcome when it writes and some try may have reached the server, Unavailable when none did, Backoff
-    when the server is out of memory and no try was applied.
+    Raises UnknownOutcome when it writes and some attempt may have reached the server, Unavailable when none did,
+    Backoff when the server is out of memory and no attempt was applied.
     """
     unknown = False
     last: PolychromeError | None = None
@@ -191,14 +199,14 @@ async def persist(attempt: Callable[[], Awaitable[T]], *, writes: bool, deadline
                 try:
                     return await attempt()
                 except _REDIS_FAILURES as error:
-                    meant = translated(error, writes=writes)
-                    if isinstance(meant, Backoff) and before:
-                        # An earlier try may have been applied; a full server refuses to look that up.
-                        meant = UnknownOutcome(meant.message)
-                    if not isinstance(meant, Unavailable):
-                        raise meant from error
-                    unknown = before or isinstance(meant, UnknownOutcome)
-                    last = meant
+                    meaning = translate_error(error, writes=writes)
+                    if isinstance(meaning, Backoff) and before:
+                        # An earlier attempt may have been applied; a full server refuses to look that up.
+                        meaning = UnknownOutcome(meaning.message)
+                    if not isinstance(meaning, Unavailable):
+                        raise meaning from error
+                    unknown = before or isinstance(meaning, UnknownOutcome)
+                    last = meaning
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, PAUSE_MAX_S)
     except TimeoutError:

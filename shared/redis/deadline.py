@@ -1,7 +1,7 @@
-"""Deadlines that share a timer.
+"""Deadlines that share one timer.
 
-`asyncio.timeout` makes a timer for every command, which costs several times what handing it over does, and nearly none
-of them ever goes off. Here all deadlines of a loop are looked through now and then.
+`asyncio.timeout` makes a timer for every command, which costs several times what sending the command does, and nearly
+none of them ever fires. Here all deadlines of an event loop are looked through now and then.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 TICK_S: Final = 0.025
-"""How late a deadline may be noticed."""
+"""How late a deadline may be noticed, in seconds."""
 
 
 class Deadline:
-    """The block is cancelled when it takes longer, up to a tick late, and then raises TimeoutError; as
-    `asyncio.timeout` does. Cancelled by anybody else it stays cancelled.
+    """A context whose block is cancelled when it takes longer than `limit_s` seconds, up to a tick late. It then raises
+    TimeoutError, as that of `asyncio.timeout` does. A block that is cancelled from elsewhere stays cancelled.
     """
 
-    __slots__ = ("_cancelling", "_expired", "_limit_s", "_task", "_watch", "ends_s")
+    __slots__ = ("_cancelling", "_expired", "_limit_s", "_of_loop", "_task", "ends_s")
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
@@ -34,51 +34,52 @@ class Deadline:
         self._task = task
         self._cancelling = task.cancelling()
         self.ends_s = loop.time() + self._limit_s
-        self._watch = _watch_of(loop)
-        self._watch.add(self, loop)
+        self._of_loop = _deadlines_of(loop)
+        self._of_loop.add(self, loop)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        self._watch.running.discard(self)
+        self._of_loop.running.discard(self)
         if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
     def expire(self) -> None:
+        """Cancels the block: its time is over."""
         self._expired = True
         self._task.cancel()
 
 
-class _Watch:
-    """The deadlines of one loop, looked through while there are any. It keeps neither the loop nor a timer, which knows
-    its loop: a loop that is over would be kept for ever.
+class _LoopDeadlines:
+    """The running deadlines of one event loop, looked through while there are any. It refers neither to the loop nor to
+    a timer, which refers to its loop: a loop that has ended would be kept for ever.
     """
 
     def __init__(self) -> None:
         self.running: set[Deadline] = set()
         self._ticking = False
 
-    def add(self, one: Deadline, loop: asyncio.AbstractEventLoop) -> None:
-        self.running.add(one)
+    def add(self, deadline: Deadline, loop: asyncio.AbstractEventLoop) -> None:
+        self.running.add(deadline)
         if not self._ticking:
             self._ticking = True
             loop.call_later(TICK_S, self._tick, loop)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         now_s = loop.time()
-        for one in [one for one in self.running if one.ends_s <= now_s]:
-            self.running.discard(one)
-            one.expire()
+        for deadline in [deadline for deadline in self.running if deadline.ends_s <= now_s]:
+            self.running.discard(deadline)
+            deadline.expire()
         self._ticking = bool(self.running)
         if self._ticking:
             loop.call_later(TICK_S, self._tick, loop)
 
 
-_WATCHES: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch]] = WeakKeyDictionary()
+_BY_LOOP: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopDeadlines]] = WeakKeyDictionary()
 
 
-def _watch_of(loop: asyncio.AbstractEventLoop) -> _Watch:
-    watch = _WATCHES.get(loop)
-    if watch is None:
-        watch = _WATCHES[loop] = _Watch()
-    return watch
+def _deadlines_of(loop: asyncio.AbstractEventLoop) -> _LoopDeadlines:
+    deadlines = _BY_LOOP.get(loop)
+    if deadlines is None:
+        deadlines = _BY_LOOP[loop] = _LoopDeadlines()
+    return deadlines

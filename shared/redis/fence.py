@@ -1,11 +1,13 @@
-"""Connections that exist only to a server whose content was compared with the bucket.
+"""The epoch check: connections are made only to a server whose content was compared with the bucket.
 
-A server that restarted may have come back older than it was (a copy of yesterday, a lost disk, a replica that lagged).
-Nothing may be appended to it or read from it before the log service has looked. So every process but the log service
-asks, once per connection and before any command, which run of the server it talks to, and hangs up unless the
-cluster's mark says that this very run was verified. A connection cannot outlive its server, and a run's name is random
-and new with every start: whatever is sent over a connection that was let through reaches a verified run, whenever the
-server is killed. It costs nothing per command.
+A server that restarted may have come back older than it was (yesterday's copy, a lost disk, a replica that lagged).
+Nothing may be appended to it or read from it before the log service has compared it. So every process but the log
+service asks, once per connection and before any command, for the run id of the server, and closes the connection
+unless the cluster's record says that this very run was verified.
+
+Why that is enough: a connection cannot outlive its server, and a run id is random and new with every start. So a
+command over a connection that passed the check reaches a verified run, whenever the server is killed. Commands
+themselves cost nothing more.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ from shared.redis.keys import Keys
 
 @asynccontextmanager
 async def open_verified_redis(url: str, keys: Keys) -> AsyncIterator[Redis]:
-    """As `open_redis`; while the server is not verified, it is as if it was away."""
+    """A client as of `open_redis`. A server that is not verified counts as away."""
 
     async def verify(connection: Connection) -> None:
         await connection.on_connect()
-        run = run_of(await _ask(connection, "INFO", "server"))
+        run = run_id(await _ask(connection, "INFO", "server"))
         verified = await _ask(connection, "HGET", keys.cluster, "verified")
         if verified is None or verified.decode() != run:
             raise NotConnected("the log service has not compared this run of the server with the bucket yet")
@@ -35,8 +37,8 @@ async def open_verified_redis(url: str, keys: Keys) -> AsyncIterator[Redis]:
         yield client
 
 
-def run_of(info: bytes) -> str:
-    """The server's run in the answer to INFO."""
+def run_id(info: bytes) -> str:
+    """The server's run id in the reply to INFO. Raises NotConnected for a server that does not give one."""
     for line in info.decode().splitlines():
         name, _, value = line.partition(":")
         if name == "run_id":

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 
 class Keys:
-    """Names under one prefix; two clusters with different prefixes can share a server."""
+    """The keys under one prefix. Two clusters with different prefixes can share a server."""
 
     def __init__(self, prefix: str = "pc") -> None:
         self.prefix = prefix

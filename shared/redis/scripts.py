@@ -11,12 +11,13 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from shared.redis.client import command, persist
+from shared.redis.client import command, retry_idempotent
 
 PIPELINE_MAX: Final = 500
 """Commands sent in one go: enough to hide the round trip, few enough not to hold up other clients."""
 
 Argument = str | bytes | int | memoryview
+"""An argument of a script, as redis-py sends it."""
 
 packed: Final = msgspec.msgpack.Encoder().encode
 """A value as one argument of a script, which unpacks it by `cmsgpack`: lists, numbers and text, no byte strings."""
@@ -42,7 +43,9 @@ class Script:
         writes: bool = True,
         deadline_s: float | None = None,
     ) -> Any:
-        """Runs it until it was answered (see `persist`): every script is written so that a second run does no harm."""
+        """Runs the script and returns its reply; repeated until it is answered, which `retry_idempotent` bounds and
+        whose errors it raises. Every script is written so that a second run does no harm.
+        """
 
         async def attempt() -> Any:
             try:
@@ -50,10 +53,12 @@ class Script:
             except NoScriptError:  # a server that restarted has forgotten it; EVAL teaches it again
                 return await command(redis, "EVAL", self.text, len(keys), *keys, *args)
 
-        return await persist(attempt, writes=writes, deadline_s=deadline_s)
+        return await retry_idempotent(attempt, writes=writes, deadline_s=deadline_s)
 
     async def run_many(self, redis: Redis, calls: Iterable[tuple[Sequence[str], Sequence[Argument]]]) -> list[Any]:
-        """Runs it once per (keys, args), pipelined. Answers in the order of the calls."""
+        """Runs the script once for each (keys, args), pipelined, and returns the replies in their order. Repeats it as
+        `run` does.
+        """
         answers: list[Any] = []
         pending = list(calls)
         for start in range(0, len(pending), PIPELINE_MAX):
@@ -69,7 +74,7 @@ class Script:
                 answers: list[Any] = await pipeline.execute()
                 return answers[1:]
 
-        return await persist(attempt, writes=True)
+        return await retry_idempotent(attempt, writes=True)
 
 
 def _text(package: str, name: str) -> str:

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from shared.catalog import Catalog, Collection, Database
 from shared.errors import Unavailable, UnknownOutcome
 from shared.log.log import Log
-from shared.redis.client import command, guarded, open_redis
+from shared.redis.client import command, open_redis, translated_errors
 from shared.redis.keys import Keys
 from tests.redis_server import RedisServer
 from tests.shared.log.appending import append, eventually, everything, make_cluster, make_collection
@@ -83,7 +83,7 @@ async def test_a_server_that_stays_away_is_unavailable_and_nothing_was_written(
     # The idle connections, that of scripts and those of the pool, are found dead before an append is written to one.
     with pytest.raises(Unavailable):
         await log.read(collection.id, 0)
-    with pytest.raises(Unavailable), guarded():
+    with pytest.raises(Unavailable), translated_errors():
         await redis.ping()
     with pytest.raises(Unavailable) as refused:
         await append(log, collection, ["a"], request_id="r")

@@ -6,7 +6,7 @@ import pytest
 import redis.exceptions as failures
 
 from shared.errors import Backoff, Unavailable, UnknownOutcome
-from shared.redis.client import NotConnected, persist
+from shared.redis.client import NotConnected, retry_idempotent
 
 
 class Attempts:
@@ -23,15 +23,17 @@ async def test_a_full_server_after_a_lost_answer_does_not_say_that_nothing_was_w
     """The try whose answer was lost may have been applied, and a full server refuses to even look that up."""
     attempts = Attempts(failures.ConnectionError("lost"), failures.OutOfMemoryError("OOM"))
     with pytest.raises(UnknownOutcome):
-        await persist(attempts, writes=True, deadline_s=0.2)
+        await retry_idempotent(attempts, writes=True, deadline_s=0.2)
 
 
 async def test_a_full_server_is_told_at_once_when_nothing_was_sent_before() -> None:
     with pytest.raises(Backoff):
-        await persist(Attempts(NotConnected("away"), failures.OutOfMemoryError("OOM")), writes=True, deadline_s=5.0)
+        await retry_idempotent(
+            Attempts(NotConnected("away"), failures.OutOfMemoryError("OOM")), writes=True, deadline_s=5.0
+        )
 
 
 async def test_reads_that_lost_their_connection_are_merely_unavailable() -> None:
     with pytest.raises(Unavailable) as caught:
-        await persist(Attempts(failures.ConnectionError("lost")), writes=False, deadline_s=0.2)
+        await retry_idempotent(Attempts(failures.ConnectionError("lost")), writes=False, deadline_s=0.2)
     assert type(caught.value) is Unavailable

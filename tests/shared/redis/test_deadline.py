@@ -7,7 +7,7 @@ import gc
 
 import pytest
 
-from shared.redis.deadline import _WATCHES, Deadline
+from shared.redis.deadline import _BY_LOOP, Deadline
 
 
 async def test_what_takes_too_long_ends_with_a_timeout_and_the_task_goes_on() -> None:
@@ -74,7 +74,7 @@ def test_nothing_is_kept_of_a_loop_that_is_over() -> None:
 
     asyncio.run(pass_())
     gc.collect()
-    kept = len(_WATCHES)
+    kept = len(_BY_LOOP)
     asyncio.run(pass_())
     gc.collect()
-    assert len(_WATCHES) <= kept
+    assert len(_BY_LOOP) <= kept

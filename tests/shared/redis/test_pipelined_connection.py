@@ -7,7 +7,7 @@ import pytest
 import redis.exceptions as failures
 from redis.asyncio import Redis
 
-from shared.redis import line
+from shared.redis import pipelined_connection
 from shared.redis.client import open_redis
 from tests.redis_server import RedisServer
 
@@ -29,7 +29,7 @@ async def test_answers_find_their_callers(taught: tuple[Redis, str]) -> None:
     redis, sha = taught
     answers = await asyncio.gather(*(redis.evalsha(sha, 0, f"answer {i}") for i in range(20)))
     assert answers == [f"answer {i}".encode() for i in range(20)]
-    assert await connections(redis) == 2  # the line, and one of the pool that asks this
+    assert await connections(redis) == 2  # the shared one, and one of the pool that asks this
 
 
 async def test_an_error_fails_its_own_caller_alone(taught: tuple[Redis, str]) -> None:
@@ -43,7 +43,7 @@ async def test_an_error_fails_its_own_caller_alone(taught: tuple[Redis, str]) ->
 
 async def test_a_cancelled_callers_answer_reaches_nobody_else(taught: tuple[Redis, str]) -> None:
     redis, sha = taught
-    await redis.evalsha(sha, 0, "opens the line")
+    await redis.evalsha(sha, 0, "opens the connection")
     cancelled = asyncio.ensure_future(redis.evalsha(sha, 0, "nobody's"))
     await asyncio.sleep(0)
     cancelled.cancel()
@@ -53,7 +53,7 @@ async def test_a_cancelled_callers_answer_reaches_nobody_else(taught: tuple[Redi
 
 async def test_what_is_large_takes_a_connection_of_its_own(taught: tuple[Redis, str]) -> None:
     redis, sha = taught
-    large = b"x" * (line.COMMAND_BYTES_MAX + 1)
+    large = b"x" * (pipelined_connection.COMMAND_BYTES_MAX + 1)
     answers = await asyncio.gather(*(redis.evalsha(sha, 0, large) for _ in range(3)), redis.evalsha(sha, 0, "small"))
     assert answers == [large, large, large, b"small"]
     assert await connections(redis) > 2
@@ -61,15 +61,15 @@ async def test_what_is_large_takes_a_connection_of_its_own(taught: tuple[Redis, 
 
 async def test_more_than_fits_at_once_is_spread_over_the_pool(taught: tuple[Redis, str]) -> None:
     redis, sha = taught
-    some = b"x" * (line.PENDING_BYTES_MAX // 4)
+    some = b"x" * (pipelined_connection.IN_FLIGHT_BYTES_MAX // 4)
     assert await asyncio.gather(*(redis.evalsha(sha, 0, some) for _ in range(12))) == [some] * 12
 
 
-async def test_a_lost_line_fails_what_is_in_flight_and_is_opened_again(
+async def test_a_lost_connection_fails_what_is_in_flight_and_is_opened_again(
     own_server: RedisServer, taught: tuple[Redis, str]
 ) -> None:
     redis, sha = taught
-    await redis.evalsha(sha, 0, "opens the line")
+    await redis.evalsha(sha, 0, "opens the connection")
     with own_server.frozen():
         waiting = [asyncio.ensure_future(redis.evalsha(sha, 0, "lost")) for _ in range(3)]
         await asyncio.sleep(0)
@@ -80,12 +80,12 @@ async def test_a_lost_line_fails_what_is_in_flight_and_is_opened_again(
     assert await redis.evalsha(sha, 0, "again") == b"again"
 
 
-async def test_a_caller_that_gives_up_on_a_silent_server_takes_the_line_along(
+async def test_a_caller_that_gives_up_on_a_silent_server_takes_the_connection_along(
     own_server: RedisServer, taught: tuple[Redis, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(line, "STALLED_S", 0.02)
+    monkeypatch.setattr(pipelined_connection, "STALLED_S", 0.02)
     redis, sha = taught
-    await redis.evalsha(sha, 0, "opens the line")
+    await redis.evalsha(sha, 0, "opens the connection")
     with own_server.frozen():
         other = asyncio.ensure_future(redis.evalsha(sha, 0, "lost"))
         with pytest.raises(TimeoutError):

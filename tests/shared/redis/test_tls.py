@@ -1,4 +1,4 @@
-"""The line over TLS: a real server behind a TLS end of our own."""
+"""The connection that small scripts share, over TLS: a real server behind a TLS end of our own."""
 
 import asyncio
 import ssl
