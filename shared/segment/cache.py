@@ -7,8 +7,9 @@
 
 A segment never changes, so neither does its folder. A folder that somebody uses or waits for is never removed; of the
 others the least recently used one goes first. Files that are mapped stay readable after they were removed. A folder
-that somebody else has removed (an operator, a cleaner of old files) counts as removed; one that cannot be removed
-stays, is named in the log, and the next one goes in its place.
+that somebody else has removed (an operator, a cleaner of old files) counts as removed, and one of whose files some are
+missing or cut is fetched again; one that cannot be removed stays, is named in the log, and the next one goes in its
+place.
 
 Room is made before it is needed:
 
@@ -40,7 +41,7 @@ from prometheus_client import Counter, Gauge
 from shared.errors import Corrupt, Unavailable
 from shared.objects.port import ObjectNotFound, ObjectStore, VolumeFull, noticing_full_volume
 from shared.process.telemetry import get_logger
-from shared.segment.format import SegmentInfo, verify
+from shared.segment.format import SegmentInfo, check_lengths, verify
 
 FETCHED_BYTES: Final = Counter(
     "polychrome_segment_cache_fetched_bytes_total", "Bytes of segments fetched from the bucket."
@@ -110,6 +111,8 @@ class SegmentCache:
             if held is not None and held.verified and not (self._root / info.id).is_dir():
                 self._vanished(info.id)
                 held = None
+            if held is not None and held.verified:
+                held.verified = _has_all_its_bytes(self._root / info.id, info)
             LOOKUPS.labels("no" if held is None else "yes").inc()
             while held is None or not held.verified:
                 await self._arrival(info)
@@ -296,6 +299,15 @@ class SegmentCache:
     def _drop(self, name: str) -> None:
         self._held_bytes -= self._held.pop(name).bytes
         CACHED_BYTES.set(self._held_bytes)
+
+
+def _has_all_its_bytes(folder: Path, info: SegmentInfo) -> bool:
+    """Whether the files have their lengths. Cleaners of old files remove single files as well as folders."""
+    try:
+        check_lengths(folder, info)
+    except Corrupt:
+        return False
+    return True
 
 
 def _bytes_of(info: SegmentInfo) -> int:

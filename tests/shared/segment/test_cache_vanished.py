@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from shared.errors import Unavailable
 from shared.segment.cache import SegmentCache
-from shared.segment.format import SegmentInfo
+from shared.segment.format import SegmentInfo, verify
 from tests.shared.segment.test_cache import Counting, opened, present, size, stored, use
 
 
@@ -63,6 +64,24 @@ async def test_a_segment_whose_folder_somebody_removed_is_fetched_again(objects:
     assert present(tmp_path / "cache") == ["s0"]
     assert cache._held_bytes == size(infos[0])
     assert len(objects.downloads) == 2 * len(infos[0].files)
+
+
+@pytest.mark.parametrize("number", [0, -1])
+@pytest.mark.parametrize("is_cut", [False, True])
+async def test_a_segment_of_which_somebody_removed_or_cut_a_file_is_fetched_again(
+    objects: Counting, tmp_path: Path, number: int, is_cut: bool
+) -> None:
+    cache, (info,) = await full_cache(objects, tmp_path, segments=1, room_for=1)
+    path = tmp_path / "cache" / "s0" / info.files[number].name
+    if is_cut:
+        os.truncate(path, info.files[number].bytes // 2)
+    else:
+        path.unlink()
+    for _ in range(2):
+        async with cache.hold(info) as folder:
+            verify(folder, info)
+    assert cache._held_bytes == size(info)
+    assert len(objects.downloads) == 2 * len(info.files)
 
 
 async def test_a_cache_whose_whole_directory_was_removed_fills_again(objects: Counting, tmp_path: Path) -> None:
