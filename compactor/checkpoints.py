@@ -16,7 +16,7 @@ class Step(enum.StrEnum):
 
     CLAIMED = "claimed"
     READ = "read"
-    FOLDED = "folded"
+    APPLIED = "folded"  # the name in metrics and settings
     BUILT = "built"
     UPLOADED = "uploaded"
     CREATED = "created"
@@ -26,7 +26,7 @@ class Step(enum.StrEnum):
 class RebuildStep(enum.StrEnum):
     """The steps of a rebuild. As a collection's and not a shard's, they come with the shard number -1."""
 
-    SOWN = "sown"
+    INITIALIZED = "initialized"
     COPIED = "copied"
     APPENDS_STOPPED = "fenced"
     SWITCHED = "switched"

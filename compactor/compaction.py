@@ -4,15 +4,15 @@
 step        what is done                                              after a crash behind it
 claimed     a job is leased                                           the lease expires, the job is found again
 read        the newest manifest and its segments are here             nothing happened
-folded      the log after it is folded over them                      nothing happened
+applied     the log after it is applied to them                       nothing happened
 built       the new segment is written and proven, in scratch         scratch is emptied at the next start
 uploaded    its files are in the bucket, under a name of its own      garbage, collected after the grace period
 created     the manifest exists                                       the next compactor completes or overtakes it
 committed   the pointer in Redis names it                             everything happened
 ```
 
-Reading and folding are in `compactor.sources` and `compactor.fold`, building and proving in `compactor.merge`, the rest
-in `compactor.publish`.
+Reading and applying are in `compactor.sources` and `compactor.apply_log`, building and proving in `compactor.merge`,
+the rest in `compactor.publish`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from typing import Final
 
 from prometheus_client import Counter
 
+from compactor.apply_log import AppliedLog, Superseded, apply_log
 from compactor.build import Built
 from compactor.cancellation import CancellationToken, in_cancellable_thread, in_thread
 from compactor.checkpoints import Checkpoints, Step
-from compactor.fold import Fold, Superseded, fold
+from compactor.initial_manifests import has_foreign_segments
 from compactor.merge import Merged, Parent, merge
 from compactor.progress import Progress
 from compactor.publish import Publisher
-from compactor.seeds import borrows
 from compactor.sources import open_sources
 from shared.errors import Gone, Unavailable
 from shared.log.log import Log
@@ -118,7 +118,7 @@ class Compactor:
         [state] = await self._log.states([(collection, shard)])
         if state is None or state.deleted:
             raise Gone(f"collection {collection} was deleted")
-        rewrites = await self._borrows(collection, state)
+        rewrites = await self._has_foreign_segments(collection, state)
         if not state.uncompacted and not rewrites:
             return Ending.NOTHING
         settled = await self._publisher.settle(collection, state)
@@ -127,26 +127,26 @@ class Compactor:
             return Ending.COMPLETED if settled else Ending.LOST
         async with self._parent(collection, state) as parent, self._scratch() as folder:
             await progress.reached(Step.READ)
-            folded = await fold(
+            applied = await apply_log(
                 self._log, collection, shard, state.pointer, parent.segment_set(), state.dimension,
                 self._limits.fold_bytes, check,
             )  # fmt: skip
-            if not folded.operations and not rewrites:
+            if not applied.operations and not rewrites:
                 return Ending.NOTHING
-            await progress.reached(Step.FOLDED)
+            await progress.reached(Step.APPLIED)
             merged = await in_cancellable_thread(
-                progress.token, merge, parent, folded, collection, shard, folder, self._limits.threads, check
+                progress.token, merge, parent, applied, collection, shard, folder, self._limits.threads, check
             )
             await progress.reached(Step.BUILT)
             await self._publisher.upload(merged.built)
             await progress.reached(Step.UPLOADED)
-            return await self._publish(progress, parent, folded, merged, settled)
+            return await self._publish(progress, parent, applied, merged, settled)
 
-    async def _borrows(self, collection: str, state: ShardState) -> bool:
+    async def _has_foreign_segments(self, collection: str, state: ShardState) -> bool:
         """Whether the shard is being built and must get segments of its own, whatever the log holds."""
         if not state.building or state.pointer is None:
             return False
-        return borrows(await self._manifests.load(collection, state.number, state.pointer))
+        return has_foreign_segments(await self._manifests.load(collection, state.number, state.pointer))
 
     @contextlib.asynccontextmanager
     async def _parent(self, collection: str, state: ShardState) -> AsyncIterator[Parent]:
@@ -170,10 +170,12 @@ class Compactor:
         finally:
             await in_thread(shutil.rmtree, folder, ignore_errors=True)
 
-    async def _publish(self, progress: Progress, parent: Parent, folded: Fold, merged: Merged, version: int) -> Ending:
+    async def _publish(
+        self, progress: Progress, parent: Parent, applied: AppliedLog, merged: Merged, version: int
+    ) -> Ending:
         """The two conditional writes, and what follows them."""
         collection, shard, built = progress.collection, progress.shard, merged.built
-        pointer = await self._publisher.create(collection, shard, version, parent, folded, merged)
+        pointer = await self._publisher.create(collection, shard, version, parent, applied, merged)
         if pointer is None:
             settled = await self._publisher.settle(collection, parent.state)
             return Ending.COMPLETED if isinstance(settled, Pointer) else Ending.LOST
@@ -183,12 +185,12 @@ class Compactor:
         await progress.reached(Step.COMMITTED)
         if built is not None:
             await self._keep_for_the_next(built)
-        OPERATIONS.inc(folded.operations)
+        OPERATIONS.inc(applied.operations)
         log.info(
             "published", collection=collection, shard=shard, version=version, covers=pointer.covers,
-            rows=merged.rows, segments=len(merged.segments), operations=folded.operations,
+            rows=merged.rows, segments=len(merged.segments), operations=applied.operations,
         )  # fmt: skip
-        return Ending.PUBLISHED if folded.complete else Ending.PARTIAL
+        return Ending.PUBLISHED if applied.complete else Ending.PARTIAL
 
     async def _keep_for_the_next(self, built: Built) -> None:
         """Gives the new segment to the cache. Without it the next compaction fetches the segment: this one is committed

@@ -18,8 +18,8 @@ import orjson
 import pyarrow as pa
 from prometheus_client import Counter as Metric
 
+from compactor.apply_log import AppliedLog, Superseded, apply_log
 from compactor.cancellation import in_thread
-from compactor.fold import Fold, Superseded, fold
 from compactor.sources import Source, open_sources
 from compactor.statistics import Content, Counted, Counts, record_counter, statistics
 from shared.catalog.functions import OUTPUT_DIMENSION, RECORD_COUNTER, FunctionInput, Functions
@@ -45,7 +45,7 @@ TRIES: Final = 16
 """How often a run begins again because others were faster, or its inputs moved on."""
 
 WHOLE_LOG_BYTES: Final = 1 << 62
-"""A fold of an output takes its whole log, which is short."""
+"""Bytes of an output's log that are applied at once: all of it, which is short."""
 
 
 class FunctionRunner:
@@ -81,16 +81,16 @@ class FunctionRunner:
             if function is None or not function.inputs:
                 return
             before = await self._outputs.provenance(output)
-            inputs = [found for given in function.inputs if (found := await self._functions.read_input(given))]
-            provenance = {given.id: given.provenance for given in inputs}
+            inputs = [found for input_id in function.inputs if (found := await self._functions.read_input(input_id))]
+            provenance = {input_.id: input_.provenance for input_ in inputs}
             made: dict[str, Any] = orjson.loads(before) if before else {"run": 0, "basis": {}}
             if made["basis"] != provenance:
                 made = {"run": made["run"] + 1, "basis": provenance}
                 if not await self._make(output, function, inputs, ProvenanceChange(before, orjson.dumps(made))):
                     continue
                 RUNS.inc()
-            for given in inputs:
-                await self._outputs.note_run(given.id, output, f"{function.id}:{made['run']}", given.versions)
+            for input_ in inputs:
+                await self._outputs.note_run(input_.id, output, f"{function.id}:{made['run']}", input_.versions)
             return
         raise Unavailable(f"the inputs of {output} change faster than its function runs")
 
@@ -131,9 +131,9 @@ class FunctionRunner:
     async def _content(self, function: Function, inputs: Sequence[FunctionInput]) -> Content:
         """The records that the output should hold."""
         manifests = [
-            await self._manifests.load(given.id, shard, pointer)
-            for given in inputs
-            for shard, pointer in given.pointers.items()
+            await self._manifests.load(input_.id, shard, pointer)
+            for input_ in inputs
+            for shard, pointer in input_.pointers.items()
             if pointer is not None
         ]
         rows = sum(manifest.rows for manifest in manifests)
@@ -156,21 +156,21 @@ class FunctionRunner:
             if not state.uncompacted:
                 return await in_thread(_held, sources, None)
             segments = SegmentSet([source.segment for source in sources], [source.dead for source in sources])
-            folded = await fold(
+            applied = await apply_log(
                 self._log, output, shard, state.pointer, segments, state.dimension, WHOLE_LOG_BYTES, lambda: None
             )
-            return await in_thread(_held, sources, folded)
+            return await in_thread(_held, sources, applied)
 
 
-def _held(sources: Sequence[Source], folded: Fold | None) -> Content:
+def _held(sources: Sequence[Source], applied: AppliedLog | None) -> Content:
     """Metadata by id of the live records of these segments, and of the log after them."""
     tables = []
     for number, source in enumerate(sources):
-        deleted = folded.deleted.get(number) if folded else None
+        deleted = applied.deleted.get(number) if applied else None
         alive = source.without(deleted) if deleted else source
         tables.append(alive.live_records().select(["id", "metadata"]))
-    if folded:
-        tables.append(folded.tail.select(["id", "metadata"]))
+    if applied:
+        tables.append(applied.tail.select(["id", "metadata"]))
     return {
         record_id: orjson.loads(text) if text else {}
         for table in tables

@@ -16,8 +16,8 @@ from typing import Final
 
 from prometheus_client import Counter
 
+from compactor.apply_log import AppliedLog
 from compactor.build import Built, build
-from compactor.fold import Fold
 from compactor.policy import SegmentStats, plan
 from compactor.proof import prove
 from compactor.sources import Source
@@ -51,10 +51,10 @@ class Parent:
     def segment_set(self) -> SegmentSet:
         return SegmentSet([source.segment for source in self.sources], [source.dead for source in self.sources])
 
-    def after(self, folded: Fold) -> list[Source]:
+    def after(self, applied: AppliedLog) -> list[Source]:
         """The segments, without the rows that the log deleted or replaced."""
         return [
-            source.without(folded.deleted[number]) if number in folded.deleted else source
+            source.without(applied.deleted[number]) if number in applied.deleted else source
             for number, source in enumerate(self.sources)
         ]
 
@@ -72,21 +72,27 @@ class Merged:
 
 
 def merge(
-    parent: Parent, folded: Fold, collection: str, shard: int, folder: Path, threads: int, check: Callable[[], None]
+    parent: Parent,
+    applied: AppliedLog,
+    collection: str,
+    shard: int,
+    folder: Path,
+    threads: int,
+    check: Callable[[], None],
 ) -> Merged:
     """Plans, builds in `folder` and proves. Takes long: for a thread. `check` is called now and then: what it raises
     ends the work. Raises Corrupt when the result does not prove.
     """
-    sources = parent.after(folded)
-    planned = plan([_stats(source) for source in sources], folded.tail.num_rows)
+    sources = parent.after(applied)
+    planned = plan([_stats(source) for source in sources], applied.tail.num_rows)
     segment_id = f"{parent.version + 1:08d}-{uuid.uuid4().hex}"
     path = segment_path(collection, shard, segment_id)
     params = _graph_params(parent.state, threads)
     indexing = Indexing.of(parent.state.fixed)
-    built = build(folder, segment_id, path, sources, planned, folded.tail, params, check, indexing)
+    built = build(folder, segment_id, path, sources, planned, applied.tail, params, check, indexing)
     check()
     try:
-        rows, digest = prove(parent.manifest, folded, sources, planned, built)
+        rows, digest = prove(parent.manifest, applied, sources, planned, built)
     except Corrupt:
         UNPROVEN.inc()
         raise

@@ -19,8 +19,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from pyroaring import BitMap
 
+from compactor.apply_log import AppliedLog
 from compactor.build import Built
-from compactor.fold import Fold
 from compactor.policy import Plan
 from compactor.sources import Source
 from shared.errors import Corrupt
@@ -30,14 +30,14 @@ from shared.segment.reader import open_segment
 
 
 def prove(
-    parent: Manifest | None, folded: Fold, sources: Sequence[Source], plan: Plan, built: Built | None
+    parent: Manifest | None, applied: AppliedLog, sources: Sequence[Source], plan: Plan, built: Built | None
 ) -> tuple[int, str]:
     """Number of live records and their digest in hex, as the new manifest states them. Raises Corrupt when the sums
     disagree: then nothing may be published.
     """
     rows, digest = (parent.rows, int(parent.digest, 16)) if parent else (0, 0)
-    rows += folded.tail.num_rows - sum(len(deleted) for deleted in folded.deleted.values())
-    digest += total(folded.tail.column("digest")) - _digest_of_deleted(sources, folded.deleted)
+    rows += applied.tail.num_rows - sum(len(deleted) for deleted in applied.deleted.values())
+    digest += total(applied.tail.column("digest")) - _digest_of_deleted(sources, applied.deleted)
     found_rows, found_digest = _live([sources[number] for number in plan.kept])
     if built is not None:
         more_rows, more_digest = _rehashed(built)

@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import uuid
 
+from compactor.apply_log import AppliedLog, Superseded
 from compactor.build import Built
-from compactor.fold import Fold, Superseded
 from compactor.merge import Merged, Parent
 from shared.errors import Corrupt
 from shared.log.log import Log
@@ -58,7 +58,7 @@ class Publisher:
                 raise ended
 
     async def create(
-        self, collection: str, shard: int, version: int, parent: Parent, folded: Fold, merged: Merged
+        self, collection: str, shard: int, version: int, parent: Parent, applied: AppliedLog, merged: Merged
     ) -> Pointer | None:
         """Creates the manifest: the pointer to be committed, or None when there is a manifest of this version. Raises
         Superseded.
@@ -71,8 +71,8 @@ class Publisher:
                 shard=shard,
                 version=version,
                 parent=ParentRef(before.version, before.hash) if before else None,
-                covers=folded.covers,
-                dimension=folded.dimension or 0,
+                covers=applied.covers,
+                dimension=applied.dimension or 0,
                 segments=merged.segments,
                 rows=merged.rows,
                 digest=merged.digest,

@@ -1,17 +1,17 @@
-"""Giving a collection another layout of shards, step by step (docs/design/2026-11-21-rebuild.md).
+"""Rebuilds: resharding a collection while it is read and written, step by step (docs/design/2026-11-21-rebuild.md).
 
 ```text
-begun      the next layout has numbers that nothing in the bucket has
-sown       its shards have first manifests: the present segments through other tombstones
-copied     their streams have what the log had after those, and are kept up with
-           (ordinary compactions rewrite the segments meanwhile, one job per shard)
-fenced     appends are stopped: they wait
-switched   the rest is copied, and the next layout is the present one
+begun            the next layout has shard numbers that nothing in the bucket has
+initialized      its shards have initial manifests: the present segments through other tombstones
+copied           their streams have what the log had after those manifests, and are kept up to date
+                 (ordinary compactions rewrite the segments meanwhile, one job per shard)
+appends stopped  appends wait (this step is called `fenced` in settings)
+switched         the rest is copied, and the next layout is the present one
 ```
 
-Which step is next follows from the state. Each is one script that compares before it sets. A step that finds another
-state than it expected ends, and the next one goes on from there; so two rebuilders at once do no harm, and what a dead
-one leaves is garbage or is found.
+The collection's state in Redis says which step comes next. Each step is one script that compares the state with what it
+expects before it changes it. When it finds another state, the run ends, and the next run goes on from what is there. So
+two rebuilders may work at once, and what a dead one leaves is either garbage or continued.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from __future__ import annotations
 import uuid
 from typing import Final
 
+from compactor.apply_log import check_chain, whole_appends
 from compactor.cancellation import in_thread
 from compactor.checkpoints import Checkpoints, RebuildStep
-from compactor.fold import check_chain, whole_appends
+from compactor.initial_manifests import InitialManifest, has_foreign_segments, initial_manifests
 from compactor.resplit import resplit
-from compactor.seeds import Seed, borrows, seeds
 from compactor.sources import open_sources
 from shared.cluster.placement import Layout
 from shared.errors import Gone
@@ -43,13 +43,13 @@ from shared.segment.cache import SegmentCache
 log = get_logger(__name__)
 
 COPY_BYTES: Final = 16 * 1024 * 1024
-"""How much of the log one copy takes, over all shards, unless an append is larger."""
+"""Bytes of the log that one copy takes, over all shards, unless an append is larger."""
 
 COPIES_MAX: Final = 64
-"""Most copies in one step, which may end behind a log that grows faster than it is copied."""
+"""Copies in one step at most. When the log grows faster than it is copied, the step ends before it has caught up."""
 
 SWITCH_OPS_MAX: Final = 4096
-"""Appends are stopped only when the last copy had no more operations than this: then the rest takes milliseconds."""
+"""Operations in the last copy, at most, for appends to be stopped: the rest is copied in milliseconds then."""
 
 BUILD_PRIORITY: Final = 100.0
 """Priority of compacting a shard that has no segments of its own yet: before all other compactions, which writes that
@@ -88,10 +88,10 @@ class Rebuilder:
         if following is None:
             return
         if routing.copied is None:
-            await self._sow(collection, routing.layout, following)
+            await self._initialize(collection, routing.layout, following)
         if not await self._copy(collection):
             return
-        unfinished = [shard for shard in following.numbers if await self._borrows(collection, shard)]
+        unfinished = [shard for shard in following.numbers if await self._has_foreign_segments(collection, shard)]
         await self._rebuilds.note_built(collection, routing.layout, following, following.count - len(unfinished))
         for shard in unfinished:
             await self._jobs.put(collection, shard, BUILD_PRIORITY)
@@ -111,50 +111,54 @@ class Rebuilder:
         first = max([*used, routing.layout.numbers[-1]]) + 1
         return await self._rebuilds.begin(collection, routing.layout, Layout(first, routing.wanted))
 
-    # ---- the first manifests
+    # ---- the initial manifests
 
-    async def _sow(self, collection: str, layout: Layout, following: Layout) -> None:
+    async def _initialize(self, collection: str, layout: Layout, following: Layout) -> None:
         states = [await self._state(collection, shard) for shard in layout.numbers]
         refs: list[SegmentRef] = []
         for state in states:
             if state.pointer is not None:
                 refs += (await self._manifests.load(collection, state.number, state.pointer)).segments
         async with open_sources(self._cache, refs) as sources:
-            sown = await in_thread(seeds, sources, following.count)
+            initial = await in_thread(initial_manifests, sources, following.count)
         starts = {state.number: state.pointer.covers if state.pointer else FIRST_POSITION for state in states}
         await self._commits.leave(await self._log.draw_commit())
         covers, dimension = min(starts.values()), states[0].dimension or 0
         pointers = {
-            shard: await self._create(collection, shard, seed, covers, dimension)
-            for shard, seed in zip(following.numbers, sown, strict=True)
+            shard: await self._create(collection, shard, manifest, covers, dimension)
+            for shard, manifest in zip(following.numbers, initial, strict=True)
         }
         # Again, now that the garbage collector can see the manifests: see logservice/garbage_plan.py.
         for ref in refs:
             await verify_present(self._objects, ref.info)
-        if await self._rebuilds.seed(collection, layout, following, starts, pointers):
+        if await self._rebuilds.initialize(collection, layout, following, starts, pointers):
             await self._jobs.mark_dirty((collection, shard) for shard in following.numbers)
-            log.info("sown", collection=collection, shards=layout.count, next=following.count, covers=covers)
-            await self._checkpoints.reached(RebuildStep.SOWN, collection, REBUILD)
+            log.info("initialized", collection=collection, shards=layout.count, next=following.count, covers=covers)
+            await self._checkpoints.reached(RebuildStep.INITIALIZED, collection, REBUILD)
 
-    async def _create(self, collection: str, shard: int, seed: Seed, covers: int, dimension: int) -> Pointer:
-        """Creates a new shard's first manifest, under the first version that is free: another rebuilder may have sown
-        and died, or be about to.
+    async def _create(
+        self, collection: str, shard: int, initial: InitialManifest, covers: int, dimension: int
+    ) -> Pointer:
+        """Creates a new shard's initial manifest, under the first version that is free: another rebuilder may have
+        created some and died, or be about to create them.
         """
         version = 0
         while True:
             version += 1
             manifest = Manifest(
                 collection=collection, shard=shard, version=version, parent=None, covers=covers, dimension=dimension,
-                segments=seed.segments, rows=seed.rows, digest=seed.digest_hex,
+                segments=initial.segments, rows=initial.rows, digest=initial.digest_hex,
                 written_by=f"{self._written_by} {uuid.uuid4().hex}", created_s=self._clock.now(),
             )  # fmt: skip
             pointer = await self._manifests.create(manifest)
             if pointer is not None:
                 return pointer
 
-    async def _borrows(self, collection: str, shard: int) -> bool:
+    async def _has_foreign_segments(self, collection: str, shard: int) -> bool:
         state = await self._state(collection, shard)
-        return state.pointer is None or borrows(await self._manifests.load(collection, shard, state.pointer))
+        return state.pointer is None or has_foreign_segments(
+            await self._manifests.load(collection, shard, state.pointer)
+        )
 
     # ---- the log
 
@@ -212,7 +216,7 @@ class Rebuilder:
             return  # the stop of appends has expired: next time
         batches = await in_thread(resplit, entries, routing.next)
         if await self._rebuilds.switch(collection, routing, head, batches):
-            fenced_ms = round(1000 * (self._clock.monotonic() - began_s))
-            log.info("switched", collection=collection, shards=routing.next.count, fenced_ms=fenced_ms)
+            stopped_ms = round(1000 * (self._clock.monotonic() - began_s))
+            log.info("switched", collection=collection, shards=routing.next.count, stopped_ms=stopped_ms)
             await self._checkpoints.reached(RebuildStep.SWITCHED, collection, REBUILD)
             await self._jobs.mark_dirty((collection, shard) for shard in routing.next.numbers)

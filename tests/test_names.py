@@ -94,3 +94,10 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
         rf"`((?:{'|'.join((*PACKAGES, 'deploy', 'bench', 'tests', 'docs', 'examples'))})/[\w./-]+)`", text
     )
     assert not [path for path in named if not (CHECKOUT / path).exists()]
+
+
+def test_the_glossary_is_in_order() -> None:
+    page = (CHECKOUT / "docs" / "glossary.md").read_text()
+    words = re.findall(r"^\| ([^|]+?) \|", page, re.MULTILINE)[2:]
+    assert words == sorted(words, key=str.casefold)
+    assert len(words) == len(set(words))

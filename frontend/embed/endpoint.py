@@ -106,6 +106,10 @@ class EndpointEmbedder:
         return self._endpoint.model.rpartition("/")[2]
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
+        """The vectors of the texts, in their order: float32 [len(texts), dimension]. At least one text. Raises
+        InvalidArgument for a text that the endpoint refuses, EmbeddingFailed when the endpoint is away, refuses for
+        another reason or answers with something unusable, Backoff when it is busy.
+        """
         size = self._endpoint.batch
         batches = [texts[start : start + size] for start in range(0, len(texts), size)]
         vectors = await together([self._embed_batch(batch) for batch in batches])

@@ -113,11 +113,11 @@ class ShardsSource:
         keys = [key for key, _ in asked]
         indices = [each.astype("<u4", copy=False).tobytes() for _, each in asked]
         answers = await self._ask(lambda shard: self._workers.frequencies(FrequenciesRequest(shard, keys, indices)))
-        having = [
-            np.sum([np.frombuffer(answer.having[place], "<i8") for answer in answers], axis=0)
+        document_frequencies = [
+            np.sum([np.frombuffer(answer.document_frequencies[place], "<i8") for answer in answers], axis=0)
             for place in range(len(asked))
         ]
-        return Frequencies(sum(answer.records for answer in answers), having)
+        return Frequencies(sum(answer.records for answer in answers), document_frequencies)
 
     async def page(
         self, where: Where | None, order_by: Sequence[OrderKey], offset: int, limit: int | None

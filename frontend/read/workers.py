@@ -69,7 +69,12 @@ class CallTimeouts:
 
 
 class Workers:
-    """The query workers as one service that answers. Of a hundred calls at most `hedge_percent_max` are hedged."""
+    """The query workers as one service that answers. Of a hundred calls at most `hedge_percent_max` are hedged.
+
+    Every call raises Unavailable, DeadlineExceeded or Backoff when no worker answers in time, and otherwise what the
+    worker found: Gone for a deleted collection, StaleGeneration for a shard of an earlier layout, StaleRead for a
+    position that is not kept any more, InvalidArgument for vectors of another dimension, Corrupt for damaged data.
+    """
 
     def __init__(
         self,

@@ -64,8 +64,8 @@ def frequencies_answer(context: ReadContext, request: FrequenciesRequest) -> Fre
     """How many records have each term of sparse vectors."""
     terms = [(key, np.frombuffer(indices, "<u4")) for key, indices in zip(request.keys, request.indices, strict=True)]
     found = ReadViewSource(context.view, request.shard).count_frequencies(terms)
-    having = [counts.astype("<i8", copy=False).tobytes() for counts in found.having]
-    return FrequenciesResponse(found.records, having, context.view.position)
+    document_frequencies = [counts.astype("<i8", copy=False).tobytes() for counts in found.document_frequencies]
+    return FrequenciesResponse(found.records, document_frequencies, context.view.position)
 
 
 def ordered_answer(context: ReadContext, request: OrderedRequest) -> OrderedResponse:
@@ -138,15 +138,15 @@ class ReadViewSource:
 
     def count_frequencies(self, terms: Sequence[tuple[str, SparseIndices]]) -> Frequencies:
         """How many of all live records, whatever a search filters by, have each index of each (sparse key, indices)."""
-        having = [np.zeros(len(indices), np.int64) for _, indices in terms]
+        document_frequencies = [np.zeros(len(indices), np.int64) for _, indices in terms]
         for part in self._view.parts:
             for indexed_range in part.indexed_ranges():
                 mask = indexed_range.index_mask(part.alive)
-                for counts, (key, indices) in zip(having, terms, strict=True):
+                for counts, (key, indices) in zip(document_frequencies, terms, strict=True):
                     index = indexed_range.indexed.sparse(key)
                     if index is not None:
-                        np.add(counts, index.having(indices, mask), out=counts)
-        return Frequencies(sum(part.live_rows for part in self._view.parts), having)
+                        np.add(counts, index.document_frequencies(indices, mask), out=counts)
+        return Frequencies(sum(part.live_rows for part in self._view.parts), document_frequencies)
 
     def sort_records(
         self, where: Where | None, order_by: Sequence[OrderKey], limit: int | None

@@ -1,4 +1,4 @@
-"""The content of one shard in a worker: the segments of one manifest, and the log's tail folded over them.
+"""The content of one shard in a worker: the segments of one manifest, and the log's tail applied to them.
 
 ```text
 operations   1 ................ covers ................ position ........
@@ -101,7 +101,7 @@ class ShardView:
         return self.manifest.bytes + self._base.bytes + tail
 
     def apply(self, entries: Sequence[Entry]) -> None:
-        """Fold in entries of whole appends, in log order. Readers notice nothing until `position` moves. Raises Corrupt
+        """Applies entries of whole appends, in log order. Readers notice nothing until `position` moves. Raises Corrupt
         for an entry that no frontend writes; the view is of no use after that.
         """
         for entry in entries:

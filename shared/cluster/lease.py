@@ -11,7 +11,7 @@ LEASE = Script("shared.cluster", "lease")
 
 
 class Lease:
-    """The lease `name`, as seen by one holder."""
+    """The lease `name`, as seen by one holder. Every method raises Unavailable while Redis is away."""
 
     def __init__(self, redis: Redis, keys: Keys, name: str, holder: str, ttl_s: float) -> None:
         self._redis = redis

@@ -7,8 +7,8 @@
 -- ARGV   1    verb        then its arguments:
 --           'begin' present next
 --                  names the layout that is to follow `present`: {'OK', the one that is being built now}
---           'seed' next copied shards, then shard start .., then shard pointer ..
---                  gives the new shards the pointers of their first manifests. `shards` is the number of present shards, each with
+--           'initialize' next copied shards, then shard start .., then shard pointer ..
+--                  gives the new shards the pointers of their initial manifests. `shards` is the number of present shards, each with
 --                  the position from which its stream is in none of these manifests; `copied` is the lowest of these
 --           'copy' next copied reach entries ..
 --                  adds to the new streams what the log has at [copied, reach)
@@ -150,13 +150,13 @@ function verbs.force(forced)
   return {'OK'}
 end
 
-function verbs.seed(following, seeds_reach, present_shards)
+function verbs.initialize(following, starts_min, present_shards)
   local FIRST_START = 5
   local FIRST_POINTER = FIRST_START + 2 * present_shards
   if next_layout ~= following or copied then return {'LOST'} end
   for at = FIRST_START, FIRST_POINTER - 1, 2 do
     local shard, start = unpack(ARGV, at, at + 1)
-    -- Trimmed since the manifest was read: what is missing there is in no seed.
+    -- Trimmed since the manifest was read: what is missing there is in no initial manifest.
     if get('trimmed', shard) > tonumber(start) then return {'LOST'} end
   end
   for at = FIRST_START, FIRST_POINTER - 1, 2 do
@@ -164,7 +164,7 @@ function verbs.seed(following, seeds_reach, present_shards)
     redis.call('HSET', state_key, 'copied:' .. shard, start)
   end
   for at = FIRST_POINTER, #ARGV, 2 do set_pointer(unpack(ARGV, at, at + 1)) end
-  redis.call('HSET', state_key, 'copied', seeds_reach, 'built', 0)
+  redis.call('HSET', state_key, 'copied', starts_min, 'built', 0)
   return {'OK'}
 end
 
@@ -176,7 +176,7 @@ function verbs.copy(following, begin, reach)
   add_entries(FIRST_ENTRY)
   redis.call('HSET', state_key, 'copied', reach)
   for _, shard in ipairs(shards_of(layout)) do
-    -- Never back: what a shard's seed has, which may reach further than this, must not come a second time.
+    -- Never back: what a shard's initial manifest has, which may reach further than this, must not come a second time.
     if get('copied', shard) < tonumber(reach) then redis.call('HSET', state_key, 'copied:' .. shard, reach) end
   end
   return {'OK'}

@@ -60,7 +60,7 @@ class Rebuilds:
                 return Layout.decode(begun)
         return None
 
-    async def seed(
+    async def initialize(
         self,
         collection_id: str,
         layout: Layout,
@@ -71,7 +71,7 @@ class Rebuilds:
         """Gives the new shards the `pointers` of their first manifests. `starts`: for each present shard the position
         from which its stream is in none of these manifests.
         """
-        args: list[Argument] = ["seed", following.encode(), min(starts.values()), len(starts)]
+        args: list[Argument] = ["initialize", following.encode(), min(starts.values()), len(starts)]
         for shard, start in starts.items():
             args += [shard, start]
         for shard, pointer in pointers.items():

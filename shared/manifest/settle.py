@@ -13,8 +13,8 @@ from shared.process.telemetry import get_logger
 log = get_logger(__name__)
 
 Commit = Callable[[str, int, Pointer | None, Pointer], Awaitable[bool]]
-"""`Log.commit`: moves the pointer of (collection, shard) from the first to the second. It returns whether the pointer
-is the second one now.
+"""`Log.commit` of (collection, shard, expected pointer, new pointer): replaces the expected pointer by the new one.
+Returns whether the pointer is the new one now.
 """
 
 

@@ -24,7 +24,9 @@ class GrowableArray:
         self.buffer: AnyArray = np.empty((0, *self._shape), dtype)
 
     def write(self, at: int, values: Any, count: int) -> None:
-        """Writes `values` (one for each row, or one for all of them) into the rows [at, at + count)."""
+        """Writes `values` into the rows [at, at + count): one for each row, of the shape [count] or [count, width], or
+        one for all of them. Raises ValueError for another shape. Rows before `at` stay as they are.
+        """
         if at + count > len(self.buffer):
             rows = max(_ROWS_FIRST, 2 * len(self.buffer), at + count)
             grown = np.empty((rows, *self._shape), self.buffer.dtype)

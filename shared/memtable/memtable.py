@@ -1,4 +1,4 @@
-"""The log's tail in memory, folded over the base segments.
+"""The log's tail in memory, applied to the base segments.
 
 A row of the tail holds one version of one record (`versions`). A record that an operation of the tail changed lives
 wholly in the tail; its row in a base segment, if it had one, is *deleted* (`deletions`).
@@ -93,7 +93,7 @@ class Memtable:
     # ---- writing
 
     def apply(self, batch: pa.RecordBatch, first: int, end: int) -> None:
-        """Folds in one log entry, a batch of `shared.records.model.batch_schema`, of the append at positions [first,
+        """Applies one log entry, a batch of `shared.records.model.batch_schema`, of the append at positions [first,
         end). Entries come in log order.
 
         Raises Corrupt for a batch that no frontend writes; the memtable is of no use after that.

@@ -28,7 +28,9 @@ from shared.vectors.arrays import Vector
 
 
 class Record(NamedTuple):
-    """A live record. `metadata` is JSON text without null members, or None when there is none."""
+    """A live record. `metadata` is JSON text without null members, or None when there is none. `inserted` and `written`
+    are the positions of the operations that inserted it and that wrote it last.
+    """
 
     embedding: Vector
     document: str | None

@@ -10,7 +10,10 @@ from urllib.parse import quote
 
 
 class Keys:
-    """The keys under one prefix. Two clusters with different prefixes can share a server."""
+    """The keys under one prefix. Two clusters with different prefixes can share a server. In all methods `tenant` is
+    the name of a tenant (its name is unique), `database` the key of a database (`Database.key`, not its name or id),
+    `collection_id` the id of a collection. Nothing raises.
+    """
 
     def __init__(self, prefix: str = "pc") -> None:
         self.prefix = prefix

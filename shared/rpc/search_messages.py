@@ -51,7 +51,7 @@ class FrequenciesResponse(msgspec.Struct, frozen=True):
     """How many records there are, and how many have each index (int64)."""
 
     records: int
-    having: list[bytes]
+    document_frequencies: list[bytes] = msgspec.field(name="having")
     position: int
 
 

@@ -92,8 +92,8 @@ async def _weighted(source: RecordSource, knns: Sequence[Knn]) -> list[Knn]:
     keys = [_sparse(knns[number]).key for number in unweighted]
     found = await source.frequencies([(key, vector.indices) for key, vector in zip(keys, vectors, strict=True)])
     done = list(knns)
-    for number, vector, having in zip(unweighted, vectors, found.having, strict=True):
-        values = idf_weighted(vector, found.records, having).values.astype("<f4", copy=False).tobytes()
+    for number, vector, document_frequencies in zip(unweighted, vectors, found.document_frequencies, strict=True):
+        values = idf_weighted(vector, found.records, document_frequencies).values.astype("<f4", copy=False).tobytes()
         query = msgspec.structs.replace(_sparse(knns[number]), values=values, bm25=False)
         done[number] = msgspec.structs.replace(knns[number], query=query)
     return done

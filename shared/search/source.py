@@ -22,10 +22,12 @@ FacetValue = bool | int | float | str
 
 @dataclass(frozen=True, slots=True)
 class Frequencies:
-    """The number of records, and how many of them have each index of each sparse query (`having[i]`, int64 [n])."""
+    """The number of records, and how many of them have each index of the i-th sparse query
+    (`document_frequencies[i]`, int64 [n]).
+    """
 
     records: int
-    having: list[Int64Array]
+    document_frequencies: list[Int64Array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,9 @@ class WantedColumns:
 
 
 class RecordSource(Protocol):
-    """Records are named by their positions of insertion. All methods see the same state of the collection.
+    """Records are named by their positions of insertion. All methods see the same state of the collection,
+    and raise InvalidArgument for a query of another dimension. Those of a source over shards elsewhere raise, too, what
+    calls to workers raise (`frontend.read.workers.Workers`).
 
     `shared.search.execution` uses it; a query worker implements it over a shard in memory
     (`queryworker.query.search_source.ReadViewSource`), a frontend by calls to the workers of all shards

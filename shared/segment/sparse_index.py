@@ -82,7 +82,7 @@ class InvertedIndex:
     least: SparseWeights
     most: SparseWeights
 
-    def having(self, indices: SparseIndices, within: Mask | None = None) -> Int64Array:
+    def document_frequencies(self, indices: SparseIndices, within: Mask | None = None) -> Int64Array:
         """How many rows (of those `within`, bool [count]) have each of `indices` [n]: int64 [n]."""
         found = np.zeros(len(indices), np.int64)
         for place, number in zip(*self._places(indices), strict=True):

@@ -54,17 +54,19 @@ def distances_of(products: Any) -> Any:
         return (1.0 - products).astype(np.float32)
 
 
-def idf(records: int, having: Int64Array) -> Float64Array:
+def idf(records: int, document_frequencies: Int64Array) -> Float64Array:
     """The inverse document frequency of BM25 (Robertson and Sparck Jones; the variant of Lucene, never negative),
-    float64 [n], of n indices, each of which `having` [n] of `records` records have.
+    float64 [n], of n indices, each of which `document_frequencies` [n] of `records` records have.
     """
-    counted = np.minimum(having, records).astype(np.float64)
+    counted = np.minimum(document_frequencies, records).astype(np.float64)
     return log_ratio(records + 1.0, counted + 0.5)  # of 1 + (records - counted + 0.5) / (counted + 0.5)
 
 
-def idf_weighted(query: SparseArrays, records: int, having: Int64Array) -> SparseArrays:
-    """The query with each value multiplied by the `idf` of its index; `having` as there, parallel to the query's
-    indices.
+def idf_weighted(query: SparseArrays, records: int, document_frequencies: Int64Array) -> SparseArrays:
+    """The query with each value multiplied by the `idf` of its index; `document_frequencies` as there, parallel to the
+    query's indices.
     """
     largest = float(np.finfo(np.float32).max)
-    return SparseArrays(query.indices, rounded(np.clip(query.values * idf(records, having), -largest, largest)))
+    return SparseArrays(
+        query.indices, rounded(np.clip(query.values * idf(records, document_frequencies), -largest, largest))
+    )

@@ -123,13 +123,13 @@ async def test_a_log_longer_than_the_limit_is_taken_in_parts(shop: Shop) -> None
     compactor = shop.compactor(fold_bytes=1)
     for number in range(3):
         await shop.write(Op.ADD, {f"id{number}": row(random.Random(number))})
-    # A page of the log holds all three: the limit ends the fold behind a page, never inside an append.
+    # A page of the log holds all three: the limit ends the reading behind a page, never inside an append.
     assert await compactor.compact(shop.collection.id, 0) is Ending.PUBLISHED
     assert await shop.records() == shop.model
 
 
 async def test_pages_of_the_log_never_cut_an_append(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compactor.fold.PAGE_BYTES", 1)
+    monkeypatch.setattr("compactor.apply_log.PAGE_BYTES", 1)
     monkeypatch.setattr("shared.limits.ENTRY_BYTES_TARGET", 2000)
     compactor = shop.compactor(fold_bytes=1)
     for number in range(3):

@@ -19,7 +19,7 @@ from tests.compactor.conftest import Shop
 from tests.compactor.steps import DiesAt, Stop, WaitsAt, row
 
 
-@pytest.mark.parametrize("step", [Step.READ, Step.FOLDED, Step.BUILT, Step.UPLOADED, Step.CREATED, Step.COMMITTED])
+@pytest.mark.parametrize("step", [Step.READ, Step.APPLIED, Step.BUILT, Step.UPLOADED, Step.CREATED, Step.COMMITTED])
 async def test_dying_at_any_step_loses_nothing_and_the_next_compactor_goes_on(shop: Shop, step: Step) -> None:
     await shop.write(Op.ADD, {f"id{n}": row(random.Random(n)) for n in range(30)})
     await shop.compactor().compact(shop.collection.id, 0)

@@ -10,8 +10,8 @@ import pytest
 
 from compactor.checkpoints import RebuildStep
 from compactor.compaction import Ending
+from compactor.initial_manifests import has_foreign_segments
 from compactor.rebuild import Rebuilder
-from compactor.seeds import borrows
 from shared.cluster.placement import Layout, shard_of
 from shared.errors import Gone, StaleGeneration
 from shared.log.jobs import REBUILD, Jobs
@@ -123,7 +123,7 @@ async def test_writes_go_on_while_the_shards_are_built(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(
-    "step", [RebuildStep.SOWN, RebuildStep.COPIED, RebuildStep.APPENDS_STOPPED, RebuildStep.SWITCHED]
+    "step", [RebuildStep.INITIALIZED, RebuildStep.COPIED, RebuildStep.APPENDS_STOPPED, RebuildStep.SWITCHED]
 )
 async def test_whoever_comes_after_a_step_that_died_goes_on(shop: Shop, step: RebuildStep) -> None:
     rng = random.Random(5)
@@ -201,7 +201,7 @@ async def test_nothing_is_trimmed_that_is_still_to_be_copied(shop: Shop) -> None
     await churn(shop, rng, 1)
     await want(shop, 2)
     with pytest.raises(Stop):
-        await shop.rebuilder(DiesAt(RebuildStep.SOWN)).step(shop.collection.id)
+        await shop.rebuilder(DiesAt(RebuildStep.INITIALIZED)).step(shop.collection.id)
     await compact_all(shop, shop.collection.layout)
     pointer = (await shop.state()).pointer
     assert pointer is not None
@@ -280,12 +280,12 @@ async def test_new_shards_first_see_the_old_segments_and_then_have_their_own(sho
     await compact_all(shop, shop.collection.layout)
     await want(shop, 3)
     with pytest.raises(Stop):
-        await shop.rebuilder(DiesAt(RebuildStep.SOWN)).step(shop.collection.id)
-    assert all([borrows(await shop.published(shard)) for shard in (1, 2, 3)])
+        await shop.rebuilder(DiesAt(RebuildStep.INITIALIZED)).step(shop.collection.id)
+    assert all([has_foreign_segments(await shop.published(shard)) for shard in (1, 2, 3)])
     found = [await shop.records(shard) for shard in (1, 2, 3)]
     assert {**found[0], **found[1], **found[2]} == shop.model
     await compact_all(shop, Layout(1, 3))
-    assert not any([borrows(await shop.published(shard)) for shard in (1, 2, 3)])
+    assert not any([has_foreign_segments(await shop.published(shard)) for shard in (1, 2, 3)])
     assert (await shop.log.read(shop.collection.id, 1, FIRST_ID)).state.building
 
 

@@ -82,7 +82,7 @@ async def test_a_queued_shard_is_compacted_and_its_lease_given_back(shop: Shop, 
 async def test_a_job_goes_on_until_the_log_as_it_was_is_compacted(
     shop: Shop, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("compactor.fold.PAGE_BYTES", 1)
+    monkeypatch.setattr("compactor.apply_log.PAGE_BYTES", 1)
     for number in range(4):
         await shop.write(Op.ADD, {f"id{number}": row(random.Random(number))})
     await jobs.put(shop.collection.id, 0, 1.0)
@@ -134,7 +134,7 @@ async def test_a_lease_is_kept_while_the_work_takes_longer_than_it(shop: Shop, j
 async def test_a_lost_lease_ends_the_job(shop: Shop, jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     await shop.write(Op.ADD, {"a": row(random.Random(1))})
     await jobs.put(shop.collection.id, 0, 1.0)
-    wait = WaitsAt(Step.FOLDED)
+    wait = WaitsAt(Step.APPLIED)
     service = service_of(shop, jobs, shop.compactor(wait), POLYCHROME_COMPACTOR_LEASE_S="1")
     job = asyncio.create_task(service.run_once("me"))
     await wait.there.wait()

@@ -16,8 +16,8 @@ from compactor import merge
 from compactor.build import Built
 from compactor.cancellation import Abandoned, CancellationToken
 from compactor.checkpoints import Step
+from compactor.initial_manifests import initial_manifests
 from compactor.publish import Publisher
-from compactor.seeds import seeds
 from shared.catalog.functions import STATISTICS
 from shared.records.model import Op
 from tests.compactor.conftest import Shop
@@ -116,7 +116,7 @@ async def test_a_job_whose_lease_is_lost_ends_in_the_middle_of_its_thread(shop: 
 async def test_an_abandoned_job_stops_at_the_next_step_and_leaves_scratch_empty(shop: Shop) -> None:
     await shop.write(Op.ADD, {"a": row(random.Random(1))})
     token = CancellationToken()
-    wait = WaitsAt(Step.FOLDED)
+    wait = WaitsAt(Step.APPLIED)
     compactor = shop.compactor(wait)
     job = asyncio.create_task(compactor.compact(shop.collection.id, 0, token))
     await wait.there.wait()
@@ -169,8 +169,8 @@ async def test_a_cancelled_rebuild_holds_segments_until_they_are_read(
     await churn(shop, random.Random(1), 1)
     await compact_all(shop, shop.collection.layout)
     await want(shop, 2)
-    thread = Thread(seeds)
-    monkeypatch.setattr("compactor.rebuild.seeds", thread)
+    thread = Thread(initial_manifests)
+    monkeypatch.setattr("compactor.rebuild.initial_manifests", thread)
     rebuilder = shop.rebuilder()
     job = asyncio.create_task(rebuilder.step(shop.collection.id))
     await assert_waits_for(thread, job, lambda: bool(rebuilder._cache._uses))

@@ -57,7 +57,7 @@ async def lay(rebuilds: Rebuilds, log: Log, objects: ObjectStore, collection: Co
     await CommitNumbers(objects).leave(await log.draw_commit())
     starts = dict.fromkeys(collection.layout.numbers, state.head)
     pointers = {shard: await publish(objects, collection.id, shard, state.head, None) for shard in layout.numbers}
-    assert await rebuilds.seed(collection.id, collection.layout, layout, starts, pointers)
+    assert await rebuilds.initialize(collection.id, collection.layout, layout, starts, pointers)
 
 
 async def switch(rebuilds: Rebuilds, log: Log, collection: Collection) -> None:

@@ -51,10 +51,12 @@ def sparse_of(value: object) -> sparse.Sparse | None:
     return None
 
 
-def weighted(query: sparse.Sparse, having: Mapping[int, int], records: int) -> sparse.Sparse:
+def weighted(query: sparse.Sparse, document_frequencies: Mapping[int, int], records: int) -> sparse.Sparse:
     """BM25: rare indices weigh more."""
     return {
-        index: sparse.float32(value * math.log1p((records - having[index] + 0.5) / (having[index] + 0.5)))
+        index: sparse.float32(
+            value * math.log1p((records - document_frequencies[index] + 0.5) / (document_frequencies[index] + 0.5))
+        )
         for index, value in query.items()
     }
 
@@ -157,8 +159,8 @@ class Searcher:
         query = sparse_of(knn["query"])
         assert query is not None
         if knn["key"] in self._bm25:
-            having = {index: sum(v is not None and index in v for v in vectors) for index in query}
-            query = weighted(query, having, len(vectors))
+            document_frequencies = {index: sum(v is not None and index in v for v in vectors) for index in query}
+            query = weighted(query, document_frequencies, len(vectors))
         return list(sparse.nearest(query, vectors, matching))
 
     def _grouped(self, group_by: Json, order: list[int], scores: Scores) -> list[int]:

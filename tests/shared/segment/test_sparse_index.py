@@ -91,7 +91,7 @@ def test_counts_are_of_rows_that_have_an_index(records: list[Sparse | None], ind
     mask = np.arange(len(records)) % 2 == 0
     for within, counted in ((None, records), (mask, records[::2])):
         truth = [sum(record is not None and i in record for record in counted) for i in sorted(indices)]
-        assert index.having(wanted, within).tolist() == truth
+        assert index.document_frequencies(wanted, within).tolist() == truth
 
 
 @given(records=RECORDS, query=VECTORS)

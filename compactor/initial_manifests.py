@@ -1,4 +1,4 @@
-"""The first manifests of a new layout's shards: the present segments, seen through other tombstones. Pure.
+"""The initial manifests of a new layout's shards: the present segments, seen through other tombstones. Pure.
 
 Nothing is moved: a row is alive in the one new shard that its id hashes to, and dead in all others. Their first
 compactions then rewrite what is mostly dead, as the merge policy does with any segment.
@@ -20,8 +20,8 @@ from shared.records.digest import MODULUS, as_bytes, to_hex, total
 
 
 @dataclass(slots=True)
-class Seed:
-    """The content of a new shard's first manifest: segments with their dead rows, number of live rows, and the sum of
+class InitialManifest:
+    """The content of a new shard's initial manifest: segments with their dead rows, number of live rows, and the sum of
     their digests, which is not reduced by `MODULUS` yet.
     """
 
@@ -34,26 +34,26 @@ class Seed:
         return to_hex(self.digest % MODULUS)
 
 
-def seeds(sources: Sequence[Source], shards: int) -> list[Seed]:
-    """The seed of each new shard, made of the segments of all present ones. Takes long: for a thread."""
-    found = [Seed() for _ in range(shards)]
+def initial_manifests(sources: Sequence[Source], shards: int) -> list[InitialManifest]:
+    """The initial manifest of each new shard, made of the segments of all present ones. Takes long: for a thread."""
+    found = [InitialManifest() for _ in range(shards)]
     for source in sources:
         records = source.segment.records
         homes = shard_of(records.column("id").to_pylist(), shards)
         digests = as_bytes(records.column("digest"))
         live = source.live_mask()
-        for home, seed in enumerate(found):
+        for home, manifest in enumerate(found):
             mine = live & (homes == home)
             rows = int(np.count_nonzero(mine))
             if rows:
                 dead = BitMap(np.flatnonzero(~mine).astype(np.uint32))
-                seed.segments.append(SegmentRef.of(source.segment.info, dead))
-                seed.rows += rows
-                seed.digest += total(digests[mine])
+                manifest.segments.append(SegmentRef.of(source.segment.info, dead))
+                manifest.rows += rows
+                manifest.digest += total(digests[mine])
     return found
 
 
-def borrows(manifest: Manifest) -> bool:
+def has_foreign_segments(manifest: Manifest) -> bool:
     """Whether the manifest still names segments of other shards that the merge policy would rewrite."""
     own = shard_prefix(manifest.collection, manifest.shard)
     return any(

@@ -1,7 +1,7 @@
-"""The first half of a compaction: the log after a manifest, folded over its segments.
+"""The first half of a compaction: the log after a manifest, applied to its segments.
 
 1. Read the shard's stream page by page, after the position that the manifest covers. Every page comes with the state of
-   the same moment: when the pointer is no longer the one that the fold started from, the work is somebody else's
+   the same moment: when the pointer is no longer the one that this started from, the work is somebody else's
    (Superseded).
 2. Prove that nothing is missing: every entry names the one before it; the first one names an entry that the manifest
    covers; the last one is the stream's newest. A gap is Corrupt: an acknowledged write would be lost by going on.
@@ -39,7 +39,7 @@ class Superseded(PolychromeError):
 
 
 class Reader(Protocol):
-    """The part of `shared.log.log.Log` that a fold needs."""
+    """The part of `shared.log.log.Log` that `apply_log` needs."""
 
     async def read(
         self, collection_id: str, shard: int, after: str = ..., bytes_max: int | None = None
@@ -47,7 +47,7 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Fold:
+class AppliedLog:
     """The log from the position that a manifest covers up to `covers` (exclusive), as a difference to that manifest's
     segments.
 
@@ -64,7 +64,7 @@ class Fold:
     deleted: dict[int, BitMap]
 
 
-async def fold(
+async def apply_log(
     log: Reader,
     collection: str,
     shard: int,
@@ -73,9 +73,9 @@ async def fold(
     dimension: int | None,
     bytes_max: int,
     check: Callable[[], None],
-) -> Fold:
-    """Folds the log after the manifest of `pointer` over that manifest's records, `base`; at least one append, and then
-    until `bytes_max` payload bytes are taken. `check` is called before every page, and what it raises ends the fold.
+) -> AppliedLog:
+    """Applies the log after the manifest of `pointer` to that manifest's records, `base`; at least one append, and then
+    until `bytes_max` payload bytes are taken. `check` is called before every page, and what it raises ends the work.
     Raises Superseded, Gone, Corrupt, Unavailable.
     """
     covered = pointer.covers if pointer else FIRST_POSITION
@@ -104,7 +104,7 @@ async def fold(
             covers = page.state.reach
     tail = await in_thread(_live_table, memtable)
     deleted = {segment: BitMap(rows) for segment, rows in memtable.deleted().items() if len(rows)}
-    return Fold(covers, complete, operations, memtable.dimension, tail, deleted)
+    return AppliedLog(covers, complete, operations, memtable.dimension, tail, deleted)
 
 
 def _check_state(state: ShardState, collection: str, pointer: Pointer | None) -> None:
