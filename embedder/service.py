@@ -17,8 +17,8 @@ from embedder.config import EmbedderConfig
 from embedder.model import Model
 from embedder.tokens import read_tokenizer
 from embedder.weights import read_weights
-from shared.cluster.announced import Announced, advertised_address
 from shared.cluster.membership import Membership
+from shared.cluster.registration import Registration, advertised_address
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.rpc.server import RpcServer
@@ -27,23 +27,23 @@ from shared.rpc.server import RpcServer
 class Embedder:
     """The running process, as `shared.process.service` wants it."""
 
-    def __init__(self, config: EmbedderConfig, announced: Announced) -> None:
+    def __init__(self, config: EmbedderConfig, registration: Registration) -> None:
         self._config = config
-        self._announced = announced
+        self._registration = registration
 
     @property
     def address(self) -> str:
-        return self._announced.address
+        return self._registration.address
 
     @property
     def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        return (self._announced.heartbeat,)
+        return (self._registration.heartbeat,)
 
     def ready(self) -> bool:
-        return not self._announced.draining
+        return not self._registration.draining
 
     async def drain(self) -> None:
-        await self._announced.drain(self._config.drain_timeout_s)
+        await self._registration.drain(self._config.drain_timeout_s)
 
 
 @asynccontextmanager
@@ -63,9 +63,9 @@ async def open_service(config: EmbedderConfig) -> AsyncIterator[Embedder]:
         bound = await server.start(config.host, config.port)
         address = advertised_address(config.host, bound, config.advertise_host, config.redis_url)
         membership = Membership(redis, keys, "embedder")
-        announced = Announced(config.process_id, address, membership, server, config.heartbeat_s)
-        await announced.announce()
-        yield Embedder(config, announced)
+        registration = Registration(config.process_id, address, membership, server, config.heartbeat_s)
+        await registration.announce()
+        yield Embedder(config, registration)
 
 
 def _read(files: tuple[Path, Path]) -> tuple[Model, Tokenizer]:

@@ -18,14 +18,14 @@ from queryworker.shards.registry import EVICTION_INTERVAL_S, ShardRegistry
 from queryworker.shards.segment_pool import SegmentPool
 from queryworker.shards.shard import ServedShard
 from queryworker.thread_pool import ThreadPool
-from shared.cluster.announced import Announced, advertised_address
 from shared.cluster.membership import Membership
+from shared.cluster.registration import Registration, advertised_address
 from shared.log.log import Log
 from shared.manifest.store import ManifestStore
 from shared.objects.open import open_store
 from shared.process import telemetry
 from shared.process.clock import SystemClock
-from shared.process.memory import keep_for_reuse
+from shared.process.memory import keep_freed_memory
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.rpc.server import RpcServer
@@ -45,24 +45,24 @@ log = telemetry.get_logger(__name__)
 class QueryWorker:
     """The running worker, as `shared.process.service` runs it."""
 
-    def __init__(self, config: QueryWorkerConfig, announced: Announced, shards: ShardRegistry) -> None:
+    def __init__(self, config: QueryWorkerConfig, registration: Registration, shards: ShardRegistry) -> None:
         self._config = config
-        self._announced = announced
+        self._registration = registration
         self._shards = shards
 
     @property
     def address(self) -> str:
-        return self._announced.address
+        return self._registration.address
 
     @property
     def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        return (self._announced.heartbeat, self._evict_shards)
+        return (self._registration.heartbeat, self._evict_shards)
 
     def ready(self) -> bool:
-        return not self._announced.draining
+        return not self._registration.draining
 
     async def drain(self) -> None:
-        await self._announced.drain(self._config.drain_timeout_s)
+        await self._registration.drain(self._config.drain_timeout_s)
 
     async def _evict_shards(self) -> None:
         while True:
@@ -76,7 +76,7 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
     worker is announced. Closes all in reverse.
     """
     _allow_many_files()
-    keep_for_reuse()
+    keep_freed_memory()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     async with AsyncExitStack() as stack:
         keys, clock = Keys(config.redis_prefix), SystemClock()
@@ -109,9 +109,9 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         bound = await server.start(config.host, config.port)
         address = advertised_address(config.host, bound, config.advertise_host, config.redis_url)
         membership = Membership(redis, keys, "queryworker")
-        announced = Announced(config.process_id, address, membership, server, config.heartbeat_s)
-        await announced.announce()
-        yield QueryWorker(config, announced, shards)
+        registration = Registration(config.process_id, address, membership, server, config.heartbeat_s)
+        await registration.announce()
+        yield QueryWorker(config, registration, shards)
 
 
 def _allow_many_files() -> None:

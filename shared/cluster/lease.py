@@ -1,4 +1,4 @@
-"""Leases: who does a piece of work for now. They save work and decide nothing: two holders at once do no harm."""
+"""Leases: claims on a piece of work, which expire. They save work and decide nothing: two holders do no harm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ LEASE = Script("shared.cluster", "lease")
 
 
 class Lease:
-    """The lease `name`, as seen by one holder. Every method raises Unavailable while Redis is away."""
+    """The lease `name` as one holder sees it. An acquired lease expires `ttl_s` seconds later if it is not renewed. Its
+    methods raise Unavailable and UnknownOutcome.
+    """
 
     def __init__(self, redis: Redis, keys: Keys, name: str, holder: str, ttl_s: float) -> None:
         self._redis = redis
@@ -20,13 +22,13 @@ class Lease:
         self._ttl_ms = max(1, int(ttl_s * 1000))
 
     async def acquire(self) -> bool:
-        """Whether the holder has it now; prolongs it when the holder had it already."""
+        """Takes the lease if nobody else has it, or prolongs it; whether the holder has it now."""
         return bool(await LEASE.run(self._redis, [self._key], ["acquire", self._holder, self._ttl_ms]))
 
     async def renew(self) -> bool:
-        """Prolongs it; False when it has expired or somebody else has it."""
+        """Prolongs the lease; False when it has expired or somebody else has it."""
         return bool(await LEASE.run(self._redis, [self._key], ["renew", self._holder, self._ttl_ms]))
 
     async def release(self) -> None:
-        """Gives it back, if the holder has it."""
+        """Gives the lease back, if the holder has it."""
         await LEASE.run(self._redis, [self._key], ["release", self._holder])

@@ -1,4 +1,4 @@
-"""The list of live processes. A hint: a member that is listed may be dead, one that is not may answer still."""
+"""The list of live processes. A hint: a listed member may be dead, and one that is not listed may still answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MEMBERS = Script("shared.cluster", "members")
 
 @dataclass(frozen=True)
 class Member:
-    """A live process. A draining one finishes what it has and wants nothing new."""
+    """A live process: its id, and the address at which it takes calls. While it drains it takes no new ones."""
 
     id: str
     address: str
@@ -31,15 +31,16 @@ class Membership:
         self._keys = [keys.members(role), keys.heartbeats(role)]
 
     async def announce(self, member: Member, ttl_s: float) -> None:
-        """Lists the member for `ttl_s`; to be repeated well before that."""
+        """Lists the member for `ttl_s` seconds; to be repeated well before they are over. Raises Unavailable."""
         row = orjson.dumps({"id": member.id, "address": member.address, "draining": member.draining})
         await self._run("announce", member.id, row, int(ttl_s * 1000))
 
     async def leave(self, member_id: str) -> None:
+        """Removes the member from the list. Raises Unavailable."""
         await self._run("leave", member_id)
 
     async def members(self) -> list[Member]:
-        """Everybody who announced itself and has not expired or left, by id."""
+        """The members that announced themselves and have neither expired nor left, by id. Raises Unavailable."""
         rows = [orjson.loads(row) for row in await self._run("list", writes=False)]
         return sorted((Member(row["id"], row["address"], row["draining"]) for row in rows), key=lambda m: m.id)
 

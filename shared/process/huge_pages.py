@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Final
 
 REGION_BYTES_MIN: Final = 4 * 1024 * 1024
-"""Smaller memory is not worth the moving."""
+"""Smaller regions are not worth the moving, in bytes."""
 
 _PAGE_BYTES: Final = 2 * 1024 * 1024
-_WANTED: Final = 14
-_NOW: Final = 25
-"""Linux's MADV_HUGEPAGE and MADV_COLLAPSE. The second moves at once what is there already (since 6.1); without it the
+_MADV_HUGEPAGE: Final = 14
+_MADV_COLLAPSE: Final = 25
+"""Linux's numbers of these. The second moves at once the pages that are there already (since 6.1); without it the
 kernel does so by and by."""
 
 _MAPS: Final = Path("/proc/self/maps")
@@ -27,8 +27,8 @@ _MAPS: Final = Path("/proc/self/maps")
 
 @contextlib.contextmanager
 def in_huge_pages() -> Iterator[None]:
-    """A context whose large allocations lie in huge pages afterwards. Where the system has none, or does not
-    give them on demand, nothing is different.
+    """A context whose large allocations lie in huge pages when it ends. Where the system has none, or does not give
+    them on demand, they stay where they are.
     """
     before = _regions()
     yield
@@ -38,13 +38,13 @@ def in_huge_pages() -> Iterator[None]:
     for begin, end in _regions() - before:
         begin = -(-begin // _PAGE_BYTES) * _PAGE_BYTES  # noqa: PLW2901 (rounded up)
         size = end - begin
-        if size > 0 and madvise(ctypes.c_void_p(begin), ctypes.c_size_t(size), _WANTED) == 0:
+        if size > 0 and madvise(ctypes.c_void_p(begin), ctypes.c_size_t(size), _MADV_HUGEPAGE) == 0:
             # As many as there are; a refusal means that they stay small, or move later.
-            madvise(ctypes.c_void_p(begin), ctypes.c_size_t(size // _PAGE_BYTES * _PAGE_BYTES), _NOW)
+            madvise(ctypes.c_void_p(begin), ctypes.c_size_t(size // _PAGE_BYTES * _PAGE_BYTES), _MADV_COLLAPSE)
 
 
 def _regions() -> set[tuple[int, int]]:
-    """Address ranges of this process's large private memory; none where the system does not tell."""
+    """Address ranges [begin, end) of this process's large private memory; none where the system does not list them."""
     if not _MAPS.exists():
         return set()
     found: set[tuple[int, int]] = set()

@@ -32,10 +32,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from shared.errors import Unavailable
 from shared.process import telemetry
 from shared.process.config import ConfigError, ProcessConfig, read
-from shared.process.memory import give_back_at_rest, in_one_arena
+from shared.process.memory import trim_when_idle, use_one_arena
 from shared.process.stopping import closed_after_s, ended_after_s
 
 GC_CONTAINERS: Final = 20_000
+"""New containers after which the garbage collector looks for cycles among the young ones."""
 
 ADMIN_CLOSE_S: Final = 1.0
 """Longest time that closing the admin endpoint waits for its requests, in seconds."""
@@ -82,18 +83,18 @@ def main(role: str, config_type: type[C], open_service: OpenService[C]) -> None:
     if not config.process_id:
         config = dataclasses.replace(config, process_id=f"{role}-{socket.gethostname()}-{os.getpid()}")
     telemetry.configure(role, config.process_id, config.log_level)
-    in_one_arena()
-    _spare_the_collector()
+    use_one_arena()
+    _tune_garbage_collector()
     sys.exit(uvloop.run(run(role, config, open_service)))
 
 
 async def run(role: str, config: C, open_service: OpenService[C]) -> int:
     """The process's life on an event loop; returns the exit code."""
-    life = _Life(config.drain_timeout_s)
+    life = _Lifecycle(config.drain_timeout_s)
     with life.signals():
         try:
             async with life.deadline:
-                await _live(role, config, open_service, life)
+                await _run_service(role, config, open_service, life)
         except asyncio.CancelledError:
             if not life.stopping.is_set():
                 raise
@@ -104,7 +105,7 @@ async def run(role: str, config: C, open_service: OpenService[C]) -> int:
     return 0
 
 
-class _Life:
+class _Lifecycle:
     """Where the process stands between start and stop; the admin endpoint answers from it."""
 
     def __init__(self, drain_timeout_s: float) -> None:
@@ -142,20 +143,20 @@ class _Life:
             self._main.cancel()  # still opening: there is nothing to drain
 
 
-async def _live(role: str, config: C, open_service: OpenService[C], life: _Life) -> None:
+async def _run_service(role: str, config: C, open_service: OpenService[C], life: _Lifecycle) -> None:
     async with _admin_endpoint(config.admin_host, config.admin_port, life) as admin, AsyncExitStack() as stack:
         service = await _open(role, stack, lambda: open_service(config))
         life.service = service
         log.info("ready", role=role, admin=admin, address=getattr(service, "address", None))
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_endless(loop)) for loop in (*service.loops, give_back_at_rest)]
+            tasks = [group.create_task(_never_ending(loop)) for loop in (*service.loops, trim_when_idle)]
             await life.stopping.wait()
             await _drain(service, config.drain_timeout_s)
             for task in tasks:
                 task.cancel()
 
 
-def _spare_the_collector() -> None:
+def _tune_garbage_collector() -> None:
     """Takes all objects that there are now, modules mostly, to stay for good: the garbage collector need not walk over
     it again and again, nor look for cycles after every few hundred of the containers that a request's JSON is made of.
     """
@@ -180,7 +181,7 @@ async def _open(
         delay_s = min(delay_s * 1.5, OPEN_BACKOFF_MAX_S)
 
 
-async def _endless(loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def _never_ending(loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
     await loop()
     raise RuntimeError(f"the loop {getattr(loop, '__qualname__', loop)} returned")
 
@@ -196,7 +197,7 @@ async def _drain(service: Service, timeout_s: float) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _admin_endpoint(host: str, port: int, life: _Life) -> AsyncIterator[str]:
+async def _admin_endpoint(host: str, port: int, life: _Lifecycle) -> AsyncIterator[str]:
     async def livez(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 

@@ -19,7 +19,7 @@ from typing import Final
 
 from shared.rpc.batching import BatchSize
 from shared.rpc.client_call import ClientCall, FrameInFlight
-from shared.rpc.frames import ALONE_BYTES, TOGETHER_MAX
+from shared.rpc.frames import FRAME_CALLS_MAX, OWN_FRAME_BYTES
 
 HOLD_S: Final = 0.0015
 """Longest time that a call is held back to be sent together with others, in seconds."""
@@ -38,7 +38,7 @@ class FrameQueue:
 
     def add(self, call: ClientCall) -> None:
         """A call to be sent."""
-        if len(call.payload) > ALONE_BYTES:
+        if len(call.payload) > OWN_FRAME_BYTES:
             self._send_frame([call])
             return
         self._size.call_came(self._loop.time())
@@ -66,9 +66,9 @@ class FrameQueue:
     def _send_held(self) -> None:
         self._timer, self._sends_soon = None, False
         held = [call for call in self._held if not call.answer.done()]
-        self._held = held[TOGETHER_MAX:]
+        self._held = held[FRAME_CALLS_MAX:]
         if held:
-            self._send_frame(held[:TOGETHER_MAX])
+            self._send_frame(held[:FRAME_CALLS_MAX])
         if self._held:
             self._send_soon()
 

@@ -60,14 +60,14 @@ VERSION: Final = 2
 _HEAD: Final = struct.Struct(">2sBBII")
 HEAD_BYTES: Final = _HEAD.size
 
-ALONE_BYTES: Final = 64 * 1024
-"""A longer payload travels in a frame of its own: nobody else should wait until all of it has arrived."""
+OWN_FRAME_BYTES: Final = 64 * 1024
+"""A payload of more bytes is sent in a frame of its own: no other call should wait until all of it has arrived."""
 
 ANSWER_BYTES_MAX: Final = HEAD_BYTES + 32
 """Bytes of a frame with one good answer beside its payload."""
 
-TOGETHER_MAX: Final = 64
-"""Calls in one frame."""
+FRAME_CALLS_MAX: Final = 64
+"""Calls in one frame, at most."""
 
 
 class FrameKind(enum.IntEnum):
@@ -140,17 +140,17 @@ def framed(
 
 
 def calls_of(frame: Frame) -> Iterator[tuple[CallHeader, memoryview]]:
-    """Raises BadFrame, MsgspecError."""
+    """The calls of a frame with their payloads. Raises BadFrame, MsgspecError."""
     return _split(_CALLS.decode(frame.header), frame.payload)
 
 
 def answers_of(frame: Frame) -> Iterator[tuple[AnswerHeader, memoryview]]:
-    """Raises BadFrame, MsgspecError."""
+    """The answers of a frame with their payloads. Raises BadFrame, MsgspecError."""
     return _split(_ANSWERS.decode(frame.header), frame.payload)
 
 
 def cancelled_of(frame: Frame) -> list[int]:
-    """Raises MsgspecError."""
+    """The numbers of the calls that a frame cancels. Raises MsgspecError."""
     return _CANCELLED.decode(frame.header)
 
 
@@ -233,7 +233,7 @@ def _frame(view: memoryview) -> Frame:
 
 
 def tune(sock: socket.socket) -> None:
-    """Let the kernel notice a peer that vanished without a word, whether or not something is being sent."""
+    """Has the kernel notice a peer that vanished without a word, whether or not something is being sent."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 10_000)):
         if hasattr(socket, option):  # Linux has them all
@@ -247,4 +247,5 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def join_address(host: str, port: int) -> str:
+    """`host:port`, an IPv6 host in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -15,7 +15,9 @@ from shared.records.selection import Selection
 
 
 class Shard(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The shard that is read, and how. `as_of` asks for the state at that position (exclusive), or StaleRead."""
+    """A shard of a collection, and how it is read. With `as_of`, the state at that log position (exclusive) is meant; a
+    worker that cannot read as of it answers StaleRead.
+    """
 
     collection: str
     shard: int = 0
@@ -24,20 +26,20 @@ class Shard(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class PrefetchRequest(msgspec.Struct, frozen=True):
-    """Load the shard, for it will be read here. The answer is empty."""
+    """Load the shard: it will be read at this worker. The answer is empty."""
 
     shard: Shard
 
 
 class CountRequest(msgspec.Struct, frozen=True):
-    """How many records match."""
+    """Count the records that the selection matches."""
 
     shard: Shard
     selection: Selection = Selection()
 
 
 class CountResponse(msgspec.Struct, frozen=True):
-    """How many did."""
+    """The number of matching records."""
 
     count: int
     position: int

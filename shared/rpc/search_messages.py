@@ -1,7 +1,7 @@
 """The requests of a frontend to a query worker for a search: everything at once where one shard is the whole
 collection, else the steps of `shared.search.source.RecordSource`, whose answers it merges.
 
-Encoded as in `shared.rpc.messages`; `position` likewise.
+Encoding, and the meaning of `position`, are those of `shared.rpc.messages`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class NearestResponse(msgspec.Struct, frozen=True):
 
 
 class FrequenciesRequest(msgspec.Struct, frozen=True):
-    """`indices[i]` (uint32) are asked about at the sparse key `keys[i]`."""
+    """How many records have each of some indices of sparse vectors: `indices[i]`, uint32, at the key `keys[i]`."""
 
     shard: Shard
     keys: list[str]
@@ -48,7 +48,7 @@ class FrequenciesRequest(msgspec.Struct, frozen=True):
 
 
 class FrequenciesResponse(msgspec.Struct, frozen=True):
-    """How many records there are, and how many have each index (int64)."""
+    """The number of all records, and `having[i]` (int64): the numbers of those that have each of `indices[i]`."""
 
     records: int
     document_frequencies: list[bytes] = msgspec.field(name="having")
@@ -65,7 +65,7 @@ class OrderedRequest(msgspec.Struct, frozen=True):
 
 
 class OrderedResponse(msgspec.Struct, frozen=True):
-    """Their positions of insertion (int64) and what each was sorted by, in their order."""
+    """The records in order: their positions of insertion (int64), and for each the values that it was sorted by."""
 
     inserted: bytes
     values: list[list[Value | None]]
@@ -81,7 +81,7 @@ class TallyRequest(msgspec.Struct, frozen=True):
 
 
 class TallyResponse(msgspec.Struct, frozen=True):
-    """`facets[i]` are of the i-th field."""
+    """The number of matching records, and `facets[i]`: the values of the i-th field with the records that have them."""
 
     count: int
     facets: list[list[tuple[Value, int]]]

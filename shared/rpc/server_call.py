@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from shared import errors, limits
 from shared.process import telemetry
 from shared.rpc import frames
-from shared.rpc.frames import TOGETHER_MAX, AnswerHeader, CallHeader
+from shared.rpc.frames import FRAME_CALLS_MAX, AnswerHeader, CallHeader
 from shared.rpc.outgoing import UNLIMITED, LongAnswer
 
 OK: Final = "ok"
@@ -101,7 +101,7 @@ class Call:
             log.error("call_failed", method=self._method, request_id=self.request_id, exc_info=error)
             error = errors.PolychromeError("internal error")
         self._end(error.code)
-        message = error.message[: limits.RPC_HEADER_BYTES_MAX // (8 * TOGETHER_MAX)]
+        message = error.message[: limits.RPC_HEADER_BYTES_MAX // (8 * FRAME_CALLS_MAX)]
         self._connection.send(AnswerHeader(self._number, 0, error.code, message), b"")
 
     def abandon(self) -> None:

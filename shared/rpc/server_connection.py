@@ -18,7 +18,7 @@ from prometheus_client import Counter, Histogram
 from shared import errors
 from shared.process import telemetry
 from shared.rpc import frames
-from shared.rpc.frames import ALONE_BYTES, TOGETHER_MAX, AnswerHeader, BadFrame, Frame, FrameKind, FrameReader
+from shared.rpc.frames import FRAME_CALLS_MAX, OWN_FRAME_BYTES, AnswerHeader, BadFrame, Frame, FrameKind, FrameReader
 from shared.rpc.outgoing import LongAnswer, SendQueue, UnsentBytes
 from shared.rpc.server_call import Call, Serve
 from shared.rpc.waiting_calls import WaitingCalls
@@ -38,7 +38,7 @@ CALLS = Counter(
     "polychrome_rpc_calls_total", "Calls answered, by error code («ok» when there was none).", ["method", "code"]
 )
 FRAME_CALLS = Histogram(
-    "polychrome_rpc_frame_calls", "Calls that came together.", buckets=(1, 2, 4, 8, 16, 32, TOGETHER_MAX)
+    "polychrome_rpc_frame_calls", "Calls that came together.", buckets=(1, 2, 4, 8, 16, 32, FRAME_CALLS_MAX)
 )
 BAD_CONNECTIONS = Counter("polychrome_rpc_bad_connections_total", "Connections closed for not speaking the protocol.")
 
@@ -202,8 +202,8 @@ class ServerConnection(asyncio.Protocol):
         together: list[tuple[AnswerHeader, bytes]] = []
         for place, answer in enumerate(ready, 1):
             together.append(answer)
-            alone = len(answer[1]) > ALONE_BYTES or (place < len(ready) and len(ready[place][1]) > ALONE_BYTES)
-            if alone or len(together) == TOGETHER_MAX or place == len(ready):
+            alone = len(answer[1]) > OWN_FRAME_BYTES or (place < len(ready) and len(ready[place][1]) > OWN_FRAME_BYTES)
+            if alone or len(together) == FRAME_CALLS_MAX or place == len(ready):
                 self._write(FrameKind.ANSWERS, *zip(*together, strict=True))
                 together = []
         for (method, code), count in self._tally.items():

@@ -12,7 +12,7 @@ from frontend.collections.forking import CLOSE_S_MAX
 from frontend.http.server import CLOSE_TIMEOUT_S
 from frontend.service import LAST_HINTS_S
 from polychrome.supervisor import STOP_GRACE_S, stop_grace_s
-from shared.cluster.announced import LEAVE_S
+from shared.cluster.registration import LEAVE_S
 from shared.process.config import ROLES, ProcessConfig, settings
 from shared.process.service import ADMIN_CLOSE_S
 from shared.process.stopping import CLOSE_S, ended_after_s

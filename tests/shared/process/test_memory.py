@@ -6,23 +6,23 @@ import weakref
 import pytest
 
 from shared.process import memory
-from shared.process.memory import Tidying
+from shared.process.memory import TrimSchedule
 from tests.outside.paths import CHECKOUT
 
 
 def test_memory_is_given_back_once_at_the_first_rest_after_work() -> None:
-    tidying = Tidying(cpu_s=10.0)
-    cpu_s, given_back = 10.0, []
+    schedule = TrimSchedule(cpu_s=10.0)
+    cpu_s, trimmed = 10.0, []
     for share in (0.0, 0.01, 0.9, 0.1, 0.4, 0.02, 0.0, 0.1, 0.01, 0.3, 0.0):
         cpu_s += 2.0 * share
-        given_back.append(tidying.due(cpu_s, 2.0))
-    assert [i for i, due in enumerate(given_back) if due] == [5, 10]
+        trimmed.append(schedule.due(cpu_s, 2.0))
+    assert [i for i, due in enumerate(trimmed) if due] == [5, 10]
 
 
 async def test_the_loop_looks_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "LOOK_EVERY_S", 0.001)
-    monkeypatch.setattr(memory, "WORK_S", 0.0)  # always after work
-    monkeypatch.setattr(memory, "REST_SHARE", 1e9)  # and always at rest
+    monkeypatch.setattr(memory, "CHECK_INTERVAL_S", 0.001)
+    monkeypatch.setattr(memory, "WORK_CPU_S", 0.0)  # always after work
+    monkeypatch.setattr(memory, "IDLE_SHARE", 1e9)  # and always at rest
     rounds = asyncio.Event()
     times = 0
 
@@ -33,8 +33,8 @@ async def test_the_loop_looks_again_and_again(monkeypatch: pytest.MonkeyPatch) -
             loop.call_soon_threadsafe(rounds.set)
 
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr(memory, "give_back", count)
-    running = asyncio.create_task(memory.give_back_at_rest())
+    monkeypatch.setattr(memory, "trim", count)
+    running = asyncio.create_task(memory.trim_when_idle())
     async with asyncio.timeout(10):
         await rounds.wait()
     running.cancel()
@@ -42,14 +42,14 @@ async def test_the_loop_looks_again_and_again(monkeypatch: pytest.MonkeyPatch) -
 
 def test_giving_back_now_is_harmless() -> None:
     kept = bytearray(b"kept" * 1000)
-    memory.give_back()
+    memory.trim()
     assert kept[:4] == b"kept"
 
 
 FAULTS = """
 import resource
 import numpy as np
-from shared.process.memory import keep_for_reuse
+from shared.process.memory import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
@@ -58,7 +58,7 @@ def faults():
         del arrays
     return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
 
-keep_for_reuse()
+keep_freed_memory()
 faults()
 print(faults())
 """
@@ -70,7 +70,7 @@ def test_with_memory_kept_for_reuse_arrays_made_again_and_again_are_not_faulted_
     assert int(told.stdout) < 100
 
 
-def test_arrow_takes_its_memory_where_it_can_be_given_back_from() -> None:
+def test_arrow_takes_its_memory_where_it_can_be_trimmed_from() -> None:
     program = "import shared.process.service, pyarrow; print(pyarrow.default_memory_pool().backend_name)"
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=CHECKOUT)
     assert told.stdout.strip() == "system"
@@ -84,5 +84,5 @@ def test_what_hangs_in_a_cycle_is_let_go_of() -> None:
     first.other, second.other = second, first
     alive = weakref.ref(first)
     del first, second
-    memory.give_back()
+    memory.trim()
     assert alive() is None

@@ -12,7 +12,7 @@ from shared import errors
 from shared.process import telemetry
 from shared.rpc import frames
 from shared.rpc.client import RpcClient
-from shared.rpc.frames import ALONE_BYTES, TOGETHER_MAX, AnswerHeader, CallHeader, FrameKind, FrameReader
+from shared.rpc.frames import FRAME_CALLS_MAX, OWN_FRAME_BYTES, AnswerHeader, CallHeader, FrameKind, FrameReader
 from shared.rpc.server import RpcServer
 from tests.shared.rpc.serving import Gate, echo, one_call, serving, until
 
@@ -323,10 +323,10 @@ async def test_nothing_is_sent_for_calls_that_are_given_up_while_the_connection_
 async def test_a_large_payload_travels_alone_and_no_frame_is_longer_than_it_may_be() -> None:
     gate = Gate()
     async with serving({"gate": gate}) as (_, client, address):
-        calls = [client.begin(address, "gate", b"", timeout_s=60) for _ in range(TOGETHER_MAX + 1)]
-        calls.append(client.begin(address, "gate", bytes(ALONE_BYTES + 1), timeout_s=60))
+        calls = [client.begin(address, "gate", b"", timeout_s=60) for _ in range(FRAME_CALLS_MAX + 1)]
+        calls.append(client.begin(address, "gate", bytes(OWN_FRAME_BYTES + 1), timeout_s=60))
         await until(lambda: len(gate.calls) == len(calls))
-        assert sorted(gate.frames) == [1, 1, TOGETHER_MAX]
+        assert sorted(gate.frames) == [1, 1, FRAME_CALLS_MAX]
         gate.open()
         await asyncio.gather(*calls)
 

@@ -10,10 +10,10 @@ import pytest
 
 from shared import errors
 from shared.rpc.chunks import FIRST_WINDOW_BYTES, Answer, ChunkStream, discard
-from shared.rpc.frames import ALONE_BYTES
+from shared.rpc.frames import OWN_FRAME_BYTES
 from tests.shared.rpc.serving import Gate, InPieces, echo, serving, stream_of, until, whole
 
-LARGE = b"l" * (ALONE_BYTES + 1)
+LARGE = b"l" * (OWN_FRAME_BYTES + 1)
 
 
 async def test_pieces_come_in_their_order_whatever_their_lengths() -> None:

@@ -1,4 +1,4 @@
-"""An RPC server that its callers find through the membership: announced while it serves, gone when it leaves."""
+"""The entry of an RPC server in the membership, by which its callers find it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,12 @@ LEAVE_S: Final = 1.0
 log = telemetry.get_logger(__name__)
 
 
-class Announced:
-    """`address` is where callers reach the server; `heartbeat_s` how often that is said again."""
+class Registration:
+    """Keeps the entry of a server while it serves, and removes it when the server stops.
+
+    `address` is where callers reach the server. The entry is written anew every `heartbeat_s` seconds, and expires when
+    that was missed a few times.
+    """
 
     def __init__(
         self, member_id: str, address: str, membership: Membership, server: RpcServer, heartbeat_s: float

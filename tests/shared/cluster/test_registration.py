@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 from redis.asyncio import Redis
 
-from shared.cluster.announced import Announced
 from shared.cluster.membership import Member, Membership
+from shared.cluster.registration import Registration
 from shared.redis.keys import Keys
 from shared.rpc.client import RpcClient
 from shared.rpc.server import RpcServer
@@ -42,7 +42,7 @@ async def _draining(membership: Membership) -> AsyncIterator[tuple[Gate, asyncio
     gate = Gate()
     server, client = RpcServer({"slow": gate}), RpcClient()
     address = await server.start("127.0.0.1", 0)
-    announced = Announced("w1", address, membership, server, HEARTBEAT_S)
+    announced = Registration("w1", address, membership, server, HEARTBEAT_S)
     await announced.announce()
     heartbeat = asyncio.create_task(announced.heartbeat())
     call = client.begin(address, "slow", b"question", timeout_s=DRAIN_S)
