@@ -2,7 +2,7 @@
 
 ```text
 granted to the server, on its way  │  arrived  │  in the reader's hands
-└──────────────── WINDOW_BYTES at most, and all answers within the budget ────────────────┘
+└──────── as much as the budget's window allows, and all answers within the budget ────────┘
 ```
 
 Whenever the reader has consumed a chunk, its bytes are granted to the server anew, as far as the budget
@@ -21,16 +21,8 @@ from typing import Final, Protocol
 
 from shared.rpc.answer_budget import AnswerBudget
 
-FIRST_WINDOW_BYTES: Final = 256 * 1024
-"""An answer that is no longer comes as a whole. Also what a server may send of a longer one before it is granted more,
-in bytes."""
-
-WINDOW_BYTES: Final = 4 * 1024 * 1024
-"""Most bytes that one answer may have in memory and on the wire. While the reader consumes this much, a server makes
-the next piece; and it fills a connection of 1 Gbit/s with a round trip of 30 ms."""
-
-GRANT_ROOM_BYTES: Final = WINDOW_BYTES // 4
-"""So much of the window is consumed before it is granted anew, in bytes: each grant costs a frame."""
+WINDOW_PARTS: Final = 4
+"""When this part of its window is consumed, a reader grants it anew: each grant costs a frame."""
 
 
 class ChunkSource(Protocol):
@@ -62,7 +54,7 @@ class ChunkStream:
         self._arrived: deque[memoryview] = deque()
         self._changed: asyncio.Future[None] | None = None
         self._error: BaseException | None = None
-        budget.count(window)
+        budget.open(window)
 
     def __aiter__(self) -> ChunkStream:
         return self
@@ -125,8 +117,9 @@ class ChunkStream:
 
     def _grant(self) -> None:
         """Grants what the window has room for, unless that is little."""
-        room = WINDOW_BYTES - self._held - self._granted
-        if self._source is None or not self._is_paced or room < GRANT_ROOM_BYTES:
+        window = self._budget.window
+        room = window - self._held - self._granted
+        if self._source is None or not self._is_paced or room < window // WINDOW_PARTS:
             return
         size = self._budget.take(self, room)
         if size:
@@ -143,8 +136,7 @@ class ChunkStream:
             return
         self._error = error
         granted, self._granted = max(0, self._granted), 0
-        self._budget.forget(self)
-        self._budget.give_back(granted)
+        self._budget.close(self, granted)
         source.read_no_more()
 
     def _wake(self) -> None:

@@ -13,8 +13,8 @@ from typing import Final, cast
 
 from shared import limits
 from shared.errors import Unavailable
-from shared.rpc.answer_budget import AnswerBudget
-from shared.rpc.chunks import FIRST_WINDOW_BYTES, Answer
+from shared.rpc.answer_budget import FIRST_WINDOW_BYTES, AnswerBudget
+from shared.rpc.chunks import Answer
 from shared.rpc.client_call import ClientCall
 from shared.rpc.deadline_timer import DeadlineTimer
 from shared.rpc.peer import Peer

@@ -18,7 +18,8 @@ import orjson
 
 from frontend.app import build_app
 from frontend.http.server import open_http_server
-from shared.rpc.chunks import FIRST_WINDOW_BYTES, WINDOW_BYTES, Answer
+from shared.rpc.answer_budget import FIRST_WINDOW_BYTES, WINDOW_BYTES
+from shared.rpc.chunks import Answer
 from shared.rpc.client import RpcClient
 from shared.rpc.messages import GetRequest
 from shared.rpc.server import RpcServer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.rpc.answer_budget import GRANT_BYTES_MIN, AnswerBudget
+from shared.rpc.answer_budget import GRANT_BYTES_MIN, WINDOW_BYTES, WINDOW_BYTES_MIN, AnswerBudget
 
 GRANT = GRANT_BYTES_MIN
 
@@ -59,10 +59,11 @@ def test_little_is_not_granted_unless_nothing_is_held() -> None:
 def test_a_reader_that_went_away_holds_up_nobody() -> None:
     budget = AnswerBudget(GRANT)
     first, gone, uninterested, last = (Waiter(budget) for _ in range(4))
+    budget.open(0)
     first.take()
     for waiter in (gone, uninterested, last):
         waiter.take()
-    budget.forget(gone)
+    budget.close(gone, 0)
     uninterested.interested = False
     budget.give_back(GRANT)
     assert (gone.taken, uninterested.taken, last.taken) == (0, 0, GRANT)
@@ -77,3 +78,18 @@ def test_what_is_there_already_is_counted_though_it_is_too_much() -> None:
     assert waiting.taken == 0
     budget.give_back(GRANT)
     assert waiting.taken == GRANT
+
+
+def test_the_more_readers_there_are_the_less_each_may_hold() -> None:
+    budget = AnswerBudget(64 * WINDOW_BYTES)
+    windows = []
+    for _ in range(200):
+        budget.open(0)
+        windows.append(budget.window)
+    assert windows[:8] == [WINDOW_BYTES] * 8
+    assert windows[15] == WINDOW_BYTES // 2
+    assert windows[63:] == [WINDOW_BYTES_MIN] * len(windows[63:])
+    assert sum(windows) < budget.bytes_max
+    for _ in range(200):
+        budget.close(Waiter(budget), 0)
+    assert budget.window == WINDOW_BYTES

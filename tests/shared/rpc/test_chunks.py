@@ -9,7 +9,8 @@ import weakref
 import pytest
 
 from shared import errors
-from shared.rpc.chunks import FIRST_WINDOW_BYTES, Answer, ChunkStream, discard
+from shared.rpc.answer_budget import FIRST_WINDOW_BYTES
+from shared.rpc.chunks import Answer, ChunkStream, discard
 from shared.rpc.frames import OWN_FRAME_BYTES
 from tests.shared.rpc.serving import Gate, InPieces, echo, serving, stream_of, until, whole
 

@@ -9,8 +9,8 @@ import pytest
 
 from shared import errors, limits
 from shared.rpc import server_connection
-from shared.rpc.answer_budget import GRANT_BYTES_MIN
-from shared.rpc.chunks import FIRST_WINDOW_BYTES, WINDOW_BYTES, ChunkStream
+from shared.rpc.answer_budget import FIRST_WINDOW_BYTES, GRANT_BYTES_MIN, WINDOW_BYTES, WINDOW_BYTES_MIN
+from shared.rpc.chunks import ChunkStream
 from shared.rpc.client import RpcClient
 from shared.rpc.server import RpcServer
 from shared.rpc.server_connection import ServerConnection
@@ -96,7 +96,7 @@ async def test_many_answers_together_stay_within_the_budget_and_each_of_them_get
 
 
 async def test_an_answer_for_which_there_is_no_memory_waits_until_another_is_closed() -> None:
-    client = RpcClient(answers_bytes_max=WINDOW_BYTES)
+    client = RpcClient(answers_bytes_max=WINDOW_BYTES_MIN)
     async with serving({"pieces": _pieces(10 * MIB)}, client) as (_, client, address):
         first, second = [stream_of(await client.begin_chunks(address, "pieces", b"", timeout_s=0.2)) for _ in range(2)]
         await _settled(client)
@@ -108,8 +108,23 @@ async def test_an_answer_for_which_there_is_no_memory_waits_until_another_is_clo
         assert client.answers.held == 0
 
 
+async def test_clients_that_read_nothing_leave_memory_to_others_until_there_are_very_many() -> None:
+    """Fifty of them hold less than half of the default budget."""
+    async with serving({"pieces": _pieces(10 * MIB)}) as (_, client, address):
+        begun = [client.begin_chunks(address, "pieces", b"", timeout_s=60) for _ in range(50)]
+        stalled = [stream_of(answer) for answer in await asyncio.gather(*begun)]
+        await _settled(client)
+        assert client.answers.held < limits.ANSWERS_BYTES_MAX / 2
+        stream = stream_of(await client.begin_chunks(address, "pieces", b"", timeout_s=60))
+        assert len(await asyncio.wait_for(whole(stream), 5)) == 10 * MIB
+        for each in stalled:
+            each.close()
+        assert client.answers.held == 0
+        assert client.answers.window == WINDOW_BYTES
+
+
 async def test_waiting_answers_get_their_turn_in_order() -> None:
-    client = RpcClient(answers_bytes_max=WINDOW_BYTES)
+    client = RpcClient(answers_bytes_max=WINDOW_BYTES_MIN)
     async with serving({"pieces": _pieces(4 * MIB)}, client) as (_, client, address):
         streams = [stream_of(await client.begin_chunks(address, "pieces", b"", timeout_s=60)) for _ in range(4)]
         ended: list[int] = []
