@@ -1,4 +1,4 @@
-"""How a job that is given up ends: its threads are told, and waited for.
+"""Cancellation of jobs: the threads of a job that is given up are told, and waited for.
 
 A thread cannot be ended from outside. So the work that runs in one looks at a token between its steps; and whoever
 started it waits until it has ended, before the files that it works with go.

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 import pyarrow as pa
-from prometheus_client import Counter as Metric
+from prometheus_client import Counter
 
 from compactor.apply_log import AppliedLog, Superseded, apply_log
 from compactor.cancellation import in_thread
@@ -39,10 +39,10 @@ from shared.segment.segment_set import SegmentSet
 
 log = get_logger(__name__)
 
-RUNS: Final = Metric("polychrome_compactor_function_runs", "Runs of functions that brought an output in step.")
+RUNS: Final = Counter("polychrome_compactor_function_runs_total", "Runs of functions that brought an output in step.")
 
 TRIES: Final = 16
-"""How often a run begins again because others were faster, or its inputs moved on."""
+"""Times that a run begins, at most: it begins again when others were faster, or its inputs moved on."""
 
 WHOLE_LOG_BYTES: Final = 1 << 62
 """Bytes of an output's log that are applied at once: all of it, which is short."""

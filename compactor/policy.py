@@ -1,4 +1,4 @@
-"""Which segments a compaction merges: a pure function of their sizes.
+"""The merge policy: the segments that a compaction merges, a pure function of their sizes.
 
 What is weighed
   * Reading: every segment of a shard is searched by every query, so there should be few, one of them with most rows.

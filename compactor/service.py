@@ -47,7 +47,7 @@ PAUSE_AFTER_FAILURE_S: Final = 1.0
 """Pause, in seconds, after the job queue or something that a job needs was away."""
 
 RENEWALS_PER_LEASE: Final = 3
-"""How often a lease is renewed, and this process announced, before either expires."""
+"""Times that a lease is renewed, and this process announced, before either expires."""
 
 MEMBER_TTL_S: Final = 15.0
 """Seconds after which a compactor that says nothing is listed no more."""

@@ -28,7 +28,7 @@ class Source:
     dead: BitMap
 
     def live_mask(self) -> Mask:
-        """Which of the segment's rows are alive, bool [rows]."""
+        """The mask of the segment's live rows, bool [rows]."""
         mask = np.ones(self.segment.rows, np.bool_)
         mask[np.fromiter(self.dead, np.int64, len(self.dead))] = False
         return mask

@@ -24,7 +24,7 @@ ACCESS_LOGS: Final = ("all", "failed", "off")
 
 
 def parse_access_log(text: str) -> str:
-    """Which requests the access log has. Raises ValueError with a sentence."""
+    """The requests that the access log has. Raises ValueError with a sentence."""
     if text not in ACCESS_LOGS:
         raise ValueError(f"expected one of {', '.join(ACCESS_LOGS)}")
     return text

@@ -83,16 +83,16 @@ class CatalogView:
     """
 
     pointers: Mapping[ShardKey, Pointer | None]
-    """Of every shard of every collection that is not deleted, those that are being built included."""
+    """The pointers of every shard of every collection that is not deleted, those that are being built included."""
 
     graves: Mapping[str, float]
     """Collections that were deleted, each since when (seconds since the epoch)."""
 
     layout_changes: Mapping[str, LayoutChange] = field(default_factory=dict)
-    """Of collections that got other shards, as far as a snapshot of the catalog knows it."""
+    """The layout changes of collections that got other shards, as far as a snapshot of the catalog knows them."""
 
     ancestors: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Of forks: the collections that they come from."""
+    """The collections that each fork comes from."""
 
     @property
     def living(self) -> frozenset[str]:

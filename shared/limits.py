@@ -37,7 +37,7 @@ BACKLOG_BYTES_MAX: Final = 2 * 1024 * 1024 * 1024
 """Default limit of bytes in one collection's log; configurable."""
 
 REQUEST_ID_TTL_S: Final = 600
-"""How long the append script remembers a request id."""
+"""Time for which the append script remembers a request id."""
 
 READ_IDS_MAX: Final = 100_000
 """Most ids that a conditional commit may have read. They are one argument of the script that appends, which makes a

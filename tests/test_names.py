@@ -26,6 +26,18 @@ def _metrics() -> Iterator[tuple[str, str, str, str, str]]:
                 yield f"{name(path)}:{node.lineno}", package, ast.unparse(node.func), metric, text
 
 
+def test_metrics_are_made_by_the_names_of_the_library() -> None:
+    """Under another name `_metrics` would not find them."""
+    aliases = [
+        f"{name(path)}:{node.lineno}"
+        for path in modules(*PACKAGES)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ImportFrom) and node.module == "prometheus_client"
+        if any(alias.asname for alias in node.names)
+    ]
+    assert not aliases
+
+
 def test_metrics_are_named_by_their_process_or_subject() -> None:
     prefixes: dict[str, tuple[str, ...]] = {package: (f"polychrome_{package}_",) for package in PROCESSES}
     prefixes["logservice"] += ("polychrome_garbage_",)

@@ -145,8 +145,8 @@ class ConfigurationChange(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class VectorSettings:
-    """How a collection's embeddings are compared and indexed. `numbers` has every member of `default_numbers`;
-    `embedding_function` is JSON as the client sent it, or None.
+    """The settings by which a collection's embeddings are compared and indexed. `numbers` has every member of
+    `default_numbers`; `embedding_function` is JSON as the client sent it, or None.
     """
 
     space: Space = Space.L2

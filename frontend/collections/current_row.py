@@ -16,7 +16,7 @@ from shared.errors import StaleGeneration
 Result = TypeVar("Result")
 
 STALE_ROWS_MAX: Final = 3
-"""How often the row is read again within one request."""
+"""Times that the row is read again within one request, at most."""
 
 
 async def with_current_row(

@@ -36,11 +36,12 @@ if TYPE_CHECKING:
     from shared.process.clock import Clock
 
 TRIES: Final = 16
-"""How often a fork is begun anew, because its origin was compacted or got other shards in the middle. Either takes
-longer than a try."""
+"""Times that a fork is begun, at most: it begins anew when its origin was compacted or got other shards in the middle.
+Either takes longer than a try.
+"""
 
 PAGE_BYTES: Final = 16 * 1024 * 1024
-"""How much of a shard's log is read, and copied, at a time."""
+"""Bytes of a shard's log that are read, and copied, at a time."""
 
 SHARDS_AT_ONCE: Final = 16
 """Shards of one fork that are worked on at a time."""

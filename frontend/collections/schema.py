@@ -43,7 +43,7 @@ SCALAR_INDEXES: Final = {
     "bool": "bool_inverted_index",
     "sparse_vector": "sparse_vector_index",
 }
-"""Which index a filter on a value of each type needs; the keys are the value types of `Collection.keys`."""
+"""The index that a filter on a value of each type needs; the keys are the value types of `Collection.keys`."""
 
 _SHOWN_TYPES: Final = {"string": "Str", "int": "Int", "float": "Float", "bool": "Bool", "sparse_vector": "SparseVector"}
 
@@ -160,7 +160,7 @@ def _is_default(schema: Schema) -> bool:
 
 
 def settings_of(schema: Schema) -> VectorSettings:
-    """How the collection's embeddings are compared and indexed, by its schema."""
+    """The settings of the collection's schema by which its embeddings are compared and indexed."""
     config = schema["keys"][EMBEDDING_KEY]["float_list"]["vector_index"]["config"]
     return VectorSettings(Space(config["space"]), dict(config["hnsw"]), config.get("embedding_function"))
 

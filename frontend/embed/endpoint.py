@@ -35,7 +35,7 @@ ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 """Longest answer that is read."""
 
 REASON_BYTES_MAX: Final = 300
-"""How much of a refusal's body goes into the log."""
+"""Bytes of a refusal's body that go into the log."""
 
 PAUSE_FIRST_S: Final = 0.5
 """Pause before the second attempt, in seconds; it doubles with each further one."""

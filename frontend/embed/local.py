@@ -47,7 +47,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EmbedderTimeouts:
-    """How long each kind of waiting may take, in seconds.
+    """Longest time of each kind of waiting, in seconds.
 
     `failover_s` bounds the search for an embedder that answers, `call_s` one call; an embedder that failed is asked
     last for `suspect_s`; membership is read again when it is `members_age_s` old; `retry_s` is the pause after a

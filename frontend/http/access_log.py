@@ -19,7 +19,7 @@ GATHER_S: Final = 0.1
 """Longest time between noting a request and writing its line, in seconds."""
 
 LINES_MAX: Final = 256
-"""So many lines are written without waiting any longer."""
+"""Number of waiting lines that are written at once."""
 
 
 class AccessLog:

@@ -44,7 +44,7 @@ class EmbeddingFailed(errors.Unavailable):
 
 
 class Wire(NamedTuple):
-    """How a class of errors looks to clients: status and the member `error` of the body. `closes`: the connection
+    """The form of a class of errors in answers: status and the member `error` of the body. `closes`: the connection
     cannot be used any more.
     """
 

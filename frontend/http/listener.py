@@ -1,4 +1,4 @@
-"""Where the HTTP server listens, and how long it waits for silent connections."""
+"""The HTTP server's listening sockets, and its timeouts for silent connections."""
 
 from __future__ import annotations
 

@@ -10,10 +10,10 @@ from aiohttp import web
 from frontend.http.memory_budget import MemoryBudget
 
 RECEIVED_BODIES: Final = 16
-"""So many bodies of the greatest length may be held as text at once."""
+"""Number of bodies of the greatest length that may be held as text at once."""
 
 PARSED_BODIES: Final = 2
-"""So many bodies of the greatest length may be parsed at once."""
+"""Number of bodies of the greatest length that may be parsed at once."""
 
 
 @dataclass(slots=True)

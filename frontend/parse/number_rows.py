@@ -60,8 +60,8 @@ def parse_with_rows(data: bytes, name: str) -> dict[str, Any] | None:
 
 
 def _span_of_rows(data: bytes, name: str) -> tuple[int, int] | None:
-    """Where the rows stand in the text: from the first occurrence of the quoted name to the next quote, since rows of
-    numbers have no quotes. None when the name occurs again: only one occurrence is the member.
+    """The range of the text that holds the rows: from the first occurrence of the quoted name to the next quote, since
+    rows of numbers have no quotes. None when the name occurs again: only one occurrence is the member.
     """
     key = b'"%b"' % name.encode()
     start = data.find(key)

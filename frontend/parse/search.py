@@ -109,7 +109,7 @@ class SearchPayload:
 
     @property
     def group_by(self) -> GroupBy | None:
-        """How the results are grouped, None when they are not. The payload must have been checked."""
+        """The grouping of the results, None when there is none. The payload must have been checked."""
         if self.aggregate is None:
             return None
         name, aggregate = self.aggregate

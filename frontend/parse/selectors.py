@@ -31,7 +31,7 @@ QUERY_TEXTS: Final = ("query_texts", "queryTexts")
 
 
 class Selectors(msgspec.Struct):
-    """The members that select records, common to all of these bodies."""
+    """The members of a body that select records; bodies of several routes have them."""
 
     ids: list[str] | None = None
     where: Any = None
@@ -64,7 +64,7 @@ class GetBody(Selectors):
 
 
 class QueryBody(Selectors):
-    """Body of POST .../query, but for what it is that the nearest records are wanted of."""
+    """Body of POST .../query, without its query embeddings or texts."""
 
     n_results: U32 | None = None
     include: list[Include] = msgspec.field(default_factory=lambda: list(QUERY_DEFAULT))

@@ -1,4 +1,4 @@
-"""Which query workers there are, and in which order they are asked for a shard.
+"""The live query workers, and the order in which they are asked for a shard.
 
 Live workers are ranked per shard by rendezvous hashing, so that a shard's reads find a warm cache. Workers that have
 just failed come last, and so do those that are still loading the shard (`frontend.read.prefetch`); among the first in

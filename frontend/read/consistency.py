@@ -14,7 +14,7 @@ from shared.errors import StaleRead, Unavailable
 Result = TypeVar("Result")
 
 ATTEMPTS_MAX: Final = 5
-"""How often a read is begun before it is given up."""
+"""Times that a read is begun, at most."""
 
 
 async def consistent(read: Callable[[], Awaitable[Result]]) -> Result:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from shared.catalog import Collection
 
 UNCHUNKED_ROWS_MAX: Final = 256
-"""So many records are not worth being written chunk by chunk."""
+"""Number of records up to which an answer is not worth being written chunk by chunk."""
 
 
 class Page(msgspec.Struct, frozen=True):

@@ -37,7 +37,7 @@ def positions(data: bytes) -> Positions:
 
 
 def page_of(inserted: Sequence[Positions], offset: int, limit: int | None) -> list[Positions]:
-    """Which of each shard's insertion positions, int64 [rows], are on the page: `offset` of all positions in ascending
+    """The insertion positions of each shard, int64 [rows], that are on the page: `offset` of all positions in ascending
     order are skipped, then come at most `limit` (None: all).
     """
     order = _slice(np.argsort(np.concatenate(inserted), kind="stable"), offset, limit)

@@ -1,5 +1,5 @@
-"""From searches as a client sends them to searches as query workers take them, completed by the collection's row:
-checked against its schema and dimension, with its settings of the vector index.
+"""Translates searches as a client sends them into searches as query workers take them, completed by the collection's
+row: checked against its schema and dimension, with its settings of the vector index.
 """
 
 from __future__ import annotations

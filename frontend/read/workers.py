@@ -53,7 +53,7 @@ class Begin(Protocol[Begun]):
 
 @dataclass(frozen=True, slots=True)
 class CallTimeouts:
-    """How long each kind of waiting may take, in seconds.
+    """Longest time of each kind of waiting, in seconds.
 
     `failover_s` bounds the search for a worker that answers at all, `call_s` one call, `hedge_after_s` is when a call
     counts as slow, `suspect_s` how long a worker that failed is ranked last, `poll_s` the age of membership, `retry_s`

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from shared.catalog import Catalog
 
 UPDATE_TRIES: Final = 16
-"""How often an update that loses against others reads the row again before it gives up."""
+"""Times that an update that loses against others reads the row again before it gives up."""
 
 
 def shown_collection(collection: Collection) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def _shown_source(collection: Collection) -> dict[str, str]:
 
 
 def _shown_rebuild(collection: Collection) -> dict[str, Any]:
-    """How far the rebuild is that gives the collection more shards; nothing when there is none."""
+    """The progress of the rebuild that gives the collection more shards; empty when there is none."""
     rebuild = collection.rebuild
     if rebuild is None and not collection.shards_wanted:
         return {}
@@ -211,7 +211,7 @@ class CollectionRoutes:
         raise StaleGeneration("The collection is being changed by others; try again")
 
     async def indexing_status(self, request: Request) -> HttpResponse:
-        """How many operations there are and how many are compacted; an operation is one record of one write or delete.
+        """Numbers of operations, and of those that are compacted; an operation is one record of one write or delete.
         As long as the collection has fewer shards than it was asked to have, `rebuild` tells how far it is.
         """
         path_params = request.path_params

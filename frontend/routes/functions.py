@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from shared.catalog.functions import Functions
 
 ATTACH_TRIES: Final = 4
-"""How often an attachment is tried against others that attach a function to the same collection."""
+"""Times that an attachment is tried against others that attach a function to the same collection."""
 
 MIN_RECORDS: Final = 1
 """A function follows every compaction."""

@@ -41,7 +41,8 @@ COMMITS = Counter("polychrome_frontend_conditional_commits_total", "Conditional 
 PROOFS = Counter("polychrome_frontend_commit_proofs_total", "Commits that the log alone could not decide about.")
 
 PROOFS_MAX: Final = 100
-"""How often a commit goes back to the workers because others wrote in between what may have changed its ids."""
+"""Times that a commit goes back to the workers, at most, because others wrote in between what may have changed its ids.
+"""
 
 
 class Committer:

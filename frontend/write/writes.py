@@ -1,4 +1,4 @@
-"""From a write of the right shape to operations in the log.
+"""Turns a write of the right shape into operations in the log.
 
 The collection's row may come from a cache. Nothing here trusts it: the append script compares generation, shards and
 dimension with the collection's own state. When the row is stale it is read again, and the write begins anew with the

@@ -45,8 +45,8 @@ DECODED_ON_LOOP_BYTES_MAX: Final = 64 * 1024
 """Longer requests are decoded in a thread."""
 
 INLINE_IDS_MAX: Final = 32
-"""So many records are looked up in less time than a thread takes to wake up. They are in mapped files: of those that
-the system has put out of memory, a few pages for each record are read from the disk meanwhile.
+"""Number of records that are looked up in less time than a thread takes to wake up. They are in mapped files: of those
+that the system has put out of memory, a few pages for each record are read from the disk meanwhile.
 """
 
 INLINE_BYTES_MAX: Final = 128 * 1024

@@ -1,4 +1,4 @@
-"""How a method that frontends call is served (`shared.rpc.query_worker_methods`)."""
+"""The serving of a method that frontends call (`shared.rpc.query_worker_methods`)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def never(_request: object) -> bool:
 
 
 class ServedMethod(Generic[Request]):
-    """How calls of one method are served.
+    """The way in which calls of one method are served.
 
     `answer` gives the answers to a batch of requests of one shard, in their order. `batches` says which requests are
     answered as one batch, by their numbers; each is in one batch. `is_inline` says which are answered on the event

@@ -39,7 +39,7 @@ class CachedFilters:
         return 2 * self._columns.rows * sum(1 + result.undecided_clauses for result in results)
 
     def evaluate(self, where: Where) -> FilterResult:
-        """Which of the rows match; errors as `queryworker.filter.evaluate.evaluate` raises them."""
+        """The rows that match, as a mask; errors as `queryworker.filter.evaluate.evaluate` raises them."""
         # By its bytes: in Python 1, 1.0 and True are equal, in a filter they are not.
         key = msgspec.msgpack.encode(where)
         if len(key) > FILTER_BYTES_MAX:

@@ -56,7 +56,7 @@ Requirement: TypeAlias = RequiredText | AllRequired | AnyRequired
 
 
 def text_count(requirement: Requirement) -> int:
-    """How many texts the requirement names."""
+    """The number of texts that the requirement names."""
     return 1 if isinstance(requirement, RequiredText) else sum(map(text_count, requirement.requirements))
 
 

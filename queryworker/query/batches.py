@@ -1,4 +1,4 @@
-"""Which queries that came together are answered as one batch. Pure."""
+"""The division of queries that came together into batches, each answered as one. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From rows of a read view to the columns of an answer, column by column."""
+"""Reads the columns of an answer from rows of a read view, column by column."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NO_ROWS: Final = RowRefs(np.empty(0, np.intp), np.empty(0, np.int64))
 
 
 class RequestedColumns(NamedTuple):
-    """Which columns of an answer are filled in."""
+    """The columns of an answer that are filled in."""
 
     ids: bool
     documents: bool

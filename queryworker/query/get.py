@@ -31,7 +31,7 @@ class AnswerTooLongError(Exception):
 
 
 def count_records(view: ReadView, request: CountRequest) -> CountResponse:
-    """How many records the request selects."""
+    """The number of records that the request selects."""
     if request.selection == EVERYTHING:
         return CountResponse(view.live_records, view.position)
     selected = select(view, request.selection)

@@ -139,8 +139,8 @@ def _is_enough(search: PartSearch, outcome: BeamOutcome) -> bool:
 
 
 def _graph_k(search: PartSearch) -> int:
-    """How many matching rows the graph has to find: where it compares fewer dimensions than the vectors have, more than
-    k, so that the k nearest are among them.
+    """The number of matching rows that the graph has to find: where it compares fewer dimensions than the vectors have,
+    more than k, so that the k nearest are among them.
     """
     graph = search.selected.part.graph
     if graph is None or graph.dimension_share == 1:

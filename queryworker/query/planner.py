@@ -1,4 +1,5 @@
-"""How to find the nearest rows of one part: scan the matching rows, or search the graph. Pure.
+"""The query planner: whether the nearest rows of one part are found by a scan of the matching rows or in the graph.
+Pure.
 
 A graph search does not know which rows match (dead rows do not, and filtered ones may not). It visits a *beam* of near
 rows, and what does not match is dropped afterwards. When one row in s matches, the nearest ten that match are among

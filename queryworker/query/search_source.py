@@ -61,7 +61,7 @@ def nearest_answer(context: ReadContext, request: NearestRequest) -> NearestResp
 
 
 def frequencies_answer(context: ReadContext, request: FrequenciesRequest) -> FrequenciesResponse:
-    """How many records have each term of sparse vectors."""
+    """Document frequencies of the terms of sparse vectors."""
     terms = [(key, np.frombuffer(indices, "<u4")) for key, indices in zip(request.keys, request.indices, strict=True)]
     found = ReadViewSource(context.view, request.shard).count_frequencies(terms)
     document_frequencies = [counts.astype("<i8", copy=False).tobytes() for counts in found.document_frequencies]
@@ -137,7 +137,9 @@ class ReadViewSource:
         return [self._find_nearest(where, knn) for knn in knns]
 
     def count_frequencies(self, terms: Sequence[tuple[str, SparseIndices]]) -> Frequencies:
-        """How many of all live records, whatever a search filters by, have each index of each (sparse key, indices)."""
+        """The number of live records, of all, whatever a search filters by, have each index of each (sparse key,
+        indices).
+        """
         document_frequencies = [np.zeros(len(indices), np.int64) for _, indices in terms]
         for part in self._view.parts:
             for indexed_range in part.indexed_ranges():

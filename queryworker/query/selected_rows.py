@@ -1,4 +1,4 @@
-"""Which rows of a read view a request selects, part by part."""
+"""The rows of a read view that a request selects, part by part."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class LogTailer:
         self.unchanged = False
         """Whether the last currency check found nothing new."""
         self.checked_s = float("-inf")
-        """When the last currency check began that found the shard alive."""
+        """Time at which the last currency check began that found the shard alive."""
 
     async def state(self) -> ShardState:
         """The shard's state alone. Raises Gone, StaleGeneration, Unavailable."""

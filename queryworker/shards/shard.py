@@ -37,13 +37,13 @@ POLL_OPS_MIN: Final = 256
 """A log that grew by this many operations from one currency check to the next is polled once more by itself."""
 
 POLL_DELAY_S: Final = 0.05
-"""How long after the check the poll takes place."""
+"""Time from the check to the poll, in seconds."""
 
 POLL_UNREAD_S: Final = 5.0
 """A shard that was not read for this long is not polled."""
 
 INDEX_ONLY_WAIT_S: Final = 0.25
-"""How long a read of what is compacted waits to hear which manifest is the newest."""
+"""Time that a read of what is compacted waits to hear which manifest is the newest."""
 
 GRAPH_RETRY_S: Final = 30.0
 """Pause after building a graph over the tail failed. Reads go on meanwhile: rows without a graph are scanned."""
@@ -69,7 +69,7 @@ class ServedShard:
         clock: Clock,
     ) -> None:
         self.used_s = clock.monotonic()
-        """When the shard was last read."""
+        """Time at which the shard was last read."""
         self._collection = collection
         self._number = number
         self._clock = clock
@@ -142,7 +142,7 @@ class ServedShard:
 
     @property
     def tail_rows(self) -> int:
-        """How many rows the tail of the newest view has."""
+        """The number of rows in the tail of the newest view."""
         return 0 if self.views.newest is None else self.views.newest.memtable.rows
 
     async def close(self) -> None:

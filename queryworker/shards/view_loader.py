@@ -28,7 +28,8 @@ LOAD_RETRY_S: Final = 1.0
 """Pause after loading a manifest failed, while the old view still serves."""
 
 CORRUPT_RETRY_S: Final = 10.0
-"""How long a manifest that was found corrupt counts as corrupt: its files are not fetched again for every read."""
+"""Time for which a manifest that was found corrupt counts as corrupt: its files are not fetched again for every read.
+"""
 
 LOADS: Final = Counter("polychrome_queryworker_loads_total", "Manifests loaded, by outcome.", ["outcome"])
 LOAD_SECONDS: Final = Histogram(
@@ -54,7 +55,7 @@ class ViewLoader:
     def __init__(
         self,
         collection: str,
-        number: int,
+        shard: int,
         manifests: ManifestLoader,
         views: ShardViews,
         tailer: LogTailer,
@@ -62,7 +63,7 @@ class ViewLoader:
         clock: Clock,
     ) -> None:
         self._collection = collection
-        self._number = number
+        self._shard = shard
         self._manifests = manifests
         self._views = views
         self._tailer = tailer
@@ -99,7 +100,7 @@ class ViewLoader:
     async def _load(self, state: ShardState) -> ShardView:
         begun = self._clock.monotonic()
         try:
-            manifest = await self._manifests.load(self._collection, self._number, state)
+            manifest = await self._manifests.load(self._collection, self._shard, state)
         except Corrupt as error:
             self._corrupt = (state.pointer, error.message, self._clock.monotonic() + CORRUPT_RETRY_S)
             raise
@@ -142,8 +143,8 @@ class ViewLoader:
 
     def _entries_lost(self, gap: LogGap) -> Corrupt:
         covers = gap.state.pointer.covers if gap.state.pointer else 0
-        shard = f"{self._collection}/{self._number}"
-        log.error("log_gap", collection=self._collection, shard=self._number, after=gap.last, covers=covers)
+        shard = f"{self._collection}/{self._shard}"
+        log.error("log_gap", collection=self._collection, shard=self._shard, after=gap.last, covers=covers)
         return Corrupt(f"the log of {shard} lost entries after {gap.last}, and no manifest covers them")
 
     def _ended(self, task: asyncio.Task[ShardView]) -> None:
@@ -154,4 +155,4 @@ class ViewLoader:
         LOADS.labels("ok" if error is None else getattr(error, "code", "internal")).inc()
         if error is not None:
             self._not_before_s = self._clock.monotonic() + LOAD_RETRY_S
-            log.warning("load_failed", collection=self._collection, shard=self._number, error=str(error))
+            log.warning("load_failed", collection=self._collection, shard=self._shard, error=str(error))

@@ -10,7 +10,7 @@ from queryworker.view.shard_view import ShardView
 from shared.process.clock import Clock
 
 REPLACED_VIEW_S: Final = 30.0
-"""How long a replaced view serves reads as of positions that the new one does not reach back to."""
+"""Time for which a replaced view serves reads as of positions that the new one does not reach back to."""
 
 
 class ShardViews:

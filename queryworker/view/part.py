@@ -23,7 +23,7 @@ class GraphSearcher(Protocol):
 
     @property
     def dimension_share(self) -> float:
-        """Which share of the dimensions it compares. Less than 1: its order is about right, not exact."""
+        """The share of the dimensions that it compares. Less than 1: its order is about right, not exact."""
         ...
 
     def out_of_distribution(self, queries: Vectors) -> Mask:
@@ -42,7 +42,7 @@ class IndexedRows(Protocol):
 
     @property
     def rows(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         ...
 
     @property
@@ -85,15 +85,15 @@ class ViewPart(Protocol):
     """The name of the part in explanations."""
 
     rows: int
-    """How many rows there are, dead ones included."""
+    """The number of rows, dead ones included."""
 
     graph: GraphSearcher | None
 
     live_rows: int
-    """How many rows are alive."""
+    """The number of live rows."""
 
     alive: Mask | None
-    """Which rows are alive; None when all are."""
+    """The mask of live rows; None when all are."""
 
     vectors: Vectors
     codes: Codes | None

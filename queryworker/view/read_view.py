@@ -44,7 +44,7 @@ class ReadView:
 
     @lazy
     def live_records(self) -> int:
-        """How many records there are."""
+        """The number of records."""
         segments = self.base.segments
         deleted = sum(
             len(self.memtable.deleted_rows(number, self.position)) for number in range(len(segments.segments))

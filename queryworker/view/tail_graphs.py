@@ -37,7 +37,7 @@ from shared.segment.graph import Graph, GraphParams
 from shared.vectors.arrays import RowNumbers, Vectors
 
 STEP_ROWS: Final = 4096
-"""How many rows one step of building inserts. A tail shorter than this is only scanned."""
+"""Number of rows that one step of building inserts. A tail shorter than this is only scanned."""
 
 GRAPH_ROWS_MAX: Final = 4 * STEP_ROWS
 """Rows of one graph. Larger graphs would cost more to insert into, smaller ones more to search: this is about where

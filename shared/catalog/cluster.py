@@ -14,7 +14,7 @@ from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 
 FORMAT: Final = 1
-"""Of what this build keeps in Redis."""
+"""The version of the format that this build keeps in Redis."""
 
 CLUSTER: Final = Script("shared.catalog", "cluster")
 

@@ -66,7 +66,7 @@ class Function:
 
     @classmethod
     def decode(cls, fields: dict[str, Any]) -> Function:
-        """From what `encode` gave."""
+        """The function in a row, which `encode` put there."""
         return cls(**{**fields, "inputs": tuple(fields["inputs"])})
 
 
@@ -113,20 +113,23 @@ class Collection:
     trimmed: int = 0
     rebuild: Rebuild | None = None
     laid_s: float = 0.0
-    """Since when it has this layout, in seconds since the epoch."""
+    """Time at which the present layout began, in seconds since the epoch."""
     versions_before: int = 0
     """The sum of the manifests' versions that its earlier shards had."""
     ancestors: tuple[str, ...] = ()
-    """Of a fork: the collections that it comes from, the family's root first, its origin last. They may be gone."""
+    """The collections that a fork comes from, the family's root first, its origin last. They may be gone. Empty: no
+    fork.
+    """
 
     function: Function | None = None
     """The function whose output it is."""
     feeds: str | None = None
-    """Of the input of a function: the output's id, as far as the state knows it (`shared.log.outputs`)."""
+    """The id of the output when this is the input of a function, as far as the state knows it (`shared.log.outputs`).
+    """
     counted: int = 0
-    """Of the input of a function: the sum of its manifests' versions that the function has seen."""
+    """The sum of the manifests' versions that the function has seen whose input this is; else 0."""
     runs: int = 0
-    """Of the input of a function: the number of the function's runs."""
+    """The number of runs of the function whose input this is; else 0."""
 
     @property
     def root(self) -> str:

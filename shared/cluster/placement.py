@@ -1,4 +1,4 @@
-"""Where things live: which shard holds a record, which workers serve a shard.
+"""Placement: the shard that holds a record, and the workers that serve a shard.
 
 Both are pure hashes. The first is part of the stored format (a shard's segments hold exactly the ids that hash to it);
 the second is advice only: any worker can serve any shard.

@@ -43,7 +43,9 @@ class AppendRequest:
     """Appends only if this holds."""
 
     provenance: ProvenanceChange | None = None
-    """Of a function's output: appends only if the provenance of its content is `before`, and makes it `after`."""
+    """For a function's output: the append takes place only if the provenance of its content is `before`, and makes it
+    `after`.
+    """
 
     def __post_init__(self) -> None:
         if not self.count:

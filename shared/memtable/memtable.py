@@ -281,7 +281,7 @@ class Memtable:
 
     @property
     def rows(self) -> int:
-        """How many rows the tail has, dead ones included."""
+        """The number of rows of the tail, dead ones included."""
         return self._versions.size
 
     @property

@@ -106,12 +106,12 @@ async def run(role: str, config: C, open_service: OpenService[C]) -> int:
 
 
 class _Lifecycle:
-    """Where the process stands between start and stop; the admin endpoint answers from it."""
+    """The state of the process between start and stop; the admin endpoint answers from it."""
 
     def __init__(self, drain_timeout_s: float) -> None:
         self.stopping = asyncio.Event()
         self.deadline = asyncio.timeout(None)
-        """Of the process's stop; it has none before it is told to stop."""
+        """The deadline of the process's stop; none before it is told to stop."""
 
         self.service: Service | None = None
         self._drain_timeout_s = drain_timeout_s

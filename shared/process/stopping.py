@@ -1,4 +1,4 @@
-"""How long a process takes to stop, at most: what starts and stops processes has to give them that time.
+"""The longest time that a process takes to stop: what starts and stops processes has to give them that time.
 
 ```text
 SIGTERM          + drain_timeout_s         + CLOSE_S              + EXIT_S

@@ -1,4 +1,4 @@
-"""Which columns a client wants in an answer."""
+"""The columns that a client wants in an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which indexes a collection has: what the builder of a segment has to know of the collection's schema.
+"""The indexes of a collection: what the builder of a segment has to know of the collection's schema.
 
 It is fixed when the collection is created (`ShardState.fixed`, member `indexing`). The member is left out for a
 collection that indexes what collections without a schema do: everything but sparse vectors.

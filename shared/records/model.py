@@ -39,7 +39,7 @@ class Include(enum.StrEnum):
 
 
 class ReadLevel(enum.StrEnum):
-    """How fresh a read must be (docs/wire.md): all of the log, none of it, or as much as is at hand."""
+    """The freshness that a read asks for (docs/wire.md): all of the log, none of it, or as much as is at hand."""
 
     INDEX_AND_WAL = "index_and_wal"
     INDEX_ONLY = "index_only"

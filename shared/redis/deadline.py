@@ -12,7 +12,7 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 TICK_S: Final = 0.025
-"""How late a deadline may be noticed, in seconds."""
+"""Longest delay with which a deadline is noticed, in seconds."""
 
 
 class Deadline:

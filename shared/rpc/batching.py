@@ -1,4 +1,5 @@
-"""How many calls to one address are sent together in a frame: about half of those that come while a frame is in flight.
+"""The number of calls to one address that are sent together in a frame: about half of those that come while a frame is
+in flight.
 
 ```text
 calls per frame  =  time from a frame's sending to its first answer  /  time from one call to the next  /  2

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 TICK_S: Final = 0.025
-"""How late a deadline may be noticed, in seconds."""
+"""Longest delay with which a deadline is noticed, in seconds."""
 
 
 class DeadlineTimer:

@@ -124,7 +124,7 @@ class SendQueue:
         self._turns: dict[LongAnswer, None] = {}
 
     def __len__(self) -> int:
-        """How many answers have begun and not ended."""
+        """The number of answers that have begun and not ended."""
         return len(self._answers)
 
     def hold(self, answer: LongAnswer, payload: bytes, wanted: Callable[[], None] | None) -> None:

@@ -58,6 +58,6 @@ Expression = Constant | KnnValue | Combination
 
 
 def node_count(expression: Expression) -> int:
-    """How many nodes the tree has: operators, constants and searches."""
+    """The number of nodes in the tree: operators, constants and searches."""
     operands = expression.operands if isinstance(expression, Combination) else ()
     return 1 + sum(map(node_count, operands))

@@ -42,7 +42,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class WantedColumns:
-    """Which columns of records are read; ids always are."""
+    """The columns of records that are read; ids always are."""
 
     documents: bool = False
     metadatas: bool = False
@@ -64,7 +64,7 @@ class RecordSource(Protocol):
         ...
 
     async def frequencies(self, asked: Sequence[tuple[str, SparseIndices]]) -> Frequencies:
-        """How often the indices occur, for each (sparse key, indices)."""
+        """The document frequencies of the indices, for each (sparse key, indices)."""
         ...
 
     async def page(
@@ -78,7 +78,7 @@ class RecordSource(Protocol):
         ...
 
     async def tally(self, where: Where | None, fields: Sequence[str]) -> Tally:
-        """How many records match, and the counts of their values at each of `fields`."""
+        """The number of records that match, and the counts of their values at each of `fields`."""
         ...
 
     async def compute(

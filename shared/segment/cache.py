@@ -54,7 +54,7 @@ CORRUPT_FETCHES: Final = Counter(
 FULL_VOLUMES: Final = Counter("polychrome_segment_cache_volume_full_total", "Fetches that found their volume full.")
 
 FETCH_ATTEMPTS: Final = 2
-"""How often a segment is fetched whose files fail their check."""
+"""Times that a segment is fetched whose files fail their check."""
 
 log = get_logger(__name__)
 _ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*", re.ASCII)
@@ -81,7 +81,7 @@ class SegmentCache:
         self._held: OrderedDict[str, _Held] = OrderedDict()
         self._held_bytes = 0
         self._uses: Multiset[str] = Multiset()
-        """How many callers of `hold` use each segment, or wait for it."""
+        """Number of callers of `hold` that use each segment, or wait for it."""
         self._arriving: dict[str, asyncio.Task[None]] = {}
         self._reserved_bytes = 0
         """Bytes that the fetches under way will take when they are done."""

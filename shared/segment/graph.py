@@ -40,8 +40,8 @@ _SEED: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class GraphParams:
-    """How a graph is built: hnswlib's ef_construction and M, and how many threads add rows. With more than one thread
-    the links depend on timing; recall does not.
+    """Parameters of building a graph: hnswlib's ef_construction and M, and the number of threads that add rows. With
+    more than one thread the links depend on timing; recall does not.
     """
 
     space: Space
@@ -108,7 +108,7 @@ def _empty(params: GraphParams, dimension: int, rows_max: int, basis: PcaBasis |
 
 
 def _width(dimension: int, basis: PcaBasis | None) -> int:
-    """How many dimensions the graph's vectors have."""
+    """The number of dimensions of the graph's vectors."""
     return basis.width if basis is not None and basis.width else dimension
 
 
@@ -185,7 +185,7 @@ class Graph:
 
     @property
     def dimension_share(self) -> float:
-        """Which part of the vectors' dimensions the graph compares, 1 when it holds no projections."""
+        """The share of the vectors' dimensions that the graph compares, 1 when it holds no projections."""
         return 1.0 if self._basis is None or not self._basis.width else self._basis.width / len(self._basis.directions)
 
     def out_of_distribution(self, queries: Vectors) -> Mask:

@@ -1,4 +1,4 @@
-"""From ids to rows: sorted hashes beside their rows (drawn in `format`), proved against the id column.
+"""The index from ids to rows: sorted hashes beside their rows (drawn in `format`), proved against the id column.
 
 Many ids are looked up by numpy, whose calls take 15 us before the first id is found; a handful is faster looked up one
 after the other.

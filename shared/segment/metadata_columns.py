@@ -112,7 +112,7 @@ class NumberColumn:
         return self.values, self.rows
 
     def place(self, value: float, side: Side) -> int:
-        """How many values are less than `value` (left) or not greater (right), compared exactly.
+        """The number of values that are less than `value` (left) or not greater (right), compared exactly.
 
         An int64 against a float64 is never compared through a rounded conversion: beyond 2**53 that would call
         different numbers equal.

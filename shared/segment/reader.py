@@ -116,7 +116,7 @@ class Segment:
 
     @property
     def dimension_share(self) -> float:
-        """Which part of the dimensions the graph compares: with less than 1, its order is about right, not exact."""
+        """The share of dimensions that the graph compares: with less than 1, its order is about right, not exact."""
         return 1.0 if self._graph is None else self._graph.dimension_share
 
     def out_of_distribution(self, queries: Vectors) -> Mask:

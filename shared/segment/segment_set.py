@@ -15,7 +15,7 @@ from shared.segment.reader import Segment
 
 
 class RowRef(NamedTuple):
-    """Where a record is: number of the segment in its set, row in the segment."""
+    """The place of a record: number of the segment in its set, row in the segment."""
 
     segment: int
     row: int
@@ -32,7 +32,7 @@ class SegmentSet:
         self.live_rows: int = sum(segment.rows - len(dead) for segment, dead in zip(segments, tombstones, strict=True))
 
     def find(self, ids: Sequence[str]) -> list[RowRef | None]:
-        """Where the live record of each id is, None where there is none."""
+        """The place of the live record of each id, None where there is none."""
         found: list[RowRef | None] = [None] * len(ids)
         missing = list(range(len(ids)))
         for number in reversed(range(len(self.segments))):

@@ -1,4 +1,5 @@
-"""Which documents may contain a text: per trigram of bytes, the rows of the documents that have it.
+"""The trigram index, for documents that may contain a text: per trigram of bytes, the rows of the documents that have
+it.
 
 A trigram is three consecutive bytes of a document's UTF-8, ASCII letters folded to lower case so that one index serves
 patterns that ignore case as well. Bytes rather than code points: no decoding, one rule for every script, a single
@@ -30,13 +31,13 @@ LITERAL_BYTES_MIN: Final = 3
 """The index says nothing about shorter texts."""
 
 _TRIGRAMS_MAX: Final = 16
-"""How many trigrams of a long literal are looked up: each further one excludes next to nothing."""
+"""Number of trigrams of a long literal that are looked up: each further one excludes next to nothing."""
 
 _SORTED_BYTES: Final = 1 << 20
-"""How many bytes of text are sorted at a time, so that they stay in the processor's cache."""
+"""Bytes of text that are sorted at a time, so that they stay in the processor's cache."""
 
 _BLOCK_BYTES: Final = 32 << 20
-"""How many bytes of text become bitmaps at a time; bounds the memory of a build beside the bitmaps."""
+"""Bytes of text that become bitmaps at a time; bounds the memory of a build beside the bitmaps."""
 
 _ROWS_IN_KEY: Final = 1 << 16
 

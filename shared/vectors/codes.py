@@ -36,14 +36,14 @@ DIMENSION_MAX: Final = 2**31 // 127**2
 """Longer vectors have no codes: a product of theirs could exceed the 32 bits that it is added up in."""
 
 TERMS: Final = 4
-"""How many float32 numbers stand beside the codes of each vector (`Codes.terms`)."""
+"""Number of float32 numbers that stand beside the codes of each vector (`Codes.terms`)."""
 
 _SCALE, _ERROR, _LENGTH, _SQUARE = range(TERMS)
 _MOST: Final = 127
 _INFINITE: Final = np.float32(np.inf)
 _CHUNK_ROWS: Final = 4096
 _BLOCK_ROWS: Final = 2048
-"""How many rows are gathered at once: they stay in the processor's cache until they are multiplied."""
+"""Number of rows that are gathered at once: they stay in the processor's cache until they are multiplied."""
 _ALL_SHARE: Final = 4
 """Where one row in so many or more is wanted, multiplying all of them costs less than gathering."""
 _UNIT: Final = 2.0**-24

@@ -43,7 +43,9 @@ _CHUNK_FLOATS: Final = 1 << 20
 _WIDE_FLOATS: Final = 1 << 16
 """Numbers that are widened to float64 at once: they stay in the processor's second cache until they are added up."""
 _BLOCK_ROWS: Final = 256
-"""How many rows BLAS multiplies at once: several queries are compared with them while they are in the fastest cache."""
+"""Number of rows that BLAS multiplies at once: several queries are compared with them while they are in the fastest
+cache.
+"""
 _DECIDED_MAX: Final = 64
 """Up to so many rows are all measured exactly: excluding some of them first would take longer."""
 _CANDIDATES_MAX: Final = 16

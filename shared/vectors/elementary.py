@@ -32,7 +32,7 @@ _LOG_2_HIGH: Final = 6.93147180369123816490e-01
 _LOG_2_LOW: Final = 1.90821492927058770002e-10
 _EXP_TERMS: Final = [1.0 / math.factorial(power) for power in range(14)]
 _ATANH_TERMS: Final = [1.0 / (2 * power + 1) for power in range(12)]
-"""Of atanh(s) / s, in powers of the square of s."""
+"""Coefficients of atanh(s) / s, in powers of the square of s."""
 
 
 def exp(x: Float64Array) -> Float64Array:
@@ -64,7 +64,7 @@ def log_ratio(a: Float64Array | float, b: Float64Array | float) -> Float64Array:
 
 
 def _polynomial(terms: Sequence[float], x: Float64Array) -> Float64Array:
-    """Of the coefficients of ascending powers, by Horner's rule."""
+    """The value of the polynomial with these coefficients, of ascending powers, by Horner's rule."""
     found = np.full_like(x, terms[-1])
     for term in reversed(terms[:-1]):
         found = found * x + term

@@ -6,7 +6,7 @@ import enum
 
 
 class Space(enum.StrEnum):
-    """How the distance between two vectors is measured; smaller is nearer."""
+    """A measure of the distance between two vectors; smaller is nearer."""
 
     L2 = "l2"
     COSINE = "cosine"
