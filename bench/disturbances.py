@@ -24,7 +24,7 @@ _LONG_S: Final = 3600.0
 
 @dataclass(frozen=True)
 class BusySample:
-    """Of the queries while rows came in and were indexed."""
+    """Timings of the queries while rows came in and were indexed."""
 
     reads: Sample
     rows_per_s: float
@@ -105,7 +105,7 @@ def _finds(collection: Collection, data: Dataset, row: int) -> bool:
 
 
 def collections(stage: Stage) -> list[Series]:
-    """So many collections of 100 rows: all are created, then filled, then queried, by four clients. Once: with 1,000 of
+    """Many collections of 100 rows: all are created, then filled, then queried, by four clients. Once: with 1,000 of
     them one run of Chroma takes longer than all other parts together.
     """
     phases = ("create", "fill", "query", "all")

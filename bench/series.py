@@ -81,7 +81,7 @@ class PartResult:
 
 @dataclass
 class Results:
-    """Of all parts, each as it was run last."""
+    """The results of all parts, each as it was run last."""
 
     parts: dict[str, PartResult] = field(default_factory=dict)
 

@@ -37,11 +37,11 @@ from typing import Final
 DEAD_SHARE_MAX: Final = 0.25
 """Share of dead rows above which a segment is rewritten."""
 
-PATIENCE: Final = 32
-"""How many times the rows of all smaller ones a segment may have and still joins the run."""
+SIZE_RATIO_MAX: Final = 32
+"""Rows that a segment may have, as a multiple of those of all smaller ones together, and still join the run."""
 
-PATIENCE_LARGEST: Final = 8
-"""As many times the largest segment may have, once it takes `LARGE_BYTES`."""
+SIZE_RATIO_LARGEST_MAX: Final = 8
+"""`SIZE_RATIO_MAX` of the largest segment, once it takes `LARGE_BYTES`."""
 
 LARGE_BYTES: Final = 64 * 1024 * 1024
 
@@ -101,4 +101,4 @@ def plan(segments: Sequence[SegmentStats], tail_rows: int) -> Plan:
 
 
 def _patience(segment: SegmentStats, *, largest: bool) -> int:
-    return PATIENCE_LARGEST if largest and segment.bytes >= LARGE_BYTES else PATIENCE
+    return SIZE_RATIO_LARGEST_MAX if largest and segment.bytes >= LARGE_BYTES else SIZE_RATIO_MAX

@@ -16,7 +16,9 @@ from shared.rpc.server_call import Call, Serve
 from shared.vectors.arrays import TokenIds
 
 TEXT_CHARS_MAX: Final = 32 * 1024
-"""Of a longer text only the beginning is looked at: the model takes 256 tokens, which are hardly ever longer."""
+"""Characters of a text that are looked at, from its beginning: the model takes 256 tokens, which are hardly ever
+longer.
+"""
 
 
 class Api:

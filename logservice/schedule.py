@@ -41,7 +41,9 @@ Trim = Callable[[Shard, Pointer], None]
 
 @dataclass(slots=True)
 class _Watch:
-    """Since when the shard has uncompacted writes, and when its tail or pointer was last seen to move (monotonic)."""
+    """Time since which the shard has uncompacted writes, and when its tail or pointer was last seen to move
+    (monotonic).
+    """
 
     since_s: float
     moved_s: float

@@ -108,7 +108,7 @@ class Snapshotter:
         self._refresh_at_s = 0.0
 
     def layout_changes(self, collections: Iterable[Collection]) -> dict[str, LayoutChange]:
-        """Of those collections that got other shards, as far as the newest snapshot says so."""
+        """The layout changes of collections that got other shards, as far as the newest snapshot has them."""
         known = {collection.id: collection.layout for collection in self._written.collections} if self._written else {}
         return {
             collection.id: LayoutChange(collection.layout.first, collection.laid_s)

@@ -61,8 +61,9 @@ RPC_UNREAD_S_MAX: Final = 120.0
 before (`POLYCHROME_FRONTEND_SEND_TIMEOUT_S`)."""
 
 RPC_ANSWER_S_MAX: Final = 900.0
-"""So many seconds after its call a long answer is given up, however its caller reads: until it is sent a worker keeps a
-version of the data in memory, what the answer is made of."""
+"""Time after its call at which a long answer is given up, in seconds, however its caller reads: until it is sent a
+worker keeps a version of the data in memory, what the answer is made of.
+"""
 
 RPC_UNSENT_BYTES_MAX: Final = 1024 * 1024 * 1024
 """Bytes of long answers that a server holds for slow callers. When there are more, it gives up those answers of which

@@ -11,7 +11,9 @@ from tests.rooms import CHECKOUT, PACKAGES, modules, name, tree
 NAMED = re.compile(rf"`((?:{'|'.join((*PACKAGES, 'deploy', 'bench', 'tests'))})(?:\.\w+)+)(?:\(\))?`")
 """A dotted name of ours in backticks."""
 
-RIDDLE = re.compile(r"(?:The same|See the module|See above|How soon|It|Who|What|One)\b")
+RIDDLE = re.compile(
+    r"(?:The same|See the module|See above|How (?:soon|often|much|long)|So (?:many|much)|It|Who|What|One|Of)\b"
+)
 """Beginnings of docstrings that have to be guessed: a pronoun in the place of the noun."""
 
 

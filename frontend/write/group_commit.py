@@ -59,8 +59,8 @@ GROUP_BYTES_MAX: Final = 1024 * 1024
 """Sum of the sizes of a group's members, in bytes."""
 
 FULL_TRIES_MAX: Final = 4
-"""How often what is left of a group is tried on a backlog that has space for some of it. How many bytes a member takes
-is an estimate, and other frontends write meanwhile."""
+"""Times that what is left of a group is tried on a backlog that has space for some of it. The bytes that a member takes
+are an estimate, and other frontends write meanwhile."""
 
 
 @dataclass(slots=True)

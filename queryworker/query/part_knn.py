@@ -94,8 +94,8 @@ def _nearest(search: PartSearch, queries: Vectors, stats: PartStats) -> list[Nea
 
 
 def _search_unfiltered(search: PartSearch, queries: Vectors, stats: PartStats) -> dict[int, Nearest]:
-    """Where every row of the part is selected, one search of the graph answers all queries. The answers by the numbers
-    of the queries: without those that the graph came back short for, and none where the plan is a scan.
+    """The answers of one search of the graph for all queries, when every row of the part is selected; by the numbers of
+    the queries, without those that the graph came back short for, and none where the plan is a scan.
     """
     beam = _next_beam(search, None)
     if beam is None:

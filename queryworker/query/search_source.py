@@ -196,7 +196,7 @@ class ReadViewSource:
         return self._last_selected[1]
 
     def _selected_ranges(self, where: Where | None) -> Iterator[tuple[SelectedRows, IndexedRange]]:
-        """Where the matching rows lie in metadata indexes; parts without a matching row are left out."""
+        """The ranges of metadata indexes in which the matching rows lie; parts without a matching row are left out."""
         for selected in self._select(where):
             if selected.count:
                 for indexed_range in selected.part.indexed_ranges():

@@ -117,7 +117,7 @@ class ViewPart(Protocol):
         ...
 
     def indexed_ranges(self) -> Sequence[IndexedRange]:
-        """Where the part's rows lie in metadata indexes; the ranges together have each row once."""
+        """The ranges of metadata indexes in which the part's rows lie; the ranges together have each row once."""
         ...
 
     def norms(self, *, compute: bool) -> SquaredNorms | None:

@@ -135,7 +135,7 @@ class SendQueue:
         self._unsent.moved(answer)
 
     def grant(self, answer: LongAnswer, size: int) -> None:
-        """So many bytes more may be sent of the answer."""
+        """Grants the sending of so many more bytes of the answer."""
         answer.credit += size
         self._queue(answer)
 

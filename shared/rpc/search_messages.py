@@ -49,7 +49,8 @@ class FrequenciesRequest(msgspec.Struct, frozen=True):
 
 class FrequenciesResponse(msgspec.Struct, frozen=True):
     """The number of all records, and `document_frequencies[i]` (int64), the numbers of those that have
-    each of `indices[i]`."""
+    each of `indices[i]`.
+    """
 
     records: int
     document_frequencies: list[bytes] = msgspec.field(name="having")

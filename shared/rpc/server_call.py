@@ -39,7 +39,7 @@ class AnswerConnection(Protocol):
         """Takes the next piece of a long answer, as `SendQueue.hold`."""
 
     def grant(self, answer: LongAnswer, size: int) -> None:
-        """So many bytes more may be sent of a long answer."""
+        """Grants the sending of so many more bytes of a long answer."""
 
 
 class Call:
@@ -61,7 +61,7 @@ class Call:
         self.deadline_s = now_s + header.timeout_ms / 1000
         self.done = False
         self.took_s: float | None = None
-        """How long it took until a long answer began; how fast it is read is not the server's doing."""
+        """Time until a long answer began; how fast it is read is not the server's doing."""
         self._bytes = 0
         self._connection = connection
         self._long: LongAnswer | None = None

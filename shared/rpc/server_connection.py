@@ -186,7 +186,7 @@ class ServerConnection(asyncio.Protocol):
         self._flush_soon()
 
     def grant(self, answer: LongAnswer, size: int) -> None:
-        """So many bytes more may be sent of a long answer."""
+        """Grants the sending of so many more bytes of a long answer."""
         self._long_answers.grant(answer, size)
         self._flush_soon()
 

@@ -153,12 +153,12 @@ def _rounded(function: Callable[[Float64Array], Float64Array]) -> Callable[[Any]
 
 
 def _greater(left: Any, right: Any) -> Any:
-    """Of NaN and a number, the number."""
+    """The number, of NaN and a number."""
     return np.where((left == 0) & (right == 0), left + right, np.fmax(left, right))[()]
 
 
 def _less(left: Any, right: Any) -> Any:
-    """Of NaN and a number, the number."""
+    """The number, of NaN and a number."""
     return np.where((left == 0) & (right == 0), -(-left - right), np.fmin(left, right))[()]
 
 

@@ -315,7 +315,7 @@ def _bytes_of(info: SegmentInfo) -> int:
 
 
 def _mount_point(folder: Path) -> Path:
-    """Where the volume that holds this folder is mounted."""
+    """The mount point of the volume that holds this folder."""
     path = folder.resolve()
     while not os.path.ismount(path):
         path = path.parent

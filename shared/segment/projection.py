@@ -69,7 +69,7 @@ that of every row of the sample, and more than OOD_MIN: real questions have a fi
 """
 
 OOD_BEAMS: Final = 4
-"""How many times the usual number of candidates is taken for an out-of-distribution query."""
+"""Factor by which more candidates than usual are taken for an out-of-distribution query."""
 
 _SAMPLE_ROWS: Final = 8192
 _LANES: Final = 16

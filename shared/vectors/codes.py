@@ -45,7 +45,7 @@ _CHUNK_ROWS: Final = 4096
 _BLOCK_ROWS: Final = 2048
 """Number of rows that are gathered at once: they stay in the processor's cache until they are multiplied."""
 _ALL_SHARE: Final = 4
-"""Where one row in so many or more is wanted, multiplying all of them costs less than gathering."""
+"""When one row in so many or more is wanted, multiplying all of them costs less than gathering."""
 _UNIT: Final = 2.0**-24
 """Half the distance from 1 to the next float32: the relative error of one rounding."""
 _UP: Final = 1 + 2.0**-18

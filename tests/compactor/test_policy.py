@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compactor.policy import DEAD_SHARE_MAX, LARGE_BYTES, PATIENCE_LARGEST, Plan, SegmentStats, plan
+from compactor.policy import DEAD_SHARE_MAX, LARGE_BYTES, SIZE_RATIO_LARGEST_MAX, Plan, SegmentStats, plan
 from shared.limits import GRAPH_ROWS_MIN
 
 ROW_BYTES = 3400
@@ -151,6 +151,6 @@ def test_any_history_keeps_few_segments_of_falling_size_with_few_dead_rows(
         for segment in ascending:
             assert segment.live > 0
             assert segment.dead <= DEAD_SHARE_MAX * segment.rows
-            assert segment.live > PATIENCE_LARGEST * smaller
+            assert segment.live > SIZE_RATIO_LARGEST_MAX * smaller
             smaller += segment.live
         assert len(ascending) <= 7

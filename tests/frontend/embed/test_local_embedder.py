@@ -13,7 +13,7 @@ from shared.errors import Backoff, PolychromeError, Unavailable, WrongWorker
 from shared.process.clock import SystemClock
 from shared.rpc.embed_messages import EMBED, EmbedRequest, EmbedResponse
 
-PATIENCE = EmbedderTimeouts(failover_s=0.2, retry_s=0.01, members_age_s=0)
+TIMEOUTS = EmbedderTimeouts(failover_s=0.2, retry_s=0.01, members_age_s=0)
 
 
 class Members:
@@ -52,7 +52,7 @@ class Calls:
 
 
 def local(members: Members, calls: Calls) -> LocalEmbedder:
-    return LocalEmbedder(members, calls, SystemClock(), PATIENCE)  # type: ignore[arg-type]
+    return LocalEmbedder(members, calls, SystemClock(), TIMEOUTS)  # type: ignore[arg-type]
 
 
 async def test_texts_are_shared_out_and_come_back_in_order() -> None:
