@@ -52,7 +52,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Sample:
-    """Of one run with one number of clients. CPU over all processes of the server, per request."""
+    """The figures of one run with one number of clients. CPU over all processes of the server, per request."""
 
     p50_ms: float
     p99_ms: float
