@@ -7,6 +7,7 @@ it.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Final
 
 from shared.rpc.server_call import Call
@@ -38,7 +39,7 @@ class WaitingCalls:
     def take(self, count: int) -> dict[str, list[Call]]:
         """The calls that have waited longest, up to `count` of them, by method. They wait no longer."""
         together: dict[str, list[Call]] = {}
-        for call, method in list(self._methods.items())[:count]:
+        for call, method in list(islice(self._methods.items(), count)):
             together.setdefault(method, []).append(call)
             self.discard(call)
         return together
