@@ -29,7 +29,7 @@ _LIBC: Final = ctypes.CDLL(None)  # loaded here: between fork and exec there is 
 
 PRELOADED: Final = (
     "shared.catalog",
-    "shared.cluster.announced",
+    "shared.cluster.registration",
     "shared.log.jobs",
     "shared.log.log",
     "shared.manifest.store",

@@ -1,11 +1,8 @@
-"""Names that people search for (metrics, log events, keys in Redis, files): their form, and that pages know them."""
+"""Names that people search for (metrics, log events, keys in Redis): their form, and that pages know them."""
 
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from shared.redis.keys import Keys
 from tests.rooms import CHECKOUT, PACKAGES, PROCESSES, modules, name, tree
@@ -13,7 +10,6 @@ from tests.rooms import CHECKOUT, PACKAGES, PROCESSES, modules, name, tree
 METRICS = ("Counter", "Gauge", "Histogram")
 SHARED_SUBJECTS = ("log", "rpc", "objects", "segment_cache")
 LOG_METHODS = ("debug", "info", "warning", "error", "exception")
-PAGES = [*CHECKOUT.glob("*.md"), *sorted((CHECKOUT / "docs").rglob("*.md"))]
 
 
 def _metrics() -> Iterator[tuple[str, str, str, str, str]]:
@@ -97,15 +93,6 @@ def _written_keys() -> Iterator[str]:
 
 def _without_variables(key: str) -> str:
     return re.sub(r"<[^>]*>", "<>", key)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_files_that_a_page_names_exist(page: Path) -> None:
-    text = page.read_text()
-    named = re.findall(
-        rf"`((?:{'|'.join((*PACKAGES, 'deploy', 'bench', 'tests', 'docs', 'examples'))})/[\w./-]+)`", text
-    )
-    assert not [path for path in named if not (CHECKOUT / path).exists()]
 
 
 def test_the_glossary_is_in_order() -> None:

@@ -77,3 +77,16 @@ def test_no_docstring_begins_with_a_riddle() -> None:
         if RIDDLE.match(text)
     ]
     assert not wrong
+
+
+def test_modules_that_the_command_line_names_by_a_text_exist() -> None:
+    """Such as those that `polychrome up` imports before it copies itself: no linter follows these names."""
+    dotted = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)+")
+    named = [
+        (f"{name(path)}:{node.lineno}", node.value)
+        for path in modules("polychrome")
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and dotted.fullmatch(node.value)
+    ]
+    assert named
+    assert not [f"{where}: {module}" for where, module in named if not _exists(module)]
