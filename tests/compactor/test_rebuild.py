@@ -134,7 +134,7 @@ async def test_whoever_comes_after_a_step_that_died_goes_on(shop: Shop, step: Re
     with pytest.raises(Stop):
         await rebuild(shop, shop.rebuilder(DiesAt(step)))
     await shop.refresh()
-    await churn(shop, rng, 1)  # past the fence, by whatever layout there is now
+    await churn(shop, rng, 1)  # past the stop of appends, by whatever layout there is now
     await rebuild(shop)
     assert shop.collection.shards == 4
     assert await everything(shop) == shop.model

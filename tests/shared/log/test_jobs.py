@@ -7,9 +7,22 @@ from redis.asyncio import Redis
 
 from shared.cluster.lease import Lease
 from shared.cluster.membership import Member, Membership
+from shared.errors import Unavailable
 from shared.log.jobs import Job, Jobs
+from shared.redis.client import open_redis
 from shared.redis.keys import Keys
+from tests.redis_server import RedisServer
 from tests.shared.log.appending import eventually
+
+
+async def test_a_server_that_is_away_is_unavailable_for_every_question(own_server: RedisServer, keys: Keys) -> None:
+    async with open_redis(own_server.url) as redis:
+        jobs = Jobs(redis, keys)
+        assert await jobs.rebuilds() == []
+        await asyncio.to_thread(own_server.kill)
+        for question in (jobs.rebuilds, jobs.counts):
+            with pytest.raises(Unavailable):
+                await question()
 
 
 @pytest.fixture
