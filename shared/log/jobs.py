@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from shared.redis.client import command, guarded, retry_idempotent
+from shared.redis.client import command, retry_idempotent, translated_errors
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 
@@ -83,7 +83,7 @@ class Jobs:
 
     async def rebuilds(self) -> list[str]:
         """Ids of the collections that are getting other shards, as far as there are jobs for it."""
-        with guarded():
+        with translated_errors():
             queued = [name async for name, _ in self._redis.zscan_iter(self._keys.jobs, f"*:{REBUILD}")]
             leased = [name async for name, _ in self._redis.hscan_iter(self._keys.job_leases, f"*:{REBUILD}")]
         return sorted({_shard(name)[0] for name in (*queued, *leased)})
