@@ -48,11 +48,10 @@ class FrameQueue:
         elif self._timer is None:
             self._timer = self._loop.call_later(HOLD_S, self._send_held)
 
-    def note_answer(self, call: ClientCall) -> None:
-        """The call has its answer or the first chunk of it, or ended without one; it may not have been sent at all."""
-        if call.frame is not None and not call.frame.is_answered:
-            call.frame.is_answered = True
-            self._size.frame_answered(self._loop.time() - call.frame.sent_s)
+    def note_answer(self, frame: FrameInFlight) -> None:
+        """The first answer to a frame has come, or the first of its calls has ended without one."""
+        frame.is_answered = True
+        self._size.frame_answered(self._loop.time() - frame.sent_s)
 
     def _send_soon(self) -> None:
         """Sends what is held in the next turn of the loop, with the calls that come in this one."""

@@ -56,15 +56,18 @@ class Peer:
         """The first chunk of the answer has come."""
         self.open.discard(call)
         self.streaming.add(call)
-        self._queue.note_answer(call)
+        if call.frame is not None and not call.frame.is_answered:
+            self._queue.note_answer(call.frame)
 
     def call_ended(self, call: ClientCall) -> None:
         """The call has its whole answer, or has failed, or nobody waits for it any more."""
         self.open.discard(call)
-        self.streaming.discard(call)
+        if self.streaming:
+            self.streaming.discard(call)
         if call.connection is not None:
             call.connection.end(call)
-        self._queue.note_answer(call)
+        if call.frame is not None and not call.frame.is_answered:
+            self._queue.note_answer(call.frame)
         if not self.open and not self.streaming:
             self._note_unused()
 

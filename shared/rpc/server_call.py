@@ -30,7 +30,7 @@ class AnswerConnection(Protocol):
         """The call has its answer, or has failed with `code`, or nobody waits for it any more."""
 
     def send(self, header: AnswerHeader, payload: bytes) -> None:
-        """Sends an answer, together with others that are ready in the same turn of the loop."""
+        """Sends the answer to a call that has just ended, with others that are ready in the same turn of the loop."""
 
     def send_slice(self, header: AnswerHeader, payload: memoryview) -> None:
         """Sends some of a long answer, at once."""
@@ -46,12 +46,13 @@ class Call:
     """A call. `answer` or `fail` ends it; only the first of both counts.
 
     `payload` is the request, encoded; `deadline_s` is in the loop's time; `done` says that nobody waits for an answer
-    any more: work that has not begun is then not worth beginning.
+    any more: work that has not begun is then not worth beginning. `long_answer` is the answer from its first piece on,
+    if it is sent as the caller grants.
     """
 
     __slots__ = (
-        "_bytes", "_connection", "_long", "_method", "_number", "_window", "begun_s", "deadline_s", "done", "payload",
-        "request_id", "took_s",
+        "_bytes", "_connection", "_method", "_number", "_window", "begun_s", "deadline_s", "done", "long_answer",
+        "payload", "request_id", "took_s",
     )  # fmt: skip
 
     def __init__(self, connection: AnswerConnection, header: CallHeader, payload: memoryview, now_s: float) -> None:
@@ -64,7 +65,7 @@ class Call:
         """Time until a long answer began; how fast it is read is not the server's doing."""
         self._bytes = 0
         self._connection = connection
-        self._long: LongAnswer | None = None
+        self.long_answer: LongAnswer | None = None
         self._method = header.method
         self._number = header.number
         self._window = header.window
@@ -73,7 +74,7 @@ class Call:
         """Ends the call with its result, or with the last piece of it."""
         if self.done or not self._fits(payload):
             return
-        if self._long is None and (not self._window or len(payload) <= self._window):
+        if self.long_answer is None and (not self._window or len(payload) <= self._window):
             self._end(OK)
             self._connection.send(AnswerHeader(self._number, len(payload)), payload)
         else:
@@ -123,18 +124,13 @@ class Call:
 
     # ---- long answers
 
-    @property
-    def long_answer(self) -> LongAnswer | None:
-        """The answer from its first piece on, if it is sent as its caller grants."""
-        return self._long
-
     def _hold(self, payload: bytes, wanted: Callable[[], None] | None) -> None:
-        if self._long is None:
-            self._long = LongAnswer(self, self._window or UNLIMITED)
+        if self.long_answer is None:
+            self.long_answer = LongAnswer(self, self._window or UNLIMITED)
             self.took_s = self._connection.loop.time() - self.begun_s
             self.payload = NOTHING  # not needed for as long as a slow caller takes
         self._set_deadline()
-        self._connection.hold(self._long, payload, wanted)
+        self._connection.hold(self.long_answer, payload, wanted)
 
     def _set_deadline(self) -> None:
         """From its beginning on an answer has as long as its caller keeps reading, within a limit. A caller that grants
@@ -146,9 +142,9 @@ class Call:
 
     def grant(self, size: int) -> None:
         """The caller takes so many bytes more. For an answer that has ended, or not begun, it means nothing."""
-        if self._long is not None and not self.done:
+        if self.long_answer is not None and not self.done:
             self._set_deadline()
-            self._connection.grant(self._long, size)
+            self._connection.grant(self.long_answer, size)
 
     def send_slice(self, payload: memoryview, *, is_last: bool) -> None:
         """Sends the next bytes of a long answer, in its turn (`shared.rpc.outgoing`)."""

@@ -161,7 +161,8 @@ class ServerConnection(asyncio.Protocol):
     def call_ended(self, number: int, method: str, code: str, call: Call) -> None:
         """The call has its answer, or has failed with `code`, or nobody waits for it any more."""
         del self.calls[number]
-        self._waiting.discard(call)
+        if self._waiting.bytes:
+            self._waiting.discard(call)
         if call.long_answer is not None:
             self._long_answers.forget(call.long_answer)
         method = method if method in self._server.methods else "unknown"
@@ -172,9 +173,8 @@ class ServerConnection(asyncio.Protocol):
         self._flush_soon()
 
     def send(self, header: AnswerHeader, payload: bytes) -> None:
-        """Sends an answer, together with others that are ready in the same turn of the loop."""
+        """Sends the answer to a call that has just ended, with others that are ready in the same turn of the loop."""
         self._ready.append((header, payload))
-        self._flush_soon()
 
     def send_slice(self, header: AnswerHeader, payload: memoryview) -> None:
         """Sends some of a long answer, at once."""
