@@ -16,7 +16,6 @@
 --                                reading; mark: equal only when the values are
 
 local FIRST_FIELD = 4
-local FIRST_PAGE, FIRST_PAGE_LIMITED, PAGE_MAX = 100, 4, 100
 local state_key, stream_key = KEYS[1], KEYS[2]
 local after, bytes_max, known_mark = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 
@@ -26,6 +25,7 @@ if not first_value and redis.call('EXISTS', state_key) == 0 then return false en
 local mark = redis.sha1hex(cmsgpack.pack(values))
 if mark == known_mark then return 1 end
 
+local FIRST_PAGE, FIRST_PAGE_LIMITED, PAGE_MAX = 100, 4, 100
 local entries, bytes = {}, 0
 -- With a limit, no more are taken out at once than should go below it, going by those so far: an entry may have megabytes, and
 -- while this runs nobody else is served.
