@@ -55,7 +55,7 @@ async def test_clients_notice_nothing_of_a_rebuild(cluster: Cluster) -> None:
 
 def stopped_ms(log: str) -> list[int]:
     entries = [json.loads(line) for line in log.splitlines() if '"switched"' in line]
-    return [entry["fenced_ms"] for entry in entries if "fenced_ms" in entry]
+    return [entry["stopped_ms"] for entry in entries if "stopped_ms" in entry]
 
 
 async def test_every_process_can_die_during_a_rebuild(cluster: Cluster) -> None:
