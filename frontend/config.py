@@ -121,7 +121,9 @@ class FrontendConfig(ProcessConfig):
     )
     send_timeout_s: float = setting(
         "POLYCHROME_FRONTEND_SEND_TIMEOUT_S",
-        "How long a client may take next to nothing (less than 64 KiB) of an answer before its connection is cut.",
+        "How long a client may take next to nothing (less than 64 KiB) of an answer before its connection is cut. "
+        "What the system's buffers take counts as taken, so a client that takes nothing at all may be cut after twice "
+        "that time.",
         default=30.0,
         parse=parse_seconds,
     )
