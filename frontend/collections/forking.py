@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from shared.catalog import NewCollection
 from shared.errors import AlreadyExists, Gone, PolychromeError, Unavailable
-from shared.log.state import FIRST_ID, Pointer, after_position, position_of
+from shared.log.state import FIRST_ID, Pointer
+from shared.log.tails import LogTail, TailGone, pages_of
 from shared.manifest.model import Manifest
 from shared.manifest.store import ManifestStore
 from shared.process.concurrency import together
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from shared.catalog.forking import Forking
     from shared.log.forks import Forks
     from shared.log.log import Log
-    from shared.log.state import ShardRead
     from shared.objects.port import ObjectStore
     from shared.process.clock import Clock
 
@@ -39,9 +39,6 @@ TRIES: Final = 16
 """Times that a fork is begun, at most: it begins anew when its origin was compacted or got other shards in the middle.
 Either takes longer than a try.
 """
-
-PAGE_BYTES: Final = 16 * 1024 * 1024
-"""Bytes of a shard's log that are read, and copied, at a time."""
 
 SHARDS_AT_ONCE: Final = 16
 """Shards of one fork that are worked on at a time."""
@@ -212,34 +209,16 @@ class Forker:
         """
         pointer, shard = origin.pointers[number], origin.layout.numbers[number]
         covers = pointer.covers if pointer else FIRST_POSITION
-        if origin.written[number] < covers:
-            return 0
-        after, last, operations = after_position(covers), FIRST_ID, 0
-        while True:
-            read = await self._log.read(origin.id, shard, after, PAGE_BYTES)
-            _check_chain(read, last, covers)
-            entries = [entry for entry in read.entries if entry.end <= origin.head]
-            if entries and not await self._forks.copy(fork_id, number, entries, last):
-                raise Unavailable(f"another process is making the fork {fork_id}")
-            operations += sum(entry.count for entry in entries)
-            after = last = entries[-1].id if entries else last
-            if read.complete or len(entries) < len(read.entries):
-                break
-        # The stream may have been trimmed, or dropped with its layout: this was its end when the fork began.
-        if position_of(last) != origin.written[number]:
-            raise _MovedOn
+        tail = LogTail(origin.id, shard, covers=covers, head=origin.head, written=origin.written[number])
+        last, operations = FIRST_ID, 0
+        try:
+            async for entries in pages_of(self._log, tail):
+                if not await self._forks.copy(fork_id, number, entries, last):
+                    raise Unavailable(f"another process is making the fork {fork_id}")
+                last, operations = entries[-1].id, operations + sum(entry.count for entry in entries)
+        except TailGone as error:
+            raise _MovedOn from error
         return operations
-
-
-def _check_chain(read: ShardRead, last: str, covers: int) -> None:
-    """Raises _MovedOn when entries are gone that were not read yet. `last` is the id of the last entry that was read,
-    `covers` what the origin's manifest covers.
-    """
-    if read.entries:
-        before = read.entries[0].previous
-        joined = before == last if last != FIRST_ID else position_of(before) < covers
-        if not joined:
-            raise _MovedOn
 
 
 def _like(origin: Collection, name: str) -> NewCollection:

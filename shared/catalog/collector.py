@@ -125,17 +125,12 @@ class Collector:
             if row is not None
         ]
 
-    async def _exists(self, collection_id: str) -> bool:
-        """Whether the collection has a state."""
-        state = self._keys.state(collection_id)
-        return bool(await retry_idempotent(lambda: command(self._redis, "EXISTS", state), writes=False))
-
     async def _repair(
         self, database_key: str, collection_id: str, row: dict[str, Any], state: bytes | None, recover: Recover
     ) -> bool:
         if state is None:
             # Not while Redis is lost or just restored: then the state is missing only for this moment.
-            if await self._catalog.mark.read() is None or await self._exists(collection_id):
+            if await self._catalog.mark.read() is None or await self._lifecycle.exists(collection_id):
                 return False
             if not await self._removal.is_buried(collection_id) and await recover(collection_id, row):
                 return True

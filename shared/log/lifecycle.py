@@ -89,6 +89,11 @@ class Lifecycle:
         heads_by_key = {self._keys.state(collection_id): head for collection_id, head in heads.items()}
         await STATE.run_many(self._redis, [([key], ["head", head]) for key, head in heads_by_key.items()])
 
+    async def exists(self, collection_id: str) -> bool:
+        """Whether there is a state of this id, be it that of a deleted collection or an orphan."""
+        state = self._keys.state(collection_id)
+        return bool(await retry_idempotent(lambda: command(self._redis, "EXISTS", state), writes=False))
+
     async def raise_generation(self, collection_id: str, generation: int) -> bool:
         """Makes the state's generation at least this; False when there is no such collection."""
         return bool(await STATE.run(self._redis, [self._keys.state(collection_id)], ["generation", generation]))

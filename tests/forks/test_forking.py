@@ -255,7 +255,7 @@ async def test_a_fork_begins_anew_when_the_tail_is_trimmed_while_it_is_copied(
 ) -> None:
     rng = random.Random(15)
     await churn(shop, rng, 4)
-    monkeypatch.setattr("frontend.collections.forking.PAGE_BYTES", 1)
+    monkeypatch.setattr("shared.log.tails.PAGE_BYTES", 1)
 
     class Trims:
         reads = 0

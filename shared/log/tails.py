@@ -1,0 +1,62 @@
+"""The tail of a shard's log as of one moment, for a copy of the shard: a fork or a backup."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final
+
+from shared.errors import PolychromeError
+from shared.log.log import Log
+from shared.log.state import FIRST_ID, Entry, ShardRead, after_position, position_of
+
+PAGE_BYTES: Final = 16 * 1024 * 1024
+"""Bytes of a shard's log that are read at a time."""
+
+
+class TailGone(PolychromeError):
+    """The tail is not in the log any more: it was compacted and trimmed, or dropped with its layout."""
+
+    code = "tail_gone"
+
+
+@dataclass(frozen=True, slots=True)
+class LogTail:
+    """The end of a shard's stream at a moment: all entries at the position `covers` or later, up to `head` (exclusive).
+    The newest of them was at the position `written`.
+    """
+
+    collection: str
+    shard: int
+    covers: int
+    head: int
+    written: int
+
+
+async def pages_of(log: Log, tail: LogTail) -> AsyncIterator[list[Entry]]:
+    """The entries of the tail, in order, some of them at a time. Raises TailGone, at the end at the latest; and as
+    `Log.read`.
+    """
+    if tail.written < tail.covers:
+        return
+    after, last = after_position(tail.covers), FIRST_ID
+    while True:
+        read = await log.read(tail.collection, tail.shard, after, PAGE_BYTES)
+        _check_joined(read, last, tail)
+        entries = [entry for entry in read.entries if entry.end <= tail.head]
+        if entries:
+            yield entries
+            after = last = entries[-1].id
+        if read.complete or len(entries) < len(read.entries):
+            break
+    if position_of(last) != tail.written:
+        raise TailGone(f"the log of {tail.collection}/{tail.shard} does not reach position {tail.written} any more")
+
+
+def _check_joined(read: ShardRead, last: str, tail: LogTail) -> None:
+    """Raises TailGone when entries are gone that were not read yet, behind the entry `last`."""
+    if read.entries:
+        before = read.entries[0].previous
+        joined = before == last if last != FIRST_ID else position_of(before) < tail.covers
+        if not joined:
+            raise TailGone(f"the log of {tail.collection}/{tail.shard} was trimmed beyond {last}")
