@@ -39,7 +39,7 @@ def all_routes(context: Context) -> list[Route]:
     """Every route of the API, each group built with what its handlers use."""
     config, catalog, rows = context.config, context.catalog, context.rows
     texts = TextEmbedding(context.embedders)
-    reader = Reader(context.workers, rows)
+    reader = Reader(context.workers, rows, context.log)
     writer = Writer(context.log, context.groups, rows, texts)
     committer = Committer(context.log, context.dirty, context.workers)
     shard_limits = ShardLimits(config.shards_default, config.shards_max)

@@ -6,7 +6,7 @@ answer. A page over several shards is read in two phases then, so that no shard 
 1. every shard names the insertion positions of its first `offset + limit` matches, and the log position it read up to;
 2. the shards that have rows on the page send exactly those, as of the log position of phase 1.
 
-When a shard can no longer read as of that position (StaleRead: it was compacted in between), the page is read anew.
+Everything raises StaleRead when a shard cannot be read as of the position that was asked for, or of phase 1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from frontend.concurrency import off_loop
-from frontend.read.consistency import consistent
 from frontend.read.merge import encoded_bytes, explanations, merge_get, merged_bytes, page_of, positions
 from frontend.read.shards import ask_all_shards, first_shard
 from shared.process.concurrency import together
@@ -68,7 +67,7 @@ class _Found:
 
 
 async def get_body(workers: Workers, collection: Collection, get: Get) -> EncodedBody:
-    """The body of the answer as a whole. Raises StaleRead when some shard cannot be read as of `get.as_of`."""
+    """The body of the answer as a whole."""
     if _is_encoded_by_the_worker(collection, get):
         return await workers.get_body(_request_to_the_only_shard(collection, get))
     found = await _find(workers, collection, get)
@@ -87,9 +86,11 @@ async def get_chunks(workers: Workers, collection: Collection, get: Get) -> Body
     return await workers.get_chunks(request)
 
 
-async def matching_ids(workers: Workers, collection: Collection, selection: Selection, limit: int | None) -> list[str]:
-    """Ids of the first `limit` matching records in the order of insertion."""
-    request = GetRequest(first_shard(collection), selection)
+async def matching_ids(
+    workers: Workers, collection: Collection, selection: Selection, limit: int | None, as_of: int | None = None
+) -> list[str]:
+    """Ids of the first `limit` matching records in the order of insertion, as of a log position or (None) of now."""
+    request = GetRequest(first_shard(collection, as_of=as_of), selection)
     return (await _find_in_one_phase(workers, collection, request, Page(limit=limit))).columns.ids
 
 
@@ -121,9 +122,7 @@ async def _find(workers: Workers, collection: Collection, get: Get) -> _Found:
     has_columns = wanted.documents or wanted.uris_or_metadatas or wanted.embeddings
     if collection.shards == 1 or page.limit is None or not has_columns:
         return await _find_in_one_phase(workers, collection, request, page)
-    if get.as_of is not None:
-        return await _find_in_two_phases(workers, collection, request, page)
-    return await consistent(lambda: _find_in_two_phases(workers, collection, request, page))
+    return await _find_in_two_phases(workers, collection, request, page)
 
 
 async def _find_in_one_phase(workers: Workers, collection: Collection, request: GetRequest, page: Page) -> _Found:

@@ -34,12 +34,11 @@ class PointInTimeReader:
         """
         if token is not None:
             return await self._get_at(collection, get, token), token
-        return await consistent(lambda: self._get_now(collection, get))
 
-    async def _get_now(self, collection: Collection, get: Get) -> tuple[EncodedBody, int]:
-        """Raises StaleRead when the collection was compacted since now, and a worker begins with that."""
-        now = (await self._log.readable(collection.id))[-1]
-        return await self._reader.get(collection, replace(get, as_of=now)), now
+        async def get_at(now: int) -> tuple[EncodedBody, int]:
+            return await self._reader.get(collection, replace(get, as_of=now)), now
+
+        return await consistent(self._log, collection.id, get_at)
 
     async def _get_at(self, collection: Collection, get: Get, token: int) -> EncodedBody:
         stale = StaleRead(f"stale read: the snapshot at {token} can no longer be served; begin the transaction anew")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 class Query(msgspec.Struct, frozen=True):
     """A query of a client: the `k` nearest matching records of each of `vectors`, float32 [n, d], and what is wanted of
-    them.
+    them; as of a log position, or (None) as of now.
     """
 
     selection: Selection
@@ -40,18 +40,22 @@ class Query(msgspec.Struct, frozen=True):
     k: int
     wanted: Wanted
     read_level: ReadLevel = ReadLevel.INDEX_AND_WAL
+    as_of: int | None = None
 
 
 async def query_body(workers: Workers, collection: Collection, query: Query) -> Body:
     """The body of the answer, in chunks when it is long and the worker encodes it. Raises InvalidArgument when the
     query is restricted to ids of which none exists.
     """
-    shard, wanted = first_shard(collection, query.read_level), query.wanted
+    shard, wanted = first_shard(collection, query.read_level, query.as_of), query.wanted
     if collection.shards == 1 and not wanted.explain:
         return await workers.query_body(_request(collection, query, shard, wanted.given))
     request = _request(collection, query, shard)
     answers = await ask_all_shards(
-        collection, lambda shard: workers.query(msgspec.structs.replace(request, shard=shard)), query.read_level
+        collection,
+        lambda shard: workers.query(msgspec.structs.replace(request, shard=shard)),
+        query.read_level,
+        query.as_of,
     )
     hits = await off_loop(merged_bytes(answers), merge_query, answers, query.k)
     refuse_unknown_ids(query.selection, query.k, hits.columns)

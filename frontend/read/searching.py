@@ -3,9 +3,9 @@
 The worker of a collection with one shard answers its searches whole. The shards of any other are one source of records
 (`ShardsSource`) for the steps of a search (`shared.search.execution`), which the frontend takes itself.
 
-All steps of one search see the same state: the first request to a shard says as of which position it was answered, and
-the later ones ask for that. When a shard can no longer answer as of it (StaleRead: it was compacted in between), the
-search begins anew.
+All steps of all searches of a request see the state as of one position of the log. At the level `index_only` there is
+none for all shards: the first request to a shard says as of which position it was answered, and the later ones ask for
+that. Everything raises StaleRead when a shard cannot answer as of such a position (any more).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import msgspec
 import numpy as np
 
 from frontend.concurrency import off_loop
-from frontend.read.consistency import consistent
 from frontend.read.merge import encoded_bytes, merge_get, page_of, positions
 from frontend.read.shards import first_shard
 from shared.process.concurrency import together
@@ -40,8 +39,8 @@ from shared.rpc.search_messages import (
     Value,
 )
 from shared.search.answer_body import encode_searches
-from shared.search.execution import SearchAnswer, execute_search
-from shared.search.model import Knn, OrderKey, Search, Searches
+from shared.search.execution import execute_search
+from shared.search.model import Knn, OrderKey, Searches
 from shared.search.ordering import sorted_indices
 from shared.search.ranking import Neighbours, nearest_of
 from shared.search.row_order import take_rows
@@ -78,13 +77,14 @@ async def search_body(workers: Workers, collection: Collection, request: Searche
     if not request.searches:
         return encode_searches([])
     if collection.shards == 1:
-        shard = first_shard(collection, request.read_level)
+        shard = first_shard(collection, request.read_level, request.as_of)
         return await workers.search_body(SearchRequest(shard, request.searches))
-
-    async def answer(search: Search) -> SearchAnswer:
-        return await consistent(lambda: execute_search(ShardsSource(workers, collection, request.read_level), search))
-
-    answers = await together([answer(search) for search in request.searches])
+    answers = await together(
+        [
+            execute_search(ShardsSource(workers, collection, request.read_level, request.as_of), search)
+            for search in request.searches
+        ]
+    )
     size = sum(encoded_bytes(each.columns) + VALUE_BYTES * _facet_values(each.tally) for each in answers)
     return await off_loop(size, encode_searches, answers)
 
@@ -94,13 +94,15 @@ def _facet_values(tally: Tally | None) -> int:
 
 
 class ShardsSource:
-    """A `shared.search.source.RecordSource` over all shards of a collection, for one search. Its methods raise
-    StaleRead when a shard can no longer answer as of the position of its first answer.
+    """A `shared.search.source.RecordSource` over all shards of a collection, for one search: as of the position
+    `as_of`, or of that of each shard's first answer. Its methods raise StaleRead when a shard cannot answer as of it.
     """
 
-    def __init__(self, workers: Workers, collection: Collection, read_level: ReadLevel) -> None:
+    def __init__(
+        self, workers: Workers, collection: Collection, read_level: ReadLevel, as_of: int | None = None
+    ) -> None:
         self._workers = workers
-        self._shards = {number: Shard(collection.id, number, read_level) for number in collection.layout.numbers}
+        self._shards = {number: Shard(collection.id, number, read_level, as_of) for number in collection.layout.numbers}
 
     async def nearest(self, where: Where | None, knns: Sequence[Knn]) -> list[Neighbours]:
         """The nearest matching records of each of `knns`, equal distances by insertion."""

@@ -138,6 +138,6 @@ class ShardView:
             tail_graphs=graphs,
             first_ordinal=self.first_ordinal,
         )
-        if as_of is None:
+        if position == self.position:
             self._newest = view
         return view

@@ -51,6 +51,7 @@ COMMIT: Final = Script("shared.log", "commit")
 COMMITS: Final = Script("shared.log", "commits")
 TRIM: Final = Script("shared.log", "trim")
 DIMENSION: Final = Script("shared.log", "dimension")
+HEAD: Final = Script("shared.log", "head")
 
 APPEND_STOP_PAUSE_S: Final = 0.005
 """Seconds between two tries of an append while a rebuild has stopped appends to switch the collection's shards."""
@@ -146,13 +147,11 @@ class Log:
         """The positions as of which a read is meaningful, if a worker reaches back so far; the last one is the head.
         What was read as of an earlier position may have been lost with an earlier run of the server. Raises Gone.
         """
-        key = self._keys.state(collection_id)
-        head, floor, deleted = await retry_idempotent(
-            lambda: command(self._redis, "HMGET", key, "head", "floor", "deleted"), writes=False
-        )
-        if head is None or deleted is not None:
+        answer = await HEAD.run(self._redis, [self._keys.state(collection_id)], writes=False)
+        if answer is None:
             raise await self.missing(collection_id)
-        return range(int(floor or 0), int(head) + 1)
+        head, floor = answer
+        return range(floor, head + 1)
 
     async def fix_dimension(self, collection_id: str, dimension: int) -> int:
         """The collection's dimension, which is `dimension` now if it had none. Raises Gone."""

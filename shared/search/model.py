@@ -85,7 +85,8 @@ class Search(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Searches(msgspec.Struct, frozen=True):
-    """A request: any number of searches, at one read level."""
+    """A request: any number of searches, at one read level; as of a log position, or (None) as of now."""
 
     searches: list[Search]
     read_level: ReadLevel
+    as_of: int | None = None

@@ -206,7 +206,8 @@ class FakeWorkers:
         inserted = np.array([row.inserted for row in rows], dtype="<i8").tobytes()
         columns = self._columns(rows, request, request.embeddings)
         written = inserted if request.written else None
-        return GetResponse(inserted, columns, 100, self._explanation(request), written)
+        as_of = request.shard.as_of
+        return GetResponse(inserted, columns, 100 if as_of is None else as_of, self._explanation(request), written)
 
     async def get_body(self, request: GetRequest) -> bytes:
         found = await self.get(request)

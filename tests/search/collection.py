@@ -20,8 +20,8 @@ from frontend.collections.schema import indexing_of, reconciled
 from frontend.collections.schema_shape import given_schema
 from frontend.parse.metadata_values import read_metadatas
 from frontend.parse.search import check_search, read_search
+from frontend.read.reader import Reader
 from frontend.read.search_requests import check_indexes, searches_of
-from frontend.read.searching import search_body
 from frontend.read.workers import Begin, Workers
 from shared.catalog import Catalog, Database, NewCollection
 from shared.catalog import Collection as Row
@@ -37,7 +37,7 @@ from shared.rpc.client import RpcClient
 from shared.rpc.method import RawMethod
 from shared.rpc.query_worker_methods import ReadRequest
 from shared.vectors.space import Space
-from tests.frontend.fakes import new_collection
+from tests.frontend.fakes import FakeRows, new_collection
 from tests.model.reference import Collection as Model
 from tests.model.reference import Row as Written
 from tests.queryworker.world import DirectCall, Worker, World, open_world
@@ -119,7 +119,8 @@ class Searched:
         body = read_search(orjson.loads(orjson.dumps({"searches": payloads, "read_level": read_level})))
         check_search(body.searches)
         check_indexes(self.row, body)
-        found = await search_body(self.workers, self.row, searches_of(self.row, body))
+        reader = Reader(self.workers, FakeRows(self.row), self.world.log)  # type: ignore[arg-type]
+        found = await reader.search(self.row, searches_of(self.row, body))
         assert isinstance(found, bytes | memoryview)
         return orjson.loads(found)
 

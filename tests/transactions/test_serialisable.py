@@ -221,7 +221,7 @@ async def run_clients(world: World, shards: int, seed: int, *, clients: int, tra
     rows: Any = FakeRows(row, row)
     workers = DirectWorkers(world.worker)
     committer = Committer(world.log, dirty, workers)
-    access = Access(world.log, PointInTimeReader(world.log, Reader(workers, rows)), committer)
+    access = Access(world.log, PointInTimeReader(world.log, Reader(workers, rows, world.log)), committer)
     history, compactions, until = History(), Compactions(), asyncio.Event()
     async with asyncio.TaskGroup() as disturbing:
         disturbing.create_task(write_noise(committer, row, until))

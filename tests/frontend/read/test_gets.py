@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frontend.read.consistency import ATTEMPTS_MAX
 from frontend.read.gets import Get, Page, get_body, matching_ids
-from shared.errors import StaleRead, Unavailable
+from shared.errors import StaleRead
 from shared.records.include import GET_DEFAULT, Wanted
 from shared.records.model import Include
 from shared.records.selection import Selection
@@ -51,22 +50,7 @@ async def test_the_second_phase_asks_for_exactly_the_page_as_of_the_first() -> N
     assert [np.frombuffer(request.inserted, dtype="<i8").tolist() for request in second] == [[3], [2]]
 
 
-async def test_a_page_whose_position_cannot_be_read_any_more_is_read_anew() -> None:
-    workers = three_shards()
-    workers.failures = [StaleRead("compacted")]
-    assert await ids_of(workers, Page(0, 3)) == ["id1", "id2", "id3"]
-
-
-async def test_a_page_is_not_begun_anew_for_ever() -> None:
-    workers = three_shards()
-    workers.failures = [StaleRead("compacted") for _ in range(100)]
-    with pytest.raises(Unavailable):
-        await ids_of(workers, Page(0, 3))
-    first_phases = [request for request in workers.asked if request.shard.shard == 0 and not request.ids]
-    assert len(first_phases) == ATTEMPTS_MAX
-
-
-async def test_a_page_as_of_a_given_position_is_stale_and_not_read_anew() -> None:
+async def test_a_page_whose_position_cannot_be_read_any_more_is_stale() -> None:
     workers = three_shards()
     workers.failures = [StaleRead("compacted")]
     with pytest.raises(StaleRead):
@@ -107,10 +91,3 @@ async def test_every_answer_of_a_worker_is_explained_and_nothing_else_changes() 
          "worker": "w"}
     ]  # fmt: skip
     assert one == await got(FakeWorkers([[Row(1, (1, 0))]]), Page(), COLUMNS, shards=1)
-
-
-async def test_a_page_that_was_read_anew_explains_that_reading_alone() -> None:
-    workers = three_shards()
-    workers.failures = [StaleRead("compacted")]
-    answer = await got(workers, Page(1, 2), Wanted(GET_DEFAULT, explain=True), shards=3)
-    assert [explanation["shard"] for explanation in answer["explain"]] == [0, 1, 2, 0, 2]

@@ -7,23 +7,34 @@ from typing import Any
 
 import pytest
 
+from frontend.read.consistency import ATTEMPTS_MAX
 from frontend.read.gets import Get, Page
 from frontend.read.reader import Reader
-from shared.errors import Gone, NotFound, StaleGeneration
-from shared.records.include import Wanted
+from shared.errors import Gone, NotFound, StaleGeneration, StaleRead, Unavailable
+from shared.records.include import GET_DEFAULT, Wanted
 from shared.records.model import ReadLevel
 from shared.records.selection import Selection
-from tests.frontend.fakes import FakeRows, FakeWorkers, Row, new_collection
+from tests.frontend.fakes import FakeLog, FakeRows, FakeWorkers, Row, new_collection
 
 GET = Get(Selection(), Page(), Wanted(()))
+PAGE = Get(Selection(), Page(1, 2), Wanted(GET_DEFAULT, explain=True))
 
 
 def three_shards() -> Any:
     return FakeWorkers([[Row(i, (i, 0)) for i in range(1, 10) if i % 3 == shard] for shard in range(3)])
 
 
-def reader_of(workers: Any, rows: Any) -> Reader:
-    return Reader(workers, rows)
+def reader_of(workers: Any, rows: Any, log: Any = None) -> Reader:
+    found: Any = log or FakeLog()
+    return Reader(workers, rows, found)
+
+
+async def got(workers: Any, get: Get, log: Any = None) -> dict[str, Any]:
+    """The answer to a get of three shards."""
+    collection = new_collection(shards=3)
+    body = await reader_of(workers, FakeRows(collection), log).get(collection, get)
+    answer: dict[str, Any] = json.loads(bytes(body))
+    return answer
 
 
 async def test_counts_of_all_shards_are_added() -> None:
@@ -54,3 +65,54 @@ async def test_other_failures_are_not_tried_again() -> None:
     with pytest.raises(Gone):
         await reader_of(workers, FakeRows(collection, collection)).get(collection, GET)
     assert len(workers.asked) == 1
+
+
+async def test_all_shards_are_read_as_of_the_head_of_the_log() -> None:
+    workers = three_shards()
+    await got(workers, GET, FakeLog(positions=[range(43), range(99)]))
+    assert [request.shard.as_of for request in workers.asked] == [42] * 3
+
+
+async def test_both_phases_of_a_page_are_read_as_of_the_same_position() -> None:
+    workers = three_shards()
+    await got(workers, PAGE)
+    assert {request.shard.as_of for request in workers.asked} == {100}
+    assert len(workers.asked) > 3
+
+
+async def test_a_single_shard_is_read_as_of_now_without_a_look_at_the_log() -> None:
+    workers: Any = FakeWorkers([[Row(1, (1, 0))]])
+    collection = new_collection(shards=1)
+    await reader_of(workers, FakeRows(collection), object()).get(collection, GET)
+    assert workers.asked[0].shard.as_of is None
+
+
+async def test_what_is_compacted_is_read_as_of_a_position_of_each_shard() -> None:
+    workers, collection = three_shards(), new_collection(shards=3)
+    await reader_of(workers, FakeRows(collection), object()).count(collection, ReadLevel.INDEX_ONLY)
+    assert [request.shard.as_of for request in workers.asked] == [None] * 3
+
+
+async def test_a_read_as_of_a_position_that_some_shard_cannot_serve_begins_anew_with_the_head_of_then() -> None:
+    workers = three_shards()
+    workers.failures = [StaleRead("compacted")]
+    answer = await got(workers, PAGE, FakeLog(positions=[range(43), range(99)]))
+    assert answer["ids"] == ["id2", "id3"]
+    assert {request.shard.as_of for request in workers.asked[-5:]} == {98}
+    assert [explanation["shard"] for explanation in answer["explain"]] == [0, 1, 2, 0, 2]
+
+
+async def test_a_read_is_not_begun_anew_for_ever() -> None:
+    workers = three_shards()
+    workers.failures = [StaleRead("compacted") for _ in range(100)]
+    with pytest.raises(Unavailable):
+        await got(workers, PAGE)
+    assert len([request for request in workers.asked if request.shard.shard == 0]) == ATTEMPTS_MAX
+
+
+async def test_a_read_as_of_a_given_position_is_stale_at_once() -> None:
+    workers = three_shards()
+    workers.failures = [StaleRead("compacted")]
+    with pytest.raises(StaleRead):
+        await got(workers, Get(Selection(), Page(), Wanted(()), as_of=42))
+    assert {request.shard.as_of for request in workers.asked} == {42}
