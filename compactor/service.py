@@ -22,6 +22,7 @@ from compactor.config import CompactorConfig
 from compactor.functions import FunctionRunner
 from compactor.rebuild import Rebuilder
 from shared.catalog import Catalog
+from shared.catalog.damage import DamageReporter, Damages
 from shared.catalog.functions import Functions
 from shared.cluster.membership import Member, Membership
 from shared.errors import Corrupt, Gone, PolychromeError, Unavailable
@@ -46,6 +47,8 @@ RUNNING: Final = Gauge("polychrome_compactor_running", "Jobs at work now.")
 PAUSE_AFTER_FAILURE_S: Final = 1.0
 """Pause, in seconds, after the job queue or something that a job needs was away."""
 
+COMPACTION_STOPPED: Final = "the shard is not compacted, and its log is kept"
+
 RENEWALS_PER_LEASE: Final = 3
 """Times that a lease is renewed, and this process announced, before either expires."""
 
@@ -66,6 +69,7 @@ class CompactorService:
         clock: Clock,
         config: CompactorConfig,
         membership: Membership,
+        damage: DamageReporter,
     ) -> None:
         self._jobs = jobs
         self._compactor = compactor
@@ -75,13 +79,16 @@ class CompactorService:
         self._clock = clock
         self._config = config
         self._membership = membership
+        self._damage = damage
+        self._damaged: dict[Job, str] = {}
+        """The names of what jobs have found damaged."""
         self._stopping = False
         self._idle = asyncio.Condition()
         self._running = 0
 
     @property
     def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        return [self._announce, *[self._work] * self._config.concurrency]
+        return [self._announce, self._damage.run, *[self._work] * self._config.concurrency]
 
     def ready(self) -> bool:
         return not self._stopping
@@ -153,6 +160,8 @@ class CompactorService:
                 await self._functions.run(job.collection_id)
             else:
                 await self._compact(job, token)
+            if (name := self._damaged.pop(job, None)) is not None:
+                self._damage.whole(name)
         except Gone:
             log.info("collection_deleted", **where)
         except Abandoned:
@@ -164,6 +173,7 @@ class CompactorService:
         except Corrupt as error:
             FAILURES.labels(type(error).__name__).inc()
             log.exception("compaction_corrupt", **where)
+            self._damaged[job] = self._damage.met(error, COMPACTION_STOPPED, job.collection_id, job.shard)
             return False
         except Exception as error:  # a defect of ours: reported whole, counted, and kept to its shard
             FAILURES.labels(type(error).__name__).inc()
@@ -233,7 +243,8 @@ async def open_service(config: CompactorConfig) -> AsyncIterator[CompactorServic
             functions = Functions(redis, keys, Catalog(redis, keys).collections)
             runner = FunctionRunner(functions, Outputs(redis, keys), shard_log, jobs, objects, cache)
             membership = Membership(redis, keys, "compactor")
-            yield CompactorService(jobs, compactor, rebuilder, runner, checkpoints, clock, config, membership)
+            damage = DamageReporter(Damages(redis, keys), name, clock)
+            yield CompactorService(jobs, compactor, rebuilder, runner, checkpoints, clock, config, membership, damage)
 
 
 def _give_way(nice: int) -> None:

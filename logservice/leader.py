@@ -19,6 +19,7 @@ from logservice.snapshots import Snapshots, Snapshotter
 from logservice.trim import Trimmer
 from shared.catalog import Catalog, Cluster, Collection, Pointer
 from shared.catalog.collector import Collector
+from shared.catalog.damage import Damages
 from shared.catalog.functions import Functions
 from shared.catalog.image import Images
 from shared.errors import Backoff, Unavailable
@@ -35,6 +36,7 @@ WATCH_S: Final = 0.5
 """Period of the check whether Redis has restarted."""
 COLLECT_DELETED_S: Final = 5.0
 TIDY_COMMITS_S: Final = 30.0
+MEASURE_DAMAGE_S: Final = 5.0
 COLLECT_ORPHANS_S: Final = 300.0
 
 
@@ -51,6 +53,7 @@ class LeaderServices:
     functions: Functions
     log: Log
     jobs: Jobs
+    damages: Damages
 
 
 class RedisChanged(Exception):  # not an error: a reason to begin anew
@@ -136,6 +139,7 @@ class Leader:
             every("collect_deleted", COLLECT_DELETED_S, services.collector.collect_deleted, clock),
             every("repair_rows", config.sweep_s, repair_rows, clock, SWEEP_REST_RATIO),
             every("collect_orphans", COLLECT_ORPHANS_S, services.collector.collect_orphans, clock),
+            every("damage", MEASURE_DAMAGE_S, services.damages.measure, clock),
             every("commit_numbers", TIDY_COMMITS_S, commits.tidy, clock),
             every("garbage", config.garbage_s, collect_garbage, clock),
         ]

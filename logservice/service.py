@@ -16,6 +16,7 @@ from logservice.reconcile import Reconciler
 from logservice.snapshots import Snapshots
 from shared.catalog import Catalog
 from shared.catalog.collector import Collector
+from shared.catalog.damage import Damages
 from shared.catalog.functions import Functions
 from shared.catalog.image import Images
 from shared.cluster.lease import Lease
@@ -174,4 +175,5 @@ async def _open_leader_services(url: str, keys: Keys) -> AsyncIterator[LeaderSer
             functions=Functions(redis, keys, catalog.collections),
             log=Log(redis, keys),
             jobs=Jobs(redis, keys),
+            damages=Damages(redis, keys),
         )

@@ -40,11 +40,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"polychrome {version('polychrome')}")
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_up(commands.add_parser("up", help="run a whole cluster on this machine, in the foreground"))
-    show = commands.add_parser("status", help="show the processes of a running cluster")
+    show = commands.add_parser("status", help="show the processes of a running cluster, and what was found damaged")
     show.add_argument(
         "--data-dir", type=Path, default=ClusterOptions().data_dir, help="that of the cluster (default: ./%(default)s)"
     )
-    show.set_defaults(run=lambda arguments: status(arguments.data_dir, _say))
+    show.add_argument("--json", action="store_true", help="as one JSON object")
+    show.set_defaults(run=lambda arguments: status(arguments.data_dir, _say, as_json=arguments.json))
     bucket = commands.add_parser("create-bucket", help="create the bucket of POLYCHROME_BUCKET_URL if it is missing")
     bucket.add_argument("url", nargs="?", default=os.environ.get("POLYCHROME_BUCKET_URL", ""), metavar="URL")
     bucket.set_defaults(run=_create_bucket)

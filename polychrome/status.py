@@ -1,20 +1,25 @@
 """`polychrome status`: the processes of a cluster and their health, by the membership in Redis and by each process's
-admin endpoint.
+admin endpoint; the rebuilds that are under way; what was found damaged.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
+
+import msgspec
 
 from polychrome.datadir import ProcessEntry, read_register
 from polychrome.plan import START_ORDER
 from polychrome.process import is_ready
 from polychrome.redis_server import problem_of
+from shared.catalog.damage import Damage, Damages
 from shared.cluster.membership import Member, Membership
 from shared.errors import PolychromeError
 from shared.log.jobs import Jobs
@@ -39,9 +44,24 @@ class StatusLine:
     health: str
 
 
-def status(data_dir: Path, say: Callable[[str], None]) -> int:
-    """Shows the processes of the cluster in `data_dir`, or of the one at REDIS_URL. Returns the exit code: 0 when all
-    processes that are known are ready.
+class Rebuilding(NamedTuple):
+    """A collection that is getting more shards, and how far that is, for people."""
+
+    collection: str
+    progress: str
+
+
+class Answers(NamedTuple):
+    """The answers of Redis: members by role, rebuilds, and the registry of damage."""
+
+    members: dict[str, list[Member]]
+    rebuilds: list[Rebuilding]
+    damages: list[Damage]
+
+
+def status(data_dir: Path, say: Callable[[str], None], *, as_json: bool = False) -> int:
+    """Shows the processes of the cluster in `data_dir`, or of the one at REDIS_URL, as a table or as one JSON object.
+    Returns the exit code: 0 when all processes that are known are ready and nothing is damaged.
     """
     register = read_register(data_dir)
     redis_url = os.environ.get("REDIS_URL") or (register.redis_url if register else None)
@@ -53,28 +73,51 @@ def status(data_dir: Path, say: Callable[[str], None]) -> int:
         return 1
     prefix = register.redis_prefix if register else os.environ.get("POLYCHROME_REDIS_PREFIX", "pc")
     try:
-        members, rebuilds = asyncio.run(_ask(redis_url, prefix))
+        answers = asyncio.run(_ask(redis_url, prefix))
     except PolychromeError as error:
         say(f"the membership cannot be read: {error}")
         return 1
-    lines = processes(register.processes if register else [], members, is_ready)
-    if register:
-        say(f"url  {register.url}")
-    for line in table(lines):
+    lines = processes(register.processes if register else [], answers.members, is_ready)
+    url = register.url if register else None
+    for line in [to_json(url, lines, answers)] if as_json else to_text(url, lines, answers):
         say(line)
-    for line in rebuilds:
-        say(line)
-    return 0 if all(line.health == "ready" for line in lines) else 1
+    return 0 if all(line.health == "ready" for line in lines) and not answers.damages else 1
 
 
-async def _ask(redis_url: str, prefix: str) -> tuple[dict[str, list[Member]], list[str]]:
-    """The members by role, and a line for every collection that is getting more shards."""
+def to_text(url: str | None, lines: list[StatusLine], answers: Answers) -> list[str]:
+    """The lines for people."""
+    shown = [f"url  {url}"] if url else []
+    shown += table(lines)
+    shown += [f"rebuild  {rebuilding.collection}  {rebuilding.progress}" for rebuilding in answers.rebuilds]
+    return shown + [
+        f"damaged  {damage.name}  {damage.what}; {damage.doing} (since {_time_of(damage.found_s)}, by {damage.by})"
+        for damage in answers.damages
+    ]
+
+
+def to_json(url: str | None, lines: list[StatusLine], answers: Answers) -> str:
+    """A JSON object with the members `url`, `processes`, `rebuilds` and `damaged`; times in seconds since the epoch."""
+    shown = {
+        "url": url,
+        "processes": [dataclasses.asdict(line) for line in lines],
+        "rebuilds": [rebuilding._asdict() for rebuilding in answers.rebuilds],
+        "damaged": answers.damages,
+    }
+    return msgspec.json.format(msgspec.json.encode(shown)).decode()
+
+
+def _time_of(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+async def _ask(redis_url: str, prefix: str) -> Answers:
     async with open_redis(redis_url) as redis:
         keys = Keys(prefix)
         members = {role: await Membership(redis, keys, role).members() for role in ROLES}
         rebuilding = await Jobs(redis, keys).rebuilds()
         progress = [(one, await Rebuilds(redis, keys).progress(one)) for one in rebuilding]
-        return members, [f"rebuild  {one}  {text}" for one, text in progress if text]
+        rebuilds = [Rebuilding(one, text) for one, text in progress if text]
+        return Answers(members, rebuilds, await Damages(redis, keys).all())
 
 
 def processes(

@@ -18,6 +18,7 @@ from queryworker.shards.registry import EVICTION_INTERVAL_S, ShardRegistry
 from queryworker.shards.segment_pool import SegmentPool
 from queryworker.shards.shard import ServedShard
 from queryworker.thread_pool import ThreadPool
+from shared.catalog.damage import DamageReporter, Damages
 from shared.cluster.membership import Membership
 from shared.cluster.registration import Registration, advertised_address
 from shared.log.log import Log
@@ -45,8 +46,11 @@ log = telemetry.get_logger(__name__)
 class QueryWorker:
     """The running worker, as `shared.process.service` runs it."""
 
-    def __init__(self, config: QueryWorkerConfig, registration: Registration, shards: ShardRegistry) -> None:
+    def __init__(
+        self, config: QueryWorkerConfig, registration: Registration, shards: ShardRegistry, damage: DamageReporter
+    ) -> None:
         self._config = config
+        self._damage = damage
         self._registration = registration
         self._shards = shards
 
@@ -56,7 +60,7 @@ class QueryWorker:
 
     @property
     def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        return (self._registration.heartbeat, self._evict_shards)
+        return (self._registration.heartbeat, self._evict_shards, self._damage.run)
 
     def ready(self) -> bool:
         return not self._registration.draining
@@ -91,13 +95,15 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         await cache.open()
         pool = SegmentPool(cache)
         stack.push_async_callback(pool.close)
-        manifests = BucketManifestLoader(ManifestStore(objects), pool)
+        damage = DamageReporter(Damages(redis, keys), config.process_id, clock)
+        manifests = BucketManifestLoader(ManifestStore(objects), pool, damage)
         reader = Log(redis, keys)
         shards = ShardRegistry(
             lambda collection, shard: ServedShard(collection, shard, reader, manifests, threads, graph_threads, clock),
             clock,
             config.memory_bytes,
             config.idle_s,
+            damage,
         )
         stack.push_async_callback(shards.close)
         name = f"queryworker-{secrets.token_hex(4)}"  # clients see it: it tells nothing about the machine
@@ -111,7 +117,7 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         membership = Membership(redis, keys, "queryworker")
         registration = Registration(config.process_id, address, membership, server, config.heartbeat_s)
         await registration.announce()
-        yield QueryWorker(config, registration, shards)
+        yield QueryWorker(config, registration, shards, damage)
 
 
 def _allow_many_files() -> None:

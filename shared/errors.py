@@ -135,9 +135,24 @@ class WrongWorker(PolychromeError):
 
 
 class Corrupt(PolychromeError):
-    """Stored bytes fail their checksum or break their format; never served, always reported."""
+    """Stored bytes fail their checksum or break their format; never served, always reported. `name` is what was found
+    damaged, as the registry of damage has it (`shared.catalog.damage`): an object's key or a name of
+    `shared.log.naming`; empty when that is not known.
+    """
 
     code = "corrupt"
+
+    def __init__(self, message: str, name: str = "") -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class Damaged(Corrupt):
+    """Corrupt, as a query worker tells it: the message is made for clients and says no more than which stored data is
+    damaged, and of which shard.
+    """
+
+    code = "damaged"
 
 
 class Gone(PolychromeError):

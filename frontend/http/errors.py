@@ -73,6 +73,7 @@ WIRE: Final[dict[type[errors.PolychromeError], Wire]] = {
     errors.QuotaExceeded: Wire(422),
     errors.Backoff: Wire(429, "Backoff"),
     errors.Corrupt: Wire(500, "InternalError"),
+    errors.Damaged: Wire(500, "InternalError"),
     errors.Unimplemented: Wire(501),
     errors.Unavailable: Wire(503),
     errors.UnknownOutcome: Wire(503),
@@ -87,6 +88,9 @@ FAULTS: Final = {
     504: "The deadline passed before there was an answer",
 }
 """Messages that clients get for faults of the server, by status. Their causes name addresses and belong in the log."""
+
+DAMAGED: Final = "Stored data damaged"
+"""The message of an answer that cannot be given because stored bytes are damaged, or its beginning."""
 
 UNKNOWN_OUTCOME: Final = (
     "A part of the service went away while the write was under way; it may or may not have been applied"
@@ -124,6 +128,10 @@ def _shown_message(error: errors.PolychromeError, status: int) -> str:
     """The message that a client gets for `error`."""
     if isinstance(error, errors.UnknownOutcome):
         return UNKNOWN_OUTCOME
+    if isinstance(error, errors.Damaged):
+        return f"{DAMAGED}: {error.message}"
+    if isinstance(error, errors.Corrupt):
+        return f"{DAMAGED}: {error.name}" if error.name else DAMAGED
     return error.message if isinstance(error, EmbeddingFailed) else FAULTS.get(status, error.message)
 
 

@@ -4,6 +4,7 @@
 the worker asked ..                  then
 fails                                the next one is asked in its place (fail-over)
 is silent and listed no more         the next one is asked beside it (fail-over): it may be cut off or stopped
+finds the stored data damaged        the next one is asked, once: the file on that worker's disk may be what is damaged
 is silent for `hedge_after_s`        the next one is asked beside it if the call is not costly and the budget
                                      allows it (hedge); otherwise the question comes up again as long after
 ```
@@ -22,7 +23,8 @@ from prometheus_client import Counter
 
 from frontend.read.candidates import FAILOVERS, Candidates
 from frontend.read.hedging import HedgeBudget, costly
-from shared.errors import DeadlineExceeded, Unavailable, WrongWorker
+from shared.errors import Corrupt, DeadlineExceeded, Unavailable, WrongWorker
+from shared.process.telemetry import get_logger
 from shared.rpc.chunks import Answer, discard
 from shared.rpc.query_worker_methods import ReadRequest
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from shared.process.clock import Clock
 
 Begun = TypeVar("Begun", memoryview, Answer)
+
+log = get_logger(__name__)
 
 ANOTHER_MAY_ANSWER: Final = (Unavailable, WrongWorker, DeadlineExceeded)
 """Failures of one worker that say nothing about what another would answer."""
@@ -62,10 +66,12 @@ class Race(Generic[Begun]):
         self._waiting = list(workers)
         self._running: dict[asyncio.Future[Begun], Member] = {}
         self._refused = False
+        self._damaged: Corrupt | None = None
+        """The answer of a worker that has found the stored data damaged."""
 
     async def run(self, hedge_after_s: float) -> Begun:
-        """The first answer. Raises the last failure when all workers failed, and at once what another worker would
-        answer as well.
+        """The first answer. Raises at once what another worker would answer as well, Corrupt when two found the stored
+        data damaged, or one and no other answered; else the last failure when all workers failed.
         """
         self._budget.count_call(self._clock.monotonic())
         self._ask(self._waiting[0])
@@ -97,10 +103,16 @@ class Race(Generic[Begun]):
             except ANOTHER_MAY_ANSWER as error:
                 self._candidates.distrust(worker, error)
                 failure = error
+            except Corrupt as error:
+                if self._damaged is not None:
+                    raise
+                self._damaged = failure = error
+                FAILOVERS.labels(error.code).inc()
+                log.warning("damaged_at_worker", worker=worker.id, message=error.message)
         if self._waiting:
             self._ask(self._waiting[0])
         elif not self._running and failure is not None:
-            raise failure
+            raise self._damaged or failure
         return None
 
     def _ask_beside_silent(self) -> None:

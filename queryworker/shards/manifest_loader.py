@@ -4,30 +4,44 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 from queryworker.shards.segment_pool import SegmentPool
 from queryworker.view.shard_view import OpenManifest
+from shared.catalog.damage import DamageReporter
+from shared.errors import Corrupt
 from shared.log.state import ShardState
 from shared.manifest.model import Manifest
 from shared.manifest.store import ManifestStore
+from shared.process.concurrency import together
 from shared.records.indexing import Indexing
 from shared.segment.graph import GraphParams
 from shared.segment.reader import Segment
 from shared.segment.segment_set import SegmentSet
 from shared.vectors.space import Space
 
+READS_REFUSED: Final = "reads of the shard are refused"
+
 
 class BucketManifestLoader:
     """Loads manifests and their segments from the bucket: a `queryworker.shards.view_loader.ManifestLoader`."""
 
-    def __init__(self, manifests: ManifestStore, segments: SegmentPool) -> None:
+    def __init__(self, manifests: ManifestStore, segments: SegmentPool, damage: DamageReporter) -> None:
         self._manifests = manifests
         self._segments = segments
+        self._damage = damage
 
     async def load(self, collection: str, shard: int, state: ShardState) -> OpenManifest:
         """The committed manifest that the state names, with its segments opened; one without segments where no manifest
-        was committed. Raises Corrupt, Unavailable.
+        was committed. Raises Corrupt, which is reported, and Unavailable.
         """
+        try:
+            return await self._load(collection, shard, state)
+        except Corrupt as error:
+            self._damage.met(error, READS_REFUSED, collection, shard)
+            raise
+
+    async def _load(self, collection: str, shard: int, state: ShardState) -> OpenManifest:
         graph = GraphParams(
             space=Space(state.fixed["space"]),
             ef_construction=int(state.fixed["ef_construction"]),
@@ -38,7 +52,9 @@ class BucketManifestLoader:
         if state.pointer is None:
             return OpenManifest(None, SegmentSet([], []), state.dimension, graph, 0, indexing)
         manifest = await self._manifests.load(collection, shard, state.pointer)
-        opened = await asyncio.gather(*(self._segments.open(ref.info) for ref in manifest.segments))
+        opened = await together([self._segments.open(ref.info) for ref in manifest.segments])
+        for name in (manifest.key, *(ref.info.key(file.name) for ref in manifest.segments for file in ref.info.files)):
+            self._damage.whole(name)
         segments = await asyncio.to_thread(_segment_set, manifest, opened)
         size = sum(file.bytes for ref in manifest.segments for file in ref.info.files)
         return OpenManifest(state.pointer, segments, manifest.dimension or state.dimension, graph, size, indexing)

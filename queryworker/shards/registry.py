@@ -8,9 +8,11 @@ from typing import Final, NamedTuple
 
 from prometheus_client import Gauge
 
+from queryworker.shards.manifest_loader import READS_REFUSED
 from queryworker.shards.shard import ServedShard
 from queryworker.view.read_view import ReadView
-from shared.errors import Gone, StaleGeneration
+from shared.catalog.damage import DamageReporter
+from shared.errors import Corrupt, Damaged, Gone, StaleGeneration
 from shared.process import telemetry
 from shared.process.clock import Clock
 from shared.records.model import ReadLevel
@@ -53,13 +55,27 @@ def evictions(usages: Sequence[ShardUsage], bytes_max: int, idle_max_s: float) -
     return evicted
 
 
+def damaged(shard: messages.Shard, error: Corrupt) -> Damaged:
+    """The error for clients of a read of the shard that has met damage."""
+    where = f"shard {shard.shard} of collection {shard.collection}"
+    return Damaged(f"{where}, {error.name}" if error.name else where)
+
+
 class ShardRegistry:
     """The shards in memory. A shard is taken into memory when it is first read."""
 
     def __init__(
-        self, new_shard: Callable[[str, int], ServedShard], clock: Clock, bytes_max: int, idle_max_s: float
+        self,
+        new_shard: Callable[[str, int], ServedShard],
+        clock: Clock,
+        bytes_max: int,
+        idle_max_s: float,
+        damage: DamageReporter,
     ) -> None:
         """`new_shard` makes a shard of the id of a collection and the shard's number."""
+        self._damage = damage
+        self._damaged: dict[ShardKey, str] = {}
+        """The names of what reads of shards have found damaged last."""
         self._new_shard = new_shard
         self._clock = clock
         self._bytes_max = bytes_max
@@ -70,18 +86,24 @@ class ShardRegistry:
 
     async def read_view(self, wanted: messages.Shard) -> ReadView:
         """The shard as of the position, and as fresh, as the request wants to read it. Raises Gone, StaleGeneration,
-        StaleRead, Corrupt, Unavailable.
+        StaleRead, Unavailable, and Damaged, which is reported.
         """
         key = (wanted.collection, wanted.shard)
         shard = self._shards.get(key)
         if shard is None:
             shard = self._shards[key] = self._new_shard(*key)
         try:
-            return await shard.read_view(wanted.as_of, fresh=wanted.read_level is not ReadLevel.INDEX_ONLY)
+            view = await shard.read_view(wanted.as_of, fresh=wanted.read_level is not ReadLevel.INDEX_ONLY)
         except (Gone, StaleGeneration):
             if self._shards.get(key) is shard:
                 self._remove(key)
             raise
+        except Corrupt as error:
+            self._damaged[key] = self._damage.met(error, READS_REFUSED, *key)
+            raise damaged(wanted, error) from error
+        if self._damaged and (name := self._damaged.pop(key, None)) is not None:
+            self._damage.whole(name)
+        return view
 
     def unchecked_view(self, wanted: messages.Shard) -> ReadView | None:
         """The object that `read_view` will return if a currency check finds nothing new; None where nothing can be said
@@ -114,6 +136,7 @@ class ShardRegistry:
             await shard.close()
 
     def _remove(self, key: ShardKey) -> ServedShard:
+        self._damaged.pop(key, None)
         shard = self._shards.pop(key)
         self._removed.add(shard)
         return shard

@@ -20,6 +20,7 @@ from queryworker.shards.views import ShardViews
 from queryworker.thread_pool import ThreadPool
 from queryworker.view.shard_view import OpenManifest, ShardView
 from shared.errors import Corrupt
+from shared.log.naming import stream_name
 from shared.log.state import Pointer, ShardState
 from shared.process import telemetry
 from shared.process.clock import Clock
@@ -72,7 +73,7 @@ class ViewLoader:
         self.task: asyncio.Task[ShardView] | None = None
         """The load in progress."""
         self._not_before_s = 0.0
-        self._corrupt: tuple[Pointer | None, str, float] | None = None
+        self._corrupt: tuple[Pointer | None, Corrupt, float] | None = None
         """The manifest that was found corrupt, what was found, and until when that counts."""
 
     async def load(self, state: ShardState) -> ShardView:
@@ -80,9 +81,9 @@ class ViewLoader:
         which may be an earlier one. Raises Corrupt, Unavailable.
         """
         if self._corrupt is not None:
-            pointer, message, until_s = self._corrupt
+            pointer, found, until_s = self._corrupt
             if pointer == state.pointer and self._clock.monotonic() < until_s:
-                raise Corrupt(message)
+                raise Corrupt(found.message, found.name)
         return await asyncio.shield(self.task or self._begin(state))
 
     def load_in_background(self, state: ShardState) -> None:
@@ -102,7 +103,7 @@ class ViewLoader:
         try:
             manifest = await self._manifests.load(self._collection, self._shard, state)
         except Corrupt as error:
-            self._corrupt = (state.pointer, error.message, self._clock.monotonic() + CORRUPT_RETRY_S)
+            self._corrupt = (state.pointer, error, self._clock.monotonic() + CORRUPT_RETRY_S)
             raise
         view = await self._continued_view(manifest) or await self._replayed_view(manifest)
         LOAD_SECONDS.observe(self._clock.monotonic() - begun)
@@ -145,7 +146,8 @@ class ViewLoader:
         covers = gap.state.pointer.covers if gap.state.pointer else 0
         shard = f"{self._collection}/{self._shard}"
         log.error("log_gap", collection=self._collection, shard=self._shard, after=gap.last, covers=covers)
-        return Corrupt(f"the log of {shard} lost entries after {gap.last}, and no manifest covers them")
+        message = f"the log of {shard} lost entries after {gap.last}, and no manifest covers them"
+        return Corrupt(message, stream_name(self._collection, self._shard))
 
     def _ended(self, task: asyncio.Task[ShardView]) -> None:
         self.task = None

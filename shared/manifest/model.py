@@ -155,9 +155,13 @@ def decode_as(data: bytes, collection: str, shard: int, version: int) -> Manifes
     """The manifest with these bytes, found under the key of this version. Raises Corrupt when they are no manifest, or
     that of another key.
     """
-    manifest = decode(data)
+    key = manifest_key(collection, shard, version)
+    try:
+        manifest = decode(data)
+    except Corrupt as error:
+        raise Corrupt(error.message, key) from error
     if (manifest.collection, manifest.shard, manifest.version) != (collection, shard, version):
-        raise Corrupt(f"{manifest_key(collection, shard, version)} holds {manifest.key}")
+        raise Corrupt(f"{key} holds {manifest.key}", key)
     return manifest
 
 

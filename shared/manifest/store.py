@@ -29,13 +29,12 @@ class ManifestStore:
 
     async def load(self, collection: str, shard: int, pointer: Pointer) -> Manifest:
         """The committed manifest, which the pointer names. Raises Corrupt when it is missing or another one."""
+        key = manifest_key(collection, shard, pointer.version)
         data = await self._read(collection, shard, pointer.version)
         if data is None:
-            raise Corrupt(f"manifest {manifest_key(collection, shard, pointer.version)} is missing")
+            raise Corrupt(f"manifest {key} is missing", key)
         if hash_of(data) != pointer.hash:
-            raise Corrupt(
-                f"manifest {manifest_key(collection, shard, pointer.version)} is not the one that was committed"
-            )
+            raise Corrupt(f"manifest {key} is not the one that was committed", key)
         return decode_as(data, collection, shard, pointer.version)
 
     async def find(self, collection: str, shard: int, version: int) -> tuple[Manifest, Pointer] | None:
@@ -102,4 +101,4 @@ async def verify_present(objects: ObjectStore, info: SegmentInfo) -> None:
         raise Corrupt(f"segment {info.id} was condemned as garbage")
     for file in info.files:
         if found.get(f"{info.path}/{file.name}") != file.bytes:
-            raise Corrupt(f"segment {info.id}: {file.name} is missing or cut in the bucket")
+            raise Corrupt(f"segment {info.id}: {file.name} is missing or cut in the bucket", info.key(file.name))

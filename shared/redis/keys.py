@@ -29,6 +29,7 @@ class Keys:
         self.dirty = f"{prefix}:{{dirty}}"
         self.jobs = f"{prefix}:{{jobs}}"
         self.job_leases = f"{prefix}:{{jobs}}:leases"
+        self.damage = f"{prefix}:{{catalog}}:damage"
         self.families = f"{prefix}:{{catalog}}:families"
 
     def forks(self, root: str) -> str:

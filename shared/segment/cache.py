@@ -224,10 +224,12 @@ class SegmentCache:
             raise
 
     async def _download(self, info: SegmentInfo, directory: Path) -> None:
-        downloads = [self._objects.download(f"{info.path}/{file.name}", directory / file.name) for file in info.files]
-        for ended in await asyncio.gather(*downloads, return_exceptions=True):
+        downloads = [self._objects.download(info.key(file.name), directory / file.name) for file in info.files]
+        ends = await asyncio.gather(*downloads, return_exceptions=True)
+        for file, ended in zip(info.files, ends, strict=True):
             if isinstance(ended, ObjectNotFound):
-                raise Corrupt(f"segment {info.id}: {ended.message} is missing in the bucket") from ended
+                key = info.key(file.name)
+                raise Corrupt(f"segment {info.id}: {ended.message} is missing in the bucket", key) from ended
             if ended is not None:
                 raise ended
 

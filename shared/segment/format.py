@@ -145,6 +145,10 @@ class SegmentInfo(msgspec.Struct, frozen=True):
         """Whether there is a file of this name."""
         return any(file.name == name for file in self.files)
 
+    def key(self, name: str) -> str:
+        """The key of the object in the bucket that holds the file of this name."""
+        return f"{self.path}/{name}"
+
 
 def checksum(path: Path) -> str:
     """xxh3-128 of a file in hex."""
@@ -167,9 +171,10 @@ def check_lengths(directory: Path, info: SegmentInfo) -> None:
         try:
             found = (directory / file.name).stat().st_size
         except FileNotFoundError:
-            raise Corrupt(f"segment {info.id}: {file.name} is missing") from None
+            raise Corrupt(f"segment {info.id}: {file.name} is missing", info.key(file.name)) from None
         if found != file.bytes:
-            raise Corrupt(f"segment {info.id}: {file.name} has {found} bytes, not {file.bytes}")
+            message = f"segment {info.id}: {file.name} has {found} bytes, not {file.bytes}"
+            raise Corrupt(message, info.key(file.name))
 
 
 def verify(directory: Path, info: SegmentInfo) -> None:
@@ -177,4 +182,4 @@ def verify(directory: Path, info: SegmentInfo) -> None:
     check_lengths(directory, info)
     for file in info.files:
         if checksum(directory / file.name) != file.checksum:
-            raise Corrupt(f"segment {info.id}: {file.name} fails its checksum")
+            raise Corrupt(f"segment {info.id}: {file.name} fails its checksum", info.key(file.name))

@@ -19,6 +19,7 @@ from compactor.compaction import Compactor, Ending
 from compactor.config import CompactorConfig
 from compactor.functions import FunctionRunner
 from compactor.service import CompactorService, open_service
+from shared.catalog.damage import DamageReporter, Damages
 from shared.cluster.membership import Membership
 from shared.errors import Corrupt, Unavailable
 from shared.log.jobs import Jobs
@@ -65,7 +66,8 @@ def service_of(
     config = read(CompactorConfig, environment(shop, POLYCHROME_PROCESS_ID="me", **more))
     membership = Membership(shop.redis, shop.keys, "compactor")
     parts = cast(Compactor, compactor), shop.rebuilder(), cast(FunctionRunner, NoFunctions())
-    return CompactorService(jobs, *parts, Checkpoints(clock), clock, config, membership)
+    damage = DamageReporter(Damages(shop.redis, shop.keys), "me", clock)
+    return CompactorService(jobs, *parts, Checkpoints(clock), clock, config, membership, damage)
 
 
 async def test_a_queued_shard_is_compacted_and_its_lease_given_back(shop: Shop, jobs: Jobs) -> None:
@@ -208,7 +210,7 @@ async def test_draining_finishes_the_job_at_hand_and_takes_no_other(shop: Shop, 
     await shop.write(Op.ADD, {"a": row(random.Random(1))})
     wait = WaitsAt(Step.UPLOADED)
     service = service_of(shop, jobs, shop.compactor(wait))
-    announcing, loop = service.loops
+    announcing, _, loop = service.loops
     heard = asyncio.create_task(announcing())
     membership = Membership(shop.redis, shop.keys, "compactor")
     while not await membership.members():  # noqa: ASYNC110 (the other side is a server)

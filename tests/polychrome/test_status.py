@@ -1,11 +1,13 @@
 from pathlib import Path
 
+import orjson
 import pytest
 
 from polychrome.datadir import ProcessEntry
 from polychrome.plan import ClusterOptions, Stores, process_specs
 from polychrome.process import free_port
-from polychrome.status import StatusLine, processes, status, table
+from polychrome.status import Answers, Rebuilding, StatusLine, processes, status, table, to_json, to_text
+from shared.catalog.damage import Damage, DamageKind
 from shared.cluster.membership import Member
 
 LOCAL = [
@@ -52,6 +54,24 @@ def test_a_process_that_does_not_answer_is_not_ready() -> None:
         "not ready",
         "not ready",
     ]
+
+
+def test_what_was_found_damaged_is_shown_to_people_and_to_programs() -> None:
+    damage = Damage("c/0/log/7-0", DamageKind.ENTRY, "is bad", "reads are refused", "w1", 30.0, "c", 0, 10.5)
+    answers = Answers({}, [Rebuilding("c2", "2 of 4 shards")], [damage])
+    lines = [StatusLine("compactor", "compactor-1", "-", "127.0.0.1:20", "ready")]
+    assert to_text("http://here", lines, answers) == [
+        "url  http://here",
+        *table(lines),
+        "rebuild  c2  2 of 4 shards",
+        "damaged  c/0/log/7-0  is bad; reads are refused (since 1970-01-01T00:00:10Z, by w1)",
+    ]
+    shown = orjson.loads(to_json(None, lines, answers))
+    assert shown["url"] is None
+    assert shown["processes"][0]["name"] == "compactor-1"
+    assert shown["rebuilds"] == [{"collection": "c2", "progress": "2 of 4 shards"}]
+    [damaged] = shown["damaged"]
+    assert {"name": "c/0/log/7-0", "kind": "entry", "found_s": 10.5, "by": "w1", "shard": 0}.items() <= damaged.items()
 
 
 def test_columns_are_aligned() -> None:

@@ -27,6 +27,7 @@ from queryworker.shards.segment_pool import SegmentPool
 from queryworker.shards.shard import ServedShard
 from queryworker.thread_pool import ThreadPool
 from shared.catalog import Catalog
+from shared.catalog.damage import Damage, DamageReporter, Damages
 from shared.cluster.placement import Layout
 from shared.log.append import AppendRequest
 from shared.log.batch import build_batch, split_batch
@@ -118,12 +119,14 @@ class DirectCall(Call):
 class Worker:
     """A query worker without its listener."""
 
-    def __init__(self, log: Log, objects: ObjectStore, cache: SegmentCache) -> None:
+    def __init__(self, log: Log, objects: ObjectStore, cache: SegmentCache, damages: Damages) -> None:
         self.log = GatedLog(log)
         self.cache = cache
         self.clock = SystemClock()
         self.pool = SegmentPool(cache)
-        self.manifests = BucketManifestLoader(ManifestStore(objects), self.pool)
+        self.damage = DamageReporter(damages, "worker", self.clock)
+        self._reporting = asyncio.create_task(self.damage.run())
+        self.manifests = BucketManifestLoader(ManifestStore(objects), self.pool, self.damage)
         self.threads, self.graph_threads = ThreadPool(2, "read"), ThreadPool(1, "graph")
         self.shards = ShardRegistry(
             lambda cid, number: ServedShard(
@@ -132,6 +135,7 @@ class Worker:
             self.clock,
             1 << 40,
             3600.0,
+            self.damage,
         )
         self.api = QueryWorkerApi(self.shards, self.threads, "worker")
         self.methods = self.api.methods()
@@ -155,6 +159,7 @@ class Worker:
         return await call.outcome
 
     async def close(self) -> None:
+        self._reporting.cancel()
         await self.api.close()
         await self.shards.close()
         await self.pool.close()
@@ -173,6 +178,7 @@ class World:
     directory: Path
     compactor: Compactor
     worker: Worker
+    damages: Damages
     collection: str
     shards: int
     state: dict[str, Row]
@@ -226,6 +232,13 @@ class World:
     async def count(self) -> int:
         return (await self.worker.count(messages.CountRequest(self.shard()))).count
 
+    async def reported(self) -> list[Damage]:
+        """The registry of damage, once the worker has sent what it has to say."""
+        async with asyncio.timeout(5):
+            while self.worker.damage.unsent:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        return await self.damages.all()
+
     @property
     def served(self) -> ServedShard:
         """The worker's first shard."""
@@ -261,10 +274,23 @@ async def open_world(
         compactor = Compactor(
             log, objects, built, directory / "building", Checkpoints(clock), clock, ResourceLimits(2, 1 << 30), "test"
         )
-        worker = Worker(log, objects, cached)
+        damages = Damages(redis, keys)
+        worker = Worker(log, objects, cached, damages)
         try:
             yield World(
-                redis, log, lifecycle, objects, directory, compactor, worker, collection, shards, {}, 1, {1: {}}
+                redis,
+                log,
+                lifecycle,
+                objects,
+                directory,
+                compactor,
+                worker,
+                damages,
+                collection,
+                shards,
+                {},
+                1,
+                {1: {}},
             )
         finally:
             await worker.close()

@@ -34,3 +34,17 @@ def test_backoff_says_when_to_try_again() -> None:
 
 def test_a_message_that_is_no_text_does_not_break_the_answer() -> None:
     assert orjson.loads(body_of("E", "a\udcffb"))["message"] == "a?b"
+
+
+def test_of_damage_a_client_learns_what_is_damaged_and_nothing_else() -> None:
+    def message(error: errors.PolychromeError) -> str:
+        answer = error_response(error, "/x")
+        assert answer.status == 500
+        assert isinstance(answer.body, bytes)
+        return str(orjson.loads(answer.body)["message"])
+
+    assert message(errors.Damaged("shard 0 of collection c, c/0/log/7-0")) == (
+        "Stored data damaged: shard 0 of collection c, c/0/log/7-0"
+    )
+    assert message(errors.Corrupt("no such file: /secret/place", "c/0/log/7-0")) == "Stored data damaged: c/0/log/7-0"
+    assert message(errors.Corrupt("no such file: /secret/place")) == "Stored data damaged"

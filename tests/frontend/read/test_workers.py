@@ -13,7 +13,15 @@ from frontend.read.race import HEDGES
 from frontend.read.workers import CallTimeouts, Workers
 from shared.cluster.membership import Member, Membership
 from shared.cluster.placement import rank
-from shared.errors import Corrupt, DeadlineExceeded, Gone, PolychromeError, Unavailable, WrongWorker
+from shared.errors import (
+    Damaged,
+    DeadlineExceeded,
+    Gone,
+    InvalidArgument,
+    PolychromeError,
+    Unavailable,
+    WrongWorker,
+)
 from shared.records.selection import Selection
 from shared.records.where import DocumentRegex
 from shared.rpc.client import RpcClient
@@ -133,13 +141,39 @@ async def test_the_next_in_rank_answers_for_one_that_fails(error: PolychromeErro
     assert bench.rpc.asked[3:] == [bench.order[0]], "and trusted again after a while"
 
 
-@pytest.mark.parametrize("error", [Gone("deleted"), Corrupt("bad")])
+@pytest.mark.parametrize("error", [Gone("deleted"), InvalidArgument("bad")])
 async def test_an_answer_that_is_an_error_is_not_asked_for_again(error: PolychromeError) -> None:
     bench = Bench("w1", "w2")
     bench.rpc.answers[bench.order[0]] = error
     with pytest.raises(type(error)):
         await bench.count()
     assert len(bench.rpc.asked) == 1
+
+
+async def test_damage_that_a_worker_met_is_looked_for_at_one_other_worker() -> None:
+    """The file on its disk may be what is damaged. What two have found is what the bucket holds."""
+    bench = Bench("w1", "w2", "w3")
+    bench.rpc.answers[bench.order[0]] = Damaged("bad")
+    assert await bench.count() == 7
+    assert bench.rpc.asked == bench.order[:2]
+    await bench.count()
+    assert bench.rpc.asked[2] == bench.order[0], "such a worker is not ranked last: other shards are well"
+    bench.rpc.asked.clear()
+    bench.rpc.answers[bench.order[1]] = Damaged("bad, too")
+    with pytest.raises(Damaged, match="too"):
+        await bench.count()
+    assert bench.rpc.asked == bench.order[:2]
+
+
+async def test_damage_is_said_when_no_other_worker_answers() -> None:
+    bench = Bench("w1", "w2", "w3")
+    bench.rpc.answers = dict(zip(bench.order, [Damaged("bad"), Unavailable("x"), WrongWorker("y")], strict=True))
+    with pytest.raises(Damaged):
+        await bench.count()
+    bench = Bench("w1")
+    bench.rpc.answers["w1"] = Damaged("bad")
+    with pytest.raises(Damaged):
+        await bench.count()
 
 
 async def test_a_single_worker_that_is_restarted_is_waited_for() -> None:

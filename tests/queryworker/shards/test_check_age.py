@@ -28,7 +28,7 @@ ROWS = [Operation(Op.ADD, f"r{i}", (float(i), 1.0), f"doc {i}", {"n": i}) for i 
 async def another_worker(world: World, directory: Path) -> AsyncIterator[Worker]:
     cache = SegmentCache(world.objects, directory / "another", 1 << 40)
     await cache.open()
-    worker = Worker(world.log, world.objects, cache)
+    worker = Worker(world.log, world.objects, cache, world.damages)
     try:
         yield worker
     finally:

@@ -9,8 +9,9 @@ import pytest
 
 from queryworker.view.shard_view import ShardView
 from shared.cluster.placement import Layout
-from shared.errors import Corrupt, Gone
+from shared.errors import Damaged, Gone
 from shared.log.batch import decode_batch
+from shared.log.naming import stream_name
 from shared.log.state import Entry, after_position
 from shared.records.model import ReadLevel
 from shared.redis.keys import Keys
@@ -94,8 +95,10 @@ async def test_entries_that_no_manifest_covers_and_the_log_lost_are_reported_nev
         lost = await world.write(adds(2, 2))
         await world.write(adds(4, 2))
         await world.redis.xdel(keys.log(world.collection, 0), after_position(lost - 1))
-        with pytest.raises(Corrupt, match="entry 5-0 follows 3-0, not 1-0"):
+        with pytest.raises(Damaged):
             await world.count()
+        [reported] = await world.reported()
+        assert "entry 5-0 follows 3-0, not 1-0" in reported.what
 
 
 async def test_a_tail_that_ends_before_its_newest_entry_is_reported(
@@ -104,8 +107,10 @@ async def test_a_tail_that_ends_before_its_newest_entry_is_reported(
     async with open_world(valkey_server.url, keys, tmp_path) as world:
         await world.write(adds(0, 2))
         await world.redis.delete(keys.log(world.collection, 0))
-        with pytest.raises(Corrupt, match="lost entries"):
+        with pytest.raises(Damaged, match=stream_name(world.collection, 0)):
             await world.count()
+        [reported] = await world.reported()
+        assert "lost entries" in reported.what
 
 
 async def test_a_log_that_was_lost_and_restored_from_the_bucket_is_followed_from_there(

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import Corrupt, PolychromeError, Unavailable
+from shared.catalog.damage import DamageKind
+from shared.errors import Corrupt, Damaged, PolychromeError, Unavailable
 from shared.objects.port import ObjectNotFound
 from shared.records.model import Op
 from shared.redis.keys import Keys
@@ -116,12 +117,19 @@ async def test_a_segment_damaged_in_the_bucket_is_reported_and_never_served(
 
         monkeypatch.setattr(manifests, "load", counted)
         for _ in range(3):
-            with pytest.raises(Corrupt, match="checksum"):
+            with pytest.raises(Damaged, match=rf"^shard 0 of collection {world.collection}, .*/records\.arrow$"):
                 await world.count()
         assert loads == 1  # nobody fetches it again for every read
+        [reported] = await world.reported()
+        assert (reported.name, reported.kind) == (
+            records.relative_to(tmp_path / "bucket").as_posix(),
+            DamageKind.RECORDS,
+        )
+        assert "checksum" in reported.what
         _flip(records)
         world.served.loader._corrupt = None  # as after a while
         assert await world.count() == 50
+        assert await world.reported() == []
 
 
 async def test_the_old_view_goes_on_serving_while_the_new_manifest_cannot_be_loaded(
@@ -138,6 +146,7 @@ async def test_the_old_view_goes_on_serving_while_the_new_manifest_cannot_be_loa
         assert loading is not None
         with pytest.raises(Corrupt):
             await loading
+        assert [reported.kind for reported in await world.reported()] == [DamageKind.RECORDS]
         await world.write(adds(50, 1))
         assert await world.count() == 51
         _flip(records)
@@ -171,7 +180,7 @@ async def test_a_missing_object_is_corruption(valkey_server: RedisServer, keys: 
         await asyncio.to_thread(records.unlink)
         with pytest.raises(PolychromeError) as caught:
             await world.count()
-        assert type(caught.value) is Corrupt
+        assert type(caught.value) is Damaged
         assert not isinstance(caught.value, ObjectNotFound)
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from shared import limits
 from shared.cluster.placement import Layout
-from shared.errors import Corrupt
+from shared.errors import Damaged
+from shared.log.naming import stream_name
 from shared.log.state import Pointer
 from shared.records.model import Op
 from shared.redis.keys import Keys
@@ -85,5 +86,6 @@ async def test_a_log_that_lost_entries_in_its_middle_stays_corrupt_for_a_worker_
         await world.write(_adds(8, 2))
         await world.redis.xtrim(keys.log(world.collection, 0), maxlen=0, approximate=False)
         for _ in range(2):
-            with pytest.raises(Corrupt, match="lost entries"):
+            with pytest.raises(Damaged, match=stream_name(world.collection, 0)):
                 await world.worker.count(messages.CountRequest(world.shard()))
+            assert ["lost entries" in reported.what for reported in await world.reported()] == [True]
