@@ -18,17 +18,18 @@ def resplit(entries: Iterable[Entry], layout: Layout) -> dict[int, list[CopiedEn
     operation keeps its position.
     """
     batches: dict[int, list[CopiedEntry]] = {}
-    for (first, end), some in groupby(sorted(entries, key=_append), key=_append):
+    for (first, end, time_ms), some in groupby(sorted(entries, key=_append), key=_append):
         batch = _joined([decode_batch(entry.payload) for entry in some])
         for shard, encoded in split_batch(batch, layout).items():
             batches.setdefault(shard, []).extend(
-                CopiedEntry(first, end, number == len(encoded), entry) for number, entry in enumerate(encoded, start=1)
+                CopiedEntry(first, end, number == len(encoded), time_ms, entry)
+                for number, entry in enumerate(encoded, start=1)
             )
     return batches
 
 
-def _append(entry: Entry) -> tuple[int, int]:
-    return entry.first, entry.end
+def _append(entry: Entry) -> tuple[int, int, int]:
+    return entry.first, entry.end, entry.time_ms
 
 
 def _joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:

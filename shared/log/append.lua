@@ -18,8 +18,9 @@
 --                            the position `token`; it is known that none was written before the position `since`
 --        9   made_before     provenance that a function's output must have; '' for none yet
 --        10  made_after      and the one that it has with this append; '' when the collection is no output
---        11.. entries        four arguments each: shard, offset of its first operation in the append, operations, payload.
---                            Those of a shard stand together
+--        11  request         request id of the append
+--        12.. entries        five arguments each: shard, offset of its first operation in the append, operations, checksum of the
+--                            payload (xxh3-128 in hex), payload. Those of a shard stand together
 --
 -- {'OK', first, head}    appended at the positions [first, head), now or by an earlier run under the same request id
 -- {'GONE'}               no such collection, or deleted
@@ -36,9 +37,9 @@
 -- No allow-oom flag: a server that is out of memory refuses before the first write. Every check stands before the first
 -- write, because a script that fails half-way is not rolled back.
 
-local FIRST_STREAM, FIRST_ENTRY, PER_ENTRY = 4, 11, 4
+local FIRST_STREAM, FIRST_ENTRY, PER_ENTRY = 4, 12, 5
 local state_key, request_key, pairs_key = KEYS[1], KEYS[2], KEYS[3]
-local request_ttl_s, dimension, generation, ops_max, bytes_max, ops, new_pairs, condition, made_before, made_after =
+local request_ttl_s, dimension, generation, ops_max, bytes_max, ops, new_pairs, condition, made_before, made_after, request =
   unpack(ARGV, 1, FIRST_ENTRY - 1)
 
 local remembered = redis.call('GET', request_key)
@@ -55,10 +56,9 @@ if generation ~= '' and tonumber(newest_generation) > tonumber(generation) then 
 if dimension ~= '' and fixed_dimension and fixed_dimension ~= dimension then return {'DIMENSION', tonumber(fixed_dimension)} end
 ops, first, backlog_ops, backlog_bytes = tonumber(ops), tonumber(first), tonumber(backlog_ops), tonumber(backlog_bytes)
 
-if stop_ends_ms then
-  local seconds, microseconds = unpack(redis.call('TIME'))
-  if seconds * 1000 + math.floor(microseconds / 1000) < tonumber(stop_ends_ms) then return {'STOPPED'} end
-end
+local seconds, microseconds = unpack(redis.call('TIME'))
+local now_ms = seconds * 1000 + math.floor(microseconds / 1000)
+if stop_ends_ms and now_ms < tonumber(stop_ends_ms) then return {'STOPPED'} end
 
 local first_shard, shards = string.match(layout, '^(%d+) (%d+)$')
 local end_shard = first_shard + shards
@@ -66,7 +66,7 @@ first_shard = tonumber(first_shard)
 
 local bytes, streams, before = 0, 0, nil
 for at = FIRST_ENTRY, #ARGV, PER_ENTRY do
-  local shard, _, _, payload = unpack(ARGV, at, at + PER_ENTRY - 1)
+  local shard, _, _, _, payload = unpack(ARGV, at, at + PER_ENTRY - 1)
   if shard ~= before then
     local number = tonumber(shard)
     if number < first_shard or number >= end_shard then return {'STALE'} end
@@ -102,7 +102,7 @@ if condition ~= '' then
   -- Whether an id may have been written at the position `since` or later: the stream was compacted beyond it, or an operation
   -- names one of the ids. What would take long to find out is in doubt.
   local SCANNED_OPS_MAX, SCANNED_BYTES_MAX, PAGE = 10000, 64 * 1024 * 1024, 4
-  local OPS_VALUE, PAYLOAD_VALUE = 10, 14  -- where the values of `n` and `d` stand in an entry (entries.lua)
+  local OPS_VALUE = 10  -- where the value of `n` stands in an entry; that of `d` is the last one (entries.lua)
   local function in_doubt(stream, shard, since, ids)
     local pointer = redis.call('HGET', state_key, 'm:' .. shard)
     if pointer and cjson.decode(pointer).covers > since then return true end
@@ -112,7 +112,7 @@ if condition ~= '' then
       local page = redis.call('XRANGE', stream, start, '+', 'COUNT', PAGE)
       for _, entry in ipairs(page) do
         local id, values = unpack(entry)
-        local entry_ops, payload = tonumber(values[OPS_VALUE]), values[PAYLOAD_VALUE]
+        local entry_ops, payload = tonumber(values[OPS_VALUE]), values[#values]
         scanned_ops, scanned_bytes = scanned_ops + entry_ops, scanned_bytes + #payload
         if scanned_ops > SCANNED_OPS_MAX or scanned_bytes > SCANNED_BYTES_MAX then return true end
         if not read then
@@ -148,15 +148,16 @@ end
 -- From here on everything is written.
 
 local head = first + ops
-local first_text, head_text = string.format('%d', first), string.format('%d', head)
+local first_text, head_text, time_text = string.format('%d', first), string.format('%d', head), string.format('%d', now_ms)
 local changed = {'head', head_text, 'backlog_ops', string.format('%d', backlog_ops + ops),
                  'backlog_bytes', string.format('%d', backlog_bytes + bytes)}
 local written, stream = 0, nil
 for at = FIRST_ENTRY, #ARGV, PER_ENTRY do
-  local shard, offset, entry_ops, payload = unpack(ARGV, at, at + PER_ENTRY - 1)
+  local shard, offset, entry_ops, checksum, payload = unpack(ARGV, at, at + PER_ENTRY - 1)
   if not stream then stream = stream_of(state_key, shard) end
   local id, last = string.format('%d-0', first + offset), shard ~= ARGV[at + PER_ENTRY]
-  add_entry(KEYS[FIRST_STREAM + written], stream, id, first_text, head_text, last and '1' or '0', tonumber(entry_ops), payload)
+  add_entry(KEYS[FIRST_STREAM + written], stream, id, first_text, head_text, last and '1' or '0', tonumber(entry_ops),
+            time_text, request, checksum, payload)
   if last then
     note_stream(changed, stream)
     written, stream = written + 1, nil

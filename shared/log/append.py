@@ -97,8 +97,9 @@ def arguments_of(request: AppendRequest, ops_max: int, bytes_max: int) -> list[A
         packed(request.condition.encode()) if request.condition is not None else "",
         "" if provenance is None else provenance.before,
         "" if provenance is None else provenance.after,
+        request.request_id,
     ]
     for shard, entries in request.batches.items():
         for entry in entries:
-            args += [shard, entry.offset, entry.count, entry.payload]
+            args += [shard, entry.offset, entry.count, entry.checksum, entry.payload]
     return args

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
 from shared import limits
 from shared.cluster.placement import Layout, shard_of
@@ -40,6 +41,16 @@ class EncodedEntry:
     offset: int
     count: int
     payload: bytes
+
+    @property
+    def checksum(self) -> str:
+        """The checksum that goes into the entry beside the payload."""
+        return payload_checksum(self.payload)
+
+
+def payload_checksum(payload: bytes) -> str:
+    """The checksum of an entry's payload: xxh3-128 in hex."""
+    return xxhash.xxh3_128_hexdigest(payload)
 
 
 def build_batch(
@@ -145,20 +156,24 @@ def _schema_message(dimension: int | None) -> bytes:
 
 
 def decode_batch(payload: bytes) -> pa.RecordBatch:
-    """The batch in a payload, as views of its bytes. Raises Corrupt."""
+    """The batch in a payload, as views of its bytes. Raises Corrupt for whatever is not a valid batch: readers follow
+    its offsets, and take its text for UTF-8, without looking.
+    """
     # What `pa.ipc.open_stream` reads, without setting up a reader for every entry.
     end = _PREFIX_BYTES + int.from_bytes(payload[_PREFIX_BYTES - 4 : _PREFIX_BYTES], "little")
     try:
-        return pa.ipc.read_record_batch(memoryview(payload)[end:], _schema(payload[:end]))
+        batch = pa.ipc.read_record_batch(memoryview(payload)[end:], _schema(payload[:end]))
+        batch.validate(full=True)
     except (pa.ArrowException, OSError, EOFError, ValueError) as error:
         raise Corrupt(f"a log entry does not decode: {error}") from error
+    return batch
 
 
 @functools.lru_cache(maxsize=64)
 def _schema(message: bytes) -> pa.Schema:
     """The schema in a schema message. Raises Corrupt when it is not one that `batch_schema` makes."""
     schema = pa.ipc.read_schema(pa.py_buffer(message))
-    if schema != batch_schema(_dimension(schema)):
+    if schema != batch_schema(_dimension(schema)) or _dimension(schema) == 0:
         raise Corrupt(f"the columns of a log entry are {schema.names}")
     return schema
 

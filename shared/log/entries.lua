@@ -8,22 +8,35 @@
 --   l   '1' on the last entry of the append in this stream, else '0'
 --   n   operations in the entry
 --   c   '<operations> <bytes>' added to this stream in total, this entry included
+--   t   when the append was made, in ms since the epoch by this server's clock; a copy has that of its original
+--   r   request id of the append; '' for a copy
+--   b   `h` of the entry before it; '' for the first one
+--   x   checksum of the payload, made by the process that encoded it: xxh3-128 in hex
+--   h   the chain: SHA-1 in hex of 'b p <id> f e l n c t r x', a space between each
 --   d   payload
 --
--- They are read by `parse_entry` (shared/log/state.py), and by name or place in append.lua and trim.lua.
+-- Entries of version 0.1.0 have p f e l n c d alone. They are read by `verified_entry` (shared/log/verification.py), by the places
+-- of `n` and `d` in append.lua, of `d` in read.lua, and by name in trim.lua.
 
--- What the state says of a shard's stream: id of its newest entry, operations and payload bytes that were added in total.
+-- What the state says of a shard's stream: id and chain of its newest entry, operations and payload bytes that were added in
+-- total.
 local function stream_of(state_key, shard)
-  local tail, ops, bytes = unpack(redis.call('HMGET', state_key, 'tail:' .. shard, 'ops:' .. shard, 'bytes:' .. shard))
-  return {shard = shard, tail = tail or '0-0', ops = tonumber(ops or 0), bytes = tonumber(bytes or 0)}
+  local tail, ops, bytes, chain = unpack(
+    redis.call('HMGET', state_key, 'tail:' .. shard, 'ops:' .. shard, 'bytes:' .. shard, 'chain:' .. shard))
+  return {shard = shard, tail = tail or '0-0', ops = tonumber(ops or 0), bytes = tonumber(bytes or 0), chain = chain or ''}
 end
 
--- Adds an entry at the end of `stream`, whose key is `key`. `first` and `last` are text, `ops` (operations) a number.
-local function add_entry(key, stream, id, first, end_position, last, ops, payload)
+-- Adds an entry at the end of `stream`, whose key is `key`. `first`, `end_position`, `last`, `time_ms`, `request` and `checksum`
+-- are the text of f, e, l, t, r and x; `ops` (operations) is a number.
+local function add_entry(key, stream, id, first, end_position, last, ops, time_ms, request, checksum, payload)
   stream.ops, stream.bytes = stream.ops + ops, stream.bytes + #payload
-  redis.call('XADD', key, id, 'p', stream.tail, 'f', first, 'e', end_position, 'l', last, 'n', ops,
-             'c', string.format('%d %d', stream.ops, stream.bytes), 'd', payload)
-  stream.tail = id
+  local count, totals = string.format('%d', ops), string.format('%d %d', stream.ops, stream.bytes)
+  local chain = redis.sha1hex(
+    stream.chain .. ' ' .. stream.tail .. ' ' .. id .. ' ' .. first .. ' ' .. end_position .. ' ' .. last .. ' ' .. count .. ' '
+      .. totals .. ' ' .. time_ms .. ' ' .. request .. ' ' .. checksum)
+  redis.call('XADD', key, id, 'p', stream.tail, 'f', first, 'e', end_position, 'l', last, 'n', count, 'c', totals,
+             't', time_ms, 'r', request, 'b', stream.chain, 'x', checksum, 'h', chain, 'd', payload)
+  stream.tail, stream.chain = id, chain
 end
 
 -- Adds to a list of fields and values, for HSET, what the state says of the stream now.
@@ -32,4 +45,5 @@ local function note_stream(fields, stream)
   fields[at + 1], fields[at + 2] = 'tail:' .. shard, stream.tail
   fields[at + 3], fields[at + 4] = 'ops:' .. shard, string.format('%d', stream.ops)
   fields[at + 5], fields[at + 6] = 'bytes:' .. shard, string.format('%d', stream.bytes)
+  fields[at + 7], fields[at + 8] = 'chain:' .. shard, stream.chain
 end

@@ -5,9 +5,9 @@
 --        2  target_key  'copy': the stream of the shard. 'open': the set of (metadata key, value type) pairs
 -- ARGV   1  verb        then its arguments:
 --           'copy' shard after newest entries ..
---                  adds entries to the stream behind the one with the id `after`; `newest` is the id of the last of them. Six
+--                  adds entries to the stream behind the one with the id `after`; `newest` is the id of the last of them. Eight
 --                  arguments each: id, first and end position of its append, '1' or '0' (whether it is the last of the append in
---                  the stream), operations, payload
+--                  the stream), operations, time of the append (ms), checksum of the payload, payload
 --           'open' pairs field value ..
 --                  adds the pairs (msgpack: a list of pairs as they are kept), and sets these fields of the state
 --
@@ -15,7 +15,7 @@
 -- 'GONE'    the fork was given up
 -- 'LOST'    the stream does not end with `after`
 
-local FIRST_ENTRY, PER_ENTRY, FIRST_FIELD = 5, 6, 3
+local FIRST_ENTRY, PER_ENTRY, FIRST_FIELD = 5, 8, 3
 local state_key, target_key = KEYS[1], KEYS[2]
 local verb = ARGV[1]
 
@@ -31,8 +31,8 @@ function verbs.copy(shard, after, newest)
   if stream.tail ~= after then return 'LOST' end
   local other_ops, other_bytes = tonumber(backlog_ops) - stream.ops, tonumber(backlog_bytes) - stream.bytes
   for at = FIRST_ENTRY, #ARGV, PER_ENTRY do
-    local id, first, end_position, last, ops, payload = unpack(ARGV, at, at + PER_ENTRY - 1)
-    add_entry(target_key, stream, id, first, end_position, last, tonumber(ops), payload)
+    local id, first, end_position, last, ops, time_ms, checksum, payload = unpack(ARGV, at, at + PER_ENTRY - 1)
+    add_entry(target_key, stream, id, first, end_position, last, tonumber(ops), time_ms, '', checksum, payload)
   end
   local fields = {'backlog_ops', string.format('%d', other_ops + stream.ops),
                   'backlog_bytes', string.format('%d', other_bytes + stream.bytes)}

@@ -9,6 +9,7 @@ import orjson
 from redis.asyncio import Redis
 
 from shared.errors import Gone
+from shared.log.batch import payload_checksum
 from shared.log.state import FIRST_ID, Entry, Pointer
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script, packed
@@ -31,7 +32,8 @@ class Forks:
         """
         args: list[Argument] = ["copy", shard, after, entries[-1].id]
         for entry in entries:
-            args += [entry.id, entry.first, entry.end, int(entry.last), entry.count, entry.payload]
+            args += [entry.id, entry.first, entry.end, int(entry.last), entry.count, entry.time_ms]
+            args += [entry.checksum or payload_checksum(entry.payload), entry.payload]
         return await self._run(fork_id, self._keys.log(fork_id, shard), args)
 
     async def open(

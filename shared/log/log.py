@@ -35,10 +35,10 @@ from shared.log.state import (
     Pointer,
     ShardRead,
     ShardState,
-    parse_entry,
     parse_state,
     state_fields,
 )
+from shared.log.verification import check_follows, verified_entry
 from shared.redis.client import READ_DEADLINE_S, WRITE_DEADLINE_S, command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX, Argument, Script
@@ -173,9 +173,9 @@ class Log:
         With `known`, a complete read whose entries the caller has, `known` itself is returned when nothing has changed
         since; the server's reply is one number then.
 
-        With `bytes_max`, stops after the entry that reaches it. Entries are chained (each names the entry before);
-        whether the first entry follows what the caller has, the caller checks by `previous`. Raises Gone, and Corrupt
-        when the chain is broken between entries of the reply.
+        With `bytes_max`, stops after the entry that reaches it. Every entry is verified, and that it follows the one
+        before it in the reply; whether the first entry follows what the caller has, the caller checks by `previous`
+        and `before_chain`. Raises Gone, and DamagedEntry.
         """
         keys = [self._keys.state(collection_id), self._keys.log(collection_id, shard)]
         limit: Argument = "" if bytes_max is None else bytes_max
@@ -188,10 +188,9 @@ class Log:
         if known is not None and answer == 1:
             return known
         values, raw, complete, mark = answer
-        entries = [parse_entry(entry) for entry in raw]
+        entries = [verified_entry(collection_id, shard, entry) for entry in raw]
         for before, entry in pairwise(entries):
-            if entry.previous != before.id:
-                raise Corrupt(f"{keys[1]}: entry {entry.id} follows {entry.previous}, not {before.id}")
+            check_follows(collection_id, shard, before, entry)
         return ShardRead(parse_state(shard, values), entries, bool(complete), mark)
 
     async def states(self, shards: Sequence[tuple[str, int]]) -> list[ShardState | None]:

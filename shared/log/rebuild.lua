@@ -22,8 +22,9 @@
 --                  forgets the layout that is being built
 --           'force' layout, then shard pointer ..
 --                  makes a layout the present one, whatever Redis has; a pointer is '' where there is none
---        entries: seven arguments each: shard, id, first and end position of its append, '1' or '0' (whether it is the last of the
---        append in the stream), operations, payload. Those of a shard stand together
+--        entries: nine arguments each: shard, id, first and end position of its append, '1' or '0' (whether it is the last of the
+--        append in the stream), operations, time of the append (ms), checksum of the payload, payload. Those of a shard stand
+--        together
 --
 -- {'OK'}     done, now or by an earlier run
 -- {'GONE'}   no such collection, or deleted
@@ -72,7 +73,7 @@ local function drop(some_layout, stream_at)
     backlog_bytes = backlog_bytes - (bytes - get('trimmed_bytes', shard))
     redis.call('DEL', KEYS[stream_at + i - 1])
     local fields = {}
-    for _, name in ipairs({'tail', 'm', 'ops', 'bytes', 'trimmed_ops', 'trimmed_bytes', 'trimmed', 'copied'}) do
+    for _, name in ipairs({'tail', 'm', 'ops', 'bytes', 'trimmed_ops', 'trimmed_bytes', 'trimmed', 'copied', 'chain'}) do
       fields[#fields + 1] = name .. ':' .. shard
     end
     redis.call('HDEL', state_key, unpack(fields))
@@ -88,14 +89,15 @@ local function forget_rebuild()
 end
 
 -- Adds the entries, which begin at `entry_at` in ARGV, to the streams of the next layout.
-local PER_ENTRY = 7
+local PER_ENTRY = 9
 local function add_entries(entry_at)
   local first_shard = tonumber(string.match(next_layout, '^%d+'))
   local stream
   for at = entry_at, #ARGV, PER_ENTRY do
-    local shard, id, first, end_position, last, ops, payload = unpack(ARGV, at, at + PER_ENTRY - 1)
+    local shard, id, first, end_position, last, ops, time_ms, checksum, payload = unpack(ARGV, at, at + PER_ENTRY - 1)
     if not stream then stream = stream_of(state_key, shard) end
-    add_entry(KEYS[FIRST_STREAM + shard - first_shard], stream, id, first, end_position, last, tonumber(ops), payload)
+    add_entry(KEYS[FIRST_STREAM + shard - first_shard], stream, id, first, end_position, last, tonumber(ops), time_ms, '',
+              checksum, payload)
     backlog_ops, backlog_bytes = backlog_ops + ops, backlog_bytes + #payload
     if shard ~= ARGV[at + PER_ENTRY] then
       local fields = {}

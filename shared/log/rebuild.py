@@ -31,12 +31,13 @@ switches dies: then the stop expires.
 @dataclass(frozen=True, slots=True)
 class CopiedEntry:
     """An entry for the stream of a new shard: operations of the append at the positions [first, end). `last` marks the
-    append's last entry in that stream.
+    append's last entry in that stream; `time_ms` is when it was made, in ms since the epoch.
     """
 
     first: int
     end: int
     last: bool
+    time_ms: int
     encoded: EncodedEntry
 
 
@@ -96,7 +97,7 @@ class Rebuilds:
             for entry in entries:
                 encoded = entry.encoded
                 args += [shard, entry_id(entry.first + encoded.offset), entry.first, entry.end, int(entry.last)]
-                args += [encoded.count, encoded.payload]
+                args += [encoded.count, entry.time_ms, encoded.checksum, encoded.payload]
         return await self._run(collection_id, routing.layout, routing.next, *args) == [b"OK"]
 
     async def note_built(self, collection_id: str, layout: Layout, following: Layout, built: int) -> None:

@@ -78,6 +78,8 @@ class ShardState:
     number: int
     kept_from: int | None
     """Position from which the stream must be kept, whatever is compacted: a rebuild has still to copy it."""
+    chain: str = ""
+    """`chain` of the newest entry that the stream ever had; "" before the first one that has it."""
 
     @property
     def serves(self) -> bool:
@@ -115,6 +117,8 @@ class Entry:
     """An entry of a shard's stream. [first, end) are the positions of the whole append; a row's position is `first`
     plus its `offset`. `last` marks the append's last entry in this stream: an append is applied only with it.
     `previous` is the id of the entry before, `count` the number of operations.
+
+    What follows the payload is empty in an entry of version 0.1.0.
     """
 
     id: str
@@ -124,6 +128,17 @@ class Entry:
     last: bool
     count: int
     payload: bytes
+    totals: str = ""
+    """Operations and payload bytes that were added to the stream in total, this entry included, as they are stored."""
+    time_ms: int = 0
+    """When the append was made, in ms since the epoch, by the log server's clock."""
+    checksum: str = ""
+    """`payload_checksum` of the payload."""
+    chain: str = ""
+    """SHA-1 of everything else, in hex; `before_chain` is that of the entry before."""
+    before_chain: str = ""
+    request_id: str = ""
+    """Request id of the append; empty in a copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +176,14 @@ def after_position(covers: int) -> str:
 def state_fields(shard: int) -> tuple[str, ...]:
     """Fields of the state hash that `parse_state` needs, in its order."""
     of_collection = ("head", "dim", "gen", "deleted", "config", "layout", "next", "copied", "wanted")
-    of_shard = ("copied", "tail", "m", "ops", "bytes", "trimmed_ops", "trimmed_bytes", "trimmed")
+    of_shard = ("copied", "tail", "m", "ops", "bytes", "trimmed_ops", "trimmed_bytes", "trimmed", "chain")
     return (*of_collection, *(f"{name}:{shard}" for name in of_shard))
 
 
 def parse_state(shard: int, values: Sequence[bytes | None]) -> ShardState:
     """A shard's state, from the values of `state_fields(shard)`. Raises Corrupt when the state has no head."""
     head, dimension, generation, deleted, config, layout, following, copied, wanted, *of_shard = values
-    kept_from, tail, pointer, ops, size, trimmed_ops, trimmed_size, trimmed = of_shard
+    kept_from, tail, pointer, ops, size, trimmed_ops, trimmed_size, trimmed, chain = of_shard
     if head is None or generation is None or config is None or layout is None:
         raise Corrupt("the state of a collection has no head")
     return ShardState(
@@ -185,6 +200,7 @@ def parse_state(shard: int, values: Sequence[bytes | None]) -> ShardState:
         routing=routing_of(layout, following, copied, wanted),
         number=shard,
         kept_from=None if kept_from is None else int(kept_from),
+        chain="" if chain is None else chain.decode(),
     )
 
 
@@ -211,17 +227,3 @@ def routing_of(layout: bytes, following: bytes | None, copied: bytes | None, wan
 def _fixed(data: bytes) -> dict[str, Any]:
     fixed: dict[str, Any] = orjson.loads(data)
     return fixed
-
-
-def parse_entry(raw: tuple[bytes, list[bytes]]) -> Entry:
-    """An entry, from what XRANGE gives: its id, and fields and values in the order in which entries.lua writes them.
-    Raises Corrupt.
-    """
-    entry_id, fields = raw
-    if fields[0::2] != _FIELDS:
-        raise Corrupt(f"entry {entry_id.decode()} has other fields than an append writes")
-    previous, first, end, last, count, _, payload = fields[1::2]
-    return Entry(entry_id.decode(), previous.decode(), int(first), int(end), last == b"1", int(count), payload)
-
-
-_FIELDS: Final = [b"p", b"f", b"e", b"l", b"n", b"c", b"d"]

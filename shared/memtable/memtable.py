@@ -43,6 +43,8 @@ from shared.vectors.arrays import Positions, RowNumbers, Vectors
 _INSERTING: Final = frozenset({Op.ADD, Op.UPSERT})
 """The operations that insert a record which is absent."""
 
+_OP_MAX: Final = int(max(Op))
+
 _Ref = tuple[int, int]
 """Number of a base segment, row in it."""
 
@@ -113,9 +115,14 @@ class Memtable:
 
     def _operations(self, batch: pa.RecordBatch, first: int) -> _Operations:
         ops, offsets, ids, documents, metadatas, uris, *embeddings = batch.columns
+        if ops.null_count or offsets.null_count or ids.null_count:
+            raise Corrupt("a batch of operations has nulls where there are none")
+        codes = ops.to_pylist()
+        if codes and max(codes) > _OP_MAX:
+            raise Corrupt(f"a batch has operations of the unknown kind {max(codes)}")
         vectors, given = self._embeddings(embeddings[0] if embeddings else None, batch.num_rows)
         return _Operations(
-            ops=ops.to_pylist(),
+            ops=codes,
             ids=ids.to_pylist(),
             positions=np.add(offsets.to_numpy(), first, dtype=np.int64),
             vectors=vectors,

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from queryworker.view.shard_view import ShardView
+from shared.catalog.damage import DamageKind
 from shared.cluster.placement import Layout
 from shared.errors import Damaged, Gone
 from shared.log.batch import decode_batch
-from shared.log.naming import stream_name
+from shared.log.naming import entry_name, stream_name
 from shared.log.state import Entry, after_position
 from shared.records.model import ReadLevel
 from shared.redis.keys import Keys
@@ -98,7 +99,8 @@ async def test_entries_that_no_manifest_covers_and_the_log_lost_are_reported_nev
         with pytest.raises(Damaged):
             await world.count()
         [reported] = await world.reported()
-        assert "entry 5-0 follows 3-0, not 1-0" in reported.what
+        assert (reported.name, reported.kind) == (entry_name(world.collection, 0, "3-0"), DamageKind.ENTRY)
+        assert "missing between 1-0 and 5-0" in reported.what
 
 
 async def test_a_tail_that_ends_before_its_newest_entry_is_reported(
