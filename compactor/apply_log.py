@@ -1,8 +1,8 @@
 """The first half of a compaction: the log after a manifest, applied to its segments.
 
 1. Read the shard's stream page by page, after the position that the manifest covers. Every page comes with the state of
-   the same moment: when the pointer is no longer the one that this started from, the work is somebody else's
-   (Superseded).
+   the same moment: when the pointer is no longer the one that this started from, or the epoch another one, the work is
+   somebody else's (Superseded).
 2. Prove that nothing is missing: every entry names the one before it; the first one names an entry that the manifest
    covers; the last one is the stream's newest. A gap is Corrupt: an acknowledged write would be lost by going on.
 3. Apply an append only when its last entry is here.
@@ -24,7 +24,7 @@ from pyroaring import BitMap
 from compactor.cancellation import in_thread
 from shared.errors import Corrupt, Gone, PolychromeError
 from shared.log.batch import decode_batch
-from shared.log.state import Entry, Pointer, ShardRead, ShardState, after_position, position_of
+from shared.log.state import Entry, ShardRead, ShardState, after_position, position_of
 from shared.memtable.memtable import BaseRecords, Memtable
 from shared.records.digest import record_digests
 from shared.records.model import FIRST_POSITION, record_schema
@@ -67,17 +67,17 @@ class AppliedLog:
 async def apply_log(
     log: Reader,
     collection: str,
-    shard: int,
-    pointer: Pointer | None,
+    begun: ShardState,
     base: BaseRecords,
     dimension: int | None,
     bytes_max: int,
     check: Callable[[], None],
 ) -> AppliedLog:
-    """Applies the log after the manifest of `pointer` to that manifest's records, `base`; at least one append, and then
-    until `bytes_max` payload bytes are taken. `check` is called before every page, and what it raises ends the work.
-    Raises Superseded, Gone, Corrupt, Unavailable.
+    """Applies a shard's log after the manifest of the state `begun` to that manifest's records, `base`; at least one
+    append, and then until `bytes_max` payload bytes are taken. `check` is called before every page, and what it raises
+    ends the work. Raises Superseded, Gone, Corrupt, Unavailable.
     """
+    shard, pointer = begun.number, begun.pointer
     covered = pointer.covers if pointer else FIRST_POSITION
     memtable = Memtable(base, dimension)
     after, waiting = after_position(covered), list[Entry]()
@@ -86,7 +86,7 @@ async def apply_log(
     while not complete and (taken < bytes_max or waiting):
         check()
         page = await log.read(collection, shard, after, PAGE_BYTES)
-        _check_state(page.state, collection, pointer)
+        _check_state(page.state, collection, begun)
         check_chain(page, after, covered if first_page else None)
         first_page = False
         ready, waiting = whole_appends([*waiting, *page.entries])
@@ -107,13 +107,15 @@ async def apply_log(
     return AppliedLog(covers, complete, operations, memtable.dimension, tail, deleted)
 
 
-def _check_state(state: ShardState, collection: str, pointer: Pointer | None) -> None:
+def _check_state(state: ShardState, collection: str, begun: ShardState) -> None:
     if state.deleted:
         raise Gone(f"collection {collection} was deleted")
     if not state.serves and not state.building:
         raise Superseded(f"the collection has other shards than {state.number} by now")
-    if state.pointer != pointer:
-        raise Superseded(f"the newest manifest is {state.pointer}, not {pointer}")
+    if state.epoch != begun.epoch:
+        raise Superseded(f"the collection was restored in epoch {state.epoch}; this began in epoch {begun.epoch}")
+    if state.pointer != begun.pointer:
+        raise Superseded(f"the newest manifest is {state.pointer}, not {begun.pointer}")
 
 
 def check_chain(page: ShardRead, after: str, covered: int | None) -> None:

@@ -128,9 +128,8 @@ class Compactor:
         async with self._parent(collection, state) as parent, self._scratch() as folder:
             await progress.reached(Step.READ)
             applied = await apply_log(
-                self._log, collection, shard, state.pointer, parent.segment_set(), state.dimension,
-                self._limits.fold_bytes, check,
-            )  # fmt: skip
+                self._log, collection, state, parent.segment_set(), state.dimension, self._limits.fold_bytes, check
+            )
             if not applied.operations and not rewrites:
                 return Ending.NOTHING
             await progress.reached(Step.APPLIED)
@@ -180,7 +179,7 @@ class Compactor:
             settled = await self._publisher.settle(collection, parent.state)
             return Ending.COMPLETED if isinstance(settled, Pointer) else Ending.LOST
         await progress.reached(Step.CREATED)
-        if not await self._publisher.commit(collection, shard, parent.state.pointer, pointer, built):
+        if not await self._publisher.commit(collection, parent.state, pointer, built):
             return Ending.LOST
         await progress.reached(Step.COMMITTED)
         if built is not None:

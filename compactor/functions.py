@@ -24,7 +24,7 @@ from compactor.sources import Source, open_sources
 from compactor.statistics import Content, Counted, Counts, record_counter, statistics
 from shared.catalog.functions import OUTPUT_DIMENSION, RECORD_COUNTER, FunctionInput, Functions
 from shared.catalog.model import Function
-from shared.errors import Gone, StaleGeneration, Unavailable
+from shared.errors import Gone, StaleEpoch, StaleGeneration, Unavailable
 from shared.log.append import AppendRequest
 from shared.log.batch import build_batch, split_batch
 from shared.log.jobs import FUNCTION, Jobs
@@ -80,17 +80,18 @@ class FunctionRunner:
             function = await self._functions.function_of(output)
             if function is None or not function.inputs:
                 return
-            before = await self._outputs.provenance(output)
+            before, epoch = await self._outputs.provenance(output)
             inputs = [found for input_id in function.inputs if (found := await self._functions.read_input(input_id))]
             provenance = {input_.id: input_.provenance for input_ in inputs}
             made: dict[str, Any] = orjson.loads(before) if before else {"run": 0, "basis": {}}
             if made["basis"] != provenance:
                 made = {"run": made["run"] + 1, "basis": provenance}
-                if not await self._make(output, function, inputs, ProvenanceChange(before, orjson.dumps(made))):
+                if not await self._make(output, function, inputs, ProvenanceChange(before, orjson.dumps(made), epoch)):
                     continue
                 RUNS.inc()
             for input_ in inputs:
-                await self._outputs.note_run(input_.id, output, f"{function.id}:{made['run']}", input_.versions)
+                run = f"{function.id}:{made['run']}"
+                await self._outputs.note_run(input_.id, input_.epoch, output, run, input_.versions)
             return
         raise Unavailable(f"the inputs of {output} change faster than its function runs")
 
@@ -121,7 +122,7 @@ class FunctionRunner:
                 provenance=change,
             )
             await self._log.append(request)
-        except (Superseded, ProvenanceConflict, StaleGeneration) as error:
+        except (Superseded, ProvenanceConflict, StaleGeneration, StaleEpoch) as error:
             log.info("function_restarted", output=output, reason=error.message)
             return False
         await self._jobs.mark_dirty((output, shard) for shard in batches)
@@ -157,7 +158,7 @@ class FunctionRunner:
                 return await in_thread(_held, sources, None)
             segments = SegmentSet([source.segment for source in sources], [source.dead for source in sources])
             applied = await apply_log(
-                self._log, output, shard, state.pointer, segments, state.dimension, WHOLE_LOG_BYTES, lambda: None
+                self._log, output, state, segments, state.dimension, WHOLE_LOG_BYTES, lambda: None
             )
             return await in_thread(_held, sources, applied)
 

@@ -43,7 +43,7 @@ class Publisher:
         """Finishes what dead compactors left of the shard: the pointer that is now committed, or the version that the
         next manifest takes when there was nothing to finish, or None when another compactor was faster.
         """
-        return await settle(self._objects, self._log.commit, collection, state.number, state.pointer)
+        return await settle(self._objects, self._log.commit, collection, state.number, state.pointer, state.epoch)
 
     async def upload(self, built: Built | None) -> None:
         """Uploads the new segment, and the number of the commit, which must stand in the bucket before the manifest
@@ -78,16 +78,17 @@ class Publisher:
                 digest=merged.digest,
                 written_by=f"{self._written_by} {uuid.uuid4().hex}",
                 created_s=self._clock.now(),
+                epoch=parent.state.epoch,
             )
         )
 
-    async def commit(
-        self, collection: str, shard: int, expected: Pointer | None, pointer: Pointer, built: Built | None
-    ) -> bool:
-        """Moves the pointer from the parent's manifest to the created one; whether that is the committed one now."""
+    async def commit(self, collection: str, begun: ShardState, pointer: Pointer, built: Built | None) -> bool:
+        """Moves the pointer from the parent's manifest to the created one; whether that is the committed one now.
+        `begun` is the state from which the compaction began.
+        """
         # Again, now that the garbage collector can see the manifest: see logservice/garbage_plan.py.
         await self._verify_uploaded(built)
-        return await self._log.commit(collection, shard, expected, pointer)
+        return await self._log.commit(collection, begun.number, begun.pointer, pointer, begun.epoch)
 
     async def _leave_number(self) -> None:
         await self._commits.leave(await self._log.draw_commit())

@@ -83,20 +83,21 @@ class Rebuilder:
 
     async def step(self, collection: str) -> None:
         """Takes a collection's rebuild as far as it goes now. Raises Gone, Corrupt, Unavailable."""
-        routing = (await self._state(collection, REBUILD)).routing
-        following = await self._next(collection, routing)
+        begun = await self._state(collection, REBUILD)
+        routing, epoch = begun.routing, begun.epoch
+        following = await self._next(collection, begun)
         if following is None:
             return
         if routing.copied is None:
-            await self._initialize(collection, routing.layout, following)
-        if not await self._copy(collection):
+            await self._initialize(collection, epoch, routing.layout, following)
+        if not await self._copy(collection, epoch):
             return
         unfinished = [shard for shard in following.numbers if await self._has_foreign_segments(collection, shard)]
-        await self._rebuilds.note_built(collection, routing.layout, following, following.count - len(unfinished))
+        await self._rebuilds.note_built(collection, epoch, routing.layout, following, following.count - len(unfinished))
         for shard in unfinished:
             await self._jobs.put(collection, shard, BUILD_PRIORITY)
         if not unfinished:
-            await self._switch(collection)
+            await self._switch(collection, epoch)
 
     async def _state(self, collection: str, shard: int) -> ShardState:
         [state] = await self._log.states([(collection, shard)])
@@ -104,16 +105,17 @@ class Rebuilder:
             raise Gone(f"collection {collection} was deleted")
         return state
 
-    async def _next(self, collection: str, routing: Routing) -> Layout | None:
+    async def _next(self, collection: str, begun: ShardState) -> Layout | None:
+        routing = begun.routing
         if routing.next is not None or not routing.unfinished:
             return routing.next
         used = [int(info.key.split("/")[1]) async for info in self._objects.list(f"{collection}/")]
         first = max([*used, routing.layout.numbers[-1]]) + 1
-        return await self._rebuilds.begin(collection, routing.layout, Layout(first, routing.wanted))
+        return await self._rebuilds.begin(collection, begun.epoch, routing.layout, Layout(first, routing.wanted))
 
     # ---- the initial manifests
 
-    async def _initialize(self, collection: str, layout: Layout, following: Layout) -> None:
+    async def _initialize(self, collection: str, epoch: int, layout: Layout, following: Layout) -> None:
         states = [await self._state(collection, shard) for shard in layout.numbers]
         refs: list[SegmentRef] = []
         for state in states:
@@ -125,19 +127,19 @@ class Rebuilder:
         await self._commits.leave(await self._log.draw_commit())
         covers, dimension = min(starts.values()), states[0].dimension or 0
         pointers = {
-            shard: await self._create(collection, shard, manifest, covers, dimension)
+            shard: await self._create(collection, shard, manifest, covers, dimension, epoch)
             for shard, manifest in zip(following.numbers, initial, strict=True)
         }
         # Again, now that the garbage collector can see the manifests: see logservice/garbage_plan.py.
         for ref in refs:
             await verify_present(self._objects, ref.info)
-        if await self._rebuilds.initialize(collection, layout, following, starts, pointers):
+        if await self._rebuilds.initialize(collection, epoch, layout, following, starts, pointers):
             await self._jobs.mark_dirty((collection, shard) for shard in following.numbers)
             log.info("initialized", collection=collection, shards=layout.count, next=following.count, covers=covers)
             await self._checkpoints.reached(RebuildStep.INITIALIZED, collection, REBUILD)
 
     async def _create(
-        self, collection: str, shard: int, initial: InitialManifest, covers: int, dimension: int
+        self, collection: str, shard: int, initial: InitialManifest, covers: int, dimension: int, epoch: int
     ) -> Pointer:
         """Creates a new shard's initial manifest, under the first version that is free: another rebuilder may have
         created some and died, or be about to create them.
@@ -149,6 +151,7 @@ class Rebuilder:
                 collection=collection, shard=shard, version=version, parent=None, covers=covers, dimension=dimension,
                 segments=initial.segments, rows=initial.rows, digest=initial.digest_hex,
                 written_by=f"{self._written_by} {uuid.uuid4().hex}", created_s=self._clock.now(),
+                epoch=epoch,
             )  # fmt: skip
             pointer = await self._manifests.create(manifest)
             if pointer is not None:
@@ -162,7 +165,7 @@ class Rebuilder:
 
     # ---- the log
 
-    async def _copy(self, collection: str) -> bool:
+    async def _copy(self, collection: str, epoch: int) -> bool:
         """Copies the log to the new streams until little is left; whether that was reached."""
         for _ in range(COPIES_MAX):
             routing = (await self._state(collection, REBUILD)).routing
@@ -170,7 +173,7 @@ class Rebuilder:
                 return False
             entries, reach, complete = await self._read(collection, routing)
             batches = await in_thread(resplit, entries, routing.next)
-            if reach > routing.copied and not await self._rebuilds.copy(collection, routing, reach, batches):
+            if reach > routing.copied and not await self._rebuilds.copy(collection, epoch, routing, reach, batches):
                 return False
             if complete and sum(entry.count for entry in entries) <= SWITCH_OPS_MAX:
                 await self._checkpoints.reached(RebuildStep.COPIED, collection, REBUILD)
@@ -202,12 +205,12 @@ class Rebuilder:
                 return entries, entries[-1].end, False
             bytes_max *= 4  # an append is all there or not at all
 
-    async def _switch(self, collection: str) -> None:
+    async def _switch(self, collection: str, epoch: int) -> None:
         routing = (await self._state(collection, REBUILD)).routing
         if routing.next is None:
             return
         began_s = self._clock.monotonic()
-        head = await self._rebuilds.stop_appends(collection, routing.layout, routing.next)
+        head = await self._rebuilds.stop_appends(collection, epoch, routing.layout, routing.next)
         if head is None:
             return
         await self._checkpoints.reached(RebuildStep.APPENDS_STOPPED, collection, REBUILD)
@@ -215,7 +218,7 @@ class Rebuilder:
         if not complete or reach != head:
             return  # the stop of appends has expired: next time
         batches = await in_thread(resplit, entries, routing.next)
-        if await self._rebuilds.switch(collection, routing, head, batches):
+        if await self._rebuilds.switch(collection, epoch, routing, head, batches):
             stopped_ms = round(1000 * (self._clock.monotonic() - began_s))
             log.info("switched", collection=collection, shards=routing.next.count, stopped_ms=stopped_ms)
             await self._checkpoints.reached(RebuildStep.SWITCHED, collection, REBUILD)

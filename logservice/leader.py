@@ -105,7 +105,7 @@ class Leader:
 
     def _loops(self, cluster: Cluster, services: LeaderServices) -> list[Coroutine[Any, Any, None]]:
         config, clock = self._config, self._clock
-        trimmer = Trimmer(services.log, self._objects, clock)
+        trimmer = Trimmer(services.log, self._objects, clock, cluster.epoch)
         recovery = Recovery(cluster, services.images, self._snapshots, self._objects)
         commits = CommitNumbers(self._objects)
         scheduler = Scheduler(services.catalog, services.log, services.jobs, config.policy, clock, trimmer.add)

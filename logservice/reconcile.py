@@ -9,12 +9,13 @@ a snapshot                   1. the newest manifest of every shard
                              2. every collection's head goes beyond every position that may have been handed out
                              3. a snapshot with these heads, so that a second loss begins from them
                              4. states, rows, and last the mark; until then every append and read is refused
+                         Snapshot, states and mark are of a new epoch: what was begun before changes nothing any more
 ```
 
 Redis has the mark, and is another run of itself:
     1. Has it gone back? Its catalog or a head is older than the snapshot, or the bucket has a later number of a commit
        (`shared.manifest.commits`). Then every shard is compared with the bucket, missing rows and pointers are
-       restored, and what may be missing is reported.
+       restored, what may be missing is reported, and a new epoch begins.
     2. Every head goes beyond every position that may have been handed out, and a snapshot has these heads before
        anybody is let in.
     Step 2 asks for no evidence. A Redis can go back behind writes that nothing else knows of, and be handed their
@@ -91,8 +92,7 @@ class Reconciler:
         elif image is not None and image.cluster != cluster.id:
             raise Corrupt(f"Redis holds cluster {cluster.id}, the bucket holds cluster {image.cluster}")
         elif not run.verified:
-            await self._verify(cluster, image, number)
-            await self._catalog.mark.mark_verified(run.id)
+            cluster = await self._verify(cluster, image, number, run.id)
         return cluster
 
     async def reconciled(self) -> bool:
@@ -122,7 +122,7 @@ class Reconciler:
         await self._write(
             msgspec.structs.replace(image, epoch=cluster.epoch, collections=restored, taken_s=self._clock.now()), number
         )
-        heads = await self._restore_states(stored)
+        heads = await self._restore_states(stored, cluster.epoch)
         await self._images.restore_rows(image)
         await self._report(cluster, [each.missing(head) for each, head in zip(stored, heads, strict=True)], image)
         await self._log.raise_commits(await self._commits.newest())
@@ -141,18 +141,19 @@ class Reconciler:
 
         return await map_concurrently(find, collections, at_once=AT_ONCE)
 
-    async def _restore_states(self, stored: Sequence[StoredCollection]) -> list[int]:
-        """Puts the states of these collections back; returns their heads."""
+    async def _restore_states(self, stored: Sequence[StoredCollection], epoch: int) -> list[int]:
+        """Puts the states of these collections back, in this epoch; returns their heads."""
 
         async def restore(each: StoredCollection) -> int:
             image = each.restored()
-            return await self._images.restore_state(image, image.head, each.pointers)
+            return await self._images.restore_state(image, image.head, epoch, each.pointers)
 
         return await map_concurrently(restore, stored, at_once=AT_ONCE)
 
     # A Redis that is there, and may have gone back in time
 
-    async def _verify(self, cluster: Cluster, image: CatalogImage | None, number: int) -> None:
+    async def _verify(self, cluster: Cluster, image: CatalogImage | None, number: int, run: str) -> Cluster:
+        """The cluster, open for this run of the server."""
         now = await self._images.take(cluster)
         commits = await self._commits.newest()
         signs = signs_of_rollback(now, image, commits, await self._log.commits())
@@ -162,19 +163,23 @@ class Reconciler:
                 heads=signs.heads_behind,
                 rows=signs.newer is not None,
                 commits=signs.lost_commits,
+                older_epoch=signs.older_epoch,
             )
-            await self._bring_forward(cluster, image, signs)
-            await self._log.raise_commits(commits)  # last: it was the evidence
-        else:
-            raised = raised_heads(now)
-            await self._images.raise_heads(raised)
-            await self._write(merged(now, None, raised), number)
+            brought = await self._bring_forward(cluster, image, signs)
+            await self._log.raise_commits(commits)  # it was the evidence
+            return await self._catalog.mark.open(brought, run)
+        raised = raised_heads(now)
+        await self._images.raise_heads(raised)
+        await self._write(merged(now, None, raised), number)
+        await self._catalog.mark.mark_verified(run)
+        return cluster
 
-    async def _bring_forward(self, cluster: Cluster, image: CatalogImage | None, signs: RollbackSigns) -> None:
+    async def _bring_forward(self, cluster: Cluster, image: CatalogImage | None, signs: RollbackSigns) -> Cluster:
         """Evidence that Redis went back holds for every collection: of those that nothing is known of, the log
-        alone may have been lost. The snapshot with the new heads comes first, so that a loss right after begins from
-        them.
+        alone may have been lost. The snapshot with the new heads and the new epoch comes first, so that a loss right
+        after begins from them, and a crash right after shows. Returns the cluster in its new epoch, yet to be opened.
         """
+        brought = Cluster(cluster.id, max(cluster.epoch, image.epoch if image else 0) + 1)
         await self._force_layouts(signs.switched)
         collections = [collection async for collection in self._catalog.collections.all()]
         shards = [(collection.id, shard) for collection in collections for shard in collection.layout.numbers]
@@ -189,16 +194,18 @@ class Reconciler:
         now = await self._images.take(cluster)
         raised = heads_of(living)
         restored_heads = {stored.image.id: stored.restored().head for stored in lost}
-        await self._write(merged(now, signs.newer, raised | restored_heads), number)
-        restored = await self._restore_states(lost)
-        await self._images.raise_heads(raised)
+        merged_image = merged(now, signs.newer, raised | restored_heads)
+        await self._write(msgspec.structs.replace(merged_image, epoch=brought.epoch), number)
+        restored = await self._restore_states(lost, brought.epoch)
+        await self._images.raise_heads(raised, brought.epoch)
         if signs.newer is not None:
             await self._images.restore_rows(signs.newer)
         for shard in ahead:
             with suppress(Gone):
-                await self._log.commit(shard.collection, shard.shard, shard.pointer, shard.newest)
+                await self._log.commit(shard.collection, shard.shard, shard.pointer, shard.newest, brought.epoch)
         missing = [*living, *(stored.missing(head) for stored, head in zip(lost, restored, strict=True))]
-        await self._report(cluster, missing, image)
+        await self._report(brought, missing, image)
+        return brought
 
     async def _compare(self, shard: ShardKey) -> ShardAhead | None:
         """None unless the bucket is ahead of Redis. A shard that cannot be read is reported and does not stop the

@@ -53,6 +53,6 @@ class Recovery:
         now = merged(await self._images.take(self._cluster), lost, {collection_id: restored.head})
         if not await self._snapshots.write(now, number):
             raise Unavailable("Another snapshot of the catalog was written meanwhile")
-        await self._images.restore_state(restored, restored.head, stored.pointers)
+        await self._images.restore_state(restored, restored.head, self._cluster.epoch, stored.pointers)
         log.error("state_restored", collection=collection_id, name=row["name"], head=restored.head)
         return True

@@ -89,10 +89,12 @@ class RollbackSigns:
     """Collections of the snapshot that have a later layout there than in Redis."""
     lost_commits: int
     """Numbers of commits in the bucket that Redis has not drawn."""
+    older_epoch: bool
+    """Whether the snapshot is of a later epoch: of one that Redis has lost, or of a restoration that did not end."""
 
     @property
     def went_back(self) -> bool:
-        return bool(self.heads_behind or self.newer or self.switched or self.lost_commits)
+        return bool(self.heads_behind or self.newer or self.switched or self.lost_commits or self.older_epoch)
 
 
 def signs_of_rollback(
@@ -114,6 +116,7 @@ def signs_of_rollback(
             if collection.id in present and collection.layout.first > present[collection.id].layout.first
         ],
         lost_commits=max(0, commits_in_bucket - commits_drawn),
+        older_epoch=snapshot is not None and snapshot.epoch > now.epoch,
     )
 
 

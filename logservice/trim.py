@@ -35,11 +35,12 @@ Shard = tuple[str, int]
 
 class Trimmer:
     """Trims the shards that the scheduler hands over. A shard that is handed over again before it was trimmed is
-    trimmed once, up to the newest pointer.
+    trimmed once, up to the newest pointer. `epoch` is that in which this process began to lead.
     """
 
-    def __init__(self, log_: Log, objects: ObjectStore, clock: Clock) -> None:
+    def __init__(self, log_: Log, objects: ObjectStore, clock: Clock, epoch: int) -> None:
         self._log = log_
+        self._epoch = epoch
         self._objects = objects
         self._manifests = ManifestStore(objects)
         self._clock = clock
@@ -72,7 +73,7 @@ class Trimmer:
         collection_id, number = shard
         try:
             await self._read_back(shard, pointer)
-            dropped = await self._log.trim(collection_id, number, pointer)
+            dropped = await self._log.trim(collection_id, number, pointer, self._epoch)
         except Unavailable as error:
             log.warning("trim_postponed", collection=collection_id, shard=number, message=error.message)
         except Corrupt as error:

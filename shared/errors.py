@@ -167,6 +167,12 @@ class StaleGeneration(PolychromeError):
     code = "stale_generation"
 
 
+class StaleEpoch(PolychromeError):
+    """Redis was restored since the work began whose result this is: nothing was changed; begin anew."""
+
+    code = "stale_epoch"
+
+
 class DimensionMismatch(PolychromeError):
     """The collection has another dimension, found by the append script. `expected` is the collection's."""
 

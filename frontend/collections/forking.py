@@ -2,7 +2,7 @@
 
 1. Reserve: the fork's id counts in its family from now on, and its state is there, an orphan.
 2. Sow: each shard of the fork gets a first manifest, with the content of the origin's newest.
-3. Look at the origin again: when it was compacted or got other shards meanwhile, give up and begin anew.
+3. Look at the origin again: when it was compacted, restored or got other shards meanwhile, give up and begin anew.
 4. Copy: the origin's log after those manifests, up to the fork's head.
 5. Commit: the fork's row in the catalog makes it a collection.
 
@@ -174,11 +174,12 @@ class Forker:
         pointers = await together([sow(number) for number in shards])
         # Now that the garbage collector can see the fork's manifests: were the origin's kept until now?
         now = await self._origin(db, origin.id)
-        if (now.layout, now.pointers) != (origin.layout, origin.pointers):
+        if (now.epoch, now.layout, now.pointers) != (origin.epoch, origin.layout, origin.pointers):
             raise _MovedOn
         copied = sum(await together([copy(number) for number in shards]))
         await self._forks.open(
             fork_id,
+            origin.epoch,
             head=origin.head,
             dimension=origin.dimension,
             pointers=pointers,
@@ -197,6 +198,7 @@ class Forker:
                 collection=fork_id, shard=number, version=1, parent=None, covers=theirs.covers,
                 dimension=theirs.dimension, segments=theirs.segments, rows=theirs.rows, digest=theirs.digest,
                 written_by=f"{self._written_by} {uuid.uuid4().hex}", created_s=self._clock.now(),
+                epoch=origin.epoch,
             )
         )  # fmt: skip
         if created is None:
@@ -213,7 +215,7 @@ class Forker:
         last, operations = FIRST_ID, 0
         try:
             async for entries in pages_of(self._log, tail):
-                if not await self._forks.copy(fork_id, number, entries, last):
+                if not await self._forks.copy(fork_id, origin.epoch, number, entries, last):
                     raise Unavailable(f"another process is making the fork {fork_id}")
                 last, operations = entries[-1].id, operations + sum(entry.count for entry in entries)
         except TailGone as error:

@@ -4,18 +4,24 @@
 -- KEYS   1  cluster_key   hash: the mark of the cluster
 --        2  report_key    string: what the last reconciliation found
 -- ARGV   1  verb          then its arguments:
---           'mark' field value ..   sets fields of the mark: 'OK'
+--           'open' epoch field value ..
+--                                   sets the epoch and other fields of the mark: 'OK'; 'LATER' when it has a later epoch
+--           'verify' run            says that this run of the server was compared with the bucket: 'OK'
 --           'report' report         keeps the report (JSON): 'OK'
 
-local FIRST_FIELD = 2
+local FIRST_FIELD = 3
 local cluster_key, report_key = KEYS[1], KEYS[2]
-local verb, report = ARGV[1], ARGV[2]
+local verb, argument = ARGV[1], ARGV[2]
 
-if verb == 'mark' then
-  redis.call('HSET', cluster_key, unpack(ARGV, FIRST_FIELD))
+if verb == 'open' then
+  if tonumber(redis.call('HGET', cluster_key, 'epoch') or 0) > tonumber(argument) then return 'LATER' end
+  redis.call('HSET', cluster_key, 'epoch', argument, unpack(ARGV, FIRST_FIELD))
+  return 'OK'
+elseif verb == 'verify' then
+  redis.call('HSET', cluster_key, 'verified', argument)
   return 'OK'
 elseif verb == 'report' then
-  redis.call('SET', report_key, report)
+  redis.call('SET', report_key, argument)
   return 'OK'
 end
 return redis.error_reply('ERR unknown verb')

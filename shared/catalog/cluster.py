@@ -67,11 +67,12 @@ class ClusterMark:
     async def open(self, cluster: Cluster | None = None, run: str | None = None) -> Cluster:
         """Opens a new cluster in this Redis, or the one that was restored; returns it. `run`, the server's run that was
         compared with the bucket (None: the present one), is verified from here on. For the log service, and for tests
-        that run without one.
+        that run without one. Raises Unavailable when it was restored again meanwhile: the mark is of a later epoch.
         """
         opened = cluster or Cluster.new()
         verified = run or (await self.server_run()).id
-        await self._run("mark", "id", opened.id, "epoch", opened.epoch, "format", FORMAT, "verified", verified)
+        if await self._run("open", opened.epoch, "id", opened.id, "format", FORMAT, "verified", verified) == b"LATER":
+            raise Unavailable("The cluster was restored meanwhile by another log service")
         return opened
 
     async def server_run(self) -> ServerRun:
@@ -85,7 +86,7 @@ class ClusterMark:
 
     async def mark_verified(self, run: str) -> None:
         """Says that what this run of the server holds was compared with the bucket."""
-        await self._run("mark", "verified", run)
+        await self._run("verify", run)
 
     async def write_report(self, report: bytes) -> None:
         """Keeps what the last reconciliation found, as JSON."""
@@ -98,5 +99,5 @@ class ClusterMark:
         )
         return found
 
-    async def _run(self, *args: Argument) -> None:
-        await CLUSTER.run(self._redis, [self._keys.cluster, self._keys.report], args)
+    async def _run(self, *args: Argument) -> bytes:
+        return bytes(await CLUSTER.run(self._redis, [self._keys.cluster, self._keys.report], args))

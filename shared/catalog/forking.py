@@ -41,7 +41,9 @@ class Forking:
         when the family has made `forks_max` forks.
         """
         fork_id = str(uuid.uuid4())
-        await self._lifecycle.create(fork_id, origin.database_key, new.fixed, FIRST_GENERATION, family=origin.root)
+        await self._lifecycle.create(
+            fork_id, origin.database_key, new.fixed, FIRST_GENERATION, family=origin.root, epoch=origin.epoch
+        )
         try:
             await self._families.add(origin.root, fork_id, forks_max)
         except QuotaExceeded:

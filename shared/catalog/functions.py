@@ -39,12 +39,13 @@ OUTPUT_DIMENSION: Final = 1
 @dataclass(frozen=True, slots=True)
 class FunctionInput:
     """An input of a function as of one moment: the pointers of its shards, and the sum of the versions of all manifests
-    that its shards ever had.
+    that its shards ever had. `epoch` is that of its state.
     """
 
     id: str
     pointers: Mapping[int, Pointer | None]
     versions: int
+    epoch: int
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -151,11 +152,11 @@ class Functions:
         versions = int(state.get(b"versions_before", 0)) + sum(
             pointer.version for pointer in pointers.values() if pointer
         )
-        return FunctionInput(collection_id, pointers, versions)
+        return FunctionInput(collection_id, pointers, versions, int(state.get(b"epoch", 0)))
 
     async def progress(self, output: Collection, input_collection: Collection) -> int:
         """The position (exclusive) up to which the output has seen everything of the input."""
-        provenance = await self._outputs.provenance(output.id)
+        provenance, _ = await self._outputs.provenance(output.id)
         seen = orjson.loads(provenance)["basis"].get(input_collection.id) if provenance else None
         return int(seen["position"]) if seen else FIRST_POSITION
 

@@ -223,13 +223,16 @@ class Images:
         await self._families.restore(image.families)
         await retry_idempotent(lambda: command(self._redis, "SET", self._keys.changes, image.changes), writes=True)
 
-    async def restore_state(self, collection: CollectionImage, head: int, pointers: Sequence[Pointer | None]) -> int:
-        """Puts a collection's state back, or raises the head of a state that is there; returns the head. `pointers` are
-        those of the shards of its layout.
+    async def restore_state(
+        self, collection: CollectionImage, head: int, epoch: int, pointers: Sequence[Pointer | None]
+    ) -> int:
+        """Puts a collection's state back, or raises the head and the epoch of a state that is there; returns the head.
+        `pointers` are those of the shards of its layout.
         """
         restored = await self._lifecycle.restore(
             collection.id,
             head,
+            epoch,
             database_key=collection.database_key,
             fixed=collection.fixed,
             generation=orjson.loads(collection.row)["generation"],
@@ -252,9 +255,9 @@ class Images:
         """Gives the collection a layout that it had when Redis went back. Raises Gone."""
         await self._rebuilds.force(collection.id, collection.layout, layout, pointers)
 
-    async def raise_heads(self, heads: Mapping[str, int]) -> None:
-        """Raises the heads of those collections that are there."""
-        await self._lifecycle.raise_heads(heads)
+    async def raise_heads(self, heads: Mapping[str, int], epoch: int = 0) -> None:
+        """Raises the heads and the epochs of those collections that are there."""
+        await self._lifecycle.raise_heads(heads, epoch)
 
     async def write_report(self, report: Mapping[str, Any]) -> None:
         """Keeps what the last reconciliation found, for operators to read."""

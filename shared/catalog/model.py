@@ -130,6 +130,8 @@ class Collection:
     """The sum of the manifests' versions that the function has seen whose input this is; else 0."""
     runs: int = 0
     """The number of runs of the function whose input this is; else 0."""
+    epoch: int = 0
+    """The epoch of its last restoration; 0: none yet."""
 
     @property
     def root(self) -> str:

@@ -87,6 +87,7 @@ def collection_of(
         feeds=state[b"feeds"].decode() if b"feeds" in state else None,
         counted=int(state.get(b"counted", 0)),
         runs=int(state.get(b"runs", 0)),
+        epoch=int(state.get(b"epoch", 0)),
     )
 
 

@@ -19,11 +19,13 @@
 --        9   made_before     provenance that a function's output must have; '' for none yet
 --        10  made_after      and the one that it has with this append; '' when the collection is no output
 --        11  request         request id of the append
---        12.. entries        five arguments each: shard, offset of its first operation in the append, operations, checksum of the
+--        12  epoch           that the caller knew when it began; '' to accept any
+--        13.. entries        five arguments each: shard, offset of its first operation in the append, operations, checksum of the
 --                            payload (xxh3-128 in hex), payload. Those of a shard stand together
 --
 -- {'OK', first, head}    appended at the positions [first, head), now or by an earlier run under the same request id
 -- {'GONE'}               no such collection, or deleted
+-- {'EPOCH', e}           the collection was restored in the later epoch e, and what was remembered of requests before is lost
 -- {'STALE'}              the catalog row is newer than `generation`, or a shard is not one of the collection's present ones
 -- {'STOPPED'}            not now: the collection's shards are being switched. Again in a moment; the stop expires by itself
 -- {'DIMENSION', d}       the collection has dimension d
@@ -37,10 +39,10 @@
 -- No allow-oom flag: a server that is out of memory refuses before the first write. Every check stands before the first
 -- write, because a script that fails half-way is not rolled back.
 
-local FIRST_STREAM, FIRST_ENTRY, PER_ENTRY = 4, 12, 5
+local FIRST_STREAM, FIRST_ENTRY, PER_ENTRY = 4, 13, 5
 local state_key, request_key, pairs_key = KEYS[1], KEYS[2], KEYS[3]
-local request_ttl_s, dimension, generation, ops_max, bytes_max, ops, new_pairs, condition, made_before, made_after, request =
-  unpack(ARGV, 1, FIRST_ENTRY - 1)
+local request_ttl_s, dimension, generation, ops_max, bytes_max, ops, new_pairs, condition, made_before, made_after, request,
+  epoch = unpack(ARGV, 1, FIRST_ENTRY - 1)
 
 local remembered = redis.call('GET', request_key)
 if remembered then
@@ -48,10 +50,12 @@ if remembered then
   return {'OK', tonumber(first), tonumber(head)}
 end
 
-local first, fixed_dimension, newest_generation, deleted, backlog_ops, backlog_bytes, layout, stop_ends_ms, floor, made = unpack(
+local first, fixed_dimension, newest_generation, deleted, backlog_ops, backlog_bytes, layout, stop_ends_ms, floor, made,
+  present_epoch = unpack(
   redis.call('HMGET', state_key, 'head', 'dim', 'gen', 'deleted', 'backlog_ops', 'backlog_bytes', 'layout', 'fence', 'floor',
-             'made'))
+             'made', 'epoch'))
 if not first or deleted then return {'GONE'} end
+if epoch ~= '' and tonumber(present_epoch or 0) > tonumber(epoch) then return {'EPOCH', tonumber(present_epoch)} end
 if generation ~= '' and tonumber(newest_generation) > tonumber(generation) then return {'STALE'} end
 if dimension ~= '' and fixed_dimension and fixed_dimension ~= dimension then return {'DIMENSION', tonumber(fixed_dimension)} end
 ops, first, backlog_ops, backlog_bytes = tonumber(ops), tonumber(first), tonumber(backlog_ops), tonumber(backlog_bytes)

@@ -44,8 +44,15 @@ class AppendRequest:
 
     provenance: ProvenanceChange | None = None
     """For a function's output: the append takes place only if the provenance of its content is `before`, and makes it
-    `after`.
+    `after`, in the epoch in which the run began.
     """
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch in which the work on the append began, when it must not be appended in a later one; None: a
+        restoration of Redis before the append is first sent does not matter.
+        """
+        return None if self.provenance is None else self.provenance.epoch
 
     def __post_init__(self) -> None:
         if not self.count:
@@ -83,7 +90,7 @@ def keys_of(request: AppendRequest, names: Keys) -> list[str]:
     ]
 
 
-def arguments_of(request: AppendRequest, ops_max: int, bytes_max: int) -> list[Argument]:
+def arguments_of(request: AppendRequest, ops_max: int, bytes_max: int, epoch: int | None) -> list[Argument]:
     """ARGV, as append.lua's header says. The limits are those of the collection's whole backlog."""
     provenance = request.provenance
     args: list[Argument] = [
@@ -98,6 +105,7 @@ def arguments_of(request: AppendRequest, ops_max: int, bytes_max: int) -> list[A
         "" if provenance is None else provenance.before,
         "" if provenance is None else provenance.after,
         request.request_id,
+        "" if epoch is None else epoch,
     ]
     for shard, entries in request.batches.items():
         for entry in entries:

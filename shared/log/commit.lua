@@ -6,18 +6,21 @@
 --        2  expected    pointer that the new one replaces, as it is stored; '' for none
 --        3  new         pointer to store
 --        4  covers      position that the new one covers (exclusive)
+--        5  epoch       in which the work on the new one began
 --
 -- 'OK'      moved, now or by an earlier run
 -- 'LOST'    the pointer is another one
+-- 'EPOCH'   the collection was restored since: the pointer may be the same again, and what was lost must stay so
 -- 'GONE'    no such collection, or deleted
 -- 'AHEAD'   the manifest covers positions that were never handed out: appends to come would count as compacted
 
 local state_key = KEYS[1]
-local field, expected, new, covers = unpack(ARGV)
+local field, expected, new, covers, epoch = unpack(ARGV)
 
-local current, head, deleted = unpack(redis.call('HMGET', state_key, field, 'head', 'deleted'))
+local current, head, deleted, present_epoch = unpack(redis.call('HMGET', state_key, field, 'head', 'deleted', 'epoch'))
 if not head or deleted then return 'GONE' end
 if current == new then return 'OK' end
+if tonumber(present_epoch or 0) ~= tonumber(epoch) then return 'EPOCH' end
 if (current or '') ~= expected then return 'LOST' end
 if tonumber(covers) > tonumber(head) then return 'AHEAD' end
 redis.call('HSET', state_key, field, new)

@@ -3,7 +3,8 @@
 --
 -- KEYS   1  state_key   state hash of the fork
 --        2  target_key  'copy': the stream of the shard. 'open': the set of (metadata key, value type) pairs
--- ARGV   1  verb        then its arguments:
+-- ARGV   1  verb
+--        2  epoch       of the origin when the fork began, which the fork's state has. Then the verb's arguments:
 --           'copy' shard after newest entries ..
 --                  adds entries to the stream behind the one with the id `after`; `newest` is the id of the last of them. Eight
 --                  arguments each: id, first and end position of its append, '1' or '0' (whether it is the last of the append in
@@ -12,16 +13,16 @@
 --                  adds the pairs (msgpack: a list of pairs as they are kept), and sets these fields of the state
 --
 -- 'OK'      done, now or by an earlier run
--- 'GONE'    the fork was given up
+-- 'GONE'    the fork was given up, or is of another epoch
 -- 'LOST'    the stream does not end with `after`
 
-local FIRST_ENTRY, PER_ENTRY, FIRST_FIELD = 5, 8, 3
+local FIRST_ENTRY, PER_ENTRY, FIRST_FIELD = 6, 8, 4
 local state_key, target_key = KEYS[1], KEYS[2]
-local verb = ARGV[1]
+local verb, epoch = ARGV[1], tonumber(ARGV[2])
 
-local head, deleted, backlog_ops, backlog_bytes, ops_before = unpack(
-  redis.call('HMGET', state_key, 'head', 'deleted', 'backlog_ops', 'backlog_bytes', 'ops_before'))
-if not head or deleted then return 'GONE' end
+local head, deleted, backlog_ops, backlog_bytes, ops_before, present_epoch = unpack(
+  redis.call('HMGET', state_key, 'head', 'deleted', 'backlog_ops', 'backlog_bytes', 'ops_before', 'epoch'))
+if not head or deleted or tonumber(present_epoch or 0) ~= epoch then return 'GONE' end
 
 local verbs = {}
 
@@ -50,4 +51,4 @@ function verbs.open(encoded_pairs)
 end
 
 if not verbs[verb] then return redis.error_reply('ERR unknown verb') end
-return verbs[verb](unpack(ARGV, 2, 4))
+return verbs[verb](unpack(ARGV, 3, 5))

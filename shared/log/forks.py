@@ -18,19 +18,20 @@ FORK: Final = Script("shared.log", "fork", uses=["entries"])
 
 
 class Forks:
-    """Steps that fill a fork's log; each may be repeated after a lost answer. Everything raises Gone when the fork was
-    given up as an orphan, Backoff when the server is full, and Unavailable.
+    """Steps that fill a fork's log; each may be repeated after a lost answer. `epoch` is that of the origin when the
+    fork began. Everything raises Gone when the fork was given up as an orphan, Backoff when the server is full, and
+    Unavailable.
     """
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._keys = keys
 
-    async def copy(self, fork_id: str, shard: int, entries: Sequence[Entry], after: str = FIRST_ID) -> bool:
+    async def copy(self, fork_id: str, epoch: int, shard: int, entries: Sequence[Entry], after: str = FIRST_ID) -> bool:
         """Adds entries of the origin, at least one, to the fork's stream behind the entry with the id `after`. False
         when the stream does not end there.
         """
-        args: list[Argument] = ["copy", shard, after, entries[-1].id]
+        args: list[Argument] = ["copy", epoch, shard, after, entries[-1].id]
         for entry in entries:
             args += [entry.id, entry.first, entry.end, int(entry.last), entry.count, entry.time_ms]
             args += [entry.checksum or payload_checksum(entry.payload), entry.payload]
@@ -39,6 +40,7 @@ class Forks:
     async def open(
         self,
         fork_id: str,
+        epoch: int,
         *,
         head: int,
         dimension: int | None,
@@ -56,7 +58,7 @@ class Forks:
         for shard, pointer in enumerate(pointers):
             if pointer is not None:
                 fields += [f"m:{shard}", pointer.encode(), f"trimmed:{shard}", pointer.covers]
-        await self._run(fork_id, self._keys.metadata_keys(fork_id), ["open", encoded_pairs, *fields])
+        await self._run(fork_id, self._keys.metadata_keys(fork_id), ["open", epoch, encoded_pairs, *fields])
 
     async def _run(self, fork_id: str, key: str, args: Sequence[Argument]) -> bool:
         outcome = await FORK.run(self._redis, [self._keys.state(fork_id), key], args)

@@ -4,29 +4,32 @@
 --
 -- KEYS   1  state_key   state hash of the output ('made') or of an input (all others)
 -- ARGV   1  verb        then its arguments:
---           'made' before after
+--           'made' epoch before after
 --                  the provenance of the output is `after` instead of `before` ('': none yet), and nothing is appended
 --           'feed' output versions
 --                  the input has this output, whose function has seen nothing of it yet. `versions` is the sum of the versions of
 --                  its manifests
---           'ran' output run versions
+--           'ran' epoch output run versions
 --                  the function of this output has seen manifests of so many versions in this run, whose name is new every time
 --           'unfeed' output
 --                  the input has this output no more
 --
--- 1; 0 when there is no such collection, or the output has another provenance
+--        epoch: of the state from which the caller began
+--
+-- 1; 0 when there is no such collection, it was restored since, or the output has another provenance
 
 local state_key = KEYS[1]
 local verb = ARGV[1]
 
-local head, deleted, made, feeds, last_run, counted = unpack(
-  redis.call('HMGET', state_key, 'head', 'deleted', 'made', 'feeds', 'ran', 'counted'))
+local head, deleted, made, feeds, last_run, counted, present_epoch = unpack(
+  redis.call('HMGET', state_key, 'head', 'deleted', 'made', 'feeds', 'ran', 'counted', 'epoch'))
+present_epoch = tonumber(present_epoch or 0)
 if not head or deleted then return 0 end
 
 local verbs = {}
 
-function verbs.made(before, after)
-  if (made or '') ~= before then return 0 end
+function verbs.made(epoch, before, after)
+  if tonumber(epoch) ~= present_epoch or (made or '') ~= before then return 0 end
   redis.call('HSET', state_key, 'made', after)
   return 1
 end
@@ -36,7 +39,8 @@ function verbs.feed(output, versions)
   return 1
 end
 
-function verbs.ran(output, run, versions)
+function verbs.ran(epoch, output, run, versions)
+  if tonumber(epoch) ~= present_epoch then return 0 end
   local seen = tonumber(versions)
   if feeds == output then
     if tonumber(counted) >= seen and last_run == run then return 1 end

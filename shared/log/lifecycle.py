@@ -52,20 +52,23 @@ class Lifecycle:
         *,
         dimension: int | None = None,
         family: str = "",
+        epoch: int = 0,
     ) -> None:
         """Creates the state of a new collection: an orphan until the catalog row is written. `fixed` is what never
         changes of it (space, shards, ef_construction, max_neighbors); `family` the root of the family that a fork
-        joins.
+        joins, `epoch` that of its origin.
         """
         layout = Layout(0, fixed["shards"])
         args = ["create", *_fields(database_key, fixed, generation, dimension, layout), "head", FIRST_POSITION]
         args += ["family", family] if family else []
+        args += ["epoch", epoch] if epoch else []
         await STATE.run(self._redis, [self._keys.state(collection_id)], args)
 
     async def restore(
         self,
         collection_id: str,
         head: int,
+        epoch: int,
         *,
         database_key: str,
         fixed: Mapping[str, Any],
@@ -74,20 +77,20 @@ class Lifecycle:
         layout: Layout,
         pointers: Sequence[Pointer | None],
     ) -> int:
-        """Creates a lost state, or raises the head of one that is there; returns the head. Positions below the head are
-        never handed out (again). `pointers` are those of the layout's shards.
+        """Creates a lost state, or raises the head and the epoch of one that is there; returns the head. Positions
+        below the head are never handed out (again). `pointers` are those of the layout's shards.
         """
-        args = ["restore", head, *_fields(database_key, fixed, generation, dimension, layout)]
+        args = ["restore", head, epoch, *_fields(database_key, fixed, generation, dimension, layout)]
         for shard, pointer in zip(layout.numbers, pointers, strict=True):
             if pointer is not None:
                 args += [f"m:{shard}", pointer.encode()]
         restored: int = await STATE.run(self._redis, [self._keys.state(collection_id)], args)
         return restored
 
-    async def raise_heads(self, heads: Mapping[str, int]) -> None:
-        """Makes each collection's head at least this. Collections that are not there stay so."""
+    async def raise_heads(self, heads: Mapping[str, int], epoch: int = 0) -> None:
+        """Makes each collection's head and epoch at least these. Collections that are not there stay so."""
         heads_by_key = {self._keys.state(collection_id): head for collection_id, head in heads.items()}
-        await STATE.run_many(self._redis, [([key], ["head", head]) for key, head in heads_by_key.items()])
+        await STATE.run_many(self._redis, [([key], ["head", head, epoch]) for key, head in heads_by_key.items()])
 
     async def exists(self, collection_id: str) -> bool:
         """Whether there is a state of this id, be it that of a deleted collection or an orphan."""

@@ -7,11 +7,10 @@ connection is answered by trying again, within a deadline.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client import Counter, Histogram
 from redis.asyncio import Redis
@@ -22,10 +21,12 @@ from shared.errors import (
     Corrupt,
     DimensionMismatch,
     Gone,
+    StaleEpoch,
     StaleGeneration,
     Unavailable,
 )
 from shared.log.append import Appended, AppendRequest, arguments_of, keys_of
+from shared.log.attempts import AppendAttempts
 from shared.log.backlog import BacklogFull
 from shared.log.condition import CONFLICT, Undecided
 from shared.log.outputs import ProvenanceConflict
@@ -52,12 +53,6 @@ COMMITS: Final = Script("shared.log", "commits")
 TRIM: Final = Script("shared.log", "trim")
 DIMENSION: Final = Script("shared.log", "dimension")
 HEAD: Final = Script("shared.log", "head")
-
-APPEND_STOP_PAUSE_S: Final = 0.005
-"""Seconds between two tries of an append while a rebuild has stopped appends to switch the collection's shards."""
-
-APPEND_STOP_TRIES: Final = 1000
-"""Tries before such an append is given up. A stop takes milliseconds, `rebuild.APPEND_STOP_MS` at most."""
 
 SLOWEST_BYTES_S: Final = 32 * 1024 * 1024
 """Bytes of a page of the log that arrive per second at least, from a server that is up."""
@@ -100,17 +95,20 @@ class Log:
         Unavailable, when nothing was appended; or UnknownOutcome (it may be appended: the same request may be tried
         again). With a condition also ConditionalWriteConflict, or
         Undecided when the log does not tell whether it holds; with `provenance` also
-        ProvenanceConflict: nothing was appended then.
+        ProvenanceConflict, with `epoch` also StaleEpoch: nothing was appended then.
         """
         keys = keys_of(request, self._keys)
-        args = arguments_of(request, self._backlog_ops_max, self._backlog_bytes_max)
+        arguments = functools.partial(arguments_of, request, self._backlog_ops_max, self._backlog_bytes_max)
+        attempts = AppendAttempts(self._redis, self._keys, APPEND, keys, arguments, request.epoch)
         with APPEND_SECONDS.time():
-            reply = await self._once_appends_go_on(keys, args)
+            reply = await attempts.run(self._append_deadline_s)
         match reply:
             case [b"OK", first, head]:
                 APPENDED_OPS.inc(request.count)
                 APPENDED_BYTES.inc(request.size)
                 return Appended(first, head)
+            case [b"EPOCH", epoch]:
+                raise StaleEpoch(f"collection {request.collection_id} was restored in epoch {epoch}")
             case [b"STALE"]:
                 raise StaleGeneration(f"collection {request.collection_id} has changed")
             case [b"DIMENSION", dimension]:
@@ -125,15 +123,6 @@ class Log:
             case [b"DOUBT", shards]:
                 raise Undecided(shards)
         raise await self.missing(request.collection_id)
-
-    async def _once_appends_go_on(self, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
-        """The reply of append.lua other than STOPPED. Raises Unavailable when appends stay stopped."""
-        for _ in range(APPEND_STOP_TRIES):
-            reply: list[Any] = await APPEND.run(self._redis, keys, args, deadline_s=self._append_deadline_s)
-            if reply != [b"STOPPED"]:
-                return reply
-            await asyncio.sleep(APPEND_STOP_PAUSE_S)
-        raise Unavailable("The collection's shards are being switched")
 
     async def missing(self, collection_id: str) -> Gone | Unavailable:
         """The error that a missing state means: Gone, of a deleted collection, or Unavailable, of a server that lost
@@ -224,13 +213,15 @@ class Log:
         """Makes all numbers of commits that are drawn from now on higher than this."""
         await COMMITS.run(self._redis, [self._keys.commits], ["raise", number])
 
-    async def commit(self, collection_id: str, shard: int, expected: Pointer | None, new: Pointer) -> bool:
-        """Moves the shard's pointer from `expected` to `new`; whether it now is `new`. Raises Gone, and Corrupt
-        when `new` covers positions that were never handed out.
+    async def commit(self, collection_id: str, shard: int, expected: Pointer | None, new: Pointer, epoch: int) -> bool:
+        """Moves the shard's pointer from `expected` to `new`; whether it now is `new`. `epoch` is that of the state
+        from which the work on the new manifest began: in another one nothing is moved. Raises Gone, and Corrupt when
+        `new` covers positions that were never handed out.
         """
         if expected is not None and (new.version <= expected.version or new.covers < expected.covers):
             raise ValueError(f"{new} does not come after {expected}")
-        args: list[Argument] = [f"m:{shard}", expected.encode() if expected else "", new.encode(), new.covers]
+        args: list[Argument] = [f"m:{shard}", expected.encode() if expected else "", new.encode()]
+        args += [new.covers, epoch]
         outcome = await COMMIT.run(self._redis, [self._keys.state(collection_id)], args)
         if outcome == b"GONE":
             raise await self.missing(collection_id)
@@ -238,12 +229,13 @@ class Log:
             raise Corrupt(f"manifest {new.version} of {collection_id}/{shard} covers positions never handed out")
         return bool(outcome == b"OK")
 
-    async def trim(self, collection_id: str, shard: int, pointer: Pointer) -> int:
+    async def trim(self, collection_id: str, shard: int, pointer: Pointer, epoch: int) -> int:
         """Drops the entries that `pointer` covers and returns how many; none when it is neither the committed pointer
-        nor an ancestor of it. Raises Corrupt when it covers half an append.
+        nor an ancestor of it, or when the state is of a later epoch than the caller's. Raises Corrupt when it covers
+        half an append.
         """
         keys = [self._keys.state(collection_id), self._keys.log(collection_id, shard)]
-        dropped: int = await TRIM.run(self._redis, keys, [shard, pointer.version, pointer.hash, pointer.covers])
+        dropped: int = await TRIM.run(self._redis, keys, [shard, pointer.version, pointer.hash, pointer.covers, epoch])
         if dropped < 0:
             raise Corrupt(f"manifest {pointer.version} of {collection_id}/{shard} covers half an append")
         return dropped

@@ -8,7 +8,7 @@ state has the id of its output, and how much of the input the function has seen.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from redis.asyncio import Redis
 
@@ -28,10 +28,20 @@ class ProvenanceConflict(PolychromeError):
 
 @dataclass(frozen=True, slots=True)
 class ProvenanceChange:
-    """The provenance that an output must have, and the one that it gets; empty: no run has made its content yet."""
+    """The provenance that an output must have, and the one that it gets; empty: no run has made its content yet.
+    `epoch` is that of the output's state when the run began.
+    """
 
     before: bytes
     after: bytes
+    epoch: int
+
+
+class Provenance(NamedTuple):
+    """The provenance of an output's content, empty when no run has made it yet, and the epoch of the output's state."""
+
+    content: bytes
+    epoch: int
 
 
 class Outputs:
@@ -41,19 +51,20 @@ class Outputs:
         self._redis = redis
         self._keys = keys
 
-    async def provenance(self, output_id: str) -> bytes:
-        """The provenance of the output's content; empty: no run has made it yet."""
-        return await self._field(output_id, "made") or b""
+    async def provenance(self, output_id: str) -> Provenance:
+        """The provenance of the output's content, as of one moment with the epoch."""
+        made, epoch = await self._fields(output_id, "made", "epoch")
+        return Provenance(made or b"", int(epoch or 0))
 
     async def set_provenance(self, output_id: str, change: ProvenanceChange) -> bool:
         """Changes the provenance of an output whose content stays as it is. False when its provenance is not
-        `change.before`, or when it is gone.
+        `change.before`, its epoch another one, or when it is gone.
         """
-        return await self._run(output_id, "made", change.before, change.after)
+        return await self._run(output_id, "made", change.epoch, change.before, change.after)
 
     async def output_of(self, input_id: str) -> str | None:
         """The id of the input's output, as far as the input's state knows."""
-        found = await self._field(input_id, "feeds")
+        [found] = await self._fields(input_id, "feeds")
         return None if found is None else found.decode()
 
     async def feed(self, input_id: str, output_id: str, versions: int) -> None:
@@ -62,19 +73,19 @@ class Outputs:
         """
         await self._run(input_id, "feed", output_id, versions)
 
-    async def note_run(self, input_id: str, output_id: str, run: str, versions: int) -> None:
-        """Notes that the function has seen the input's manifests up to this sum of their versions. The name `run` is
-        another one for each run.
+    async def note_run(self, input_id: str, epoch: int, output_id: str, run: str, versions: int) -> None:
+        """Notes that the function has seen the input's manifests up to this sum of their versions, when the input's
+        state was of this epoch; nothing when it is of another by now. The name `run` is another one for each run.
         """
-        await self._run(input_id, "ran", output_id, run, versions)
+        await self._run(input_id, "ran", epoch, output_id, run, versions)
 
     async def unfeed(self, input_id: str, output_id: str) -> None:
         """Notes that the collection is no input of this output any more."""
         await self._run(input_id, "unfeed", output_id)
 
-    async def _field(self, collection_id: str, name: str) -> bytes | None:
-        key = self._keys.state(collection_id)
-        found: bytes | None = await retry_idempotent(lambda: command(self._redis, "HGET", key, name), writes=False)
+    async def _fields(self, collection_id: str, *names: str) -> list[bytes | None]:
+        call = ("HMGET", self._keys.state(collection_id), *names)
+        found: list[bytes | None] = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
         return found
 
     async def _run(self, collection_id: str, *args: Argument) -> bool:

@@ -4,7 +4,8 @@
 --
 -- KEYS   1    state_key   state hash of the collection
 --        2..  streams     those of the next layout's shards, then those of the present one's
--- ARGV   1    verb        then its arguments:
+-- ARGV   1    verb
+--        2    epoch       of the state from which the caller began; '' for any. Then the verb's arguments:
 --           'begin' present next
 --                  names the layout that is to follow `present`: {'OK', the one that is being built now}
 --           'initialize' next copied shards, then shard start .., then shard pointer ..
@@ -28,16 +29,18 @@
 --
 -- {'OK'}     done, now or by an earlier run
 -- {'GONE'}   no such collection, or deleted
--- {'LOST'}   another process was faster: read again
+-- {'LOST'}   another process was faster, or the collection was restored since: read again
 
 local FIRST_STREAM = 2
 local state_key = KEYS[1]
-local verb = ARGV[1]
+local verb, epoch = ARGV[1], ARGV[2]
 
-local head, deleted, layout, next_layout, copied, wanted, backlog_ops, backlog_bytes, ops_before, versions_before = unpack(
+local head, deleted, layout, next_layout, copied, wanted, backlog_ops, backlog_bytes, ops_before, versions_before,
+  present_epoch = unpack(
   redis.call('HMGET', state_key, 'head', 'deleted', 'layout', 'next', 'copied', 'wanted', 'backlog_ops', 'backlog_bytes',
-             'ops_before', 'versions_before'))
+             'ops_before', 'versions_before', 'epoch'))
 if not head or deleted then return {'GONE'} end
+if epoch ~= '' and tonumber(epoch) ~= tonumber(present_epoch or 0) then return {'LOST'} end
 backlog_ops, backlog_bytes = tonumber(backlog_ops), tonumber(backlog_bytes)
 
 local function get(name, shard) return tonumber(redis.call('HGET', state_key, name .. ':' .. shard) or 0) end
@@ -141,7 +144,7 @@ function verbs.abandon()
 end
 
 function verbs.force(forced)
-  local FIRST_POINTER = 3
+  local FIRST_POINTER = 4
   if layout == forced then return {'OK'} end
   forget_rebuild()
   become(forced, 0)
@@ -153,7 +156,7 @@ function verbs.force(forced)
 end
 
 function verbs.initialize(following, starts_min, present_shards)
-  local FIRST_START = 5
+  local FIRST_START = 6
   local FIRST_POINTER = FIRST_START + 2 * present_shards
   if next_layout ~= following or copied then return {'LOST'} end
   for at = FIRST_START, FIRST_POINTER - 1, 2 do
@@ -171,7 +174,7 @@ function verbs.initialize(following, starts_min, present_shards)
 end
 
 function verbs.copy(following, begin, reach)
-  local FIRST_ENTRY = 5
+  local FIRST_ENTRY = 6
   if next_layout ~= following then return {'LOST'} end
   if copied == reach then return {'OK'} end
   if copied ~= begin then return {'LOST'} end
@@ -197,7 +200,7 @@ function verbs.stop(following, ms)
 end
 
 function verbs.switch(following, begin, expected_head)
-  local FIRST_ENTRY = 5
+  local FIRST_ENTRY = 6
   if next_layout ~= following or copied ~= begin or head ~= expected_head then return {'LOST'} end
   add_entries(FIRST_ENTRY)
   local kept = 0
@@ -208,4 +211,4 @@ function verbs.switch(following, begin, expected_head)
 end
 
 if not verbs[verb] then return redis.error_reply('ERR unknown verb') end
-return verbs[verb](unpack(ARGV, 2, 4))
+return verbs[verb](unpack(ARGV, 3, 5))

@@ -47,16 +47,17 @@ CopiedBatches = Mapping[int, Sequence[CopiedEntry]]
 
 class Rebuilds:
     """The steps of rebuilds. False or None says that another process was faster, and that the state is to be read
-    again. Everything raises Gone and Unavailable.
+    again. `epoch` is that of the state from which the step began: a collection that was restored since is left as it
+    is. Everything raises Gone and Unavailable.
     """
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._keys = keys
 
-    async def begin(self, collection_id: str, layout: Layout, following: Layout) -> Layout | None:
+    async def begin(self, collection_id: str, epoch: int, layout: Layout, following: Layout) -> Layout | None:
         """Names the layout to be built after `layout`; the one that is being built now."""
-        match await self._run(collection_id, layout, following, "begin", layout.encode(), following.encode()):
+        match await self._run(collection_id, layout, following, "begin", epoch, layout.encode(), following.encode()):
             case [b"OK", begun]:
                 return Layout.decode(begun)
         return None
@@ -64,6 +65,7 @@ class Rebuilds:
     async def initialize(
         self,
         collection_id: str,
+        epoch: int,
         layout: Layout,
         following: Layout,
         starts: Mapping[int, int],
@@ -72,27 +74,27 @@ class Rebuilds:
         """Gives the new shards the `pointers` of their first manifests. `starts`: for each present shard the position
         from which its stream is in none of these manifests.
         """
-        args: list[Argument] = ["initialize", following.encode(), min(starts.values()), len(starts)]
+        args: list[Argument] = ["initialize", epoch, following.encode(), min(starts.values()), len(starts)]
         for shard, start in starts.items():
             args += [shard, start]
         for shard, pointer in pointers.items():
             args += [shard, pointer.encode()]
         return await self._run(collection_id, layout, following, *args) == [b"OK"]
 
-    async def copy(self, collection_id: str, routing: Routing, reach: int, batches: CopiedBatches) -> bool:
+    async def copy(self, collection_id: str, epoch: int, routing: Routing, reach: int, batches: CopiedBatches) -> bool:
         """Adds to the new streams what the log has at the positions [routing.copied, reach)."""
-        return await self._extend("copy", collection_id, routing, reach, batches)
+        return await self._extend("copy", collection_id, epoch, routing, reach, batches)
 
-    async def switch(self, collection_id: str, routing: Routing, head: int, batches: CopiedBatches) -> bool:
+    async def switch(self, collection_id: str, epoch: int, routing: Routing, head: int, batches: CopiedBatches) -> bool:
         """Copies the rest and makes the next layout the present one, if the collection's head still is `head`."""
-        return await self._extend("switch", collection_id, routing, head, batches)
+        return await self._extend("switch", collection_id, epoch, routing, head, batches)
 
     async def _extend(
-        self, verb: str, collection_id: str, routing: Routing, reach: int, batches: CopiedBatches
+        self, verb: str, collection_id: str, epoch: int, routing: Routing, reach: int, batches: CopiedBatches
     ) -> bool:
         if routing.next is None or routing.copied is None:
             raise ValueError("nothing is being built")
-        args: list[Argument] = [verb, routing.next.encode(), routing.copied, reach]
+        args: list[Argument] = [verb, epoch, routing.next.encode(), routing.copied, reach]
         for shard, entries in batches.items():
             for entry in entries:
                 encoded = entry.encoded
@@ -100,13 +102,13 @@ class Rebuilds:
                 args += [encoded.count, entry.time_ms, encoded.checksum, encoded.payload]
         return await self._run(collection_id, routing.layout, routing.next, *args) == [b"OK"]
 
-    async def note_built(self, collection_id: str, layout: Layout, following: Layout, built: int) -> None:
+    async def note_built(self, collection_id: str, epoch: int, layout: Layout, following: Layout, built: int) -> None:
         """Notes how many of the new shards have segments of their own, for `progress`."""
-        await self._run(collection_id, layout, following, "built", following.encode(), built)
+        await self._run(collection_id, layout, following, "built", epoch, following.encode(), built)
 
-    async def stop_appends(self, collection_id: str, layout: Layout, following: Layout) -> int | None:
+    async def stop_appends(self, collection_id: str, epoch: int, layout: Layout, following: Layout) -> int | None:
         """Makes appends wait, for `APPEND_STOP_MS` at most; returns the head at which they do."""
-        match await self._run(collection_id, layout, following, "stop", following.encode(), APPEND_STOP_MS):
+        match await self._run(collection_id, layout, following, "stop", epoch, following.encode(), APPEND_STOP_MS):
             case [b"OK", head]:
                 return int(head)
         return None
@@ -123,16 +125,16 @@ class Rebuilds:
         return f"{Layout.decode(layout).count} -> {Layout.decode(following).count} shards, {int(built or 0)} built"
 
     async def abandon(self, collection_id: str, layout: Layout, following: Layout) -> None:
-        """Forgets the layout that is being built."""
-        await self._run(collection_id, layout, following, "abandon")
+        """Forgets the layout that is being built, in whatever epoch."""
+        await self._run(collection_id, layout, following, "abandon", "")
 
     async def force(
         self, collection_id: str, present: Layout, layout: Layout, pointers: Sequence[Pointer | None]
     ) -> None:
         """Makes `layout` the present one, with the manifests that `pointers` say: one per shard, None where there is
-        none. For a Redis that came back as it was before a switch.
+        none. For a Redis that came back as it was before a switch, in whatever epoch.
         """
-        args: list[Argument] = ["force", layout.encode()]
+        args: list[Argument] = ["force", "", layout.encode()]
         for shard, pointer in zip(layout.numbers, pointers, strict=True):
             args += [shard, pointer.encode() if pointer else ""]
         await self._run(collection_id, present, layout, *args)

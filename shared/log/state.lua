@@ -4,8 +4,10 @@
 -- KEYS   1  state_key   state hash of the collection
 -- ARGV   1  verb        then its arguments:
 --           'create' field value ..         creates it: 1. The same again does no harm, for an id is used by one creator only
---           'restore' head field value ..   creates it where it is missing, then raises its head to at least `head`: the head now
---           'head' least                    raises its head to at least this: the head now
+--           'restore' head epoch field value ..
+--                                           creates it where it is missing, then raises its head and its epoch to at least these:
+--                                           the head now
+--           'head' least epoch              raises its head and its epoch to at least these: the head now
 --           'generation' least              raises its generation to at least this: 1
 --           'want' shards                   asks for so many shards at least: 1
 --           'delete'                        marks it deleted: 1
@@ -14,13 +16,14 @@
 --
 -- `floor` is where the head was raised to: what was read as of a position below it may be lost.
 
-local FIRST_FIELD_CREATE, FIRST_FIELD_RESTORE = 2, 3
+local FIRST_FIELD_CREATE, FIRST_FIELD_RESTORE = 2, 4
 local state_key = KEYS[1]
-local verb, argument = ARGV[1], ARGV[2]
+local verb, argument, argument_epoch = unpack(ARGV, 1, 3)
 
-local head, generation, wanted = unpack(redis.call('HMGET', state_key, 'head', 'gen', 'wanted'))
+local head, generation, wanted, epoch = unpack(redis.call('HMGET', state_key, 'head', 'gen', 'wanted', 'epoch'))
 
-local function raise_head(least)
+local function raise(least, least_epoch)
+  if tonumber(epoch or 0) < tonumber(least_epoch) then redis.call('HSET', state_key, 'epoch', least_epoch) end
   if tonumber(head) < tonumber(least) then
     redis.call('HSET', state_key, 'head', least, 'floor', least)
     head = least
@@ -35,13 +38,13 @@ function verbs.create()
   return 1
 end
 
-function verbs.restore(least)
-  if head then return raise_head(least) end
-  redis.call('HSET', state_key, 'head', least, 'floor', least, unpack(ARGV, FIRST_FIELD_RESTORE))
+function verbs.restore(least, least_epoch)
+  if head then return raise(least, least_epoch) end
+  redis.call('HSET', state_key, 'head', least, 'floor', least, 'epoch', least_epoch, unpack(ARGV, FIRST_FIELD_RESTORE))
   return tonumber(least)
 end
 
-function verbs.head(least) return head and raise_head(least) or 0 end
+function verbs.head(least, least_epoch) return head and raise(least, least_epoch) or 0 end
 
 function verbs.generation(least)
   if not head then return 0 end
@@ -62,4 +65,4 @@ function verbs.delete()
 end
 
 if not verbs[verb] then return redis.error_reply('ERR unknown verb') end
-return verbs[verb](argument)
+return verbs[verb](argument, argument_epoch)

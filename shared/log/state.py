@@ -80,6 +80,8 @@ class ShardState:
     """Position from which the stream must be kept, whatever is compacted: a rebuild has still to copy it."""
     chain: str = ""
     """`chain` of the newest entry that the stream ever had; "" before the first one that has it."""
+    epoch: int = 0
+    """The epoch of the collection's last restoration; 0: none yet. What was begun in another one changes nothing."""
 
     @property
     def serves(self) -> bool:
@@ -175,14 +177,14 @@ def after_position(covers: int) -> str:
 @functools.cache
 def state_fields(shard: int) -> tuple[str, ...]:
     """Fields of the state hash that `parse_state` needs, in its order."""
-    of_collection = ("head", "dim", "gen", "deleted", "config", "layout", "next", "copied", "wanted")
+    of_collection = ("head", "dim", "gen", "deleted", "config", "layout", "next", "copied", "wanted", "epoch")
     of_shard = ("copied", "tail", "m", "ops", "bytes", "trimmed_ops", "trimmed_bytes", "trimmed", "chain")
     return (*of_collection, *(f"{name}:{shard}" for name in of_shard))
 
 
 def parse_state(shard: int, values: Sequence[bytes | None]) -> ShardState:
     """A shard's state, from the values of `state_fields(shard)`. Raises Corrupt when the state has no head."""
-    head, dimension, generation, deleted, config, layout, following, copied, wanted, *of_shard = values
+    head, dimension, generation, deleted, config, layout, following, copied, wanted, epoch, *of_shard = values
     kept_from, tail, pointer, ops, size, trimmed_ops, trimmed_size, trimmed, chain = of_shard
     if head is None or generation is None or config is None or layout is None:
         raise Corrupt("the state of a collection has no head")
@@ -201,6 +203,7 @@ def parse_state(shard: int, values: Sequence[bytes | None]) -> ShardState:
         number=shard,
         kept_from=None if kept_from is None else int(kept_from),
         chain="" if chain is None else chain.decode(),
+        epoch=int(epoch or 0),
     )
 
 

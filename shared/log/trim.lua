@@ -7,8 +7,9 @@
 --        2  version      of the manifest
 --        3  hash         of the manifest
 --        4  covers       position that the manifest covers (exclusive)
+--        5  epoch        in which the caller read the pointer
 --
--- n >= 0   entries dropped; 0 also when the manifest is not committed
+-- n >= 0   entries dropped; 0 also when the manifest is not committed, or the collection was restored in a later epoch
 -- -1       the position lies inside an append, whose other half the manifest can't have: never trimmed
 --
 -- While a rebuild is still to copy the stream from `copied:<shard>` on, it is kept from there.
@@ -16,12 +17,12 @@
 -- The newest dropped entry holds the totals up to itself (`c`), so the counters follow without reading the others.
 
 local state_key, stream_key = KEYS[1], KEYS[2]
-local shard, version, hash, covers = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local shard, version, hash, covers, epoch = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 
-local pointer, trimmed_ops, trimmed_bytes, trimmed, kept_from, backlog_ops, backlog_bytes = unpack(
+local pointer, trimmed_ops, trimmed_bytes, trimmed, kept_from, backlog_ops, backlog_bytes, present_epoch = unpack(
   redis.call('HMGET', state_key, 'm:' .. shard, 'trimmed_ops:' .. shard, 'trimmed_bytes:' .. shard, 'trimmed:' .. shard,
-             'copied:' .. shard, 'backlog_ops', 'backlog_bytes'))
-if not pointer then return 0 end
+             'copied:' .. shard, 'backlog_ops', 'backlog_bytes', 'epoch'))
+if not pointer or tonumber(present_epoch or 0) > epoch then return 0 end
 local committed = cjson.decode(pointer)
 local is_committed = version == committed.version and hash == committed.hash
 local is_ancestor = version < committed.version and covers <= committed.covers

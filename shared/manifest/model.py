@@ -6,7 +6,8 @@
 ```
 
 A manifest's *hash* is the xxh3-128 of its bytes, in hex. A *pointer* (version, hash, covers) in Redis names the
-committed manifest of a shard.
+committed manifest of a shard. Its *checksum* is its last member: the xxh3-128, in hex, of the same bytes with an empty
+checksum. It proves the manifest to a reader who has no pointer. Manifests of format 1 have neither checksum nor epoch.
 
 Invariants
 1. A manifest names its parent, the committed manifest that it continues, by version and hash; the first has none. So
@@ -20,7 +21,8 @@ Invariants
    the commit, since only one of two can move the pointer from the parent that both have.
 4. `covers` (exclusive) never shrinks along the chain: the manifest is the effect of every operation of the shard before
    it.
-5. `digest` is the sum of `shared.records.digest` over the live records, `rows` their number.
+5. `epoch` never shrinks along the chain: it is that of the shard's state when the work on the manifest began.
+6. `digest` is the sum of `shared.records.digest` over the live records, `rows` their number.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ from shared.errors import Corrupt
 from shared.log.state import Pointer
 from shared.segment.format import SegmentInfo
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+FORMATS_READ: Final = (1, FORMAT)
 CONDEMNED: Final = "condemned"
 _KEY: Final = re.compile(r"(?P<collection>[^/]+)/(?P<shard>\d+)/manifests/(?P<version>\d{20})\.json", re.ASCII)
 
@@ -80,7 +83,8 @@ class SegmentRef(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The state of one shard as of the position `covers`. `dimension` is 0 while the collection has none (then there
     are no segments). `rows` is how many records are live, `digest` their digest in 32 hex digits. `written_by` names
-    the compactor; `created_s` is its clock, in seconds since the epoch: shown, never compared.
+    the compactor; `created_s` is its clock, in seconds since 1970: shown, never compared. `epoch` is that of the
+    shard's state when the work began, 0 in format 1. `checksum` is set in its bytes alone.
     """
 
     format: int = FORMAT
@@ -95,10 +99,17 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     written_by: str
     created_s: float
+    epoch: int = 0
+    checksum: str = ""  # the last member: see `_checksum_member`
 
     def encode(self) -> bytes:
-        """The bytes of the manifest's object: always the same for equal manifests."""
-        return msgspec.json.format(msgspec.json.encode(self), indent=1)
+        """The bytes of the manifest's object, checksum included: always the same for equal manifests."""
+        if self.format < FORMAT:
+            members = msgspec.to_builtins(self)
+            del members["epoch"], members["checksum"]
+            return msgspec.json.format(msgspec.json.encode(members), indent=1)
+        blank = msgspec.json.format(msgspec.json.encode(msgspec.structs.replace(self, checksum="")), indent=1)
+        return blank.removesuffix(_checksum_member("")) + _checksum_member(hash_of(blank))
 
     @property
     def key(self) -> str:
@@ -140,15 +151,28 @@ def decode(data: bytes) -> Manifest:
     """The manifest with these bytes. Raises Corrupt when they are none of this format, or contradict themselves."""
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Corrupt(f"not a manifest: {error}") from error
-    if manifest.format != FORMAT:
+    if manifest.format not in FORMATS_READ:
         raise Corrupt(f"a manifest of format {manifest.format}; this build reads {FORMAT}")
+    if manifest.format == FORMAT or manifest.checksum:
+        _verify_checksum(data, manifest)
     if (manifest.parent.version if manifest.parent else 0) >= manifest.version:
         raise Corrupt(f"manifest {manifest.key} names a parent that is no version before it")
     if sum(segment.live for segment in manifest.segments) != manifest.rows:
         raise Corrupt(f"manifest {manifest.key} does not have the rows it says")
-    return manifest
+    return msgspec.structs.replace(manifest, checksum="")
+
+
+def _verify_checksum(data: bytes, manifest: Manifest) -> None:
+    member = _checksum_member(manifest.checksum)
+    if not data.endswith(member) or hash_of(data.removesuffix(member) + _checksum_member("")) != manifest.checksum:
+        raise Corrupt(f"manifest {manifest.key} is damaged: its checksum is another one")
+
+
+def _checksum_member(checksum: str) -> bytes:
+    """The end of a manifest's bytes, from its checksum on."""
+    return f'"checksum": "{checksum}"\n}}'.encode()
 
 
 def decode_as(data: bytes, collection: str, shard: int, version: int) -> Manifest:

@@ -95,6 +95,8 @@ class _Client(Redis):
     def __init__(self, pool: BlockingConnectionPool, shared: SharedConnection) -> None:
         super().__init__(connection_pool=pool)
         self.shared = shared
+        self.epoch: int | None = None
+        """The epoch of the cluster when the newest connection was made, if that was asked for."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         if args[0] == "EVALSHA" and _payload(args) <= COMMAND_BYTES_MAX:
@@ -111,12 +113,17 @@ def _payload(args: Iterable[Any]) -> int:
 
 
 @asynccontextmanager
-async def open_redis(url: str, prepare: Callable[[Connection], Awaitable[None]] | None = None) -> AsyncIterator[Redis]:
+async def open_redis(url: str, prepare: Callable[[Connection], Awaitable[int]] | None = None) -> AsyncIterator[Redis]:
     """A client for `redis://` or `rediss://`. Replies are binary, and nothing is retried. Raises Unavailable while the
     server is away.
 
-    `prepare` makes a new connection ready for commands, in place of its `on_connect`; it may refuse by NotConnected.
+    `prepare` makes a new connection ready for commands, in place of its `on_connect`, and returns the cluster's epoch;
+    it may refuse by NotConnected.
     """
+
+    async def prepared(connection: Connection) -> None:
+        client.epoch = await prepare(connection) if prepare else None
+
     options: dict[str, Any] = dict(parse_url(url))
     secure = options.pop("connection_class", None) is not None
     pool = BlockingConnectionPool(
@@ -128,7 +135,7 @@ async def open_redis(url: str, prepare: Callable[[Connection], Awaitable[None]] 
         socket_keepalive=True,
         retry=Retry(NoBackoff(), 0),
         protocol=2,
-        redis_connect_func=prepare,
+        redis_connect_func=prepared if prepare else None,
         **options,
     )
 
@@ -146,6 +153,11 @@ async def open_redis(url: str, prepare: Callable[[Connection], Awaitable[None]] 
         await client.shared.close()
         await client.aclose()
         await pool.aclose()
+
+
+def known_epoch(redis: Redis) -> int | None:
+    """The epoch of the cluster as the client's newest connection found it; None of a client that does not ask."""
+    return redis.epoch if isinstance(redis, _Client) else None
 
 
 async def command(redis: Redis, *args: Any) -> Any:

@@ -7,7 +7,7 @@ unless the cluster's record says that this very run was verified.
 
 Why that is enough: a connection cannot outlive its server, and a run id is random and new with every start. So a
 command over a connection that passed the check reaches a verified run, whenever the server is killed. Commands
-themselves cost nothing more.
+themselves cost nothing more. With the run comes the cluster's epoch, which appends carry (`shared.log.attempts`).
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from shared.redis.keys import Keys
 async def open_verified_redis(url: str, keys: Keys) -> AsyncIterator[Redis]:
     """A client as of `open_redis`. A server that is not verified counts as away."""
 
-    async def verify(connection: Connection) -> None:
+    async def verify(connection: Connection) -> int:
         await connection.on_connect()
         run = run_id(await _ask(connection, "INFO", "server"))
-        verified = await _ask(connection, "HGET", keys.cluster, "verified")
+        verified, epoch = await _ask(connection, "HMGET", keys.cluster, "verified", "epoch")
         if verified is None or verified.decode() != run:
             raise NotConnected("the log service has not compared this run of the server with the bucket yet")
+        return int(epoch)
 
     async with open_redis(url, verify) as client:
         yield client

@@ -46,14 +46,14 @@ class Script:
         """Runs the script and returns its reply; repeated until it is answered, which `retry_idempotent` bounds and
         whose errors it raises. Every script is written so that a second run does no harm.
         """
+        return await retry_idempotent(lambda: self.attempt(redis, keys, args), writes=writes, deadline_s=deadline_s)
 
-        async def attempt() -> Any:
-            try:
-                return await command(redis, "EVALSHA", self.sha, len(keys), *keys, *args)
-            except NoScriptError:  # a server that restarted has forgotten it; EVAL teaches it again
-                return await command(redis, "EVAL", self.text, len(keys), *keys, *args)
-
-        return await retry_idempotent(attempt, writes=writes, deadline_s=deadline_s)
+    async def attempt(self, redis: Redis, keys: Sequence[str], args: Sequence[Argument] = ()) -> Any:
+        """Runs the script once, for `retry_idempotent`: raises redis-py's errors."""
+        try:
+            return await command(redis, "EVALSHA", self.sha, len(keys), *keys, *args)
+        except NoScriptError:  # a server that restarted has forgotten it; EVAL teaches it again
+            return await command(redis, "EVAL", self.text, len(keys), *keys, *args)
 
     async def run_many(self, redis: Redis, calls: Iterable[tuple[Sequence[str], Sequence[Argument]]]) -> list[Any]:
         """Runs the script once for each (keys, args), pipelined, and returns the replies in their order. Repeats it as

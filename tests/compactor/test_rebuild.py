@@ -205,7 +205,7 @@ async def test_nothing_is_trimmed_that_is_still_to_be_copied(shop: Shop) -> None
     await compact_all(shop, shop.collection.layout)
     pointer = (await shop.state()).pointer
     assert pointer is not None
-    await shop.log.trim(shop.collection.id, 0, pointer)
+    await shop.log.trim(shop.collection.id, 0, pointer, 0)
     state = await shop.state()
     assert state.trimmed == state.kept_from
     assert state.trimmed < pointer.covers
@@ -226,7 +226,7 @@ async def test_the_backlog_counts_what_the_streams_hold(shop: Shop) -> None:
     for shard in shop.collection.layout.numbers:
         pointer = (await shop.state(shard)).pointer
         if pointer is not None:
-            await shop.log.trim(shop.collection.id, shard, pointer)
+            await shop.log.trim(shop.collection.id, shard, pointer, 0)
     name = shop.keys.state(shop.collection.id)
     assert await shop.redis.hmget(name, "backlog_ops", "backlog_bytes") == [b"0", b"0"]
 
@@ -267,7 +267,7 @@ async def test_people_see_how_far_it_is(shop: Shop) -> None:
     await want(shop, 3)
     await jobs.put(shop.collection.id, REBUILD, 1.0)
     await jobs.put(shop.collection.id, 0, 1.0)
-    await rebuilds.begin(shop.collection.id, Layout(0, 1), Layout(1, 3))
+    await rebuilds.begin(shop.collection.id, 0, Layout(0, 1), Layout(1, 3))
     assert await jobs.rebuilds() == [shop.collection.id]
     assert await rebuilds.progress(shop.collection.id) == "1 -> 3 shards, 0 built"
     await rebuild(shop)
@@ -308,7 +308,7 @@ async def test_a_shard_is_never_copied_from_before_its_seed(
     if trimmed:
         pointer = (await shop.state(1)).pointer
         assert pointer is not None
-        assert await shop.log.trim(shop.collection.id, 1, pointer)
+        assert await shop.log.trim(shop.collection.id, 1, pointer, 0)
     monkeypatch.setattr("compactor.rebuild.COPY_BYTES", 20_000)
     await want(shop, 3)
     await rebuild(shop)

@@ -89,7 +89,7 @@ async def test_an_image_of_the_catalog_has_forks_and_families(shop: Shop, family
     assert image.families == {shop.collection.id: [fork.collection.id]}
     await shop.redis.flushdb()
     for one in image.collections:
-        await images.restore_state(one, one.head, [None])
+        await images.restore_state(one, one.head, 1, [None])
     await images.restore_rows(image)
     await shop.catalog.mark.open()
     await fork.refresh()
@@ -104,10 +104,10 @@ async def test_repeated_steps_of_a_fork_do_nothing_twice(shop: Shop, family: Fam
     read = await shop.log.read(shop.collection.id, 0)
     half = len(read.entries) // 2
     for _ in range(2):
-        assert await family.forks.copy(fork_id, 0, read.entries[:half])
+        assert await family.forks.copy(fork_id, 0, 0, read.entries[:half])
     for _ in range(2):
-        assert await family.forks.copy(fork_id, 0, read.entries[half:], read.entries[half - 1].id)
-    assert not await family.forks.copy(fork_id, 0, read.entries[half:-1])
+        assert await family.forks.copy(fork_id, 0, 0, read.entries[half:], read.entries[half - 1].id)
+    assert not await family.forks.copy(fork_id, 0, 0, read.entries[half:-1])
     copied = await shop.log.read(fork_id, 0)
     assert [_uncopied(entry) for entry in copied.entries] == [_uncopied(entry) for entry in read.entries]
     assert {entry.request_id for entry in copied.entries} == {""}
@@ -115,7 +115,7 @@ async def test_repeated_steps_of_a_fork_do_nothing_twice(shop: Shop, family: Fam
     assert copied.state.ops_backlog == read.state.ops_backlog
     await Lifecycle(shop.redis, shop.keys).mark_deleted([fork_id])
     with pytest.raises(Gone):
-        await family.forks.copy(fork_id, 0, read.entries, str(uuid.uuid4()))
+        await family.forks.copy(fork_id, 0, 0, read.entries, str(uuid.uuid4()))
 
 
 def _uncopied(entry: Entry) -> Entry:

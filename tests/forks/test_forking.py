@@ -246,7 +246,7 @@ async def test_a_fork_begins_anew_when_its_origin_is_compacted_in_the_middle(
 async def trim(shop: Shop) -> None:
     pointer = (await shop.state()).pointer
     assert pointer is not None
-    await shop.log.trim(shop.collection.id, 0, pointer)
+    await shop.log.trim(shop.collection.id, 0, pointer, 0)
 
 
 @pytest.mark.parametrize("written_behind", [False, True])
@@ -345,7 +345,7 @@ async def test_a_family_that_forks_writes_compacts_and_dies_agrees_with_plain_di
                 for shard in member.collection.layout.numbers:
                     pointer = (await member.state(shard)).pointer
                     if pointer:
-                        await shop.log.trim(member.collection.id, shard, pointer)
+                        await shop.log.trim(member.collection.id, shard, pointer, 0)
             case "delete" if len(members) > 2:
                 members.remove(member)
                 await family.delete(member)

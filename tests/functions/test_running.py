@@ -331,7 +331,7 @@ async def test_an_image_of_the_catalog_has_functions(shop: Shop, workshop: Works
     image = await images.take(cluster)
     await shop.redis.flushdb()
     for one in image.collections:
-        await images.restore_state(one, one.head, [None])
+        await images.restore_state(one, one.head, 1, [None])
     await images.restore_rows(image)
     await shop.catalog.mark.open()
     found = await workshop.functions.output_of(await workshop.db(), shop.collection)
@@ -344,6 +344,6 @@ async def test_an_image_of_the_catalog_has_functions(shop: Shop, workshop: Works
 
 async def test_content_made_of_something_else_is_not_appended_to(shop: Shop, workshop: Workshop) -> None:
     output = await workshop.attach(shop, RECORD_COUNTER)
-    assert await workshop.outputs.set_provenance(output.collection.id, ProvenanceChange(b"", b"1"))
-    assert not await workshop.outputs.set_provenance(output.collection.id, ProvenanceChange(b"", b"2"))
-    assert await workshop.outputs.provenance(output.collection.id) == b"1"
+    assert await workshop.outputs.set_provenance(output.collection.id, ProvenanceChange(b"", b"1", 0))
+    assert not await workshop.outputs.set_provenance(output.collection.id, ProvenanceChange(b"", b"2", 0))
+    assert await workshop.outputs.provenance(output.collection.id) == (b"1", 0)

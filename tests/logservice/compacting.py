@@ -45,23 +45,23 @@ async def compact(log: Log, objects: ObjectStore, collection: str, shard: int = 
     state = (await log.read(collection, shard)).state
     await CommitNumbers(objects).leave(await log.draw_commit())
     pointer = await publish(objects, collection, shard, state.head, state.pointer)
-    assert await log.commit(collection, shard, state.pointer, pointer)
+    assert await log.commit(collection, shard, state.pointer, pointer, state.epoch)
     return pointer
 
 
 async def lay(rebuilds: Rebuilds, log: Log, objects: ObjectStore, collection: Collection, layout: Layout) -> None:
     """Gives a collection without records other shards."""
-    assert await rebuilds.begin(collection.id, collection.layout, layout) == layout
+    assert await rebuilds.begin(collection.id, collection.epoch, collection.layout, layout) == layout
     [state] = await log.states([(collection.id, collection.layout.first)])
     assert state is not None
     await CommitNumbers(objects).leave(await log.draw_commit())
     starts = dict.fromkeys(collection.layout.numbers, state.head)
     pointers = {shard: await publish(objects, collection.id, shard, state.head, None) for shard in layout.numbers}
-    assert await rebuilds.initialize(collection.id, collection.layout, layout, starts, pointers)
+    assert await rebuilds.initialize(collection.id, collection.epoch, collection.layout, layout, starts, pointers)
 
 
 async def switch(rebuilds: Rebuilds, log: Log, collection: Collection) -> None:
     """Ends what `lay` has begun."""
     [state] = await log.states([(collection.id, collection.layout.first)])
     assert state is not None
-    assert await rebuilds.switch(collection.id, state.routing, state.head, {})
+    assert await rebuilds.switch(collection.id, state.epoch, state.routing, state.head, {})

@@ -40,9 +40,9 @@ async def test_a_log_service_takes_the_lead_over_a_full_server_and_the_log_is_tr
         await Reconciler(catalog, images, log, objects, Snapshots(objects, 10), SystemClock()).run()
         assert (await catalog.mark.server_run())[1]
         assert await images.read_report() is not None
-        pointer = (await log.read(made.id, 0)).state.pointer
-        assert pointer is not None
-        assert await log.trim(made.id, 0, pointer) == 1
+        state = (await log.read(made.id, 0)).state
+        assert state.pointer is not None
+        assert await log.trim(made.id, 0, state.pointer, state.epoch) == 1
 
 
 async def test_a_full_server_is_compacted_and_takes_writes_again(
@@ -54,6 +54,6 @@ async def test_a_full_server_is_compacted_and_takes_writes_again(
         made = await make_collection(catalog, database)
         await append(log, made, ["a", "b"])
         await _fill(redis)
-        assert await log.trim(made.id, 0, await compact(log, objects, made.id)) == 1
+        assert await log.trim(made.id, 0, await compact(log, objects, made.id), 0) == 1
         await redis.config_set("maxmemory", 0)
         await append(log, made, ["c"])

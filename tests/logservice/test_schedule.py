@@ -30,7 +30,7 @@ def jobs(redis: Redis, keys: Keys) -> Jobs:
 
 @pytest.fixture
 def trimmer(log: Log, objects: ObjectStore, clock: SteppedClock) -> Trimmer:
-    return Trimmer(log, objects, clock)
+    return Trimmer(log, objects, clock, 0)
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ async def test_trimming_needs_the_manifest_read_back(
     made = await make_collection(catalog, database)
     await append(log, made, ["a", "b"])
     pointer = await publish(objects, made.id, 0, 3, None)
-    await log.commit(made.id, 0, None, pointer)
+    await log.commit(made.id, 0, None, pointer, 0)
     key = manifest_key(made.id, 0, 1)
     whole = await objects.get(key)
     await jobs.mark_dirty([(made.id, 0)])
@@ -181,7 +181,7 @@ async def test_a_pointer_that_disagrees_with_its_manifest_trims_nothing(
     await append(log, made, ["b"])
     true = await publish(objects, made.id, 0, 2, None)
     false = Pointer(true.version, true.hash, 3)
-    await log.commit(made.id, 0, None, false)
+    await log.commit(made.id, 0, None, false, 0)
     trimmer.add((made.id, 0), false)
     await trimmer.trim_waiting()
     assert len((await log.read(made.id, 0)).entries) == 2
@@ -196,7 +196,7 @@ async def test_trimming_needs_the_files_of_the_manifest_in_full_length(
     path = segment_path(made.id, 0, "s1")
     info = SegmentInfo("s1", path, 1, 2, Space.L2, False, [FileInfo("records.arrow", 4, "")], "a", "a")
     pointer = await publish(objects, made.id, 0, 2, None, [SegmentRef.of(info, BitMap())])
-    await log.commit(made.id, 0, None, pointer)
+    await log.commit(made.id, 0, None, pointer, 0)
     for content in (None, b"cut"):
         if content is not None:
             await objects.put(f"{path}/records.arrow", content)

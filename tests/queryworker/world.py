@@ -219,7 +219,7 @@ class World:
             [state] = await self.log.states([(self.collection, shard)])
             assert state is not None
             if trim and state.pointer is not None:
-                await self.log.trim(self.collection, shard, state.pointer)
+                await self.log.trim(self.collection, shard, state.pointer, 0)
 
     async def load_newest_manifests(self) -> None:
         """Read until the worker has swapped in the newest manifest of every shard."""

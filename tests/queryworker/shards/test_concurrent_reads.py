@@ -49,7 +49,7 @@ async def _compact(world: World, progress: Progress) -> None:
         [state] = await world.log.states([(world.collection, 0)])
         assert state is not None
         if state.pointer is not None:
-            await world.log.trim(world.collection, 0, state.pointer)
+            await world.log.trim(world.collection, 0, state.pointer, 0)
 
 
 async def _read(world: World, progress: Progress, seed: int) -> None:

@@ -38,6 +38,7 @@ async def _lose_and_restore(world: World, keys: Keys, pointer: Pointer | None) -
     await world.lifecycle.restore(
         world.collection,
         world.head,
+        1,
         database_key="db",
         fixed=fixed,
         generation=0,

@@ -213,10 +213,10 @@ async def test_the_compacted_position_and_version_follow_the_pointers(
 
     assert (await now()).log_position == 0
     for shard in range(3):
-        await log.commit(made.id, shard, None, Pointer(1, "h", 31))
+        await log.commit(made.id, shard, None, Pointer(1, "h", 31), 0)
     home = next(shard for shard, position in enumerate((await now()).written) if position == 31)
     assert ((await now()).log_position, (await now()).version) == (30, 3)
-    await log.commit(made.id, home, Pointer(1, "h", 31), Pointer(2, "h", 32))
+    await log.commit(made.id, home, Pointer(1, "h", 31), Pointer(2, "h", 32), 0)
     assert ((await now()).log_position, (await now()).version) == (31, 4)
 
 

@@ -164,8 +164,8 @@ async def test_a_full_backlog_refuses_until_it_is_trimmed(
     before = sum([(await log.read(collection.id, shard)).state.ops_backlog for shard in range(2)])
     for shard in range(2):
         pointer = Pointer(1, "h", 6)
-        assert await log.commit(collection.id, shard, None, pointer)
-        await log.trim(collection.id, shard, pointer)
+        assert await log.commit(collection.id, shard, None, pointer, 0)
+        await log.trim(collection.id, shard, pointer, 0)
     await append(log, collection, ["g", "h", "i", "j", "k"])
     assert before == 5
 
@@ -200,8 +200,8 @@ async def test_a_server_out_of_memory_refuses_appends_and_still_reads_commits_tr
     read = await log.read(collection.id, 0)
     assert (read.state.head, len(read.entries)) == (2, 1)
     pointer = Pointer(1, "h", 2)
-    assert await log.commit(collection.id, 0, None, pointer)
-    assert await log.trim(collection.id, 0, pointer) == 1
+    assert await log.commit(collection.id, 0, None, pointer, 0)
+    assert await log.trim(collection.id, 0, pointer, 0) == 1
     assert await catalog.collections.delete(database, "numbers")
     await redis.config_set("maxmemory", "0")
 
@@ -236,20 +236,20 @@ async def test_the_pointer_moves_once_from_each_version(catalog: Catalog, databa
     collection = await make_collection(catalog, database)
     await append(log, collection, ["a", "b", "c"])
     rivals = [Pointer(1, f"h{i}", 3) for i in range(16)]
-    won = await asyncio.gather(*(log.commit(collection.id, 0, None, rival) for rival in rivals))
+    won = await asyncio.gather(*(log.commit(collection.id, 0, None, rival, 0) for rival in rivals))
     assert sum(won) == 1
     winner = rivals[won.index(True)]
     assert (await log.read(collection.id, 0)).state.pointer == winner
-    assert await log.commit(collection.id, 0, None, winner)  # the same commit again, after a lost answer
-    assert not await log.commit(collection.id, 0, Pointer(1, "other", 3), Pointer(2, "h", 4))
-    assert await log.commit(collection.id, 0, winner, Pointer(2, "h", 4))
+    assert await log.commit(collection.id, 0, None, winner, 0)  # the same commit again, after a lost answer
+    assert not await log.commit(collection.id, 0, Pointer(1, "other", 3), Pointer(2, "h", 4), 0)
+    assert await log.commit(collection.id, 0, winner, Pointer(2, "h", 4), 0)
 
 
 async def test_a_manifest_cannot_cover_what_nobody_was_given(catalog: Catalog, database: Database, log: Log) -> None:
     collection = await make_collection(catalog, database)
     await append(log, collection, ["a"])
     with pytest.raises(Corrupt):
-        await log.commit(collection.id, 0, None, Pointer(1, "h", 3))
+        await log.commit(collection.id, 0, None, Pointer(1, "h", 3), 0)
     assert (await log.read(collection.id, 0)).state.pointer is None
 
 
@@ -258,16 +258,16 @@ async def test_trimming_stops_at_the_committed_manifest(catalog: Catalog, databa
     for i in range(6):
         await append(log, collection, [str(i)])
     first, second = Pointer(1, "h1", 3), Pointer(2, "h2", 5)
-    assert await log.trim(collection.id, 0, first) == 0  # not committed
-    await log.commit(collection.id, 0, None, first)
-    assert await log.trim(collection.id, 0, Pointer(1, "forged", 3)) == 0
-    assert await log.trim(collection.id, 0, second) == 0
-    await log.commit(collection.id, 0, first, second)
-    assert await log.trim(collection.id, 0, first) == 2  # an ancestor
+    assert await log.trim(collection.id, 0, first, 0) == 0  # not committed
+    await log.commit(collection.id, 0, None, first, 0)
+    assert await log.trim(collection.id, 0, Pointer(1, "forged", 3), 0) == 0
+    assert await log.trim(collection.id, 0, second, 0) == 0
+    await log.commit(collection.id, 0, first, second, 0)
+    assert await log.trim(collection.id, 0, first, 0) == 2  # an ancestor
     read = await log.read(collection.id, 0, after_position(second.covers))
     assert [position_of(entry.id) for entry in read.entries] == [5, 6]
-    assert await log.trim(collection.id, 0, second) == 2
-    assert await log.trim(collection.id, 0, second) == 0
+    assert await log.trim(collection.id, 0, second, 0) == 2
+    assert await log.trim(collection.id, 0, second, 0) == 0
     state = (await log.read(collection.id, 0)).state
     assert (state.ops_backlog, state.trimmed, state.tail) == (2, 5, "6-0")
     assert state.bytes_backlog > 0
@@ -279,9 +279,9 @@ async def test_half_an_append_is_never_trimmed(catalog: Catalog, database: Datab
     collection = await make_collection(catalog, database)
     await append(log, collection, ["a", "b"])
     inside = Pointer(1, "h", 2)
-    await log.commit(collection.id, 0, None, inside)
+    await log.commit(collection.id, 0, None, inside, 0)
     with pytest.raises(Corrupt):
-        await log.trim(collection.id, 0, inside)
+        await log.trim(collection.id, 0, inside, 0)
     assert len((await log.read(collection.id, 0)).entries) == 1
 
 

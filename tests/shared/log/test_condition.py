@@ -117,8 +117,8 @@ async def test_what_a_manifest_covers_the_log_does_not_tell(catalog: Catalog, da
     collection = await make_collection(catalog, database)
     before = await append(log, collection, ["apple"])
     after = await append(log, collection, ["pear"])
-    assert await log.commit(collection.id, 0, None, Pointer(1, "hash", after.head))
-    await log.trim(collection.id, 0, Pointer(1, "hash", after.head))
+    assert await log.commit(collection.id, 0, None, Pointer(1, "hash", after.head), 0)
+    await log.trim(collection.id, 0, Pointer(1, "hash", after.head), 0)
     with pytest.raises(Undecided):
         await commit(log, collection, ["x"], having_read(collection, ["apple"], before.head))
     await commit(log, collection, ["x"], having_read(collection, ["apple"], before.head, after.head))
@@ -205,5 +205,5 @@ async def test_a_restored_collection_can_be_read_from_its_new_head_on(redis: Red
     lifecycle, id_ = Lifecycle(redis, keys), str(uuid.uuid4())
     fields = {"database_key": "db", "fixed": {}, "generation": 1, "dimension": None, "layout": Layout(0, 1)}
     for head in (500, 900):
-        assert await lifecycle.restore(id_, head, pointers=[None], **fields) == head  # type: ignore[arg-type]
+        assert await lifecycle.restore(id_, head, 1, pointers=[None], **fields) == head  # type: ignore[arg-type]
         assert await log.readable(id_) == range(head, head + 1)

@@ -15,6 +15,22 @@ def test_a_manifest_survives_its_bytes() -> None:
     assert written.rows == 18
 
 
+def test_a_manifest_of_format_1_is_read_and_is_of_no_epoch() -> None:
+    written = manifest(segments=[segment(dead=[1, 9])], format=1)
+    assert b"checksum" not in written.encode().replace(b'"checksum": "ab"', b"")
+    assert decode(written.encode()) == written
+    assert written.epoch == 0
+
+
+def test_any_flipped_bit_of_a_manifest_is_noticed() -> None:
+    intact = manifest(segments=[segment(dead=[1, 9])], epoch=3).encode()
+    for bit in range(8 * len(intact)):
+        flipped = bytearray(intact)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(Corrupt):
+            decode(bytes(flipped))
+
+
 def test_keys_sort_by_version_and_are_parsed_back() -> None:
     assert manifest_key("c", 3, 7) == "c/3/manifests/00000000000000000007.json"
     assert parse_key(manifest_key("c", 3, 7)) == ("c", 3, 7)
@@ -29,7 +45,7 @@ def test_keys_sort_by_version_and_are_parsed_back() -> None:
         b"",
         b"{}",
         b"\xff",
-        manifest(format=2).encode(),
+        manifest(format=3).encode(),
         manifest(3, ParentRef(3, "ab")).encode(),
         manifest(segments=[segment()], rows=9).encode(),
     ],

@@ -18,7 +18,7 @@ class Pointers:
         self.current = current
         self.calls = 0
 
-    async def commit(self, collection: str, shard: int, expected: Pointer | None, new: Pointer) -> bool:
+    async def commit(self, collection: str, shard: int, expected: Pointer | None, new: Pointer, epoch: int) -> bool:
         self.calls += 1
         if self.current == expected:
             self.current = new
@@ -30,18 +30,18 @@ async def test_an_unfinished_manifest_is_completed(objects: MemoryStore, store: 
     await put_files(objects, ref)
     first = await created(store, manifest(segments=[ref]))
     pointers = Pointers()
-    assert await complete(objects, pointers.commit, "c", 3, None, 1) == first
+    assert await complete(objects, pointers.commit, "c", 3, None, 1, 0) == first
     assert pointers.current == first
     second = await created(store, after(manifest(segments=[ref])))
-    assert await complete(objects, pointers.commit, "c", 3, first, 2) == second
+    assert await complete(objects, pointers.commit, "c", 3, first, 2, 0) == second
     assert pointers.current == second
 
 
 async def test_there_is_nothing_to_complete_without_a_next_manifest(objects: MemoryStore, store: ManifestStore) -> None:
     pointers = Pointers()
-    assert await complete(objects, pointers.commit, "c", 3, None, 1) is None
+    assert await complete(objects, pointers.commit, "c", 3, None, 1, 0) is None
     first = await created(store, manifest())
-    assert await complete(objects, pointers.commit, "c", 3, first, 2) is None
+    assert await complete(objects, pointers.commit, "c", 3, first, 2, 0) is None
     assert pointers.calls == 0
 
 
@@ -49,9 +49,9 @@ async def test_old_knowledge_completes_nothing(objects: MemoryStore, store: Mani
     first = await created(store, manifest())
     second = await created(store, after(manifest()))
     pointers = Pointers(second)
-    assert await complete(objects, pointers.commit, "c", 3, None, 1) is None
+    assert await complete(objects, pointers.commit, "c", 3, None, 1, 0) is None
     assert (
-        await complete(objects, pointers.commit, "c", 3, first, 2) == second
+        await complete(objects, pointers.commit, "c", 3, first, 2, 0) == second
     )  # it is committed already: the same commit
     assert pointers.current == second
 
@@ -66,7 +66,7 @@ async def test_a_manifest_whose_segment_is_missing_or_cut_is_not_completed(
     await store.create(manifest(segments=[ref]))
     pointers = Pointers()
     with pytest.raises(Corrupt):
-        await complete(objects, pointers.commit, "c", 3, None, 1)
+        await complete(objects, pointers.commit, "c", 3, None, 1, 0)
     assert pointers.calls == 0
 
 
@@ -76,14 +76,14 @@ async def test_a_manifest_that_continues_another_history_is_not_completed(
     first = await created(store, manifest())
     await store.create(manifest(2, ParentRef(1, hash_of(b"another"))))
     with pytest.raises(Corrupt, match="continue"):
-        await complete(objects, Pointers(first).commit, "c", 3, first, 2)
+        await complete(objects, Pointers(first).commit, "c", 3, first, 2, 0)
 
 
 async def test_a_manifest_that_covers_less_is_not_completed(objects: MemoryStore, store: ManifestStore) -> None:
     first = await created(store, manifest())
     await store.create(after(manifest(), covers=9))
     with pytest.raises(Corrupt, match="covers less"):
-        await complete(objects, Pointers(first).commit, "c", 3, first, 2)
+        await complete(objects, Pointers(first).commit, "c", 3, first, 2, 0)
 
 
 async def test_what_must_not_be_completed_is_given_up_and_the_next_version_taken(
@@ -91,14 +91,14 @@ async def test_what_must_not_be_completed_is_given_up_and_the_next_version_taken
 ) -> None:
     first = await created(store, manifest())
     pointers = Pointers(first)
-    assert await settle(objects, pointers.commit, "c", 3, first) == 2
+    assert await settle(objects, pointers.commit, "c", 3, first, 0) == 2
     await objects.put(manifest_key("c", 3, 2), b"not a manifest")
     await store.create(manifest(3, ParentRef(1, first.hash), segments=[segment()], covers=40))
     await store.create(manifest(4, ParentRef(1, hash_of(b"another"))))
-    assert await settle(objects, pointers.commit, "c", 3, first) == 5
+    assert await settle(objects, pointers.commit, "c", 3, first, 0) == 5
     assert pointers.calls == 0
     fifth = await created(store, manifest(5, ParentRef(1, first.hash), covers=30))
-    assert await settle(objects, pointers.commit, "c", 3, first) == fifth
+    assert await settle(objects, pointers.commit, "c", 3, first, 0) == fifth
     assert pointers.current == fifth
     assert await newest(store) == fifth
 
@@ -106,6 +106,18 @@ async def test_what_must_not_be_completed_is_given_up_and_the_next_version_taken
 async def test_the_first_version_can_be_given_up_too(objects: MemoryStore, store: ManifestStore) -> None:
     await objects.put(manifest_key("c", 3, 1), b"")
     pointers = Pointers()
-    assert await settle(objects, pointers.commit, "c", 3, None) == 2
+    assert await settle(objects, pointers.commit, "c", 3, None, 0) == 2
     second = await created(store, manifest(2))
-    assert await settle(objects, pointers.commit, "c", 3, None) == second
+    assert await settle(objects, pointers.commit, "c", 3, None, 0) == second
+
+
+async def test_a_manifest_of_another_epoch_is_given_up(objects: MemoryStore, store: ManifestStore) -> None:
+    """It was begun before a restoration, and may hold what that reported as lost."""
+    first = await created(store, manifest())
+    await created(store, after(manifest()))
+    pointers = Pointers(first)
+    with pytest.raises(Corrupt, match="epoch"):
+        await complete(objects, pointers.commit, "c", 3, first, 2, 1)
+    assert await settle(objects, pointers.commit, "c", 3, first, 1) == 3
+    third = await created(store, manifest(3, ParentRef(1, first.hash), epoch=1))
+    assert await settle(objects, pointers.commit, "c", 3, first, 1) == third

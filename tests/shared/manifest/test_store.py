@@ -38,6 +38,17 @@ async def test_the_newest_manifest_is_found_without_a_pointer(store: ManifestSto
     assert await store.newest("c", 30) is None
 
 
+async def test_a_manifest_of_an_earlier_epoch_is_not_the_newest_whatever_its_version(store: ManifestStore) -> None:
+    """Its compactor slept through a restoration, and took a version that was still free."""
+    first = await created(store, manifest())
+    restored = await created(store, manifest(2, ParentRef(1, first.hash), covers=30, epoch=1))
+    await store.create(manifest(3, ParentRef(1, first.hash), covers=90))
+    assert await newest(store) == restored
+    later = await created(store, manifest(5, ParentRef(2, restored.hash), covers=40, epoch=1))
+    await store.create(manifest(6, ParentRef(1, first.hash), covers=95))
+    assert await newest(store) == later
+
+
 async def test_a_manifest_that_was_given_up_by_mistake_is_the_newest_when_it_covers_more(
     store: ManifestStore,
 ) -> None:
