@@ -20,6 +20,7 @@ import numpy as np
 from redis.asyncio import Redis
 
 from logservice.policy import Policy
+from logservice.rounds import Rounds
 from logservice.schedule import Scheduler
 from polychrome.process import Process
 from polychrome.redis_server import answers, redis_server
@@ -27,8 +28,10 @@ from shared.catalog import Catalog, Collection, Database, NewCollection
 from shared.cluster.placement import hashes, weights
 from shared.log.append import AppendRequest
 from shared.log.batch import build_batch, split_batch
+from shared.log.cuts import Cuts
 from shared.log.jobs import Jobs
 from shared.log.log import Log
+from shared.objects.memory import MemoryStore
 from shared.process.clock import SystemClock
 from shared.records.model import Op
 from shared.redis.client import open_redis
@@ -158,7 +161,7 @@ async def _measure(redis: Redis, keys: Keys) -> str:
         list_ms = await _each(pages, lambda offset: catalog.collections.of_database(database, PAGE, offset))
         ids = [made[number].id for number in range(0, size, size // RESOLVED)]
         resolve_ms = await _each(ids, lambda one: catalog.collections.get_by_id(database, one))
-        scheduler = Scheduler(catalog, log, jobs, Policy(8192, 1 << 26, 0.0, 10.0), SystemClock(), lambda *_: None)
+        scheduler = _scheduler(redis, keys)
         sweep_s = await _timed(scheduler.sweep())
         memory = (await redis.info("memory"))["used_memory"] / 2**20
         catalog_rows.append(
@@ -166,7 +169,7 @@ async def _measure(redis: Redis, keys: Keys) -> str:
             f"| {sweep_s:.1f} s | {memory:,.0f} MiB |"
         )
         for dirty in DIRTY:
-            first_s, again_s, jobs_put = await _ticks(redis, keys, catalog, log, jobs, made[:dirty])
+            first_s, again_s, jobs_put = await _ticks(redis, keys, log, jobs, made[:dirty])
             tick_rows.append(
                 f"| {size * SHARDS_EACH:,} | {dirty:,} | {1e6 * first_s / dirty:.0f} us "
                 f"| {1e6 * again_s / dirty:.0f} us | {jobs_put:,} |"
@@ -212,7 +215,7 @@ async def _each(items: Sequence[T], ask: Callable[[T], Awaitable[object]]) -> fl
 
 
 async def _ticks(
-    redis: Redis, keys: Keys, catalog: Catalog, log: Log, jobs: Jobs, written: Sequence[Collection]
+    redis: Redis, keys: Keys, log: Log, jobs: Jobs, written: Sequence[Collection]
 ) -> tuple[float, float, int]:
     """Writes to one shard of each collection and says so; seconds of two ticks, and the jobs they queued."""
     await redis.delete(keys.jobs, keys.dirty)
@@ -224,9 +227,16 @@ async def _ticks(
         )
         await log.append(request)
     await jobs.mark_dirty((collection.id, shard) for collection in written for shard in parts)
-    scheduler = Scheduler(catalog, log, jobs, Policy(8192, 1 << 26, 0.0, 10.0), SystemClock(), lambda *_: None)
+    scheduler = _scheduler(redis, keys)
     first_s, again_s = await _timed(scheduler.tick()), await _timed(scheduler.tick())
     return first_s, again_s, (await jobs.counts())[0]
+
+
+def _scheduler(redis: Redis, keys: Keys) -> Scheduler:
+    clock, objects = SystemClock(), MemoryStore(time.time)
+    rounds = Rounds(Cuts(redis, keys), objects, clock)
+    policy = Policy(8192, 1 << 26, 0.0, 10.0)
+    return Scheduler(Catalog(redis, keys), Log(redis, keys), Jobs(redis, keys), rounds, policy, clock, lambda *_: None)
 
 
 async def _timed(work: Awaitable[object]) -> float:

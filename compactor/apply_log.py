@@ -6,10 +6,11 @@
 2. Prove that nothing is missing: every entry names the one before it; the first one names an entry that the manifest
    covers; the last one is the stream's newest. A gap is Corrupt: an acknowledged write would be lost by going on.
 3. Apply an append only when its last entry is here.
-4. Stop at the end of the log, or behind the append that reaches the limit of bytes.
+4. Stop at the end of the log, at the collection's cut (`shared.log.cuts`), or behind the append that reaches the limit
+   of bytes.
 
 At the end of the log everything below the collection's head is covered (of a shard that is being built: below what was
-copied), because the state is of the same moment as the last page.
+copied), and at the cut everything below the cut, because the state is of the same moment as the last page.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class AppliedLog:
 
     `tail` has the live records that the log wrote (`record_schema`, digests included), ascending by `inserted`;
     `deleted` the rows of each segment, by its number, that the log deleted or replaced. `complete`: the log had no
-    more. `dimension` is None as long as the collection has none.
+    more, or no more below the cut. `dimension` is None as long as the collection has none.
     """
 
     covers: int
@@ -72,10 +73,13 @@ async def apply_log(
     dimension: int | None,
     bytes_max: int,
     check: Callable[[], None],
+    *,
+    beyond_cut: bool = False,
 ) -> AppliedLog:
     """Applies a shard's log after the manifest of the state `begun` to that manifest's records, `base`; at least one
     append, and then until `bytes_max` payload bytes are taken. `check` is called before every page, and what it raises
-    ends the work. Raises Superseded, Gone, Corrupt, Unavailable.
+    ends the work. `beyond_cut`: does not stop at the cut; for readers, never for what is published. Raises Superseded,
+    Gone, Corrupt, Unavailable.
     """
     shard, pointer = begun.number, begun.pointer
     covered = pointer.covers if pointer else FIRST_POSITION
@@ -89,11 +93,13 @@ async def apply_log(
         _check_state(page.state, collection, begun)
         check_chain(page, after, covered if first_page else None)
         first_page = False
-        ready, waiting = whole_appends([*waiting, *page.entries])
+        end = page.state.reach if beyond_cut else page.state.compactable_to
+        below = [entry for entry in page.entries if entry.first < end]
+        ready, waiting = whole_appends([*waiting, *below])
         await in_thread(_apply, memtable, ready)
         operations += sum(entry.count for entry in ready)
-        taken += sum(len(entry.payload) for entry in page.entries)
-        complete = page.complete
+        taken += sum(len(entry.payload) for entry in below)
+        complete = page.complete or len(below) < len(page.entries)
         if ready:
             covers = ready[-1].end
         if page.entries:
@@ -101,7 +107,7 @@ async def apply_log(
         if complete:
             if waiting:
                 raise Corrupt(f"the append at {waiting[0].first} of {collection}/{shard} has no end")
-            covers = page.state.reach
+            covers = max(covered, end)
     tail = await in_thread(_live_table, memtable)
     deleted = {segment: BitMap(rows) for segment, rows in memtable.deleted().items() if len(rows)}
     return AppliedLog(covers, complete, operations, memtable.dimension, tail, deleted)

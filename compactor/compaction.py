@@ -56,9 +56,9 @@ class Ending(enum.StrEnum):
     """The outcome of a compaction."""
 
     NOTHING = "nothing"
-    """The log has nothing after the newest manifest."""
+    """The log has nothing after the newest manifest, or nothing below the cut."""
     PUBLISHED = "published"
-    """A manifest was published that covers the whole log as it was."""
+    """A manifest was published that covers the whole log as it was, or all of it below the cut."""
     PARTIAL = "partial"
     """A manifest was published; the log had more than one compaction takes."""
     COMPLETED = "completed"
@@ -119,7 +119,7 @@ class Compactor:
         if state is None or state.deleted:
             raise Gone(f"collection {collection} was deleted")
         rewrites = await self._has_foreign_segments(collection, state)
-        if not state.uncompacted and not rewrites:
+        if not state.compactable and not rewrites:
             return Ending.NOTHING
         settled = await self._publisher.settle(collection, state)
         if not isinstance(settled, int):

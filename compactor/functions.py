@@ -158,7 +158,7 @@ class FunctionRunner:
                 return await in_thread(_held, sources, None)
             segments = SegmentSet([source.segment for source in sources], [source.dead for source in sources])
             applied = await apply_log(
-                self._log, output, state, segments, state.dimension, WHOLE_LOG_BYTES, lambda: None
+                self._log, output, state, segments, state.dimension, WHOLE_LOG_BYTES, lambda: None, beyond_cut=True
             )
             return await in_thread(_held, sources, applied)
 

@@ -14,6 +14,7 @@ from logservice.garbage_plan import CatalogView, ShardKey
 from logservice.loops import PAUSE_AFTER_FAILURE_S, SWEEP_REST_RATIO, every
 from logservice.reconcile import Reconciler
 from logservice.recover import Recovery
+from logservice.rounds import Rounds
 from logservice.schedule import Scheduler
 from logservice.snapshots import Snapshots, Snapshotter
 from logservice.trim import Trimmer
@@ -23,6 +24,7 @@ from shared.catalog.damage import Damages
 from shared.catalog.functions import Functions
 from shared.catalog.image import Images
 from shared.errors import Backoff, Unavailable
+from shared.log.cuts import Cuts
 from shared.log.jobs import Jobs
 from shared.log.log import Log
 from shared.manifest.commits import CommitNumbers
@@ -54,6 +56,7 @@ class LeaderServices:
     log: Log
     jobs: Jobs
     damages: Damages
+    cuts: Cuts
 
 
 class RedisChanged(Exception):  # not an error: a reason to begin anew
@@ -108,7 +111,8 @@ class Leader:
         trimmer = Trimmer(services.log, self._objects, clock, cluster.epoch)
         recovery = Recovery(cluster, services.images, self._snapshots, self._objects)
         commits = CommitNumbers(self._objects)
-        scheduler = Scheduler(services.catalog, services.log, services.jobs, config.policy, clock, trimmer.add)
+        rounds = Rounds(services.cuts, self._objects, clock)
+        scheduler = Scheduler(services.catalog, services.log, services.jobs, rounds, config.policy, clock, trimmer.add)
         snapshotter = Snapshotter(services.images, self._snapshots, cluster, clock)
 
         async def collect_garbage() -> None:

@@ -1,6 +1,9 @@
 """Watches the shards that were written: queues the compaction of those that are due, and hands those on to the trimmer
 whose log can be trimmed.
 
+A collection's only shard is queued when it is due. A shard of several that is due begins a round, in which all of them
+are compacted up to one position (`logservice.rounds`).
+
 The watch list is in memory, and is found again by `sweep`: a new leader begins with an empty one.
 """
 
@@ -13,6 +16,7 @@ from typing import Final
 from prometheus_client import Counter, Gauge
 
 from logservice.policy import Policy, ShardBacklog, priority
+from logservice.rounds import Rounds
 from shared.catalog import Catalog
 from shared.log.jobs import REBUILD, Jobs
 from shared.log.log import Log
@@ -54,10 +58,13 @@ class _Watch:
 class Scheduler:
     """Keeps the watch list of one leader. Everything raises Unavailable."""
 
-    def __init__(self, catalog: Catalog, log: Log, jobs: Jobs, policy: Policy, clock: Clock, trim: Trim) -> None:
+    def __init__(
+        self, catalog: Catalog, log: Log, jobs: Jobs, rounds: Rounds, policy: Policy, clock: Clock, trim: Trim
+    ) -> None:
         self._catalog = catalog
         self._log = log
         self._jobs = jobs
+        self._rounds = rounds
         self._policy = policy
         self._clock = clock
         self._trim = trim
@@ -72,6 +79,8 @@ class Scheduler:
             if collection.rebuild:
                 shards += zip(collection.rebuild.layout.numbers, collection.rebuild.written, strict=True)
             self._watch((collection.id, shard) for shard, written in shards if written)
+            if not collection.rooted:
+                self._rounds.watch(collection.id, collection.layout)
             if await self._catalog.collections.want_shards(collection) or collection.rebuild:
                 self._watch([(collection.id, REBUILD)])
 
@@ -85,8 +94,19 @@ class Scheduler:
         shards = list(self._watched)
         states = await self._log.states(shards)
         now = self._clock.monotonic()
+        due: dict[str, float] = {}
         for shard, state in zip(shards, states, strict=True):
-            await (self._check_rebuild(shard, state) if shard[1] == REBUILD else self._check(shard, state, now))
+            if shard[1] == REBUILD:
+                await self._check_rebuild(shard, state)
+                continue
+            urgency = self._check(shard, state, now)
+            if state is not None and state.serves and state.routing.layout.count > 1:
+                self._rounds.watch(shard[0], state.routing.layout)
+                due |= {} if urgency is None else {shard[0]: max(urgency, due.get(shard[0], urgency))}
+            elif urgency is not None:
+                await self._put(*shard, urgency)
+        for collection_id, number, urgency in await self._rounds.step(due):
+            await self._put(collection_id, number, urgency)
         await self._measure(states, now)
 
     def _watch(self, shards: Iterable[Shard]) -> None:
@@ -94,11 +114,17 @@ class Scheduler:
         for shard in shards:
             self._watched.setdefault(shard, _Watch(now, now))
 
-    async def _check(self, shard: Shard, state: ShardState | None, now: float) -> None:
-        """Queues a watched shard if it is due, hands it to the trimmer, or takes it off the list."""
+    async def _put(self, collection_id: str, shard: int, urgency: float) -> None:
+        if await self._jobs.put(collection_id, shard, urgency):
+            PUT.inc()
+
+    def _check(self, shard: Shard, state: ShardState | None, now: float) -> float | None:
+        """The urgency of a watched shard's compaction, None when it is not due. Hands the shard to the trimmer or takes
+        it off the list.
+        """
         if state is None or state.deleted or not (state.uncompacted or state.trimmable):
             del self._watched[shard]
-            return
+            return None
         watch = self._watched[shard]
         version = state.pointer.version if state.pointer else 0
         if watch.version != version:
@@ -110,8 +136,8 @@ class Scheduler:
         if state.pointer is not None and state.trimmable:
             self._trim(shard, state.pointer)
         if not state.uncompacted:
-            return
-        urgency = priority(
+            return None
+        return priority(
             ShardBacklog(
                 ops=state.ops_backlog,
                 bytes=state.bytes_backlog,
@@ -121,8 +147,6 @@ class Scheduler:
             ),
             self._policy,
         )
-        if urgency is not None and await self._jobs.put(*shard, urgency):
-            PUT.inc()
 
     async def _check_rebuild(self, shard: Shard, state: ShardState | None) -> None:
         """Queues the next step of a rebuild, or takes it off the list when there is none."""

@@ -22,6 +22,7 @@ from shared.catalog.image import Images
 from shared.cluster.lease import Lease
 from shared.cluster.membership import Member, Membership
 from shared.errors import Unavailable
+from shared.log.cuts import Cuts
 from shared.log.jobs import Jobs
 from shared.log.log import Log
 from shared.objects.open import open_store, verify_conditional_create
@@ -176,4 +177,5 @@ async def _open_leader_services(url: str, keys: Keys) -> AsyncIterator[LeaderSer
             log=Log(redis, keys),
             jobs=Jobs(redis, keys),
             damages=Damages(redis, keys),
+            cuts=Cuts(redis, keys),
         )

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from shared.cluster.placement import Layout
 from shared.log.state import Pointer
+from shared.records.model import FIRST_POSITION
 
 DEFAULT_TENANT: Final = "default_tenant"
 DEFAULT_DATABASE: Final = "default_database"
@@ -114,6 +115,10 @@ class Collection:
     rebuild: Rebuild | None = None
     laid_s: float = 0.0
     """Time at which the present layout began, in seconds since the epoch."""
+    cut: int | None = None
+    """The position up to which its shards are compacted in the present round (`shared.log.cuts`); None: no cut yet."""
+    root_position: int | None = None
+    """The cut of which a root was written last; None before the first."""
     versions_before: int = 0
     """The sum of the manifests' versions that its earlier shards had."""
     ancestors: tuple[str, ...] = ()
@@ -137,6 +142,13 @@ class Collection:
     def root(self) -> str:
         """The id of its family's root: the collection that it descends from, which is itself when it is no fork."""
         return self.ancestors[0] if self.ancestors else self.id
+
+    @property
+    def rooted(self) -> bool:
+        """Whether a root names all that was compacted. A collection of one shard needs none, and so does one of which
+        nothing may be compacted yet.
+        """
+        return self.layout.count == 1 or self.cut == FIRST_POSITION or (self.cut or 0) == self.root_position
 
     @property
     def shards(self) -> int:

@@ -81,6 +81,8 @@ def collection_of(
         trimmed=earlier + sum(int(state.get(b"trimmed_ops:%d" % shard, 0)) for shard in layout.numbers),
         rebuild=_rebuild(state),
         laid_s=float(state[b"laid_s"]),
+        cut=int(state[b"cut"]) if b"cut" in state else None,
+        root_position=int(state[b"root"]) if b"root" in state else None,
         versions_before=int(state.get(b"versions_before", 0)),
         ancestors=tuple(fields.get("ancestors", ())),
         function=function_of(row),

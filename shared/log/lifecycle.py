@@ -62,6 +62,8 @@ class Lifecycle:
         args = ["create", *_fields(database_key, fixed, generation, dimension, layout), "head", FIRST_POSITION]
         args += ["family", family] if family else []
         args += ["epoch", epoch] if epoch else []
+        if layout.count > 1 and not family:
+            args += ["cut", FIRST_POSITION]  # nothing is compacted before there is a root without manifests
         await STATE.run(self._redis, [self._keys.state(collection_id)], args)
 
     async def restore(

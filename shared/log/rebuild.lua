@@ -76,7 +76,7 @@ local function drop(some_layout, stream_at)
     backlog_bytes = backlog_bytes - (bytes - get('trimmed_bytes', shard))
     redis.call('DEL', KEYS[stream_at + i - 1])
     local fields = {}
-    for _, name in ipairs({'tail', 'm', 'ops', 'bytes', 'trimmed_ops', 'trimmed_bytes', 'trimmed', 'copied', 'chain'}) do
+    for _, name in ipairs({'tail', 'm', 'ops', 'bytes', 'trimmed_ops', 'trimmed_bytes', 'trimmed', 'copied', 'chain', 'cut'}) do
       fields[#fields + 1] = name .. ':' .. shard
     end
     redis.call('HDEL', state_key, unpack(fields))
@@ -207,6 +207,8 @@ function verbs.switch(following, begin, expected_head)
   for _, shard in ipairs(shards_of(following)) do kept = kept + get('ops', shard) end
   forget_rebuild()
   become(following, kept)
+  -- What its shards have compacted so far is below the head: that is where they meet first.
+  if #shards_of(following) > 1 then set_cut(state_key, following, head) end
   return {'OK'}
 end
 

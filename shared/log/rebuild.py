@@ -20,7 +20,7 @@ from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 
-REBUILD: Final = Script("shared.log", "rebuild", uses=["entries"])
+REBUILD: Final = Script("shared.log", "rebuild", uses=["entries", "cut"])
 
 APPEND_STOP_MS: Final = 1000
 """Longest time for which appends wait while the layout is switched. That takes milliseconds, unless the process that

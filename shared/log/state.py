@@ -82,6 +82,10 @@ class ShardState:
     """`chain` of the newest entry that the stream ever had; "" before the first one that has it."""
     epoch: int = 0
     """The epoch of the collection's last restoration; 0: none yet. What was begun in another one changes nothing."""
+    cut: int | None = None
+    """Position beyond which no compaction goes; None while the collection has one shard, or no cut yet."""
+    below_cut: int = 0
+    """Position of the newest entry that the stream had when the cut was set, 0: none."""
 
     @property
     def serves(self) -> bool:
@@ -101,9 +105,21 @@ class ShardState:
         return self.head if not self.building or self.routing.copied is None else self.routing.copied
 
     @property
+    def compactable_to(self) -> int:
+        """Position up to which (exclusive) the shard may be compacted now: what the stream has, or the cut."""
+        return self.reach if self.cut is None or self.building else min(self.reach, self.cut)
+
+    @property
     def uncompacted(self) -> bool:
         """Whether the stream has entries that no committed manifest covers."""
         return position_of(self.tail) >= (self.pointer.covers if self.pointer else 1)
+
+    @property
+    def compactable(self) -> bool:
+        """Whether it has such entries that may be compacted now."""
+        if self.cut is None or self.building:
+            return self.uncompacted
+        return self.below_cut >= (self.pointer.covers if self.pointer else 1)
 
     @property
     def trimmable(self) -> bool:
@@ -177,15 +193,15 @@ def after_position(covers: int) -> str:
 @functools.cache
 def state_fields(shard: int) -> tuple[str, ...]:
     """Fields of the state hash that `parse_state` needs, in its order."""
-    of_collection = ("head", "dim", "gen", "deleted", "config", "layout", "next", "copied", "wanted", "epoch")
-    of_shard = ("copied", "tail", "m", "ops", "bytes", "trimmed_ops", "trimmed_bytes", "trimmed", "chain")
+    of_collection = ("head", "dim", "gen", "deleted", "config", "layout", "next", "copied", "wanted", "epoch", "cut")
+    of_shard = ("copied", "tail", "m", "ops", "bytes", "trimmed_ops", "trimmed_bytes", "trimmed", "chain", "cut")
     return (*of_collection, *(f"{name}:{shard}" for name in of_shard))
 
 
 def parse_state(shard: int, values: Sequence[bytes | None]) -> ShardState:
     """A shard's state, from the values of `state_fields(shard)`. Raises Corrupt when the state has no head."""
-    head, dimension, generation, deleted, config, layout, following, copied, wanted, epoch, *of_shard = values
-    kept_from, tail, pointer, ops, size, trimmed_ops, trimmed_size, trimmed, chain = of_shard
+    head, dimension, generation, deleted, config, layout, following, copied, wanted, epoch, cut, *of_shard = values
+    kept_from, tail, pointer, ops, size, trimmed_ops, trimmed_size, trimmed, chain, below_cut = of_shard
     if head is None or generation is None or config is None or layout is None:
         raise Corrupt("the state of a collection has no head")
     return ShardState(
@@ -204,6 +220,8 @@ def parse_state(shard: int, values: Sequence[bytes | None]) -> ShardState:
         kept_from=None if kept_from is None else int(kept_from),
         chain="" if chain is None else chain.decode(),
         epoch=int(epoch or 0),
+        cut=None if cut is None else int(cut),
+        below_cut=int(below_cut or 0),
     )
 
 

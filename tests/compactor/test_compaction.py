@@ -25,6 +25,7 @@ from shared.segment.reader import open_segment
 from tests.compactor.conftest import DIMENSION, Shop
 from tests.compactor.steps import row
 from tests.shared.log.appending import make_collection
+from tests.shared.log.rounds import begin_round
 
 
 async def test_an_empty_log_publishes_nothing(shop: Shop) -> None:
@@ -179,11 +180,44 @@ async def test_shards_are_compacted_each_with_its_own_chain(redis: Redis, keys: 
     database = await shop.db()
     shop.collection = await make_collection(shop.catalog, database, "two", shards=2)
     await shop.write(Op.ADD, {f"id{n}": row(random.Random(n)) for n in range(50)})
+    await begin_round(redis, keys, shop.collection.id)
     for shard in (0, 1):
         assert await shop.compactor().compact(shop.collection.id, shard) is Ending.PUBLISHED
         assert (await shop.published(shard)).covers == 51
         found = await shop.records(shard)
         assert found == {name: value for name, value in shop.model.items() if shard_of([name], 2)[0] == shard}
+
+
+async def test_the_shards_of_a_collection_are_compacted_up_to_its_cut_and_no_further(
+    redis: Redis, keys: Keys, shop: Shop
+) -> None:
+    shop.collection = await make_collection(shop.catalog, await shop.db(), "two", shards=2)
+    await shop.write(Op.ADD, {f"id{n}": row(random.Random(n)) for n in range(50)})
+    assert await shop.compactor().compact(shop.collection.id, 0) is Ending.NOTHING  # before the first round
+    await begin_round(redis, keys, shop.collection.id)
+    await shop.write(Op.ADD, {f"later{n}": row(random.Random(n)) for n in range(50)})
+    for shard in (0, 1):
+        assert await shop.compactor().compact(shop.collection.id, shard) is Ending.PUBLISHED
+        assert await shop.compactor().compact(shop.collection.id, shard) is Ending.NOTHING
+        assert (await shop.published(shard)).covers == 51
+        assert not [name for name in await shop.records(shard) if name.startswith("later")]
+    await begin_round(redis, keys, shop.collection.id)
+    for shard in (0, 1):
+        assert await shop.compactor().compact(shop.collection.id, shard) is Ending.PUBLISHED
+        assert (await shop.published(shard)).covers == 101
+
+
+async def test_a_shard_without_operations_below_the_cut_has_nothing_to_compact(
+    redis: Redis, keys: Keys, shop: Shop
+) -> None:
+    shop.collection = await make_collection(shop.catalog, await shop.db(), "two", shards=2)
+    name = next(name for name in map(str, range(50)) if shard_of([name], 2)[0] == 1)
+    await shop.write(Op.ADD, {name: row(random.Random(1))})
+    await begin_round(redis, keys, shop.collection.id)
+    other = next(name for name in map(str, range(50)) if shard_of([name], 2)[0] == 0)
+    await shop.write(Op.ADD, {other: row(random.Random(2))})
+    assert await shop.compactor().compact(shop.collection.id, 0) is Ending.NOTHING
+    assert await shop.compactor().compact(shop.collection.id, 1) is Ending.PUBLISHED
 
 
 async def test_a_large_graph_is_extended_from_the_local_copy(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

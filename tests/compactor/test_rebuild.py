@@ -22,6 +22,7 @@ from shared.records.model import Op
 from tests.compactor.conftest import Records, Shop
 from tests.compactor.steps import DiesAt, Stop, WaitsAt, row
 from tests.shared.log.appending import make_collection
+from tests.shared.log.rounds import begin_round
 
 
 async def want(shop: Shop, shards: int) -> None:
@@ -35,6 +36,7 @@ async def routing(shop: Shop) -> Routing:
 
 
 async def compact_all(shop: Shop, layout: Layout) -> None:
+    await begin_round(shop.redis, shop.keys, shop.collection.id)
     for shard in layout.numbers:
         while await shop.compactor().compact(shop.collection.id, shard) not in (Ending.NOTHING, Ending.LOST):
             pass

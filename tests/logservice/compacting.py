@@ -20,6 +20,7 @@ async def publish(
     covers: int,
     parent: Pointer | None,
     segments: Sequence[SegmentRef] = (),
+    epoch: int = 0,
 ) -> Pointer:
     """Creates the next manifest; it is not committed yet."""
     manifest = Manifest(
@@ -34,17 +35,20 @@ async def publish(
         digest="0" * 32,
         written_by="test",
         created_s=0.0,
+        epoch=epoch,
     )
     pointer = await ManifestStore(objects).create(manifest)
     assert pointer is not None
     return pointer
 
 
-async def compact(log: Log, objects: ObjectStore, collection: str, shard: int = 0) -> Pointer:
-    """Covers all that was written."""
+async def compact(
+    log: Log, objects: ObjectStore, collection: str, shard: int = 0, covers: int | None = None
+) -> Pointer:
+    """Covers all that was written, whatever the cut is, or what is below the position `covers`."""
     state = (await log.read(collection, shard)).state
     await CommitNumbers(objects).leave(await log.draw_commit())
-    pointer = await publish(objects, collection, shard, state.head, state.pointer)
+    pointer = await publish(objects, collection, shard, covers or state.head, state.pointer, epoch=state.epoch)
     assert await log.commit(collection, shard, state.pointer, pointer, state.epoch)
     return pointer
 

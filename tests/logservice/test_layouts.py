@@ -15,11 +15,13 @@ from logservice.garbage import GarbageCollector
 from logservice.garbage_plan import CatalogView, LayoutChange, Listing, Periods, plan_manifests
 from logservice.policy import Policy
 from logservice.reconcile import Reconciler
+from logservice.rounds import Rounds
 from logservice.schedule import Scheduler
 from logservice.snapshots import Snapshots
 from shared.catalog import SHARDS_KEY, Catalog, Collection
 from shared.catalog.image import Images
 from shared.cluster.placement import Layout
+from shared.log.cuts import Cuts
 from shared.log.jobs import REBUILD, Job, Jobs
 from shared.log.log import Log
 from shared.log.rebuild import Rebuilds
@@ -75,8 +77,9 @@ class World:
         await asyncio.to_thread(self.server.start)
 
     def scheduler(self) -> Scheduler:
-        policy = Policy(1, 1, 0.0, 0.0)
-        return Scheduler(self.catalog, self.log, self.jobs, policy, SystemClock(), lambda *_: None)
+        policy, clock = Policy(1, 1, 0.0, 0.0), SystemClock()
+        rounds = Rounds(Cuts(self.redis, self.keys), self.objects, clock)
+        return Scheduler(self.catalog, self.log, self.jobs, rounds, policy, clock, lambda *_: None)
 
 
 @pytest.fixture

@@ -5,9 +5,11 @@ from pyroaring import BitMap
 from redis.asyncio import Redis
 
 from logservice.policy import Policy
+from logservice.rounds import Rounds
 from logservice.schedule import Scheduler
 from logservice.trim import RETRY_S, Trimmer
 from shared.catalog import Catalog, Database
+from shared.log.cuts import Cuts
 from shared.log.jobs import Job, Jobs
 from shared.log.log import Log
 from shared.log.state import Pointer
@@ -34,8 +36,18 @@ def trimmer(log: Log, objects: ObjectStore, clock: SteppedClock) -> Trimmer:
 
 
 @pytest.fixture
-def scheduler(catalog: Catalog, log: Log, jobs: Jobs, clock: SteppedClock, trimmer: Trimmer) -> Scheduler:
-    return Scheduler(catalog, log, jobs, POLICY, clock, trimmer.add)
+def scheduler(
+    redis: Redis,
+    keys: Keys,
+    catalog: Catalog,
+    log: Log,
+    jobs: Jobs,
+    objects: ObjectStore,
+    clock: SteppedClock,
+    trimmer: Trimmer,
+) -> Scheduler:
+    rounds = Rounds(Cuts(redis, keys), objects, clock)
+    return Scheduler(catalog, log, jobs, rounds, POLICY, clock, trimmer.add)
 
 
 async def test_a_small_write_is_due_once_it_is_left_alone(
