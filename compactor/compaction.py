@@ -21,7 +21,7 @@ import contextlib
 import enum
 import shutil
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -32,18 +32,22 @@ from compactor.apply_log import AppliedLog, Superseded, apply_log
 from compactor.build import Built
 from compactor.cancellation import CancellationToken, in_cancellable_thread, in_thread
 from compactor.checkpoints import Checkpoints, Step
+from compactor.damaged_segments import DamagedSegments
 from compactor.initial_manifests import has_foreign_segments
 from compactor.merge import Merged, Parent, merge
 from compactor.progress import Progress
 from compactor.publish import Publisher
 from compactor.sources import open_sources
+from shared.catalog.damage import Damages
 from shared.errors import Gone, Unavailable
 from shared.log.log import Log
 from shared.log.state import Pointer, ShardState
+from shared.manifest.model import Manifest
 from shared.manifest.store import ManifestStore
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock
 from shared.process.telemetry import get_logger
+from shared.records.indexing import Indexing
 from shared.segment.cache import SegmentCache
 
 log = get_logger(__name__)
@@ -90,8 +94,10 @@ class Compactor:
         clock: Clock,
         limits: ResourceLimits,
         written_by: str,
+        damages: Damages,
     ) -> None:
         self._log = shard_log
+        self._damage = DamagedSegments(damages, objects, building)
         self._manifests = ManifestStore(objects)
         self._publisher = Publisher(shard_log, objects, clock, written_by)
         self._cache = cache
@@ -118,14 +124,17 @@ class Compactor:
         [state] = await self._log.states([(collection, shard)])
         if state is None or state.deleted:
             raise Gone(f"collection {collection} was deleted")
-        rewrites = await self._has_foreign_segments(collection, state)
+        manifest = await self._manifests.load(collection, shard, state.pointer) if state.pointer else None
+        damaged = await self._damage.of(manifest)
+        rewrites = bool(damaged) or (state.building and manifest is not None and has_foreign_segments(manifest))
         if not state.compactable and not rewrites:
             return Ending.NOTHING
         settled = await self._publisher.settle(collection, state)
         if not isinstance(settled, int):
             log.info("published_by_another", collection=collection, shard=shard, completed=settled is not None)
             return Ending.COMPLETED if settled else Ending.LOST
-        async with self._parent(collection, state) as parent, self._scratch() as folder:
+        async with self._parent(state, manifest, damaged) as parent, self._scratch() as folder:
+            rewrites |= any(source.damaged for source in parent.sources)
             await progress.reached(Step.READ)
             applied = await apply_log(
                 self._log, collection, state, parent.segment_set(), state.dimension, self._limits.fold_bytes, check
@@ -141,17 +150,11 @@ class Compactor:
             await progress.reached(Step.UPLOADED)
             return await self._publish(progress, parent, applied, merged, settled)
 
-    async def _has_foreign_segments(self, collection: str, state: ShardState) -> bool:
-        """Whether the shard is being built and must get segments of its own, whatever the log holds."""
-        if not state.building or state.pointer is None:
-            return False
-        return has_foreign_segments(await self._manifests.load(collection, state.number, state.pointer))
-
     @contextlib.asynccontextmanager
-    async def _parent(self, collection: str, state: ShardState) -> AsyncIterator[Parent]:
+    async def _parent(self, state: ShardState, manifest: Manifest | None, damaged: Set[str]) -> AsyncIterator[Parent]:
         """The committed manifest and its segments, which are held until the context ends."""
-        manifest = await self._manifests.load(collection, state.number, state.pointer) if state.pointer else None
-        async with open_sources(self._cache, manifest.segments if manifest else []) as sources:
+        refs = manifest.segments if manifest else []
+        async with open_sources(self._cache, refs, Indexing.of(state.fixed), damaged) as sources:
             yield Parent(state, manifest, sources)
 
     @contextlib.asynccontextmanager
@@ -184,6 +187,7 @@ class Compactor:
         await progress.reached(Step.COMMITTED)
         if built is not None:
             await self._keep_for_the_next(built)
+        await self._damage.replaced([source.info for source in parent.sources if source.damaged])
         OPERATIONS.inc(applied.operations)
         log.info(
             "published", collection=collection, shard=shard, version=version, covers=pointer.covers,

@@ -33,6 +33,7 @@ from shared.log.outputs import Outputs, ProvenanceChange, ProvenanceConflict
 from shared.manifest.store import ManifestStore
 from shared.objects.port import ObjectStore
 from shared.process.telemetry import get_logger
+from shared.records.indexing import Indexing
 from shared.records.model import Op
 from shared.segment.cache import SegmentCache
 from shared.segment.segment_set import SegmentSet
@@ -143,9 +144,17 @@ class FunctionRunner:
         async with self._counting:
             counts: list[Counts] = []
             for manifest in manifests:
-                async with open_sources(self._cache, manifest.segments) as sources:
+                indexing = await self._indexing(manifest.collection)
+                async with open_sources(self._cache, manifest.segments, indexing) as sources:
                     counts += [await in_thread(self._counted.live, source) for source in sources]
         return await in_thread(statistics, rows, counts)
+
+    async def _indexing(self, collection: str) -> Indexing:
+        """The indexing of a collection. Raises Gone."""
+        [state] = await self._log.states([(collection, FUNCTION)])
+        if state is None:
+            raise Gone(f"collection {collection} was deleted")
+        return Indexing.of(state.fixed)
 
     async def _held(self, output: str, shard: int) -> Content:
         """The records that a shard of the output holds now. Raises Superseded, Gone."""
@@ -153,7 +162,8 @@ class FunctionRunner:
         if state is None:
             raise Gone(f"collection {output} was deleted")
         manifest = await self._manifests.load(output, shard, state.pointer) if state.pointer else None
-        async with open_sources(self._cache, manifest.segments if manifest else []) as sources:
+        refs = manifest.segments if manifest else []
+        async with open_sources(self._cache, refs, Indexing.of(state.fixed)) as sources:
             if not state.uncompacted:
                 return await in_thread(_held, sources, None)
             segments = SegmentSet([source.segment for source in sources], [source.dead for source in sources])

@@ -47,7 +47,7 @@ def initial_manifests(sources: Sequence[Source], shards: int) -> list[InitialMan
             rows = int(np.count_nonzero(mine))
             if rows:
                 dead = BitMap(np.flatnonzero(~mine).astype(np.uint32))
-                manifest.segments.append(SegmentRef.of(source.segment.info, dead))
+                manifest.segments.append(SegmentRef.of(source.info, dead))
                 manifest.rows += rows
                 manifest.digest += total(digests[mine])
     return found

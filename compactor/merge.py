@@ -96,7 +96,7 @@ def merge(
     except Corrupt:
         UNPROVEN.inc()
         raise
-    refs = [SegmentRef.of(sources[number].segment.info, sources[number].dead) for number in planned.kept]
+    refs = [SegmentRef.of(sources[number].info, sources[number].dead) for number in planned.kept]
     if built is not None:
         refs.append(SegmentRef.of(built.info, built.dead))
         GRAPH_INSERTIONS.inc(built.inserted_into_graph)
@@ -104,8 +104,9 @@ def merge(
 
 
 def _stats(source: Source) -> SegmentStats:
-    info = source.segment.info
-    return SegmentStats(info.rows, len(source.dead), sum(file.bytes for file in info.files), info.graph)
+    held = source.segment.info
+    size = sum(file.bytes for file in held.files)
+    return SegmentStats(held.rows, len(source.dead), size, held.graph, damaged=source.damaged)
 
 
 def _graph_params(state: ShardState, threads: int) -> GraphParams:

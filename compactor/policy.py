@@ -26,6 +26,8 @@ What follows (and `tests/compactor/test_policy.py` measures)
 Tombstones cost memory and search effort. A segment with more than a quarter of its rows dead joins in any case, and is
 then rewritten from its live rows instead of extended (so a deletion costs at most three insertions in the long run). A
 segment without live rows is dropped without reading it.
+
+A segment of which the bucket has damaged files joins in any case, too: what is made of it takes its place.
 """
 
 from __future__ import annotations
@@ -49,13 +51,14 @@ LARGE_BYTES: Final = 64 * 1024 * 1024
 @dataclass(frozen=True, slots=True)
 class SegmentStats:
     """A segment as the policy sees it; `dead` counts the rows that die in this compaction, too. `graph`: whether it has
-    one, which can be extended.
+    one, which can be extended. `damaged`: whether the bucket has files of it damaged.
     """
 
     rows: int
     dead: int
     bytes: int
     graph: bool
+    damaged: bool = False
 
     @property
     def live(self) -> int:
@@ -91,7 +94,7 @@ def plan(segments: Sequence[SegmentStats], tail_rows: int) -> Plan:
     for place, number in enumerate(ascending):
         segment = segments[number]
         patience = _patience(segment, largest=place + 1 == len(ascending))
-        if segment.worn or segment.live <= patience * smaller:
+        if segment.worn or segment.damaged or segment.live <= patience * smaller:
             joined = place + 1
         smaller += segment.live
     run, kept = ascending[:joined], ascending[joined:]

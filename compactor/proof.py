@@ -69,7 +69,7 @@ def _live(sources: Iterable[Source]) -> tuple[int, int]:
 
 
 def _rehashed(built: Built) -> tuple[int, int]:
-    source = Source(built.directory, open_segment(built.directory, built.info, graph=False), built.dead)
+    source = Source(built.directory, open_segment(built.directory, built.info, graph=False), built.dead, built.info)
     mask = source.live_mask()
     stored = as_bytes(source.segment.records.column("digest"))
     computed = as_bytes(record_digests(source.segment.records))

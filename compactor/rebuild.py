@@ -37,6 +37,7 @@ from shared.manifest.store import ManifestStore, verify_present
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock
 from shared.process.telemetry import get_logger
+from shared.records.indexing import Indexing
 from shared.records.model import FIRST_POSITION
 from shared.segment.cache import SegmentCache
 
@@ -121,7 +122,7 @@ class Rebuilder:
         for state in states:
             if state.pointer is not None:
                 refs += (await self._manifests.load(collection, state.number, state.pointer)).segments
-        async with open_sources(self._cache, refs) as sources:
+        async with open_sources(self._cache, refs, Indexing.of(states[0].fixed)) as sources:
             initial = await in_thread(initial_manifests, sources, following.count)
         starts = {state.number: state.pointer.covers if state.pointer else FIRST_POSITION for state in states}
         await self._commits.leave(await self._log.draw_commit())

@@ -237,13 +237,14 @@ async def open_service(config: CompactorConfig) -> AsyncIterator[CompactorServic
             checkpoints = Checkpoints(clock, config.pause_at)
             shard_log, jobs, name = Log(redis, keys), Jobs(redis, keys), config.process_id
             limits = ResourceLimits(config.threads, config.fold_bytes)
-            compactor = Compactor(shard_log, objects, cache, building, checkpoints, clock, limits, name)
+            damages = Damages(redis, keys)
+            compactor = Compactor(shard_log, objects, cache, building, checkpoints, clock, limits, name, damages)
             rebuilds = Rebuilds(redis, keys)
             rebuilder = Rebuilder(shard_log, rebuilds, jobs, objects, cache, checkpoints, clock, name)
             functions = Functions(redis, keys, Catalog(redis, keys).collections)
             runner = FunctionRunner(functions, Outputs(redis, keys), shard_log, jobs, objects, cache)
             membership = Membership(redis, keys, "compactor")
-            damage = DamageReporter(Damages(redis, keys), name, clock)
+            damage = DamageReporter(damages, name, clock)
             yield CompactorService(jobs, compactor, rebuilder, runner, checkpoints, clock, config, membership, damage)
 
 

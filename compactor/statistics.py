@@ -90,7 +90,7 @@ class Counted:
         return counts
 
     def _of_all(self, source: Source) -> Counts:
-        path = source.segment.info.path
+        path = source.info.path
         known = self._whole.get(path)
         if known is None:
             known = self._whole[path] = count(source.segment.records.column("metadata"))

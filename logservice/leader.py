@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from logservice.config import LogserviceConfig
+from logservice.damage import DamageWatch
 from logservice.garbage import GarbageCollector
 from logservice.garbage_plan import CatalogView, ShardKey
 from logservice.loops import PAUSE_AFTER_FAILURE_S, SWEEP_REST_RATIO, every
@@ -38,7 +39,7 @@ WATCH_S: Final = 0.5
 """Period of the check whether Redis has restarted."""
 COLLECT_DELETED_S: Final = 5.0
 TIDY_COMMITS_S: Final = 30.0
-MEASURE_DAMAGE_S: Final = 5.0
+WATCH_DAMAGE_S: Final = 5.0
 COLLECT_ORPHANS_S: Final = 300.0
 
 
@@ -115,6 +116,8 @@ class Leader:
         scheduler = Scheduler(services.catalog, services.log, services.jobs, rounds, config.policy, clock, trimmer.add)
         snapshotter = Snapshotter(services.images, self._snapshots, cluster, clock)
 
+        damage = DamageWatch(services.damages, services.log, services.jobs, services.collector.graves, clock)
+
         async def collect_garbage() -> None:
             collections = [collection async for collection in services.catalog.collections.all()]
             view = CatalogView(
@@ -143,7 +146,7 @@ class Leader:
             every("collect_deleted", COLLECT_DELETED_S, services.collector.collect_deleted, clock),
             every("repair_rows", config.sweep_s, repair_rows, clock, SWEEP_REST_RATIO),
             every("collect_orphans", COLLECT_ORPHANS_S, services.collector.collect_orphans, clock),
-            every("damage", MEASURE_DAMAGE_S, services.damages.measure, clock),
+            every("damage", WATCH_DAMAGE_S, damage.step, clock),
             every("commit_numbers", TIDY_COMMITS_S, commits.tidy, clock),
             every("garbage", config.garbage_s, collect_garbage, clock),
         ]

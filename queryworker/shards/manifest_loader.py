@@ -21,6 +21,7 @@ from shared.segment.segment_set import SegmentSet
 from shared.vectors.space import Space
 
 READS_REFUSED: Final = "reads of the shard are refused"
+MENDED_HERE: Final = "the segment is served without it, and is to be rewritten"
 
 
 class BucketManifestLoader:
@@ -52,12 +53,24 @@ class BucketManifestLoader:
         if state.pointer is None:
             return OpenManifest(None, SegmentSet([], []), state.dimension, graph, 0, indexing)
         manifest = await self._manifests.load(collection, shard, state.pointer)
-        opened = await together([self._segments.open(ref.info) for ref in manifest.segments])
-        for name in (manifest.key, *(ref.info.key(file.name) for ref in manifest.segments for file in ref.info.files)):
-            self._damage.whole(name)
+        opened = await together([self._segments.open(ref.info, indexing) for ref in manifest.segments])
+        self._report(manifest)
         segments = await asyncio.to_thread(_segment_set, manifest, opened)
         size = sum(file.bytes for ref in manifest.segments for file in ref.info.files)
         return OpenManifest(state.pointer, segments, manifest.dimension or state.dimension, graph, size, indexing)
+
+    def _report(self, manifest: Manifest) -> None:
+        """Says of a manifest that serves what of it the bucket has damaged nevertheless, and what is whole again."""
+        self._damage.whole(manifest.key)
+        for ref in manifest.segments:
+            damaged = self._segments.damaged(ref.info.id)
+            for file in ref.info.files:
+                key, what = ref.info.key(file.name), damaged.get(file.name)
+                if what is None:
+                    self._damage.whole(key)
+                else:
+                    where = manifest.collection, manifest.shard
+                    self._damage.found(key, what, MENDED_HERE, collection=where[0], shard=where[1])
 
 
 def _segment_set(manifest: Manifest, segments: Sequence[Segment]) -> SegmentSet:

@@ -9,13 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from prometheus_client import Gauge
 
 from shared.errors import Unavailable
+from shared.records.indexing import Indexing
 from shared.segment.cache import SegmentCache
 from shared.segment.format import SegmentInfo
+from shared.segment.mending import as_held
 from shared.segment.reader import Segment, open_segment
 
 EF_SEARCH: Final = 1
@@ -33,15 +37,17 @@ class SegmentPool:
         self._opening: dict[str, asyncio.Task[Segment]] = {}
         self._releasing: set[asyncio.Task[None]] = set()
 
-    async def open(self, info: SegmentInfo) -> Segment:
-        """The segment, fetched into the cache and verified if need be. Raises Corrupt, Unavailable."""
+    async def open(self, info: SegmentInfo, indexing: Indexing) -> Segment:
+        """The segment, fetched into the cache and verified if need be; mended by the collection's `indexing` where the
+        bucket has derived files damaged. Raises Corrupt, Unavailable.
+        """
         segment = self._open.get(info.id)
         if segment is not None:
             return segment
         opening = self._opening.get(info.id)
         if opening is None:
             # A task of its own: when one caller is cancelled, others may still want the segment.
-            opening = asyncio.create_task(self._hold_and_open(info))
+            opening = asyncio.create_task(self._hold_and_open(info, indexing))
             self._opening[info.id] = opening
             opening.add_done_callback(lambda task: self._opened(info.id, task))
         return await asyncio.shield(opening)
@@ -53,12 +59,16 @@ class SegmentPool:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _hold_and_open(self, info: SegmentInfo) -> Segment:
+    def damaged(self, segment_id: str) -> Mapping[str, str]:
+        """The files of an open segment that the bucket has damaged, each with what is wrong."""
+        return self._cache.damaged(segment_id)
+
+    async def _hold_and_open(self, info: SegmentInfo, indexing: Indexing) -> Segment:
         """The segment, whose files are held in the cache until it is garbage."""
         async with contextlib.AsyncExitStack() as hold:
-            folder = await hold.enter_async_context(self._cache.hold(info))
+            folder = await hold.enter_async_context(self._cache.hold(info, indexing))
             try:
-                segment = await asyncio.to_thread(open_segment, folder, info, EF_SEARCH)
+                segment = await asyncio.to_thread(_open, folder, info)
             except OSError as error:  # no file descriptors left, say
                 raise Unavailable(f"segment {info.id} cannot be opened here: {error}") from error
             loop = asyncio.get_running_loop()
@@ -82,3 +92,7 @@ class SegmentPool:
         task = asyncio.get_running_loop().create_task(hold.aclose())
         self._releasing.add(task)  # the loop holds tasks weakly
         task.add_done_callback(self._releasing.discard)
+
+
+def _open(folder: Path, info: SegmentInfo) -> Segment:
+    return open_segment(folder, as_held(folder, info), EF_SEARCH)

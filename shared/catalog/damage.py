@@ -128,13 +128,19 @@ class Damages:
         )
         return sorted(map(_decode, values.values()), key=lambda damage: (damage.found_s, damage.name))
 
-    async def measure(self) -> None:
-        """Brings the metric up to date, in the process that is to show it."""
-        counts = dict.fromkeys(DamageKind, 0)
-        for damage in await self.all():
+    async def names(self) -> set[str]:
+        """The names of all damages. One that was too long is cut."""
+        found: list[bytes] = await retry_idempotent(lambda: command(self._redis, "HKEYS", self._key), writes=False)
+        return {name.decode() for name in found}
+
+    async def measure(self) -> list[Damage]:
+        """All damages; brings the metric up to date, in the process that is to show it."""
+        found, counts = await self.all(), dict.fromkeys(DamageKind, 0)
+        for damage in found:
             counts[damage.kind] += 1
         for kind, count in counts.items():
             DAMAGED.labels(kind.value).set(count)
+        return found
 
 
 def _decode(value: bytes) -> Damage:

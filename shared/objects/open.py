@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator
@@ -15,6 +14,7 @@ from shared.objects.memory import MemoryStore
 from shared.objects.port import ObjectStore, UnfitStore, check_key
 from shared.objects.retrying import RetryingStore
 from shared.process.clock import SystemClock
+from shared.process.concurrency import together
 
 PROBE_WRITERS: Final = 4
 
@@ -52,7 +52,7 @@ async def verify_conditional_create(store: ObjectStore) -> None:
     key = f"{PROBES}{uuid.uuid4().hex}"
     offers = [f"writer {number} of {key}".encode() for number in range(PROBE_WRITERS)]
     try:
-        won = await asyncio.gather(*(store.create(key, offer) for offer in offers))
+        won = await together([store.create(key, offer) for offer in offers])
         if won.count(True) != 1:
             raise UnfitStore(
                 f"object storage let {won.count(True)} of {PROBE_WRITERS} racing writers create one object"

@@ -5,11 +5,12 @@
 <root>/.incoming/<random>/<file>    being fetched, or being removed; emptied when the cache is opened
 ```
 
-A segment never changes, so neither does its folder. A folder that somebody uses or waits for is never removed; of the
-others the least recently used one goes first. Files that are mapped stay readable after they were removed. A folder
-that somebody else has removed (an operator, a cleaner of old files) counts as removed, and one of whose files some are
-missing or cut is fetched again; one that cannot be removed stays, is named in the log, and the next one goes in its
-place.
+A segment never changes, so neither does its folder. Where the bucket has damaged files of a segment that can be made
+again of its records, the folder has what was made of them (`shared.segment.mending`). A folder that somebody uses or
+waits for is never removed; of the others the least recently used one goes first. Files that are mapped stay readable
+after they were removed. A folder that somebody else has removed (an operator, a cleaner of old files) counts as
+removed, and one of whose files some are missing or cut is fetched again; one that cannot be removed stays, is named in
+the log, and the next one goes in its place.
 
 Room is made before it is needed:
 
@@ -31,7 +32,7 @@ import shutil
 import uuid
 from collections import Counter as Multiset
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Set
+from collections.abc import AsyncIterator, Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,7 +42,9 @@ from prometheus_client import Counter, Gauge
 from shared.errors import Corrupt, Unavailable
 from shared.objects.port import ObjectNotFound, ObjectStore, VolumeFull, noticing_full_volume
 from shared.process.telemetry import get_logger
-from shared.segment.format import SegmentInfo, check_lengths, verify
+from shared.records.indexing import Indexing
+from shared.segment.format import RECORDS, SegmentInfo, check_lengths, check_names, verify
+from shared.segment.mending import Mended, as_held, damaged_files, mend, mended
 
 FETCHED_BYTES: Final = Counter(
     "polychrome_segment_cache_fetched_bytes_total", "Bytes of segments fetched from the bucket."
@@ -83,6 +86,8 @@ class SegmentCache:
         self._uses: Multiset[str] = Multiset()
         """Number of callers of `hold` that use each segment, or wait for it."""
         self._arriving: dict[str, asyncio.Task[None]] = {}
+        self._mended: dict[str, dict[str, str]] = {}
+        """The damaged files of the segments that are here mended."""
         self._reserved_bytes = 0
         """Bytes that the fetches under way will take when they are done."""
         self._evicting = asyncio.Lock()
@@ -97,8 +102,10 @@ class SegmentCache:
         await self._keep_within_budget()
 
     @contextlib.asynccontextmanager
-    async def hold(self, info: SegmentInfo) -> AsyncIterator[Path]:
-        """The folder with the segment's verified files, kept at least until the context ends.
+    async def hold(self, info: SegmentInfo, indexing: Indexing | None = None) -> AsyncIterator[Path]:
+        """The folder with the segment's verified files, kept at least until the context ends. With `indexing`, that of
+        the collection, a segment of which the bucket has derived files damaged is mended: `as_held` says what files the
+        folder has then.
 
         Raises Corrupt when the bucket has other bytes than the manifest says; Unavailable when the bucket is away, or
         the local volume fails or is full of what is in use.
@@ -115,7 +122,7 @@ class SegmentCache:
                 held.verified = _has_all_its_bytes(self._root / info.id, info)
             LOOKUPS.labels("no" if held is None else "yes").inc()
             while held is None or not held.verified:
-                await self._arrival(info)
+                await self._arrival(info, indexing)
                 held = self._held.get(info.id)
             self._held.move_to_end(info.id)
             yield self._root / info.id
@@ -124,6 +131,10 @@ class SegmentCache:
             if not self._uses[info.id]:
                 del self._uses[info.id]
             await self._keep_within_budget()
+
+    def damaged(self, segment_id: str) -> Mapping[str, str]:
+        """The files of a segment that the bucket has damaged, each with what is wrong, if it is here mended."""
+        return self._mended.get(segment_id, {})
 
     async def adopt(self, info: SegmentInfo, directory: Path) -> None:
         """Takes over a folder (of the same file system) with the files of a segment that was just written. Raises
@@ -138,11 +149,11 @@ class SegmentCache:
 
     # ---- arrivals
 
-    async def _arrival(self, info: SegmentInfo) -> None:
+    async def _arrival(self, info: SegmentInfo, indexing: Indexing | None) -> None:
         """Waits until the segment is here and verified: one verification or fetch, however many callers wait."""
         task = self._arriving.get(info.id)
         if task is None:
-            task = self._arriving[info.id] = asyncio.create_task(self._arrive(info))
+            task = self._arriving[info.id] = asyncio.create_task(self._arrive(info, indexing))
             task.add_done_callback(lambda done: self._arrived(info.id, done))
         try:
             await asyncio.shield(task)
@@ -154,53 +165,56 @@ class SegmentCache:
         if not task.cancelled():
             task.exception()  # taken by the callers that still wait; there may be none left
 
-    async def _arrive(self, info: SegmentInfo) -> None:
+    async def _arrive(self, info: SegmentInfo, indexing: Indexing | None) -> None:
         held = self._held.get(info.id)
         if held is not None:
             try:
-                await asyncio.to_thread(verify, self._root / info.id, info)
+                note = await asyncio.to_thread(_verify_held, self._root / info.id, info)
             except Corrupt as error:
                 log.warning("cached_segment_damaged", segment=info.id, error=str(error))
                 await self._discard(info.id)
             else:
                 held.verified = True
+                self._note(info, note)
                 return
         size = _bytes_of(info)
         self._reserved_bytes += size
         try:
             await self._keep_within_budget()
-            await self._fetch(info)
+            await self._fetch(info, indexing)
         finally:
             self._reserved_bytes -= size
         FETCHED_BYTES.inc(size)
 
-    async def _fetch(self, info: SegmentInfo) -> None:
+    async def _fetch(self, info: SegmentInfo, indexing: Indexing | None) -> None:
         """Fetches a segment for which room is reserved. Raises Unavailable, Corrupt, OSError."""
         try:
-            await self._fetch_checked(info)
+            await self._fetch_checked(info, indexing)
         except VolumeFull as error:
             FULL_VOLUMES.inc()
             log.warning("segment_cache_volume_full", segment=info.id, error=error.message)
-            await self._fetch_in_turn(info)
+            await self._fetch_in_turn(info, indexing)
 
-    async def _fetch_in_turn(self, info: SegmentInfo) -> None:
+    async def _fetch_in_turn(self, info: SegmentInfo, indexing: Indexing | None) -> None:
         """Fetches a segment for which the volume had no room, evicting others until there is some."""
         async with self._fetching_in_turn:
             while True:
                 freed = await self._evict(_bytes_of(info))
                 try:
-                    await self._fetch_checked(info)
+                    await self._fetch_checked(info, indexing)
                 except VolumeFull as error:
                     if not freed:
                         raise self._no_room(info) from error
                 else:
                     return
 
-    async def _fetch_checked(self, info: SegmentInfo) -> None:
-        """Fetches a segment; once more when its files fail their check, and raises Corrupt when they do so again."""
+    async def _fetch_checked(self, info: SegmentInfo, indexing: Indexing | None) -> None:
+        """Fetches a segment; once more when its files fail their check. When they do so again, it is mended, or raises
+        Corrupt.
+        """
         for attempt in range(FETCH_ATTEMPTS):
             try:
-                await self._fetch_once(info)
+                await self._fetch_once(info, indexing if attempt + 1 == FETCH_ATTEMPTS else None)
             except Corrupt as error:
                 CORRUPT_FETCHES.inc()
                 log.error("segment_corrupt", segment=info.id, path=info.path, attempt=attempt, error=str(error))  # noqa: TRY400 (no stack: data is at fault)
@@ -209,34 +223,40 @@ class SegmentCache:
             else:
                 return
 
-    async def _fetch_once(self, info: SegmentInfo) -> None:
-        """Downloads into the incoming folder, verifies, renames. Leaves nothing when one of these fails."""
+    async def _fetch_once(self, info: SegmentInfo, indexing: Indexing | None) -> None:
+        """Downloads into the incoming folder, verifies and with `indexing` mends, renames. Leaves nothing when one of
+        these fails.
+        """
+        check_names(info)
         incoming = self._root / ".incoming" / uuid.uuid4().hex
         try:
             with noticing_full_volume():
                 await asyncio.to_thread(incoming.mkdir, parents=True)
                 await self._download(info, incoming)
-                await asyncio.to_thread(verify, incoming, info)
+                note = await asyncio.to_thread(_verify_fetched, incoming, info, indexing)
                 incoming.rename(self._root / info.id)
-            self._take_in(info)
+            self._take_in(info, note)
         except BaseException:
             await asyncio.to_thread(shutil.rmtree, incoming, ignore_errors=True)
             raise
 
     async def _download(self, info: SegmentInfo, directory: Path) -> None:
         downloads = [self._objects.download(info.key(file.name), directory / file.name) for file in info.files]
-        ends = await asyncio.gather(*downloads, return_exceptions=True)
-        for file, ended in zip(info.files, ends, strict=True):
-            if isinstance(ended, ObjectNotFound):
-                key = info.key(file.name)
-                raise Corrupt(f"segment {info.id}: {ended.message} is missing in the bucket", key) from ended
-            if ended is not None:
+        for ended in await asyncio.gather(*downloads, return_exceptions=True):
+            if ended is not None and not isinstance(ended, ObjectNotFound):
                 raise ended
 
-    def _take_in(self, info: SegmentInfo) -> None:
-        self._held[info.id] = _Held(_bytes_of(info), verified=True)
-        self._held_bytes += _bytes_of(info)
+    def _take_in(self, info: SegmentInfo, note: Mended | None = None) -> None:
+        size = _bytes_of(info if note is None else note.info)
+        self._held[info.id] = _Held(size, verified=True)
+        self._held_bytes += size
         CACHED_BYTES.set(self._held_bytes)
+        self._note(info, note)
+
+    def _note(self, info: SegmentInfo, note: Mended | None) -> None:
+        if note is not None:
+            log.warning("segment_mended", segment=info.id, path=info.path, damaged=note.damaged)
+            self._mended[info.id] = note.damaged
 
     def _no_room(self, info: SegmentInfo) -> Unavailable:
         return Unavailable(
@@ -300,16 +320,38 @@ class SegmentCache:
 
     def _drop(self, name: str) -> None:
         self._held_bytes -= self._held.pop(name).bytes
+        self._mended.pop(name, None)
         CACHED_BYTES.set(self._held_bytes)
 
 
 def _has_all_its_bytes(folder: Path, info: SegmentInfo) -> bool:
     """Whether the files have their lengths. Cleaners of old files remove single files as well as folders."""
     try:
-        check_lengths(folder, info)
+        check_lengths(folder, as_held(folder, info))
     except Corrupt:
         return False
     return True
+
+
+def _verify_held(folder: Path, info: SegmentInfo) -> Mended | None:
+    """Reads every byte of a folder that an earlier process left. The note, if the segment was mended. Raises
+    Corrupt.
+    """
+    verify(folder, as_held(folder, info))
+    return mended(folder)
+
+
+def _verify_fetched(folder: Path, info: SegmentInfo, indexing: Indexing | None) -> Mended | None:
+    """Reads every byte of the files that were fetched, and makes the damaged ones again, if `indexing` says how. The
+    note, if that was needed. Raises Corrupt, which names the records if they are damaged.
+    """
+    damaged = damaged_files(folder, info)
+    if not damaged:
+        return None
+    if indexing is None or RECORDS in damaged:
+        name = RECORDS if RECORDS in damaged else next(iter(damaged))
+        raise Corrupt(f"segment {info.id}: {name} {damaged[name]} in the bucket", info.key(name))
+    return mend(folder, info, indexing, damaged)
 
 
 def _bytes_of(info: SegmentInfo) -> int:

@@ -163,10 +163,15 @@ def describe(path: Path) -> FileInfo:
     return FileInfo(name=path.name, bytes=path.stat().st_size, checksum=checksum(path))
 
 
-def check_lengths(directory: Path, info: SegmentInfo) -> None:
-    """Whether the files that belong to the segment are there and as long as they should be; else Corrupt."""
+def check_names(info: SegmentInfo) -> None:
+    """Raises Corrupt unless the files that the segment lists are those that a segment of its shape has."""
     if sorted(file.name for file in info.files) != sorted(info.names()):
         raise Corrupt(f"segment {info.id} lists other files than a segment has")
+
+
+def check_lengths(directory: Path, info: SegmentInfo) -> None:
+    """Whether the files that belong to the segment are there and as long as they should be; else Corrupt."""
+    check_names(info)
     for file in info.files:
         try:
             found = (directory / file.name).stat().st_size

@@ -16,6 +16,7 @@ from compactor.checkpoints import Checkpoints
 from compactor.compaction import Compactor, ResourceLimits
 from compactor.rebuild import Rebuilder
 from shared.catalog import Catalog, Collection, Database
+from shared.catalog.damage import Damages
 from shared.log.append import AppendRequest
 from shared.log.batch import build_batch, split_batch
 from shared.log.jobs import Jobs
@@ -89,6 +90,7 @@ class Shop:
         return Compactor(
             self.log, objects, cache, scratch / "building", checkpoints or Checkpoints(clock), clock,
             ResourceLimits(threads=2, fold_bytes=fold_bytes), scratch.name,
+            Damages(self.redis, self.keys),
         )  # fmt: skip
 
     def rebuilder(self, checkpoints: Checkpoints | None = None, *, objects: ObjectStore | None = None) -> Rebuilder:

@@ -79,13 +79,13 @@ def test_dead_rows_do_not_count_whatever_is_remembered(tmp_path: Path, remembere
         texts = pa.array([json.dumps(row) for row in rows], records.schema.field(place).type)
         folder = tmp_path / str(number)
         folder.mkdir()
-        _, segment = build(folder, records.set_column(place, records.schema.field(place), texts))
+        info, segment = build(folder, records.set_column(place, records.schema.field(place), texts))
         for _ in range(3):
             dead = BitMap(rng.sample(range(50), 20))
             truth = Counter(
                 value for row, one in enumerate(rows) if row not in dead for value in set(values_of(json.dumps(one)))
             )
-            assert +counted.live(Source(folder, segment, dead)) == truth
+            assert +counted.live(Source(folder, segment, dead, info)) == truth
 
 
 def test_a_column_without_metadata_counts_nothing() -> None:

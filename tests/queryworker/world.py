@@ -271,10 +271,11 @@ async def open_world(
         cached = SegmentCache(objects, directory / "worker", 1 << 40)
         await cached.open()
         (directory / "building").mkdir()
-        compactor = Compactor(
-            log, objects, built, directory / "building", Checkpoints(clock), clock, ResourceLimits(2, 1 << 30), "test"
-        )
         damages = Damages(redis, keys)
+        compactor = Compactor(
+            log, objects, built, directory / "building", Checkpoints(clock), clock, ResourceLimits(2, 1 << 30), "test",
+            damages,
+        )  # fmt: skip
         worker = Worker(log, objects, cached, damages)
         try:
             yield World(
