@@ -204,7 +204,9 @@ async def test_segments_that_a_new_manifest_keeps_are_not_opened_twice_and_dropp
                 await asyncio.sleep(0.001)
 
 
-@pytest.mark.parametrize("place", ["shared.segment.cache.damaged_files", "queryworker.shards.segment_pool.open_segment"])
+@pytest.mark.parametrize(
+    "place", ["shared.segment.cache.damaged_files", "queryworker.shards.segment_pool.open_segment"]
+)
 async def test_a_worker_whose_disk_or_file_table_is_full_is_unavailable_so_that_another_one_is_asked(
     valkey_server: RedisServer, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
