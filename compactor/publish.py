@@ -17,7 +17,7 @@ import uuid
 from compactor.apply_log import AppliedLog, Superseded
 from compactor.build import Built
 from compactor.merge import Merged, Parent
-from shared.errors import Corrupt
+from shared.errors import Corrupt, Gone
 from shared.log.log import Log
 from shared.log.state import Pointer, ShardState
 from shared.manifest.commits import CommitNumbers
@@ -61,9 +61,10 @@ class Publisher:
         self, collection: str, shard: int, version: int, parent: Parent, applied: AppliedLog, merged: Merged
     ) -> Pointer | None:
         """Creates the manifest: the pointer to be committed, or None when there is a manifest of this version. Raises
-        Superseded.
+        Superseded, Gone.
         """
         await self._verify_uploaded(merged.built)
+        await self._verify_not_restarted(collection, parent.state)
         before = parent.state.pointer
         return await self._manifests.create(
             Manifest(
@@ -92,6 +93,17 @@ class Publisher:
 
     async def _leave_number(self) -> None:
         await self._commits.leave(await self._log.draw_commit())
+
+    async def _verify_not_restarted(self, collection: str, begun: ShardState) -> None:
+        """Raises Superseded when Redis has restarted since the compaction began: it may have lost what was read from
+        its log, and clients may have acted on that. When it restarts after this, and has lost what was read, it has
+        lost the number of the commit, too, and the bucket's shows it.
+        """
+        [now] = await self._log.states([(collection, begun.number)])
+        if now is None or now.deleted:
+            raise Gone(f"collection {collection} was deleted")
+        if (now.floor, now.epoch) != (begun.floor, begun.epoch):
+            raise Superseded("Redis has restarted since the compaction began")
 
     async def _verify_uploaded(self, built: Built | None) -> None:
         """Raises Superseded when the upload is gone: it was collected as garbage while this process was stopped."""

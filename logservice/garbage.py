@@ -1,12 +1,14 @@
 """Garbage collection in the bucket: surveys it, reads manifests, and does what `logservice.garbage_plan` decides.
 
-One collector at a time goes over the bucket, since only the leading log service does; two at once would do no harm.
+One collector at a time goes over the bucket, since only the leading log service does; two at once would do no harm. One
+that slept through a restoration of Redis would: it knows other pointers. So the epoch is compared before each batch of
+deletions.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -71,8 +73,10 @@ class GarbageCollector:
         self._unlisted: set[str] = set()
         self._segments_named: dict[str, frozenset[str]] = {}
 
-    async def collect(self, view: CatalogView) -> Collected:
-        """Does one round. Raises Unavailable."""
+    async def collect(self, view: CatalogView, require_same_epoch: Callable[[], Awaitable[None]]) -> Collected:
+        """Does one round. `require_same_epoch` raises Unavailable when the cluster was restored since `view` was taken.
+        It is called before each batch of changes, and ends the round. Raises Unavailable.
+        """
         listing = await self._survey()
         self._report_unlisted(view.unlisted(listing))
         manifests = plan_manifests(listing, view, self._periods)
@@ -82,12 +86,18 @@ class GarbageCollector:
         for collection, shard in sorted(manifests.broken):
             log.error("committed_manifest_missing", collection=collection, shard=shard)
         plan = plan_garbage(listing, view, self._periods, manifests, referenced, broken)
-        return await self._carry_out(plan, {info.key: info.bytes for info in listing.objects})
+        sizes = {info.key: info.bytes for info in listing.objects}
+        return await self._carry_out(plan, sizes, require_same_epoch)
 
-    async def _carry_out(self, plan: GarbagePlan, sizes: Mapping[str, int]) -> Collected:
+    async def _carry_out(
+        self, plan: GarbagePlan, sizes: Mapping[str, int], require_same_epoch: Callable[[], Awaitable[None]]
+    ) -> Collected:
         """Deletes and marks in the plan's order. `sizes`: bytes of each object."""
         for kind, keys in (("manifest", plan.manifests), ("other", plan.others), ("mark", plan.marks)):
-            await self._delete(kind, keys, sizes)
+            for start in range(0, len(keys), DELETED_PER_CALL):
+                await require_same_epoch()
+                await self._delete(kind, keys[start : start + DELETED_PER_CALL], sizes)
+        await require_same_epoch()
         for mark in plan.condemned:
             await self._objects.put(mark, b"garbage")
         size = sum(sizes[key] for key in (*plan.manifests, *plan.others))
@@ -96,11 +106,9 @@ class GarbageCollector:
         return Collected(len(plan.manifests), len(plan.others), size, plan.forgotten)
 
     async def _delete(self, kind: str, keys: Sequence[str], sizes: Mapping[str, int]) -> None:
-        for start in range(0, len(keys), DELETED_PER_CALL):
-            batch = keys[start : start + DELETED_PER_CALL]
-            await self._objects.delete(batch)
-            DELETED.labels(kind).inc(len(batch))
-            DELETED_BYTES.inc(sum(sizes[key] for key in batch))
+        await self._objects.delete(keys)
+        DELETED.labels(kind).inc(len(keys))
+        DELETED_BYTES.inc(sum(sizes[key] for key in keys))
 
     def _report_unlisted(self, unlisted: set[str]) -> None:
         """Reports collections that two rounds in a row found: one that was made meanwhile is listed by the second."""

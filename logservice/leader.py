@@ -126,7 +126,7 @@ class Leader:
                 layout_changes=snapshotter.layout_changes(collections),
                 ancestors={collection.id: collection.ancestors for collection in collections if collection.ancestors},
             )
-            collected = await self._garbage.collect(view)
+            collected = await self._garbage.collect(view, lambda: services.catalog.mark.require_same(cluster))
             await services.collector.forget(collected.forgotten)
             await services.collector.forget_families({collection.root for collection in collections})
 

@@ -122,11 +122,21 @@ class Reconciler:
         await self._write(
             msgspec.structs.replace(image, epoch=cluster.epoch, collections=restored, taken_s=self._clock.now()), number
         )
+        await self._require_unopened(cluster)
         heads = await self._restore_states(stored, cluster.epoch)
+        await self._require_unopened(cluster)
         await self._images.restore_rows(image)
         await self._report(cluster, [each.missing(head) for each, head in zip(stored, heads, strict=True)], image)
         await self._log.raise_commits(await self._commits.newest())
         return await self._catalog.mark.open(cluster, run)
+
+    async def _require_unopened(self, cluster: Cluster) -> None:
+        """Raises Unavailable when the cluster was opened in this epoch or a later one while this process slept: what it
+        would restore may have been deleted since.
+        """
+        opened = await self._catalog.mark.read()
+        if opened is not None and opened.epoch >= cluster.epoch:
+            raise Unavailable("Another log service has restored the cluster")
 
     async def _write(self, image: CatalogImage, number: int) -> None:
         if not await self._snapshots.write(image, number):
@@ -196,6 +206,7 @@ class Reconciler:
         restored_heads = {stored.image.id: stored.restored().head for stored in lost}
         merged_image = merged(now, signs.newer, raised | restored_heads)
         await self._write(msgspec.structs.replace(merged_image, epoch=brought.epoch), number)
+        await self._require_unopened(brought)
         restored = await self._restore_states(lost, brought.epoch)
         await self._images.raise_heads(raised, brought.epoch)
         if signs.newer is not None:

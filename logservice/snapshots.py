@@ -122,6 +122,8 @@ class Snapshotter:
         changed = self._written is None or self._written.changes != changes
         if now < self._rest_until_s or not (changed or now >= self._refresh_at_s):
             return False
+        # A process that sleeps through a restoration writes no image from before it: either taking it compares the
+        # epoch after that, or the restoration's own snapshot has taken the number.
         number = await self._snapshots.next_number()
         image = await self._images.take(self._cluster)
         wrote = not image.same_content(self._written) and await self._snapshots.write(image, number)

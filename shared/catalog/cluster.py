@@ -64,6 +64,11 @@ class ClusterMark:
         if await self.read() is None:
             raise Unavailable("The log service has not opened this cluster yet")
 
+    async def require_same(self, cluster: Cluster) -> None:
+        """Raises Unavailable when the cluster was lost or restored since it was read as `cluster`."""
+        if await self.read() != cluster:
+            raise Unavailable("The cluster was lost or restored meanwhile")
+
     async def open(self, cluster: Cluster | None = None, run: str | None = None) -> Cluster:
         """Opens a new cluster in this Redis, or the one that was restored; returns it. `run`, the server's run that was
         compared with the bucket (None: the present one), is verified from here on. For the log service, and for tests

@@ -18,7 +18,7 @@ from shared.catalog.removal import Removal
 from shared.catalog.rows import function_of
 from shared.catalog.scripts import CatalogScripts
 from shared.cluster.placement import Layout
-from shared.errors import Corrupt, Unavailable
+from shared.errors import Corrupt
 from shared.log.lifecycle import Lifecycle
 from shared.log.rebuild import Rebuilds
 from shared.log.state import Pointer
@@ -170,8 +170,7 @@ class Images:
                     collections += [image async for image in self._collections(database)]
         graves = await self._removal.graves()
         families = await self._families.every()
-        if await self._catalog.mark.read() != cluster:
-            raise Unavailable("The cluster was lost or restored while its catalog was read")
+        await self._catalog.mark.require_same(cluster)
         return CatalogImage(
             cluster.id, cluster.epoch, changes, time.time(), tenants, databases, collections, graves, families
         )

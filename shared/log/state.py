@@ -80,6 +80,8 @@ class ShardState:
     """Position from which the stream must be kept, whatever is compacted: a rebuild has still to copy it."""
     chain: str = ""
     """`chain` of the newest entry that the stream ever had; "" before the first one that has it."""
+    floor: int = 0
+    """Where the head was raised to after the last restart of Redis."""
     epoch: int = 0
     """The epoch of the collection's last restoration; 0: none yet. What was begun in another one changes nothing."""
     cut: int | None = None
@@ -193,14 +195,28 @@ def after_position(covers: int) -> str:
 @functools.cache
 def state_fields(shard: int) -> tuple[str, ...]:
     """Fields of the state hash that `parse_state` needs, in its order."""
-    of_collection = ("head", "dim", "gen", "deleted", "config", "layout", "next", "copied", "wanted", "epoch", "cut")
+    of_collection = (
+        "head",
+        "dim",
+        "gen",
+        "deleted",
+        "config",
+        "layout",
+        "next",
+        "copied",
+        "wanted",
+        "epoch",
+        "cut",
+        "floor",
+    )
     of_shard = ("copied", "tail", "m", "ops", "bytes", "trimmed_ops", "trimmed_bytes", "trimmed", "chain", "cut")
     return (*of_collection, *(f"{name}:{shard}" for name in of_shard))
 
 
 def parse_state(shard: int, values: Sequence[bytes | None]) -> ShardState:
     """A shard's state, from the values of `state_fields(shard)`. Raises Corrupt when the state has no head."""
-    head, dimension, generation, deleted, config, layout, following, copied, wanted, epoch, cut, *of_shard = values
+    head, dimension, generation, deleted, config, layout, following, copied, wanted, epoch, *others = values
+    cut, floor, *of_shard = others
     kept_from, tail, pointer, ops, size, trimmed_ops, trimmed_size, trimmed, chain, below_cut = of_shard
     if head is None or generation is None or config is None or layout is None:
         raise Corrupt("the state of a collection has no head")
@@ -222,6 +238,7 @@ def parse_state(shard: int, values: Sequence[bytes | None]) -> ShardState:
         epoch=int(epoch or 0),
         cut=None if cut is None else int(cut),
         below_cut=int(below_cut or 0),
+        floor=int(floor or 0),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 from frontend.collections.forking import Forker
@@ -63,7 +64,9 @@ class Family:
             collections = [one async for one in catalog.collections.all()]
             lineage = {one.id: one.ancestors for one in collections}
             view = CatalogView(pointers_of_all(collections), await collector.graves(), {}, lineage)
-            collected = await garbage.collect(view)
+            cluster = await catalog.mark.read()
+            assert cluster is not None
+            collected = await garbage.collect(view, partial(catalog.mark.require_same, cluster))
             await collector.forget(collected.forgotten)
             await collector.forget_families({one.root for one in collections})
 

@@ -10,7 +10,7 @@ from pyroaring import BitMap
 
 from logservice.garbage import UNLISTED, Collected, GarbageCollector
 from logservice.garbage_plan import CatalogView, Periods
-from shared.errors import Corrupt
+from shared.errors import Corrupt, Unavailable
 from shared.log.state import Pointer
 from shared.manifest.model import Manifest, ParentRef, SegmentRef, condemned_key, segment_path
 from shared.manifest.store import ManifestStore, verify_present
@@ -47,6 +47,7 @@ class World:
         self.pointers: dict[tuple[str, int], Pointer | None] = {}
         self.segments: dict[str, SegmentInfo] = {}
         self.graves: dict[str, float] = {}
+        self.checks_until_restored: int | None = None
 
     def collection(self) -> str:
         collection = str(uuid.uuid4())
@@ -81,8 +82,14 @@ class World:
     async def publish(self, collection: str, *names: str) -> None:
         self.pointers[collection, 0] = await self.create(collection, *names)
 
+    async def require_same_epoch(self) -> None:
+        if self.checks_until_restored is not None:
+            self.checks_until_restored -= 1
+            if self.checks_until_restored < 0:
+                raise Unavailable("restored")
+
     async def collect(self) -> Collected:
-        return await self.garbage.collect(CatalogView(dict(self.pointers), dict(self.graves)))
+        return await self.garbage.collect(CatalogView(dict(self.pointers), dict(self.graves)), self.require_same_epoch)
 
     async def collect_twice(self) -> Collected:
         """What the first round condemns the second deletes."""

@@ -212,7 +212,8 @@ async def test_garbage_collection_keeps_what_is_being_built(world: World) -> Non
     assert collection.rebuild is not None
     pointers = dict(zip(NEXT.numbers, collection.rebuild.pointers, strict=True))
     shards = {(collection.id, 0): None} | {(collection.id, shard): pointer for shard, pointer in pointers.items()}
-    collected = await GarbageCollector(world.objects, SystemClock(), Periods(0.0, 0.0)).collect(CatalogView(shards, {}))
+    collector = GarbageCollector(world.objects, SystemClock(), Periods(0.0, 0.0))
+    collected = await collector.collect(CatalogView(shards, {}), world.catalog.mark.require)
     assert collected.manifests == 0
 
 
