@@ -1,8 +1,10 @@
-"""`make soak`: kills by chance until there were enough, in rounds; after each round everything is checked.
+"""`make soak`: kills by chance until there were enough, in rounds; after each round everything is checked. Then losses:
+Redis' data, all of it or a part, processes that stand still and processes that die, all mixed.
 
-A round has one seed and at least 20 kills, so `--kills` up to 20 is one seed; beyond that the seeds after it follow.
+A round has one seed and at least 20 kills, so `--kills` up to 20 is one seed; beyond that the seeds after it follow. So
+it is with losses, 8 a round.
 
-python -m tests.faults.soak [--kills 200] [--seed 1] [--shards 2] [--directory DIR]
+python -m tests.faults.soak [--kills 1000] [--losses 200] [--seed 1] [--shards 2] [--directory DIR]
 """
 
 import argparse
@@ -10,34 +12,61 @@ import asyncio
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from tests.cluster.harness import Cluster
 from tests.faults.kills import Killer
+from tests.faults.losses import SAYS_WHAT_IS_LOST, Losses, run_bank
 from tests.faults.scenario import fault_cluster, run_scenario
 
 KILLS_A_ROUND = 20
+LOSSES_A_ROUND = 8
+
+Round = Callable[[Cluster, int], Coroutine[Any, Any, dict[str, int]]]
 
 
 def main() -> None:
     options = _options()
+    with tempfile.TemporaryDirectory(prefix="soak-", dir=options.directory) as directory:
+        for what, wanted, one_round in (("kills", options.kills, _kills), ("losses", options.losses, _losses)):
+            with fault_cluster(Path(directory) / what, options.shards) as cluster:
+                cluster.allow_in_logs(SAYS_WHAT_IS_LOST)
+                _soak(cluster, what, wanted, options.seed, one_round)
+
+
+def _soak(cluster: Cluster, what: str, wanted: int, seed: int, one_round: Round) -> None:
     began_s = time.monotonic()
-    kills: Counter[str] = Counter()
-    with (
-        tempfile.TemporaryDirectory(prefix="soak-", dir=options.directory) as directory,
-        fault_cluster(Path(directory) / "cluster", options.shards) as cluster,
-    ):
-        seed = options.seed
-        while kills.total() < options.kills:
-            kills += Counter(asyncio.run(_round(cluster, seed)))
-            print(f"{time.monotonic() - began_s:6.0f} s  {kills.total()} kills", flush=True)
-            seed += 1
-    for what, count in sorted(kills.items()):
-        print(f"{count:5}  {what}")
-    print(f"{kills.total()} kills in {time.monotonic() - began_s:.0f} s; every promise kept")
+    done: Counter[str] = Counter()
+    while done.total() < wanted:
+        done += Counter(asyncio.run(one_round(cluster, seed)))
+        print(f"{time.monotonic() - began_s:6.0f} s  {done.total()} {what}", flush=True)
+        seed += 1
+    for name, count in sorted(done.items()):
+        print(f"{count:5}  {name}")
+    print(f"{done.total()} {what} in {time.monotonic() - began_s:.0f} s; every promise kept", flush=True)
 
 
-async def _round(cluster: Cluster, seed: int) -> dict[str, int]:
+async def _losses(cluster: Cluster, seed: int) -> dict[str, int]:
+    counts: dict[str, int] = {}
+
+    async def disturb(losses: Losses, killer: Killer) -> None:
+        for number in range(LOSSES_A_ROUND):
+            await asyncio.sleep(losses.chance.uniform(0.5, 2.0))
+            await (killer.anything() if number % 3 == 2 else losses.anything())
+        counts.update(losses.counts | killer.kills)
+
+    bank = await run_bank(cluster, seed, disturb)
+    print(
+        f"seed {seed}: {bank.transfers} transfers acknowledged, {bank.lost} of them lost and named, "
+        f"{bank.audits} audits",
+        flush=True,
+    )
+    return counts
+
+
+async def _kills(cluster: Cluster, seed: int) -> dict[str, int]:
     async def disturb(killer: Killer) -> None:
         while killer.total < KILLS_A_ROUND:
             await killer.anything()
@@ -57,10 +86,16 @@ async def _round(cluster: Cluster, seed: int) -> dict[str, int]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.soak", description="Kill and check, for long.")
     parser.add_argument(
-        "--kills",
+        "--losses",
         type=int,
         default=200,
-        help=f"kills that are enough (default: 200); a round makes at least {KILLS_A_ROUND}, whatever is asked for",
+        help="losses and pauses that are enough, with kills among them (default: 200)",
+    )
+    parser.add_argument(
+        "--kills",
+        type=int,
+        default=1000,
+        help=f"kills that are enough (default: 1000); a round makes at least {KILLS_A_ROUND}, whatever is asked for",
     )
     parser.add_argument(
         "--seed", type=int, default=1, help="seed of the first round (default: 1); the next round has the next"
