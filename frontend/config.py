@@ -12,6 +12,7 @@ from shared import limits
 from shared.process.config import (
     ConfigError,
     ProcessConfig,
+    parse_names,
     parse_origins,
     parse_port,
     parse_positive,
@@ -46,6 +47,14 @@ def parse_percent(text: str) -> float:
     return percent
 
 
+def parse_fds(text: str) -> tuple[int, ...]:
+    """Numbers of file descriptors, separated by commas. Raises ValueError with a sentence."""
+    names = parse_names(text)
+    if not all(name.isdecimal() for name in names):
+        raise ValueError("expected numbers of file descriptors")
+    return tuple(map(int, names))
+
+
 def parse_answers_bytes(text: str) -> int:
     """A budget that at least one answer fits into with its whole window."""
     size = parse_positive(text)
@@ -64,6 +73,13 @@ class FrontendConfig(ProcessConfig):
     )
     reuse_port: bool = setting(
         "POLYCHROME_FRONTEND_REUSE_PORT", "Share the port with other frontends on this machine.", default=False
+    )
+    listen_fds: tuple[int, ...] = setting(
+        "POLYCHROME_FRONTEND_LISTEN_FDS",
+        "File descriptors of inherited listening sockets, separated by commas, to be used instead of an address and a "
+        "port; `polychrome up` sets them. What connects while a frontend is started again waits in them.",
+        default=(),
+        parse=parse_fds,
     )
     allow_reset: bool = setting(
         "POLYCHROME_FRONTEND_ALLOW_RESET", "Whether POST /reset may delete everything.", default=False
@@ -221,4 +237,11 @@ class FrontendConfig(ProcessConfig):
     @property
     def listener(self) -> Listener:
         """The settings of the HTTP server's socket."""
-        return Listener(self.host, self.port, self.reuse_port, self.keepalive_timeout_s, self.first_request_timeout_s)
+        return Listener(
+            self.host,
+            self.port,
+            self.reuse_port,
+            self.keepalive_timeout_s,
+            self.first_request_timeout_s,
+            self.listen_fds,
+        )

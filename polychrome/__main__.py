@@ -13,11 +13,12 @@ from typing import Final, TypeVar
 
 from polychrome.backup.commands import add_backup, add_restore
 from polychrome.datadir import DataDirError
+from polychrome.listening import AddressError
 from polychrome.plan import ClusterOptions
 from polychrome.redis_server import NoRedisServerError
 from polychrome.status import status
 from polychrome.supervisor import BadConfigurationError
-from polychrome.up import AddressError, up
+from polychrome.up import TooFewFilesError, up
 from shared.limits import SHARDS_MAX
 from shared.process.config import parse_origins, parse_port, parse_positive
 
@@ -31,7 +32,7 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(words)
     try:
         code = arguments.run(arguments)
-    except (AddressError, DataDirError, NoRedisServerError, BadConfigurationError) as error:
+    except (TooFewFilesError, AddressError, DataDirError, NoRedisServerError, BadConfigurationError) as error:
         sys.exit(f"polychrome: {error}")
     sys.exit(code)
 

@@ -1,7 +1,7 @@
 """The data directory of a local cluster, and the lock that keeps it to one cluster.
 
 ```text
-lock            held (flock) by the supervisor and, inherited, by every process of the cluster
+lock            held by the supervisor and, inherited, by every process of the cluster (`polychrome.directory_lock`)
 cluster.json    how to reach the running cluster: read by `polychrome status`
 redis/          the server's append-only file and configuration
 objects/        the object store
@@ -13,16 +13,17 @@ name            random: tells this directory's processes from those of other clu
 
 from __future__ import annotations
 
-import fcntl
-import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
+
+from polychrome.directory_lock import LockedError, directory_locks
 
 
 class DataDirError(Exception):
@@ -57,12 +58,12 @@ class Register(msgspec.Struct, frozen=True):
 
 
 class DataDir:
-    """A locked data directory: paths below it, and the file descriptor of its lock."""
+    """A locked data directory: paths below it, and the file descriptors of its locks."""
 
-    def __init__(self, root: Path, lock_fd: int) -> None:
+    def __init__(self, root: Path, lock_fds: tuple[int, ...]) -> None:
         self.root = root
         self.name = _name_of(root)
-        self.lock_fd = lock_fd
+        self.lock_fds = lock_fds
 
     @property
     def redis(self) -> Path:
@@ -101,27 +102,33 @@ def read_register(root: Path) -> Register | None:
         return None
 
 
+def _ignore(_line: str) -> None:
+    """Shows a line to nobody."""
+
+
 @contextmanager
-def open_data_dir(root: Path) -> Iterator[DataDir]:
-    """The data directory at `root`, locked until the end; what is missing is created. Raises DataDirError."""
+def open_data_dir(root: Path, say: Callable[[str], None] = _ignore) -> Iterator[DataDir]:
+    """The data directory at `root`, locked until the end; what is missing is created. Waits for the end of the
+    processes that a killed cluster has left, and says so by `say`. Raises DataDirError.
+    """
     root = root.resolve()
-    try:
-        for folder in ("redis", "objects", "scratch", "logs"):
-            (root / folder).mkdir(parents=True, exist_ok=True)
-        lock_fd = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise DataDirError(f"the data directory {root} cannot be used: {error.strerror}") from error
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataDirInUseError(
-                f"{root} is in use by another cluster, or by a process that a killed one left: such a process ends by "
-                "itself, so try again in some seconds"
-            ) from error
-        yield DataDir(root, lock_fd)
-    finally:
-        os.close(lock_fd)
+            for folder in ("redis", "objects", "scratch", "logs"):
+                (root / folder).mkdir(parents=True, exist_ok=True)
+            waiting = partial(say, f"{root} is in use by processes of a killed cluster; waiting for their end")
+            locks = stack.enter_context(directory_locks(root, (root / "redis", root / "objects"), waiting))
+        except LockedError as error:
+            raise DataDirInUseError(_in_use(root, error.owner)) from error
+        except OSError as error:
+            raise DataDirError(f"the data directory {root} cannot be used: {error.strerror}") from error
+        yield DataDir(root, locks)
+
+
+def _in_use(root: Path, owner: int | None) -> str:
+    if owner is not None:
+        return f"{root} is in use by another cluster (process {owner})"
+    return f"{root} is in use by processes that a killed cluster has left, and that do not end: stop them, or try again"
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -52,16 +52,24 @@ def prepare() -> None:
 
 
 def die_with_parent() -> None:
-    """Has the kernel end this process when its parent ends. Safe between fork and exec."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    """Has the kernel kill this process when its parent ends. Safe between fork and exec.
+
+    A parent that ends without having stopped its children was killed. They are killed too, instead of finishing what
+    they do: a new cluster on the same data has to wait for the last of them, and nothing acknowledged is lost.
+    """
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class ForkedModule:
-    """`python -m <module>` in a copy of this process. Has the methods of `subprocess.Popen` that are needed here."""
+    """`python -m <module>` in a copy of this process, which closes `close_fds` and has all other file descriptors too.
+    Has the methods of `subprocess.Popen` that are needed here.
+    """
 
-    def __init__(self, module: str, name: str, environ: Mapping[str, str], log_path: Path) -> None:
+    def __init__(
+        self, module: str, name: str, environ: Mapping[str, str], log_path: Path, close_fds: Sequence[int] = ()
+    ) -> None:
         self._process = multiprocessing.get_context("fork").Process(
-            target=_become, args=(os.getpid(), module, name, environ, log_path), name=name
+            target=_become, args=(os.getpid(), module, name, environ, log_path, close_fds), name=name
         )
         self._process.start()
         assert self._process.pid is not None
@@ -84,7 +92,9 @@ class ForkedModule:
             os.kill(self.pid, number)
 
 
-def _become(parent: int, module: str, name: str, environ: Mapping[str, str], log_path: Path) -> None:
+def _become(
+    parent: int, module: str, name: str, environ: Mapping[str, str], log_path: Path, close_fds: Sequence[int]
+) -> None:
     """The child's whole life: does what a shell does between fork and exec, then runs the module."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
@@ -93,6 +103,8 @@ def _become(parent: int, module: str, name: str, environ: Mapping[str, str], log
     if os.getppid() != parent:  # the parent died before that was asked for
         os._exit(1)
     _LIBC.prctl(_PR_SET_NAME, name.encode()[:15])
+    for descriptor in close_fds:
+        os.close(descriptor)
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for standard in (1, 2):
         os.dup2(log, standard)

@@ -67,9 +67,12 @@ class Stores:
     name: str
 
 
-def process_specs(options: ClusterOptions, stores: Stores, inherited: Container[str] = ()) -> list[ProcessSpec]:
+def process_specs(
+    options: ClusterOptions, stores: Stores, inherited: Container[str] = (), listen_fds: tuple[int, ...] = ()
+) -> list[ProcessSpec]:
     """All processes but the Redis server, in the order in which they start. `inherited` are the variables that the
-    environment sets already: those about embedding functions are left as they are.
+    environment sets already: those about embedding functions are left as they are. `listen_fds` are the listening
+    sockets that frontends inherit; without any, each opens its own.
     """
     common = {"REDIS_URL": stores.redis_url, "POLYCHROME_BUCKET_URL": stores.bucket_url}
     by_role: dict[str, tuple[int, Mapping[str, str]]] = {
@@ -77,10 +80,11 @@ def process_specs(options: ClusterOptions, stores: Stores, inherited: Container[
         "compactor": (options.compactors, {"POLYCHROME_COMPACTOR_NICE": str(COMPACTOR_NICE)}),
         "queryworker": (options.query_workers, {}),
         "embedder": (options.embedders, {}),
-        "frontend": (options.frontends, _frontend_environ(options, inherited)),
+        "frontend": (options.frontends, _frontend_environ(options, inherited, listen_fds)),
     }
+    fds = {"frontend": listen_fds}
     return [
-        _spec(role, number, {**common, **environ, **_identity(role, number, stores)})
+        _spec(role, number, {**common, **environ, **_identity(role, number, stores)}, fds.get(role, ()))
         for role in START_ORDER
         if role in by_role
         for count, environ in [by_role[role]]
@@ -88,13 +92,17 @@ def process_specs(options: ClusterOptions, stores: Stores, inherited: Container[
     ]
 
 
-def _spec(role: str, number: int, environ: Mapping[str, str]) -> ProcessSpec:
-    return ProcessSpec(f"{role}-{number}", role, (sys.executable, "-m", role), environ)
+def _spec(role: str, number: int, environ: Mapping[str, str], fds: tuple[int, ...]) -> ProcessSpec:
+    return ProcessSpec(f"{role}-{number}", role, (sys.executable, "-m", role), environ, fds)
 
 
-def _frontend_environ(options: ClusterOptions, inherited: Container[str]) -> dict[str, str]:
+def _frontend_environ(
+    options: ClusterOptions, inherited: Container[str], listen_fds: tuple[int, ...]
+) -> dict[str, str]:
     environ = {"POLYCHROME_FRONTEND_HOST": options.host, "POLYCHROME_FRONTEND_PORT": str(options.port)}
-    if options.frontends > 1:
+    if listen_fds:
+        environ["POLYCHROME_FRONTEND_LISTEN_FDS"] = ",".join(map(str, listen_fds))
+    elif options.frontends > 1:
         environ["POLYCHROME_FRONTEND_REUSE_PORT"] = "true"
     if options.allow_reset:
         environ["POLYCHROME_FRONTEND_ALLOW_RESET"] = "true"

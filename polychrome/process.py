@@ -26,12 +26,15 @@ _ADMIN_PORTS: Final = range(20_000, 32_000)
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """A process to start: `name` is unique in the cluster, `environ` is added to the inherited environment."""
+    """A process to start: `name` is unique in the cluster, `environ` is added to the inherited environment. `fds` are
+    file descriptors that it inherits.
+    """
 
     name: str
     role: str
     argv: tuple[str, ...]
     environ: Mapping[str, str] = field(default_factory=dict)
+    fds: tuple[int, ...] = ()
 
     @property
     def id(self) -> str | None:
@@ -63,17 +66,24 @@ class Process:
     The child is a process group of its own, so that a Ctrl-C in the terminal reaches the supervisor alone, which stops
     all processes in order. It dies with its parent, and inherits the file descriptors `keep_fds`: the lock on the data
     directory is held as long as a process lives that writes there. With `fork`, modules of this project begin as copies
-    of this process.
+    of this process. Of the descriptors `others_fds`, which other processes inherit, it has none but its own.
     """
 
     def __init__(
-        self, spec: ProcessSpec, log_path: Path, keep_fds: tuple[int, ...] = (), *, fork: bool = False
+        self,
+        spec: ProcessSpec,
+        log_path: Path,
+        keep_fds: tuple[int, ...] = (),
+        *,
+        fork: bool = False,
+        others_fds: tuple[int, ...] = (),
     ) -> None:
         self.spec = spec
         self.log_path = log_path
         self.admin_address: str | None = None
         self._log_start = 0
-        self._keep_fds = keep_fds
+        self._keep_fds = (*keep_fds, *spec.fds)
+        self._close_fds = tuple(set(others_fds) - set(spec.fds))
         self._fork = fork
         self._popen: subprocess.Popen[bytes] | ForkedModule | None = None
 
@@ -91,7 +101,7 @@ class Process:
             environ["POLYCHROME_ADMIN_HOST"], environ["POLYCHROME_ADMIN_PORT"] = self.admin_address.split(":")
         self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         if self._fork and self.spec.module is not None:
-            self._popen = ForkedModule(self.spec.module, self.spec.name, environ, self.log_path)
+            self._popen = ForkedModule(self.spec.module, self.spec.name, environ, self.log_path, self._close_fds)
             return
         with self.log_path.open("ab") as log:
             self._popen = subprocess.Popen(

@@ -1,8 +1,9 @@
 """Keeps the processes of a local cluster running, and stops them in order.
 
-Dead processes are started again after a delay that doubles with every death; a process that has run for a minute
-begins with the shortest delay again. Exit code 2 means a wrong configuration: trying again would change nothing, so all
-stops.
+A dead process is started again at once; if it dies again soon, after a delay that doubles with every death, up to a
+few seconds: what made it die may pass at any moment, and then the cluster must not wait for long. A process that has
+run for some time begins without a delay again. Exit code 2 means a wrong configuration: trying again would change
+nothing, so all stops.
 
 The first SIGINT or SIGTERM drains and stops: frontends first (no new requests), then query workers (which get no more
 calls), compactors, the log service, and Redis last, because all the others still write to it while they drain. A second
@@ -28,8 +29,8 @@ from shared.process.stopping import ended_after_s
 
 BAD_CONFIGURATION: Final = 2
 RESTART_DELAY_FIRST_S: Final = 0.5
-RESTART_DELAY_MAX_S: Final = 30.0
-STEADY_AFTER_S: Final = 60.0
+RESTART_DELAY_MAX_S: Final = 4.0
+STEADY_AFTER_S: Final = 10.0
 STOP_GRACE_S: Final = 30.0
 """Least time that a process is given to stop before it is killed, in seconds."""
 
@@ -39,8 +40,10 @@ _ROTATE_EVERY_S: Final = 30.0
 
 
 def restart_delay_s(deaths: int) -> float:
-    """Delay before the next start after this many deaths in a row."""
-    return float(min(RESTART_DELAY_FIRST_S * 2 ** (deaths - 1), RESTART_DELAY_MAX_S))
+    """Delay before the next start after this many deaths in a row, one at least."""
+    if deaths == 1:
+        return 0.0
+    return float(min(RESTART_DELAY_FIRST_S * 2 ** (deaths - 2), RESTART_DELAY_MAX_S))
 
 
 def stop_grace_s(environ: Mapping[str, str]) -> float:
@@ -71,7 +74,8 @@ class _Child:
 class Supervisor:
     """Runs the processes of a cluster. `ready` says whether a process is ready; `say` shows a line to people; `changed`
     is called when a process was started, so that pids and ports have changed; `prepare` is called after Redis was
-    started and before all others are, while it loads its data.
+    started and before all others are, while it loads its data; `stopping` is called before the first process is
+    stopped.
     """
 
     def __init__(
@@ -81,12 +85,14 @@ class Supervisor:
         say: Callable[[str], None],
         changed: Callable[[], None] = lambda: None,
         prepare: Callable[[], None] = lambda: None,
+        stopping: Callable[[], None] = lambda: None,
     ) -> None:
         self._children = [_Child(process) for process in processes]
         self._ready = ready
         self._say = say
         self._changed = changed
         self._prepare = prepare
+        self._stopping = stopping
         self._wake = threading.Event()
         self._signals = 0
         self._rotated_s = time.monotonic()
@@ -175,9 +181,11 @@ class Supervisor:
         delay_s = restart_delay_s(child.deaths)
         child.restart_at_s = now + delay_s
         how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-        self._say(f"{process.spec.name:<16} died ({how}); starting it again in {delay_s:g} s; see {process.log_path}")
+        when = f"in {delay_s:g} s" if delay_s else "now"
+        self._say(f"{process.spec.name:<16} died ({how}); starting it again {when}; see {process.log_path}")
 
     def _stop_all(self) -> None:
+        self._stopping()
         for role in STOP_ORDER:
             group = [child.process for child in self._children if child.process.spec.role == role]
             alive = [process for process in group if process.running()]

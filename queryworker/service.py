@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -79,7 +78,6 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
     """Opens Redis, object storage, a directory for segment files, the threads and the listener, in this order; then the
     worker is announced. Closes all in reverse.
     """
-    _allow_many_files()
     keep_freed_memory()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     async with AsyncExitStack() as stack:
@@ -118,9 +116,3 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         registration = Registration(config.process_id, address, membership, server, config.heartbeat_s)
         await registration.announce()
         yield QueryWorker(config, registration, shards, damage)
-
-
-def _allow_many_files() -> None:
-    """Every open segment holds a few descriptors; the usual soft limit would be reached with some hundred shards."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

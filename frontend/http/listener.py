@@ -17,3 +17,6 @@ class Listener:
 
     first_request_timeout_s: float
     """Longest time from the opening of a connection to the headers of its first request."""
+
+    fds: tuple[int, ...] = ()
+    """File descriptors of sockets that listen already, and that are used instead of the address and the port."""

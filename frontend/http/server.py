@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import select
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,6 +30,14 @@ SILENT_CHECK_S: Final = 1.0
 
 IDLE_CHECK_S: Final = 0.05
 """Pause between two searches of a draining server for connections that have become idle, in seconds."""
+
+NOTICE_S: Final = 0.3
+"""Time that a draining server leaves idle connections open, in seconds: a request that is on its way meanwhile is
+answered, and its answer announces the end of the connection.
+"""
+
+ACCEPT_TURNS: Final = 4
+"""Turns of the event loop after which connections that it had accepted before the server stopped listening are open."""
 
 CLOSE_TIMEOUT_S: Final = 0.5
 """Longest time that closing waits for handlers to end by themselves, and then for connections to be closed, in seconds.
@@ -85,7 +94,7 @@ class _Connection(WatchedConnection):
         super().connection_made(transport)
         self._open_connections.add(self)
         if self._in_flight.draining:
-            self.force_close()
+            asyncio.get_running_loop().call_later(NOTICE_S, self.close_if_idle)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Called by the event loop."""
@@ -101,8 +110,18 @@ class _Connection(WatchedConnection):
         """
         waits_for_a_request = self._waiter is not None and not self._waiter.done()
         never_asked = self._request_count == 0
-        if waits_for_a_request or never_asked:
+        if (waits_for_a_request or never_asked) and not self._has_bytes_to_read():
             self.force_close()
+
+    def _has_bytes_to_read(self) -> bool:
+        """Whether something has arrived that the event loop has not read yet: closing the socket would reset the
+        connection of a client that has sent its request.
+        """
+        if self.transport is None or self.transport.is_closing():
+            return False
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def handle_error(self, *args: Any, **kwargs: Any) -> web.StreamResponse:
         """The response to bytes that are not HTTP, or to a fault of the library."""
@@ -113,7 +132,7 @@ class _Connection(WatchedConnection):
 
 
 class HttpServer:
-    """Serves one application on one socket."""
+    """Serves one application on the listening sockets of one address."""
 
     def __init__(self, edge: Edge, listener: Listener) -> None:
         self.edge = edge
@@ -133,34 +152,47 @@ class HttpServer:
         }
         self.address = ""
         """host:port that is listened on."""
-        self._listening: asyncio.Server | None = None
+        self._listening: list[asyncio.Server] = []
         self._open_connections = OpenConnections()
         self._silent_since_s: dict[web.RequestHandler, float] = {}
 
     async def start(self) -> None:
         """Listens. Raises OSError when the address is taken."""
-        loop = asyncio.get_running_loop()
-        self._listening = await loop.create_server(
-            lambda: _Connection(self.edge.in_flight, self._open_connections, self._server, loop=loop, **self._settings),
-            self._listener.host,
-            self._listener.port,
-            backlog=LISTEN_BACKLOG,
-            reuse_address=True,
-            reuse_port=self._listener.reuse_port and hasattr(socket, "SO_REUSEPORT"),
-        )
-        host, port = self._listening.sockets[0].getsockname()[:2]
+        if self._listener.fds:
+            for fd in self._listener.fds:
+                await self._listen(sock=socket.socket(fileno=fd))
+        else:
+            reuse_port = self._listener.reuse_port and hasattr(socket, "SO_REUSEPORT")
+            await self._listen(
+                host=self._listener.host, port=self._listener.port, reuse_address=True, reuse_port=reuse_port
+            )
+        host, port = self._listening[0].sockets[0].getsockname()[:2]
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def _listen(self, **where: Any) -> None:
+        loop = asyncio.get_running_loop()
+        server: asyncio.Server = await loop.create_server(
+            lambda: _Connection(self.edge.in_flight, self._open_connections, self._server, loop=loop, **self._settings),
+            backlog=LISTEN_BACKLOG,
+            **where,
+        )
+        self._listening.append(server)
 
     async def drain(self) -> None:
         """Stops listening and waits until the requests in hand are answered and their answers delivered.
 
-        Idle connections are closed at once. The others are left to go on, for their requests may have bodies that are
-        still arriving: answers from now on announce the end of the connection (`Edge`), which then ends by itself; and
-        one whose answer had been begun before is closed when it has become idle. Clients may be long in sending and
-        in taking: the caller bounds how long that is waited for. Then the kernel has all of every answer.
+        Idle connections are closed after NOTICE_S. The others are left to go on, for their requests may have bodies
+        that are still arriving: answers from now on announce the end of the connection (`Edge`), which then ends by
+        itself; and one whose answer had been begun before is closed when it has become idle. Clients may be long in
+        sending and in taking: the caller bounds how long that is waited for. Then the kernel has all of every answer.
         """
         self.edge.in_flight.draining = True
         self._stop_listening()
+        for _ in range(ACCEPT_TURNS):
+            await asyncio.sleep(0)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(NOTICE_S):
+                await self._open_connections.all_closed()
         while True:
             for connection in self._server.connections:
                 cast("_Connection", connection).close_if_idle()
@@ -178,9 +210,9 @@ class HttpServer:
         self.edge.access_log.flush()
 
     def _stop_listening(self) -> None:
-        if self._listening is not None:
-            self._listening.close()
-            self._listening = None
+        for server in self._listening:
+            server.close()
+        self._listening.clear()
 
     async def close_silent_connections(self) -> None:
         """A loop: closes connections that have not sent a first request in time."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -16,13 +17,12 @@ from redis.asyncio import Redis
 from shared.catalog.changes import Changes
 from shared.catalog.databases import Databases
 from shared.catalog.model import UNSET, Collection, Database, Function, NewCollection, Unset
-from shared.catalog.reading import CatalogReader
+from shared.catalog.reading import CatalogReader, repeated
 from shared.catalog.rows import FIRST_GENERATION, changed_row, collection_of, function_of, new_row
 from shared.catalog.scripts import CatalogScripts
 from shared.errors import AlreadyExists, Attached, Gone, NotFound, Unavailable
 from shared.log.lifecycle import Lifecycle
 from shared.log.outputs import Outputs
-from shared.redis.client import translated_errors
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX, Argument
 
@@ -54,12 +54,16 @@ class Collections:
 
     async def get_by_id(self, db: Database, collection_id: str) -> Collection | None:
         """None when the database has none of this id, or is not there."""
-        with translated_errors():
+
+        async def read() -> list[Any]:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.hget(self._keys.rows(db.key), collection_id)
                 pipeline.hgetall(self._keys.state(collection_id))
                 pipeline.smembers(self._keys.metadata_keys(collection_id))
-                row, state, keys = await pipeline.execute()
+                replies: list[Any] = await pipeline.execute()
+                return replies
+
+        row, state, keys = await repeated(read)
         found = None if row is None else collection_of(db, collection_id, row, state, keys)
         if found is None:
             await self._reader.require_cluster()
@@ -95,12 +99,7 @@ class Collections:
         collections: list[Collection] = []
         for start in range(0, len(ids), PIPELINE_MAX):
             batch = ids[start : start + PIPELINE_MAX]
-            with translated_errors():
-                async with self._redis.pipeline(transaction=False) as pipeline:
-                    for collection_id in batch:
-                        pipeline.hgetall(self._keys.state(collection_id))
-                        pipeline.smembers(self._keys.metadata_keys(collection_id))
-                    replies = await pipeline.execute()
+            replies = await repeated(partial(self._states_and_keys, batch))
             states, keys = replies[0::2], replies[1::2]
             batch_rows = rows[start : start + PIPELINE_MAX]
             for collection_id, row, state, pairs in zip(batch, batch_rows, states, keys, strict=True):
@@ -108,6 +107,15 @@ class Collections:
                 if found is not None:
                     collections.append(found)
         return collections
+
+    async def _states_and_keys(self, ids: Sequence[str]) -> list[Any]:
+        """The replies for each id: its state hash, and then its set of (metadata key, value type) pairs."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for collection_id in ids:
+                pipeline.hgetall(self._keys.state(collection_id))
+                pipeline.smembers(self._keys.metadata_keys(collection_id))
+            replies: list[Any] = await pipeline.execute()
+            return replies
 
     # Changing
 

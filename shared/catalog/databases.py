@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator
+from typing import Any
 
 import orjson
 from redis.asyncio import Redis
 
 from shared.catalog.changes import Changes
 from shared.catalog.model import Database
-from shared.catalog.reading import CatalogReader
+from shared.catalog.reading import CatalogReader, repeated
 from shared.catalog.removal import Removal
 from shared.catalog.scripts import CatalogScripts
 from shared.catalog.tenants import Tenants
 from shared.errors import AlreadyExists, NotFound
-from shared.redis.client import translated_errors
 from shared.redis.keys import Keys
 
 
@@ -46,11 +46,15 @@ class Databases:
 
     async def get(self, tenant: str, name: str) -> Database | None:
         """None when the tenant has none of this name, or is not there."""
-        with translated_errors():
+
+        async def read() -> list[Any]:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.hexists(self._keys.tenants, tenant)
                 pipeline.hget(self._keys.databases(tenant), name)
-                known, row = await pipeline.execute()
+                replies: list[Any] = await pipeline.execute()
+                return replies
+
+        known, row = await repeated(read)
         # A tenant that a reset has removed has no databases, even before they are cleared.
         if not known or row is None:
             await self._reader.require_cluster()

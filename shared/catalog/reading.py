@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 
 from shared.catalog.cluster import ClusterMark
-from shared.redis.client import command, translated_errors
+from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX
 
+CATALOG_READ_S: Final = 5.0
+"""Longest time of a read with its retries, in seconds: a server that is started again is back before."""
+
+T = TypeVar("T")
+
+
+async def repeated(read: Callable[[], Awaitable[T]]) -> T:
+    """The result of `read`, which only reads, and is repeated while the server is away. Raises Unavailable when it
+    stays away.
+    """
+    return await retry_idempotent(read, writes=False, deadline_s=CATALOG_READ_S)
+
 
 class CatalogReader:
-    """Single reads, without a second try: a client asks again. Everything raises Unavailable."""
+    """Single reads. Everything raises Unavailable."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
@@ -26,8 +38,7 @@ class CatalogReader:
 
     async def one(self, *call: Any) -> Any:
         """The reply to one command; None only when the cluster is open."""
-        with translated_errors():
-            reply = await command(self._redis, *call)
+        reply = await self._reply(*call)
         if reply is None:
             await self.require_cluster()
         return reply
@@ -37,19 +48,19 @@ class CatalogReader:
         if limit == 0:
             return []
         stop = -1 if limit is None else offset + limit - 1
-        with translated_errors():
-            return [member.decode() for member in await command(self._redis, "ZRANGE", key, offset, stop)]
+        return [member.decode() for member in await self._reply("ZRANGE", key, offset, stop)]
 
     async def values(self, key: str, fields: Sequence[str]) -> list[bytes | None]:
         """The values of a hash's fields; None for a field that is not there."""
         found: list[bytes | None] = []
-        with translated_errors():
-            for start in range(0, len(fields), PIPELINE_MAX):
-                found += await command(self._redis, "HMGET", key, *fields[start : start + PIPELINE_MAX])
+        for start in range(0, len(fields), PIPELINE_MAX):
+            found += await self._reply("HMGET", key, *fields[start : start + PIPELINE_MAX])
         return found
 
     async def all_values(self, key: str) -> dict[str, bytes]:
         """All fields of a hash with their values."""
-        with translated_errors():
-            found: Mapping[bytes, bytes] = await command(self._redis, "HGETALL", key)
+        found: Mapping[bytes, bytes] = await self._reply("HGETALL", key)
         return {field.decode(): value for field, value in found.items()}
+
+    async def _reply(self, *call: Any) -> Any:
+        return await repeated(lambda: command(self._redis, *call))

@@ -30,7 +30,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shared.errors import Unavailable
-from shared.process import telemetry
+from shared.process import open_files, telemetry
 from shared.process.config import ConfigError, ProcessConfig, read
 from shared.process.memory import trim_when_idle, use_one_arena
 from shared.process.stopping import closed_after_s, ended_after_s
@@ -83,6 +83,7 @@ def main(role: str, config_type: type[C], open_service: OpenService[C]) -> None:
     if not config.process_id:
         config = dataclasses.replace(config, process_id=f"{role}-{socket.gethostname()}-{os.getpid()}")
     telemetry.configure(role, config.process_id, config.log_level)
+    _check_open_files()
     use_one_arena()
     _tune_garbage_collector()
     sys.exit(uvloop.run(run(role, config, open_service)))
@@ -154,6 +155,15 @@ async def _run_service(role: str, config: C, open_service: OpenService[C], life:
             await _drain(service, config.drain_timeout_s)
             for task in tasks:
                 task.cancel()
+
+
+def _check_open_files() -> None:
+    limit = open_files.raise_limit()
+    problem = open_files.problem_of(limit)
+    if problem is not None:
+        log.warning("few_open_files", problem=problem)
+    if open_files.too_few(limit):
+        sys.exit(2)
 
 
 def _tune_garbage_collector() -> None:

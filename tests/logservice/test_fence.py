@@ -46,8 +46,9 @@ async def test_a_server_that_was_never_verified_is_as_if_it_was_away(keys: Keys,
 
 
 async def test_after_a_restart_nothing_is_appended_or_read_until_it_was_verified(
-    fenced: Redis, keys: Keys, rolling: Rolling
+    fenced: Redis, keys: Keys, rolling: Rolling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("shared.catalog.reading.CATALOG_READ_S", 0.3)
     made = await make_collection(rolling.catalog, await rolling.database())
     log, catalog = impatient(fenced, keys), Catalog(fenced, keys)
     await append(log, made, ["a"])  # the small scripts' connection and the pool's are open

@@ -1,98 +1,23 @@
 """`polychrome up` as a user has it: a terminal program."""
 
 import os
-import queue
+import resource
 import signal
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 
-from polychrome.datadir import Register, read_register
+from polychrome.datadir import read_register
 from polychrome.process import free_port
 from tests.cluster.waiting import wait_until
+from tests.polychrome.terminal import COLLECTIONS, Terminal, status, terminals
 
-COLLECTIONS = "/api/v2/tenants/default_tenant/databases/default_database/collections"
-LINE_S_MAX = 60.0
-
-
-class Terminal:
-    """A running `polychrome up`, its lines as they come."""
-
-    def __init__(self, data_dir: Path, *options: str) -> None:
-        self.data_dir = data_dir
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.seen: list[str] = []
-        self._lines: queue.Queue[str | None] = queue.Queue()
-        command = [sys.executable, "-m", "polychrome", "up", "--embedders", "0", "--port", str(self.port)]
-        command += ["--data-dir", str(data_dir)]
-        self.popen = subprocess.Popen(
-            [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=data_dir.parent
-        )
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.popen.stdout is not None
-        for line in self.popen.stdout:
-            self._lines.put(line.rstrip())
-        self._lines.put(None)
-
-    def until(self, word: str) -> str:
-        """The next line that holds the word."""
-        while (line := self._lines.get(timeout=LINE_S_MAX)) is not None:
-            self.seen.append(line)
-            if word in line:
-                return line
-        raise AssertionError(f"it ended without {word!r}: {self.seen}")
-
-    def end(self) -> int:
-        """The exit code, all lines read."""
-        while (line := self._lines.get(timeout=LINE_S_MAX)) is not None:
-            self.seen.append(line)
-        return self.popen.wait(10)
-
-    def stop(self) -> int:
-        self.popen.send_signal(signal.SIGINT)
-        return self.end()
-
-    def close(self) -> None:
-        self.popen.kill()
-        self.popen.wait()
-        self._reader.join()
-        assert self.popen.stdout is not None
-        self.popen.stdout.close()
-
-    def register(self) -> Register:
-        register = read_register(self.data_dir)
-        assert register is not None
-        return register
-
-    def pid(self, name: str) -> int:
-        return next(entry.pid for entry in self.register().processes if entry.name == name)
-
-
-@pytest.fixture
-def terminals(tmp_path: Path) -> Iterator[list[Terminal]]:
-    opened: list[Terminal] = []
-    yield opened
-    for terminal in opened:
-        terminal.close()
-
-
-def status(data_dir: Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "polychrome", "status", "--data-dir", data_dir],
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+__all__ = ["terminals"]
 
 
 def test_a_cluster_comes_up_restarts_what_dies_stops_in_order_and_keeps_its_data(
@@ -136,28 +61,46 @@ def test_a_second_cluster_on_the_same_data_is_refused(tmp_path: Path, terminals:
     terminals[0].until("redis")
     terminals.append(Terminal(tmp_path / "data"))
     assert terminals[1].end() == 1
-    assert "in use by another cluster" in terminals[1].seen[-1]
-    assert "try again in some seconds" in terminals[1].seen[-1]
+    assert f"in use by another cluster (process {terminals[0].popen.pid})" in terminals[1].seen[-1]
     assert terminals[0].stop() == 0
 
 
-def test_nothing_outlives_a_killed_supervisor(tmp_path: Path, terminals: list[Terminal]) -> None:
+def test_nothing_outlives_a_killed_supervisor_and_a_start_at_once_works(
+    tmp_path: Path, terminals: list[Terminal]
+) -> None:
     data_dir = tmp_path / "data"
     terminals.append(Terminal(data_dir))
     terminals[0].until("Polychrome is ready")
+    pids = [entry.pid for entry in terminals[0].register().processes]
     terminals[0].popen.kill()
-    terminals.append(Terminal(data_dir))
+    killed_s = time.monotonic()
+    terminals.append(Terminal(data_dir, "--port", str(terminals[0].port)))
+    wait_until(lambda: not any(map(_running, pids)), "the end of all processes", 1)
+    terminals[1].until("Polychrome is ready")
+    assert time.monotonic() - killed_s < 15  # 2 s on an idle machine
+    assert terminals[1].stop() == 0
+
+
+def _running(pid: int) -> bool:
     try:
-        terminals[1].until("Polychrome is ready")
-    except AssertionError:  # the old processes held the lock still, while they drained
-        wait_until(lambda: _starts(data_dir, terminals), "the lock free", 40)
-    assert terminals[-1].stop() == 0
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"
 
 
-def _starts(data_dir: Path, terminals: list[Terminal]) -> bool:
-    terminals.append(Terminal(data_dir))
-    terminals[-1].until("redis")
-    return True
+@pytest.mark.parametrize(("files", "code"), [(100, 1), (1000, 0)])
+def test_too_few_files_are_named_at_the_start(tmp_path: Path, files: int, code: int) -> None:
+    command = [sys.executable, "-m", "polychrome", "up", "--embedders", "0", "--port", "0", "--data-dir", str(tmp_path)]
+    limit = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))  # noqa: E731
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=limit) as up:  # noqa: PLW1509
+        assert up.stdout is not None
+        assert f"only {files} files may be open at once" in up.stdout.readline().decode()
+        if code == 0:
+            assert b"redis" in up.stdout.readline()
+            up.send_signal(signal.SIGTERM)
+        said = up.stdout.read().decode()
+    assert up.returncode == code, said
 
 
 def test_a_port_that_is_taken_is_told_at_once(tmp_path: Path, terminals: list[Terminal]) -> None:
