@@ -5,7 +5,7 @@
    somebody else's (Superseded).
 2. Prove that nothing is missing: every entry names the one before it; the first one names an entry that the manifest
    covers; the last one is the stream's newest. A gap is Corrupt: an acknowledged write would be lost by going on.
-3. Apply an append only when its last entry is here.
+3. Apply an append only when its last entry is here, and none behind an entry that is damaged or missing.
 4. Stop at the end of the log, at the collection's cut (`shared.log.cuts`), or behind the append that reaches the limit
    of bytes.
 
@@ -24,8 +24,9 @@ from pyroaring import BitMap
 
 from compactor.cancellation import in_thread
 from shared.errors import Corrupt, Gone, PolychromeError
-from shared.log.batch import decode_batch
+from shared.log.decoding import decode_entries
 from shared.log.state import Entry, ShardRead, ShardState, after_position, position_of
+from shared.log.verification import DamagedEntry
 from shared.memtable.memtable import BaseRecords, Memtable
 from shared.records.digest import record_digests
 from shared.records.model import FIRST_POSITION, record_schema
@@ -43,7 +44,7 @@ class Reader(Protocol):
     """The part of `shared.log.log.Log` that `apply_log` needs."""
 
     async def read(
-        self, collection_id: str, shard: int, after: str = ..., bytes_max: int | None = None
+        self, collection_id: str, shard: int, after: str = ..., bytes_max: int | None = None, *, after_chain: str = ...
     ) -> ShardRead: ...
 
 
@@ -54,7 +55,8 @@ class AppliedLog:
 
     `tail` has the live records that the log wrote (`record_schema`, digests included), ascending by `inserted`;
     `deleted` the rows of each segment, by its number, that the log deleted or replaced. `complete`: the log had no
-    more, or no more below the cut. `dimension` is None as long as the collection has none.
+    more, or no more below the cut. `dimension` is None as long as the collection has none. `entries` counts those that
+    were applied.
     """
 
     covers: int
@@ -63,6 +65,9 @@ class AppliedLog:
     dimension: int | None
     tail: pa.Table
     deleted: dict[int, BitMap]
+    entries: int
+    damage: DamagedEntry | None
+    """The damage that ended the reading: nothing behind it was applied."""
 
 
 async def apply_log(
@@ -78,39 +83,52 @@ async def apply_log(
 ) -> AppliedLog:
     """Applies a shard's log after the manifest of the state `begun` to that manifest's records, `base`; at least one
     append, and then until `bytes_max` payload bytes are taken. `check` is called before every page, and what it raises
-    ends the work. `beyond_cut`: does not stop at the cut; for readers, never for what is published. Raises Superseded,
-    Gone, Corrupt, Unavailable.
+    ends the work. `beyond_cut`: does not stop at the cut; for readers, never for what is published. What comes before a
+    damaged entry is applied; DamagedEntry is raised when that is nothing. Raises Superseded, Gone, Corrupt,
+    Unavailable.
     """
     shard, pointer = begun.number, begun.pointer
     covered = pointer.covers if pointer else FIRST_POSITION
     memtable = Memtable(base, dimension)
     after, waiting = after_position(covered), list[Entry]()
     covers, operations, taken, complete = covered, 0, 0, False
-    first_page = True
-    while not complete and (taken < bytes_max or waiting):
+    first_page, entries, chain, damage = True, 0, "", None
+    while not complete and damage is None and (taken < bytes_max or waiting):
         check()
-        page = await log.read(collection, shard, after, PAGE_BYTES)
+        try:
+            page = await log.read(collection, shard, after, PAGE_BYTES, after_chain=chain)
+        except DamagedEntry as found:
+            _check_state(found.state or begun, collection, begun)
+            cut = found.state.compactable_to if found.state is not None and not beyond_cut else None
+            if cut is None or found.first < cut or waiting:
+                damage = found
+            else:
+                covers, complete = max(covered, cut), True
+            break
         _check_state(page.state, collection, begun)
         check_chain(page, after, covered if first_page else None)
         first_page = False
         end = page.state.reach if beyond_cut else page.state.compactable_to
         below = [entry for entry in page.entries if entry.first < end]
         ready, waiting = whole_appends([*waiting, *below])
-        await in_thread(_apply, memtable, ready)
+        ready, damage = await in_thread(_apply, memtable, collection, shard, ready)
         operations += sum(entry.count for entry in ready)
         taken += sum(len(entry.payload) for entry in below)
-        complete = page.complete or len(below) < len(page.entries)
+        complete = (page.complete or len(below) < len(page.entries)) and damage is None
+        entries += len(ready)
         if ready:
             covers = ready[-1].end
         if page.entries:
-            after = page.entries[-1].id
+            after, chain = page.entries[-1].id, page.entries[-1].chain
         if complete:
             if waiting:
                 raise Corrupt(f"the append at {waiting[0].first} of {collection}/{shard} has no end")
             covers = max(covered, end)
+    if damage is not None and not entries:
+        raise damage
     tail = await in_thread(_live_table, memtable)
     deleted = {segment: BitMap(rows) for segment, rows in memtable.deleted().items() if len(rows)}
-    return AppliedLog(covers, complete, operations, memtable.dimension, tail, deleted)
+    return AppliedLog(covers, complete, operations, memtable.dimension, tail, deleted, entries, damage)
 
 
 def _check_state(state: ShardState, collection: str, begun: ShardState) -> None:
@@ -148,9 +166,17 @@ def whole_appends(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
     return [], list(entries)
 
 
-def _apply(memtable: Memtable, entries: Sequence[Entry]) -> None:
-    for entry in entries:
-        memtable.apply(decode_batch(entry.payload), entry.first, entry.end)
+def _apply(
+    memtable: Memtable, collection: str, shard: int, entries: Sequence[Entry]
+) -> tuple[list[Entry], DamagedEntry | None]:
+    """Applies entries of whole appends, up to the first append with an entry that does not decode: those that were
+    applied, and what is wrong with that entry.
+    """
+    batches, damage = decode_entries(collection, shard, entries)
+    applied, _ = whole_appends(entries[: len(batches)])
+    for entry, batch in zip(applied, batches[: len(applied)], strict=True):
+        memtable.apply(batch, entry.first, entry.end)
+    return applied, damage
 
 
 def _live_table(memtable: Memtable) -> pa.Table:

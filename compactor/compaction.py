@@ -139,7 +139,7 @@ class Compactor:
             applied = await apply_log(
                 self._log, collection, state, parent.segment_set(), state.dimension, self._limits.fold_bytes, check
             )
-            if not applied.operations and not rewrites:
+            if not applied.entries and not rewrites:
                 return Ending.NOTHING
             await progress.reached(Step.APPLIED)
             merged = await in_cancellable_thread(

@@ -170,6 +170,8 @@ class FunctionRunner:
             applied = await apply_log(
                 self._log, output, state, segments, state.dimension, WHOLE_LOG_BYTES, lambda: None, beyond_cut=True
             )
+            if applied.damage is not None:
+                raise applied.damage
             return await in_thread(_held, sources, applied)
 
 

@@ -4,7 +4,9 @@ Entries form a chain: each names the id of the entry before it in its stream, an
 a reader that has everything up to the entry `last` knows, from one consistent read of state and entries, that
 
 1. it skipped nothing, when the first entry that it read follows `last`;
-2. it is current, when the last entry that it read is the newest.
+2. it is current, when the last entry that it read is the newest;
+3. what it has is in the log still, when the chain goes on from that of `last`: a log that lost its end, and was written
+   to again, may well have an entry of the same id.
 
 A reader that has only a manifest so far stands between two entries: then the entry before must be one that the manifest
 covers. When a proof fails, entries were trimmed that the reader never saw: it has to begin again from a newer manifest.
@@ -29,12 +31,16 @@ class LogGap(Exception):
         self.last = last
 
 
-def check_continuity(read: ShardRead, last: str, covers: int) -> None:
+def check_continuity(read: ShardRead, last: str, covers: int, chain: str = "") -> None:
     """Raises LogGap unless the read continues the entry `last`, given a manifest that covers everything below `covers`,
-    and, when it says that it is complete, reaches the newest entry.
+    and, when it says that it is complete, reaches the newest entry. `chain` is that of `last`, "" when it has none.
     """
     entries = read.entries
     if entries and not _follows(entries[0].previous, last, covers):
+        raise LogGap(read.state, last)
+    if chain and entries and entries[0].previous == last and entries[0].chain and entries[0].before_chain != chain:
+        raise LogGap(read.state, last)
+    if chain and not entries and read.state.tail == last and read.state.chain not in ("", chain):
         raise LogGap(read.state, last)
     newest = entries[-1].id if entries else last
     if read.complete and not _follows(read.state.tail, newest, covers):

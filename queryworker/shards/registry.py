@@ -13,6 +13,8 @@ from queryworker.shards.shard import ServedShard
 from queryworker.view.read_view import ReadView
 from shared.catalog.damage import DamageReporter
 from shared.errors import Corrupt, Damaged, Gone, StaleGeneration
+from shared.log.state import position_of
+from shared.log.verification import DamagedEntry
 from shared.process import telemetry
 from shared.process.clock import Clock
 from shared.records.model import ReadLevel
@@ -74,8 +76,8 @@ class ShardRegistry:
     ) -> None:
         """`new_shard` makes a shard of the id of a collection and the shard's number."""
         self._damage = damage
-        self._damaged: dict[ShardKey, str] = {}
-        """The names of what reads of shards have found damaged last."""
+        self._damaged: dict[ShardKey, tuple[str, int]] = {}
+        """The names of what reads of shards have found damaged last, and the positions that these could not reach."""
         self._new_shard = new_shard
         self._clock = clock
         self._bytes_max = bytes_max
@@ -99,10 +101,12 @@ class ShardRegistry:
                 self._remove(key)
             raise
         except Corrupt as error:
-            self._damaged[key] = self._damage.met(error, READS_REFUSED, *key)
+            position = position_of(error.entry_id) if isinstance(error, DamagedEntry) else 0
+            self._damaged[key] = self._damage.met(error, READS_REFUSED, *key), position
             raise damaged(wanted, error) from error
-        if self._damaged and (name := self._damaged.pop(key, None)) is not None:
-            self._damage.whole(name)
+        if self._damaged and (found := self._damaged.get(key)) is not None and view.position > found[1]:
+            del self._damaged[key]
+            self._damage.whole(found[0])
         return view
 
     def unchecked_view(self, wanted: messages.Shard) -> ReadView | None:

@@ -25,6 +25,7 @@ from queryworker.thread_pool import ThreadPool
 from queryworker.view.read_view import ReadView
 from queryworker.view.shard_view import ShardView
 from shared.errors import Gone, StaleGeneration, Unavailable
+from shared.log.verification import DamagedEntry
 from shared.process import telemetry
 from shared.process.clock import Clock
 
@@ -116,16 +117,22 @@ class ServedShard:
         return view.read_view() if view is not None and self._tailer.unchanged else None
 
     async def _compacted(self) -> ReadView:
-        """As of the committed manifest, whether it is loaded or only its operations are in the tail. When the log does
-        not answer within INDEX_ONLY_WAIT_S, as of the manifest that is loaded.
+        """As of the committed manifest, whether it is loaded or only its operations are in the tail. When the log is
+        damaged, or does not answer within INDEX_ONLY_WAIT_S, as of the manifest that is loaded.
         """
         check = self._check_in_background()
         if self.views.newest is not None:
             await asyncio.wait([check], timeout=INDEX_ONLY_WAIT_S)
         view = self.views.newest
-        if view is None or (check.done() and not isinstance(check.exception(), Unavailable)):
-            view = await asyncio.shield(check)
-            return view.read_view(self._tailer.committed(view))
+        if view is None or (check.done() and not isinstance(check.exception(), Unavailable | DamagedEntry)):
+            try:
+                view = await asyncio.shield(check)
+            except DamagedEntry:
+                view = self.views.newest  # the first check has made one
+                if view is None:
+                    raise
+            else:
+                return view.read_view(self._tailer.committed(view))
         return view.read_view(view.manifest.covers)
 
     def _check_in_background(self) -> asyncio.Task[ShardView]:
@@ -181,6 +188,10 @@ class ServedShard:
                 except LogGap as gap:
                     # Trimmed under a newer manifest; or, with the same one, the log was lost and begins anew behind it.
                     state, view.broken = gap.state, True
+                except DamagedEntry as damage:
+                    if damage.state is not None and damage.state.pointer != view.manifest.pointer:
+                        self.loader.load_in_background(damage.state)
+                    raise
             if view.broken:
                 view = await self.loader.load(state)
                 continue

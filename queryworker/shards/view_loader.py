@@ -22,6 +22,7 @@ from queryworker.view.shard_view import OpenManifest, ShardView
 from shared.errors import Corrupt
 from shared.log.naming import stream_name
 from shared.log.state import Pointer, ShardState
+from shared.log.verification import DamagedEntry
 from shared.process import telemetry
 from shared.process.clock import Clock
 
@@ -139,6 +140,9 @@ class ViewLoader:
             if gap.state.pointer == view.manifest.pointer:
                 raise self._entries_lost(gap) from gap
             return view
+        except DamagedEntry as damage:
+            # What is before the damage can be read as of then. Who waits for more meets it at the currency check.
+            log.warning("log_damaged", collection=self._collection, shard=self._shard, error=damage.message)
         self._views.replace(view)
         return view
 

@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from queryworker.view.read_view import ReadView
 from queryworker.view.segment_part import BaseSegments
 from queryworker.view.tail_graphs import TailGraphs
@@ -73,6 +75,8 @@ class ShardView:
         """Id of the newest stream entry that was applied. Before the first one, the place in the stream where the
         manifest ends.
         """
+        self.last_chain = ""
+        """Chain of that entry; "" before the first one, and for one of version 0.1.0."""
         self.broken = False
         """Whether the log was seen not to continue what the view has: another view has to take its place."""
         self.tail_index = TailIndex(manifest.indexing)
@@ -83,6 +87,7 @@ class ShardView:
             """Ordinal, in `graphs`, of the tail's row 0."""
         else:
             self.position, self.last_entry = continued.position, continued.last_entry
+            self.last_chain = continued.last_chain
             self.memtable = continued.memtable.rebased(manifest.segments, manifest.covers)
             self.graphs = continued.graphs
             self.first_ordinal = continued.first_ordinal + continued.memtable.rows - self.memtable.rows
@@ -100,12 +105,13 @@ class ShardView:
         tail = self.memtable.bytes + self.tail_index.bytes + self.graphs.bytes
         return self.manifest.bytes + self._base.bytes + tail
 
-    def apply(self, entries: Sequence[Entry]) -> None:
-        """Applies entries of whole appends, in log order. Readers notice nothing until `position` moves. Raises Corrupt
-        for an entry that no frontend writes; the view is of no use after that.
+    def apply(self, entries: Sequence[Entry], batches: Sequence[pa.RecordBatch] | None = None) -> None:
+        """Applies entries of whole appends, in log order; `batches` are theirs, if they are decoded already. Readers
+        notice nothing until `position` moves. Raises Corrupt for an entry that no frontend writes; the view is of no
+        use after that.
         """
-        for entry in entries:
-            self.memtable.apply(decode_batch(entry.payload), entry.first, entry.end)
+        for entry, batch in zip(entries, batches or [decode_batch(entry.payload) for entry in entries], strict=True):
+            self.memtable.apply(batch, entry.first, entry.end)
 
     @property
     def graph_step_due(self) -> bool:

@@ -82,7 +82,7 @@ end
 if condition ~= '' then
   -- The ids of the operations in a payload, an Arrow IPC stream (`shared.log.batch`): a message with the schema, then one with
   -- the batch. Its metadata is a flatbuffer that says where in its body each column's buffers are; the ids' offsets are buffer
-  -- 5, their bytes buffer 6.
+  -- 5, their bytes buffer 6. An error where the payload is no such stream: `struct` reads nothing beyond its end.
   local OFFSETS, BYTES = 5, 6
   local function ids_of(payload, count)
     local function number(format, at) return (struct.unpack('<' .. format, payload, at)) end
@@ -91,12 +91,14 @@ if condition ~= '' then
     local message = 9 + number('I4', 5)
     local body = message + 8 + number('I4', message + 4)
     local batch = follow(field(follow(message + 8), 2))
+    assert(number('I4', field(batch, 0)) == count)
     local buffers = follow(field(batch, 2)) + 4
     local offsets = body + number('I4', buffers + 16 * OFFSETS)
     local text = body + number('I4', buffers + 16 * BYTES)
     local ids, start = {}, number('I4', offsets)
     for i = 1, count do
       local stop = number('I4', offsets + 4 * i)
+      assert(start <= stop and text + stop - 1 <= #payload)
       ids[i] = string.sub(payload, text + start, text + stop - 1)
       start = stop
     end
@@ -104,19 +106,22 @@ if condition ~= '' then
   end
 
   -- Whether an id may have been written at the position `since` or later: the stream was compacted beyond it, or an operation
-  -- names one of the ids. What would take long to find out is in doubt.
+  -- names one of the ids. What would take long to find out is in doubt, and so is what a damaged or missing entry wrote.
   local SCANNED_OPS_MAX, SCANNED_BYTES_MAX, PAGE = 10000, 64 * 1024 * 1024, 4
-  local OPS_VALUE = 10  -- where the value of `n` stands in an entry; that of `d` is the last one (entries.lua)
+  local PREVIOUS_VALUE, OPS_VALUE = 2, 10  -- where the values of `p` and `n` stand in an entry; that of `d` is the last (entries.lua)
+  local function position(id) return tonumber(string.match(id, '^%d+')) end
   local function in_doubt(stream, shard, since, ids)
-    local pointer = redis.call('HGET', state_key, 'm:' .. shard)
+    local pointer, tail = unpack(redis.call('HMGET', state_key, 'm:' .. shard, 'tail:' .. shard))
     if pointer and cjson.decode(pointer).covers > since then return true end
     local read, scanned_ops, scanned_bytes = nil, 0, 0
-    local start = string.format('%d-0', since)
+    local start, last = string.format('%d-0', since), nil
     while true do
       local page = redis.call('XRANGE', stream, start, '+', 'COUNT', PAGE)
       for _, entry in ipairs(page) do
         local id, values = unpack(entry)
-        local entry_ops, payload = tonumber(values[OPS_VALUE]), values[#values]
+        if not has_own_chain(id, values) then return true end
+        local previous, entry_ops, payload = values[PREVIOUS_VALUE], tonumber(values[OPS_VALUE]), values[#values]
+        if last and previous ~= last or not last and position(previous) >= since then return true end
         scanned_ops, scanned_bytes = scanned_ops + entry_ops, scanned_bytes + #payload
         if scanned_ops > SCANNED_OPS_MAX or scanned_bytes > SCANNED_BYTES_MAX then return true end
         if not read then
@@ -126,9 +131,12 @@ if condition ~= '' then
         for _, written in ipairs(ids_of(payload, entry_ops)) do
           if read[written] then return true end
         end
-        start = '(' .. id
+        start, last = '(' .. id, id
       end
-      if #page < PAGE then return false end
+      if #page < PAGE then
+        local newest = last or '0-0'
+        return tail ~= nil and tail ~= newest and position(tail or '0-0') >= since
+      end
     end
   end
 
@@ -138,7 +146,8 @@ if condition ~= '' then
   for i, read in ipairs(reads) do
     local shard, since, ids = unpack(read)
     if shard < first_shard or shard >= end_shard then return {'STALE'} end
-    if in_doubt(KEYS[FIRST_STREAM + streams + i - 1], shard, since, ids) then doubted[#doubted + 1] = shard end
+    local scanned, doubt = pcall(in_doubt, KEYS[FIRST_STREAM + streams + i - 1], shard, since, ids)
+    if doubt or not scanned then doubted[#doubted + 1] = shard end
   end
   if #doubted > 0 then return {'DOUBT', doubted} end
 end

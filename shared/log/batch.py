@@ -155,6 +155,16 @@ def _schema_message(dimension: int | None) -> bytes:
     return message
 
 
+def _empty_payload() -> bytes:
+    schema = batch_schema(None)
+    batch = pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
+    return b"".join((_schema_message(None), batch.serialize(), _END_OF_STREAM))
+
+
+EMPTY_PAYLOAD: Final = _empty_payload()
+"""A payload without operations."""
+
+
 def decode_batch(payload: bytes) -> pa.RecordBatch:
     """The batch in a payload, as views of its bytes. Raises Corrupt for whatever is not a valid batch: readers follow
     its offsets, and take its text for UTF-8, without looking.

@@ -18,6 +18,18 @@
 -- Entries of version 0.1.0 have p f e l n c d alone. They are read by `verified_entry` (shared/log/verification.py), by the places
 -- of `n` and `d` in append.lua, of `d` in read.lua, and by name in trim.lua.
 
+-- Whether an entry, as XRANGE gives it, is what was written, as far as its own checksum tells: nothing is said of the payload, nor
+-- of an entry of version 0.1.0.
+local function has_own_chain(id, values)
+  local VALUES_0_1_0 = 14
+  if #values == VALUES_0_1_0 then return true end
+  local p, f, e, l, n, c, t, r, b, x, h =
+    values[2], values[4], values[6], values[8], values[10], values[12], values[14], values[16], values[18], values[20], values[22]
+  if not h then return false end
+  return redis.sha1hex(b .. ' ' .. p .. ' ' .. id .. ' ' .. f .. ' ' .. e .. ' ' .. l .. ' ' .. n .. ' ' .. c .. ' ' .. t .. ' '
+    .. r .. ' ' .. x) == h
+end
+
 -- What the state says of a shard's stream: id and chain of its newest entry, operations and payload bytes that were added in
 -- total.
 local function stream_of(state_key, shard)

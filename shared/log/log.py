@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import Final
 
 from prometheus_client import Counter, Histogram
@@ -29,6 +28,8 @@ from shared.log.append import Appended, AppendRequest, arguments_of, keys_of
 from shared.log.attempts import AppendAttempts
 from shared.log.backlog import BacklogFull
 from shared.log.condition import CONFLICT, Undecided
+from shared.log.linking import link
+from shared.log.mending import Mending
 from shared.log.outputs import ProvenanceConflict
 from shared.log.state import (
     FIRST_ID,
@@ -39,7 +40,6 @@ from shared.log.state import (
     parse_state,
     state_fields,
 )
-from shared.log.verification import check_follows, verified_entry
 from shared.redis.client import READ_DEADLINE_S, WRITE_DEADLINE_S, command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX, Argument, Script
@@ -87,6 +87,7 @@ class Log:
         self._backlog_ops_max = backlog_ops_max
         self._backlog_bytes_max = backlog_bytes_max
         self._append_deadline_s = append_deadline_s
+        self._mending = Mending(redis, keys)
 
     async def append(self, request: AppendRequest) -> Appended:
         """Appends all of the request or nothing; durable on return.
@@ -156,6 +157,7 @@ class Log:
         after: str = FIRST_ID,
         bytes_max: int | None = None,
         known: ShardRead | None = None,
+        after_chain: str = "",
     ) -> ShardRead:
         """The shard's state and the entries after the id `after`, as of one moment, in one round trip.
 
@@ -163,8 +165,9 @@ class Log:
         since; the server's reply is one number then.
 
         With `bytes_max`, stops after the entry that reaches it. Every entry is verified, and that it follows the one
-        before it in the reply; whether the first entry follows what the caller has, the caller checks by `previous`
-        and `before_chain`. Raises Gone, and DamagedEntry.
+        before it in the reply; so is the first one, if the caller gives the chain of the entry `after`. Else the caller
+        checks by `previous` and `before_chain` whether it follows what he has. Raises Gone, and DamagedEntry when the
+        first entry is damaged or missing; where a later one is, the read ends before it and is not complete.
         """
         keys = [self._keys.state(collection_id), self._keys.log(collection_id, shard)]
         limit: Argument = "" if bytes_max is None else bytes_max
@@ -177,10 +180,16 @@ class Log:
         if known is not None and answer == 1:
             return known
         values, raw, complete, mark = answer
-        entries = [verified_entry(collection_id, shard, entry) for entry in raw]
-        for before, entry in pairwise(entries):
-            check_follows(collection_id, shard, before, entry)
-        return ShardRead(parse_state(shard, values), entries, bool(complete), mark)
+        state = parse_state(shard, values)
+        linked = functools.partial(
+            link, collection_id, state, after, raw, complete=bool(complete), after_chain=after_chain
+        )
+        entries, damage = linked()
+        if damage is not None:
+            entries, damage = linked(substitutes=await self._mending.substitutes(collection_id, shard, after))
+        if damage is not None and not entries:
+            raise damage
+        return ShardRead(state, entries, bool(complete) and damage is None, mark)
 
     async def states(self, shards: Sequence[tuple[str, int]]) -> list[ShardState | None]:
         """The states of many shards (collection id and number), pipelined; None where the collection is gone."""
@@ -234,7 +243,8 @@ class Log:
         nor an ancestor of it, or when the state is of a later epoch than the caller's. Raises Corrupt when it covers
         half an append.
         """
-        keys = [self._keys.state(collection_id), self._keys.log(collection_id, shard)]
+        names = self._keys
+        keys = [names.state(collection_id), names.log(collection_id, shard), names.mended(collection_id)]
         dropped: int = await TRIM.run(self._redis, keys, [shard, pointer.version, pointer.hash, pointer.covers, epoch])
         if dropped < 0:
             raise Corrupt(f"manifest {pointer.version} of {collection_id}/{shard} covers half an append")

@@ -39,14 +39,15 @@ async def pages_of(log: Log, tail: LogTail) -> AsyncIterator[list[Entry]]:
     """
     if tail.written < tail.covers:
         return
-    after, last = after_position(tail.covers), FIRST_ID
+    after, last, chain = after_position(tail.covers), FIRST_ID, ""
     while True:
-        read = await log.read(tail.collection, tail.shard, after, PAGE_BYTES)
+        read = await log.read(tail.collection, tail.shard, after, PAGE_BYTES, after_chain=chain)
         _check_joined(read, last, tail)
         entries = [entry for entry in read.entries if entry.end <= tail.head]
         if entries:
             yield entries
             after = last = entries[-1].id
+            chain = entries[-1].chain
         if read.complete or len(entries) < len(read.entries):
             break
     if position_of(last) != tail.written:

@@ -3,6 +3,7 @@
 --
 -- KEYS   1  state_key    state hash of the collection
 --        2  stream_key   stream of the shard
+--        3  mended_key   substitutes for damaged entries (mend.lua)
 -- ARGV   1  shard        its number
 --        2  version      of the manifest
 --        3  hash         of the manifest
@@ -16,7 +17,7 @@
 -- A version is committed at most once, so an older version than the committed one is an ancestor of it.
 -- The newest dropped entry holds the totals up to itself (`c`), so the counters follow without reading the others.
 
-local state_key, stream_key = KEYS[1], KEYS[2]
+local state_key, stream_key, mended_key = KEYS[1], KEYS[2], KEYS[3]
 local shard, version, hash, covers, epoch = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 
 local pointer, trimmed_ops, trimmed_bytes, trimmed, kept_from, backlog_ops, backlog_bytes, present_epoch = unpack(
@@ -38,17 +39,38 @@ local function fields_of(entry)
   return fields
 end
 
+-- The end of its append, and the totals up to it, of the newest entry to be dropped: its substitute's where there is one.
+local function what_ends(entry)
+  local substitute = redis.call('HGET', mended_key, shard .. ':' .. entry[1])
+  if not substitute then
+    local fields = fields_of(entry)
+    return fields.e, fields.c
+  end
+  local E, C = 3, 6  -- the fields in their order (entries.lua)
+  local texts = cjson.decode(substitute)
+  return texts[E], texts[C]
+end
+
+-- Drops the substitutes for entries below `keep_from`.
+local function drop_substitutes()
+  for _, name in ipairs(redis.call('HKEYS', mended_key)) do
+    local of_shard, position = string.match(name, '^(%d+):(%d+)-')
+    if of_shard == shard and tonumber(position) < keep_from then redis.call('HDEL', mended_key, name) end
+  end
+end
+
 local dropped = 0
 local newest = unpack(redis.call('XREVRANGE', stream_key, string.format('%d-0', keep_from - 1), '-', 'COUNT', 1))
 if newest then
-  local fields = fields_of(newest)
-  if tonumber(fields.e) > keep_from then return -1 end
-  local ops, bytes = string.match(fields.c, '^(%d+) (%d+)$')
+  local end_position, totals = what_ends(newest)
+  if tonumber(end_position) > keep_from then return -1 end
+  local ops, bytes = string.match(totals, '^(%d+) (%d+)$')
   local left_ops = tonumber(backlog_ops) - (ops - tonumber(trimmed_ops or 0))
   local left_bytes = tonumber(backlog_bytes) - (bytes - tonumber(trimmed_bytes or 0))
   dropped = redis.call('XTRIM', stream_key, 'MINID', string.format('%d-0', keep_from))
   redis.call('HSET', state_key, 'trimmed_ops:' .. shard, ops, 'trimmed_bytes:' .. shard, bytes,
              'backlog_ops', string.format('%d', left_ops), 'backlog_bytes', string.format('%d', left_bytes))
 end
+drop_substitutes()
 if keep_from > tonumber(trimmed or 0) then redis.call('HSET', state_key, 'trimmed:' .. shard, string.format('%d', keep_from)) end
 return dropped

@@ -11,13 +11,13 @@ an entry behind one: its writer went by the newest chain that the state had.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from shared.errors import Corrupt
 from shared.log.batch import payload_checksum
 from shared.log.naming import entry_name
-from shared.log.state import Entry, position_of
+from shared.log.state import Entry, ShardState, position_of
 
 _FIELDS: Final = [b"p", b"f", b"e", b"l", b"n", b"c", b"t", b"r", b"b", b"x", b"h", b"d"]
 _FIELDS_0_1_0: Final = [b"p", b"f", b"e", b"l", b"n", b"c", b"d"]
@@ -39,6 +39,7 @@ class DamagedEntry(Corrupt):
         reason: str,
         first: int | None = None,
         end: int | None = None,
+        fields: Entry | None = None,
     ) -> None:
         self.collection_id = collection_id
         self.shard = shard
@@ -46,16 +47,28 @@ class DamagedEntry(Corrupt):
         self.reason = reason
         self.first = position_of(entry_id) if first is None else first
         self.end = end
+        self.fields = fields
+        """The entry with its damaged payload, when nothing else of it is damaged."""
+        self.state: ShardState | None = None
+        """The shard's state as of the read that found it."""
         positions = f"position {self.first} on" if end is None else f"positions {self.first} to {end - 1}"
         message = f"entry {entry_id} of {collection_id}/{shard} ({positions}): {reason}"
         super().__init__(message, entry_name(collection_id, shard, entry_id))
 
 
-def chain_of(before_chain: str, fields: Iterable[str]) -> str:
-    """`h` of an entry: `before_chain` is that of the entry before, `fields` are p, its id, f, e, l, n, c, t, r and x as
-    they are stored.
-    """
-    return hashlib.sha1(" ".join((before_chain, *fields)).encode()).hexdigest()  # noqa: S324  # what Redis' Lua offers
+def chain_of_entry(entry: Entry) -> str:
+    """`h` of an entry, from its other fields."""
+    previous, first, end, last, count, totals, time_ms, request, before, checksum, _ = raw_texts(entry)
+    parts = (before, previous, entry.id, first, end, last, count, totals, time_ms, request, checksum)
+    return hashlib.sha1(" ".join(parts).encode()).hexdigest()  # noqa: S324  # what Redis' Lua offers
+
+
+def raw_texts(entry: Entry) -> tuple[str, ...]:
+    """The entry's fields as they are stored, in their order, but for the payload."""
+    return (
+        entry.previous, str(entry.first), str(entry.end), "1" if entry.last else "0", str(entry.count), entry.totals,
+        str(entry.time_ms), entry.request_id, entry.before_chain, entry.checksum, entry.chain,
+    )  # fmt: skip
 
 
 def verified_entry(collection_id: str, shard: int, raw: RawEntry) -> Entry:
@@ -72,7 +85,8 @@ def verified_entry(collection_id: str, shard: int, raw: RawEntry) -> Entry:
             totals.decode(), int(time_ms), checksum.decode(), chain.decode(), before.decode(), request.decode(),
         )  # fmt: skip
         if payload_checksum(payload) != entry.checksum:
-            raise DamagedEntry(collection_id, shard, entry.id, "its payload does not fit its checksum", end=entry.end)
+            reason = "its payload does not fit its checksum"
+            raise DamagedEntry(collection_id, shard, entry.id, reason, end=entry.end, fields=entry)
         return entry
     if names == _FIELDS_0_1_0:
         return _entry_0_1_0(collection_id, shard, id_, values)
@@ -94,12 +108,27 @@ def check_follows(collection_id: str, shard: int, before: Entry, entry: Entry) -
     """Raises DamagedEntry unless the entry was written behind `before`, an entry that was verified."""
     missing = entry.previous
     if missing == before.id:
-        if before.chain and entry.before_chain != before.chain:
-            reason = f"its chain does not continue that of {before.id}"
-            raise DamagedEntry(collection_id, shard, entry.id, reason, end=entry.end)
+        check_chain(collection_id, shard, before.id, before.chain, entry)
     elif position_of(missing) > position_of(before.id):
-        reason = f"it is missing between {before.id} and {entry.id}"
-        lost_from, lost_to = position_of(before.id) + before.count, position_of(entry.id)
-        raise DamagedEntry(collection_id, shard, missing, reason, lost_from, lost_to)
+        raise missing_entry(collection_id, shard, missing, position_of(before.id) + before.count, entry.id)
     else:
         raise DamagedEntry(collection_id, shard, entry.id, f"it follows {missing}, not {before.id}", end=entry.end)
+
+
+def check_chain(collection_id: str, shard: int, before: str, before_chain: str, entry: Entry) -> None:
+    """Raises DamagedEntry unless the entry continues the chain `before_chain` of the entry `before`; nothing is said
+    where one of them has none. A substitute without operations may not know what was before it.
+    """
+    unknown = not entry.before_chain and not entry.count
+    if before_chain and entry.chain and entry.before_chain != before_chain and not unknown:
+        reason = f"its chain does not continue that of {before}"
+        raise DamagedEntry(collection_id, shard, entry.id, reason, end=entry.end)
+
+
+def missing_entry(collection_id: str, shard: int, missing: str, first: int, before: str | None) -> DamagedEntry:
+    """The error for an entry that is not there. Operations are lost from the position `first` on, up to those of the
+    entry `before`; None where none follows.
+    """
+    end = None if before is None else position_of(before)
+    behind = "at the end" if before is None else f"before {before}"
+    return DamagedEntry(collection_id, shard, missing, f"the log lost it, {behind}", first, end)

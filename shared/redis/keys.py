@@ -71,6 +71,9 @@ class Keys:
     def log(self, collection_id: str, shard: int) -> str:
         return f"{self._collection(collection_id)}:log:{shard}"
 
+    def mended(self, collection_id: str) -> str:
+        return f"{self._collection(collection_id)}:mended"
+
     def request(self, collection_id: str, request_id: str) -> str:
         return f"{self._collection(collection_id)}:req:{request_id}"
 

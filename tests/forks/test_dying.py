@@ -29,7 +29,7 @@ async def test_a_maker_that_dies_leaves_an_orphan_that_goes_with_all_it_has(shop
         pass
 
     class Log:
-        async def read(self, *_: object) -> None:
+        async def read(self, *_: object, **__: object) -> None:
             raise Dies
 
     await churn(shop, random.Random(13), 1)

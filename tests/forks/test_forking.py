@@ -263,14 +263,14 @@ async def test_a_fork_begins_anew_when_the_tail_is_trimmed_while_it_is_copied(
         def __getattr__(self, name: str) -> Any:
             return getattr(shop.log, name)
 
-        async def read(self, *args: Any) -> ShardRead:
+        async def read(self, *args: Any, **options: Any) -> ShardRead:
             self.reads += 1
             if self.reads == 2:
                 await compact_all(shop, shop.collection.layout)
                 await trim(shop)
                 if written_behind:
                     await churn(shop, rng, 1)
-            return await shop.log.read(*args)
+            return await shop.log.read(*args, **options)
 
     log = Trims()
     forked = await family.forker(log=log).fork(await family.db(), shop.collection.id, "fork")
@@ -287,11 +287,11 @@ async def test_a_fork_that_waits_is_not_collected_from_under_its_maker(shop: Sho
         def __getattr__(self, name: str) -> Any:
             return getattr(shop.log, name)
 
-        async def read(self, *args: Any) -> ShardRead:
+        async def read(self, *args: Any, **options: Any) -> ShardRead:
             await churn(shop, rng, 2, rows=200)
             await compact_all(shop, shop.collection.layout)
             await family.collect()
-            return await shop.log.read(*args)
+            return await shop.log.read(*args, **options)
 
     await shop.write(Op.UPSERT, {"late": row(rng)})
     model = dict(shop.model)

@@ -34,12 +34,12 @@ async def test_a_fork_begins_anew_when_the_shards_are_switched_before_the_tail_i
         def __getattr__(self, name: str) -> Any:
             return getattr(shop.log, name)
 
-        async def read(self, *args: Any) -> ShardRead:
+        async def read(self, *args: Any, **options: Any) -> ShardRead:
             if not self.switched:
                 self.switched = True
                 await want(shop, 3)
                 await rebuild(shop)
-            return await shop.log.read(*args)
+            return await shop.log.read(*args, **options)
 
     forked = await family.forker(log=Switches()).fork(await family.db(), shop.collection.id, "fork")
     assert forked.shards == 3

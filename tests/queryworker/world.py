@@ -73,11 +73,12 @@ class GatedLog:
         after: str = "0-0",
         bytes_max: int | None = None,
         known: ShardRead | None = None,
+        after_chain: str = "",
     ) -> ShardRead:
         self.reads += 1
         self.arrived.set()
         await self.open.wait()
-        return await self._log.read(collection_id, shard, after, bytes_max, known)
+        return await self._log.read(collection_id, shard, after, bytes_max, known, after_chain)
 
 
 class DirectCall(Call):

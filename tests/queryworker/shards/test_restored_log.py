@@ -89,4 +89,4 @@ async def test_a_log_that_lost_entries_in_its_middle_stays_corrupt_for_a_worker_
         for _ in range(2):
             with pytest.raises(Damaged, match=stream_name(world.collection, 0)):
                 await world.worker.count(messages.CountRequest(world.shard()))
-            assert ["lost entries" in reported.what for reported in await world.reported()] == [True]
+            assert ["the log lost it" in reported.what for reported in await world.reported()] == [True]

@@ -20,6 +20,7 @@ from shared.log.state import Pointer
 from shared.records.model import Op
 from shared.redis.keys import Keys
 from tests.shared.log.appending import append, append_batches, everything, make_collection
+from tests.shared.log.damaging import replace_entry
 
 
 @pytest.fixture
@@ -207,3 +208,31 @@ async def test_a_restored_collection_can_be_read_from_its_new_head_on(redis: Red
     for head in (500, 900):
         assert await lifecycle.restore(id_, head, 1, pointers=[None], **fields) == head  # type: ignore[arg-type]
         assert await log.readable(id_) == range(head, head + 1)
+
+
+DAMAGES = [{"d": b"garbage"}, {"d": b""}, {"n": b"0"}, {"n": b"x"}, {"p": b"0-0"}, {"h": b""}, {"gone": b""}]
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "cut", "count"])
+async def test_what_a_damaged_or_missing_entry_wrote_is_in_doubt(
+    catalog: Catalog, database: Database, redis: Redis, keys: Keys, log: Log, damage: dict[str, bytes] | str
+) -> None:
+    """The script neither fails on garbage nor believes it."""
+    for number in range(2):  # as the last entry, and as one in the middle
+        collection = await make_collection(catalog, database, f"c{number}")
+        before = await append(log, collection, ["apple"])
+        await append(log, collection, ["cherry"])
+        for _ in range(number):
+            await append(log, collection, ["plum"])
+        entry = (await log.read(collection.id, 0)).entries[1]
+        if damage == "cut":
+            changed = {"d": entry.payload[:-80]}
+        elif damage == "count":
+            [more] = split_batch(build_batch(Op.UPSERT, ["a", "b"], np.zeros((2, 2), np.float32)), collection.layout)[0]
+            changed = {"d": more.payload}
+        else:
+            assert isinstance(damage, dict)
+            changed = damage
+        await replace_entry(redis, keys.log(collection.id, 0), 1, **changed)
+        with pytest.raises(Undecided):
+            await commit(log, collection, ["x"], having_read(collection, ["pear"], before.head))

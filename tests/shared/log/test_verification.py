@@ -9,10 +9,12 @@ from redis.asyncio import Redis
 from shared.catalog import Catalog, Database
 from shared.log.batch import EncodedEntry, payload_checksum
 from shared.log.log import Log
+from shared.log.state import position_of
 from shared.log.verification import DamagedEntry, RawEntry, verified_entry
 from shared.redis.client import command
 from shared.redis.keys import Keys
 from tests.shared.log.appending import append, append_batches, make_collection
+from tests.shared.log.damaging import replace_entry
 
 FIELDS = [b"p", b"f", b"e", b"l", b"n", b"c", b"t", b"r", b"b", b"x", b"h", b"d"]
 FIELDS_0_1_0 = [b"p", b"f", b"e", b"l", b"n", b"c", b"d"]
@@ -86,24 +88,13 @@ async def test_an_append_says_when_and_by_whom_and_goes_on_with_the_chain(
     assert began_ms - 1000 <= first.time_ms <= second.time_ms == third.time_ms <= time.time() * 1000 + 1000
 
 
-async def _replace(redis: Redis, key: str, number: int, **changed: bytes) -> None:
-    """Writes the stream anew, with some fields of one of its entries changed; `gone=b""` leaves the entry out."""
-    entries = await command(redis, "XRANGE", key, "-", "+")
-    await command(redis, "DEL", key)
-    for at, (id_, fields) in enumerate(entries):
-        if at == number:
-            fields.update({name.encode(): value for name, value in changed.items()})
-        if b"gone" not in fields:
-            await command(redis, "XADD", key, id_, *(part for pair in fields.items() for part in pair))
-
-
 @pytest.mark.parametrize(
     ("number", "changed", "named", "reason"),
     [
         (1, {"d": b"garbage"}, "2-0", "payload"),
         (1, {"n": b"17"}, "2-0", "fields"),
         (2, {"p": b"1-0"}, "3-0", "fields"),
-        (1, {"gone": b""}, "2-0", "missing between 1-0 and 3-0"),
+        (1, {"gone": b""}, "2-0", "lost it, before 3-0"),
     ],
 )
 async def test_a_damaged_or_missing_entry_is_named(
@@ -113,10 +104,14 @@ async def test_a_damaged_or_missing_entry_is_named(
     collection = await make_collection(catalog, database)
     for id_ in "abcd":
         await append(log, collection, [id_])
-    await _replace(redis, keys.log(collection.id, 0), number, **changed)
-    with pytest.raises(DamagedEntry, match=reason) as found:
-        await log.read(collection.id, 0)
-    assert (found.value.collection_id, found.value.shard, found.value.entry_id) == (collection.id, 0, named)
+    await replace_entry(redis, keys.log(collection.id, 0), number, **changed)
+    before = await log.read(collection.id, 0)
+    assert [position_of(entry.id) for entry in before.entries] == list(range(1, position_of(named)))
+    assert not before.complete
+    for _ in range(2):
+        with pytest.raises(DamagedEntry, match=reason) as found:
+            await log.read(collection.id, 0, before.entries[-1].id)
+        assert (found.value.collection_id, found.value.shard, found.value.entry_id) == (collection.id, 0, named)
 
 
 async def test_an_entry_of_another_history_does_not_continue_the_chain(
@@ -129,9 +124,11 @@ async def test_an_entry_of_another_history_does_not_continue_the_chain(
         await append(log, mine, [id_])
     await append(log, other, ["x"])
     [(_, fields)] = await command(redis, "XRANGE", keys.log(other.id, 0), "-", "+")
-    await _replace(redis, keys.log(mine.id, 0), 0, **{name.decode(): value for name, value in fields.items()})
+    await replace_entry(redis, keys.log(mine.id, 0), 0, **{name.decode(): value for name, value in fields.items()})
+    before = await log.read(mine.id, 0)
+    assert [entry.id for entry in before.entries] == ["1-0"]
     with pytest.raises(DamagedEntry, match="chain does not continue"):
-        await log.read(mine.id, 0)
+        await log.read(mine.id, 0, "1-0", after_chain=before.entries[-1].chain)
 
 
 async def test_entries_of_version_0_1_0_are_read_and_the_chain_begins_behind_them(
