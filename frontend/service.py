@@ -26,6 +26,7 @@ from frontend.write.group_commit import GroupCommit
 from shared.catalog import Catalog
 from shared.catalog.forking import Forking
 from shared.catalog.functions import Functions
+from shared.catalog.journal import Journal, open_journal
 from shared.cluster.membership import Membership
 from shared.log.forks import Forks
 from shared.log.jobs import Jobs
@@ -81,12 +82,17 @@ class Frontend:
 
 
 def build_context(
-    config: FrontendConfig, redis: Redis, objects: ObjectStore, rpc: RpcClient, http: aiohttp.ClientSession
+    config: FrontendConfig,
+    redis: Redis,
+    objects: ObjectStore,
+    rpc: RpcClient,
+    http: aiohttp.ClientSession,
+    journal: Journal,
 ) -> Context:
     """The frontend's services over its open connections. Makes no call."""
     keys = Keys(config.redis_prefix)
     clock = SystemClock()
-    catalog = Catalog(redis, keys)
+    catalog = Catalog(redis, keys, journal)
     log = Log(redis, keys, backlog_ops_max=config.backlog_ops_max, backlog_bytes_max=config.backlog_bytes_max)
     dirty = DirtyShards(Jobs(redis, keys))
     return Context(
@@ -135,11 +141,12 @@ async def open_service(config: FrontendConfig) -> AsyncIterator[Frontend]:
     async with (
         open_store(config.bucket_url) as objects,
         open_verified_redis(config.redis_url, Keys(config.redis_prefix)) as redis,
+        open_journal(redis, Keys(config.redis_prefix), objects) as journal,
         open_http() as http,
     ):
         rpc = RpcClient(answers_bytes_max=config.answers_bytes_max)
         try:
-            context = build_context(config, redis, objects, rpc, http)
+            context = build_context(config, redis, objects, rpc, http, journal)
             await context.catalog.bootstrap()
             try:
                 async with open_http_server(build_app(context), config.listener) as server:

@@ -18,6 +18,7 @@ from logservice.recover import Recovery
 from logservice.rounds import Rounds
 from logservice.schedule import Scheduler
 from logservice.snapshots import Snapshots, Snapshotter
+from logservice.stored_catalog import JournalTidier
 from logservice.trim import Trimmer
 from shared.catalog import Catalog, Cluster, Collection, Pointer
 from shared.catalog.collector import Collector
@@ -115,6 +116,7 @@ class Leader:
         rounds = Rounds(services.cuts, self._objects, clock)
         scheduler = Scheduler(services.catalog, services.log, services.jobs, rounds, config.policy, clock, trimmer.add)
         snapshotter = Snapshotter(services.images, self._snapshots, cluster, clock)
+        tidier = JournalTidier(self._objects, clock)
 
         damage = DamageWatch(services.damages, services.log, services.jobs, services.collector.graves, clock)
 
@@ -137,13 +139,18 @@ class Leader:
         async def snapshot() -> None:
             await snapshotter.step(await services.catalog.changes.number())
 
+        async def tidy_journal() -> None:
+            await tidier.step(snapshotter.written)
+
         return [
             self._watch(),
             trimmer.run(),
             every("schedule", config.tick_s, scheduler.tick, clock),
             every("sweep", config.sweep_s, scheduler.sweep, clock, SWEEP_REST_RATIO),
             every("snapshot", config.snapshot_s, snapshot, clock),
+            every("tidy_journal", config.snapshot_s, tidy_journal, clock),
             every("collect_deleted", COLLECT_DELETED_S, services.collector.collect_deleted, clock),
+            every("settle_journal", COLLECT_DELETED_S, services.collector.settle_journal, clock, SWEEP_REST_RATIO),
             every("repair_rows", config.sweep_s, repair_rows, clock, SWEEP_REST_RATIO),
             every("collect_orphans", COLLECT_ORPHANS_S, services.collector.collect_orphans, clock),
             every("damage", WATCH_DAMAGE_S, damage.step, clock),

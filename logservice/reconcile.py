@@ -5,7 +5,8 @@ Redis has no mark of a cluster (it is new, or has lost everything):
 
 ```text
 no snapshot in the bucket    a new cluster: an empty snapshot, the mark, the default tenant and database
-a snapshot                   1. the newest manifest of every shard
+a snapshot                   0. what the journal says beyond it (`shared.catalog.replay`)
+                             1. the newest manifest of every shard
                              2. every collection's head goes beyond every position that may have been handed out
                              3. a snapshot with these heads, so that a second loss begins from them
                              4. states, rows, and last the mark; until then every append and read is refused
@@ -13,8 +14,9 @@ a snapshot                   1. the newest manifest of every shard
 ```
 
 Redis has the mark, and is another run of itself:
-    1. Has it gone back? Its catalog or a head is older than the snapshot, or the bucket has a later number of a commit
-       (`shared.manifest.commits`). Then every shard is compared with the bucket, missing rows and pointers are
+    1. Has it gone back? Its catalog or a head is older than the snapshot with its journal, or the bucket has a later
+       number of a commit (`shared.manifest.commits`). Then rows that the bucket knows later are corrected
+       (`shared.catalog.bring_forward`), every shard is compared with the bucket, missing rows and pointers are
        restored, what may be missing is reported, and a new epoch begins.
     2. Every head goes beyond every position that may have been handed out, and a snapshot has these heads before
        anybody is let in.
@@ -30,7 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Final
 
 import msgspec
@@ -47,6 +49,7 @@ from logservice.restoration import (
     signs_of_rollback,
 )
 from logservice.snapshots import Snapshots
+from logservice.stored_catalog import StoredCatalog
 from shared.catalog import Catalog, Cluster
 from shared.catalog.image import CatalogImage, CollectionImage, Images, merged
 from shared.errors import Corrupt, Gone, Unavailable
@@ -70,6 +73,7 @@ class Reconciler:
     def __init__(
         self, catalog: Catalog, images: Images, log_: Log, objects: ObjectStore, snapshots: Snapshots, clock: Clock
     ) -> None:
+        self._journaled = StoredCatalog(objects, snapshots, clock)
         self._catalog = catalog
         self._images = images
         self._log = log_
@@ -115,6 +119,7 @@ class Reconciler:
         return cluster
 
     async def _restore(self, image: CatalogImage, number: int, run: str) -> Cluster:
+        image, damaged = await self._journaled.with_journal(image)
         cluster = Cluster(image.cluster, image.epoch + 1)
         log.warning("redis_is_empty", cluster=cluster.id, collections=len(image.collections), snapshot_s=image.taken_s)
         stored = await self._stored(image.collections)
@@ -126,7 +131,8 @@ class Reconciler:
         heads = await self._restore_states(stored, cluster.epoch)
         await self._require_unopened(cluster)
         await self._images.restore_rows(image)
-        await self._report(cluster, [each.missing(head) for each, head in zip(stored, heads, strict=True)], image)
+        missing = [each.missing(head) for each, head in zip(stored, heads, strict=True)]
+        await self._report(cluster, missing, image, damaged)
         await self._log.raise_commits(await self._commits.newest())
         return await self._catalog.mark.open(cluster, run)
 
@@ -164,6 +170,9 @@ class Reconciler:
 
     async def _verify(self, cluster: Cluster, image: CatalogImage | None, number: int, run: str) -> Cluster:
         """The cluster, open for this run of the server."""
+        damaged: list[str] = []
+        if image is not None:
+            image, damaged = await self._journaled.with_journal(image)
         now = await self._images.take(cluster)
         commits = await self._commits.newest()
         signs = signs_of_rollback(now, image, commits, await self._log.commits())
@@ -175,7 +184,9 @@ class Reconciler:
                 commits=signs.lost_commits,
                 older_epoch=signs.older_epoch,
             )
-            brought = await self._bring_forward(cluster, image, signs)
+            if signs.newer is not None:
+                signs = replace(signs, newer=await self._images.bring_forward(now, signs.newer))
+            brought = await self._bring_forward(cluster, image, signs, damaged)
             await self._log.raise_commits(commits)  # it was the evidence
             return await self._catalog.mark.open(brought, run)
         raised = raised_heads(now)
@@ -184,7 +195,9 @@ class Reconciler:
         await self._catalog.mark.mark_verified(run)
         return cluster
 
-    async def _bring_forward(self, cluster: Cluster, image: CatalogImage | None, signs: RollbackSigns) -> Cluster:
+    async def _bring_forward(
+        self, cluster: Cluster, image: CatalogImage | None, signs: RollbackSigns, damaged: Sequence[str]
+    ) -> Cluster:
         """Evidence that Redis went back holds for every collection: of those that nothing is known of, the log
         alone may have been lost. The snapshot with the new heads and the new epoch comes first, so that a loss right
         after begins from them, and a crash right after shows. Returns the cluster in its new epoch, yet to be opened.
@@ -215,7 +228,7 @@ class Reconciler:
             with suppress(Gone):
                 await self._log.commit(shard.collection, shard.shard, shard.pointer, shard.newest, brought.epoch)
         missing = [*living, *(stored.missing(head) for stored, head in zip(lost, restored, strict=True))]
-        await self._report(brought, missing, image)
+        await self._report(brought, missing, image, damaged)
         return brought
 
     async def _compare(self, shard: ShardKey) -> ShardAhead | None:
@@ -248,7 +261,9 @@ class Reconciler:
                 if stored:
                     await self._images.force_layout(collection, stored.image.layout, stored.pointers)
 
-    async def _report(self, cluster: Cluster, missing: Sequence[MissingRange], image: CatalogImage | None) -> None:
+    async def _report(
+        self, cluster: Cluster, missing: Sequence[MissingRange], image: CatalogImage | None, damaged: Sequence[str]
+    ) -> None:
         known = {collection.id for collection in image.collections} if image else set()
         known |= {lost.collection for lost in missing}
         unlisted = sorted(await self._collections_in_bucket() - known)
@@ -264,6 +279,7 @@ class Reconciler:
                 "snapshot_s": image.taken_s if image else None,
                 "missing": [asdict(lost) for lost in missing],
                 "unlisted": unlisted,
+                "damaged_journal": list(damaged),
             }
         )
 

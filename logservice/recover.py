@@ -8,11 +8,13 @@ import msgspec
 
 from logservice.restoration import StoredCollection
 from logservice.snapshots import Snapshots
+from logservice.stored_catalog import StoredCatalog
 from shared.catalog import Cluster
 from shared.catalog.image import Images, merged
 from shared.errors import Unavailable
 from shared.manifest.store import ManifestStore
 from shared.objects.port import ObjectStore
+from shared.process.clock import SystemClock
 from shared.process.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -25,6 +27,7 @@ class Recovery:
         self._cluster = cluster
         self._images = images
         self._snapshots = snapshots
+        self._journaled = StoredCatalog(objects, snapshots, SystemClock())
         self._objects = objects
         self._manifests = ManifestStore(objects)
 
@@ -34,7 +37,8 @@ class Recovery:
         Corrupt.
         """
         number = await self._snapshots.next_number()
-        image = await self._snapshots.newest()
+        journaled = await self._journaled.newest()
+        image = journaled.image if journaled else None
         known = (
             next((collection for collection in image.collections if collection.id == collection_id), None)
             if image

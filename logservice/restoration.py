@@ -109,7 +109,7 @@ def signs_of_rollback(
         heads_behind=sum(
             collection.head < known[collection.id].head for collection in now.collections if collection.id in known
         ),
-        newer=snapshot if snapshot is not None and snapshot.changes > now.changes else None,
+        newer=snapshot if snapshot and (snapshot.epoch, snapshot.changes) > (now.epoch, now.changes) else None,
         switched=[
             collection
             for collection in known.values()

@@ -19,6 +19,7 @@ from shared.catalog.collector import Collector
 from shared.catalog.damage import Damages
 from shared.catalog.functions import Functions
 from shared.catalog.image import Images
+from shared.catalog.journal import open_journal
 from shared.cluster.lease import Lease
 from shared.cluster.membership import Member, Membership
 from shared.errors import Unavailable
@@ -26,6 +27,7 @@ from shared.log.cuts import Cuts
 from shared.log.jobs import Jobs
 from shared.log.log import Log
 from shared.objects.open import open_store, verify_conditional_create
+from shared.objects.port import ObjectStore
 from shared.process.clock import Clock, SystemClock
 from shared.process.telemetry import get_logger
 from shared.redis.client import open_redis
@@ -152,23 +154,32 @@ class LogService:
 async def open_service(config: LogserviceConfig) -> AsyncIterator[LogService]:
     """Opens object storage and Redis. Raises Unavailable while one of them is away."""
     keys, clock = Keys(config.redis_prefix), SystemClock()
-    async with open_store(config.bucket_url) as objects, open_redis(config.redis_url) as redis:
+    async with (
+        open_store(config.bucket_url) as objects,
+        open_redis(config.redis_url) as redis,
+        open_journal(redis, keys, objects) as journal,
+    ):
         await verify_conditional_create(objects)
-        catalog = Catalog(redis, keys)
+        catalog = Catalog(redis, keys, journal)
         snapshots = Snapshots(objects, config.snapshots_kept)
         reconciler = Reconciler(catalog, Images(redis, keys, catalog), Log(redis, keys), objects, snapshots, clock)
         leader = Leader(
-            reconciler, lambda: _open_leader_services(config.redis_url, keys), objects, snapshots, clock, config
+            reconciler,
+            lambda: _open_leader_services(config.redis_url, keys, objects),
+            objects,
+            snapshots,
+            clock,
+            config,
         )
         lease = Lease(redis, keys, LEASE_NAME, config.process_id, config.lease_s)
         yield LogService(leader, lease, Membership(redis, keys, "logservice"), clock, config)
 
 
 @asynccontextmanager
-async def _open_leader_services(url: str, keys: Keys) -> AsyncIterator[LeaderServices]:
+async def _open_leader_services(url: str, keys: Keys, objects: ObjectStore) -> AsyncIterator[LeaderServices]:
     """Opens the leader's services. Raises Unavailable while Redis is away or not verified."""
-    async with open_verified_redis(url, keys) as redis:
-        catalog = Catalog(redis, keys)
+    async with open_verified_redis(url, keys) as redis, open_journal(redis, keys, objects) as journal:
+        catalog = Catalog(redis, keys, journal)
         yield LeaderServices(
             catalog=catalog,
             images=Images(redis, keys, catalog),

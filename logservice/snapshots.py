@@ -23,6 +23,8 @@ from shared.process.telemetry import get_logger
 log = get_logger(__name__)
 
 PREFIX: Final = "catalog/"
+NUMBERS: Final = f"{PREFIX}0"
+"""The prefix of snapshots in listings, without the journal beside them. No number needs all digits."""
 _KEY: Final = re.compile(r"catalog/(\d{20})\.json\.gz", re.ASCII)
 
 REST_RATIO: Final = 10
@@ -88,7 +90,7 @@ class Snapshots:
         return True
 
     async def _numbers(self) -> list[int]:
-        found = [_KEY.fullmatch(info.key) async for info in self._objects.list(PREFIX)]
+        found = [_KEY.fullmatch(info.key) async for info in self._objects.list(NUMBERS)]
         return sorted(int(match[1]) for match in found if match)
 
 
@@ -106,6 +108,11 @@ class Snapshotter:
         self._written: CatalogImage | None = None
         self._rest_until_s = 0.0
         self._refresh_at_s = 0.0
+
+    @property
+    def written(self) -> CatalogImage | None:
+        """The snapshot that this process wrote last."""
+        return self._written
 
     def layout_changes(self, collections: Iterable[Collection]) -> dict[str, LayoutChange]:
         """The layout changes of collections that got other shards, as far as the newest snapshot has them."""

@@ -122,6 +122,18 @@ class UnknownOutcome(Unavailable):
     code = "unknown_outcome"
 
 
+class JournalAway(Unavailable):
+    """The catalog's journal in the bucket takes no entries, so nothing was changed; try again later."""
+
+    code = "journal_away"
+
+
+class NotJournaled(UnknownOutcome):
+    """A change of the catalog was made, and may be lost with Redis: the journal in the bucket has not taken it."""
+
+    code = "not_journaled"
+
+
 class DeadlineExceeded(PolychromeError):
     """The deadline passed first."""
 

@@ -8,7 +8,7 @@ from shared.redis.keys import Keys
 from tests.rooms import CHECKOUT, PACKAGES, PROCESSES, modules, name, tree
 
 METRICS = ("Counter", "Gauge", "Histogram")
-SHARED_SUBJECTS = ("log", "rpc", "objects", "segment_cache", "damaged")
+SHARED_SUBJECTS = ("log", "rpc", "objects", "segment_cache", "damaged", "catalog")
 LOG_METHODS = ("debug", "info", "warning", "error", "exception")
 
 

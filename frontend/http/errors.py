@@ -77,8 +77,11 @@ WIRE: Final[dict[type[errors.PolychromeError], Wire]] = {
     errors.Unimplemented: Wire(501),
     errors.Unavailable: Wire(503),
     errors.UnknownOutcome: Wire(503),
+    errors.JournalAway: Wire(503),
+    errors.NotJournaled: Wire(503),
     errors.WrongWorker: Wire(503),
     errors.StaleGeneration: Wire(503),
+    errors.StaleEpoch: Wire(503),
     errors.DeadlineExceeded: Wire(504),
 }
 
@@ -91,6 +94,11 @@ FAULTS: Final = {
 
 DAMAGED: Final = "Stored data damaged"
 """The message of an answer that cannot be given because stored bytes are damaged, or its beginning."""
+
+JOURNAL_AWAY: Final = "Object storage takes no changes of the catalog at present; nothing was changed, try again later"
+NOT_JOURNALED: Final = (
+    "The change was made, but object storage has not taken it down: it may be lost with Redis. Repeat it to be sure"
+)
 
 UNKNOWN_OUTCOME: Final = (
     "A part of the service went away while the write was under way; it may or may not have been applied"
@@ -126,6 +134,10 @@ def error_response(error: errors.PolychromeError, path: str) -> HttpResponse:
 
 def _shown_message(error: errors.PolychromeError, status: int) -> str:
     """The message that a client gets for `error`."""
+    if isinstance(error, errors.JournalAway):
+        return JOURNAL_AWAY
+    if isinstance(error, errors.NotJournaled):
+        return NOT_JOURNALED
     if isinstance(error, errors.UnknownOutcome):
         return UNKNOWN_OUTCOME
     if isinstance(error, errors.Damaged):

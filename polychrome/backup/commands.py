@@ -24,6 +24,7 @@ from polychrome.backup.put_back import Restorer
 from polychrome.backup.take import Taker
 from polychrome.location import LocationError, add_location, locate
 from shared.catalog import Catalog, Cluster, Collection
+from shared.catalog.journal import open_journal
 from shared.catalog.removal import Removal
 from shared.errors import InvalidArgument, NotFound, PolychromeError, Unavailable
 from shared.log.forks import Forks
@@ -212,14 +213,15 @@ async def _open_cluster(data_dir: Path) -> AsyncIterator[_OpenCluster]:
     async with (
         open_store(location.bucket_url) as objects,
         open_verified_redis(location.redis_url, keys) as redis,
+        open_journal(redis, keys, objects) as journal,
     ):
-        catalog = Catalog(redis, keys)
+        catalog = Catalog(redis, keys, journal)
         mark = await catalog.mark.read()
         if mark is None:
             raise Unavailable("the cluster is not open yet: its log service has to compare Redis with the bucket first")
         yield _OpenCluster(
             mark, location.bucket_url, objects, catalog, Log(redis, keys), Lifecycle(redis, keys), Forks(redis, keys),
-            Removal(redis, keys), Jobs(redis, keys),
+            Removal(redis, keys, journal), Jobs(redis, keys),
         )  # fmt: skip
 
 

@@ -5,6 +5,8 @@ its tenant's. Everything else that a creation or deletion needs stands in other 
 an orphan, after it as trash. The process that changed something finishes it before it answers; what a process leaves
 by dying, `shared.catalog.collector` completes.
 
+Every change is in the bucket before it is acknowledged (`shared.catalog.journal`).
+
 Every change may be repeated after a lost answer: rows carry keys that are unique for ever, and scripts recognise them.
 """
 
@@ -18,9 +20,11 @@ from shared.catalog.changes import Changes
 from shared.catalog.cluster import ClusterMark
 from shared.catalog.collections import Collections
 from shared.catalog.databases import Databases
+from shared.catalog.journal import Journal
 from shared.catalog.model import DEFAULT_DATABASE, DEFAULT_DATABASE_ID, DEFAULT_TENANT
 from shared.catalog.removal import Removal
 from shared.catalog.scripts import CatalogScripts
+from shared.catalog.slots import TENANTS
 from shared.catalog.tenants import Tenants
 from shared.errors import AlreadyExists
 from shared.redis.keys import Keys
@@ -29,16 +33,20 @@ from shared.redis.keys import Keys
 class Catalog:
     """The parts of the catalog over one connection, and what concerns all of them. Everything raises Unavailable while
     Redis is away or not restored.
+
+    `journal` is the bucket's for every process that changes the catalog; without one, changes of the last moment are
+    lost with Redis.
     """
 
-    def __init__(self, redis: Redis, keys: Keys) -> None:
+    def __init__(self, redis: Redis, keys: Keys, journal: Journal | None = None) -> None:
+        self.journal = journal or Journal(redis, keys)
         self.mark = ClusterMark(redis, keys)
         self.changes = Changes(redis, keys)
-        self.tenants = Tenants(redis, keys)
-        self.databases = Databases(redis, keys, self.tenants)
-        self.collections = Collections(redis, keys, self.databases)
+        self.tenants = Tenants(redis, keys, self.journal)
+        self.databases = Databases(redis, keys, self.tenants, self.journal)
+        self.collections = Collections(redis, keys, self.databases, self.journal)
         self._scripts = CatalogScripts(redis, keys)
-        self._removal = Removal(redis, keys)
+        self._removal = Removal(redis, keys, self.journal)
 
     async def bootstrap(self) -> None:
         """Makes the default tenant and database, if they are missing."""
@@ -50,8 +58,7 @@ class Catalog:
 
     async def reset(self) -> None:
         """Removes everything and makes the defaults again."""
-        await self.mark.require()
-        await self._scripts.tenants("reset")
-        await self._removal.finish_tenants()
-        await self.bootstrap()
-        await self.changes.count()
+        async with self.journal.change((TENANTS,)):
+            await self._scripts.tenants("reset")
+            await self._removal.finish_tenants()
+            await self.bootstrap()

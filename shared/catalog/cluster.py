@@ -31,6 +31,15 @@ class Cluster:
         return Cluster(str(uuid.uuid4()), 0)
 
 
+class Standing(NamedTuple):
+    """The base of an open cluster: its id and epoch, and the run of the server that was compared with the bucket.
+    While it is the same, nothing was lost that was written since.
+    """
+
+    cluster: Cluster
+    run: str
+
+
 class ServerRun(NamedTuple):
     """A run of the Redis server, from one start to its end. `verified`: what it holds was compared with the bucket."""
 
@@ -68,6 +77,14 @@ class ClusterMark:
         """Raises Unavailable when the cluster was lost or restored since it was read as `cluster`."""
         if await self.read() != cluster:
             raise Unavailable("The cluster was lost or restored meanwhile")
+
+    async def standing(self) -> Standing:
+        """Raises Unavailable unless the cluster is open."""
+        call = ("HMGET", self._keys.cluster, "id", "epoch", "verified")
+        cluster_id, epoch, verified = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
+        if cluster_id is None:
+            raise Unavailable("The log service has not opened this cluster yet")
+        return Standing(Cluster(cluster_id.decode(), int(epoch)), (verified or b"").decode())
 
     async def open(self, cluster: Cluster | None = None, run: str | None = None) -> Cluster:
         """Opens a new cluster in this Redis, or the one that was restored; returns it. `run`, the server's run that was

@@ -9,6 +9,8 @@
 --        5  closed_key      string, there once the database is deleted
 --        6  functions_key   hash: id of an input -> id of the output that it was given last. An entry counts only as long as the
 --                           output's row names the input
+--        7  version_key     number of changes of the rows of this database
+--        8  pending_key     hash: id of a row that changed and may not be in the journal -> the version that the change made
 -- ARGV   1  verb            then its arguments:
 --           'create' name id row [input]
 --                  {'OK'}, also when this id has taken the name before; {'TAKEN', id} when another one has it; {'CLOSED'};
@@ -18,6 +20,9 @@
 --                  row has the generation before this one; {'TAKEN', id} when another one has the name
 --           'feed' input output
 --                  notes the output of an input, for a restoration: {'OK'}
+--           'replace' name id row
+--                  for a restoration: puts the row of a collection that is there, whatever its generation and whoever has the name:
+--                  {'OK'}
 --           'delete' name id
 --                  removes the collection if the name is this id's: {'OK'}. The commit of a deletion
 --           'abandon' id
@@ -32,8 +37,10 @@
 --        collection, and {'ATTACHED', output} when it has another output
 
 local FIRST_COLLECTED = 2
-local names_key, rows_key, order_key, trash_key, closed_key, functions_key = unpack(KEYS)
+local names_key, rows_key, order_key, trash_key, closed_key, functions_key, version_key, pending_key = unpack(KEYS)
 local verb = ARGV[1]
+
+local function changed(id) redis.call('HSET', pending_key, id, redis.call('INCR', version_key)) end
 
 -- The output of an input, if there is one.
 local function output_of(input)
@@ -71,6 +78,7 @@ function verbs.create(name, id, row, input)
   redis.call('HSET', names_key, name, id)
   redis.call('HSET', rows_key, id, row)
   redis.call('ZADD', order_key, (newest or 0) + 1, id)
+  changed(id)
   return {'OK'}
 end
 
@@ -88,6 +96,18 @@ function verbs.update(id, generation, name, row, input)
   redis.call('HDEL', names_key, old.name)
   redis.call('HSET', names_key, name, id)
   redis.call('HSET', rows_key, id, row)
+  changed(id)
+  return {'OK'}
+end
+
+function verbs.replace(name, id, row)
+  local present = redis.call('HGET', rows_key, id)
+  if not present then return {'OK'} end
+  local old_name = cjson.decode(present).name
+  if redis.call('HGET', names_key, old_name) == id then redis.call('HDEL', names_key, old_name) end
+  redis.call('HSET', names_key, name, id)
+  redis.call('HSET', rows_key, id, row)
+  changed(id)
   return {'OK'}
 end
 
@@ -103,6 +123,7 @@ function verbs.delete(name, id)
     redis.call('HDEL', rows_key, id)
     redis.call('HDEL', functions_key, id)
     redis.call('ZREM', order_key, id)
+    changed(id)
   end
   return {'OK'}
 end
@@ -116,7 +137,8 @@ end
 function verbs.close()
   redis.call('SET', closed_key, '1')
   for _, id in ipairs(redis.call('HVALS', names_key)) do redis.call('SADD', trash_key, id) end
-  redis.call('DEL', names_key, rows_key, order_key, functions_key)
+  redis.call('INCR', version_key)
+  redis.call('DEL', names_key, rows_key, order_key, functions_key, pending_key) -- the end of the database says it for all of them
   return {'OK'}
 end
 
@@ -127,6 +149,7 @@ end
 
 function verbs.expire(ttl_s)
   redis.call('EXPIRE', closed_key, ttl_s)
+  redis.call('EXPIRE', version_key, ttl_s)
   return {'OK'}
 end
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from shared.catalog.changes import Changes
 from shared.catalog.databases import Databases
+from shared.catalog.journal import Journal
 from shared.catalog.model import UNSET, Collection, Database, Function, NewCollection, Unset
 from shared.catalog.reading import CatalogReader, repeated
 from shared.catalog.rows import FIRST_GENERATION, changed_row, collection_of, function_of, new_row
 from shared.catalog.scripts import CatalogScripts
+from shared.catalog.slots import path_to
 from shared.errors import AlreadyExists, Attached, Gone, NotFound, Unavailable
 from shared.log.lifecycle import Lifecycle
 from shared.log.outputs import Outputs
@@ -35,13 +36,13 @@ of the same name won, so that all get through in the end; fifty at once need mor
 class Collections:
     """The collections of all databases. Everything raises Unavailable while Redis is away or not restored."""
 
-    def __init__(self, redis: Redis, keys: Keys, databases: Databases) -> None:
+    def __init__(self, redis: Redis, keys: Keys, databases: Databases, journal: Journal) -> None:
+        self.journal = journal
         self._redis = redis
         self._keys = keys
         self._databases = databases
         self._reader = CatalogReader(redis, keys)
         self._scripts = CatalogScripts(redis, keys)
-        self._changes = Changes(redis, keys)
         self._lifecycle = Lifecycle(redis, keys)
         self._outputs = Outputs(redis, keys)
 
@@ -124,18 +125,17 @@ class Collections:
         deleted; of the output of a function, which has one input, also Attached (to another output) and Gone (the
         input).
         """
-        await self._reader.require_cluster()
-        for _ in range(ATTEMPTS_MAX):
-            found = await self.get(db, new.name)
-            if found is not None:
-                if get_or_create:
-                    return found, False
-                raise AlreadyExists(f"Collection [{new.name}] already exists")
-            created = await self._create(db, new)
-            if created is not None:
-                await self._changes.count()
-                return created, True
-        raise Unavailable(f"Collection [{new.name}] is being created and deleted by others")
+        async with self.journal.change(path_to(db)):
+            for _ in range(ATTEMPTS_MAX):
+                found = await self.get(db, new.name)
+                if found is not None:
+                    if get_or_create:
+                        return found, False  # durable, too: the one who made it may have died before that
+                    raise AlreadyExists(f"Collection [{new.name}] already exists")
+                created = await self._create(db, new)
+                if created is not None:
+                    return created, True
+            raise Unavailable(f"Collection [{new.name}] is being created and deleted by others")
 
     async def _create(self, db: Database, new: NewCollection) -> Collection | None:
         """State first, then the row, then a look whether the state is still there: None when another creator was faster
@@ -157,10 +157,9 @@ class Collections:
         """Makes an orphan that was filled before, and is no fork, a collection. Raises AlreadyExists, and NotFound when
         the database was deleted, or the orphan was collected.
         """
-        reply = await self._scripts.collections(db.key, "create", new.name, collection_id, new_row(new))
+        async with self.journal.change(path_to(db)):
+            reply = await self._scripts.collections(db.key, "create", new.name, collection_id, new_row(new))
         match reply:
-            case [b"OK"]:
-                await self._changes.count()
             case [b"TAKEN", _]:
                 raise AlreadyExists(f"Collection [{new.name}] already exists")
             case [b"CLOSED"]:
@@ -170,6 +169,10 @@ class Collections:
 
     async def delete(self, db: Database, name: str) -> bool:
         """False when there is none. After True nothing of it can be read or written any more."""
+        async with self.journal.change(path_to(db)):
+            return await self._delete(db, name)
+
+    async def _delete(self, db: Database, name: str) -> bool:
         collection_id = await self._reader.one("HGET", self._keys.names(db.key), name)
         if collection_id is None:
             return False
@@ -179,7 +182,6 @@ class Collections:
         function = None if row is None else function_of(row)
         for input_id in function.inputs if function else ():
             await self._outputs.unfeed(input_id, collection_id.decode())
-        await self._changes.count()
         return True
 
     async def update(
@@ -201,8 +203,14 @@ class Collections:
         given: dict[str, Any] = {"name": name, "metadata": metadata, "configuration": configuration, "schema": schema}
         given["function"] = function
         changes = {field: value for field, value in given.items() if value is not UNSET}
+        async with self.journal.change(path_to(db)):
+            return await self._update(db, collection, changes, new_input)
+
+    async def _update(
+        self, db: Database, collection: Collection, changes: Mapping[str, Any], new_input: str | None
+    ) -> bool:
         row, generation = changed_row(collection, changes), collection.generation + 1
-        new_name = collection.name if isinstance(name, Unset) else name
+        new_name = changes.get("name", collection.name)
         inputs = [] if new_input is None else [new_input]
         call: list[Argument] = [collection.id, generation, new_name, row, *inputs]
         reply = await self._scripts.collections(db.key, "update", *call)
@@ -213,9 +221,8 @@ class Collections:
             case [b"STALE"]:
                 return False
         await self._lifecycle.raise_generation(collection.id, generation)
-        if not isinstance(metadata, Unset):
-            await self.want_shards(dataclasses.replace(collection, metadata=metadata))
-        await self._changes.count()
+        if "metadata" in changes:
+            await self.want_shards(dataclasses.replace(collection, metadata=changes["metadata"]))
         return True
 
     async def want_shards(self, collection: Collection) -> bool:

@@ -14,8 +14,11 @@ from redis.asyncio import Redis
 
 from shared.catalog.catalog import Catalog
 from shared.catalog.families import Families
+from shared.catalog.model import Database
+from shared.catalog.pending import PendingChanges
 from shared.catalog.removal import Removal
 from shared.catalog.scripts import CatalogScripts
+from shared.catalog.slots import TENANTS, Path, Slot, path_of, path_of_tenant, path_to
 from shared.log.lifecycle import Lifecycle, Owner
 from shared.process.telemetry import get_logger
 from shared.redis.client import command, retry_idempotent, translated_errors
@@ -43,18 +46,33 @@ class Collector:
         self._redis = redis
         self._keys = keys
         self._catalog = catalog
-        self._removal = Removal(redis, keys)
+        self._removal = Removal(redis, keys, catalog.journal)
         self._scripts = CatalogScripts(redis, keys)
         self._lifecycle = Lifecycle(redis, keys)
         self._families = Families(redis, keys)
+        self._pending = PendingChanges(redis, keys)
         self._orphan_age_s = orphan_age_s
 
     async def collect_deleted(self) -> int:
         """Finishes and collects every committed deletion; returns how many collections that was."""
         deleted = await self._removal.collect([tenant.name for tenant in await self._catalog.tenants.all()])
         async for database in self._catalog.databases.all():
-            deleted += await self._removal.collect_database(database.key)
+            deleted += await self._removal.collect_database(database.tenant, database.key)
         return deleted
+
+    async def settle_journal(self) -> int:
+        """Makes every change durable that is not in the journal because the process that made it died, or could not
+        write it; returns in how many slots that was.
+        """
+        paths: dict[Slot, Path] = {TENANTS: (TENANTS,)}
+        for tenant in await self._catalog.tenants.all():
+            paths[Slot(tenant=tenant.name)] = path_of_tenant(tenant.name)
+            for database in await self._catalog.databases.of_tenant(tenant.name):
+                paths[Slot(database=database.key)] = path_of(tenant.name, database.key)
+        behind = await self._pending.any_of(list(paths))
+        for slot in behind:
+            await self._catalog.journal.settle(paths[slot])
+        return len(behind)
 
     async def graves(self) -> dict[str, float]:
         """Collections that the catalog deleted and whose objects may not be gone, each with the time since when."""
@@ -104,7 +122,7 @@ class Collector:
                 if not some:
                     break
                 for collection_id, row, generation in some:
-                    touched += await self._repair(database.key, collection_id, orjson.loads(row), generation, recover)
+                    touched += await self._repair(database, collection_id, orjson.loads(row), generation, recover)
         return touched
 
     async def _rows(self, database_key: str, start: int) -> list[tuple[str, bytes, bytes | None]]:
@@ -126,7 +144,7 @@ class Collector:
         ]
 
     async def _repair(
-        self, database_key: str, collection_id: str, row: dict[str, Any], state: bytes | None, recover: Recover
+        self, database: Database, collection_id: str, row: dict[str, Any], state: bytes | None, recover: Recover
     ) -> bool:
         if state is None:
             # Not while Redis is lost or just restored: then the state is missing only for this moment.
@@ -134,7 +152,8 @@ class Collector:
                 return False
             if not await self._removal.is_buried(collection_id) and await recover(collection_id, row):
                 return True
-            await self._scripts.collections(database_key, "delete", row["name"], collection_id)
+            async with self._catalog.journal.change(path_to(database)):
+                await self._scripts.collections(database.key, "delete", row["name"], collection_id)
             log.warning("row_without_state", collection=collection_id, name=row["name"])
             return True
         if int(state) < row["generation"]:

@@ -4,14 +4,18 @@
 -- KEYS   1  databases_key   hash: name -> row
 --        2  order_key       zset of names by time of creation
 --        3  trash_key       set of the keys of deleted databases
+--        4  version_key     number of changes of the rows of this tenant
+--        5  pending_key     hash: name of a row that changed and may not be in the journal -> the version that the change made
 -- ARGV   1  verb            then its arguments:
 --           'create' name row    'OK', also when this very row is there; 'EXISTS'
 --           'delete' name key    removes the database if it still has this key, and remembers the key: 'OK'. The commit of a deletion
 --           'clear'              removes all of them, and remembers their keys: 'OK'
 --           'collected' key      forgets the key of a deleted database of which nothing is left: 'OK'
 
-local databases_key, order_key, trash_key = unpack(KEYS)
+local databases_key, order_key, trash_key, version_key, pending_key = unpack(KEYS)
 local verb = ARGV[1]
+
+local function changed(name) redis.call('HSET', pending_key, name, redis.call('INCR', version_key)) end
 
 local function key_of(row) return cjson.decode(row).key end
 
@@ -19,6 +23,7 @@ local function remove(name, row)
   redis.call('SADD', trash_key, key_of(row))
   redis.call('HDEL', databases_key, name)
   redis.call('ZREM', order_key, name)
+  changed(name)
 end
 
 local verbs = {}
@@ -29,6 +34,7 @@ function verbs.create(name, row)
   local _, newest = unpack(redis.call('ZREVRANGE', order_key, 0, 0, 'WITHSCORES'))
   redis.call('HSET', databases_key, name, row)
   redis.call('ZADD', order_key, (newest or 0) + 1, name)
+  changed(name)
   return 'OK'
 end
 

@@ -9,11 +9,12 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
-from shared.catalog.changes import Changes
+from shared.catalog.journal import Journal
 from shared.catalog.model import Database
 from shared.catalog.reading import CatalogReader, repeated
 from shared.catalog.removal import Removal
 from shared.catalog.scripts import CatalogScripts
+from shared.catalog.slots import path_of_tenant
 from shared.catalog.tenants import Tenants
 from shared.errors import AlreadyExists, NotFound
 from shared.redis.keys import Keys
@@ -22,14 +23,14 @@ from shared.redis.keys import Keys
 class Databases:
     """The databases of all tenants. Everything raises Unavailable while Redis is away or not restored."""
 
-    def __init__(self, redis: Redis, keys: Keys, tenants: Tenants) -> None:
+    def __init__(self, redis: Redis, keys: Keys, tenants: Tenants, journal: Journal) -> None:
         self._redis = redis
+        self._journal = journal
         self._keys = keys
         self._tenants = tenants
         self._reader = CatalogReader(redis, keys)
         self._scripts = CatalogScripts(redis, keys)
-        self._changes = Changes(redis, keys)
-        self._removal = Removal(redis, keys)
+        self._removal = Removal(redis, keys, journal)
 
     async def create(self, tenant: str, name: str, database_id: str | None = None) -> Database:
         """The new database; its id is drawn unless one is given. Raises AlreadyExists, and NotFound when there is no
@@ -39,9 +40,9 @@ class Databases:
             raise NotFound(f"Tenant [{tenant}] not found")
         database = Database(database_id or str(uuid.uuid4()), uuid.uuid4().hex, name, tenant)
         row = orjson.dumps({"id": database.id, "key": database.key})
-        if await self._scripts.databases(tenant, "create", name, row) == b"EXISTS":
-            raise AlreadyExists(f"Database [{name}] already exists")
-        await self._changes.count()
+        async with self._journal.change(path_of_tenant(tenant)):
+            if await self._scripts.databases(tenant, "create", name, row) == b"EXISTS":
+                raise AlreadyExists(f"Database [{name}] already exists")
         return database
 
     async def get(self, tenant: str, name: str) -> Database | None:
@@ -79,13 +80,13 @@ class Databases:
 
     async def delete(self, tenant: str, name: str) -> bool:
         """Deletes the database with its collections. False when there is none."""
-        database = await self.get(tenant, name)
-        if database is None:
-            return False
-        await self._scripts.databases(tenant, "delete", name, database.key)
-        await self._removal.finish_database(database.key)
-        await self._changes.count()
-        return True
+        async with self._journal.change(path_of_tenant(tenant)):
+            database = await self.get(tenant, name)
+            if database is None:
+                return False
+            await self._scripts.databases(tenant, "delete", name, database.key)
+            await self._removal.finish_database(database.key)
+            return True
 
 
 def _database(tenant: str, name: str, row: bytes) -> Database:

@@ -7,13 +7,13 @@ import uuid
 
 from redis.asyncio import Redis
 
-from shared.catalog.changes import Changes
 from shared.catalog.collections import Collections
 from shared.catalog.families import Families
 from shared.catalog.model import Collection, Database, NewCollection
 from shared.catalog.removal import Removal
 from shared.catalog.rows import FIRST_GENERATION, new_row
 from shared.catalog.scripts import CatalogScripts
+from shared.catalog.slots import path_to
 from shared.errors import AlreadyExists, NotFound, QuotaExceeded
 from shared.log.lifecycle import Lifecycle
 from shared.redis.keys import Keys
@@ -27,10 +27,9 @@ class Forking:
     def __init__(self, redis: Redis, keys: Keys, collections: Collections) -> None:
         self._collections = collections
         self._scripts = CatalogScripts(redis, keys)
-        self._changes = Changes(redis, keys)
         self._lifecycle = Lifecycle(redis, keys)
         self._families = Families(redis, keys)
-        self._removal = Removal(redis, keys)
+        self._removal = Removal(redis, keys, collections.journal)
 
     async def count(self, collection: Collection) -> int:
         """The forks that the collection's family ever made."""
@@ -56,9 +55,9 @@ class Forking:
         and NotFound when the database was deleted; in all these cases it is given up. Raises NotFound, too, when the
         fork is gone already: deleted after its row was written, or buried before.
         """
-        reply = await self._scripts.collections(db.key, "create", new.name, fork_id, new_row(new))
+        async with self._collections.journal.change(path_to(db)):
+            reply = await self._scripts.collections(db.key, "create", new.name, fork_id, new_row(new))
         if reply == [b"OK"]:
-            await self._changes.count()
             found = await self._collections.get_by_id(db, fork_id)
             if found is None:
                 raise NotFound(f"Collection [{new.name}] does not exist")

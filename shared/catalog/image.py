@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
-import msgspec
 import orjson
 from redis.asyncio import Redis
 
+from shared.catalog.bring_forward import BringForward
 from shared.catalog.catalog import Catalog
 from shared.catalog.cluster import Cluster
 from shared.catalog.families import Families
+from shared.catalog.image_model import (
+    CatalogImage,
+    CollectionImage,
+    DatabaseImage,
+    TenantImage,
+    collection_image,
+    decode_image,
+    merged,
+)
 from shared.catalog.model import Collection, Database
+from shared.catalog.pending import PendingChanges
 from shared.catalog.removal import Removal
 from shared.catalog.rows import function_of
 from shared.catalog.scripts import CatalogScripts
+from shared.catalog.slots import TENANTS, Slot
 from shared.cluster.placement import Layout
-from shared.errors import Corrupt
 from shared.log.lifecycle import Lifecycle
 from shared.log.rebuild import Rebuilds
 from shared.log.state import Pointer
@@ -26,114 +36,15 @@ from shared.redis.client import command, retry_idempotent, translated_errors
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX
 
-FORMAT: Final = 1
-
-
-class TenantImage(msgspec.Struct, frozen=True):
-    """A tenant. `row` is the stored JSON."""
-
-    name: str
-    row: str
-
-
-class DatabaseImage(msgspec.Struct, frozen=True):
-    """A database of a tenant. `row` is the stored JSON."""
-
-    tenant: str
-    name: str
-    key: str
-    row: str
-
-
-class CollectionImage(msgspec.Struct, frozen=True):
-    """A collection: its row (stored JSON), and what of its state outlives the log. `head` was the next position at that
-    time.
-    """
-
-    id: str
-    database_key: str
-    row: str
-    fixed: dict[str, Any]
-    dimension: int | None
-    head: int
-    keys: list[tuple[str, str]]
-    shards: tuple[int, int]
-    """Number of the first shard, and of shards."""
-
-    @property
-    def name(self) -> str:
-        return str(orjson.loads(self.row)["name"])
-
-    @property
-    def layout(self) -> Layout:
-        return Layout(*self.shards)
-
-
-class CatalogImage(msgspec.Struct, frozen=True):
-    """The whole catalog, in order of creation. It is read piece by piece while other processes write: each row is as of
-    some moment of the reading, and `changes` (the catalog's number of changes) as of its beginning. `taken_s` is the
-    time of its end, in seconds since the epoch.
-    """
-
-    cluster: str
-    epoch: int
-    changes: int
-    taken_s: float
-    tenants: list[TenantImage]
-    databases: list[DatabaseImage]
-    collections: list[CollectionImage]
-    graves: dict[str, float] = {}
-    """Deleted collections whose objects are still to be removed, each with the time since when."""
-    families: dict[str, list[str]] = {}
-    """The forks that each family ever made, by its root."""
-    format: int = FORMAT
-
-    def encode(self) -> bytes:
-        """The form that a snapshot has, but for its compression."""
-        return msgspec.json.encode(self)
-
-    def same_content(self, other: CatalogImage | None) -> bool:
-        """Whether both would restore the same."""
-        return other is not None and msgspec.structs.replace(other, taken_s=self.taken_s) == self
-
-
-def decode_image(data: bytes) -> CatalogImage:
-    """The image in the bytes that `encode` gave. Raises Corrupt."""
-    try:
-        image = msgspec.json.decode(data, type=CatalogImage)
-    except msgspec.MsgspecError as error:
-        raise Corrupt(f"not a snapshot of a catalog: {error}") from error
-    if image.format != FORMAT:
-        raise Corrupt(f"a catalog snapshot of format {image.format}; this build reads format {FORMAT}")
-    return image
-
-
-def merged(now: CatalogImage, older: CatalogImage | None, heads: Mapping[str, int]) -> CatalogImage:
-    """The union of what Redis has now and what only the other image knows. `heads` raises the heads of collections to
-    at least these.
-    """
-    tenants = {tenant.name: tenant for tenant in older.tenants} if older else {}
-    databases = {(database.tenant, database.name): database for database in older.databases} if older else {}
-    collections = {collection.id: collection for collection in older.collections} if older else {}
-    tenants |= {tenant.name: tenant for tenant in now.tenants}
-    databases |= {(database.tenant, database.name): database for database in now.databases}
-    collections |= {collection.id: collection for collection in now.collections}
-    graves = (older.graves if older else {}) | now.graves
-    families = {root: set(forks) for root, forks in (older.families if older else {}).items()}
-    for root, forks in now.families.items():
-        families[root] = families.get(root, set()) | set(forks)
-    return msgspec.structs.replace(
-        now,
-        changes=max(now.changes, older.changes if older else 0),
-        tenants=list(tenants.values()),
-        databases=list(databases.values()),
-        collections=[
-            msgspec.structs.replace(collection, head=max(collection.head, heads.get(collection.id, 0)))
-            for collection in collections.values()
-        ],
-        graves={collection_id: since for collection_id, since in graves.items() if collection_id not in collections},
-        families={root: sorted(forks) for root, forks in families.items()},
-    )
+__all__ = [
+    "CatalogImage",
+    "CollectionImage",
+    "DatabaseImage",
+    "Images",
+    "TenantImage",
+    "decode_image",
+    "merged",
+]
 
 
 class Images:
@@ -145,9 +56,11 @@ class Images:
         self._catalog = catalog
         self._scripts = CatalogScripts(redis, keys)
         self._lifecycle = Lifecycle(redis, keys)
-        self._removal = Removal(redis, keys)
+        self._removal = Removal(redis, keys, catalog.journal)
         self._rebuilds = Rebuilds(redis, keys)
         self._families = Families(redis, keys)
+        self._pending = PendingChanges(redis, keys)
+        self._forward = BringForward(redis, keys, catalog)
 
     @staticmethod
     def empty(cluster: Cluster, taken_s: float) -> CatalogImage:
@@ -159,21 +72,38 @@ class Images:
         now: an image of half a catalog must never become a snapshot.
         """
         changes = await self._catalog.changes.number()
-        tenants = [TenantImage(name, row) for name, row in sorted((await self._rows(self._keys.tenants)).items())]
+        version = await self._version(self._keys.catalog_version)
+        tenants: list[TenantImage] = []
         databases: list[DatabaseImage] = []
         collections: list[CollectionImage] = []
-        for tenant in tenants:
-            rows = await self._rows(self._keys.databases(tenant.name))
-            for database in await self._catalog.databases.of_tenant(tenant.name):
+        for name, tenant_row in sorted((await self._rows(self._keys.tenants)).items()):
+            tenants.append(TenantImage(name, tenant_row, await self._version(self._keys.tenant_version(name))))
+            rows = await self._rows(self._keys.databases(name))
+            for database in await self._catalog.databases.of_tenant(name):
                 if database.name in rows:
-                    databases.append(DatabaseImage(tenant.name, database.name, database.key, rows[database.name]))
+                    version_then = await self._version(self._keys.database_version(database.key))
+                    row = rows[database.name]
+                    databases.append(DatabaseImage(name, database.name, database.key, row, version_then))
                     collections += [image async for image in self._collections(database)]
         graves = await self._removal.graves()
         families = await self._families.every()
         await self._catalog.mark.require_same(cluster)
         return CatalogImage(
-            cluster.id, cluster.epoch, changes, time.time(), tenants, databases, collections, graves, families
+            cluster.id,
+            cluster.epoch,
+            changes,
+            time.time(),
+            tenants,
+            databases,
+            collections,
+            graves,
+            families,
+            version=version,
         )
+
+    async def _version(self, key: str) -> int:
+        """The version of a slot. It is asked for before the slot's rows: they may be of a later one."""
+        return int(await retry_idempotent(lambda: command(self._redis, "GET", key), writes=False) or 0)
 
     async def _rows(self, key: str) -> dict[str, str]:
         with translated_errors():
@@ -194,11 +124,11 @@ class Images:
                     answers = await pipeline.execute()
             for collection_id, row, state, keys in zip(some, rows, answers[0::2], answers[1::2], strict=True):
                 if row is not None and state[0] is not None:
-                    yield _collection_image(collection_id, database.key, row, state, keys)
+                    yield collection_image(collection_id, database.key, row, state, keys)
 
     async def restore_rows(self, image: CatalogImage) -> None:
         """Puts back every row of a tenant, a database or a collection that is missing. The collections' states have to
-        be there before (`restore_state`).
+        be there before (`restore_state`), and all of it in a snapshot: nothing is pending for the journal afterwards.
         """
         for tenant in image.tenants:
             await self._scripts.tenants("create", tenant.name, tenant.row)
@@ -220,6 +150,10 @@ class Images:
             {collection_id: since for collection_id, since in image.graves.items() if collection_id not in living}
         )
         await self._families.restore(image.families)
+        versions = [(TENANTS, image.version)]
+        versions += [(Slot(tenant=tenant.name), tenant.version) for tenant in image.tenants]
+        versions += [(Slot(database=database.key), database.version) for database in image.databases]
+        await self._pending.restore(versions)
         await retry_idempotent(lambda: command(self._redis, "SET", self._keys.changes, image.changes), writes=True)
 
     async def restore_state(
@@ -258,6 +192,12 @@ class Images:
         """Raises the heads and the epochs of those collections that are there."""
         await self._lifecycle.raise_heads(heads, epoch)
 
+    async def bring_forward(self, now: CatalogImage, stored: CatalogImage) -> CatalogImage:
+        """Deletes and changes the rows that the bucket (`stored`) knows later than Redis, whose catalog is `now`;
+        returns the image of those that are to be there, for `restore_rows`.
+        """
+        return await self._forward.correct(now, stored)
+
     async def write_report(self, report: Mapping[str, Any]) -> None:
         """Keeps what the last reconciliation found, for operators to read."""
         await self._catalog.mark.write_report(orjson.dumps(report))
@@ -266,21 +206,3 @@ class Images:
         """The report that `write_report` kept last; None before that."""
         stored = await self._catalog.mark.read_report()
         return None if stored is None else dict(orjson.loads(stored))
-
-
-def _collection_image(
-    collection_id: str, database_key: str, row: bytes, state: Sequence[bytes | None], keys: set[bytes]
-) -> CollectionImage:
-    head, dimension, config, encoded = state
-    layout = Layout.decode(encoded or b"0 1")
-    pairs: list[tuple[str, str]] = sorted((pair[0], pair[1]) for pair in map(orjson.loads, keys))
-    return CollectionImage(
-        id=collection_id,
-        database_key=database_key,
-        row=row.decode(),
-        fixed=orjson.loads(config or b"{}"),
-        dimension=None if dimension is None else int(dimension),
-        head=int(head or 0),
-        keys=pairs,
-        shards=(layout.first, layout.count),
-    )

@@ -8,7 +8,8 @@ collection row gone, id in trash   -> marked deleted -> its state goes, its id t
 ```
 
 A *grave* says that the catalog deleted the collection with this id, and since when its state is gone. The garbage
-collector of the bucket goes by graves: what is merely not in the catalog may have been lost from it.
+collector of the bucket goes by graves: what is merely not in the catalog may have been lost from it. A deletion is in
+the journal before there is a grave: the collection must not be restored once its objects may be gone.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from typing import Final
 
 from redis.asyncio import Redis
 
+from shared.catalog.journal import Journal
 from shared.catalog.scripts import CatalogScripts
+from shared.catalog.slots import path_of
 from shared.log.lifecycle import Lifecycle
 from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
@@ -34,8 +37,9 @@ the database for longer could still create something in it, which no client woul
 class Removal:
     """The steps between the commit of a deletion and its end. Everything raises Unavailable."""
 
-    def __init__(self, redis: Redis, keys: Keys) -> None:
+    def __init__(self, redis: Redis, keys: Keys, journal: Journal) -> None:
         self._redis = redis
+        self._journal = journal
         self._keys = keys
         self._scripts = CatalogScripts(redis, keys)
         self._lifecycle = Lifecycle(redis, keys)
@@ -67,16 +71,19 @@ class Removal:
         for tenant in {*tenants, *cleared}:
             for key in await self._members(self._keys.database_trash(tenant)):
                 await self.finish_database(key)
-                collected += await self.collect_database(key)
+                collected += await self.collect_database(tenant, key)
                 await self._scripts.collections(key, "expire", CLOSED_TTL_S)
                 await self._scripts.databases(tenant, "collected", key)
         for tenant in cleared:
             await self._scripts.tenants("collected", tenant)
         return collected
 
-    async def collect_database(self, key: str) -> int:
-        """Removes what is left of a database's deleted collections; returns how many."""
+    async def collect_database(self, tenant: str, key: str) -> int:
+        """Removes what is left of the deleted collections of a tenant's database; returns how many."""
         doomed = await self._members(self._keys.trash(key))
+        if not doomed:
+            return 0
+        await self._journal.settle(path_of(tenant, key))
         await self._lifecycle.mark_deleted(doomed)
         for collection_id in doomed:
             await self._lifecycle.collect(collection_id)

@@ -6,17 +6,23 @@
 --        2  resources_key   hash: resource name -> name of the tenant
 --        3  trash_key       set of the names of removed tenants whose databases are not in their own trash yet
 --        4  cleared_key     set of the names of removed tenants whose databases are, and have to be collected
---        5  changes_key     number of changes of the whole catalog
+--        5  changes_key     number of changes of the whole catalog, of all slots
+--        6  version_key     number of changes of the tenants' rows
+--        7  pending_key     hash: name of a row that changed and may not be in the journal -> the version that the change made
 -- ARGV   1  verb            then its arguments:
 --           'create' name row          'OK', also when this very row is there; 'EXISTS'; 'TRASHED' until a reset is through with it
 --           'resource' name resource   'OK'; 'OTHER' when the tenant has another one or the value another tenant; 'MISSING'
+--           'replace' name row         for a restoration: puts the row of a tenant that is there: 'OK'
+--           'remove' name              for a restoration: moves a tenant to the trash: 'OK'
 --           'reset'                    moves every tenant to the trash: 'OK'. The commit of a reset
 --           'cleared' name             a removed tenant's databases are in its own trash now: 'OK'
 --           'collected' name           nothing is left of a removed tenant: 'OK'
 --           'changed'                  counts a change of the catalog: the number of changes
 
-local tenants_key, resources_key, trash_key, cleared_key, changes_key = unpack(KEYS)
+local tenants_key, resources_key, trash_key, cleared_key, changes_key, version_key, pending_key = unpack(KEYS)
 local verb = ARGV[1]
+
+local function changed(name) redis.call('HSET', pending_key, name, redis.call('INCR', version_key)) end
 
 local verbs = {}
 
@@ -25,6 +31,24 @@ function verbs.create(name, row)
   if present then return present == row and 'OK' or 'EXISTS' end
   if redis.call('SISMEMBER', trash_key, name) == 1 then return 'TRASHED' end
   redis.call('HSET', tenants_key, name, row)
+  changed(name)
+  return 'OK'
+end
+
+function verbs.replace(name, row)
+  if redis.call('HEXISTS', tenants_key, name) == 0 then return 'OK' end
+  redis.call('HSET', tenants_key, name, row)
+  changed(name)
+  return 'OK'
+end
+
+function verbs.remove(name)
+  if redis.call('HEXISTS', tenants_key, name) == 0 then return 'OK' end
+  local resource = cjson.decode(redis.call('HGET', tenants_key, name)).resource_name
+  if resource ~= cjson.null then redis.call('HDEL', resources_key, resource) end
+  redis.call('SADD', trash_key, name)
+  redis.call('HDEL', tenants_key, name)
+  changed(name)
   return 'OK'
 end
 
@@ -37,11 +61,15 @@ function verbs.resource(name, resource)
   row.resource_name = resource
   redis.call('HSET', tenants_key, name, cjson.encode(row))
   redis.call('HSET', resources_key, resource, name)
+  changed(name)
   return 'OK'
 end
 
 function verbs.reset()
-  for _, name in ipairs(redis.call('HKEYS', tenants_key)) do redis.call('SADD', trash_key, name) end
+  for _, name in ipairs(redis.call('HKEYS', tenants_key)) do
+    redis.call('SADD', trash_key, name)
+    changed(name)
+  end
   redis.call('DEL', tenants_key, resources_key)
   return 'OK'
 end

@@ -8,11 +8,12 @@ from typing import Final
 import orjson
 from redis.asyncio import Redis
 
-from shared.catalog.changes import Changes
+from shared.catalog.journal import Journal
 from shared.catalog.model import Tenant
 from shared.catalog.reading import CatalogReader
 from shared.catalog.removal import Removal
 from shared.catalog.scripts import CatalogScripts
+from shared.catalog.slots import TENANTS, path_of_tenant
 from shared.errors import AlreadyExists, NotFound, Unavailable
 from shared.redis.keys import Keys
 
@@ -23,25 +24,25 @@ RESET_TRIES: Final = 32
 class Tenants:
     """The tenants of the cluster. Everything raises Unavailable while Redis is away or not restored."""
 
-    def __init__(self, redis: Redis, keys: Keys) -> None:
+    def __init__(self, redis: Redis, keys: Keys, journal: Journal) -> None:
         self._keys = keys
+        self._journal = journal
         self._reader = CatalogReader(redis, keys)
         self._scripts = CatalogScripts(redis, keys)
-        self._changes = Changes(redis, keys)
-        self._removal = Removal(redis, keys)
+        self._removal = Removal(redis, keys, journal)
 
     async def create(self, name: str) -> None:
         """Raises AlreadyExists."""
-        await self._reader.require_cluster()
         row = orjson.dumps({"key": uuid.uuid4().hex, "resource_name": None})
-        for _ in range(RESET_TRIES):
-            match await self._scripts.tenants("create", name, row):
-                case b"OK":
-                    return await self._changes.count()
-                case b"EXISTS":
-                    raise AlreadyExists(f"Tenant [{name}] already exists")
-            await self._removal.clear_tenant(name)  # a reset is not through yet: finish it for this tenant
-        raise Unavailable("The server is being reset")
+        async with self._journal.change(path_of_tenant(name)):  # with its databases: those of a removed one are gone
+            for _ in range(RESET_TRIES):
+                match await self._scripts.tenants("create", name, row):
+                    case b"OK":
+                        return
+                    case b"EXISTS":
+                        raise AlreadyExists(f"Tenant [{name}] already exists")
+                await self._removal.clear_tenant(name)  # a reset is not through yet: finish it for this tenant
+            raise Unavailable("The server is being reset")
 
     async def get(self, name: str) -> Tenant | None:
         """None when there is none of this name."""
@@ -57,12 +58,11 @@ class Tenants:
         """Gives the tenant its resource name. False when it has another one, or when the value belongs to another
         tenant. Raises NotFound.
         """
-        await self._reader.require_cluster()
-        outcome = await self._scripts.tenants("resource", name, value)
-        if outcome == b"MISSING":
-            raise NotFound(f"Tenant [{name}] not found")
-        await self._changes.count()
-        return bool(outcome == b"OK")
+        async with self._journal.change((TENANTS,)):
+            outcome = await self._scripts.tenants("resource", name, value)
+            if outcome == b"MISSING":
+                raise NotFound(f"Tenant [{name}] not found")
+            return bool(outcome == b"OK")
 
     async def find_by_resource_name(self, value: str) -> Tenant | None:
         """The tenant with this resource name."""

@@ -32,6 +32,9 @@ class Keys:
         self.damage = f"{prefix}:{{catalog}}:damage"
         self.families = f"{prefix}:{{catalog}}:families"
 
+        self.catalog_version = f"{prefix}:{{catalog}}:version"
+        self.catalog_pending = f"{prefix}:{{catalog}}:pending"
+
     def forks(self, root: str) -> str:
         return f"{self.prefix}:{{catalog}}:forks:{root}"
 
@@ -43,6 +46,12 @@ class Keys:
 
     def database_trash(self, tenant: str) -> str:
         return f"{self._tenant(tenant)}:trash"
+
+    def tenant_version(self, tenant: str) -> str:
+        return f"{self._tenant(tenant)}:version"
+
+    def tenant_pending(self, tenant: str) -> str:
+        return f"{self._tenant(tenant)}:pending"
 
     def names(self, database: str) -> str:
         return f"{self._database(database)}:names"
@@ -61,6 +70,12 @@ class Keys:
 
     def trash(self, database: str) -> str:
         return f"{self._database(database)}:trash"
+
+    def database_version(self, database: str) -> str:
+        return f"{self._database(database)}:version"
+
+    def database_pending(self, database: str) -> str:
+        return f"{self._database(database)}:pending"
 
     def state(self, collection_id: str) -> str:
         return f"{self._collection(collection_id)}:state"

@@ -71,13 +71,15 @@ async def test_an_opening_that_arrives_once_more_finds_the_fork_as_it_is_by_then
 async def test_a_fork_that_is_deleted_at_once_is_not_made_again(
     shop: Shop, family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changed = family.forking._changes.count
+    changes = shop.catalog.journal._changes
+    count = changes.count
 
     async def delete() -> None:
-        await changed()
+        monkeypatch.setattr(changes, "count", count)
+        await count()
         await shop.catalog.collections.delete(await family.db(), "fork")
 
-    monkeypatch.setattr(family.forking._changes, "count", delete)
+    monkeypatch.setattr(changes, "count", delete)
     with pytest.raises(NotFound):
         await family.fork(shop, "fork")
     assert await shop.catalog.collections.get(await family.db(), "fork") is None

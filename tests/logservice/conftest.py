@@ -9,9 +9,9 @@ from shared.log.log import Log
 from shared.objects.directory import open_directory
 from shared.objects.port import ObjectStore
 from shared.redis.keys import Keys
-from tests.redis_server import catalog, database, keys, own_server, redis, redis_server
+from tests.redis_server import catalog, database, keys, own_server, redis, redis_server, valkey_server
 
-__all__ = ["catalog", "database", "keys", "own_server", "redis", "redis_server"]
+__all__ = ["catalog", "database", "keys", "own_server", "redis", "redis_server", "valkey_server"]
 
 
 class SteppedClock:
