@@ -1,0 +1,3 @@
+"""`polychrome verify` and `polychrome repair`: proving that what is stored is what was written, and mending what can be
+mended.
+"""

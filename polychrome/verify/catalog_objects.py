@@ -1,0 +1,72 @@
+"""Proving the objects in the bucket that are of no shard: snapshots of the catalog, and roots."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import re
+import zlib
+from collections.abc import Sequence
+from typing import Final
+
+from polychrome.verify.model import Finding, Ledger
+from shared.catalog.image import decode_image
+from shared.errors import Corrupt
+from shared.manifest.roots import Root, decode_root
+from shared.objects.port import ObjectNotFound, ObjectStore
+
+SNAPSHOT: Final = re.compile(r"catalog/(\d{20})\.json\.gz", re.ASCII)
+_GZIP_BEGIN: Final = b"\x1f\x8b\x08\x00"
+_GZIP_UNCHECKED: Final = b"\x00\xff"
+"""Bytes 8 and 9 of a snapshot: the one part of a gzip file, beside the time before them, that its checksum leaves out.
+"""
+
+
+async def prove_snapshots(objects: ObjectStore, keys: Sequence[str], ledger: Ledger) -> None:
+    """Notes what is wrong with these snapshots, which are all; the newest is the one that counts. Raises
+    Unavailable.
+    """
+    newest = max(keys, default="")
+    for key in sorted(keys):
+        try:
+            data = await objects.get(key)
+            ledger.counts["snapshots"] += 1
+            ledger.read(len(data))
+            await asyncio.to_thread(_check_snapshot, data)
+        except ObjectNotFound:
+            continue  # replaced by newer ones since it was listed
+        except Corrupt as error:
+            ledger.add([Finding.of(key, error.message, current=key == newest)])
+
+
+def _check_snapshot(data: bytes) -> None:
+    """Raises Corrupt unless these are the bytes of a snapshot, down to the last one."""
+    try:
+        text = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise Corrupt(f"does not unpack: {error}") from error
+    image = decode_image(text)
+    begin = _GZIP_BEGIN + int(image.taken_s).to_bytes(4, "little") + _GZIP_UNCHECKED
+    if not data.startswith(begin):
+        raise Corrupt("its head is not the one that a snapshot is written with")
+
+
+async def prove_roots(objects: ObjectStore, keys: Sequence[str], collection: str, ledger: Ledger) -> Root | None:
+    """Notes what is wrong with a collection's roots. The newest one that can be read; None when there is none. Raises
+    Unavailable.
+    """
+    newest: Root | None = None
+    damaged: list[tuple[str, str]] = []
+    for key in sorted(keys):
+        try:
+            data = await objects.get(key)
+            ledger.counts["roots"] += 1
+            ledger.read(len(data))
+            newest = decode_root(data, key)
+        except ObjectNotFound:
+            continue  # collected since it was listed
+        except Corrupt as error:
+            damaged.append((key, error.message))
+    last = newest.key if newest is not None else ""
+    ledger.add(Finding.of(key, what, current=key > last, collection=collection) for key, what in damaged)
+    return newest

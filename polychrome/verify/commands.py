@@ -1,0 +1,208 @@
+"""`polychrome verify`: what it takes, what it prints, its exit codes.
+
+The result goes to standard output, as lines for people or, with `--json`, as one JSON object. Progress goes to standard
+error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from redis.asyncio import Redis
+
+from polychrome.backup.commands import Progress, url_of
+from polychrome.location import LocationError, add_location, locate
+from polychrome.redis_server import problem_of
+from polychrome.verify.bucket import BucketProver, Sample, share_of
+from polychrome.verify.cluster import ClusterProver
+from polychrome.verify.model import Finding, Ledger, Report
+from shared.errors import PolychromeError
+from shared.objects.open import open_store
+from shared.objects.port import ObjectStore
+from shared.redis.fence import open_verified_redis
+from shared.redis.keys import Keys
+
+WHOLE: Final = 0
+DAMAGED: Final = 1
+NOT_DONE: Final = 2
+
+MIB: Final = 1024 * 1024
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The stores of a cluster that are verified; `redis` is None for a bucket alone."""
+
+    objects: ObjectStore
+    redis: Redis | None
+    keys: Keys
+
+
+def add_verify(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `polychrome verify`."""
+    add_place(parser)
+    text = "read so many segments, or such a share (0.1), chosen at random; everything else is read whole"
+    parser.add_argument("--sample", type=_sample, metavar="N", help=text)
+    parser.add_argument("--seed", type=int, help="with --sample: another choice for another number (default: random)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=_run_verify)
+
+
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that say what is verified."""
+    text = "a bucket alone, without its Redis: a directory or s3://bucket/prefix (default: that of the cluster)"
+    parser.add_argument("bucket", nargs="?", metavar="BUCKET", help=text)
+    add_location(parser)
+    text = "directory for files while they are read (default: the system's for temporary files)"
+    parser.add_argument("--scratch", type=Path, metavar="DIR", help=text)
+
+
+def _run_verify(arguments: argparse.Namespace) -> int:
+    report = run_or_complain("verify", lambda: asyncio.run(_verify(arguments)))
+    if report is None:
+        return NOT_DONE
+    if arguments.json:
+        print(msgspec.json.format(msgspec.json.encode(report)).decode(), flush=True)
+    else:
+        for line in lines_of(report):
+            print(line, flush=True)
+    return DAMAGED if report.damaged else WHOLE
+
+
+def run_or_complain(command: str, work: Callable[[], Report]) -> Report | None:
+    """The result of the work; None when it could not be done, which is said."""
+    try:
+        return work()
+    except (PolychromeError, LocationError, OSError, ValueError) as error:
+        print(f"polychrome {command}: {error}", file=sys.stderr, flush=True)
+        return None
+    except BaseExceptionGroup as group:
+        known, others = group.split((PolychromeError, OSError))
+        if others is not None or known is None:
+            raise
+        print(f"polychrome {command}: {known.exceptions[0]}", file=sys.stderr, flush=True)
+        return None
+
+
+async def _verify(arguments: argparse.Namespace) -> Report:
+    async with open_place(arguments, _complain) as place:
+        share = 1.0
+        if arguments.sample is not None:
+            share = arguments.sample if arguments.sample < 1 else await share_of(place.objects, int(arguments.sample))
+        seed = arguments.seed if arguments.seed is not None else random.getrandbits(32)  # a choice, no secret
+        return await verify(place, Sample(share, seed), arguments.scratch, Progress("read"))
+
+
+async def verify(
+    place: Verified, sample: Sample, scratch: Path | None, progress: Callable[[int], None] = lambda _: None
+) -> Report:
+    """Proves everything. `scratch` is a directory for files that are being read, None for the system's. Raises
+    Unavailable.
+    """
+    began_s = time.monotonic()
+    ledger = Ledger(progress)
+    cluster = None
+    if place.redis is not None:
+        cluster = ClusterProver(place.redis, place.keys, place.objects, ledger)
+        await cluster.read_catalog()
+    with tempfile.TemporaryDirectory(prefix="polychrome-verify-", dir=scratch) as folder:
+        pointer_of = cluster.pointer_of if cluster is not None else None
+        await BucketProver(place.objects, Path(folder), ledger, sample, pointer_of).prove()
+    if cluster is not None:
+        await cluster.prove()
+    return ledger.report(sampled=sample.share, redis=cluster is not None, seconds=time.monotonic() - began_s)
+
+
+@asynccontextmanager
+async def open_place(arguments: argparse.Namespace, say: Say) -> AsyncIterator[Verified]:
+    """Opens what the arguments name: a bucket alone, or a cluster; of a cluster whose Redis cannot be reached the
+    bucket alone, which is said. Raises LocationError, Unavailable.
+    """
+    if arguments.bucket is not None:
+        async with open_store(url_of(arguments.bucket)) as objects:
+            yield Verified(objects, None, Keys())
+        return
+    try:
+        location = locate(arguments.data_dir)
+        problem = problem_of(location.redis_url)
+        bucket_url = location.bucket_url
+    except LocationError:
+        folder = arguments.data_dir.resolve() / "objects"
+        if not folder.is_dir():
+            raise
+        bucket_url, problem = folder.as_uri(), "no cluster is running"
+    if problem is not None:
+        say(f"the bucket alone is verified: {problem}")
+        async with open_store(bucket_url) as objects:
+            yield Verified(objects, None, Keys())
+        return
+    keys = Keys(location.redis_prefix)
+    async with open_store(bucket_url) as objects, open_verified_redis(location.redis_url, keys) as redis:
+        yield Verified(objects, redis, keys)
+
+
+def lines_of(report: Report) -> list[str]:
+    """The report for people."""
+    lines = [line_of(finding) for finding in report.findings]
+    if report.found > len(report.findings):
+        lines.append(f"and {report.found - len(report.findings)} more")
+    if report.orphans:
+        size = report.orphan_bytes / MIB
+        lines.append(
+            f"orphans  {report.orphan_objects} objects of {size:.1f} MiB that nothing names: --json lists them"
+        )
+    counts = dict(report.counts)
+    size = counts.pop("bytes", 0) / MIB
+    read = ", ".join(f"{count} {name}" for name, count in counts.items())
+    lines.append(
+        f"read  {read}; {size:.1f} MiB in {report.seconds:.1f} s, {size / max(report.seconds, 1e-3):.0f} MiB/s"
+    )
+    if report.sampled < 1:
+        lines.append(f"a sample: {report.sampled:.1%} of the segments were read")
+    current = sum(finding.current for finding in report.findings)
+    past = len(report.findings) - current
+    if current:
+        lines.append(f"damaged: {current} things that are needed now" + (f", and {past} of the past" if past else ""))
+    else:
+        lines.append("whole" + (f", but for {past} things of the past that nothing needs now" if past else ""))
+    return lines
+
+
+def line_of(finding: Finding) -> str:
+    """A finding for people."""
+    line = f"{'damaged' if finding.current else 'past   '}  {finding.name}  {finding.what}"
+    if finding.positions is not None:
+        first, end = finding.positions
+        line += f" (positions {first} to {'?' if end is None else end - 1})"
+    if finding.lost_rows:
+        named = f": {', '.join(finding.lost_ids)}" if finding.lost_ids else ""
+        more = ", .." if finding.lost_ids and finding.lost_rows > len(finding.lost_ids) else ""
+        line += f"; {finding.lost_rows} records{named}{more}"
+    return line
+
+
+def _complain(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _sample(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if value <= 0 or (value >= 1 and value != int(value)):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of segments, or a share below 1")
+    return value

@@ -1,0 +1,86 @@
+"""`polychrome verify` as people and scripts call it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from polychrome.__main__ import main
+from shared.redis.keys import Keys
+from tests.polychrome.verify.small_cluster import small_cluster
+from tests.redis_server import RedisServer
+
+
+def run(*words: str, **environ: str) -> tuple[int, str, str]:
+    """Exit code, standard output, standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, environ),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main(words)
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, out.getvalue(), err.getvalue()
+
+
+async def test_the_exit_code_tells_whole_from_damaged_from_not_done(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    async with small_cluster(valkey_server.url, keys, tmp_path, rows=30) as cluster:
+        environ = {
+            "REDIS_URL": valkey_server.url,
+            "POLYCHROME_REDIS_PREFIX": keys.prefix,
+            "POLYCHROME_BUCKET_URL": cluster.bucket.as_uri(),
+        }
+
+        async def verify(*words: str, **environ: str) -> tuple[int, str, str]:
+            return await asyncio.to_thread(lambda: run("verify", *words, **environ))
+
+        code, out, _ = await verify(**environ)
+        assert code == 0
+        assert "entries" in out
+        assert out.endswith("whole\n")
+        code, out, _ = await verify(str(cluster.bucket), "--json")
+        assert code == 0
+        assert json.loads(out)["redis"] is False
+        paths = await asyncio.to_thread(lambda: sorted(cluster.bucket.glob("*/1/segments/*/records.arrow")))
+        path = paths[-1]
+        name = path.relative_to(cluster.bucket).as_posix()
+        await asyncio.to_thread(path.unlink)
+        code, out, _ = await verify("--json", **environ)
+        assert code == 1
+        report = json.loads(out)
+        assert [(finding["name"], finding["what"]) for finding in report["findings"]] == [(name, "is missing")]
+        assert report["redis"] is True
+        code, out, _ = await verify("--sample", "0.000001", "--seed", "1", **environ)
+        assert code == 0
+        assert "a sample" in out
+        code, _, err = await verify("--data-dir", str(tmp_path / "nowhere"))
+        assert code == 2
+        assert "no cluster is running" in err
+        code, _, err = await verify("--sample", "1.5", **environ)
+        assert code == 2
+        code, _, err = await verify("ftp://somewhere")
+        assert code == 2
+
+
+async def test_of_a_cluster_whose_redis_is_away_the_bucket_alone_is_verified_which_is_said(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    async with small_cluster(valkey_server.url, keys, tmp_path, rows=30) as cluster:
+        data_dir = tmp_path / "data"
+        await asyncio.to_thread(data_dir.mkdir)
+        await asyncio.to_thread((data_dir / "objects").symlink_to, cluster.bucket)
+        code, out, err = await asyncio.to_thread(lambda: run("verify", "--data-dir", str(data_dir)))
+        assert code == 0
+        assert out.endswith("whole\n")
+        assert "the bucket alone is verified: no cluster is running" in err
