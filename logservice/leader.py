@@ -13,6 +13,7 @@ from logservice.damage import DamageWatch
 from logservice.garbage import GarbageCollector
 from logservice.garbage_plan import CatalogView, ShardKey
 from logservice.loops import PAUSE_AFTER_FAILURE_S, SWEEP_REST_RATIO, every
+from logservice.proving import Prover
 from logservice.reconcile import Reconciler
 from logservice.recover import Recovery
 from logservice.rounds import Rounds
@@ -40,6 +41,7 @@ WATCH_S: Final = 0.5
 """Period of the check whether Redis has restarted."""
 COLLECT_DELETED_S: Final = 5.0
 TIDY_COMMITS_S: Final = 30.0
+PROVE_S: Final = 5.0
 WATCH_DAMAGE_S: Final = 5.0
 COLLECT_ORPHANS_S: Final = 300.0
 
@@ -113,6 +115,7 @@ class Leader:
         trimmer = Trimmer(services.log, self._objects, clock, cluster.epoch)
         recovery = Recovery(cluster, services.images, self._snapshots, self._objects)
         commits = CommitNumbers(self._objects)
+        prover = Prover(services.catalog.unproven, services.damages, self._objects, clock, config.process_id)
         rounds = Rounds(services.cuts, self._objects, clock)
         scheduler = Scheduler(services.catalog, services.log, services.jobs, rounds, config.policy, clock, trimmer.add)
         snapshotter = Snapshotter(services.images, self._snapshots, cluster, clock)
@@ -154,6 +157,7 @@ class Leader:
             every("repair_rows", config.sweep_s, repair_rows, clock, SWEEP_REST_RATIO),
             every("collect_orphans", COLLECT_ORPHANS_S, services.collector.collect_orphans, clock),
             every("damage", WATCH_DAMAGE_S, damage.step, clock),
+            every("prove", PROVE_S, prover.step, clock),
             every("commit_numbers", TIDY_COMMITS_S, commits.tidy, clock),
             every("garbage", config.garbage_s, collect_garbage, clock),
         ]

@@ -30,6 +30,7 @@ What is restored, and why the heads are safe: `logservice.restoration`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -51,17 +52,20 @@ from logservice.restoration import (
 from logservice.snapshots import Snapshots
 from logservice.stored_catalog import StoredCatalog
 from shared.catalog import Catalog, Cluster
+from shared.catalog.damage import Damage, kind_of
 from shared.catalog.image import CatalogImage, CollectionImage, Images, merged
 from shared.errors import Corrupt, Gone, Unavailable
 from shared.log.log import Log
 from shared.manifest.commits import CommitNumbers
-from shared.manifest.store import ManifestStore
+from shared.manifest.newest import newest_manifest
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock
 from shared.process.concurrency import map_concurrently
 from shared.process.telemetry import get_logger
 
 log = get_logger(__name__)
+
+PASSED_OVER: Final = "passed over by a restoration, which took what came before it"
 
 AT_ONCE: Final = 16
 """Collections or shards that are compared or restored at a time."""
@@ -78,7 +82,6 @@ class Reconciler:
         self._images = images
         self._log = log_
         self._objects = objects
-        self._manifests = ManifestStore(objects)
         self._commits = CommitNumbers(objects)
         self._snapshots = snapshots
         self._clock = clock
@@ -131,6 +134,7 @@ class Reconciler:
         heads = await self._restore_states(stored, cluster.epoch)
         await self._require_unopened(cluster)
         await self._images.restore_rows(image)
+        await self._catalog.unproven.add(key for each in stored for key in each.unproven)
         missing = [each.missing(head) for each, head in zip(stored, heads, strict=True)]
         await self._report(cluster, missing, image, damaged)
         await self._log.raise_commits(await self._commits.newest())
@@ -149,10 +153,10 @@ class Reconciler:
             raise Unavailable("Another log service is opening the cluster")
 
     async def _stored(self, collections: Iterable[CollectionImage]) -> list[StoredCollection]:
-        """The content of the bucket for these collections. Raises Corrupt when a manifest cannot be read."""
+        """The content of the bucket for these collections."""
 
         async def find(image: CollectionImage) -> StoredCollection:
-            manifests = [await self._manifests.newest(image.id, shard) for shard in image.layout.numbers]
+            manifests = [await newest_manifest(self._objects, image.id, shard) for shard in image.layout.numbers]
             return StoredCollection(image, manifests)
 
         return await map_concurrently(find, collections, at_once=AT_ONCE)
@@ -225,28 +229,23 @@ class Reconciler:
         if signs.newer is not None:
             await self._images.restore_rows(signs.newer)
         for shard in ahead:
-            with suppress(Gone):
-                await self._log.commit(shard.collection, shard.shard, shard.pointer, shard.newest, brought.epoch)
+            if shard.newest is not None and shard.newest != shard.pointer:
+                with suppress(Gone):
+                    await self._log.commit(shard.collection, shard.shard, shard.pointer, shard.newest, brought.epoch)
+        taken_up = [*(stored.unproven for stored in lost), *(shard.unproven for shard in ahead)]
+        await self._catalog.unproven.add(itertools.chain.from_iterable(taken_up))
         missing = [*living, *(stored.missing(head) for stored, head in zip(lost, restored, strict=True))]
         await self._report(brought, missing, image, damaged)
         return brought
 
     async def _compare(self, shard: ShardKey) -> ShardAhead | None:
-        """None unless the bucket is ahead of Redis. A shard that cannot be read is reported and does not stop the
-        others: its compactor and its readers report it too.
-        """
-        collection_id, number = shard
-        try:
-            found = await self._manifests.newest(collection_id, number)
-            (state,) = await self._log.states([shard])
-        except Corrupt as error:
-            log.error("shard_not_compared", collection=collection_id, shard=number, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
+        """None unless the bucket is ahead of Redis, or may be: it has manifests that cannot be read."""
+        stored = await newest_manifest(self._objects, *shard)
+        (state,) = await self._log.states([shard])
+        if state is None:
             return None
-        if state is None or found is None:
-            return None
-        _, newest = found
-        version = state.pointer.version if state.pointer else 0
-        return ShardAhead(collection_id, number, state.pointer, newest) if newest.version > version else None
+        ahead = ShardAhead(*shard, state.pointer, stored)
+        return ahead if ahead.newest != state.pointer or stored.damaged else None
 
     async def _force_layouts(self, switched: Sequence[CollectionImage]) -> None:
         """Gives collections the later layout that the snapshot knows, and forgets every rebuild under way: the bucket
@@ -269,6 +268,7 @@ class Reconciler:
         unlisted = sorted(await self._collections_in_bucket() - known)
         for lost in missing:
             log.warning("log_range_missing", **asdict(lost))
+            await self._name_damage(lost)
         if unlisted:
             log.error("collections_without_a_row", collections=unlisted)
         await self._images.write_report(
@@ -282,6 +282,12 @@ class Reconciler:
                 "damaged_journal": list(damaged),
             }
         )
+
+    async def _name_damage(self, lost: MissingRange) -> None:
+        for name, what in lost.damaged.items():
+            log.error("stored_data_damaged", collection=lost.collection, object=name, what=what)
+            found = Damage(name, kind_of(name), what, PASSED_OVER, "logservice", self._clock.now(), lost.collection)
+            await self._catalog.damages.report(found)
 
     async def _collections_in_bucket(self) -> set[str]:
         keys = [info.key async for info in self._objects.list("")]

@@ -12,7 +12,7 @@ from logservice.stored_catalog import StoredCatalog
 from shared.catalog import Cluster
 from shared.catalog.image import Images, merged
 from shared.errors import Unavailable
-from shared.manifest.store import ManifestStore
+from shared.manifest.newest import newest_manifest
 from shared.objects.port import ObjectStore
 from shared.process.clock import SystemClock
 from shared.process.telemetry import get_logger
@@ -29,7 +29,6 @@ class Recovery:
         self._snapshots = snapshots
         self._journaled = StoredCatalog(objects, snapshots, SystemClock())
         self._objects = objects
-        self._manifests = ManifestStore(objects)
 
     async def recover(self, collection_id: str, row: dict[str, Any]) -> bool:
         """Whether the row must stay, because the bucket knows the collection. Then its state is back, with a head
@@ -49,7 +48,7 @@ class Recovery:
             if is_in_bucket:
                 log.error("state_lost", collection=collection_id, name=row["name"])
             return is_in_bucket
-        manifests = [await self._manifests.newest(collection_id, shard) for shard in known.layout.numbers]
+        manifests = [await newest_manifest(self._objects, collection_id, shard) for shard in known.layout.numbers]
         stored = StoredCollection(known, manifests)
         restored = stored.restored()
         # First a snapshot with this head: a loss of Redis right after must begin from it.

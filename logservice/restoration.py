@@ -4,13 +4,14 @@
 Why the heads are safe: an append is refused when more than `limits.BACKLOG_OPS_CEILING` operations are not trimmed, and
 only what a manifest covers is trimmed. Positions are dense but for the gaps that restorations leave, and a snapshot has
 the head as it was after the last of them. So the head was at most max(newest manifest's covers, snapshot's head) + the
-ceiling.
+ceiling; and where manifests are damaged that may have been committed after the newest whole one, each may have covered
+the ceiling more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -18,7 +19,7 @@ from shared import limits
 from shared.catalog import Collection
 from shared.catalog.image import CatalogImage, CollectionImage
 from shared.log.state import Pointer
-from shared.manifest.model import Manifest
+from shared.manifest.newest import NewestManifest
 from shared.records.model import FIRST_POSITION
 
 
@@ -26,6 +27,7 @@ from shared.records.model import FIRST_POSITION
 class MissingRange:
     """The possible loss of a collection: the operations from `covered[shard]` on of each shard, up to `head`
     (exclusive), the first position that will be handed out now. Positions below `seen` were surely handed out.
+    `damaged` says what is wrong with each stored thing, by its name, because of which more is missing.
     """
 
     collection: str
@@ -33,20 +35,30 @@ class MissingRange:
     covered: list[int]
     seen: int
     head: int
+    damaged: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredCollection:
-    """A collection of a snapshot, with the newest manifest that the bucket has of each of its shards, None where there
-    is none.
-    """
+    """A collection of a snapshot, with the newest whole manifest that the bucket has of each of its shards."""
 
     image: CollectionImage
-    manifests: list[tuple[Manifest, Pointer] | None]
+    manifests: list[NewestManifest]
 
     @property
     def pointers(self) -> list[Pointer | None]:
-        return [found[1] if found else None for found in self.manifests]
+        return [newest.found[1] if newest.found else None for newest in self.manifests]
+
+    @property
+    def damaged(self) -> dict[str, str]:
+        """What is wrong with each stored thing that is damaged, by its name."""
+        return {name: what for newest in self.manifests for name, what in newest.damaged.items()}
+
+    @property
+    def unproven(self) -> list[str]:
+        """The keys of those manifests that have only their checksum so far."""
+        found = [newest.found[0] for newest in self.manifests if newest.found]
+        return [manifest.key for manifest in found if manifest.proves_itself]
 
     @property
     def covered(self) -> list[int]:
@@ -55,24 +67,40 @@ class StoredCollection:
 
     def restored(self) -> CollectionImage:
         """The image with a head that no position handed out has passed, and the dimension if a manifest knows it."""
-        head = max(*self.covered, self.image.head) + limits.BACKLOG_OPS_CEILING
-        dimensions = [found[0].dimension for found in self.manifests if found and found[0].dimension]
-        dimension = self.image.dimension or (dimensions[0] if dimensions else None)
+        passed = max(newest.versions_passed for newest in self.manifests)
+        head = max(*self.covered, self.image.head) + (1 + passed) * limits.BACKLOG_OPS_CEILING
+        dimensions = [newest.found[0].dimension for newest in self.manifests if newest.found]
+        dimension = self.image.dimension or max(dimensions, default=0) or None
         return msgspec.structs.replace(self.image, head=head, dimension=dimension)
 
     def missing(self, head: int) -> MissingRange:
         """The loss of the collection if its log is lost. `head` is the restored one."""
-        return MissingRange(self.image.id, self.image.name, self.covered, self.image.head, head)
+        return MissingRange(self.image.id, self.image.name, self.covered, self.image.head, head, self.damaged)
 
 
 @dataclass(frozen=True, slots=True)
 class ShardAhead:
-    """A shard whose newest manifest in the bucket is ahead of its pointer in Redis."""
+    """A shard whose newest manifest in the bucket is ahead of its pointer in Redis, or may be: `stored` is what the
+    bucket has.
+    """
 
     collection: str
     shard: int
     pointer: Pointer | None
-    newest: Pointer
+    stored: NewestManifest
+
+    @property
+    def unproven(self) -> list[str]:
+        """The keys of the manifests that are taken up and have only their checksum so far."""
+        found = self.stored.found
+        taken = found is not None and found[1] == self.newest != self.pointer
+        return [found[0].key] if found is not None and taken and found[0].proves_itself else []
+
+    @property
+    def newest(self) -> Pointer | None:
+        """The later one of the two."""
+        found = self.stored.found[1] if self.stored.found else None
+        return max(self.pointer, found, key=lambda pointer: pointer.version if pointer else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +159,15 @@ def rolled_back(collection: Collection, ahead: Iterable[ShardAhead], snapshot_he
     """The possible loss of a collection that is there, in a Redis that went back: the operations that no manifest
     has, up to a head beyond every position that may have been handed out. `snapshot_head` is 0 where none is known.
     """
-    newest = {shard_ahead.shard: shard_ahead.newest for shard_ahead in ahead if shard_ahead.collection == collection.id}
+    mine = [shard_ahead for shard_ahead in ahead if shard_ahead.collection == collection.id]
+    newest = {shard_ahead.shard: shard_ahead.newest for shard_ahead in mine}
+    passed = max((shard_ahead.stored.versions_passed for shard_ahead in mine), default=0)
+    damaged = {name: what for shard_ahead in mine for name, what in shard_ahead.stored.damaged.items()}
     shards = zip(collection.layout.numbers, collection.pointers, strict=True)
     covered = [_covered(newest.get(shard, pointer)) for shard, pointer in shards]
     seen = max(*covered, collection.head, snapshot_head)
-    return MissingRange(collection.id, collection.name, covered, seen, seen + limits.BACKLOG_OPS_CEILING)
+    head = seen + (1 + passed) * limits.BACKLOG_OPS_CEILING
+    return MissingRange(collection.id, collection.name, covered, seen, head, damaged)
 
 
 def heads_of(missing: Sequence[MissingRange]) -> dict[str, int]:

@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from shared.catalog.changes import Changes
 from shared.catalog.cluster import ClusterMark
 from shared.catalog.collections import Collections
+from shared.catalog.damage import Damages
 from shared.catalog.databases import Databases
 from shared.catalog.journal import Journal
 from shared.catalog.model import DEFAULT_DATABASE, DEFAULT_DATABASE_ID, DEFAULT_TENANT
@@ -26,6 +27,7 @@ from shared.catalog.removal import Removal
 from shared.catalog.scripts import CatalogScripts
 from shared.catalog.slots import TENANTS
 from shared.catalog.tenants import Tenants
+from shared.catalog.unproven import Unproven
 from shared.errors import AlreadyExists
 from shared.redis.keys import Keys
 
@@ -42,6 +44,8 @@ class Catalog:
         self.journal = journal or Journal(redis, keys)
         self.mark = ClusterMark(redis, keys)
         self.changes = Changes(redis, keys)
+        self.damages = Damages(redis, keys)
+        self.unproven = Unproven(redis, keys)
         self.tenants = Tenants(redis, keys, self.journal)
         self.databases = Databases(redis, keys, self.tenants, self.journal)
         self.collections = Collections(redis, keys, self.databases, self.journal)

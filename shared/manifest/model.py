@@ -112,6 +112,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return blank.removesuffix(_checksum_member("")) + _checksum_member(hash_of(blank))
 
     @property
+    def proves_itself(self) -> bool:
+        """Whether its bytes have a checksum, which was compared when they were decoded."""
+        return self.format >= FORMAT
+
+    @property
     def key(self) -> str:
         """The key of the manifest's object."""
         return manifest_key(self.collection, self.shard, self.version)

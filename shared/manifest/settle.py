@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from shared.errors import Corrupt
 from shared.log.state import Pointer
+from shared.manifest.digests import verify_digest
 from shared.manifest.store import ManifestStore, verify_present
 from shared.objects.port import ObjectStore
 from shared.process.telemetry import get_logger
@@ -51,7 +52,8 @@ async def complete(
     1. Read it: its parent must be `current` itself, hash and all, and its epoch the state's. What was begun before a
        restoration may contain what the restoration reported as lost, and clients have acted on that since.
     2. Every file of its segments must be there in full length (checksums are verified when the files are fetched).
-    3. Commit it.
+    3. It must prove against its records: no pointer has its hash.
+    4. Commit it.
 
     Returns the pointer that is now committed, or None when there is nothing to complete (no such manifest, or the
     pointer has moved on meanwhile: `current` was old). Raises Corrupt when the manifest must not be committed.
@@ -69,4 +71,5 @@ async def complete(
         raise Corrupt(f"manifest {manifest.key} covers less than the one before it")
     for segment in manifest.segments:
         await verify_present(objects, segment.info)
+    await verify_digest(objects, manifest)
     return pointer if await commit(collection, shard, current, pointer, epoch) else None

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from bisect import bisect
-from contextlib import suppress
-
 from shared.errors import Corrupt
 from shared.log.state import Pointer
 from shared.manifest.model import (
     Manifest,
-    ParentRef,
     condemned_key,
     decode_as,
     hash_of,
     manifest_key,
-    parse_key,
-    shard_prefix,
 )
 from shared.objects.port import ObjectNotFound, ObjectStore
 from shared.segment.format import SegmentInfo
@@ -59,41 +53,6 @@ class ManifestStore:
         if not await self._objects.create(manifest.key, data):
             return None
         return Pointer(version=manifest.version, hash=hash_of(data), covers=manifest.covers)
-
-    async def newest(self, collection: str, shard: int) -> tuple[Manifest, Pointer] | None:
-        """The newest manifest by what is in the bucket alone; None when the shard has none.
-
-        The highest version of the latest epoch decides. An earlier epoch's manifest may have a higher version: its
-        compactor slept through a restoration. Nor does the hash decide by which a manifest names its parent: a slow
-        compactor may have taken the name of a version that was collected long ago. The versions between that manifest
-        and its parent were given up by its writer. The writer may have been wrong, and then one of them was committed,
-        and the log trimmed up to it. Every manifest of that epoch whose files are whole and that continues the same
-        parent, directly or over others, is right about what it covers; so the one that covers the most loses nothing.
-        Raises Corrupt when the highest version cannot be read: it may be the committed one.
-        """
-        keys = [info.key async for info in self._objects.list(f"{shard_prefix(collection, shard)}manifests/")]
-        versions = sorted(parsed[2] for key in keys if (parsed := parse_key(key)))
-        highest = await self.find(collection, shard, versions.pop()) if versions else None
-        if highest is None:
-            return None
-        others: list[tuple[Manifest, Pointer]] = []
-        for version in versions[bisect(versions, highest[0].parent.version if highest[0].parent else 0) :]:
-            with suppress(Corrupt):
-                other = await self.find(collection, shard, version)
-                others += [other] if other is not None else []
-        found = [*others, highest]
-        latest = max(manifest.epoch for manifest, _ in found)
-        *others, best = [each for each in found if each[0].epoch == latest]
-        lineage = [best[0].parent]
-        for other in others:
-            if other[0].parent not in lineage:
-                continue
-            with suppress(Corrupt):
-                for segment in other[0].segments:
-                    await verify_present(self._objects, segment.info)
-                lineage.append(ParentRef(other[1].version, other[1].hash))
-                best = other if other[1].covers > best[1].covers else best
-        return best
 
     async def _read(self, collection: str, shard: int, version: int) -> bytes | None:
         try:

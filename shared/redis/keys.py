@@ -22,6 +22,7 @@ class Keys:
         self.changes = f"{prefix}:{{catalog}}:changes"
         self.graves = f"{prefix}:{{catalog}}:graves"
         self.commits = f"{prefix}:{{catalog}}:commits"
+        self.unproven = f"{prefix}:{{catalog}}:unproven"
         self.tenants = f"{prefix}:{{catalog}}:tenants"
         self.resources = f"{prefix}:{{catalog}}:resources"
         self.tenant_trash = f"{prefix}:{{catalog}}:trash"

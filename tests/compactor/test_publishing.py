@@ -11,7 +11,7 @@ import pytest
 from compactor.checkpoints import Step
 from compactor.compaction import Ending
 from shared.errors import Gone, Unavailable
-from shared.manifest.store import ManifestStore
+from shared.manifest.newest import newest_manifest
 from shared.objects.open import open_store
 from shared.objects.port import ObjectStore
 from shared.records.model import Op
@@ -93,7 +93,7 @@ async def test_a_compactor_that_creates_after_the_pointer_moved_on_cannot_commit
     wait.go.set()
     assert await slow is Ending.LOST
     assert (await shop.published()).version == 2
-    newest = await ManifestStore(shop.objects).newest(shop.collection.id, 0)
+    newest = (await newest_manifest(shop.objects, shop.collection.id, 0)).found
     assert newest is not None
     assert newest[0].version == 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import random
 from dataclasses import dataclass
 from typing import Any, cast
@@ -147,6 +148,25 @@ async def test_a_compaction_of_writes_that_a_restart_lost_without_a_sign_brings_
     assert await sleeping is Ending.LOST
     assert await shop.compactor().compact(shop.collection.id, 0) is Ending.PUBLISHED
     assert await _ids(shop) == {"kept", "new"}
+
+
+async def test_a_flipped_bit_of_a_tombstone_is_noticed_when_redis_is_lost(shop: Shop, losing: Losing) -> None:
+    rng = random.Random(6)
+    await shop.write(Op.UPSERT, {str(number): row(rng) for number in range(60)})
+    await shop.compactor().compact(shop.collection.id, 0)
+    await shop.delete(["5"])
+    await shop.compactor().compact(shop.collection.id, 0)
+    manifest = await shop.published()
+    [ref] = [ref for ref in manifest.segments if ref.dead]
+    tombstones = bytearray(base64.b64decode(ref.tombstones))
+    tombstones[-2] ^= 1  # the only row of the only container
+    flipped = base64.b64encode(tombstones)
+    data = await shop.objects.get(manifest.key)
+    assert flipped != ref.tombstones.encode()
+    await shop.objects.put(manifest.key, data.replace(ref.tombstones.encode(), flipped))
+    await losing.lose()
+    assert (await shop.published()).version == 1, "the one before it, which the report names with what is missing"
+    assert await _ids(shop) == {str(number) for number in range(60)}
 
 
 async def test_a_rebuild_that_began_before_a_restoration_takes_no_step(shop: Shop, losing: Losing) -> None:

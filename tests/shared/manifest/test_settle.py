@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import msgspec
 import pytest
+from pyroaring import BitMap
 
 from shared.errors import Corrupt
 from shared.log.state import Pointer
-from shared.manifest.model import ParentRef, hash_of, manifest_key
+from shared.manifest.model import ParentRef, SegmentRef, hash_of, manifest_key
 from shared.manifest.settle import complete, settle
 from shared.manifest.store import ManifestStore
 from shared.objects.memory import MemoryStore
-from tests.shared.manifest.making import after, created, manifest, newest, put_files, segment
+from tests.shared.manifest.making import after, created, manifest, newest, proving_manifest, segment
 
 
 class Pointers:
@@ -25,16 +29,26 @@ class Pointers:
         return self.current == new
 
 
-async def test_an_unfinished_manifest_is_completed(objects: MemoryStore, store: ManifestStore) -> None:
-    ref = segment()
-    await put_files(objects, ref)
-    first = await created(store, manifest(segments=[ref]))
+async def test_an_unfinished_manifest_is_completed(objects: MemoryStore, store: ManifestStore, tmp_path: Path) -> None:
+    made = await proving_manifest(objects, tmp_path, rows=[9, 5], dead=[[2], []])
+    first = await created(store, made)
     pointers = Pointers()
     assert await complete(objects, pointers.commit, "c", 3, None, 1, 0) == first
     assert pointers.current == first
-    second = await created(store, after(manifest(segments=[ref])))
+    second = await created(store, after(made, segments=made.segments, digest=made.digest))
     assert await complete(objects, pointers.commit, "c", 3, first, 2, 0) == second
     assert pointers.current == second
+
+
+async def test_a_manifest_that_does_not_prove_is_not_completed(
+    objects: MemoryStore, store: ManifestStore, tmp_path: Path
+) -> None:
+    made = await proving_manifest(objects, tmp_path, rows=[9], dead=[[2]])
+    await store.create(msgspec.structs.replace(made, segments=[SegmentRef.of(made.segments[0].info, BitMap([3]))]))
+    pointers = Pointers()
+    with pytest.raises(Corrupt, match="prove"):
+        await complete(objects, pointers.commit, "c", 3, None, 1, 0)
+    assert pointers.calls == 0
 
 
 async def test_there_is_nothing_to_complete_without_a_next_manifest(objects: MemoryStore, store: ManifestStore) -> None:
@@ -100,7 +114,7 @@ async def test_what_must_not_be_completed_is_given_up_and_the_next_version_taken
     fifth = await created(store, manifest(5, ParentRef(1, first.hash), covers=30))
     assert await settle(objects, pointers.commit, "c", 3, first, 0) == fifth
     assert pointers.current == fifth
-    assert await newest(store) == fifth
+    assert await newest(objects) == fifth
 
 
 async def test_the_first_version_can_be_given_up_too(objects: MemoryStore, store: ManifestStore) -> None:
