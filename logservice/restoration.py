@@ -51,7 +51,7 @@ class StoredCollection:
 
     @property
     def damaged(self) -> dict[str, str]:
-        """What is wrong with each stored thing that is damaged, by its name."""
+        """By name, the damage of each stored thing that is damaged, in words."""
         return {name: what for newest in self.manifests for name, what in newest.damaged.items()}
 
     @property

@@ -31,7 +31,7 @@ Readable = tuple[Manifest, Pointer]
 
 @dataclass(frozen=True, slots=True)
 class NewestManifest:
-    """What a shard can be restored to: its newest manifest that is whole, None where it has none.
+    """The newest whole manifest of a shard, to which it can be restored, None where it has none.
 
     `passed_over` says of each damaged manifest that may have been newer, by its key, what is wrong with it. It is not
     known what these covered: `versions_passed` of them at most may have been committed one after the other, each with
@@ -46,7 +46,7 @@ class NewestManifest:
 
     @property
     def damaged(self) -> dict[str, str]:
-        """What is wrong with each stored thing that is damaged, by its name."""
+        """By name, the damage of each stored thing that is damaged, in words."""
         return {**self.passed_over, **self.damaged_records}
 
 
