@@ -6,7 +6,7 @@ nothing under the key or all of it:
 1. write a temporary file under `.temporary/` (a key has no part that begins with a dot), fsync it;
 2. `create`: link it to its name, which the kernel refuses when the name exists; `put`: rename it over its name;
 3. fsync the folder and those above it up to the root, so that the name itself survives (another writer may have made a
-   folder and not come so far yet);
+   folder and not come so far yet); of a folder whose own name this process has synced before, only the folder itself;
 4. remove the temporary name.
 
 Folders that became empty are removed with the last object; a writer that finds its folder gone makes it again.
@@ -19,8 +19,10 @@ import asyncio
 import contextlib
 import os
 import shutil
+import threading
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter
@@ -32,6 +34,10 @@ from shared.objects.port import ObjectInfo, ObjectNotFound, check_key, check_ran
 
 TEMPORARY_AGE_MAX_S: Final = 24 * 3600.0
 THREADS: Final = 8
+DELETED_AT_ONCE: Final = 200
+"""Objects that are deleted before their folders are synced."""
+FOLDERS_HELD_MAX: Final = 16
+"""Folders that are held open."""
 _FOLDER_ATTEMPTS: Final = 20
 _COPY_BYTES: Final = 1 << 20
 
@@ -45,6 +51,11 @@ class DirectoryStore:
         self._root = root
         self._temporary = root / ".temporary"
         self._threads = threads
+        self._durable = _DurableFolders()
+
+    def close(self) -> None:
+        """Lets go of the folders that it holds open."""
+        self._durable.close()
 
     async def get(self, key: str) -> bytes:
         return await self._run(key, self._path(key).read_bytes)
@@ -63,9 +74,10 @@ class DirectoryStore:
         return await self._run(key, lambda: self._write(self._path(key), data, exclusive=True))
 
     async def delete(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            path = self._path(key)
-            await self._run(key, lambda path=path: self._remove(path))  # type: ignore[misc] # no type for a lambda with a default
+        paths = [self._path(key) for key in keys]
+        for start in range(0, len(paths), DELETED_AT_ONCE):
+            some = paths[start : start + DELETED_AT_ONCE]
+            await self._run(some[0].name, lambda some=some: self._remove(some))  # type: ignore[misc] # no type for a lambda with a default
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         for info in await self._run(prefix, lambda: sorted(self._scan(prefix), key=attrgetter("key"))):
@@ -111,31 +123,51 @@ class DirectoryStore:
                     raise
             else:
                 break
+        self._sync_name(path)
+        return True
+
+    def _sync_name(self, path: Path) -> None:
+        """Makes the name of a new file durable."""
+        with contextlib.suppress(FileNotFoundError):  # somebody saw the object and deleted it already
+            if self._durable.has(path.parent):
+                _sync_folder(path.parent)
+                return
+        held = self._durable.hold(path.parent)
         for folder in path.parents:
-            with contextlib.suppress(FileNotFoundError):  # somebody saw the object and deleted it already
+            with contextlib.suppress(FileNotFoundError):
                 _sync_folder(folder)
             if folder == self._root:
                 break
-        return True
+        if held is not None:
+            self._durable.keep(path.parent, held)
 
-    def _remove(self, path: Path) -> None:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            path.unlink()
-            _sync_folder(path.parent)
-        for folder in path.parents:
-            if folder == self._root:
-                return
+    def _remove(self, paths: Iterable[Path]) -> None:
+        folders: dict[Path, None] = {}
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                path.unlink()
+                folders[path.parent] = None
+        for folder in folders:
+            with contextlib.suppress(FileNotFoundError):
+                _sync_folder(folder)
+            self._remove_empty(folder)
+
+    def _remove_empty(self, folder: Path) -> None:
+        """Removes the folder and those above it, as far as they are empty."""
+        while folder != self._root:
             try:
                 folder.rmdir()
             except OSError:  # not empty, or gone already
                 return
+            folder = folder.parent
 
     def _scan(self, prefix: str) -> Iterator[ObjectInfo]:
         if not self._temporary.is_dir():
             raise OSError(f"{self._root} is away")
         base, _, _ = prefix.rpartition("/")
         for folder, names, files in os.walk(self._root / base, onerror=_unless_gone):
-            names[:] = [name for name in names if not name.startswith(".")]
+            above = Path(folder).relative_to(self._root).as_posix()
+            names[:] = [name for name in names if not name.startswith(".") and _may_hold(above, name, prefix)]
             for file in files:
                 path = Path(folder, file)
                 key = path.relative_to(self._root).as_posix()
@@ -144,6 +176,47 @@ class DirectoryStore:
                 with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                     found = path.stat()
                     yield ObjectInfo(key, found.st_size, found.st_mtime)
+
+
+class _DurableFolders:
+    """Folders whose names, up to the root, were synced by this process. Each is held open: as long as its path leads to
+    the folder that is held, it is the same folder, for an open folder's inode is not given to another one; and a folder
+    that is not empty cannot be removed.
+    """
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[Path, int] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def has(self, folder: Path) -> bool:
+        """Whether the folder that is there now is one of them. Raises FileNotFoundError when there is none."""
+        there = folder.stat()
+        with self._lock:
+            held = self._held.get(folder)
+            return held is not None and os.path.samestat(os.fstat(held), there)
+
+    def hold(self, folder: Path) -> int | None:
+        """A descriptor of the folder, before its name is synced; None when it is gone."""
+        try:
+            return os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+
+    def keep(self, folder: Path, descriptor: int) -> None:
+        """Remembers the folder with this descriptor, whose name was synced since it was opened."""
+        with self._lock:
+            before = self._held.pop(folder, None)
+            self._held[folder] = descriptor
+            doomed = [] if before is None else [before]
+            if len(self._held) > FOLDERS_HELD_MAX:
+                doomed.append(self._held.popitem(last=False)[1])
+        for each in doomed:
+            os.close(each)
+
+    def close(self) -> None:
+        with self._lock:
+            while self._held:
+                os.close(self._held.popitem()[1])
 
 
 @contextlib.asynccontextmanager
@@ -155,7 +228,11 @@ async def open_directory(root: Path) -> AsyncIterator[DirectoryStore]:
             await loop.run_in_executor(threads, _prepare, root)
         except OSError as error:
             raise Unavailable(f"object storage: {error}") from error
-        yield DirectoryStore(root, threads)
+        store = DirectoryStore(root, threads)
+        try:
+            yield store
+        finally:
+            await loop.run_in_executor(threads, store.close)
 
 
 def _prepare(root: Path) -> None:
@@ -197,6 +274,12 @@ def _copy_whole(source: Path, path: Path) -> None:
             raise OSError(f"cannot write {path}: {error}") from error
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _may_hold(above: str, name: str, prefix: str) -> bool:
+    """Whether the folder `name` in `above`, a path from the root ("." for the root), may hold objects of the prefix."""
+    path = f"{name}/" if above == "." else f"{above}/{name}/"
+    return path.startswith(prefix) or prefix.startswith(path)
 
 
 def _unless_gone(error: OSError) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import Unavailable
+from shared.objects import directory
 from shared.objects.directory import TEMPORARY_AGE_MAX_S, open_directory
 
 RACER = """
@@ -103,3 +104,48 @@ async def test_a_path_that_cannot_be_a_directory_is_unavailable(tmp_path: Path) 
     with pytest.raises(Unavailable):
         async with open_directory(tmp_path / "file" / "bucket"):
             pass
+
+
+async def test_the_name_of_a_folder_is_synced_once_for_as_long_as_the_folder_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that was removed and made again is another one, whoever removed it."""
+    root = tmp_path / "bucket"
+    synced: list[Path] = []
+    sync = directory._sync_folder
+
+    def noting(folder: Path) -> None:
+        sync(folder)
+        synced.append(folder)
+
+    monkeypatch.setattr(directory, "_sync_folder", noting)
+    whole = [root / "a" / "b", root / "a", root]
+
+    async def syncs_of(key: str) -> list[Path]:
+        synced.clear()
+        assert await store.create(key, b"")
+        return list(synced)
+
+    async with open_directory(root) as store, open_directory(root) as other:
+        assert await syncs_of("a/b/1") == whole
+        assert await syncs_of("a/b/2") == [root / "a" / "b"]
+        await other.delete(["a/b/1", "a/b/2"])
+        assert not (root / "a").exists()
+        assert await syncs_of("a/b/3") == whole
+        assert await syncs_of("a/b/4") == [root / "a" / "b"]
+        await asyncio.gather(*(store.create(f"folder{number}/x", b"") for number in range(40)))
+        assert await syncs_of("a/b/5") == whole  # not held any more
+
+
+async def test_objects_that_are_deleted_together_sync_their_folder_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_directory(tmp_path / "bucket") as store:
+        keys = [f"a/{number}" for number in range(20)]
+        for key in [*keys, "a/kept"]:
+            assert await store.create(key, b"")
+        synced: list[Path] = []
+        monkeypatch.setattr(directory, "_sync_folder", synced.append)
+        await store.delete(keys)
+        assert synced == [tmp_path / "bucket" / "a"]
+        assert [info.key async for info in store.list("")] == ["a/kept"]
