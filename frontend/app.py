@@ -44,10 +44,10 @@ def all_routes(context: Context) -> list[Route]:
     committer = Committer(context.log, context.dirty, context.workers)
     shard_limits = ShardLimits(config.shards_default, config.shards_max)
     groups = (
-        RecordRoutes(rows, reader, writer, texts),
+        RecordRoutes(rows, reader, context.past, writer, texts),
         CollectionRoutes(catalog, rows, context.dirty, shard_limits),
         TransactionRoutes(rows, PointInTimeReader(context.log, reader), committer, texts),
-        ForkRoutes(rows, catalog.databases, context.forker, context.dirty),
+        ForkRoutes(rows, catalog.databases, context.forker, context.past, context.dirty),
         FunctionRoutes(rows, catalog.databases, catalog.collections, context.functions),
         DatabaseRoutes(catalog.tenants, catalog.databases),
         TenantRoutes(catalog.tenants),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from frontend.collections.row_cache import RowCache
     from frontend.config import FrontendConfig
     from frontend.embed.embedders import Embedders
+    from frontend.read.past import Past
     from frontend.read.workers import Workers
     from frontend.write.dirty import DirtyShards
     from frontend.write.group_commit import GroupCommit
@@ -32,6 +33,7 @@ class Context:
     dirty: DirtyShards
     groups: GroupCommit
     workers: Workers
+    past: Past
     rows: RowCache
     embedders: Embedders
     forker: Forker

@@ -20,6 +20,8 @@ from frontend.embed.embedders import Embedder, Embedders
 from frontend.embed.endpoint import EndpointEmbedder
 from frontend.embed.local import LocalEmbedder
 from frontend.http.server import HttpServer, open_http_server
+from frontend.read.past import Past
+from frontend.read.past_times import PastTimes
 from frontend.read.workers import Workers
 from frontend.write.dirty import DirtyShards
 from frontend.write.group_commit import GroupCommit
@@ -28,9 +30,11 @@ from shared.catalog.forking import Forking
 from shared.catalog.functions import Functions
 from shared.catalog.journal import Journal, open_journal
 from shared.cluster.membership import Membership
+from shared.history.past_log import PastLog
 from shared.log.forks import Forks
 from shared.log.jobs import Jobs
 from shared.log.log import Log
+from shared.log.times import EntryTimes
 from shared.objects.open import open_store
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock, SystemClock
@@ -95,6 +99,10 @@ def build_context(
     catalog = Catalog(redis, keys, journal)
     log = Log(redis, keys, backlog_ops_max=config.backlog_ops_max, backlog_bytes_max=config.backlog_bytes_max)
     dirty = DirtyShards(Jobs(redis, keys))
+    rows = RowCache(
+        catalog.databases, catalog.collections, clock, rows_max=config.rows_max, age_max_s=config.rows_age_max_s
+    )
+    past_log = PastLog(log, objects)
     return Context(
         config=config,
         clock=clock,
@@ -106,13 +114,12 @@ def build_context(
             Membership(redis, keys, "queryworker"), rpc, clock, replicas=config.replicas,
             hedge_percent_max=config.hedge_percent_max,
         ),
-        rows=RowCache(
-            catalog.databases, catalog.collections, clock, rows_max=config.rows_max, age_max_s=config.rows_age_max_s
-        ),
+        past=Past(log, past_log, PastTimes(EntryTimes(redis, keys), objects), rows, clock),
+        rows=rows,
         embedders=build_embedders(config, Membership(redis, keys, "embedder"), rpc, http, clock),
         forker=Forker(
-            catalog.collections, Forking(redis, keys, catalog.collections), Forks(redis, keys), log, objects, clock,
-            config.forks_max, config.process_id,
+            catalog.collections, Forking(redis, keys, catalog.collections), Forks(redis, keys), log, past_log,
+            objects, clock, config.forks_max, config.process_id,
         ),
         functions=Functions(redis, keys, catalog.collections),
     )  # fmt: skip

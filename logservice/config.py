@@ -93,6 +93,14 @@ class LogserviceConfig(ProcessConfig):
         default=900.0,
         parse=parse_seconds,
     )
+    history_s: float = setting(
+        "POLYCHROME_LOGSERVICE_HISTORY_S",
+        "How far back collections can be read and forked as of the past, unless their metadata says it "
+        "(`polychrome:history_s`); 0: not at all. Everything that changes meanwhile takes space in the bucket for so "
+        "long.",
+        default=0.0,
+        parse=parse_seconds,
+    )
 
     @property
     def periods(self) -> Periods:

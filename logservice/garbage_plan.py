@@ -5,10 +5,10 @@ No process deletes objects while it works; crashes and lost races leave files be
 longer: what may be deleted follows from manifests. Ages are told by the bucket's clock.
 
 1. Manifests (`plan_manifests`). Of a living shard, kept are: the one that the pointer names and all later ones (a later
-   one may be waiting to be completed), and every one that was replaced less than `retention_s` ago, judged by the age
-   of the manifest after it (readers, backups and forks may still use it). The others are deleted, and so are all
-   manifests of shards that a collection does not have any more, once it got others more than `retention_s` ago and a
-   snapshot says so.
+   one may be waiting to be completed), and every one that was replaced less than `retention_s` ago, or within the
+   history that its collection keeps, judged by the age of the manifest after it (readers, backups and forks may still
+   use it). The others are deleted, and so are all manifests of shards that a collection does not have any more, once it
+   got others more than `retention_s` ago and a snapshot says so.
 2. References. Every kept manifest of every living collection is read, and every one of collections that the catalog
    neither has nor buried: a fork has manifests before it has a row. A segment that any of them names is kept, under
    whichever collection's prefix it stands: a fork names its origin's segments. Where a manifest of a fork cannot be
@@ -22,6 +22,7 @@ longer: what may be deleted follows from manifests. Ages are told by the bucket'
    has nor buried are reported and kept.
 5. A shard whose manifests cannot all be read, or whose committed one is missing, is *broken*: it is reported, and
    nothing below its prefix goes. The others are collected.
+6. Sealed log objects (`logservice.garbage_history`) go when they are older than the history of their collection.
 
 Why nothing that goes can come back: a new manifest names segments of its parent and new ones. A compactor that started
 from a manifest that is gone cannot commit: the pointer has moved. And one that slept for ever so long over its uploads
@@ -38,6 +39,8 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final
 
+from logservice.garbage_history import plan_sealed_logs
+from shared.history.sealed_log import parse_log_key
 from shared.log.state import Pointer
 from shared.manifest.model import condemned_key, parse_key
 from shared.objects.open import PROBES
@@ -94,6 +97,9 @@ class CatalogView:
     ancestors: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The collections that each fork comes from."""
 
+    histories: Mapping[str, float] = field(default_factory=dict)
+    """For how many seconds collections keep their history (`shared.catalog.history`)."""
+
     @property
     def living(self) -> frozenset[str]:
         """Ids of the collections that are not deleted."""
@@ -104,6 +110,16 @@ class CatalogView:
         """The deleted collections, each since when."""
         living = self.living
         return {collection: since_s for collection, since_s in self.graves.items() if collection not in living}
+
+    def kept_s(self, collection: str, periods: Periods) -> float:
+        """For how many seconds what was replaced of a collection is kept."""
+        return max(periods.retention_s, self.histories.get(collection, 0.0))
+
+    def is_gone(self, shard: ShardKey, listing: Listing, periods: Periods) -> bool:
+        """Whether a living collection had the shard in a layout that it gave up longer than the retention ago."""
+        change = self.layout_changes.get(shard[0])
+        over = change is not None and shard[1] < change.first and change.since_s <= listing.now_s - periods.retention_s
+        return over and shard not in self.pointers
 
     def unlisted(self, listing: Listing) -> set[str]:
         """Collections in the bucket that the catalog neither has nor buried."""
@@ -164,14 +180,13 @@ def plan_manifests(listing: Listing, view: CatalogView, periods: Periods) -> Man
             continue
         keys = [info.key for info in versions.values()]
         if shard[0] in living:
-            change = view.layout_changes.get(shard[0])
-            gone = change and shard[1] < change.first and change.since_s <= listing.now_s - periods.retention_s
             # A shard that is neither gone nor known may be about to be one: it is left alone.
-            (plan.deleted if gone else plan.kept).extend(keys)
+            (plan.deleted if view.is_gone(shard, listing, periods) else plan.kept).extend(keys)
         elif shard[0] not in dead:
             plan.unlisted.extend(keys)
     for shard, pointer in view.pointers.items():
-        _plan_living(plan, shard, pointer, manifests.get(shard, {}), listing.now_s - periods.retention_s)
+        kept_s = view.kept_s(shard[0], periods)
+        _plan_living(plan, shard, pointer, manifests.get(shard, {}), listing.now_s - kept_s)
     for keys in (plan.kept, plan.deleted, plan.unlisted):
         keys.sort()
     return plan
@@ -223,7 +238,7 @@ def plan_garbage(
     left = {collection_of(info.key) for info in listing.objects}
     return GarbagePlan(
         manifests=[key for key in manifests.deleted if shard_of_manifest(key) not in broken],
-        others=[*segments.files, *dead, *plan_probes(listing, periods)],
+        others=[*segments.files, *dead, *_old_history(listing, view, periods, broken), *plan_probes(listing, periods)],
         marks=segments.marks,
         condemned=segments.condemned,
         # A grave stays for the grace period at least: a compactor may still be uploading.
@@ -281,6 +296,15 @@ def plan_dead_collections(
         for info in found
         if not ((segment := _SEGMENT.fullmatch(info.key)) and (collection in protected or segment[1] in referenced))
     ]
+
+
+def _old_history(listing: Listing, view: CatalogView, periods: Periods, broken: Set[ShardKey]) -> list[str]:
+    """Step 6: keys of sealed log objects to delete."""
+    sealed = [found for info in listing.objects if (found := parse_log_key(info.key)) is not None]
+    shards = {(found.collection, found.shard) for found in sealed if found.collection in view.living}
+    gone = {shard for shard in shards if view.is_gone(shard, listing, periods)}
+    kept_s = {collection: view.kept_s(collection, periods) for collection, _ in shards}
+    return plan_sealed_logs(listing.objects, listing.now_s, view.pointers, kept_s, gone, broken)
 
 
 def plan_probes(listing: Listing, periods: Periods) -> list[str]:

@@ -18,6 +18,7 @@ from logservice.reconcile import Reconciler
 from logservice.recover import Recovery
 from logservice.rounds import Rounds
 from logservice.schedule import Scheduler
+from logservice.seal import Sealer
 from logservice.snapshots import Snapshots, Snapshotter
 from logservice.stored_catalog import JournalTidier
 from logservice.trim import Trimmer
@@ -25,6 +26,7 @@ from shared.catalog import Catalog, Cluster, Collection, Pointer
 from shared.catalog.collector import Collector
 from shared.catalog.damage import Damages
 from shared.catalog.functions import Functions
+from shared.catalog.history import Histories, history_of
 from shared.catalog.image import Images
 from shared.errors import Backoff, Unavailable
 from shared.log.cuts import Cuts
@@ -57,6 +59,7 @@ class LeaderServices:
     images: Images
     collector: Collector
     functions: Functions
+    histories: Histories
     log: Log
     jobs: Jobs
     damages: Damages
@@ -112,7 +115,8 @@ class Leader:
 
     def _loops(self, cluster: Cluster, services: LeaderServices) -> list[Coroutine[Any, Any, None]]:
         config, clock = self._config, self._clock
-        trimmer = Trimmer(services.log, self._objects, clock, cluster.epoch)
+        sealer = Sealer(services.log, self._objects, services.histories)
+        trimmer = Trimmer(services.log, self._objects, clock, cluster.epoch, sealer)
         recovery = Recovery(cluster, services.images, self._snapshots, self._objects)
         commits = CommitNumbers(self._objects)
         prover = Prover(services.catalog.unproven, services.damages, self._objects, clock, config.process_id)
@@ -130,6 +134,9 @@ class Leader:
                 graves=await services.collector.graves(),
                 layout_changes=snapshotter.layout_changes(collections),
                 ancestors={collection.id: collection.ancestors for collection in collections if collection.ancestors},
+                histories={
+                    collection.id: history_of(collection.metadata, config.history_s) for collection in collections
+                },
             )
             collected = await self._garbage.collect(view, lambda: services.catalog.mark.require_same(cluster))
             await services.collector.forget(collected.forgotten)

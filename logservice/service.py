@@ -18,6 +18,7 @@ from shared.catalog import Catalog
 from shared.catalog.collector import Collector
 from shared.catalog.damage import Damages
 from shared.catalog.functions import Functions
+from shared.catalog.history import Histories
 from shared.catalog.image import Images
 from shared.catalog.journal import open_journal
 from shared.cluster.lease import Lease
@@ -165,7 +166,7 @@ async def open_service(config: LogserviceConfig) -> AsyncIterator[LogService]:
         reconciler = Reconciler(catalog, Images(redis, keys, catalog), Log(redis, keys), objects, snapshots, clock)
         leader = Leader(
             reconciler,
-            lambda: _open_leader_services(config.redis_url, keys, objects),
+            lambda: _open_leader_services(config, keys, objects),
             objects,
             snapshots,
             clock,
@@ -176,15 +177,18 @@ async def open_service(config: LogserviceConfig) -> AsyncIterator[LogService]:
 
 
 @asynccontextmanager
-async def _open_leader_services(url: str, keys: Keys, objects: ObjectStore) -> AsyncIterator[LeaderServices]:
+async def _open_leader_services(
+    config: LogserviceConfig, keys: Keys, objects: ObjectStore
+) -> AsyncIterator[LeaderServices]:
     """Opens the leader's services. Raises Unavailable while Redis is away or not verified."""
-    async with open_verified_redis(url, keys) as redis, open_journal(redis, keys, objects) as journal:
+    async with open_verified_redis(config.redis_url, keys) as redis, open_journal(redis, keys, objects) as journal:
         catalog = Catalog(redis, keys, journal)
         yield LeaderServices(
             catalog=catalog,
             images=Images(redis, keys, catalog),
             collector=Collector(redis, keys, catalog),
             functions=Functions(redis, keys, catalog.collections),
+            histories=Histories(redis, keys, config.history_s),
             log=Log(redis, keys),
             jobs=Jobs(redis, keys),
             damages=Damages(redis, keys),

@@ -1,4 +1,6 @@
-"""Trims streams up to manifests that were committed and have been read back (promise 2)."""
+"""Trims streams up to manifests that were committed and have been read back (promise 2), once what goes is sealed where
+a collection keeps its history (`logservice.seal`).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from typing import Final
 
 from prometheus_client import Counter
 
+from logservice.seal import Sealer
 from shared.errors import Corrupt, Unavailable
 from shared.log.log import Log
 from shared.log.state import Pointer
@@ -38,9 +41,10 @@ class Trimmer:
     trimmed once, up to the newest pointer. `epoch` is that in which this process began to lead.
     """
 
-    def __init__(self, log_: Log, objects: ObjectStore, clock: Clock, epoch: int) -> None:
+    def __init__(self, log_: Log, objects: ObjectStore, clock: Clock, epoch: int, sealer: Sealer) -> None:
         self._log = log_
         self._epoch = epoch
+        self._sealer = sealer
         self._objects = objects
         self._manifests = ManifestStore(objects)
         self._clock = clock
@@ -73,7 +77,8 @@ class Trimmer:
         collection_id, number = shard
         try:
             await self._read_back(shard, pointer)
-            dropped = await self._log.trim(collection_id, number, pointer, self._epoch)
+            sealed = await self._sealer.seal(collection_id, number, pointer)
+            dropped = await self._log.trim(collection_id, number, sealed, self._epoch)
         except Unavailable as error:
             log.warning("trim_postponed", collection=collection_id, shard=number, message=error.message)
         except Corrupt as error:

@@ -44,6 +44,13 @@ class QueryWorkerConfig(ProcessConfig):
         default=2 * 1024**3,
         parse=parse_positive,
     )
+    past_bytes: int = setting(
+        "POLYCHROME_QUERYWORKER_PAST_BYTES",
+        "Views of the past, for reads with `as_of`, are dropped from memory, the longest unused first, while they hold "
+        "more than this.",
+        default=512 * 1024**2,
+        parse=parse_positive,
+    )
     idle_s: float = setting(
         "POLYCHROME_QUERYWORKER_IDLE_S",
         "A shard that was not read for this long is dropped from memory.",

@@ -13,6 +13,7 @@ from queryworker.cache_dir import locked_cache_dir
 from queryworker.calls.api import QueryWorkerApi
 from queryworker.config import QueryWorkerConfig
 from queryworker.shards.manifest_loader import BucketManifestLoader
+from queryworker.shards.past_views import PastViews
 from queryworker.shards.registry import EVICTION_INTERVAL_S, ShardRegistry
 from queryworker.shards.segment_pool import SegmentPool
 from queryworker.shards.shard import ServedShard
@@ -20,6 +21,7 @@ from queryworker.thread_pool import ThreadPool
 from shared.catalog.damage import DamageReporter, Damages
 from shared.cluster.membership import Membership
 from shared.cluster.registration import Registration, advertised_address
+from shared.history.past_log import PastLog
 from shared.log.log import Log
 from shared.manifest.store import ManifestStore
 from shared.objects.open import open_store
@@ -102,6 +104,7 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
             config.memory_bytes,
             config.idle_s,
             damage,
+            PastViews(PastLog(reader, objects), manifests, threads, config.past_bytes),
         )
         stack.push_async_callback(shards.close)
         name = f"queryworker-{secrets.token_hex(4)}"  # clients see it: it tells nothing about the machine

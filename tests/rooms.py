@@ -31,6 +31,7 @@ ORDER: Final[dict[str, tuple[frozenset[str], ...]]] = {
             "cluster segment",
             "log",
             "manifest catalog",
+            "history",
         ),
         "queryworker": (
             "thread_pool filter",

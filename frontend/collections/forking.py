@@ -12,7 +12,10 @@ A fork that fails or is cancelled before step 5 is given up: its id counts no mo
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from shared.catalog import NewCollection
@@ -30,8 +33,10 @@ if TYPE_CHECKING:
     from shared.catalog import Collection, Database
     from shared.catalog.collections import Collections
     from shared.catalog.forking import Forking
+    from shared.history.past_log import PastBase, PastLog
     from shared.log.forks import Forks
     from shared.log.log import Log
+    from shared.log.state import Entry
     from shared.objects.port import ObjectStore
     from shared.process.clock import Clock
 
@@ -58,6 +63,16 @@ class _MovedOn(Exception):  # not an error: a reason to begin anew
     """The origin is not what it was at the beginning."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The origin as the fork begins: its row with the head and the manifests that the fork gets. Of the past, `bases`
+    are these manifests, shard by shard.
+    """
+
+    collection: Collection
+    bases: Sequence[PastBase] | None = None
+
+
 class Forker:
     """Makes forks. A family may have `forks_max` of them; `written_by` names the process in manifests."""
 
@@ -67,6 +82,7 @@ class Forker:
         forking: Forking,
         forks: Forks,
         log: Log,
+        past_log: PastLog,
         objects: ObjectStore,
         clock: Clock,
         forks_max: int,
@@ -76,6 +92,7 @@ class Forker:
         self._forking = forking
         self._forks = forks
         self._log = log
+        self._past_log = past_log
         self._manifests = ManifestStore(objects)
         self._clock = clock
         self._forks_max = forks_max
@@ -88,16 +105,17 @@ class Forker:
         """The forks that the collection's family ever made."""
         return await self._forking.count(collection)
 
-    async def fork(self, db: Database, collection_id: str, name: str) -> Collection:
-        """The new collection: what the other one is at a moment of this call. Raises Gone, AlreadyExists, NotFound,
-        QuotaExceeded, Unavailable, Corrupt.
+    async def fork(self, db: Database, collection_id: str, name: str, as_of: int | None = None) -> Collection:
+        """The new collection: what the other one is at a moment of this call, or was as of a position of its past.
+        Raises Gone, AlreadyExists, NotFound, QuotaExceeded, Unavailable, Corrupt, and StaleRead for a past that is not
+        kept. An append that the position lies within is not in the fork.
 
         Nothing is left of a fork that fails, or is cancelled, before its commit. A commit that has begun is finished.
         """
         self._in_progress += 1
         self._idle.clear()
         try:
-            return await self._fork(db, collection_id, name)
+            return await self._fork(db, collection_id, name, as_of)
         finally:
             self._in_progress -= 1
             if not self._in_progress:
@@ -111,15 +129,16 @@ class Forker:
         except TimeoutError:
             log.warning("forks_left", forks=self._in_progress)
 
-    async def _fork(self, db: Database, collection_id: str, name: str) -> Collection:
+    async def _fork(self, db: Database, collection_id: str, name: str, as_of: int | None) -> Collection:
         for _ in range(TRIES):
             origin = await self._origin(db, collection_id)
             if await self._collections.get(db, name) is not None:
                 raise AlreadyExists(f"Collection [{name}] already exists")
+            source = _Source(origin) if as_of is None else await self._past_source(origin, as_of)
             new = _like(origin, name)
             fork_id = await self._reserve(origin, new)
             try:
-                await self._fill(db, origin, fork_id)
+                await self._fill(db, source, fork_id)
             except _MovedOn:
                 await self._give_up(origin.root, fork_id)
                 continue
@@ -158,9 +177,17 @@ class Forker:
             raise Gone(f"collection {collection_id} was deleted")
         return found
 
-    async def _fill(self, db: Database, origin: Collection, fork_id: str) -> None:
+    async def _past_source(self, origin: Collection, as_of: int) -> _Source:
+        """The origin as it was."""
+        shards = zip(origin.layout.numbers, origin.pointers, strict=True)
+        bases = await together([self._past_log.base(origin.id, shard, as_of, pointer) for shard, pointer in shards])
+        pointers = tuple(base.manifest.pointer if base.manifest else None for base in bases)
+        appended = min(origin.appended, max(as_of - FIRST_POSITION, 0))
+        return _Source(dataclasses.replace(origin, head=as_of, pointers=pointers, appended=appended), bases)
+
+    async def _fill(self, db: Database, source: _Source, fork_id: str) -> None:
         """Gives the fork its manifests and its log. Raises _MovedOn."""
-        limit = asyncio.Semaphore(SHARDS_AT_ONCE)
+        origin, limit = source.collection, asyncio.Semaphore(SHARDS_AT_ONCE)
 
         async def sow(number: int) -> Pointer | None:
             async with limit:
@@ -168,13 +195,12 @@ class Forker:
 
         async def copy(number: int) -> int:
             async with limit:
-                return await self._copy(origin, fork_id, number)
+                return await self._copy(source, fork_id, number)
 
         shards = range(origin.shards)
         pointers = await together([sow(number) for number in shards])
         # Now that the garbage collector can see the fork's manifests: were the origin's kept until now?
-        now = await self._origin(db, origin.id)
-        if (now.epoch, now.layout, now.pointers) != (origin.epoch, origin.layout, origin.pointers):
+        if not await self._is_kept(source, await self._origin(db, origin.id)):
             raise _MovedOn
         copied = sum(await together([copy(number) for number in shards]))
         await self._forks.open(
@@ -185,6 +211,23 @@ class Forker:
             pointers=pointers,
             ops_before=origin.appended - copied,
             pairs=sorted(origin.keys),
+        )
+
+    async def _is_kept(self, source: _Source, now: Collection) -> bool:
+        """Whether the origin's manifests were kept until `now`: they are the present ones, or, of the past, are there
+        yet. The collector deletes segments only in a later round than their last manifest.
+        """
+        origin = source.collection
+        if (now.epoch, now.layout) != (origin.epoch, origin.layout):
+            return False
+        if source.bases is None:
+            return now.pointers == origin.pointers
+        shards = zip(origin.layout.numbers, origin.pointers, strict=True)
+        return all(
+            [
+                pointer is None or await self._manifests.exists(origin.id, shard, pointer.version)
+                for shard, pointer in shards
+            ]
         )
 
     async def _sow(self, origin: Collection, fork_id: str, number: int) -> Pointer | None:
@@ -205,22 +248,34 @@ class Forker:
             raise Unavailable(f"the fork {fork_id} has a manifest already")
         return created
 
-    async def _copy(self, origin: Collection, fork_id: str, number: int) -> int:
+    async def _copy(self, source: _Source, fork_id: str, number: int) -> int:
         """Copies the shard's stream from where the manifest ends to the fork's head; returns the number of operations
         that were copied. Raises _MovedOn, Unavailable.
         """
-        pointer, shard = origin.pointers[number], origin.layout.numbers[number]
-        covers = pointer.covers if pointer else FIRST_POSITION
-        tail = LogTail(origin.id, shard, covers=covers, head=origin.head, written=origin.written[number])
-        last, operations = FIRST_ID, 0
+        origin, last, operations = source.collection, FIRST_ID, 0
         try:
-            async for entries in pages_of(self._log, tail):
+            async for entries in self._pages(source, number):
                 if not await self._forks.copy(fork_id, origin.epoch, number, entries, last):
                     raise Unavailable(f"another process is making the fork {fork_id}")
                 last, operations = entries[-1].id, operations + sum(entry.count for entry in entries)
         except TailGone as error:
             raise _MovedOn from error
         return operations
+
+    async def _pages(self, source: _Source, number: int) -> AsyncIterator[list[Entry]]:
+        """The entries of the origin's shard from its manifest to the fork's head."""
+        origin, shard = source.collection, source.collection.layout.numbers[number]
+        if source.bases is None:
+            pointer = origin.pointers[number]
+            covers = pointer.covers if pointer else FIRST_POSITION
+            tail = LogTail(origin.id, shard, covers=covers, head=origin.head, written=origin.written[number])
+            async for entries in pages_of(self._log, tail):
+                yield entries
+        else:
+            async for page in self._past_log.pages(origin.id, shard, source.bases[number], origin.head):
+                entries = [entry for entry in page if entry.end <= origin.head]
+                if entries:
+                    yield entries
 
 
 def _like(origin: Collection, name: str) -> NewCollection:

@@ -12,6 +12,7 @@ import msgspec
 from frontend.parse.metadata_values import read_metadatas
 from frontend.parse.sparse import SparseVector, read_sparse
 from shared.catalog import SHARDS_KEY
+from shared.catalog.history import HISTORY_KEY, HISTORY_S_MAX
 
 Metadata = dict[str, Any]
 
@@ -42,6 +43,14 @@ def shards_problem(given: Mapping[str, Any], shards_max: int) -> str | None:
     if shards is None or (type(shards) is int and 1 <= shards <= shards_max):
         return None
     return f"{SHARDS_KEY} must be an integer from 1 to {shards_max}"
+
+
+def history_problem(given: Mapping[str, Any]) -> str | None:
+    """Why the history that a collection's metadata asks for is refused, None when it is fine or not there."""
+    history_s = given.get(HISTORY_KEY)
+    if history_s is None or (type(history_s) is int and 0 <= history_s <= HISTORY_S_MAX):
+        return None
+    return f"{HISTORY_KEY} must be an integer from 0 to {HISTORY_S_MAX}"
 
 
 def _entry_problem(key: str, value: Any) -> str | None:

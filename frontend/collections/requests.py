@@ -18,7 +18,13 @@ from frontend.collections.configuration import (
     settings_from_request,
     shown_configuration,
 )
-from frontend.collections.metadata_rules import Metadata, metadata_problem, shards_problem, stored_metadata
+from frontend.collections.metadata_rules import (
+    Metadata,
+    history_problem,
+    metadata_problem,
+    shards_problem,
+    stored_metadata,
+)
 from frontend.collections.schema import Schema, default_schema, indexing_of, reconciled, settings_of, with_settings
 from frontend.collections.schema_rules import schema_problem
 from frontend.collections.schema_shape import GivenSchema, given_schema
@@ -115,7 +121,7 @@ def function_output(name: str, function_name: str, function: str, given: str) ->
 
 
 def _metadata_problem(given: Metadata, shards_max: int) -> str | None:
-    return metadata_problem(given) or shards_problem(given, shards_max)
+    return metadata_problem(given) or shards_problem(given, shards_max) or history_problem(given)
 
 
 def read_update(tree: Any) -> Update:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from frontend.parse.as_of import GivenAsOf
 from frontend.parse.rank import GivenKnn, GivenRank, read_rank
 from frontend.parse.shapes import inside, shaped, wrong_shape
 from frontend.parse.sparse import SparseVector
@@ -81,6 +82,7 @@ class _Payload(msgspec.Struct):
 class _Body(msgspec.Struct):
     searches: list[_Payload]
     read_level: Any = ReadLevel.INDEX_AND_WAL.value
+    as_of: GivenAsOf = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,8 @@ class SearchBody:
 
     searches: tuple[SearchPayload, ...]
     read_level: ReadLevel
+    as_of: int | str | None = None
+    """As of when the past is searched, as the client wrote it (`frontend.parse.as_of`); None: now."""
 
 
 def read_search(tree: Any, *, can_embed: bool = False) -> SearchBody:
@@ -136,7 +140,7 @@ def read_search(tree: Any, *, can_embed: bool = False) -> SearchBody:
     for index, payload in enumerate(searches):
         if payload.texts and not can_embed:
             raise text_refused(index)
-    return SearchBody(searches, read_level)
+    return SearchBody(searches, read_level, body.as_of)
 
 
 def text_refused(index: int) -> WrongShape:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from frontend.concurrency import off_loop
+from frontend.parse.as_of import GivenAsOf
 from frontend.parse.embeddings import RawEmbeddings, read_embeddings
 from frontend.parse.shapes import shaped, wrong_shape
 from frontend.parse.where import parse_filters
@@ -61,6 +62,7 @@ class GetBody(Selectors):
     offset: U32 | None = None
     include: list[Include] = msgspec.field(default_factory=lambda: list(GET_DEFAULT))
     explain: bool = False
+    as_of: GivenAsOf = None
 
 
 class QueryBody(Selectors):
@@ -70,6 +72,7 @@ class QueryBody(Selectors):
     include: list[Include] = msgspec.field(default_factory=lambda: list(QUERY_DEFAULT))
     read_level: ReadLevel = ReadLevel.INDEX_AND_WAL
     explain: bool = False
+    as_of: GivenAsOf = None
 
     @property
     def k(self) -> int:

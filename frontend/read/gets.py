@@ -26,7 +26,7 @@ from shared.records.columns import Columns
 from shared.records.explanation import Explanation
 from shared.records.include import Wanted
 from shared.records.selection import Selection
-from shared.rpc.messages import GetRequest, GetResponse, Shard
+from shared.rpc.messages import GetRequest, GetResponse
 
 if TYPE_CHECKING:
     from frontend.http.responses import Body, EncodedBody
@@ -56,6 +56,8 @@ class Get(msgspec.Struct, frozen=True):
     page: Page
     wanted: Wanted
     as_of: int | None = None
+    past: bool = False
+    """Whether `as_of` may be a position of the past, which the workers have to look for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def _request(collection: Collection, get: Get) -> GetRequest:
     """The request to every shard, addressed to the first shard, for all matching records."""
     wanted = get.wanted
     return GetRequest(
-        first_shard(collection, as_of=get.as_of),
+        first_shard(collection, as_of=get.as_of, past=get.past),
         get.selection,
         documents=wanted.documents,
         metadatas=wanted.metadatas,
@@ -132,7 +134,7 @@ async def _find_in_one_phase(workers: Workers, collection: Collection, request: 
     answers = await ask_all_shards(
         collection,
         lambda shard: workers.get(msgspec.structs.replace(request, shard=shard, limit=page.end)),
-        as_of=request.shard.as_of,
+        request.shard,
     )
     columns = await off_loop(merged_bytes(answers), merge_get, answers, page.offset, page.limit)
     return _Found(columns, explanations(answers))
@@ -145,7 +147,7 @@ async def _find_in_two_phases(workers: Workers, collection: Collection, request:
         lambda shard: workers.get(
             GetRequest(shard, request.selection, limit=page.end, ids=False, explain=request.explain)
         ),
-        as_of=request.shard.as_of,
+        request.shard,
     )
     requests = _requests_for_the_page(collection, request, page, matches)
     if not requests:
@@ -163,7 +165,7 @@ def _requests_for_the_page(
     return [
         msgspec.structs.replace(
             request,
-            shard=Shard(collection.id, number, as_of=answer.position),
+            shard=msgspec.structs.replace(request.shard, shard=number, as_of=answer.position),
             selection=Selection(),
             inserted=inserted.astype("<i8", copy=False).tobytes(),
         )

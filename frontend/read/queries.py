@@ -41,21 +41,22 @@ class Query(msgspec.Struct, frozen=True):
     wanted: Wanted
     read_level: ReadLevel = ReadLevel.INDEX_AND_WAL
     as_of: int | None = None
+    past: bool = False
+    """Whether `as_of` may be a position of the past, which the workers have to look for."""
 
 
 async def query_body(workers: Workers, collection: Collection, query: Query) -> Body:
     """The body of the answer, in chunks when it is long and the worker encodes it. Raises InvalidArgument when the
     query is restricted to ids of which none exists.
     """
-    shard, wanted = first_shard(collection, query.read_level, query.as_of), query.wanted
+    shard, wanted = first_shard(collection, query.read_level, query.as_of, past=query.past), query.wanted
     if collection.shards == 1 and not wanted.explain:
         return await workers.query_body(_request(collection, query, shard, wanted.given))
     request = _request(collection, query, shard)
     answers = await ask_all_shards(
         collection,
         lambda shard: workers.query(msgspec.structs.replace(request, shard=shard)),
-        query.read_level,
-        query.as_of,
+        shard,
     )
     hits = await off_loop(merged_bytes(answers), merge_query, answers, query.k)
     refuse_unknown_ids(query.selection, query.k, hits.columns)

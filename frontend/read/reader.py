@@ -18,7 +18,7 @@ from frontend.collections.current_row import with_current_row
 from frontend.read import gets, queries
 from frontend.read.consistency import consistent
 from frontend.read.searching import search_body
-from frontend.read.shards import ask_all_shards
+from frontend.read.shards import ask_all_shards, first_shard
 from shared.records.model import ReadLevel
 from shared.records.selection import Selection
 from shared.rpc.messages import CountRequest
@@ -46,16 +46,20 @@ class Reader:
         self._rows = rows
         self._log = log
 
-    async def count(self, collection: Collection, read_level: ReadLevel) -> int:
-        """The number of records."""
+    async def count(self, collection: Collection, read_level: ReadLevel, past_position: int | None = None) -> int:
+        """The number of records; as of a position of the past, or (None) as of now. Raises StaleRead when the
+        collection cannot be read as of it.
+        """
 
         async def count(current: Collection, as_of: int | None) -> int:
             answers = await ask_all_shards(
-                current, lambda shard: self._workers.count(CountRequest(shard)), read_level, as_of
+                current,
+                lambda shard: self._workers.count(CountRequest(shard)),
+                first_shard(current, read_level, as_of, past=past_position is not None),
             )
             return sum(answer.count for answer in answers)
 
-        return await self._at_one_position(collection, count, read_level)
+        return await self._at_one_position(collection, count, read_level, past_position)
 
     async def get(self, collection: Collection, get: gets.Get) -> EncodedBody:
         """The body of the answer as a whole. Raises StaleRead when the collection cannot be read as of `get.as_of`."""

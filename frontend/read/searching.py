@@ -23,7 +23,6 @@ from frontend.read.merge import encoded_bytes, merge_get, page_of, positions
 from frontend.read.shards import first_shard
 from shared.process.concurrency import together
 from shared.records.columns import Columns
-from shared.records.model import ReadLevel
 from shared.records.selection import Selection
 from shared.records.where import Where
 from shared.rpc.messages import CountRequest, GetRequest, GetResponse, Shard
@@ -76,14 +75,11 @@ async def search_body(workers: Workers, collection: Collection, request: Searche
     """
     if not request.searches:
         return encode_searches([])
+    shard = first_shard(collection, request.read_level, request.as_of, past=request.past)
     if collection.shards == 1:
-        shard = first_shard(collection, request.read_level, request.as_of)
         return await workers.search_body(SearchRequest(shard, request.searches))
     answers = await together(
-        [
-            execute_search(ShardsSource(workers, collection, request.read_level, request.as_of), search)
-            for search in request.searches
-        ]
+        [execute_search(ShardsSource(workers, collection, shard), search) for search in request.searches]
     )
     size = sum(encoded_bytes(each.columns) + VALUE_BYTES * _facet_values(each.tally) for each in answers)
     return await off_loop(size, encode_searches, answers)
@@ -94,15 +90,14 @@ def _facet_values(tally: Tally | None) -> int:
 
 
 class ShardsSource:
-    """A `shared.search.source.RecordSource` over all shards of a collection, for one search: as of the position
-    `as_of`, or of that of each shard's first answer. Its methods raise StaleRead when a shard cannot answer as of it.
+    """A `shared.search.source.RecordSource` over all shards of a collection, for one search: read as `first` says, and
+    where that has no position, as of that of each shard's first answer. Its methods raise StaleRead when a shard cannot
+    answer as of it.
     """
 
-    def __init__(
-        self, workers: Workers, collection: Collection, read_level: ReadLevel, as_of: int | None = None
-    ) -> None:
+    def __init__(self, workers: Workers, collection: Collection, first: Shard) -> None:
         self._workers = workers
-        self._shards = {number: Shard(collection.id, number, read_level, as_of) for number in collection.layout.numbers}
+        self._shards = {number: msgspec.structs.replace(first, shard=number) for number in collection.layout.numbers}
 
     async def nearest(self, where: Where | None, knns: Sequence[Knn]) -> list[Neighbours]:
         """The nearest matching records of each of `knns`, equal distances by insertion."""

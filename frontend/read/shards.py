@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from msgspec.structs import replace
+
 from shared.process.concurrency import together
 from shared.records.model import ReadLevel
 from shared.rpc.messages import Shard
@@ -16,21 +18,20 @@ Response = TypeVar("Response")
 
 
 def first_shard(
-    collection: Collection, read_level: ReadLevel = ReadLevel.INDEX_AND_WAL, as_of: int | None = None
+    collection: Collection,
+    read_level: ReadLevel = ReadLevel.INDEX_AND_WAL,
+    as_of: int | None = None,
+    *,
+    past: bool = False,
 ) -> Shard:
     """The first shard of the collection's layout, which is the only shard of most collections."""
-    return Shard(collection.id, collection.layout.first, read_level, as_of)
+    return Shard(collection.id, collection.layout.first, read_level, as_of, past)
 
 
 async def ask_all_shards(
-    collection: Collection,
-    ask: Callable[[Shard], Awaitable[Response]],
-    read_level: ReadLevel = ReadLevel.INDEX_AND_WAL,
-    as_of: int | None = None,
+    collection: Collection, ask: Callable[[Shard], Awaitable[Response]], first: Shard
 ) -> list[Response]:
-    """The results of `ask` for every shard, in the order of the layout; all shards are asked at once, and a failure of
-    one shard is the failure of all.
+    """The results of `ask` for every shard, read as `first` says, in the order of the layout; all shards are asked at
+    once, and a failure of one shard is the failure of all.
     """
-    return await together(
-        [ask(Shard(collection.id, number, read_level, as_of)) for number in collection.layout.numbers]
-    )
+    return await together([ask(replace(first, shard=number)) for number in collection.layout.numbers])

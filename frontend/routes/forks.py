@@ -9,6 +9,7 @@ import msgspec
 from frontend.collections.row_cache import check_database_name, missing
 from frontend.http.responses import HttpResponse, json_response
 from frontend.http.router import Route
+from frontend.parse.as_of import GivenAsOf, read_as_of
 from frontend.parse.body import read_json
 from frontend.parse.names import is_multi_region
 from frontend.parse.shapes import shaped
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from frontend.collections.forking import Forker
     from frontend.collections.row_cache import RowCache
     from frontend.http.request import Request
+    from frontend.read.past import Past
     from frontend.write.dirty import DirtyShards
+    from shared.catalog import Collection, Database
     from shared.catalog.databases import Databases
 
 
@@ -29,15 +32,17 @@ class Fork(msgspec.Struct, frozen=True):
     """Body of POST .../fork."""
 
     new_name: str
+    as_of: GivenAsOf = None
 
 
 class ForkRoutes:
     """Handlers of the fork routes."""
 
-    def __init__(self, rows: RowCache, databases: Databases, forker: Forker, dirty: DirtyShards) -> None:
+    def __init__(self, rows: RowCache, databases: Databases, forker: Forker, past: Past, dirty: DirtyShards) -> None:
         self._rows = rows
         self._databases = databases
         self._forker = forker
+        self._past = past
         self._dirty = dirty
 
     def routes(self) -> list[Route]:
@@ -59,9 +64,19 @@ class ForkRoutes:
         database = await self._databases.get(path_params["tenant"], path_params["database"])
         if database is None:
             raise missing(collection.id)
-        fork = await self._forker.fork(database, collection.id, body.new_name)
+        fork = await self._fork(database, collection, body)
         self._dirty.add(fork.id, fork.layout.numbers)
         return json_response(shown_collection(fork))
+
+    async def _fork(self, database: Database, collection: Collection, body: Fork) -> Collection:
+        as_of = read_as_of(body.as_of)
+        if as_of is None:
+            return await self._forker.fork(database, collection.id, body.new_name)
+
+        async def fork(position: int) -> Collection:
+            return await self._forker.fork(database, collection.id, body.new_name, position)
+
+        return await self._past.read(collection, as_of, fork)
 
     async def fork_count(self, request: Request) -> HttpResponse:
         """The number of forks that the collection's family ever made, those included that were deleted."""

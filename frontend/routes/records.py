@@ -6,12 +6,16 @@ collection in the path is resolved, the values are validated, the request is exe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
 
 from frontend.collections.schema import check_filterable
 from frontend.concurrency import off_loop
 from frontend.http.responses import HttpResponse, empty_response, encoded_response, json_response
 from frontend.http.router import Route
+from frontend.parse.as_of import AsOf, check_level, query_as_of, read_as_of
 from frontend.parse.body import parse_body
 from frontend.parse.params import query_read_level
 from frontend.parse.search import check_search, read_search
@@ -24,24 +28,31 @@ from frontend.routes.paths import COLLECTION
 from frontend.routes.resolve import missing_once_deleted, resolve, resolve_with_dimension
 from shared.records.include import Wanted
 from shared.records.model import Op
+from shared.search.model import Searches
 
 if TYPE_CHECKING:
     from frontend.collections.row_cache import RowCache
     from frontend.embed.texts import TextEmbedding
     from frontend.http.request import Request
+    from frontend.http.responses import Body
     from frontend.parse.embeddings import Embeddings
+    from frontend.read.past import Past
     from frontend.read.reader import Reader
     from frontend.write.writes import Writer
     from shared.catalog import Collection
     from shared.records.selection import Selection
 
+Result = TypeVar("Result")
+PastRead = TypeVar("PastRead", Get, Query, Searches)
+
 
 class RecordRoutes:
     """Handlers of the record routes."""
 
-    def __init__(self, rows: RowCache, reader: Reader, writer: Writer, texts: TextEmbedding) -> None:
+    def __init__(self, rows: RowCache, reader: Reader, past: Past, writer: Writer, texts: TextEmbedding) -> None:
         self._rows = rows
         self._reader = reader
+        self._past = past
         self._writer = writer
         self._texts = texts
 
@@ -98,9 +109,14 @@ class RecordRoutes:
 
     async def count(self, request: Request) -> HttpResponse:
         """The number of records."""
-        read_level = query_read_level(request)
+        read_level, as_of = query_read_level(request), query_as_of(request)
+        check_level(as_of, read_level)
         collection = await resolve(self._rows, request)
-        return json_response(await self._reader.count(collection, read_level))
+
+        async def read(position: int | None) -> int:
+            return await self._reader.count(collection, read_level, position)
+
+        return json_response(await self._read(collection, as_of, read))
 
     async def get(self, request: Request) -> HttpResponse:
         """A page of the records that match, in the order of their insertion."""
@@ -109,8 +125,12 @@ class RecordRoutes:
         selection = await body.selection(request.body_bytes)
         check_filterable(collection, selection.where)
         wanted = Wanted(body.include, explain=body.explain)
-        page = Page(body.offset or 0, body.limit)
-        return encoded_response(await self._reader.get_chunks(collection, Get(selection, page, wanted)))
+        get = Get(selection, Page(body.offset or 0, body.limit), wanted)
+
+        async def read(position: int | None) -> Body:
+            return await self._reader.get_chunks(collection, _at(get, position))
+
+        return encoded_response(await self._read(collection, read_as_of(body.as_of), read))
 
     async def query(self, request: Request) -> HttpResponse:
         """The records nearest to each query vector."""
@@ -121,11 +141,16 @@ class RecordRoutes:
         )
         embeddings = await self._texts.query_vectors(collection, given, request.body_bytes)
         _check_query(collection, selection, embeddings)
-        wanted = Wanted(body.include, explain=body.explain)
+        wanted, as_of = Wanted(body.include, explain=body.explain), read_as_of(body.as_of)
+        check_level(as_of, body.read_level)
         if collection.dimension is None or not embeddings.count:
             return encoded_response(empty_query_body(embeddings.count, wanted))
         query = Query(selection, embeddings.matrix, body.k, wanted, body.read_level)
-        return encoded_response(await self._reader.query(collection, query))
+
+        async def read(position: int | None) -> Body:
+            return await self._reader.query(collection, _at(query, position))
+
+        return encoded_response(await self._read(collection, as_of, read))
 
     async def search(self, request: Request) -> HttpResponse:
         """For each search of the body the records that match, ranked by its expression."""
@@ -136,10 +161,27 @@ class RecordRoutes:
         )
         body = await self._texts.embed_searches(collection, body)
         check_indexes(collection, body)
+        as_of = read_as_of(body.as_of)
+        check_level(as_of, body.read_level)
         if collection.dimension is None:
             return encoded_response(empty_search_body(body))
         searches = await off_loop(request.body_bytes, searches_of, collection, body)
-        return encoded_response(await self._reader.search(collection, searches))
+
+        async def read(position: int | None) -> Body:
+            return await self._reader.search(collection, _at(searches, position))
+
+        return encoded_response(await self._read(collection, as_of, read))
+
+    async def _read(
+        self, collection: Collection, as_of: AsOf | None, read: Callable[[int | None], Awaitable[Result]]
+    ) -> Result:
+        """The result of `read` as of a position of the past, or (None) of now."""
+        return await (read(None) if as_of is None else self._past.read(collection, as_of, read))
+
+
+def _at(read: PastRead, position: int | None) -> PastRead:
+    """The read as of a position of the past, or (None) of now."""
+    return read if position is None else msgspec.structs.replace(read, as_of=position, past=True)
 
 
 def _check_query(collection: Collection, selection: Selection, embeddings: Embeddings) -> None:

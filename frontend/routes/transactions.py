@@ -91,6 +91,8 @@ class TransactionRoutes:
         """The answer of a get as of the token, and the token."""
         body = await parse_body(request, lambda tree: shaped(tree, ConditionalGet))
         collection = await resolve(self._rows, request)
+        if body.as_of is not None:
+            raise InvalidArgument("as_of: the reads of a transaction are as of its read_token")
         selection = await body.selection(request.body_bytes)
         check_filterable(collection, selection.where)
         wanted = Wanted(body.include, explain=body.explain)

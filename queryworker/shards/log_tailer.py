@@ -72,6 +72,11 @@ class LogTailer:
         self.checked_s = float("-inf")
         """Time at which the last currency check began that found the shard alive."""
 
+    @property
+    def last_state(self) -> ShardState | None:
+        """The shard's state as of the last currency check, if a view is kept current."""
+        return None if self._last_read is None else self._last_read[1].state
+
     async def state(self) -> ShardState:
         """The shard's state alone. Raises Gone, StaleGeneration, Unavailable."""
         return _alive(await self._log.read(self._collection, self._number, _BEHIND_EVERYTHING)).state

@@ -10,6 +10,7 @@ from queryworker.shards.segment_pool import SegmentPool
 from queryworker.view.shard_view import OpenManifest
 from shared.catalog.damage import DamageReporter
 from shared.errors import Corrupt
+from shared.history.past_manifests import PastManifest
 from shared.log.state import ShardState
 from shared.manifest.model import Manifest
 from shared.manifest.store import ManifestStore
@@ -43,6 +44,13 @@ class BucketManifestLoader:
             raise
 
     async def _load(self, collection: str, shard: int, state: ShardState) -> OpenManifest:
+        if state.pointer is None:
+            return await self.load_past(None, state)
+        manifest = await self._manifests.load(collection, shard, state.pointer)
+        return await self.load_past(PastManifest(manifest, state.pointer), state)
+
+    async def load_past(self, past: PastManifest | None, state: ShardState) -> OpenManifest:
+        """The manifest with its segments opened; None: one without segments. Raises Corrupt, Unavailable."""
         graph = GraphParams(
             space=Space(state.fixed["space"]),
             ef_construction=int(state.fixed["ef_construction"]),
@@ -50,14 +58,14 @@ class BucketManifestLoader:
             threads=1,
         )
         indexing = Indexing.of(state.fixed)
-        if state.pointer is None:
+        if past is None:
             return OpenManifest(None, SegmentSet([], []), state.dimension, graph, 0, indexing)
-        manifest = await self._manifests.load(collection, shard, state.pointer)
+        manifest, pointer = past
         opened = await together([self._segments.open(ref.info, indexing) for ref in manifest.segments])
         self._report(manifest)
         segments = await asyncio.to_thread(_segment_set, manifest, opened)
         size = sum(file.bytes for ref in manifest.segments for file in ref.info.files)
-        return OpenManifest(state.pointer, segments, manifest.dimension or state.dimension, graph, size, indexing)
+        return OpenManifest(pointer, segments, manifest.dimension or state.dimension, graph, size, indexing)
 
     def _report(self, manifest: Manifest) -> None:
         """Says of a manifest that serves what of it the bucket has damaged nevertheless, and what is whole again."""

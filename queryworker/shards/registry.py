@@ -9,10 +9,11 @@ from typing import Final, NamedTuple
 from prometheus_client import Gauge
 
 from queryworker.shards.manifest_loader import READS_REFUSED
+from queryworker.shards.past_views import PastViews
 from queryworker.shards.shard import ServedShard
 from queryworker.view.read_view import ReadView
 from shared.catalog.damage import DamageReporter
-from shared.errors import Corrupt, Damaged, Gone, StaleGeneration
+from shared.errors import Corrupt, Damaged, Gone, StaleGeneration, StaleRead
 from shared.log.state import position_of
 from shared.log.verification import DamagedEntry
 from shared.process import telemetry
@@ -73,8 +74,12 @@ class ShardRegistry:
         bytes_max: int,
         idle_max_s: float,
         damage: DamageReporter,
+        past: PastViews,
     ) -> None:
-        """`new_shard` makes a shard of the id of a collection and the shard's number."""
+        """`new_shard` makes a shard of the id of a collection and the shard's number. `past` has what the views of a
+        shard do not reach back to.
+        """
+        self._past = past
         self._damage = damage
         self._damaged: dict[ShardKey, tuple[str, int]] = {}
         """The names of what reads of shards have found damaged last, and the positions that these could not reach."""
@@ -95,7 +100,7 @@ class ShardRegistry:
         if shard is None:
             shard = self._shards[key] = self._new_shard(*key)
         try:
-            view = await shard.read_view(wanted.as_of, fresh=wanted.read_level is not ReadLevel.INDEX_ONLY)
+            view = await self._view(shard, wanted)
         except (Gone, StaleGeneration):
             if self._shards.get(key) is shard:
                 self._remove(key)
@@ -108,6 +113,14 @@ class ShardRegistry:
             del self._damaged[key]
             self._damage.whole(found[0])
         return view
+
+    async def _view(self, shard: ServedShard, wanted: messages.Shard) -> ReadView:
+        try:
+            return await shard.read_view(wanted.as_of, fresh=wanted.read_level is not ReadLevel.INDEX_ONLY)
+        except StaleRead:
+            if not wanted.past or wanted.as_of is None:
+                raise
+        return await self._past.read_view(wanted.collection, wanted.shard, wanted.as_of, await shard.state())
 
     def unchecked_view(self, wanted: messages.Shard) -> ReadView | None:
         """The object that `read_view` will return if a currency check finds nothing new; None where nothing can be said

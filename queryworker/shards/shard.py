@@ -25,6 +25,7 @@ from queryworker.thread_pool import ThreadPool
 from queryworker.view.read_view import ReadView
 from queryworker.view.shard_view import ShardView
 from shared.errors import Gone, StaleGeneration, Unavailable
+from shared.log.state import ShardState
 from shared.log.verification import DamagedEntry
 from shared.process import telemetry
 from shared.process.clock import Clock
@@ -108,6 +109,12 @@ class ServedShard:
             return await self._compacted()
         view = await self.current_view()
         return view.read_view() if as_of is None else self.views.read_view(view, as_of)
+
+    async def state(self) -> ShardState:
+        """The shard's state, which may be as old as the last currency check. Raises Gone, StaleGeneration,
+        Unavailable.
+        """
+        return self._tailer.last_state or await self._tailer.state()
 
     def unchecked_view(self) -> ReadView | None:
         """The newest read view, without a currency check, of a shard that had not changed at the last check; None of

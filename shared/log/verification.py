@@ -19,8 +19,8 @@ from shared.log.batch import payload_checksum
 from shared.log.naming import entry_name
 from shared.log.state import Entry, ShardState, position_of
 
-_FIELDS: Final = [b"p", b"f", b"e", b"l", b"n", b"c", b"t", b"r", b"b", b"x", b"h", b"d"]
-_FIELDS_0_1_0: Final = [b"p", b"f", b"e", b"l", b"n", b"c", b"d"]
+FIELDS: Final = [b"p", b"f", b"e", b"l", b"n", b"c", b"t", b"r", b"b", b"x", b"h", b"d"]
+FIELDS_0_1_0: Final = [b"p", b"f", b"e", b"l", b"n", b"c", b"d"]
 
 RawEntry = tuple[bytes, list[bytes]]
 """An entry as XRANGE gives it: its id, and fields and values in the order in which entries.lua writes them."""
@@ -75,7 +75,7 @@ def verified_entry(collection_id: str, shard: int, raw: RawEntry) -> Entry:
     """The entry, once its own checksums fit. Raises DamagedEntry."""
     id_, pairs = raw
     names, values = pairs[0::2], pairs[1::2]
-    if names == _FIELDS:
+    if names == FIELDS:
         previous, first, end, last, count, totals, time_ms, request, before, checksum, chain, payload = values
         hashed = b" ".join((before, previous, id_, first, end, last, count, totals, time_ms, request, checksum))
         if hashlib.sha1(hashed).hexdigest().encode() != chain:  # noqa: S324
@@ -88,7 +88,7 @@ def verified_entry(collection_id: str, shard: int, raw: RawEntry) -> Entry:
             reason = "its payload does not fit its checksum"
             raise DamagedEntry(collection_id, shard, entry.id, reason, end=entry.end, fields=entry)
         return entry
-    if names == _FIELDS_0_1_0:
+    if names == FIELDS_0_1_0:
         return _entry_0_1_0(collection_id, shard, id_, values)
     raise DamagedEntry(collection_id, shard, id_.decode(), "it has other fields than an append writes")
 

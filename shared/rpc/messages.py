@@ -16,13 +16,15 @@ from shared.records.selection import Selection
 
 class Shard(msgspec.Struct, frozen=True, omit_defaults=True):
     """A shard of a collection, and how it is read. With `as_of`, the state at that log position (exclusive) is meant; a
-    worker that cannot read as of it answers StaleRead.
+    worker that cannot read as of it answers StaleRead. It looks for what it has not in memory only for a read of the
+    `past`: others do better to begin anew with a later position.
     """
 
     collection: str
     shard: int = 0
     read_level: ReadLevel = ReadLevel.INDEX_AND_WAL
     as_of: int | None = None
+    past: bool = False
 
 
 class PrefetchRequest(msgspec.Struct, frozen=True):

@@ -90,3 +90,5 @@ class Searches(msgspec.Struct, frozen=True):
     searches: list[Search]
     read_level: ReadLevel
     as_of: int | None = None
+    past: bool = False
+    """Whether `as_of` may be a position of the past, which the workers have to look for."""

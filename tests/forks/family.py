@@ -13,6 +13,7 @@ from logservice.leader import pointers_of_all
 from shared.catalog import Collection, Database
 from shared.catalog.collector import Collector
 from shared.catalog.forking import Forking
+from shared.history.past_log import PastLog
 from shared.log.forks import Forks
 from shared.log.lifecycle import Lifecycle
 from shared.process.clock import SystemClock
@@ -33,8 +34,8 @@ class Family:
     def forker(self, **parts: Any) -> Forker:
         given: dict[str, Any] = {"log": self.shop.log, "objects": self.shop.objects, "forks_max": FORKS_MAX} | parts
         return Forker(
-            self.shop.catalog.collections, self.forking, self.forks, given["log"], given["objects"], SystemClock(),
-            given["forks_max"], "test",
+            self.shop.catalog.collections, self.forking, self.forks, given["log"],
+            PastLog(given["log"], given["objects"]), given["objects"], SystemClock(), given["forks_max"], "test",
         )  # fmt: skip
 
     async def db(self) -> Database:

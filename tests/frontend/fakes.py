@@ -14,11 +14,13 @@ from frontend.collections.row_cache import missing
 from frontend.collections.schema import default_schema
 from frontend.config import FrontendConfig
 from frontend.embed.embedders import Embedders
+from frontend.read.past import Past
 from frontend.write.dirty import DirtyShards
 from frontend.write.group_commit import GroupCommit
 from shared.catalog import Collection
 from shared.cluster.placement import Layout
 from shared.errors import PolychromeError, StaleRead, Unavailable
+from shared.history.past_log import Oldest
 from shared.log.append import Appended, AppendRequest
 from shared.log.batch import decode_batch
 from shared.process.clock import SystemClock
@@ -256,6 +258,22 @@ class FakeWorkers:
         )
 
 
+class FakePast:
+    """The past of a collection: what was kept, and the position that every time is."""
+
+    def __init__(self, oldest: Oldest, position: int) -> None:
+        self._oldest = oldest
+        self._position = position
+        self.times_asked: list[int] = []
+
+    async def oldest(self, _collection: str, _shard: int) -> Oldest:
+        return self._oldest
+
+    async def position_at(self, _collection: Collection, time_ms: int, _head: int) -> int:
+        self.times_asked.append(time_ms)
+        return self._position
+
+
 def new_config(**settings: Any) -> FrontendConfig:
     return FrontendConfig(redis_url="redis://nowhere", bucket_url="memory://", port=0, access_log="off", **settings)
 
@@ -266,9 +284,12 @@ def new_context(collection: Collection, workers: FakeWorkers | None = None, embe
     """
     jobs, log = FakeJobs(), FakeLog(dimension=collection.dimension)
     dirty = DirtyShards(jobs, gather_s=0)  # type: ignore[arg-type]
+    rows, past = FakeRows(collection, collection), FakePast(Oldest(7, 1_700_000_000_123), 55)
     return SimpleNamespace(
         config=new_config(),
         clock=SystemClock(),
+        kept=past,
+        past=Past(log, past, past, rows, SystemClock()),  # type: ignore[arg-type]
         catalog=SimpleNamespace(tenants=None, databases=None, collections=None),
         forker=None,
         functions=None,
@@ -276,7 +297,7 @@ def new_context(collection: Collection, workers: FakeWorkers | None = None, embe
         jobs=jobs,
         dirty=dirty,
         groups=GroupCommit(log, dirty),  # type: ignore[arg-type]
-        rows=FakeRows(collection, collection),
+        rows=rows,
         workers=workers or FakeWorkers([[] for _ in range(collection.shards)]),
         embedders=embedders or Embedders({}, None, timeout_s=10),
     )

@@ -64,6 +64,7 @@ async def running(**settings: Any) -> AsyncIterator[Running]:
         dirty=SimpleNamespace(add=lambda *_: None),  # type: ignore[arg-type]
         groups=None,  # type: ignore[arg-type]
         workers=SimpleNamespace(ready=True),  # type: ignore[arg-type]
+        past=None,  # type: ignore[arg-type]
         rows=RowCache(catalog.databases, catalog.collections, clock),  # type: ignore[arg-type]
         embedders=Embedders({}, None, timeout_s=10),
         forker=None,  # type: ignore[arg-type]

@@ -7,8 +7,10 @@ from redis.asyncio import Redis
 from logservice.policy import Policy
 from logservice.rounds import Rounds
 from logservice.schedule import Scheduler
+from logservice.seal import Sealer
 from logservice.trim import RETRY_S, Trimmer
 from shared.catalog import Catalog, Database
+from shared.catalog.history import Histories
 from shared.log.cuts import Cuts
 from shared.log.jobs import Job, Jobs
 from shared.log.log import Log
@@ -31,8 +33,8 @@ def jobs(redis: Redis, keys: Keys) -> Jobs:
 
 
 @pytest.fixture
-def trimmer(log: Log, objects: ObjectStore, clock: SteppedClock) -> Trimmer:
-    return Trimmer(log, objects, clock, 0)
+def trimmer(redis: Redis, keys: Keys, log: Log, objects: ObjectStore, clock: SteppedClock) -> Trimmer:
+    return Trimmer(log, objects, clock, 0, Sealer(log, objects, Histories(redis, keys, 0.0)))
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from compactor.checkpoints import Checkpoints
 from compactor.compaction import Compactor, Ending, ResourceLimits
 from queryworker.calls.api import QueryWorkerApi
 from queryworker.shards.manifest_loader import BucketManifestLoader
+from queryworker.shards.past_views import PastViews
 from queryworker.shards.registry import ShardRegistry
 from queryworker.shards.segment_pool import SegmentPool
 from queryworker.shards.shard import ServedShard
@@ -29,6 +30,7 @@ from queryworker.thread_pool import ThreadPool
 from shared.catalog import Catalog
 from shared.catalog.damage import Damage, DamageReporter, Damages
 from shared.cluster.placement import Layout
+from shared.history.past_log import PastLog
 from shared.log.append import AppendRequest
 from shared.log.batch import build_batch, split_batch
 from shared.log.lifecycle import Lifecycle
@@ -137,6 +139,7 @@ class Worker:
             1 << 40,
             3600.0,
             self.damage,
+            PastViews(PastLog(log, objects), self.manifests, self.threads, 1 << 40),
         )
         self.api = QueryWorkerApi(self.shards, self.threads, "worker")
         self.methods = self.api.methods()
@@ -215,6 +218,10 @@ class World:
         return self.head
 
     async def compact(self, *, trim: bool = True) -> None:
+        """Compacts all that was written. The cut of an earlier time does not hold it up: there is no log service here
+        that would set the next one.
+        """
+        await self.redis.hdel(self.log._keys.state(self.collection), "cut")
         for shard in range(self.shards):
             assert await self.compactor.compact(self.collection, shard) in (Ending.PUBLISHED, Ending.NOTHING)
             [state] = await self.log.states([(self.collection, shard)])

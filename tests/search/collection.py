@@ -29,6 +29,7 @@ from shared.catalog.forking import Forking
 from shared.catalog.rows import new_row
 from shared.catalog.scripts import CatalogScripts
 from shared.cluster.placement import Layout
+from shared.history.past_log import PastLog
 from shared.log.forks import Forks
 from shared.process.clock import SystemClock
 from shared.records.model import Op
@@ -91,7 +92,17 @@ class Searched:
             "db", "create", new.name, world.collection, new_row(new)
         )
         forking, forks = Forking(world.redis, self.keys, catalog.collections), Forks(world.redis, self.keys)
-        forker = Forker(catalog.collections, forking, forks, world.log, world.objects, SystemClock(), 256, "test")
+        forker = Forker(
+            catalog.collections,
+            forking,
+            forks,
+            world.log,
+            PastLog(world.log, world.objects),
+            world.objects,
+            SystemClock(),
+            256,
+            "test",
+        )
         forked = await forker.fork(place, world.collection, f"fork {uuid.uuid4()}")
         apart = dataclasses.replace(world, collection=forked.id, state=dict(world.state), states=dict(world.states))
         row, model = dataclasses.replace(self.row, id=forked.id), copy.deepcopy(self.model)

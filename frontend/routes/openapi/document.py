@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from frontend.collections.row_cache import DATABASE_NAME_LENGTH_MIN
-from frontend.routes.openapi.json_schema import U32, JsonSchema, ref
+from frontend.routes.openapi.json_schema import TEXT, U32, JsonSchema, ref
 from frontend.routes.openapi.operations import Operation, operations
 from frontend.routes.openapi.request_schemas import request_schemas
 from frontend.routes.openapi.response_schemas import response_schemas
@@ -40,7 +40,7 @@ _PARAMETERS: Final[dict[str, JsonSchema]] = {
     "name": {"type": "string", "minLength": 1},
     "crn": {"type": "string", "minLength": 1},
 }
-_QUERY: Final[dict[str, JsonSchema]] = {"limit": U32, "offset": U32, "read_level": ref("ReadLevel")}
+_QUERY: Final[dict[str, JsonSchema]] = {"limit": U32, "offset": U32, "read_level": ref("ReadLevel"), "as_of": TEXT}
 
 
 def document() -> dict[str, Any]:

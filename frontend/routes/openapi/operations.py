@@ -63,7 +63,7 @@ def _collections() -> list[Operation]:
         Operation("get", COLLECTIONS + "/by-id/{collection_id}", "get_collection_by_id", collection, failures=(404,)),
         Operation("get", "/api/v2/collections/{crn}", "get_collection_by_crn", collection, failures=(404,)),
         Operation("get", COLLECTION + "/indexing_status", "indexing_status", ref("IndexingStatus"), failures=(404,)),
-        Operation("post", COLLECTION + "/fork", "fork_collection", collection, "Fork", failures=(404, 409)),
+        Operation("post", COLLECTION + "/fork", "fork_collection", collection, "Fork", failures=(404, 409, 412)),
         Operation("get", COLLECTION + "/fork_count", "fork_count", ref("ForkCount"), failures=(404,)),
     ]
 
@@ -80,12 +80,14 @@ def _records() -> list[Operation]:
             COLLECTION + "/count",
             "collection_count",
             {"type": "integer", "minimum": 0},
-            query=("read_level",),
-            failures=(404,),
+            query=("read_level", "as_of"),
+            failures=(404, 412),
         ),
-        Operation("post", COLLECTION + "/get", "collection_get", ref("GetAnswer"), "Get", failures=(404,)),
-        Operation("post", COLLECTION + "/query", "collection_query", ref("QueryAnswer"), "Query", failures=(404,)),
-        Operation("post", COLLECTION + "/search", "collection_search", ref("SearchAnswer"), "Search", failures=(404,)),
+        Operation("post", COLLECTION + "/get", "collection_get", ref("GetAnswer"), "Get", failures=(404, 412)),
+        Operation("post", COLLECTION + "/query", "collection_query", ref("QueryAnswer"), "Query", failures=(404, 412)),
+        Operation(
+            "post", COLLECTION + "/search", "collection_search", ref("SearchAnswer"), "Search", failures=(404, 412)
+        ),
     ]
 
 

@@ -63,6 +63,10 @@ EXPLAIN: Final = {
     "default": False,
     "description": "Adds to the answer what each worker did for it. An extension of Chroma's API.",
 }
+AS_OF: Final = {
+    "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "format": "date-time"}, {"type": "null"}],
+    "description": "Reads the past: as of a position of the log, or a time. An extension of Chroma's API.",
+}
 SELECTORS: Final = {"ids": nullable(array(TEXT)), "where": WHERE, "where_document": WHERE}
 
 
@@ -99,7 +103,7 @@ def _record_bodies() -> dict[str, JsonSchema]:
         "Upsert": _write(full, PATCH, ("ids", "embeddings")),
         "Update": _write(partial, PATCH, ("ids",)),
         "Delete": an_object(SELECTORS | {"limit": nullable(U32)}, ()),
-        "Get": an_object(get, ()),
+        "Get": an_object(get | {"as_of": AS_OF}, ()),
         "ConditionalGet": an_object(get | {"read_token": nullable(COUNT)}, ()),
         "Query": an_object(
             SELECTORS
@@ -110,10 +114,11 @@ def _record_bodies() -> dict[str, JsonSchema]:
                 "include": INCLUDES,
                 "read_level": READ_LEVEL,
                 "explain": EXPLAIN,
+                "as_of": AS_OF,
             },
             ("query_embeddings",),
         ),
-        "Search": an_object({"searches": array(JSON_OBJECT), "read_level": READ_LEVEL}, ("searches",)),
+        "Search": an_object({"searches": array(JSON_OBJECT), "read_level": READ_LEVEL, "as_of": AS_OF}, ("searches",)),
         "ReadLevel": READ_LEVEL,
     }
 

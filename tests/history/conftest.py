@@ -1,0 +1,3 @@
+from tests.redis_server import keys, valkey_server
+
+__all__ = ["keys", "valkey_server"]
