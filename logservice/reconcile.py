@@ -31,7 +31,7 @@ What is restored, and why the heads are safe: `logservice.restoration`.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Final
@@ -49,10 +49,10 @@ from logservice.restoration import (
     rolled_back,
     signs_of_rollback,
 )
-from logservice.snapshots import Snapshots
+from logservice.snapshots import NewestSnapshot, Snapshots
 from logservice.stored_catalog import StoredCatalog
 from shared.catalog import Catalog, Cluster
-from shared.catalog.damage import Damage, kind_of
+from shared.catalog.damage import Damage, DamageKind, kind_of
 from shared.catalog.image import CatalogImage, CollectionImage, Images, merged
 from shared.errors import Corrupt, Gone, Unavailable
 from shared.log.log import Log
@@ -93,13 +93,13 @@ class Reconciler:
         run = await self._catalog.mark.server_run()
         cluster = await self._catalog.mark.read()
         number = await self._snapshots.next_number()  # first: what is written under it follows from all before
-        image = await self._snapshots.newest()
+        newest = await self._snapshots.newest_readable()
         if cluster is None:
-            cluster = await (self._restore(image, number, run.id) if image else self._found(number, run.id))
-        elif image is not None and image.cluster != cluster.id:
-            raise Corrupt(f"Redis holds cluster {cluster.id}, the bucket holds cluster {image.cluster}")
+            cluster = await (self._restore(newest, number, run.id) if newest else self._found(number, run.id))
+        elif newest is not None and newest.image.cluster != cluster.id:
+            raise Corrupt(f"Redis holds cluster {cluster.id}, the bucket holds cluster {newest.image.cluster}")
         elif not run.verified:
-            cluster = await self._verify(cluster, image, number, run.id)
+            cluster = await self._verify(cluster, newest, number, run.id)
         return cluster
 
     async def reconciled(self) -> bool:
@@ -121,8 +121,8 @@ class Reconciler:
         log.info("cluster_founded", cluster=cluster.id)
         return cluster
 
-    async def _restore(self, image: CatalogImage, number: int, run: str) -> Cluster:
-        image, damaged = await self._journaled.with_journal(image)
+    async def _restore(self, newest: NewestSnapshot, number: int, run: str) -> Cluster:
+        image, damaged = await self._journaled.with_journal(newest)
         cluster = Cluster(image.cluster, image.epoch + 1)
         log.warning("redis_is_empty", cluster=cluster.id, collections=len(image.collections), snapshot_s=image.taken_s)
         stored = await self._stored(image.collections)
@@ -172,11 +172,9 @@ class Reconciler:
 
     # A Redis that is there, and may have gone back in time
 
-    async def _verify(self, cluster: Cluster, image: CatalogImage | None, number: int, run: str) -> Cluster:
+    async def _verify(self, cluster: Cluster, newest: NewestSnapshot | None, number: int, run: str) -> Cluster:
         """The cluster, open for this run of the server."""
-        damaged: list[str] = []
-        if image is not None:
-            image, damaged = await self._journaled.with_journal(image)
+        image, damaged = await self._journaled.with_journal(newest) if newest else (None, list[str]())
         now = await self._images.take(cluster)
         commits = await self._commits.newest()
         signs = signs_of_rollback(now, image, commits, await self._log.commits())
@@ -266,9 +264,10 @@ class Reconciler:
         known = {collection.id for collection in image.collections} if image else set()
         known |= {lost.collection for lost in missing}
         unlisted = sorted(await self._collections_in_bucket() - known)
+        await self._name_damage("", dict.fromkeys(damaged, "it could not be read"))
         for lost in missing:
             log.warning("log_range_missing", **asdict(lost))
-            await self._name_damage(lost)
+            await self._name_damage(lost.collection, lost.damaged)
         if unlisted:
             log.error("collections_without_a_row", collections=unlisted)
         await self._images.write_report(
@@ -279,14 +278,15 @@ class Reconciler:
                 "snapshot_s": image.taken_s if image else None,
                 "missing": [asdict(lost) for lost in missing],
                 "unlisted": unlisted,
-                "damaged_journal": list(damaged),
+                "damaged_journal": [name for name in damaged if kind_of(name) is not DamageKind.SNAPSHOT],
+                "damaged_snapshots": [name for name in damaged if kind_of(name) is DamageKind.SNAPSHOT],
             }
         )
 
-    async def _name_damage(self, lost: MissingRange) -> None:
-        for name, what in lost.damaged.items():
-            log.error("stored_data_damaged", collection=lost.collection, object=name, what=what)
-            found = Damage(name, kind_of(name), what, PASSED_OVER, "logservice", self._clock.now(), lost.collection)
+    async def _name_damage(self, collection: str, damaged: Mapping[str, str]) -> None:
+        for name, what in damaged.items():
+            log.error("stored_data_damaged", collection=collection, object=name, what=what)
+            found = Damage(name, kind_of(name), what, PASSED_OVER, "logservice", self._clock.now(), collection)
             await self._catalog.damages.report(found)
 
     async def _collections_in_bucket(self) -> set[str]:

@@ -7,16 +7,18 @@ from __future__ import annotations
 import asyncio
 import gzip
 import re
-from collections.abc import Iterable
-from typing import Final
+import zlib
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from prometheus_client import Counter, Gauge
 
 from logservice.garbage_plan import LayoutChange
 from shared.catalog import Cluster, Collection
 from shared.catalog.image import CatalogImage, Images, decode_image
-from shared.errors import Corrupt
-from shared.objects.port import ObjectStore
+from shared.errors import Corrupt, Unavailable
+from shared.objects.port import ObjectNotFound, ObjectStore
 from shared.process.clock import Clock
 from shared.process.telemetry import get_logger
 
@@ -44,6 +46,16 @@ def snapshot_key(number: int) -> str:
     return f"{PREFIX}{number:020d}.json.gz"
 
 
+class NewestSnapshot(NamedTuple):
+    """The newest snapshot that can be read. `passed_over` says of each newer one, by its key, how it is damaged;
+    `numbers_passed` is the difference of its number to the highest one.
+    """
+
+    image: CatalogImage
+    passed_over: Mapping[str, str] = MappingProxyType({})
+    numbers_passed: int = 0
+
+
 class Snapshots:
     """The snapshots in one bucket, of which the newest `keep` stay. Only the leader writes, but two writers at once do
     no harm: a number is taken once. Everything raises Unavailable.
@@ -54,19 +66,46 @@ class Snapshots:
         self._keep = keep
 
     async def newest(self) -> CatalogImage | None:
-        """The newest snapshot; None when the bucket has none. Raises Corrupt when it cannot be read: an older one would
-        bring deleted collections back.
+        """The image of `newest_readable`."""
+        found = await self.newest_readable()
+        return found.image if found else None
+
+    async def newest_readable(self) -> NewestSnapshot | None:
+        """The newest snapshot that can be read; None when the bucket has none. A damaged one is named in the log, and
+        passed over: what it alone knows the journal knows, too (`logservice.stored_catalog`). Raises Corrupt when there
+        are snapshots, and all are damaged.
         """
         numbers = await self._numbers()
-        if not numbers:
-            return None
-        key = snapshot_key(numbers[-1])
-        data = await self._objects.get(key)
+        damaged: dict[str, str] = {}
+        for number in reversed(numbers):
+            key = snapshot_key(number)
+            try:
+                image = await self._read(key)
+            except Corrupt as error:
+                log.error("catalog_snapshot_damaged", object=key, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
+                damaged[key] = error.message
+                continue
+            if damaged:
+                log.error("catalog_snapshot_older", object=key, taken_s=image.taken_s, damaged=sorted(damaged))
+            return NewestSnapshot(image, damaged, numbers[-1] - number)
+        if damaged:
+            raise Corrupt(f"all {len(damaged)} snapshots of the catalog are damaged", min(damaged))
+        return None
+
+    async def _read(self, key: str) -> CatalogImage:
+        """Raises Corrupt, and Unavailable when another process has deleted it meanwhile."""
+        try:
+            data = await self._objects.get(key)
+        except ObjectNotFound:
+            raise Unavailable("Snapshots of the catalog were deleted while they were read") from None
         try:
             text = await asyncio.to_thread(gzip.decompress, data)
-        except (OSError, EOFError) as error:
-            raise Corrupt(f"{key} does not unpack: {error}") from error
-        return decode_image(text)
+        except (OSError, EOFError, zlib.error) as error:
+            raise Corrupt(f"{key} does not unpack: {error}", key) from error
+        try:
+            return decode_image(text)
+        except Corrupt as error:
+            raise Corrupt(error.message, key) from error
 
     async def next_number(self) -> int:
         """The number for an image that is yet to be taken."""

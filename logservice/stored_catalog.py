@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+import msgspec
 from prometheus_client import Gauge
 
-from logservice.snapshots import Snapshots
+from logservice.snapshots import NewestSnapshot, Snapshots
+from shared import limits
 from shared.catalog.image import CatalogImage
 from shared.catalog.journal_entry import PREFIX, EntryName, JournalEntry, decode_entry, parse_entry_key
 from shared.catalog.replay import is_newer, replayed
@@ -31,8 +33,8 @@ UNTIDY: Final = Gauge("polychrome_logservice_journal_entries", "Entries of the c
 
 
 class StoredImage(NamedTuple):
-    """The catalog, and the keys of entries that are damaged: the changes in them are lost unless later ones say the
-    same.
+    """The catalog, and the keys of what is damaged: entries, the changes in which are lost unless later ones say the
+    same, and snapshots that are newer than the one that was read.
     """
 
     image: CatalogImage
@@ -51,11 +53,16 @@ class StoredCatalog:
         """The catalog as it was last acknowledged; None when the bucket has none. Raises Corrupt when the snapshot
         cannot be read; a damaged entry is named, and the others count.
         """
-        image = await self._snapshots.newest()
-        return None if image is None else await self.with_journal(image)
+        newest = await self._snapshots.newest_readable()
+        return None if newest is None else await self.with_journal(newest)
 
-    async def with_journal(self, image: CatalogImage) -> StoredImage:
-        """The snapshot with all that the journal says beyond it."""
+    async def with_journal(self, newest: NewestSnapshot) -> StoredImage:
+        """The snapshot with all that the journal says beyond it.
+
+        Every epoch, and every time that all heads are raised, begins with a snapshot. So snapshots that are damaged may
+        each stand for one epoch more, and for heads that are once more raised.
+        """
+        image = newest.image
         names = await entry_names(self._objects)
         newer = [key for key, (epoch, number) in names if is_newer(epoch, number, image)]
         entries = await map_concurrently(self._read, newer, at_once=AT_ONCE)
@@ -63,7 +70,8 @@ class StoredCatalog:
         found = [entry for entry in entries if entry is not None and entry.cluster == image.cluster]
         if newer:
             log.info("catalog_journal_read", entries=len(found), damaged=len(damaged), older=len(names) - len(newer))
-        return StoredImage(replayed(image, found, self._clock.now()), damaged)
+        image = replayed(image, found, self._clock.now())
+        return StoredImage(_beyond(image, newest.numbers_passed), [*newest.passed_over, *damaged])
 
     async def _read(self, key: str) -> JournalEntry | None:
         """None for a damaged entry, which is reported."""
@@ -76,29 +84,46 @@ class StoredCatalog:
             return None
 
 
+def _beyond(image: CatalogImage, snapshots: int) -> CatalogImage:
+    """The image with an epoch and heads that are not behind those after so many more snapshots."""
+    raised = [
+        msgspec.structs.replace(collection, head=collection.head + snapshots * limits.BACKLOG_OPS_CEILING)
+        for collection in image.collections
+    ]
+    return msgspec.structs.replace(image, epoch=image.epoch + snapshots, collections=raised)
+
+
 class JournalTidier:
-    """Deletes the entries that snapshots contain. Everything raises Unavailable."""
+    """Deletes the entries that two snapshots contain: when the newer one turns out to be damaged, the older one and the
+    journal say the same. Everything raises Unavailable.
+    """
 
     def __init__(self, objects: ObjectStore, clock: Clock) -> None:
         self._objects = objects
         self._clock = clock
+        self._newest: CatalogImage | None = None
+        self._contains: CatalogImage | None = None
         self._tidied: CatalogImage | None = None
         self._rest_until_s = 0.0
 
     async def step(self, written: CatalogImage | None) -> int:
-        """Deletes what is older than the snapshot that was written last; returns how many entries that was."""
-        began_s = self._clock.monotonic()
-        if written is None or written is self._tidied or began_s < self._rest_until_s:
+        """Deletes what is older than the snapshot that was written before the last one, which is `written`; returns how
+        many entries that was.
+        """
+        if written is not self._newest:
+            self._contains, self._newest = self._newest, written
+        began_s, contains = self._clock.monotonic(), self._contains
+        if contains is None or contains is self._tidied or began_s < self._rest_until_s:
             return 0
         names = await entry_names(self._objects)
         took_s = self._clock.monotonic() - began_s
         self._rest_until_s = began_s + (REST_RATIO + 1) * took_s
-        contained = [key for key, (epoch, number) in names if not is_newer(epoch, number, written)]
+        contained = [key for key, (epoch, number) in names if not is_newer(epoch, number, contains)]
         UNTIDY.set(len(names))
         for start in range(0, len(contained), DELETED_AT_ONCE):
             await self._objects.delete(contained[start : start + DELETED_AT_ONCE])
         UNTIDY.set(len(names) - len(contained))
-        self._tidied = written
+        self._tidied = contains
         return len(contained)
 
 

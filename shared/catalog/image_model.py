@@ -7,11 +7,13 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 import orjson
+import xxhash
 
 from shared.cluster.placement import Layout
 from shared.errors import Corrupt
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+FORMATS_READ: Final = (1, FORMAT)
 
 
 class TenantImage(msgspec.Struct, frozen=True):
@@ -122,10 +124,13 @@ class CatalogImage(msgspec.Struct, frozen=True):
     format: int = FORMAT
     version: int = 0
     """The version of the tenants' slot (`shared.catalog.slots`) before they were read; 0 where nobody counted yet."""
+    checksum: str = ""
+    """The xxh3-128, in hex, of the bytes with an empty checksum; set in the bytes alone. The last member."""
 
     def encode(self) -> bytes:
         """The form that a snapshot has, but for its compression."""
-        return msgspec.json.encode(self)
+        blank = msgspec.json.encode(msgspec.structs.replace(self, format=FORMAT, checksum=""))
+        return blank.removesuffix(_checksum_member("")) + _checksum_member(xxhash.xxh3_128_hexdigest(blank))
 
     def same_content(self, other: CatalogImage | None) -> bool:
         """Whether both would restore the same."""
@@ -136,11 +141,21 @@ def decode_image(data: bytes) -> CatalogImage:
     """The image in the bytes that `encode` gave. Raises Corrupt."""
     try:
         image = msgspec.json.decode(data, type=CatalogImage)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Corrupt(f"not a snapshot of a catalog: {error}") from error
-    if image.format != FORMAT:
+    if image.format not in FORMATS_READ:
         raise Corrupt(f"a catalog snapshot of format {image.format}; this build reads format {FORMAT}")
-    return image
+    if image.format == FORMAT or image.checksum:
+        member = _checksum_member(image.checksum)
+        blank = data.removesuffix(member) + _checksum_member("")
+        if not data.endswith(member) or xxhash.xxh3_128_hexdigest(blank) != image.checksum:
+            raise Corrupt("a catalog snapshot that is damaged: its checksum is another one")
+    return msgspec.structs.replace(image, checksum="", format=FORMAT)
+
+
+def _checksum_member(checksum: str) -> bytes:
+    """The end of a snapshot's bytes, from its checksum on."""
+    return f'"checksum":"{checksum}"}}'.encode()
 
 
 def merged(now: CatalogImage, older: CatalogImage | None, heads: Mapping[str, int]) -> CatalogImage:

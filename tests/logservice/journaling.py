@@ -60,12 +60,18 @@ class JournaledCluster:
         assert await self.snapshots.write(self.written, number)
 
     async def tidy(self) -> int:
-        return await JournalTidier(self.objects, SystemClock()).step(self.written)
+        """As the leader's loop does after the snapshot. What one snapshot contains stays until the next one."""
+        return await self.tidier.step(self.written)
 
     async def wipe(self) -> None:
         """Redis loses everything, between two commands."""
         for key in await command(self.redis, "KEYS", f"{self.keys.prefix}:*"):
             await command(self.redis, "DEL", key)
+
+    async def cluster(self) -> Cluster:
+        found = await self.catalog.mark.read()
+        assert found is not None
+        return found
 
     async def entries(self) -> int:
         return len(await entry_names(self.objects))

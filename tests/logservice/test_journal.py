@@ -237,8 +237,9 @@ async def test_a_bucket_without_writes_refuses_changes_and_takes_them_when_it_is
 
 async def test_a_damaged_entry_is_named_and_the_others_are_applied(world: JournaledCluster) -> None:
     db = await world.database()
-    await world.snapshot()
-    await world.tidy()
+    for _ in range(2):
+        await world.snapshot()
+        await world.tidy()
     await make_collection(world.catalog, db, "one")
     (damaged,) = [info.key async for info in world.objects.list("catalog/journal/")]
     data = await world.objects.get(damaged)
@@ -257,10 +258,13 @@ async def test_entries_that_a_snapshot_contains_are_deleted_and_no_others(world:
         await make_collection(world.catalog, db, f"c{number}")
     await world.snapshot()
     await make_collection(world.catalog, db, "later")
+    assert await world.tidy() == 0, "the only snapshot that has them may turn out to be damaged"
+    await world.snapshot()
+    await make_collection(world.catalog, db, "latest")
     await world.tidy()
-    assert await world.entries() == 1
+    assert await world.entries() == 2
     await lose(world)
-    assert "later" in await names(world)
+    assert {"later", "latest"} <= set(await names(world))
 
 
 async def test_entries_that_cannot_be_deleted_are_not_read_again(world: JournaledCluster) -> None:

@@ -214,14 +214,6 @@ async def test_a_bucket_with_collections_and_no_snapshot_is_not_taken_for_a_new_
         await world.reconcile()
 
 
-async def test_a_damaged_snapshot_is_not_passed_over(world: World) -> None:
-    await world.reconcile()
-    key = snapshot_key(1)
-    await world.objects.put(key, (await world.objects.get(key))[:-9])
-    with pytest.raises(Corrupt):
-        await world.snapshots.newest()
-
-
 async def test_collections_that_only_the_bucket_knows_are_reported(world: World) -> None:
     await world.reconcile()
     made = await make_collection(world.catalog, await world.database())

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from logservice.reconcile import Reconciler
-from logservice.snapshots import Snapshots
+from logservice.snapshots import NewestSnapshot, Snapshots
 from shared.catalog import Catalog, Collection, Database
-from shared.catalog.image import CatalogImage, Images
+from shared.catalog.image import Images
 from shared.errors import Unavailable
 from shared.log.log import Log
 from shared.objects.port import ObjectStore
@@ -158,16 +158,16 @@ async def test_a_restoration_from_a_snapshot_that_is_not_the_newest_any_more_is_
     await make_collection(rolling.catalog, await rolling.database())
     await rolling.snapshot()
     await asyncio.to_thread(rolling.server.lose_everything)
-    newest = rolling.snapshots.newest
+    newest = rolling.snapshots.newest_readable
 
-    async def overtaken() -> CatalogImage | None:
-        image = await newest()
-        assert image is not None
-        assert await rolling.snapshots.write(image, await rolling.snapshots.next_number())
-        return image
+    async def overtaken() -> NewestSnapshot | None:
+        found = await newest()
+        assert found is not None
+        assert await rolling.snapshots.write(found.image, await rolling.snapshots.next_number())
+        return found
 
     with monkeypatch.context() as patched:
-        patched.setattr(rolling.snapshots, "newest", overtaken)
+        patched.setattr(rolling.snapshots, "newest_readable", overtaken)
         with pytest.raises(Unavailable):
             await rolling.reconcile()
     assert await rolling.catalog.mark.read() is None
