@@ -32,6 +32,7 @@ from shared.log.outputs import Outputs
 from shared.log.rebuild import Rebuilds
 from shared.objects.open import open_store, verify_conditional_create
 from shared.process.clock import Clock, SystemClock
+from shared.process.disk import full_disk, is_full
 from shared.process.telemetry import get_logger
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
@@ -169,6 +170,13 @@ class CompactorService:
         except Unavailable as error:
             FAILURES.labels(type(error).__name__).inc()
             log.warning("unavailable", error=error.message, **where)
+            await self._clock.sleep(PAUSE_AFTER_FAILURE_S)
+        except OSError as error:
+            FAILURES.labels(type(error).__name__).inc()
+            if not is_full(error):
+                log.exception("failed", **where)
+                return False
+            log.warning("disk_full", error=full_disk(self._config.scratch_dir), **where)
             await self._clock.sleep(PAUSE_AFTER_FAILURE_S)
         except Corrupt as error:
             FAILURES.labels(type(error).__name__).inc()

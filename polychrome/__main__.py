@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import sys
@@ -33,6 +34,8 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(words)
     try:
         code = arguments.run(arguments)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except (TooFewFilesError, AddressError, DataDirError, NoRedisServerError, BadConfigurationError) as error:
         sys.exit(f"polychrome: {error}")
     sys.exit(code)
@@ -69,7 +72,9 @@ def _create_bucket(arguments: argparse.Namespace) -> int:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    """Shows a line. A terminal that is gone, or a file on a full disk, must not stop a cluster."""
+    with contextlib.suppress(OSError):
+        print(line, flush=True)
 
 
 def _add_up(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +104,8 @@ def _add_up(parser: argparse.ArgumentParser) -> None:
         help="web pages that may call the API, separated by commas, such as http://localhost:3000; * for any",
     )
     add("--in-memory", action="store_true", help="keep nothing: a temporary directory, no durability")
+    text = "disk space to keep for deletes and compaction when a disk runs full, in MiB (default: %(default)s)"
+    add("--reserve-mib", type=_checked(_number), default=default.reserve_mib, metavar="N", help=text)
     parser.set_defaults(run=_up)
 
 

@@ -5,6 +5,7 @@ lock            held by the supervisor and, inherited, by every process of the c
 cluster.json    how to reach the running cluster: read by `polychrome status`
 redis/          the server's append-only file and configuration
 objects/        the object store
+.reserve/       below redis/ (and objects/, on another disk): room for a full disk (`polychrome.space`)
 scratch/        what compactors and query workers may lose
 logs/           one file per process
 name            random: tells this directory's processes from those of other clusters on the same Redis server
@@ -24,10 +25,15 @@ from pathlib import Path
 import msgspec
 
 from polychrome.directory_lock import LockedError, directory_locks
+from shared.process.disk import full_disk, is_full
 
 
 class DataDirError(Exception):
     """The directory cannot be used; the message says why."""
+
+
+class DataDirFullError(DataDirError):
+    """The directory's disk has no room for what must be made there."""
 
 
 class DataDirInUseError(DataDirError):
@@ -55,6 +61,14 @@ class Register(msgspec.Struct, frozen=True):
     redis_url: str
     redis_prefix: str
     processes: list[ProcessEntry]
+    reserves: list[str] = []
+    """Folders on disks that have a reserve."""
+
+    watched: list[str] = []
+    """Folders on other disks that are watched."""
+
+    problems: list[str] = []
+    """Sentences for people about faults that the supervisor found."""
 
 
 class DataDir:
@@ -77,9 +91,13 @@ class DataDir:
     def scratch(self) -> Path:
         return self.root / "scratch"
 
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
     def log(self, process: str) -> Path:
         """The log file of the process with this name."""
-        return self.root / "logs" / f"{process}.log"
+        return self.logs / f"{process}.log"
 
     def register(self, register: Register) -> None:
         """Writes cluster.json, whole or not at all."""
@@ -118,11 +136,14 @@ def open_data_dir(root: Path, say: Callable[[str], None] = _ignore) -> Iterator[
                 (root / folder).mkdir(parents=True, exist_ok=True)
             waiting = partial(say, f"{root} is in use by processes of a killed cluster; waiting for their end")
             locks = stack.enter_context(directory_locks(root, (root / "redis", root / "objects"), waiting))
+            opened = DataDir(root, locks)
         except LockedError as error:
             raise DataDirInUseError(_in_use(root, error.owner)) from error
         except OSError as error:
+            if is_full(error):
+                raise DataDirFullError(full_disk(root)) from error
             raise DataDirError(f"the data directory {root} cannot be used: {error.strerror}") from error
-        yield DataDir(root, locks)
+        yield opened
 
 
 def _in_use(root: Path, owner: int | None) -> str:

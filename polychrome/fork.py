@@ -22,6 +22,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from shared.process.disk import is_full
+
 _PR_SET_NAME: Final = 15
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None)  # loaded here: between fork and exec there is no place for it
@@ -58,6 +60,18 @@ def die_with_parent() -> None:
     they do: a new cluster on the same data has to wait for the last of them, and nothing acknowledged is lost.
     """
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def open_log(log_path: Path) -> int:
+    """A file descriptor to append to a log file; of the null device when the file cannot be opened, on a full disk:
+    a process must run without a log then.
+    """
+    try:
+        return os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        return os.open(os.devnull, os.O_WRONLY)
 
 
 class ForkedModule:
@@ -105,7 +119,7 @@ def _become(
     _LIBC.prctl(_PR_SET_NAME, name.encode()[:15])
     for descriptor in close_fds:
         os.close(descriptor)
-    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    log = open_log(log_path)
     for standard in (1, 2):
         os.dup2(log, standard)
     os.close(log)

@@ -46,6 +46,7 @@ class ClusterOptions:
     allow_reset: bool = False
     cors_allow_origins: tuple[str, ...] = ()
     in_memory: bool = False
+    reserve_mib: int = 128
 
     @property
     def url(self) -> str:

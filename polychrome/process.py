@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from polychrome.fork import ForkedModule, die_with_parent
+from polychrome.fork import ForkedModule, die_with_parent, open_log
+from shared.process.disk import is_full
 
 LOG_BYTES_MAX: Final = 32 * 1024 * 1024
 _ADMIN_PORTS: Final = range(20_000, 32_000)
@@ -103,7 +104,8 @@ class Process:
         if self._fork and self.spec.module is not None:
             self._popen = ForkedModule(self.spec.module, self.spec.name, environ, self.log_path, self._close_fds)
             return
-        with self.log_path.open("ab") as log:
+        log = open_log(self.log_path)
+        try:
             self._popen = subprocess.Popen(
                 self.spec.argv,
                 env=environ,
@@ -114,6 +116,8 @@ class Process:
                 pass_fds=self._keep_fds,
                 preexec_fn=die_with_parent,  # noqa: PLW1509  (it calls one function of libc and allocates nothing)
             )
+        finally:
+            os.close(log)
 
     def exit_code(self) -> int | None:
         """The exit code, negative for a signal; None while it runs, and before it was started."""
@@ -172,9 +176,16 @@ def is_ready(admin_address: str, timeout_s: float = 1.0) -> bool:
 
 def rotate(log_path: Path) -> None:
     """Moves the content of a log file beyond LOG_BYTES_MAX to one older log file. The file is copied and emptied, and
-    not renamed, because its process has it open for appending.
+    not renamed, because its process has it open for appending. On a full disk its content is dropped, the older one's
+    too: that makes room.
     """
+    older = log_path.with_name(log_path.name + ".1")
     with contextlib.suppress(FileNotFoundError):
         if log_path.stat().st_size > LOG_BYTES_MAX:
-            shutil.copyfile(log_path, log_path.with_name(log_path.name + ".1"))
+            try:
+                shutil.copyfile(log_path, older)
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                older.unlink(missing_ok=True)
             os.truncate(log_path, 0)

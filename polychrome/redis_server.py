@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ from typing import Final
 import redis
 
 from polychrome.process import ProcessSpec, free_port
+from shared.process.disk import is_full
 
 PROGRAMS: Final = ("valkey-server", "redis-server")
 
@@ -30,6 +32,10 @@ _MALLOC: Final = {"MALLOC_MMAP_THRESHOLD_": str(256 * 1024), "MALLOC_TRIM_THRESH
 """For a server on the C library's allocator: what held the log's large entries goes back to the system when they are
 trimmed. Other allocators pay no heed.
 """
+
+
+_WORTH_BYTES: Final = 4 * 1024 * 1024
+"""Least bytes that writing the append-only file anew must free."""
 
 
 class NoRedisServerError(Exception):
@@ -52,20 +58,65 @@ class RedisServer:
     def url(self) -> str:
         return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
 
-    def prepare(self) -> ProcessSpec:
-        """Writes the configuration file, which has the password; returns how to start the server."""
+    @property
+    def log_directory(self) -> Path:
+        """The folder of the append-only file."""
+        return self.directory / "appendonlydir"
+
+    def prepare(self, *, refuse_writes: bool = False) -> ProcessSpec:
+        """Writes the configuration file, which has the password, whole or not at all; returns how to start the server.
+        With `refuse_writes` it refuses what it would refuse without any memory left.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / "redis.conf"
-        path.touch(mode=0o600)
-        path.write_text(self._configuration())
+        draft = path.with_suffix(".new")
+        draft.touch(mode=0o600)
+        draft.write_text(self._configuration(refuse_writes))
+        draft.replace(path)
         return ProcessSpec("redis", "redis", (str(self.program), str(path)), _MALLOC)
 
-    def _configuration(self) -> str:
+    def _configuration(self, refuse_writes: bool) -> str:
         return (
             f"bind 127.0.0.1\nport {self.port}\nrequirepass {self.password}\n"
-            f'dir "{self.directory}"\nmaxmemory-policy noeviction\nsave ""\n'
+            f'dir "{self.directory}"\nmaxmemory-policy noeviction\nsave ""\nmaxmemory {int(refuse_writes)}\n'
             + (_DURABLE if self.durable else "appendonly no\n")
         )
+
+
+class ServerGate:
+    """Where a cluster's own Redis server refuses writes of records or takes them (`polychrome.space.WriteGate`)."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._server = server
+
+    def set(self, *, refuse: bool) -> bool:
+        """Refuses or takes writes from now on; whether the server knows it: it may be away."""
+        try:
+            self._server.prepare(refuse_writes=refuse)  # for its next start
+        except OSError as error:
+            if not is_full(error):
+                raise
+        return self._ask(lambda client: client.config_set("maxmemory", int(refuse)))
+
+    def reclaim(self) -> None:
+        """Has the append-only file written anew when most of it is of no use any more."""
+
+        def rewrite(client: redis.Redis) -> None:
+            found = {**client.info("persistence"), **client.info("memory")}
+            if found["aof_current_size"] > 2 * found["used_memory_dataset"] + _WORTH_BYTES:
+                client.bgrewriteaof()
+
+        self._ask(rewrite)
+
+    def _ask(self, question: Callable[[redis.Redis], object]) -> bool:
+        client = redis.Redis.from_url(self._server.url, socket_timeout=1.0, socket_connect_timeout=1.0)
+        try:
+            question(client)
+        except redis.RedisError:  # away, or loading: to be tried again
+            return False
+        finally:
+            client.close()
+        return True
 
 
 def redis_server(directory: Path, *, durable: bool = True, port: int | None = None) -> RedisServer:

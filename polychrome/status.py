@@ -15,10 +15,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from polychrome.datadir import ProcessEntry, read_register
+from polychrome.datadir import ProcessEntry, Register, read_register
 from polychrome.plan import START_ORDER
 from polychrome.process import is_ready
 from polychrome.redis_server import problem_of
+from polychrome.space import full_disks
 from shared.catalog.damage import Damage, Damages
 from shared.cluster.membership import Member, Membership
 from shared.errors import PolychromeError
@@ -68,8 +69,10 @@ def status(data_dir: Path, say: Callable[[str], None], *, as_json: bool = False)
     if redis_url is None:
         say(f"no cluster is running in {data_dir} (--data-dir names another), and there is no REDIS_URL")
         return 1
+    problems = local_problems(register) if register else []
     if (problem := problem_of(redis_url)) is not None:
-        say(f"Redis does not answer: {problem}")
+        for line in [*(f"problem  {each}" for each in problems), f"Redis does not answer: {problem}"]:
+            say(line)
         return 1
     prefix = register.redis_prefix if register else os.environ.get("POLYCHROME_REDIS_PREFIX", "pc")
     try:
@@ -79,14 +82,21 @@ def status(data_dir: Path, say: Callable[[str], None], *, as_json: bool = False)
         return 1
     lines = processes(register.processes if register else [], answers.members, is_ready)
     url = register.url if register else None
-    for line in [to_json(url, lines, answers)] if as_json else to_text(url, lines, answers):
+    for line in [to_json(url, lines, answers, problems)] if as_json else to_text(url, lines, answers, problems):
         say(line)
-    return 0 if all(line.health == "ready" for line in lines) and not answers.damages else 1
+    return 0 if all(line.health == "ready" for line in lines) and not answers.damages and not problems else 1
 
 
-def to_text(url: str | None, lines: list[StatusLine], answers: Answers) -> list[str]:
+def local_problems(register: Register) -> list[str]:
+    """Sentences for people about faults of this machine: full disks, and those that the supervisor wrote down."""
+    full = full_disks(map(Path, register.reserves), map(Path, register.watched))
+    return full + register.problems
+
+
+def to_text(url: str | None, lines: list[StatusLine], answers: Answers, problems: list[str]) -> list[str]:
     """The lines for people."""
     shown = [f"url  {url}"] if url else []
+    shown += [f"problem  {problem}" for problem in problems]
     shown += table(lines)
     shown += [f"rebuild  {rebuilding.collection}  {rebuilding.progress}" for rebuilding in answers.rebuilds]
     return shown + [
@@ -95,10 +105,13 @@ def to_text(url: str | None, lines: list[StatusLine], answers: Answers) -> list[
     ]
 
 
-def to_json(url: str | None, lines: list[StatusLine], answers: Answers) -> str:
-    """A JSON object with the members `url`, `processes`, `rebuilds` and `damaged`; times in seconds since the epoch."""
+def to_json(url: str | None, lines: list[StatusLine], answers: Answers, problems: list[str]) -> str:
+    """A JSON object with the members `url`, `problems`, `processes`, `rebuilds` and `damaged`; times in seconds since
+    the epoch.
+    """
     shown = {
         "url": url,
+        "problems": problems,
         "processes": [dataclasses.asdict(line) for line in lines],
         "rebuilds": [rebuilding._asdict() for rebuilding in answers.rebuilds],
         "damaged": answers.damages,

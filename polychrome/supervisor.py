@@ -75,7 +75,7 @@ class Supervisor:
     """Runs the processes of a cluster. `ready` says whether a process is ready; `say` shows a line to people; `changed`
     is called when a process was started, so that pids and ports have changed; `prepare` is called after Redis was
     started and before all others are, while it loads its data; `stopping` is called before the first process is
-    stopped.
+    stopped. `check` is called many times a second; `may_start` says whether a process that died may be started again.
     """
 
     def __init__(
@@ -86,6 +86,9 @@ class Supervisor:
         changed: Callable[[], None] = lambda: None,
         prepare: Callable[[], None] = lambda: None,
         stopping: Callable[[], None] = lambda: None,
+        *,
+        check: Callable[[], None] = lambda: None,
+        may_start: Callable[[Process], bool] = lambda _process: True,
     ) -> None:
         self._children = [_Child(process) for process in processes]
         self._ready = ready
@@ -93,6 +96,8 @@ class Supervisor:
         self._changed = changed
         self._prepare = prepare
         self._stopping = stopping
+        self._check_cluster = check
+        self._may_start = may_start
         self._wake = threading.Event()
         self._signals = 0
         self._rotated_s = time.monotonic()
@@ -130,7 +135,10 @@ class Supervisor:
         self._wake.set()
 
     def _until(self, done: Callable[[], bool]) -> None:
-        while not self._signals and not done():
+        while not self._signals:
+            self._check_cluster()
+            if done():
+                return
             self._wake.wait(_POLL_S)
 
     def _start(self, child: _Child) -> None:
@@ -158,7 +166,7 @@ class Supervisor:
         """Starts a dead process again when its time has come, and notices deaths and readiness; whether it is ready."""
         process, now = child.process, time.monotonic()
         if child.restart_at_s is not None:
-            if now >= child.restart_at_s:
+            if now >= child.restart_at_s and self._may_start(process):
                 self._start(child)
         elif (code := process.exit_code()) is not None:
             self._died(child, code, now)

@@ -95,6 +95,12 @@ class Backoff(PolychromeError):
         self.retry_after_s = retry_after_s
 
 
+class StorageFull(Backoff):
+    """The log has no room for records, in memory or on its disk. Nothing was written; deletes are still taken."""
+
+    code = "storage_full"
+
+
 class QuotaExceeded(PolychromeError):
     """A quota refuses the request; nothing was done."""
 

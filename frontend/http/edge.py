@@ -151,7 +151,7 @@ def _log_fault(error: PolychromeError) -> None:
     status = errors.wire_of(error).status
     if status == 500:
         log.error("fault", code=error.code, message=error.message, exc_info=error)
-    elif status in (503, 504):
+    elif status in (503, 504, 507):
         log.warning("unavailable", code=error.code, message=error.message)
 
 

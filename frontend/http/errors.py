@@ -75,6 +75,7 @@ WIRE: Final[dict[type[errors.PolychromeError], Wire]] = {
     errors.Corrupt: Wire(500, "InternalError"),
     errors.Damaged: Wire(500, "InternalError"),
     errors.Unimplemented: Wire(501),
+    errors.StorageFull: Wire(507),
     errors.Unavailable: Wire(503),
     errors.UnknownOutcome: Wire(503),
     errors.JournalAway: Wire(503),

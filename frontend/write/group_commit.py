@@ -47,6 +47,7 @@ from shared.log.append import AppendRequest
 from shared.log.backlog import BacklogFull
 from shared.log.batch import split_batch
 from shared.process.telemetry import get_logger
+from shared.records.model import Op
 
 if TYPE_CHECKING:
     from frontend.write.dirty import DirtyShards
@@ -165,7 +166,12 @@ async def _encode(members: Sequence[_Member]) -> AppendRequest:
         dimension=first.operations.width,
         generation=collection.generation,
         new_keys=sorted(kinds - collection.keys),
+        deletes_only=_deletes(first),
     )
+
+
+def _deletes(member: _Member) -> bool:
+    return member.operations.op is Op.DELETE
 
 
 def _acknowledge(members: Iterable[_Member]) -> None:
@@ -194,12 +200,13 @@ def _group(waiting: list[_Member]) -> list[_Member]:
 
 def _alike(member: _Member, other: _Member) -> bool:
     """Whether both members have everything in common that the log compares with the collection's state, so that one
-    outcome holds for both.
+    outcome holds for both; and whether both are deletes or none is, for deletes are taken when nothing else is.
     """
     return (
         member.collection.generation == other.collection.generation
         and member.collection.layout == other.collection.layout
         and member.operations.width == other.operations.width
+        and _deletes(member) == _deletes(other)
     )
 
 

@@ -36,8 +36,8 @@
 --
 -- Conditions: docs/design/2026-11-21-transactions.md. Outputs: docs/design/2026-11-21-functions.md.
 --
--- No allow-oom flag: a server that is out of memory refuses before the first write. Every check stands before the first
--- write, because a script that fails half-way is not rolled back.
+-- No allow-oom flag: a server that is out of memory refuses before the first write; but for deletes the script runs with that
+-- flag. Every check stands before the first write, because a script that fails half-way is not rolled back.
 
 local FIRST_STREAM, FIRST_ENTRY, PER_ENTRY = 4, 13, 5
 local state_key, request_key, pairs_key = KEYS[1], KEYS[2], KEYS[3]

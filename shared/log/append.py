@@ -54,6 +54,9 @@ class AppendRequest:
         """
         return None if self.provenance is None else self.provenance.epoch
 
+    deletes_only: bool = False
+    """Whether all operations are deletes: they are taken when there is no room for others."""
+
     def __post_init__(self) -> None:
         if not self.count:
             raise ValueError("an append has at least one operation")

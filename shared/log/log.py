@@ -47,6 +47,9 @@ from shared.redis.scripts import PIPELINE_MAX, Argument, Script
 __all__ = ["Entry", "Log", "Pointer", "ShardRead", "ShardState"]
 
 APPEND: Final = Script("shared.log", "append", uses=["entries"])
+APPEND_DELETES: Final = Script("shared.log", "append", uses=["entries"], flags="allow-oom")
+"""Appends what only deletes records, also on a server without room for anything else: room is made by deleting."""
+
 READ: Final = Script("shared.log", "read")
 COMMIT: Final = Script("shared.log", "commit")
 COMMITS: Final = Script("shared.log", "commits")
@@ -92,7 +95,7 @@ class Log:
     async def append(self, request: AppendRequest) -> Appended:
         """Appends all of the request or nothing; durable on return.
 
-        Raises Gone, StaleGeneration, DimensionMismatch, BacklogFull, Backoff (the server is out of memory) or
+        Raises Gone, StaleGeneration, DimensionMismatch, BacklogFull, StorageFull or
         Unavailable, when nothing was appended; or UnknownOutcome (it may be appended: the same request may be tried
         again). With a condition also ConditionalWriteConflict, or
         Undecided when the log does not tell whether it holds; with `provenance` also
@@ -100,7 +103,8 @@ class Log:
         """
         keys = keys_of(request, self._keys)
         arguments = functools.partial(arguments_of, request, self._backlog_ops_max, self._backlog_bytes_max)
-        attempts = AppendAttempts(self._redis, self._keys, APPEND, keys, arguments, request.epoch)
+        script = APPEND_DELETES if request.deletes_only else APPEND
+        attempts = AppendAttempts(self._redis, self._keys, script, keys, arguments, request.epoch)
         with APPEND_SECONDS.time():
             reply = await attempts.run(self._append_deadline_s)
         match reply:

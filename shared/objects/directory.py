@@ -31,6 +31,7 @@ from typing import Final, TypeVar
 
 from shared.errors import Unavailable
 from shared.objects.port import ObjectInfo, ObjectNotFound, check_key, check_range, noticing_full_volume
+from shared.process.disk import full_disk, is_full
 
 TEMPORARY_AGE_MAX_S: Final = 24 * 3600.0
 THREADS: Final = 8
@@ -91,7 +92,8 @@ class DirectoryStore:
                 raise Unavailable(f"object storage: {self._root} is away") from None
             raise ObjectNotFound(key) from None
         except OSError as error:
-            raise Unavailable(f"object storage: {error}") from error
+            reason = full_disk(self._root) if is_full(error) else error
+            raise Unavailable(f"object storage: {reason}") from error
 
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)
@@ -267,7 +269,7 @@ def _copy_whole(source: Path, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with source.open("rb") as reading:
         try:
-            with noticing_full_volume(), temporary.open("xb") as writing:
+            with noticing_full_volume(path), temporary.open("xb") as writing:
                 shutil.copyfileobj(reading, writing, _COPY_BYTES)
             temporary.replace(path)
         except FileNotFoundError as error:  # the folder to write to, not the object

@@ -30,7 +30,7 @@ class MemoryStore:
     async def download(self, key: str, path: Path) -> None:
         content = await self.get(key)
         try:
-            with noticing_full_volume():
+            with noticing_full_volume(path):
                 path.write_bytes(content)  # noqa: ASYNC240 (a fake: nothing else waits)
         except VolumeFull:
             path.unlink(missing_ok=True)  # noqa: ASYNC240 (as above)

@@ -24,7 +24,6 @@ Errors    ObjectNotFound: the store answered that there is no such object. Unava
 from __future__ import annotations
 
 import contextlib
-import errno
 import re
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import ClassVar, Final, Protocol
 
 from shared.errors import PolychromeError, Unavailable
+from shared.process.disk import full_disk, is_full
 
 
 class ObjectNotFound(PolychromeError):
@@ -50,17 +50,16 @@ class VolumeFull(Unavailable):
     """The local volume has no room for what is downloaded. Trying again helps only after room was made."""
 
 
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
 @contextlib.contextmanager
-def noticing_full_volume() -> Iterator[None]:
-    """Raises VolumeFull instead of the OSError of a write that found no room, or a quota used up, inside of it."""
+def noticing_full_volume(path: Path) -> Iterator[None]:
+    """Raises VolumeFull instead of the OSError of a write that found no room on the volume of `path`, or a quota used
+    up, inside of it.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
-            raise VolumeFull(f"the local volume is full: {error}") from error
+        if is_full(error):
+            raise VolumeFull(full_disk(path)) from error
         raise
 
 

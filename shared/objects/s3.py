@@ -91,7 +91,7 @@ class S3Store:
         name = self._name(key)
 
         def fetch() -> None:
-            with noticing_full_volume():
+            with noticing_full_volume(path):
                 self._client.download_file(self._bucket, name, os.fspath(path), Config=self._parts)
 
         await self._run(key, fetch)

@@ -2,7 +2,8 @@
 
 1. Read the configuration; a wrong one ends the process with all its problems (exit code 2).
 2. Start the admin endpoint: `/livez` answers from here on, `/readyz` only while the service is ready.
-3. Open the service, an async context manager. While something it needs is away (`Unavailable`), try again with backoff.
+3. Open the service, an async context manager. While something it needs is away (`Unavailable`), or a disk is full, try
+   again with backoff.
 4. Run its loops. A loop that dies, or returns, takes the process down (exit code 1): the supervisor starts a fresh one.
 5. On SIGTERM or SIGINT: readiness off, `drain()`, loops cancelled, context manager closed, exit code 0. One deadline
    holds for all of it (`shared.process.stopping`); a stop that is cut short by it has exit code 1. A second signal ends
@@ -30,7 +31,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shared.errors import Unavailable
-from shared.process import open_files, telemetry
+from shared.process import disk, open_files, telemetry
 from shared.process.config import ConfigError, ProcessConfig, read
 from shared.process.memory import trim_when_idle, use_one_arena
 from shared.process.stopping import closed_after_s, ended_after_s
@@ -184,8 +185,11 @@ async def _open(
     while True:
         try:
             return await stack.enter_async_context(opener())
-        except (Unavailable, ConnectionError, TimeoutError) as error:
-            write = log.info if loop.time() < expected_until_s else log.warning
+        except (Unavailable, OSError) as error:
+            full = disk.is_full(error)
+            if not full and not isinstance(error, (Unavailable, ConnectionError, TimeoutError)):
+                raise
+            write = log.info if loop.time() < expected_until_s and not full else log.warning
             write("waiting", role=role, error=str(error), retry_in_s=round(delay_s, 1))
         await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 (spreads pauses)
         delay_s = min(delay_s * 1.5, OPEN_BACKOFF_MAX_S)

@@ -10,10 +10,11 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import Any, Final, cast
+from typing import Any, Final, TextIO, cast
 
 import orjson
 import structlog
+from prometheus_client import Counter
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 request_id: Final[ContextVar[str]] = ContextVar("request_id", default="")
@@ -25,12 +26,38 @@ def get_logger(name: str) -> FilteringBoundLogger:
     return cast("FilteringBoundLogger", structlog.get_logger(module=name))
 
 
+LINES_LOST: Final = Counter(
+    "polychrome_log_lines_lost_total", "Log lines that could not be written, because the disk was full, say."
+)
+
+
+class LossyStream:
+    """The stream `target`, or, without one, what standard error is at each write, for log lines. What cannot be written
+    is counted and dropped: a full disk of logs must break neither a request nor a process.
+    """
+
+    def __init__(self, target: TextIO | None = None) -> None:
+        self._target = target
+
+    def write(self, text: str) -> None:
+        target = self._target or sys.stderr
+        try:
+            target.write(text)
+            target.flush()
+        except (OSError, ValueError):  # ValueError: the stream was closed
+            LINES_LOST.inc(max(1, text.count("\n")))
+
+    def flush(self) -> None:
+        """Does nothing: `write` flushes."""
+
+
 class _Process:
     """The fields of the process in every line, once `configure` was called."""
 
     role = ""
     id = ""
     level = logging.INFO
+    stream = LossyStream()
 
 
 _process: Final = _Process()
@@ -40,6 +67,7 @@ def configure(role: str, process_id: str, level: str) -> None:
     """Set up logging for the whole process; called once, by `shared.process.service.main`."""
     number = logging.getLevelNamesMapping()[level.upper()]
     _process.role, _process.id, _process.level = role, process_id, number
+    stream = _process.stream = LossyStream(sys.stderr)
 
     def add_process(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         event["role"] = role
@@ -58,10 +86,10 @@ def configure(role: str, process_id: str, level: str) -> None:
     structlog.configure(
         processors=[*common, structlog.processors.JSONRenderer(serializer=_to_json)],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", stream)),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *common],
@@ -80,8 +108,7 @@ def write_info(module: str, events: Sequence[EventDict]) -> None:
     if _process.level > logging.INFO:
         return
     common = {"module": module, "level": "info", "role": _process.role, "process": _process.id}
-    sys.stderr.write("".join(_to_json({**event, **common}) + "\n" for event in events))
-    sys.stderr.flush()
+    _process.stream.write("".join(_to_json({**event, **common}) + "\n" for event in events))
 
 
 def _to_json(event: Any, **_options: Any) -> str:

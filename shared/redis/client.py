@@ -19,7 +19,7 @@ from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from shared.errors import Backoff, PolychromeError, Unavailable, UnknownOutcome
+from shared.errors import Backoff, PolychromeError, StorageFull, Unavailable, UnknownOutcome
 from shared.redis.deadline import Deadline
 from shared.redis.pipelined_connection import COMMAND_BYTES_MAX, PipelinedConnection, SharedConnection
 
@@ -35,6 +35,10 @@ READ_DEADLINE_S: Final = 2.0
 PAUSE_FIRST_S: Final = 0.02
 PAUSE_MAX_S: Final = 0.5
 """The pause between retries doubles from the first to the longest, in seconds."""
+
+NO_ROOM: Final = (
+    "The log has no room for records, in memory or on its disk; nothing was written, deletes are still taken"
+)
 
 T = TypeVar("T")
 
@@ -183,7 +187,7 @@ def translate_error(error: Exception, *, writes: bool) -> Exception:
     """The project's error for one of redis-py's. A mistake of ours (a broken script, a wrong type) stays what it is."""
     match error:
         case failures.OutOfMemoryError():
-            return Backoff("The log is out of memory", retry_after_s=2)
+            return StorageFull(NO_ROOM, retry_after_s=2)
         case NotConnected() | failures.BusyLoadingError() | failures.ReadOnlyError():
             return Unavailable(f"The log is unavailable: {error}")
         case failures.ConnectionError() | failures.TimeoutError() | OSError():

@@ -230,7 +230,7 @@ class SegmentCache:
         check_names(info)
         incoming = self._root / ".incoming" / uuid.uuid4().hex
         try:
-            with noticing_full_volume():
+            with noticing_full_volume(incoming):
                 await asyncio.to_thread(incoming.mkdir, parents=True)
                 await self._download(info, incoming)
                 note = await asyncio.to_thread(_verify_fetched, incoming, info, indexing)

@@ -6,6 +6,8 @@ that is enough to find what is near (`shared.segment.projection`).
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -86,9 +88,16 @@ def build_graph(
             check()
         _add(growing, params.space, vectors[at : at + _CHUNK_ROWS], params.threads)
     growing.index.save_index(str(path))
+    _check_saved(growing.index, path)
     if growing.basis is not None:
         write_basis(path.with_name(BASIS), growing.basis)
     return int(len(vectors) - begin)
+
+
+def _check_saved(index: hnswlib.Index, path: Path) -> None:
+    """Raises OSError when the file is not all of the index: the library does not notice a full disk."""
+    if path.stat().st_size != index.index_file_size():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def _new(vectors: Vectors, params: GraphParams) -> _Unfinished:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import signal
@@ -29,6 +30,8 @@ from shared.records.model import Op
 from tests.compactor.conftest import Shop
 from tests.compactor.steps import WaitsAt, row
 from tests.redis_server import RedisServer
+
+FULL_DISK = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def environment(shop: Shop, **more: str) -> dict[str, str]:
@@ -182,7 +185,7 @@ async def test_shards_that_always_fail_do_not_outrank_the_others_for_ever(
     assert 2 in done
 
 
-@pytest.mark.parametrize("error", [Corrupt("bad"), Unavailable("away"), KeyError("a defect")])
+@pytest.mark.parametrize("error", [Corrupt("bad"), Unavailable("away"), FULL_DISK, KeyError("a defect")])
 async def test_a_shard_that_fails_does_not_stop_the_others(shop: Shop, jobs: Jobs, error: Exception) -> None:
     done: list[int] = []
 
@@ -203,7 +206,7 @@ async def test_a_shard_that_fails_does_not_stop_the_others(shop: Shop, jobs: Job
     assert await service.run_once("me")
     assert await service.run_once("me")
     assert done == [1]
-    assert await jobs.counts() == (0, 0 if isinstance(error, Unavailable) else 1)
+    assert await jobs.counts() == (0, 0 if isinstance(error, Unavailable | OSError) else 1)
 
 
 async def test_draining_finishes_the_job_at_hand_and_takes_no_other(shop: Shop, jobs: Jobs) -> None:

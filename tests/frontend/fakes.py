@@ -68,6 +68,7 @@ class Append:
         self.generation = request.generation
         self.new_keys = list(request.new_keys)
         self.condition = request.condition
+        self.deletes_only = request.deletes_only
         self.parts: dict[int, list[dict[str, Any]]] = {
             shard: [row for entry in entries for row in decode_batch(entry.payload).to_pylist()]
             for shard, entries in request.batches.items()

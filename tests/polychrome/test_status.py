@@ -60,13 +60,15 @@ def test_what_was_found_damaged_is_shown_to_people_and_to_programs() -> None:
     damage = Damage("c/0/log/7-0", DamageKind.ENTRY, "is bad", "reads are refused", "w1", 30.0, "c", 0, 10.5)
     answers = Answers({}, [Rebuilding("c2", "2 of 4 shards")], [damage])
     lines = [StatusLine("compactor", "compactor-1", "-", "127.0.0.1:20", "ready")]
-    assert to_text("http://here", lines, answers) == [
+    assert to_text("http://here", lines, answers, ["a disk is full"]) == [
         "url  http://here",
+        "problem  a disk is full",
         *table(lines),
         "rebuild  c2  2 of 4 shards",
         "damaged  c/0/log/7-0  is bad; reads are refused (since 1970-01-01T00:00:10Z, by w1)",
     ]
-    shown = orjson.loads(to_json(None, lines, answers))
+    shown = orjson.loads(to_json(None, lines, answers, ["a disk is full"]))
+    assert shown["problems"] == ["a disk is full"]
     assert shown["url"] is None
     assert shown["processes"][0]["name"] == "compactor-1"
     assert shown["rebuilds"] == [{"collection": "c2", "progress": "2 of 4 shards"}]

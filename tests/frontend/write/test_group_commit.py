@@ -126,9 +126,10 @@ async def test_only_what_a_refusal_would_mean_the_same_for_goes_together() -> No
     await world.write(row("f"), collection=replace(COLLECTION, generation=2))
     await world.write(row("g"), row("h"))
     assert await world.outcomes() == [None] * 9
-    assert world.log.ids() == [["first"], ["a"], ["b", "c"], ["d", "e"], ["f"], ["g", "h"]]
-    assert [append.dimension for append in world.log.appends] == [2, 2, 3, None, 2, 2]
-    assert [append.generation for append in world.log.appends] == [1, 1, 1, 1, 2, 1]
+    assert world.log.ids() == [["first"], ["a"], ["b", "c"], ["d"], ["e"], ["f"], ["g", "h"]]
+    assert [append.dimension for append in world.log.appends] == [2, 2, 3, None, None, 2, 2]
+    assert [append.generation for append in world.log.appends] == [1, 1, 1, 1, 1, 2, 1]
+    assert [append.deletes_only for append in world.log.appends] == [False] * 4 + [True] + [False] * 2
 
 
 async def test_other_collections_and_large_writes_do_not_wait() -> None:

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from shared import limits
 from shared.catalog import Catalog, Database
 from shared.cluster.placement import Layout
-from shared.errors import Backoff, Corrupt, DimensionMismatch, Gone, StaleGeneration, Unavailable
+from shared.errors import Backoff, Corrupt, DimensionMismatch, Gone, StaleGeneration, StorageFull, Unavailable
 from shared.log.append import AppendRequest
 from shared.log.batch import EncodedEntry, build_batch, split_batch
 from shared.log.log import Log
@@ -203,6 +203,28 @@ async def test_a_server_out_of_memory_refuses_appends_and_still_reads_commits_tr
     assert await log.commit(collection.id, 0, None, pointer, 0)
     assert await log.trim(collection.id, 0, pointer, 0) == 1
     assert await catalog.collections.delete(database, "numbers")
+    await redis.config_set("maxmemory", "0")
+
+
+async def test_a_server_out_of_memory_takes_deletes_and_says_so_when_it_refuses(
+    own_cluster: tuple[Redis, Keys, Catalog, Database],
+) -> None:
+    redis, keys, catalog, database = own_cluster
+    log = Log(redis, keys)
+    collection = await make_collection(catalog, database)
+    await redis.config_set("maxmemory", "1")
+    with pytest.raises(StorageFull, match="nothing was written, deletes are still taken"):
+        await append(log, collection, ["a"])
+    batches = split_batch(build_batch(Op.DELETE, ["a"]), collection.layout)
+    request = AppendRequest(
+        collection_id=collection.id,
+        request_id="delete",
+        batches=batches,
+        dimension=None,
+        generation=None,
+        deletes_only=True,
+    )
+    assert (await log.append(request)).first == 1
     await redis.config_set("maxmemory", "0")
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,9 @@ import pytest
 from shared.errors import Unavailable
 from shared.objects import directory
 from shared.objects.directory import TEMPORARY_AGE_MAX_S, open_directory
+from tests.mounts import Mount, mount
+
+__all__ = ["mount"]
 
 RACER = """
 import asyncio, sys
@@ -149,3 +153,14 @@ async def test_objects_that_are_deleted_together_sync_their_folder_once(
         await store.delete(keys)
         assert synced == [tmp_path / "bucket" / "a"]
         assert [info.key async for info in store.list("")] == ["a/kept"]
+
+
+async def test_a_full_disk_is_named_and_leaves_nothing_behind(tmp_path: Path, mount: Mount) -> None:
+    root = mount(tmp_path / "volume", 1) / "bucket"
+    async with open_directory(root) as store:
+        await store.put("first", bytes(600 * 1024))
+        with pytest.raises(Unavailable, match=re.escape(f"the disk of {root} is full (0.4 of 1 MiB free on")):
+            await store.create("second", bytes(600 * 1024))
+        assert [info.key async for info in store.list("")] == ["first"]
+        await store.delete(["first"])
+        assert await store.create("second", bytes(600 * 1024))

@@ -18,7 +18,10 @@ from shared.segment.reader import Segment
 from shared.vectors.arrays import Vectors
 from shared.vectors.distance import nearest_many
 from shared.vectors.space import Space
+from tests.mounts import Mount, mount
 from tests.shared.segment.tables import build, params, table, vectors_of
+
+__all__ = ["mount"]
 
 ROWS = GRAPH_ROWS_MIN + 500
 
@@ -168,3 +171,10 @@ def test_a_graph_in_memory_is_extended_on_a_copy(space: Space) -> None:
         assert rows is not None
         hits += len(set(rows[:10].tolist()) & set(best.rows.tolist()))
     assert hits / 500 >= 0.97
+
+
+def test_a_graph_that_finds_no_room_is_an_error_and_not_half_a_graph(tmp_path: Path, mount: Mount) -> None:
+    """The library writes what fits, and says nothing."""
+    vectors = np.random.default_rng(3).standard_normal((5000, 64), np.float32)
+    with pytest.raises(OSError, match="No space left on device"):
+        build_graph(mount(tmp_path / "volume", 1) / "g", vectors, params())
