@@ -228,7 +228,7 @@ def full_disks(reserves: Iterable[Path], others: Iterable[Path]) -> list[str]:
 
 
 def disks_of(folders: Sequence[Path]) -> list[Path]:
-    """One folder for each disk that these folders are on: its first one. Folders that do not exist are left out."""
+    """The first of these folders on each disk. Folders that do not exist are left out."""
     first: dict[int, Path] = {}
     for folder in folders:
         if folder.exists():
