@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from shared.catalog import NewCollection
-from shared.errors import AlreadyExists, Gone, PolychromeError, Unavailable
+from shared.errors import AlreadyExists, Corrupt, Gone, PolychromeError, Unavailable
 from shared.log.state import FIRST_ID, Pointer
 from shared.log.tails import LogTail, TailGone, pages_of
 from shared.manifest.model import Manifest
@@ -198,7 +198,13 @@ class Forker:
                 return await self._copy(source, fork_id, number)
 
         shards = range(origin.shards)
-        pointers = await together([sow(number) for number in shards])
+        try:
+            pointers = await together([sow(number) for number in shards])
+        except Corrupt as error:
+            # The pointer is moved before a manifest is collected: only one that is still named is damaged.
+            if await self._is_kept(source, await self._origin(db, origin.id)):
+                raise
+            raise _MovedOn from error
         # Now that the garbage collector can see the fork's manifests: were the origin's kept until now?
         if not await self._is_kept(source, await self._origin(db, origin.id)):
             raise _MovedOn

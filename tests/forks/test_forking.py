@@ -13,7 +13,7 @@ import pytest
 from compactor.compaction import Ending
 from shared.catalog.families import Families
 from shared.cluster.placement import Layout
-from shared.errors import AlreadyExists, Gone, QuotaExceeded
+from shared.errors import AlreadyExists, Corrupt, Gone, QuotaExceeded
 from shared.log.state import ShardRead
 from shared.objects.port import ObjectStore
 from shared.records.model import Op
@@ -241,6 +241,44 @@ async def test_a_fork_begins_anew_when_its_origin_is_compacted_in_the_middle(
     await family.collect()
     assert await family.forking.count(fork.collection) == 1
     assert await everything(fork) == fork.model
+
+
+class BeforeReading(Between):
+    """An object store that lets a test act when a manifest is about to be read for the first time."""
+
+    async def get(self, key: str) -> bytes:
+        when, self._when = self._when, "done"
+        if when == "reading":
+            await self._act()
+        return await self._objects.get(key)
+
+
+async def test_a_fork_begins_anew_when_its_origins_manifest_is_replaced_and_collected_before_it_is_read(
+    shop: Shop, family: Family
+) -> None:
+    rng = random.Random(11)
+    await churn(shop, rng, 2)
+    await compact_all(shop, shop.collection.layout)
+    await churn(shop, rng, 2)
+
+    async def replace() -> None:
+        replaced = (await shop.published()).key
+        assert await shop.compactor().compact(shop.collection.id, 0) is Ending.PUBLISHED
+        await family.collect()
+        assert replaced not in [info.key async for info in shop.objects.list(shop.collection.id)]
+
+    fork = await family.fork(shop, "fork", family.forker(objects=BeforeReading(shop.objects, "reading", replace)))
+    assert await family.forking.count(fork.collection) == 1
+    assert await everything(fork) == fork.model
+
+
+async def test_a_fork_of_a_damaged_origin_is_refused(shop: Shop, family: Family) -> None:
+    await churn(shop, random.Random(12), 2)
+    await compact_all(shop, shop.collection.layout)
+    await shop.objects.put((await shop.published()).key, b"{")
+    with pytest.raises(Corrupt):
+        await family.fork(shop, "fork")
+    assert await family.forking.count(shop.collection) == 0
 
 
 async def trim(shop: Shop) -> None:
