@@ -21,6 +21,7 @@ from polychrome.status import status
 from polychrome.supervisor import BadConfigurationError
 from polychrome.up import TooFewFilesError, up
 from polychrome.verify.commands import add_verify
+from polychrome.verify.repair_commands import add_repair
 from shared.limits import SHARDS_MAX
 from shared.process.config import parse_origins, parse_port, parse_positive
 
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     add_backup(commands.add_parser("backup", help="take, list or prune backups of a running cluster"))
     add_restore(commands.add_parser("restore", help="restore collections from a backup into a running cluster"))
     add_verify(commands.add_parser("verify", help="prove that all that is stored is what was written"))
+    add_repair(commands.add_parser("repair", help="mend what polychrome verify finds, as far as it can be"))
     bucket = commands.add_parser("create-bucket", help="create the bucket of POLYCHROME_BUCKET_URL if it is missing")
     bucket.add_argument("url", nargs="?", default=os.environ.get("POLYCHROME_BUCKET_URL", ""), metavar="URL")
     bucket.set_defaults(run=_create_bucket)

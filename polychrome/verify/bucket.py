@@ -11,9 +11,10 @@ from typing import Final
 
 import xxhash
 
-from polychrome.verify.catalog_objects import SNAPSHOT, prove_roots, prove_snapshots
+from polychrome.verify.catalog_objects import SNAPSHOT, prove_journal, prove_roots, prove_snapshots
 from polychrome.verify.model import Ledger
 from polychrome.verify.shard import ShardPlace, ShardProver
+from shared.catalog.journal_entry import parse_entry_key
 from shared.errors import Gone
 from shared.log.state import Pointer
 from shared.manifest.roots import parse_root_key
@@ -73,6 +74,7 @@ class BucketProver:
         self._pointer_of = pointer_of
         self._shards = ShardProver(objects, scratch, ledger, sample)
         self._snapshots: list[str] = []
+        self._journal: list[str] = []
 
     async def prove(self) -> None:
         """Notes in the ledger what is wrong. Raises Unavailable."""
@@ -83,6 +85,7 @@ class BucketProver:
                 task = group.create_task(self._prove_collection(collection))
                 task.add_done_callback(lambda _: free.release())
         await prove_snapshots(self._objects, self._snapshots, self._ledger)
+        await prove_journal(self._objects, self._journal, self._ledger)
 
     async def _collections(self) -> AsyncIterator[_Collection]:
         """The collections of the bucket, one after the other, as the listing comes to their end."""
@@ -95,6 +98,8 @@ class BucketProver:
                 current = None
             if SNAPSHOT.fullmatch(info.key):
                 self._snapshots.append(info.key)
+            elif parse_entry_key(info.key) is not None:
+                self._journal.append(info.key)
             elif first == "catalog" or info.key.startswith(_OWN):
                 continue
             else:

@@ -1,4 +1,4 @@
-"""Proving the objects in the bucket that are of no shard: snapshots of the catalog, and roots."""
+"""Proving the objects in the bucket that are of no shard: snapshots of the catalog, its journal, and roots."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Final
 
 from polychrome.verify.model import Finding, Ledger
 from shared.catalog.image import decode_image
+from shared.catalog.journal_entry import decode_entry
 from shared.errors import Corrupt
 from shared.manifest.roots import Root, decode_root
 from shared.objects.port import ObjectNotFound, ObjectStore
@@ -32,14 +33,14 @@ async def prove_snapshots(objects: ObjectStore, keys: Sequence[str], ledger: Led
             data = await objects.get(key)
             ledger.counts["snapshots"] += 1
             ledger.read(len(data))
-            await asyncio.to_thread(_check_snapshot, data)
+            await asyncio.to_thread(check_snapshot, data)
         except ObjectNotFound:
             continue  # replaced by newer ones since it was listed
         except Corrupt as error:
             ledger.add([Finding.of(key, error.message, current=key == newest)])
 
 
-def _check_snapshot(data: bytes) -> None:
+def check_snapshot(data: bytes) -> None:
     """Raises Corrupt unless these are the bytes of a snapshot, down to the last one."""
     try:
         text = gzip.decompress(data)
@@ -49,6 +50,20 @@ def _check_snapshot(data: bytes) -> None:
     begin = _GZIP_BEGIN + int(image.taken_s).to_bytes(4, "little") + _GZIP_UNCHECKED
     if not data.startswith(begin):
         raise Corrupt("its head is not the one that a snapshot is written with")
+
+
+async def prove_journal(objects: ObjectStore, keys: Sequence[str], ledger: Ledger) -> None:
+    """Notes what is wrong with these entries of the catalog's journal. Raises Unavailable."""
+    for key in sorted(keys):
+        try:
+            data = await objects.get(key)
+            ledger.counts["journal entries"] += 1
+            ledger.read(len(data))
+            decode_entry(key, data)
+        except ObjectNotFound:
+            continue  # a snapshot has reached it since it was listed
+        except Corrupt as error:
+            ledger.add([Finding.of(key, error.message)])
 
 
 async def prove_roots(objects: ObjectStore, keys: Sequence[str], collection: str, ledger: Ledger) -> Root | None:

@@ -1,36 +1,31 @@
 """Proving what Redis holds: the state of every collection in the catalog, its pointers, every entry of its streams.
 
-What is written, compacted and deleted meanwhile is looked at once more before it counts as damage: streams are read
-together with the state that they must fit, in one step of the server.
+What is written, compacted and deleted meanwhile is looked at once more before it counts as damage.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final
+from collections.abc import AsyncIterator
+from typing import Final
 
 import msgspec
 import orjson
 from redis.asyncio import Redis
 
 from polychrome.verify.model import Finding, Ledger
+from polychrome.verify.streams import StreamProver
 from shared.catalog import Catalog
-from shared.catalog.damage import DamageKind
 from shared.errors import Corrupt, Gone
-from shared.log.batch import decode_batch
 from shared.log.log import Log
-from shared.log.naming import entry_name, state_name, stream_name
-from shared.log.state import FIRST_ID, Entry, Pointer, ShardState, position_of
-from shared.log.verification import DamagedEntry, RawEntry, check_follows, verified_entry
+from shared.log.naming import state_name
+from shared.log.state import Pointer
 from shared.manifest.store import ManifestStore
 from shared.objects.port import ObjectStore
 from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 
-PAGE: Final = 64
-"""Entries of a stream that are read at a time."""
 TRIES: Final = 3
-"""Times that a stream is read which does not fit its state: it was trimmed or written meanwhile."""
+"""Times that a pointer is compared with its manifest: both may have changed meanwhile."""
 
 
 class ClusterProver:
@@ -43,6 +38,7 @@ class ClusterProver:
         self._log = Log(redis, keys)
         self._manifests = ManifestStore(objects)
         self._ledger = ledger
+        self._streams = StreamProver(redis, keys, ledger.read)
         self._listed: set[str] = set()
 
     async def read_catalog(self) -> None:
@@ -100,7 +96,9 @@ class ClusterProver:
         layouts = [state.routing.layout, *([state.routing.next] if state.routing.next else [])]
         for number in (number for layout in layouts for number in layout.numbers):
             await self._prove_pointer(collection, number)
-            await self._prove_stream(collection, number)
+            proof = await self._streams.prove(collection, number)
+            self._ledger.counts["entries"] += proof.entries
+            self._ledger.add(proof.findings)
 
     async def _prove_pointer(self, collection: str, shard: int) -> None:
         """The committed manifest must be there. Of a shard that has nothing in the bucket, the listing says nothing."""
@@ -125,89 +123,6 @@ class ClusterProver:
             return None
         what = f"the pointer of shard {shard} says that {manifest.key} covers {pointer.covers}, not {manifest.covers}"
         return Finding.of(state_name(collection), what, collection=collection, shard=shard)
-
-    # ---- streams
-
-    async def _prove_stream(self, collection: str, shard: int) -> None:
-        for attempt in range(TRIES):
-            entries, found = await self._look(collection, shard)
-            if not found or attempt + 1 == TRIES:
-                self._ledger.counts["entries"] += entries
-                self._ledger.add(found)
-                return
-
-    async def _look(self, collection: str, shard: int) -> tuple[int, list[Finding]]:
-        """How many entries the stream has, and what is wrong with it as far as its newest entry of the beginning."""
-        [state] = await self._log.states([(collection, shard)])
-        if state is None or state.deleted:
-            raise Gone(f"collection {collection} was deleted")
-        found: list[Finding] = []
-        entries, before, last_id, follows_damage = 0, None, FIRST_ID, False
-        async for raw in self._entries(collection, shard, state.tail):
-            entries += 1
-            entry = self._checked(collection, shard, raw, None if follows_damage else before, state, found)
-            follows_damage = entry is None
-            before, last_id = entry or before, raw[0].decode()
-        covered = state.pointer.covers if state.pointer else 1
-        if last_id != state.tail and position_of(state.tail) >= max(covered, state.trimmed):
-            what = f"ends at {last_id}, but {state.tail} was written"
-            found.append(Finding.of(stream_name(collection, shard), what, collection=collection, shard=shard))
-        elif before is not None and not follows_damage and state.chain and before.chain not in ("", state.chain):
-            what = f"the state has another chain than {before.id}"
-            found.append(Finding.of(stream_name(collection, shard), what, collection=collection, shard=shard))
-        return entries, found
-
-    async def _entries(self, collection: str, shard: int, tail: str) -> AsyncIterator[RawEntry]:
-        """The entries of a stream up to the id `tail`, as they are stored."""
-        start = "-"
-        while True:
-            call = ("XRANGE", self._keys.log(collection, shard), start, tail, "COUNT", PAGE)
-            page: Sequence[Any] = await retry_idempotent(lambda call=call: command(self._redis, *call), writes=False)  # type: ignore[misc]  # no type for a lambda with a default
-            for id_, fields in page:
-                pairs = list(fields) if isinstance(fields, list) else [part for pair in fields.items() for part in pair]
-                self._ledger.read(sum(map(len, pairs)))
-                yield id_, pairs
-            if len(page) < PAGE:
-                return
-            start = f"({page[-1][0].decode()}"
-
-    def _checked(
-        self,
-        collection: str,
-        shard: int,
-        raw: RawEntry,
-        before: Entry | None,
-        state: ShardState,
-        found: list[Finding],
-    ) -> Entry | None:
-        """The entry; None when it is damaged, which is noted. `before` is the entry before, if that can be compared."""
-        covered = state.pointer.covers if state.pointer else 1
-        kept_from = max(covered, state.trimmed)
-        try:
-            entry = verified_entry(collection, shard, raw)
-            if before is not None:
-                check_follows(collection, shard, before, entry)
-            elif not found and entry.previous != FIRST_ID and position_of(entry.previous) >= kept_from:
-                missing = DamagedEntry(collection, shard, entry.previous, f"it is missing before {entry.id}")
-                found.append(_of_entry(missing, covered))
-            decode_batch(entry.payload)
-        except DamagedEntry as error:
-            found.append(_of_entry(error, covered))
-            return None if error.entry_id == raw[0].decode() else verified_entry(collection, shard, raw)
-        except Corrupt as error:
-            name = entry_name(collection, shard, raw[0].decode())
-            found.append(Finding.of(name, error.message, collection=collection, shard=shard))
-            return None
-        return entry
-
-
-def _of_entry(error: DamagedEntry, covered: int) -> Finding:
-    """The finding for a damaged entry. One that a manifest covers is needed no more."""
-    current = error.end is None or error.end > covered
-    return Finding(
-        error.name, DamageKind.ENTRY, error.reason, current, error.collection_id, error.shard,
-        positions=(error.first, error.end),
-    )  # fmt: skip
 
 
 def _is_row(row: bytes) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from redis.asyncio import Redis
@@ -40,6 +40,7 @@ NOT_DONE: Final = 2
 MIB: Final = 1024 * 1024
 
 Say = Callable[[str], None]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +62,13 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_verify)
 
 
-def add_place(parser: argparse.ArgumentParser) -> None:
+def add_place(parser: argparse.ArgumentParser, *, bucket_alone: bool = True) -> None:
     """Adds the arguments that say what is verified."""
     text = "a bucket alone, without its Redis: a directory or s3://bucket/prefix (default: that of the cluster)"
-    parser.add_argument("bucket", nargs="?", metavar="BUCKET", help=text)
+    if bucket_alone:
+        parser.add_argument("bucket", nargs="?", metavar="BUCKET", help=text)
+    else:
+        parser.set_defaults(bucket=None)
     add_location(parser)
     text = "directory for files while they are read (default: the system's for temporary files)"
     parser.add_argument("--scratch", type=Path, metavar="DIR", help=text)
@@ -82,7 +86,7 @@ def _run_verify(arguments: argparse.Namespace) -> int:
     return DAMAGED if report.damaged else WHOLE
 
 
-def run_or_complain(command: str, work: Callable[[], Report]) -> Report | None:
+def run_or_complain(command: str, work: Callable[[], Result]) -> Result | None:
     """The result of the work; None when it could not be done, which is said."""
     try:
         return work()

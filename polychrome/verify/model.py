@@ -24,7 +24,8 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something that is damaged or missing: its name and kind, and what was found.
 
     `current`: the present state of the cluster needs it. Otherwise only the past does: a manifest that was replaced, a
-    snapshot that was followed by others. `collection` and `shard` are those of a shard that needs it. `checksum` is the
+    snapshot that was followed by others. `collection` and `shard` are those of a shard that needs it, `others` those of
+    forks that need it, too. `checksum` is the
     xxh3-128, in hex, of the object as it was written, where that is known. `lost_rows` records are certainly damaged,
     or may be when it is not known which; `lost_ids` are some of their ids. `positions` are those of damaged operations
     of the log, the latter exclusive.
@@ -40,6 +41,12 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     lost_rows: int = 0
     lost_ids: list[str] = []
     positions: tuple[int, int | None] | None = None
+    others: list[tuple[str, int]] = []
+
+    @property
+    def shards(self) -> list[tuple[str, int]]:
+        """All shards that need it."""
+        return [*([] if self.shard is None else [(self.collection, self.shard)]), *self.others]
 
     @staticmethod
     def of(name: str, what: str, *, current: bool = True, collection: str = "", shard: int | None = None) -> Finding:
@@ -90,6 +97,9 @@ class Ledger:
         for finding in findings:
             known = self._findings.get(finding.name)
             self.found += known is None
+            if known is not None and known.current and finding.current:
+                others = [*known.others, *(shard for shard in finding.shards if shard not in known.shards)]
+                self._findings[finding.name] = msgspec.structs.replace(known, others=others)
             if known is not None and (known.current or not finding.current):
                 continue
             if known is not None or len(self._findings) < FINDINGS_MAX:

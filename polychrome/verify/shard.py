@@ -52,12 +52,13 @@ class ShardPlace:
 
 @dataclass(slots=True)
 class _Manifests:
-    """The manifests of a shard: those that can be read, with their hashes; those that cannot, and why. `needed` are the
-    versions that the present state needs, `lineage` those and what they continue.
+    """The manifests of a shard: those that can be read, with their hashes; those that cannot, and why. `newest` is the
+    version that queries read, `needed` are it and what the newest root names, `lineage` these and what they continue.
     """
 
     readable: dict[int, tuple[Manifest, str]] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
+    newest: set[int] = field(default_factory=set)
     needed: set[int] = field(default_factory=set)
     lineage: set[int] = field(default_factory=set)
 
@@ -91,10 +92,17 @@ class ShardProver:
         prefix = shard_prefix(place.collection, place.shard)
         sizes = {info.key: info.bytes async for info in self._objects.list(prefix)}
         manifests = await self._read(place, sizes)
-        findings = list(self._missing(place, manifests, pointer))
+        expected = {**place.rooted, **({pointer.version: pointer.hash} if pointer is not None else {})}
+        findings = list(_missing(place, manifests, expected))
         _trace(manifests, place, pointer)
         findings += [
-            _finding(place, manifest_key(place.collection, place.shard, version), what, version in manifests.needed)
+            _finding(
+                place,
+                manifest_key(place.collection, place.shard, version),
+                what,
+                version in manifests.needed,
+                expected.get(version, ""),
+            )
             for version, what in manifests.unreadable.items()
         ]
         if only is None:
@@ -123,21 +131,6 @@ class ShardProver:
             except Corrupt as error:
                 found.unreadable[version] = error.message
         return found
-
-    def _missing(self, place: ShardPlace, manifests: _Manifests, pointer: Pointer | None) -> Iterable[Finding]:
-        """The committed manifest, and those that the root names, when they are missing or others."""
-        expected = dict(place.rooted)
-        if pointer is not None:
-            expected[pointer.version] = pointer.hash
-        for version, hash_ in expected.items():
-            key = manifest_key(place.collection, place.shard, version)
-            manifest, found = manifests.readable.get(version, (None, ""))
-            if version in manifests.unreadable:
-                manifests.needed.add(version)
-            elif manifest is None:
-                yield _finding(place, key, "is missing", current=True, checksum=hash_)
-            elif found != hash_:
-                yield _finding(place, key, "is not the one that was committed", current=True, checksum=hash_)
 
     def _note(self, prefix: str, sizes: Mapping[str, int], manifests: _Manifests) -> None:
         """Counts what there is, and notes what nothing names."""
@@ -176,19 +169,33 @@ class ShardProver:
         return {info.path: proof for info, proof in zip(wanted, proofs, strict=True)}
 
 
+def _missing(place: ShardPlace, manifests: _Manifests, expected: Mapping[int, str]) -> Iterable[Finding]:
+    """Notes the manifests that are missing or others. `expected` are those that there must be, with their hashes."""
+    for version, hash_ in expected.items():
+        key = manifest_key(place.collection, place.shard, version)
+        manifest, found = manifests.readable.get(version, (None, ""))
+        if version in manifests.unreadable:
+            manifests.needed.add(version)
+        elif manifest is None:
+            yield _finding(place, key, "is missing", current=True, checksum=hash_)
+        elif found != hash_:
+            yield _finding(place, key, "is not the one that was committed", current=True, checksum=hash_)
+
+
 def _trace(manifests: _Manifests, place: ShardPlace, pointer: Pointer | None) -> None:
     """Finds out which manifests are needed, and which those continue. Without a pointer the highest version that can be
     read counts, and so does one above it that cannot: it may be the committed one.
     """
-    heads = {version for version in place.rooted if version in manifests.readable}
     if pointer is not None:
-        heads.add(pointer.version)
+        manifests.newest.add(pointer.version)
     elif place.pointer is None and manifests.readable:
         latest = max(manifest.epoch for manifest, _ in manifests.readable.values())
-        heads.add(max(version for version, (manifest, _) in manifests.readable.items() if manifest.epoch == latest))
-        manifests.needed |= {version for version in manifests.unreadable if version > max(heads)}
+        highest = max(version for version, (manifest, _) in manifests.readable.items() if manifest.epoch == latest)
+        manifests.newest.add(highest)
+        manifests.needed |= {version for version in manifests.unreadable if version > highest}
     elif place.pointer is None:
         manifests.needed |= set(manifests.unreadable)
+    heads = manifests.newest | {version for version in place.rooted if version in manifests.readable}
     manifests.needed |= heads
     for head in heads:
         version = head
@@ -202,19 +209,15 @@ def _trace(manifests: _Manifests, place: ShardPlace, pointer: Pointer | None) ->
 
 def _finding(place: ShardPlace, name: str, what: str, current: bool, checksum: str = "") -> Finding:
     found = Finding.of(name, what, current=current, collection=place.collection, shard=place.shard)
-    return msgspec.structs.replace(found, checksum=checksum or place.rooted.get(_version(name), ""))
-
-
-def _version(name: str) -> int:
-    parsed = parse_key(name)
-    return parsed[2] if parsed else -1
+    return msgspec.structs.replace(found, checksum=checksum)
 
 
 def _of_segment(place: ShardPlace, manifests: _Manifests, path: str, proof: SegmentProof) -> Iterable[Finding]:
     """The findings about a segment."""
     info = manifests.named(manifests.lineage)[path]
-    current = path in manifests.named(manifests.needed)
     for name, what in proof.damaged.items():
+        # A root is for restorations, and those can do without what is derived.
+        current = path in manifests.named(manifests.needed if name == RECORDS else manifests.newest)
         checksum = next((file.checksum for file in info.files if file.name == name), "")
         finding = _finding(place, info.key(name), what, current, checksum)
         if name == RECORDS:

@@ -61,6 +61,13 @@ async def test_the_exit_code_tells_whole_from_damaged_from_not_done(
         report = json.loads(out)
         assert [(finding["name"], finding["what"]) for finding in report["findings"]] == [(name, "is missing")]
         assert report["redis"] is True
+        code, out, _ = await asyncio.to_thread(lambda: run("repair", "--json", **environ))
+        assert code == 1
+        planned = json.loads(out)
+        assert [(step["finding"]["name"], step["remedy"]) for step in planned["steps"]] == [
+            (name, "have the segment rewritten")
+        ]
+        assert planned["done"] is False
         code, out, _ = await verify("--sample", "0.000001", "--seed", "1", **environ)
         assert code == 0
         assert "a sample" in out
@@ -84,3 +91,6 @@ async def test_of_a_cluster_whose_redis_is_away_the_bucket_alone_is_verified_whi
         assert code == 0
         assert out.endswith("whole\n")
         assert "the bucket alone is verified: no cluster is running" in err
+        code, _, err = await asyncio.to_thread(lambda: run("repair", "--data-dir", str(data_dir)))
+        assert code == 2
+        assert "Redis cannot be reached" in err

@@ -1,0 +1,122 @@
+"""`polychrome repair`: what it takes, what it prints, its exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from polychrome.backup.commands import Progress, url_of
+from polychrome.location import LocationError
+from polychrome.verify.bucket import Sample
+from polychrome.verify.commands import (
+    DAMAGED,
+    NOT_DONE,
+    WHOLE,
+    Verified,
+    add_place,
+    line_of,
+    open_place,
+    run_or_complain,
+    verify,
+)
+from polychrome.verify.repair import Repairer, RepairStores, Step
+from shared.catalog.damage import Damages
+from shared.objects.open import open_store
+from shared.process.clock import SystemClock
+
+WAIT_S: Final = 60.0
+
+
+class Repaired(msgspec.Struct, frozen=True):
+    """The result of a repair: the steps, whether they were done or only planned, and whether damage is left that is
+    needed now. `cleared` counts the names in the registry of damage that turned out to be whole.
+    """
+
+    steps: list[Step]
+    done: bool
+    damaged: bool
+    cleared: int = 0
+
+
+def add_repair(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `polychrome repair`."""
+    add_place(parser, bucket_alone=False)
+    text = "take copies from here: a copy of the bucket, or a destination of polychrome backup"
+    parser.add_argument("--from", dest="copies", metavar="COPIES", help=text)
+    parser.add_argument("--yes", action="store_true", help="do it; without, it is only said what would be done")
+    text = "skip damaged log entries of which there is no copy: their operations are lost"
+    parser.add_argument("--skip", action="store_true", help=text)
+    text = "longest time to wait for segments to be rewritten, in seconds (default: %(default)s)"
+    parser.add_argument("--wait", type=float, default=WAIT_S, metavar="S", help=text)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    repaired = run_or_complain("repair", lambda: asyncio.run(_repair(arguments)))
+    if repaired is None:
+        return NOT_DONE
+    if arguments.json:
+        print(msgspec.json.format(msgspec.json.encode(repaired)).decode(), flush=True)
+    else:
+        for line in _lines(repaired):
+            print(line, flush=True)
+    return DAMAGED if repaired.damaged else WHOLE
+
+
+async def _repair(arguments: argparse.Namespace) -> Repaired:
+    async with contextlib.AsyncExitStack() as stack:
+        place = await stack.enter_async_context(open_place(arguments, _complain))
+        if place.redis is None:
+            raise LocationError("a repair needs the running cluster: its Redis cannot be reached")
+        copies = None
+        if arguments.copies is not None:
+            copies = await stack.enter_async_context(open_store(url_of(arguments.copies)))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="polychrome-repair-", dir=arguments.scratch))
+        stores = RepairStores(place.objects, place.redis, place.keys, copies)
+        repairer = Repairer(stores, Path(folder), SystemClock(), skip=arguments.skip)
+        return await repair(place, repairer, arguments.scratch, yes=arguments.yes, wait_s=arguments.wait)
+
+
+async def repair(place: Verified, repairer: Repairer, scratch: Path | None, *, yes: bool, wait_s: float) -> Repaired:
+    """Verifies, plans, and with `yes` does what was planned, waits for it, and verifies again. Raises Unavailable."""
+    report = await verify(place, Sample(1.0), scratch, Progress("read"))
+    steps = await repairer.plan(report)
+    if not yes:
+        return Repaired(steps, done=False, damaged=report.damaged)
+    assert place.redis is not None
+    damages = Damages(place.redis, place.keys)
+    steps = await repairer.do(steps, wait_s)
+    report = await verify(place, Sample(1.0), scratch, Progress("read"))
+    left = {finding.name for finding in report.findings}
+    whole = [name for name in await damages.names() if name not in left and report.found == len(report.findings)]
+    cleared = await damages.clear(whole) if whole else 0
+    return Repaired(steps, done=True, damaged=report.damaged, cleared=cleared)
+
+
+def _lines(repaired: Repaired) -> list[str]:
+    lines = []
+    for step in repaired.steps:
+        lines.append(line_of(step.finding))
+        lines.append(f"    {step.remedy}" + (f": {step.outcome}" if step.outcome else ""))
+        lines += [f"    lost: {step.lost}"] if step.lost else []
+    if not repaired.steps:
+        lines.append("nothing is damaged that is needed now")
+    elif not repaired.done:
+        lines.append("nothing was done: --yes does it")
+    elif repaired.damaged:
+        lines.append("damage is left")
+    else:
+        lines.append("repaired")
+    return lines
+
+
+def _complain(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
