@@ -70,7 +70,7 @@ class Remedy(enum.StrEnum):
     NOTHING = "nothing can be done"
 
 
-class Step(msgspec.Struct, frozen=True):
+class RepairStep(msgspec.Struct, frozen=True):
     """A finding and its remedy. `lost` says what is lost with it, "" when nothing is. `done` says whether it was done;
     `outcome` what came of it.
     """
@@ -105,18 +105,18 @@ class Repairer:
         self._jobs = Jobs(stores.redis, stores.keys)
         self._mending = Mending(stores.redis, stores.keys)
 
-    async def plan(self, report: Report) -> list[Step]:
+    async def plan(self, report: Report) -> list[RepairStep]:
         """The steps for everything that is damaged and needed now, in the order of the findings."""
         return [await self._step(finding) for finding in report.findings if finding.current]
 
-    async def do(self, steps: Sequence[Step], wait_s: float) -> list[Step]:
+    async def do(self, steps: Sequence[RepairStep], wait_s: float) -> list[RepairStep]:
         """Does the steps, and returns them with what came of them. Waits `wait_s` seconds at most for segments to be
         rewritten.
         """
         others = [await self._do(step) for step in steps if step.remedy is not Remedy.REWRITE]
         return [*await self._rewrite([step for step in steps if step.remedy is Remedy.REWRITE], wait_s), *others]
 
-    async def _rewrite(self, steps: Sequence[Step], wait_s: float) -> list[Step]:
+    async def _rewrite(self, steps: Sequence[RepairStep], wait_s: float) -> list[RepairStep]:
         """Has the damaged segments rewritten for one shard after the other of those that name each: a compaction clears
         what it has replaced in its own shard, and would not look for it in another one then.
         """
@@ -136,25 +136,25 @@ class Repairer:
             for outcome in ["is queued" if step.finding.name in left else "was rewritten"]
         ]
 
-    async def _step(self, finding: Finding) -> Step:
+    async def _step(self, finding: Finding) -> RepairStep:
         if await self._copy_of(finding) is not None:
-            return Step(finding, Remedy.COPY)
+            return RepairStep(finding, Remedy.COPY)
         match finding.kind:
             case DamageKind.DERIVED:
-                return Step(finding, Remedy.REWRITE)
+                return RepairStep(finding, Remedy.REWRITE)
             case DamageKind.RECORDS:
-                return Step(finding, Remedy.REWRITE, f"{_lost(finding)}, unless a compactor has a whole copy")
+                return RepairStep(finding, Remedy.REWRITE, f"{_lost(finding)}, unless a compactor has a whole copy")
             case DamageKind.ENTRY if await self._copy_of_entry(finding) is not None:
-                return Step(finding, Remedy.COPY_ENTRY)
+                return RepairStep(finding, Remedy.COPY_ENTRY)
             case DamageKind.ENTRY if finding.name.rpartition("/")[0].endswith("/log"):
-                return Step(finding, Remedy.SKIP_ENTRY if self._skip else Remedy.NOTHING, _lost(finding))
+                return RepairStep(finding, Remedy.SKIP_ENTRY if self._skip else Remedy.NOTHING, _lost(finding))
             case DamageKind.SNAPSHOT | DamageKind.JOURNAL:
-                return Step(finding, Remedy.SNAPSHOT)
+                return RepairStep(finding, Remedy.SNAPSHOT)
             case DamageKind.STATE | DamageKind.OTHER if finding.what == "is missing":
-                return Step(finding, Remedy.WAIT)
-        return Step(finding, Remedy.NOTHING, _lost(finding))
+                return RepairStep(finding, Remedy.WAIT)
+        return RepairStep(finding, Remedy.NOTHING, _lost(finding))
 
-    async def _do(self, step: Step) -> Step:
+    async def _do(self, step: RepairStep) -> RepairStep:
         finding = step.finding
         try:
             outcome = await self._carry_out(step)
@@ -166,7 +166,7 @@ class Repairer:
             await self._damages.clear([finding.name])
         return msgspec.structs.replace(step, done=True, outcome=outcome)
 
-    async def _carry_out(self, step: Step) -> str | None:
+    async def _carry_out(self, step: RepairStep) -> str | None:
         """Does a step. What came of it; None when there was nothing to do. Raises Corrupt, Gone."""
         finding = step.finding
         match step.remedy:

@@ -26,7 +26,7 @@ from polychrome.verify.commands import (
     run_or_complain,
     verify,
 )
-from polychrome.verify.repair import Repairer, RepairStores, Step
+from polychrome.verify.repair import Repairer, RepairStep, RepairStores
 from shared.catalog.damage import Damages
 from shared.objects.open import open_store
 from shared.process.clock import SystemClock
@@ -39,7 +39,7 @@ class Repaired(msgspec.Struct, frozen=True):
     needed now. `cleared` counts the names in the registry of damage that turned out to be whole.
     """
 
-    steps: list[Step]
+    steps: list[RepairStep]
     done: bool
     damaged: bool
     cleared: int = 0
