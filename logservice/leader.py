@@ -13,6 +13,7 @@ from logservice.damage import DamageWatch
 from logservice.garbage import GarbageCollector
 from logservice.garbage_plan import CatalogView, ShardKey
 from logservice.loops import PAUSE_AFTER_FAILURE_S, SWEEP_REST_RATIO, every
+from logservice.owed_snapshot import OWED
 from logservice.proving import Prover
 from logservice.reconcile import Reconciler
 from logservice.recover import Recovery
@@ -22,6 +23,7 @@ from logservice.seal import Sealer
 from logservice.snapshots import Snapshots, Snapshotter
 from logservice.stored_catalog import JournalTidier
 from logservice.trim import Trimmer
+from logservice.writable import WritableBucket
 from shared.catalog import Catalog, Cluster, Collection, Pointer
 from shared.catalog.collector import Collector
 from shared.catalog.damage import Damages
@@ -124,6 +126,7 @@ class Leader:
         scheduler = Scheduler(services.catalog, services.log, services.jobs, rounds, config.policy, clock, trimmer.add)
         snapshotter = Snapshotter(services.images, self._snapshots, cluster, clock)
         tidier = JournalTidier(self._objects, clock)
+        writable = WritableBucket(self._objects)
 
         damage = DamageWatch(services.damages, services.log, services.jobs, services.collector.graves, clock)
 
@@ -147,7 +150,16 @@ class Leader:
             await services.functions.repair([collection async for collection in services.catalog.collections.all()])
 
         async def snapshot() -> None:
-            await snapshotter.step(await services.catalog.changes.number())
+            standing = await services.catalog.mark.standing()
+            await writable.require()
+            try:
+                wrote = await snapshotter.step(await services.catalog.changes.number())
+            except Unavailable:
+                writable.doubt()
+                raise
+            if wrote:
+                await services.catalog.mark.settle_raises(standing.run)
+                OWED.set(0)
 
         async def tidy_journal() -> None:
             await tidier.step(snapshotter.written)

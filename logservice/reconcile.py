@@ -19,7 +19,7 @@ Redis has the mark, and is another run of itself:
        (`shared.catalog.bring_forward`), every shard is compared with the bucket, missing rows and pointers are
        restored, what may be missing is reported, and a new epoch begins.
     2. Every head goes beyond every position that may have been handed out, and a snapshot has these heads before
-       anybody is let in.
+       anybody is let in, unless the bucket takes no writes (`logservice.owed_snapshot`).
     Step 2 asks for no evidence. A Redis can go back behind writes that nothing else knows of, and be handed their
     positions again, which a manifest covers that a compactor is still making, or a reader believes to know.
     A pointer may be one manifest behind: its compactor died, or Redis lost that commit alone; then the log has what the
@@ -39,13 +39,13 @@ from typing import Final
 import msgspec
 
 from logservice.garbage_plan import ShardKey, collection_of
+from logservice.owed_snapshot import OwedSnapshot
 from logservice.restoration import (
     MissingRange,
     RollbackSigns,
     ShardAhead,
     StoredCollection,
     heads_of,
-    raised_heads,
     rolled_back,
     signs_of_rollback,
 )
@@ -78,6 +78,7 @@ class Reconciler:
         self, catalog: Catalog, images: Images, log_: Log, objects: ObjectStore, snapshots: Snapshots, clock: Clock
     ) -> None:
         self._journaled = StoredCatalog(objects, snapshots, clock)
+        self._owed = OwedSnapshot(catalog.mark, images, objects, snapshots)
         self._catalog = catalog
         self._images = images
         self._log = log_
@@ -123,6 +124,7 @@ class Reconciler:
 
     async def _restore(self, newest: NewestSnapshot, number: int, run: str) -> Cluster:
         image, damaged = await self._journaled.with_journal(newest)
+        image = self._owed.with_known_heads(image)
         cluster = Cluster(image.cluster, image.epoch + 1)
         log.warning("redis_is_empty", cluster=cluster.id, collections=len(image.collections), snapshot_s=image.taken_s)
         stored = await self._stored(image.collections)
@@ -175,6 +177,7 @@ class Reconciler:
     async def _verify(self, cluster: Cluster, newest: NewestSnapshot | None, number: int, run: str) -> Cluster:
         """The cluster, open for this run of the server."""
         image, damaged = await self._journaled.with_journal(newest) if newest else (None, list[str]())
+        image = self._owed.with_known_heads(image) if image else None
         now = await self._images.take(cluster)
         commits = await self._commits.newest()
         signs = signs_of_rollback(now, image, commits, await self._log.commits())
@@ -191,9 +194,8 @@ class Reconciler:
             brought = await self._bring_forward(cluster, image, signs, damaged)
             await self._log.raise_commits(commits)  # it was the evidence
             return await self._catalog.mark.open(brought, run)
-        raised = raised_heads(now)
-        await self._images.raise_heads(raised)
-        await self._write(merged(now, None, raised), number)
+        heads = await self._owed.raise_heads(now, run)
+        await self._owed.write(merged(now, None, heads), number, run)
         await self._catalog.mark.mark_verified(run)
         return cluster
 

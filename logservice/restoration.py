@@ -3,7 +3,8 @@
 
 Why the heads are safe: an append is refused when more than `limits.BACKLOG_OPS_CEILING` operations are not trimmed, and
 only what a manifest covers is trimmed. Positions are dense but for the gaps that restorations leave, and a snapshot has
-the head as it was after the last of them. So the head was at most max(newest manifest's covers, snapshot's head) + the
+the head as it was after the last of them, but for `limits.OWED_RAISES_MAX` that a bucket without writes kept out of it
+(`logservice.owed_snapshot`). So the head was at most max(newest manifest's covers, snapshot's head) + the
 ceiling; and where manifests are damaged that may have been committed after the newest whole one, each may have covered
 the ceiling more.
 """
@@ -68,7 +69,7 @@ class StoredCollection:
     def restored(self) -> CollectionImage:
         """The image with a head that no position handed out has passed, and the dimension if a manifest knows it."""
         passed = max(newest.versions_passed for newest in self.manifests)
-        head = max(*self.covered, self.image.head) + (1 + passed) * limits.BACKLOG_OPS_CEILING
+        head = max(*self.covered, self.image.head) + (1 + passed + limits.OWED_RAISES_MAX) * limits.BACKLOG_OPS_CEILING
         dimensions = [newest.found[0].dimension for newest in self.manifests if newest.found]
         dimension = self.image.dimension or max(dimensions, default=0) or None
         return msgspec.structs.replace(self.image, head=head, dimension=dimension)
@@ -166,7 +167,7 @@ def rolled_back(collection: Collection, ahead: Iterable[ShardAhead], snapshot_he
     shards = zip(collection.layout.numbers, collection.pointers, strict=True)
     covered = [_covered(newest.get(shard, pointer)) for shard, pointer in shards]
     seen = max(*covered, collection.head, snapshot_head)
-    head = seen + (1 + passed) * limits.BACKLOG_OPS_CEILING
+    head = seen + (1 + passed + limits.OWED_RAISES_MAX) * limits.BACKLOG_OPS_CEILING
     return MissingRange(collection.id, collection.name, covered, seen, head, damaged)
 
 

@@ -27,8 +27,9 @@ from shared.errors import Unavailable
 from shared.log.cuts import Cuts
 from shared.log.jobs import Jobs
 from shared.log.log import Log
-from shared.objects.open import open_store, verify_conditional_create
+from shared.objects.open import open_store
 from shared.objects.port import ObjectStore
+from shared.objects.verified import VerifiedStore
 from shared.process.clock import Clock, SystemClock
 from shared.process.telemetry import get_logger
 from shared.redis.client import open_redis
@@ -40,6 +41,8 @@ log = get_logger(__name__)
 LEASE_NAME: Final = "logservice"
 RENEWALS_PER_LEASE: Final = 3
 MEMBER_TTL_S: Final = 15.0
+VERIFY_S_MAX: Final = 5.0
+"""Time within which object storage has to prove itself at the start, in seconds, or later on."""
 
 LEADING: Final = Gauge("polychrome_logservice_leading", "1 while this process leads.")
 
@@ -156,11 +159,10 @@ async def open_service(config: LogserviceConfig) -> AsyncIterator[LogService]:
     """Opens object storage and Redis. Raises Unavailable while one of them is away."""
     keys, clock = Keys(config.redis_prefix), SystemClock()
     async with (
-        open_store(config.bucket_url) as objects,
+        _open_objects(config.bucket_url) as objects,
         open_redis(config.redis_url) as redis,
         open_journal(redis, keys, objects) as journal,
     ):
-        await verify_conditional_create(objects)
         catalog = Catalog(redis, keys, journal)
         snapshots = Snapshots(objects, config.snapshots_kept)
         reconciler = Reconciler(catalog, Images(redis, keys, catalog), Log(redis, keys), objects, snapshots, clock)
@@ -174,6 +176,21 @@ async def open_service(config: LogserviceConfig) -> AsyncIterator[LogService]:
         )
         lease = Lease(redis, keys, LEASE_NAME, config.process_id, config.lease_s)
         yield LogService(leader, lease, Membership(redis, keys, "logservice"), clock, config)
+
+
+@asynccontextmanager
+async def _open_objects(url: str) -> AsyncIterator[ObjectStore]:
+    """Object storage that creates objects atomically, which is proven now or, while it takes no writes, before the
+    first one: a Redis that restarts meanwhile needs a log service. Raises UnfitStore.
+    """
+    async with open_store(url) as store:
+        objects = VerifiedStore(store)
+        try:
+            async with asyncio.timeout(VERIFY_S_MAX):
+                await objects.verify()
+        except (Unavailable, TimeoutError) as error:
+            log.warning("object_storage_not_verified", message=str(error) or "no answer in time")
+        yield objects
 
 
 @asynccontextmanager

@@ -124,8 +124,11 @@ class Snapshots:
         SNAPSHOTS.inc()
         SNAPSHOT_BYTES.set(len(data))
         log.info("catalog_snapshot", number=number, bytes=len(data), collections=len(image.collections))
-        numbers = await self._numbers()
-        await self._objects.delete([snapshot_key(old) for old in numbers[: -self._keep]])
+        try:
+            numbers = await self._numbers()
+            await self._objects.delete([snapshot_key(old) for old in numbers[: -self._keep]])
+        except Unavailable as error:  # the snapshot is there all the same, and the next one deletes them
+            log.warning("catalog_snapshots_not_deleted", message=error.message)
         return True
 
     async def _numbers(self) -> list[int]:

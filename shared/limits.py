@@ -33,6 +33,10 @@ BACKLOG_OPS_CEILING: Final = 1 << 24
 """No limit of operations may be set higher. The positions handed out beyond the newest manifests are at most this many,
 so a collection restored without its log goes on this far beyond them, and no position is handed out twice."""
 
+OWED_RAISES_MAX: Final = 7
+"""Times that heads are raised after restarts of Redis without a snapshot that has them, because the bucket takes none.
+A restoration goes on this many ceilings further."""
+
 BACKLOG_BYTES_MAX: Final = 2 * 1024 * 1024 * 1024
 """Default limit of bytes in one collection's log; configurable."""
 

@@ -7,6 +7,9 @@
 --           'open' epoch field value ..
 --                                   sets the epoch and other fields of the mark: 'OK'; 'LATER' when it has a later epoch
 --           'verify' run            says that this run of the server was compared with the bucket: 'OK'
+--           'owe'                   counts that heads are about to be raised: 'OK'
+--           'raised' run            says that they were raised for this run of the server: 'OK'
+--           'settle' run            says that a snapshot has the raised heads, if they were not raised for another since: 'OK'
 --           'report' report         keeps the report (JSON): 'OK'
 
 local FIRST_FIELD = 3
@@ -19,6 +22,15 @@ if verb == 'open' then
   return 'OK'
 elseif verb == 'verify' then
   redis.call('HSET', cluster_key, 'verified', argument)
+  return 'OK'
+elseif verb == 'owe' then
+  redis.call('HINCRBY', cluster_key, 'owed', 1)
+  return 'OK'
+elseif verb == 'raised' then
+  redis.call('HSET', cluster_key, 'raised', argument)
+  return 'OK'
+elseif verb == 'settle' then
+  if redis.call('HGET', cluster_key, 'raised') == argument then redis.call('HSET', cluster_key, 'owed', 0) end
   return 'OK'
 elseif verb == 'report' then
   redis.call('SET', report_key, argument)

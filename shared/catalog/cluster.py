@@ -40,6 +40,15 @@ class Standing(NamedTuple):
     run: str
 
 
+class OwedRaises(NamedTuple):
+    """The raises of heads that no snapshot may have yet: how many since the last one that has them all, and the run of
+    the server for which they were raised last ("" for none).
+    """
+
+    owed: int
+    run: str
+
+
 class ServerRun(NamedTuple):
     """A run of the Redis server, from one start to its end. `verified`: what it holds was compared with the bucket."""
 
@@ -93,7 +102,8 @@ class ClusterMark:
         """
         opened = cluster or Cluster.new()
         verified = run or (await self.server_run()).id
-        if await self._run("open", opened.epoch, "id", opened.id, "format", FORMAT, "verified", verified) == b"LATER":
+        fields = ("id", opened.id, "format", FORMAT, "verified", verified, "owed", 0)
+        if await self._run("open", opened.epoch, *fields) == b"LATER":
             raise Unavailable("The cluster was restored meanwhile by another log service")
         return opened
 
@@ -109,6 +119,26 @@ class ClusterMark:
     async def mark_verified(self, run: str) -> None:
         """Says that what this run of the server holds was compared with the bucket."""
         await self._run("verify", run)
+
+    async def owed_raises(self) -> OwedRaises:
+        """The raises of heads that no snapshot may have yet."""
+        call = ("HMGET", self._keys.cluster, "owed", "raised")
+        owed, run = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
+        return OwedRaises(int(owed or 0), (run or b"").decode())
+
+    async def owe_raise(self) -> None:
+        """Counts a raise of heads, before it begins."""
+        await self._run("owe")
+
+    async def mark_raised(self, run: str) -> None:
+        """Says that heads were raised for this run of the server."""
+        await self._run("raised", run)
+
+    async def settle_raises(self, run: str) -> None:
+        """Says that a snapshot has all heads that were raised up to this run of the server. Nothing happens when they
+        were raised for a later one since.
+        """
+        await self._run("settle", run)
 
     async def write_report(self, report: bytes) -> None:
         """Keeps what the last reconciliation found, as JSON."""

@@ -47,9 +47,12 @@ class JournaledCluster:
         for journal in self.journals:
             await journal.close()
 
+    def reconciler(self) -> Reconciler:
+        """That of another log service."""
+        return Reconciler(self.catalog, self.images, self.log, self.objects, self.snapshots, SystemClock())
+
     async def reconcile(self) -> Cluster:
-        clock = SystemClock()
-        return await Reconciler(self.catalog, self.images, self.log, self.objects, self.snapshots, clock).run()
+        return await self.reconciler().run()
 
     async def snapshot(self) -> None:
         """As the leader's loops take one, and tidy after it."""
