@@ -11,8 +11,9 @@ from redis.asyncio import Redis
 
 from shared.catalog.image_model import CollectionImage, DatabaseImage, TenantImage, collection_image
 from shared.catalog.journal_entry import SlotChanges
+from shared.catalog.scripts import CatalogScripts
 from shared.catalog.slots import Slot
-from shared.redis.client import command, retry_idempotent
+from shared.redis.client import retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX, Argument, Script
 
@@ -48,6 +49,7 @@ class PendingChanges:
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._keys = keys
+        self._scripts = CatalogScripts(redis, keys)
 
     async def observe(self, slots: Sequence[Slot]) -> list[Observation]:
         """The pending rows of these slots, which are read in this order, each at one moment."""
@@ -90,7 +92,7 @@ class PendingChanges:
 
     async def number(self) -> int:
         """A new number for an entry of the journal; it counts as a change of the catalog."""
-        return int(await retry_idempotent(lambda: command(self._redis, "INCR", self._keys.changes), writes=True))
+        return int(await self._scripts.tenants("changed"))  # a script: a full server refuses no deletion
 
     async def described(self, observed: Sequence[Observation]) -> list[SlotChanges]:
         """The rows as the journal has them; of collections also what outlives the log of their states. A row without
