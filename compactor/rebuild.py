@@ -33,6 +33,7 @@ from shared.log.rebuild import Rebuilds
 from shared.log.state import Entry, Pointer, Routing, ShardRead, ShardState, after_position
 from shared.manifest.commits import CommitNumbers
 from shared.manifest.model import Manifest, SegmentRef
+from shared.manifest.roots import RootStore, make_root
 from shared.manifest.store import ManifestStore, verify_present
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock
@@ -76,6 +77,7 @@ class Rebuilder:
         self._jobs = jobs
         self._objects = objects
         self._manifests = ManifestStore(objects)
+        self._roots = RootStore(objects)
         self._commits = CommitNumbers(objects)
         self._cache = cache
         self._checkpoints = checkpoints
@@ -110,7 +112,8 @@ class Rebuilder:
         routing = begun.routing
         if routing.next is not None or not routing.unfinished:
             return routing.next
-        used = [int(info.key.split("/")[1]) async for info in self._objects.list(f"{collection}/")]
+        folders = {info.key.split("/")[1] async for info in self._objects.list(f"{collection}/")}
+        used = [int(folder) for folder in folders if folder.isdigit()]
         first = max([*used, routing.layout.numbers[-1]]) + 1
         return await self._rebuilds.begin(collection, begun.epoch, routing.layout, Layout(first, routing.wanted))
 
@@ -125,6 +128,8 @@ class Rebuilder:
         async with open_sources(self._cache, refs, Indexing.of(states[0].fixed)) as sources:
             initial = await in_thread(initial_manifests, sources, following.count)
         starts = {state.number: state.pointer.covers if state.pointer else FIRST_POSITION for state in states}
+        if layout.count == 1:
+            await self._write_root(collection, states[0])
         await self._commits.leave(await self._log.draw_commit())
         covers, dimension = min(starts.values()), states[0].dimension or 0
         pointers = {
@@ -138,6 +143,18 @@ class Rebuilder:
             await self._jobs.mark_dirty((collection, shard) for shard in following.numbers)
             log.info("initialized", collection=collection, shards=layout.count, next=following.count, covers=covers)
             await self._checkpoints.reached(RebuildStep.INITIALIZED, collection, REBUILD)
+
+    async def _write_root(self, collection: str, state: ShardState) -> None:
+        """Writes the root of a collection that had one shard, and so none: until its new shards have theirs, it is
+        restored to the shard that it had.
+        """
+        if await self._roots.newest(collection) is None:
+            covers = state.pointer.covers if state.pointer else FIRST_POSITION
+            written_by = f"{self._written_by} {uuid.uuid4().hex}"
+            layout, pointers = state.routing.layout, [state.pointer]
+            await self._roots.create(
+                make_root(collection, state.epoch, covers, layout, pointers, written_by, self._clock.now())
+            )
 
     async def _create(
         self, collection: str, shard: int, initial: InitialManifest, covers: int, dimension: int, epoch: int

@@ -23,9 +23,12 @@ from logservice.garbage_plan import (
     plan_garbage,
     plan_manifests,
     shard_of_manifest,
+    shards_of,
 )
+from logservice.garbage_roots import RootReferences, plan_roots, references_of
 from shared.errors import Corrupt
 from shared.manifest.model import decode
+from shared.manifest.roots import Root, RootStore
 from shared.objects.open import PROBES
 from shared.objects.port import ObjectNotFound, ObjectStore
 from shared.process.clock import Clock
@@ -72,6 +75,8 @@ class GarbageCollector:
         self._periods = periods
         self._unlisted: set[str] = set()
         self._segments_named: dict[str, frozenset[str]] = {}
+        self._roots = RootStore(objects)
+        self._loaded_roots: dict[str, Root] = {}
 
     async def collect(self, view: CatalogView, require_same_epoch: Callable[[], Awaitable[None]]) -> Collected:
         """Does one round. `require_same_epoch` raises Unavailable when the cluster was restored since `view` was taken.
@@ -79,13 +84,15 @@ class GarbageCollector:
         """
         listing = await self._survey()
         self._report_unlisted(view.unlisted(listing))
-        manifests = plan_manifests(listing, view, self._periods)
+        roots = plan_roots(listing.objects, view.living, listing.now_s - self._periods.retention_s)
+        named = await self._named_by(roots.kept)
+        manifests = plan_manifests(listing, view, self._periods, named)
         referenced, unreadable = await self._references([*manifests.kept, *manifests.unlisted])
-        broken = manifests.broken | unreadable
+        broken = manifests.broken | unreadable | shards_of(listing, named.unreadable)
         BROKEN_SHARDS.set(len(broken))
         for collection, shard in sorted(manifests.broken):
             log.error("committed_manifest_missing", collection=collection, shard=shard)
-        plan = plan_garbage(listing, view, self._periods, manifests, referenced, broken)
+        plan = plan_garbage(listing, view, self._periods, manifests, referenced, broken, roots.deleted)
         sizes = {info.key: info.bytes for info in listing.objects}
         return await self._carry_out(plan, sizes, require_same_epoch)
 
@@ -93,7 +100,8 @@ class GarbageCollector:
         self, plan: GarbagePlan, sizes: Mapping[str, int], require_same_epoch: Callable[[], Awaitable[None]]
     ) -> Collected:
         """Deletes and marks in the plan's order. `sizes`: bytes of each object."""
-        for kind, keys in (("manifest", plan.manifests), ("other", plan.others), ("mark", plan.marks)):
+        others = (("manifest", plan.manifests), ("other", plan.others), ("mark", plan.marks))
+        for kind, keys in (("root", plan.roots), *others):
             for start in range(0, len(keys), DELETED_PER_CALL):
                 await require_same_epoch()
                 await self._delete(kind, keys[start : start + DELETED_PER_CALL], sizes)
@@ -129,6 +137,21 @@ class GarbageCollector:
         await self._objects.delete([probe])
         bucket_s = [info.modified_s for info in found if info.key == probe]
         return Listing([info for info in found if info.key != probe], min([now_s, *bucket_s]))
+
+    async def _named_by(self, roots: Sequence[str]) -> RootReferences:
+        """The references of these roots."""
+        unreadable: set[str] = set()
+
+        async def load(key: str) -> None:
+            try:
+                self._loaded_roots[key] = await self._roots.load(key)
+            except Corrupt as error:
+                unreadable.add(key.partition("/")[0])
+                log.error("root_unreadable", key=key, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
+
+        await map_concurrently(load, [key for key in roots if key not in self._loaded_roots], at_once=LOADS_AT_ONCE)
+        self._loaded_roots = {key: self._loaded_roots[key] for key in roots if key in self._loaded_roots}
+        return references_of(self._loaded_roots.values(), unreadable)
 
     async def _references(self, manifests: Sequence[str]) -> tuple[frozenset[str], set[ShardKey]]:
         """Step 2: the paths of all segments that these manifests name; and the shards of those that cannot be read."""

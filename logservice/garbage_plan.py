@@ -8,7 +8,8 @@ longer: what may be deleted follows from manifests. Ages are told by the bucket'
    one may be waiting to be completed), and every one that was replaced less than `retention_s` ago, or within the
    history that its collection keeps, judged by the age of the manifest after it (readers, backups and forks may still
    use it). The others are deleted, and so are all manifests of shards that a collection does not have any more, once it
-   got others more than `retention_s` ago and a snapshot says so.
+   got others more than `retention_s` ago and a snapshot says so. What the newest roots name is kept as well
+   (`logservice.garbage_roots`).
 2. References. Every kept manifest of every living collection is read, and every one of collections that the catalog
    neither has nor buried: a fork has manifests before it has a row. A segment that any of them names is kept, under
    whichever collection's prefix it stands: a fork names its origin's segments. Where a manifest of a fork cannot be
@@ -40,6 +41,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from logservice.garbage_history import plan_sealed_logs
+from logservice.garbage_roots import RootReferences
 from shared.history.sealed_log import parse_log_key
 from shared.log.state import Pointer
 from shared.manifest.model import condemned_key, parse_key
@@ -48,6 +50,8 @@ from shared.objects.port import ObjectInfo
 
 ShardKey = tuple[str, int]
 """Collection id and number of a shard."""
+
+NO_ROOTS: Final = RootReferences()
 
 _COLLECTION: Final = re.compile(r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})/", re.ASCII)
 _SEGMENT: Final = re.compile(r"([^/]+/\d+/segments/[^/]+)/[^/]+", re.ASCII)
@@ -156,9 +160,12 @@ class SegmentPlan:
 class GarbagePlan:
     """The plan of one round, in this order; all are keys of objects.
 
-    Manifests go first: a crash in between leaves segments without a name, never a name without its segment.
+    What names goes before what is named: a crash in between leaves segments without a name, never a name without its
+    segment.
     """
 
+    roots: list[str]
+    """To delete, before the manifests that only they name."""
     manifests: list[str]
     """To delete."""
     others: list[str]
@@ -171,8 +178,10 @@ class GarbagePlan:
     """Ids of dead collections of which the bucket has nothing: their graves are of no use any more."""
 
 
-def plan_manifests(listing: Listing, view: CatalogView, periods: Periods) -> ManifestPlan:
-    """Step 1."""
+def plan_manifests(
+    listing: Listing, view: CatalogView, periods: Periods, roots: RootReferences = NO_ROOTS
+) -> ManifestPlan:
+    """Step 1; `roots` are those that are kept."""
     plan = ManifestPlan([], [], [], set())
     living, dead, manifests = view.living, view.dead, _manifests(listing)
     for shard, versions in manifests.items():
@@ -181,12 +190,14 @@ def plan_manifests(listing: Listing, view: CatalogView, periods: Periods) -> Man
         keys = [info.key for info in versions.values()]
         if shard[0] in living:
             # A shard that is neither gone nor known may be about to be one: it is left alone.
-            (plan.deleted if view.is_gone(shard, listing, periods) else plan.kept).extend(keys)
+            gone = view.is_gone(shard, listing, periods) and not roots.protect(shard)
+            for key in keys:
+                (plan.deleted if gone and key not in roots.manifests else plan.kept).append(key)
         elif shard[0] not in dead:
             plan.unlisted.extend(keys)
     for shard, pointer in view.pointers.items():
         kept_s = view.kept_s(shard[0], periods)
-        _plan_living(plan, shard, pointer, manifests.get(shard, {}), listing.now_s - kept_s)
+        _plan_living(plan, shard, pointer, manifests.get(shard, {}), listing.now_s - kept_s, roots)
     for keys in (plan.kept, plan.deleted, plan.unlisted):
         keys.sort()
     return plan
@@ -209,6 +220,7 @@ def _plan_living(
     pointer: Pointer | None,
     versions: Mapping[int, ObjectInfo],
     replaced_before_s: float,
+    roots: RootReferences,
 ) -> None:
     """Adds the manifests of a living shard to the plan."""
     if pointer is not None and pointer.version not in versions:
@@ -217,7 +229,7 @@ def _plan_living(
         # Replaced by the next version, or by the one after it, where that one was given up.
         replaced_s = max(versions.get(version + step, info).modified_s for step in (1, 2))
         current = pointer is None or version >= pointer.version
-        recent = replaced_s > replaced_before_s
+        recent = replaced_s > replaced_before_s or info.key in roots.manifests
         (plan.kept if current or recent or shard in plan.broken else plan.deleted).append(info.key)
 
 
@@ -228,15 +240,17 @@ def plan_garbage(
     manifests: ManifestPlan,
     referenced: frozenset[str],
     broken: Set[ShardKey],
+    roots: Sequence[str] = (),
 ) -> GarbagePlan:
-    """Steps 3 to 5, and all that is to be done. `referenced`: paths of the segments that manifests name; `broken`:
-    shards whose committed manifest is missing, or of which one cannot be read.
+    """Steps 3 to 6, and all that is to be done. `referenced`: paths of the segments that manifests name; `broken`:
+    shards whose committed manifest is missing, or of which one cannot be read; `roots`: those that go.
     """
     protected = {ancestor for collection, _ in broken for ancestor in view.ancestors.get(collection, ())}
     segments = plan_segments(listing, view.living - protected, referenced, broken, periods)
     dead = plan_dead_collections(listing, view.dead, referenced, protected, periods)
     left = {collection_of(info.key) for info in listing.objects}
     return GarbagePlan(
+        roots=list(roots),
         manifests=[key for key in manifests.deleted if shard_of_manifest(key) not in broken],
         others=[*segments.files, *dead, *_old_history(listing, view, periods, broken), *plan_probes(listing, periods)],
         marks=segments.marks,
@@ -314,6 +328,11 @@ def plan_probes(listing: Listing, periods: Periods) -> list[str]:
         for info in listing.objects
         if info.key.startswith(PROBES) and info.modified_s <= listing.now_s - periods.grace_s
     ]
+
+
+def shards_of(listing: Listing, collections: Set[str]) -> set[ShardKey]:
+    """Every shard of these collections of which there is a manifest."""
+    return {shard for shard in _manifests(listing) if shard[0] in collections}
 
 
 def shard_of_segment(path: str) -> ShardKey:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,7 +11,7 @@ from typing import Any, Final
 from logservice.config import LogserviceConfig
 from logservice.damage import DamageWatch
 from logservice.garbage import GarbageCollector
-from logservice.garbage_plan import CatalogView, ShardKey
+from logservice.garbage_plan import CatalogView, LayoutChange, ShardKey
 from logservice.loops import PAUSE_AFTER_FAILURE_S, SWEEP_REST_RATIO, every
 from logservice.owed_snapshot import OWED
 from logservice.proving import Prover
@@ -119,7 +119,7 @@ class Leader:
         config, clock = self._config, self._clock
         sealer = Sealer(services.log, self._objects, services.histories)
         trimmer = Trimmer(services.log, self._objects, clock, cluster.epoch, sealer)
-        recovery = Recovery(cluster, services.images, self._snapshots, self._objects)
+        recovery = Recovery(cluster, services.images, self._snapshots, self._objects, clock)
         commits = CommitNumbers(self._objects)
         prover = Prover(services.catalog.unproven, services.damages, self._objects, clock, config.process_id)
         rounds = Rounds(services.cuts, self._objects, clock)
@@ -132,14 +132,11 @@ class Leader:
 
         async def collect_garbage() -> None:
             collections = [collection async for collection in services.catalog.collections.all()]
-            view = CatalogView(
-                pointers=pointers_of_all(collections),
-                graves=await services.collector.graves(),
-                layout_changes=snapshotter.layout_changes(collections),
-                ancestors={collection.id: collection.ancestors for collection in collections if collection.ancestors},
-                histories={
-                    collection.id: history_of(collection.metadata, config.history_s) for collection in collections
-                },
+            view = catalog_view(
+                collections,
+                await services.collector.graves(),
+                snapshotter.layout_changes(collections),
+                {collection.id: history_of(collection.metadata, config.history_s) for collection in collections},
             )
             collected = await self._garbage.collect(view, lambda: services.catalog.mark.require_same(cluster))
             await services.collector.forget(collected.forgotten)
@@ -190,6 +187,17 @@ class Leader:
             except Unavailable:
                 log.debug("redis_away")
             await self._clock.sleep(WATCH_S)
+
+
+def catalog_view(
+    collections: Sequence[Collection],
+    graves: Mapping[str, float],
+    layout_changes: Mapping[str, LayoutChange],
+    histories: Mapping[str, float],
+) -> CatalogView:
+    """The catalog as the collection of garbage sees it."""
+    ancestors = {collection.id: collection.ancestors for collection in collections if collection.ancestors}
+    return CatalogView(pointers_of_all(collections), graves, layout_changes, ancestors, histories)
 
 
 def pointers_of_all(collections: Iterable[Collection]) -> dict[ShardKey, Pointer | None]:

@@ -6,18 +6,21 @@ Redis has no mark of a cluster (it is new, or has lost everything):
 ```text
 no snapshot in the bucket    a new cluster: an empty snapshot, the mark, the default tenant and database
 a snapshot                   0. what the journal says beyond it (`shared.catalog.replay`)
-                             1. the newest manifest of every shard
+                             1. each collection's newest root, or the newest manifest of its only shard
                              2. every collection's head goes beyond every position that may have been handed out
                              3. a snapshot with these heads, so that a second loss begins from them
-                             4. states, rows, and last the mark; until then every append and read is refused
-                         Snapshot, states and mark are of a new epoch: what was begun before changes nothing any more
+                             4. a root for each collection, which gives up what is in the bucket and was not taken
+                             5. states, rows, and last the mark; until then every append and read is refused
+                         Snapshot, roots, states and mark are of a new epoch: what was begun before changes nothing any
+                         more
 ```
 
 Redis has the mark, and is another run of itself:
     1. Has it gone back? Its catalog or a head is older than the snapshot with its journal, or the bucket has a later
        number of a commit (`shared.manifest.commits`). Then rows that the bucket knows later are corrected
-       (`shared.catalog.bring_forward`), every shard is compared with the bucket, missing rows and pointers are
-       restored, what may be missing is reported, and a new epoch begins.
+       (`shared.catalog.bring_forward`), and each collection gets a state of one moment: its own, when its log is whole
+       and reaches as far as the bucket, else the bucket's, in the place of its log. Missing rows are restored, what may
+       be missing is reported, and a new epoch begins, with snapshot and roots as above.
     2. Every head goes beyond every position that may have been handed out, and a snapshot has these heads before
        anybody is let in, unless the bucket takes no writes (`logservice.owed_snapshot`).
     Step 2 asks for no evidence. A Redis can go back behind writes that nothing else knows of, and be handed their
@@ -25,57 +28,49 @@ Redis has the mark, and is another run of itself:
     A pointer may be one manifest behind: its compactor died, or Redis lost that commit alone; then the log has what the
     manifest covers, and the next compaction completes it.
 
-What is restored, and why the heads are safe: `logservice.restoration`.
+What is restored: `logservice.choice`. Why the heads are safe: `logservice.restoration`.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Final
 
 import msgspec
 
-from logservice.garbage_plan import ShardKey, collection_of
+from logservice.garbage_plan import collection_of
 from logservice.owed_snapshot import OwedSnapshot
-from logservice.restoration import (
-    MissingRange,
-    RollbackSigns,
-    ShardAhead,
-    StoredCollection,
-    heads_of,
-    rolled_back,
-    signs_of_rollback,
-)
+from logservice.restoration import Restoration, RollbackSigns, signs_of_rollback
+from logservice.restorer import Restorer
 from logservice.snapshots import NewestSnapshot, Snapshots
 from logservice.stored_catalog import StoredCatalog
 from shared.catalog import Catalog, Cluster
 from shared.catalog.damage import Damage, DamageKind, kind_of
-from shared.catalog.image import CatalogImage, CollectionImage, Images, merged
-from shared.errors import Corrupt, Gone, Unavailable
+from shared.catalog.image import CatalogImage, Images, merged
+from shared.errors import Corrupt, Unavailable
 from shared.log.log import Log
 from shared.manifest.commits import CommitNumbers
-from shared.manifest.newest import newest_manifest
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock
-from shared.process.concurrency import map_concurrently
 from shared.process.telemetry import get_logger
 
 log = get_logger(__name__)
 
 PASSED_OVER: Final = "passed over by a restoration, which took what came before it"
 
-AT_ONCE: Final = 16
-"""Collections or shards that are compared or restored at a time."""
-
 
 class Reconciler:
     """Compares Redis with the bucket, restores what Redis lost, and then opens the cluster to all other processes."""
 
     def __init__(
-        self, catalog: Catalog, images: Images, log_: Log, objects: ObjectStore, snapshots: Snapshots, clock: Clock
+        self,
+        catalog: Catalog,
+        images: Images,
+        log_: Log,
+        objects: ObjectStore,
+        snapshots: Snapshots,
+        clock: Clock,
     ) -> None:
         self._journaled = StoredCatalog(objects, snapshots, clock)
         self._owed = OwedSnapshot(catalog.mark, images, objects, snapshots)
@@ -83,6 +78,7 @@ class Reconciler:
         self._images = images
         self._log = log_
         self._objects = objects
+        self._restorer = Restorer(images, log_, objects, clock)
         self._commits = CommitNumbers(objects)
         self._snapshots = snapshots
         self._clock = clock
@@ -127,18 +123,19 @@ class Reconciler:
         image = self._owed.with_known_heads(image)
         cluster = Cluster(image.cluster, image.epoch + 1)
         log.warning("redis_is_empty", cluster=cluster.id, collections=len(image.collections), snapshot_s=image.taken_s)
-        stored = await self._stored(image.collections)
-        restored = [each.restored() for each in stored]
+        restorations = await self._restorer.of_lost(image.collections)
+        by_id = {each.collection: each for each in restorations}
+        restored = [by_id[collection.id].restored(collection) for collection in image.collections]
         await self._write(
             msgspec.structs.replace(image, epoch=cluster.epoch, collections=restored, taken_s=self._clock.now()), number
         )
+        await self._restorer.write_roots(restorations, cluster.epoch)
         await self._require_unopened(cluster)
-        heads = await self._restore_states(stored, cluster.epoch)
+        await self._restorer.restore_lost(image.collections, by_id, cluster.epoch)
         await self._require_unopened(cluster)
         await self._images.restore_rows(image)
-        await self._catalog.unproven.add(key for each in stored for key in each.unproven)
-        missing = [each.missing(head) for each, head in zip(stored, heads, strict=True)]
-        await self._report(cluster, missing, image, damaged)
+        await self._catalog.unproven.add(key for each in restorations for key in each.unproven)
+        await self._report(cluster, restorations, image, damaged)
         await self._log.raise_commits(await self._commits.newest())
         return await self._catalog.mark.open(cluster, run)
 
@@ -153,24 +150,6 @@ class Reconciler:
     async def _write(self, image: CatalogImage, number: int) -> None:
         if not await self._snapshots.write(image, number):
             raise Unavailable("Another log service is opening the cluster")
-
-    async def _stored(self, collections: Iterable[CollectionImage]) -> list[StoredCollection]:
-        """The content of the bucket for these collections."""
-
-        async def find(image: CollectionImage) -> StoredCollection:
-            manifests = [await newest_manifest(self._objects, image.id, shard) for shard in image.layout.numbers]
-            return StoredCollection(image, manifests)
-
-        return await map_concurrently(find, collections, at_once=AT_ONCE)
-
-    async def _restore_states(self, stored: Sequence[StoredCollection], epoch: int) -> list[int]:
-        """Puts the states of these collections back, in this epoch; returns their heads."""
-
-        async def restore(each: StoredCollection) -> int:
-            image = each.restored()
-            return await self._images.restore_state(image, image.head, epoch, each.pointers)
-
-        return await map_concurrently(restore, stored, at_once=AT_ONCE)
 
     # A Redis that is there, and may have gone back in time
 
@@ -207,62 +186,38 @@ class Reconciler:
         after begins from them, and a crash right after shows. Returns the cluster in its new epoch, yet to be opened.
         """
         brought = Cluster(cluster.id, max(cluster.epoch, image.epoch if image else 0) + 1)
-        await self._force_layouts(signs.switched)
         collections = [collection async for collection in self._catalog.collections.all()]
-        shards = [(collection.id, shard) for collection in collections for shard in collection.layout.numbers]
-        compared = await map_concurrently(self._compare, shards, at_once=AT_ONCE)
-        ahead = [found for found in compared if found]
-        snapshot_heads = {collection.id: collection.head for collection in image.collections} if image else {}
-        living = [rolled_back(collection, ahead, snapshot_heads.get(collection.id, 0)) for collection in collections]
-        present = {missing.collection for missing in living}
-        rows = signs.newer.collections if signs.newer else []
-        lost = await self._stored(collection for collection in rows if collection.id not in present)
+        living = await self._restorer.of_living(
+            collections,
+            {switched.id: switched.layout for switched in signs.switched},
+            {collection.id: collection.head for collection in image.collections} if image else {},
+        )
+        present = {collection.id for collection in collections}
+        rows = [row for row in (signs.newer.collections if signs.newer else []) if row.id not in present]
+        restorations = [*living, *await self._restorer.of_lost(rows)]
+        by_id = {each.collection: each for each in restorations}
         number = await self._snapshots.next_number()
-        now = await self._images.take(cluster)
-        raised = heads_of(living)
-        restored_heads = {stored.image.id: stored.restored().head for stored in lost}
-        merged_image = merged(now, signs.newer, raised | restored_heads)
-        await self._write(msgspec.structs.replace(merged_image, epoch=brought.epoch), number)
+        now = merged(await self._images.take(cluster), signs.newer, {})
+        restored = [by_id[one.id].restored(one) if one.id in by_id else one for one in now.collections]
+        await self._write(msgspec.structs.replace(now, epoch=brought.epoch, collections=restored), number)
+        await self._restorer.write_roots(restorations, brought.epoch)
         await self._require_unopened(brought)
-        restored = await self._restore_states(lost, brought.epoch)
-        await self._images.raise_heads(raised, brought.epoch)
+        await self._restorer.restore_lost(rows, by_id, brought.epoch)
+        await self._restorer.bring_forward(collections, by_id, brought.epoch)
         if signs.newer is not None:
             await self._images.restore_rows(signs.newer)
-        for shard in ahead:
-            if shard.newest is not None and shard.newest != shard.pointer:
-                with suppress(Gone):
-                    await self._log.commit(shard.collection, shard.shard, shard.pointer, shard.newest, brought.epoch)
-        taken_up = [*(stored.unproven for stored in lost), *(shard.unproven for shard in ahead)]
-        await self._catalog.unproven.add(itertools.chain.from_iterable(taken_up))
-        missing = [*living, *(stored.missing(head) for stored, head in zip(lost, restored, strict=True))]
-        await self._report(brought, missing, image, damaged)
+        await self._catalog.unproven.add(key for each in restorations for key in each.unproven)
+        await self._report(brought, restorations, image, damaged)
         return brought
 
-    async def _compare(self, shard: ShardKey) -> ShardAhead | None:
-        """None unless the bucket is ahead of Redis, or may be: it has manifests that cannot be read."""
-        stored = await newest_manifest(self._objects, *shard)
-        (state,) = await self._log.states([shard])
-        if state is None:
-            return None
-        ahead = ShardAhead(*shard, state.pointer, stored)
-        return ahead if ahead.newest != state.pointer or stored.damaged else None
-
-    async def _force_layouts(self, switched: Sequence[CollectionImage]) -> None:
-        """Gives collections the later layout that the snapshot knows, and forgets every rebuild under way: the bucket
-        may be ahead of what Redis says of it. It is begun anew, with shards of its own.
-        """
-        later = {stored.image.id: stored for stored in await self._stored(switched)}
-        async for collection in self._catalog.collections.all():
-            stored = later.get(collection.id)
-            with suppress(Gone):
-                if collection.rebuild and not (stored and stored.image.layout == collection.rebuild.layout):
-                    await self._images.abandon_rebuild(collection)
-                if stored:
-                    await self._images.force_layout(collection, stored.image.layout, stored.pointers)
-
     async def _report(
-        self, cluster: Cluster, missing: Sequence[MissingRange], image: CatalogImage | None, damaged: Sequence[str]
+        self,
+        cluster: Cluster,
+        restorations: Sequence[Restoration],
+        image: CatalogImage | None,
+        damaged: Sequence[str],
     ) -> None:
+        missing = [each.missing for each in restorations]
         known = {collection.id for collection in image.collections} if image else set()
         known |= {lost.collection for lost in missing}
         unlisted = sorted(await self._collections_in_bucket() - known)

@@ -11,23 +11,21 @@ the ceiling more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
+from logservice.choice import Choice, StoredState, Taken
 from shared import limits
-from shared.catalog import Collection
 from shared.catalog.image import CatalogImage, CollectionImage
-from shared.log.state import Pointer
-from shared.manifest.newest import NewestManifest
-from shared.records.model import FIRST_POSITION
+from shared.manifest.roots import Root, make_root
 
 
 @dataclass(frozen=True, slots=True)
 class MissingRange:
     """The possible loss of a collection: the operations from `covered[shard]` on of each shard, up to `head`
-    (exclusive), the first position that will be handed out now. Positions below `seen` were surely handed out.
+    (exclusive), the first position that will be handed out now. Positions below `seen` were surely handed out. `taken`
+    says what it was restored to; `one_moment`, whether that is of one moment on all shards: then nothing is half there.
     `damaged` says what is wrong with each stored thing, by its name, because of which more is missing.
     """
 
@@ -36,72 +34,77 @@ class MissingRange:
     covered: list[int]
     seen: int
     head: int
+    taken: str
+    one_moment: bool
     damaged: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class StoredCollection:
-    """A collection of a snapshot, with the newest whole manifest that the bucket has of each of its shards."""
-
-    image: CollectionImage
-    manifests: list[NewestManifest]
-
-    @property
-    def pointers(self) -> list[Pointer | None]:
-        return [newest.found[1] if newest.found else None for newest in self.manifests]
-
-    @property
-    def damaged(self) -> dict[str, str]:
-        """By name, the damage of each stored thing that is damaged, in words."""
-        return {name: what for newest in self.manifests for name, what in newest.damaged.items()}
-
-    @property
-    def unproven(self) -> list[str]:
-        """The keys of those manifests that have only their checksum so far."""
-        found = [newest.found[0] for newest in self.manifests if newest.found]
-        return [manifest.key for manifest in found if manifest.proves_itself]
-
-    @property
-    def covered(self) -> list[int]:
-        """For each shard the position up to which (exclusive) the bucket has everything."""
-        return [_covered(pointer) for pointer in self.pointers]
-
-    def restored(self) -> CollectionImage:
-        """The image with a head that no position handed out has passed, and the dimension if a manifest knows it."""
-        passed = max(newest.versions_passed for newest in self.manifests)
-        head = max(*self.covered, self.image.head) + (1 + passed + limits.OWED_RAISES_MAX) * limits.BACKLOG_OPS_CEILING
-        dimensions = [newest.found[0].dimension for newest in self.manifests if newest.found]
-        dimension = self.image.dimension or max(dimensions, default=0) or None
-        return msgspec.structs.replace(self.image, head=head, dimension=dimension)
-
-    def missing(self, head: int) -> MissingRange:
-        """The loss of the collection if its log is lost. `head` is the restored one."""
-        return MissingRange(self.image.id, self.image.name, self.covered, self.image.head, head, self.damaged)
-
-
-@dataclass(frozen=True, slots=True)
-class ShardAhead:
-    """A shard whose newest manifest in the bucket is ahead of its pointer in Redis, or may be: `stored` is what the
-    bucket has.
-    """
+class Restoration:
+    """A collection's restoration: to which state, and the head that it goes on from."""
 
     collection: str
-    shard: int
-    pointer: Pointer | None
-    stored: NewestManifest
+    name: str
+    choice: Choice
+    seen: int
+    head: int
+    stored: StoredState
+
+    @property
+    def missing(self) -> MissingRange:
+        """The loss of the collection."""
+        choice = self.choice
+        one_moment = choice.taken is not Taken.MANIFESTS
+        return MissingRange(
+            self.collection,
+            self.name,
+            choice.covered,
+            self.seen,
+            self.head,
+            choice.taken.value,
+            one_moment,
+            dict(self.stored.damaged),
+        )
 
     @property
     def unproven(self) -> list[str]:
-        """The keys of the manifests that are taken up and have only their checksum so far."""
-        found = self.stored.found
-        taken = found is not None and found[1] == self.newest != self.pointer
-        return [found[0].key] if found is not None and taken and found[0].proves_itself else []
+        """The keys of the manifests that are taken up by their checksum alone: no pointer or root has their hash."""
+        taken = set(self.choice.pointers) - set(self.stored.root.pointers if self.stored.root else [])
+        found = [manifest for manifest, pointer in filter(None, self.stored.newest) if pointer in taken]
+        return [manifest.key for manifest in found if manifest.proves_itself]
 
-    @property
-    def newest(self) -> Pointer | None:
-        """The later one of the two."""
-        found = self.stored.found[1] if self.stored.found else None
-        return max(self.pointer, found, key=lambda pointer: pointer.version if pointer else 0)
+    def restored(self, image: CollectionImage) -> CollectionImage:
+        """The collection's image with its restored layout and head, and with its dimension if a manifest knows it."""
+        layout = self.choice.layout
+        dimension = image.dimension or self.stored.dimension
+        return msgspec.structs.replace(
+            image, head=max(image.head, self.head), dimension=dimension, shards=(layout.first, layout.count)
+        )
+
+    def new_root(self, epoch: int, written_by: str, created_s: float) -> Root | None:
+        """The root of the new epoch, which gives up whatever the epochs before have left: it names the state, or, where
+        Redis' own log goes on, manifests of one moment in it. None for a collection of several shards that goes on and
+        never had a root: nothing of it was compacted, or its first round will end with one.
+        """
+        choice = self.choice
+        layout, pointers, position = choice.layout, choice.pointers, choice.position
+        if choice.taken is Taken.LOG and layout.count > 1:
+            root = self.stored.root
+            if root is None:
+                return None
+            layout, pointers, position = root.shards, root.pointers, root.position
+        return make_root(self.collection, epoch, position, layout, pointers, written_by, created_s)
+
+
+def restoration_of(
+    collection: str, name: str, choice: Choice, stored: StoredState, snapshot_head: int, own_head: int = 0
+) -> Restoration:
+    """The restoration of a collection to the state that was chosen. The heads are those that the snapshot and Redis
+    know of it, 0 where they know none.
+    """
+    seen = max(*choice.covered, stored.furthest, snapshot_head, own_head)
+    head = seen + (1 + stored.versions_passed + limits.OWED_RAISES_MAX) * limits.BACKLOG_OPS_CEILING
+    return Restoration(collection, name, choice, seen, head, stored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,27 +157,3 @@ def raised_heads(now: CatalogImage) -> dict[str, int]:
     having gone back.
     """
     return {collection.id: collection.head + limits.BACKLOG_OPS_CEILING for collection in now.collections}
-
-
-def rolled_back(collection: Collection, ahead: Iterable[ShardAhead], snapshot_head: int) -> MissingRange:
-    """The possible loss of a collection that is there, in a Redis that went back: the operations that no manifest
-    has, up to a head beyond every position that may have been handed out. `snapshot_head` is 0 where none is known.
-    """
-    mine = [shard_ahead for shard_ahead in ahead if shard_ahead.collection == collection.id]
-    newest = {shard_ahead.shard: shard_ahead.newest for shard_ahead in mine}
-    passed = max((shard_ahead.stored.versions_passed for shard_ahead in mine), default=0)
-    damaged = {name: what for shard_ahead in mine for name, what in shard_ahead.stored.damaged.items()}
-    shards = zip(collection.layout.numbers, collection.pointers, strict=True)
-    covered = [_covered(newest.get(shard, pointer)) for shard, pointer in shards]
-    seen = max(*covered, collection.head, snapshot_head)
-    head = seen + (1 + passed + limits.OWED_RAISES_MAX) * limits.BACKLOG_OPS_CEILING
-    return MissingRange(collection.id, collection.name, covered, seen, head, damaged)
-
-
-def heads_of(missing: Sequence[MissingRange]) -> dict[str, int]:
-    """The head that each of the collections gets."""
-    return {lost.collection: lost.head for lost in missing}
-
-
-def _covered(pointer: Pointer | None) -> int:
-    return pointer.covers if pointer else FIRST_POSITION

@@ -157,15 +157,21 @@ class Images:
         await retry_idempotent(lambda: command(self._redis, "SET", self._keys.changes, image.changes), writes=True)
 
     async def restore_state(
-        self, collection: CollectionImage, head: int, epoch: int, pointers: Sequence[Pointer | None]
+        self,
+        collection: CollectionImage,
+        head: int,
+        epoch: int,
+        position: int,
+        pointers: Sequence[Pointer | None],
     ) -> int:
         """Puts a collection's state back, or raises the head and the epoch of a state that is there; returns the head.
-        `pointers` are those of the shards of its layout.
+        `pointers` are those of the shards of its layout, manifests of one moment, at `position`.
         """
         restored = await self._lifecycle.restore(
             collection.id,
             head,
             epoch,
+            position,
             database_key=collection.database_key,
             fixed=collection.fixed,
             generation=orjson.loads(collection.row)["generation"],
@@ -184,9 +190,13 @@ class Images:
         if collection.rebuild:
             await self._rebuilds.abandon(collection.id, collection.layout, collection.rebuild.layout)
 
-    async def force_layout(self, collection: Collection, layout: Layout, pointers: Sequence[Pointer | None]) -> None:
-        """Gives the collection a layout that it had when Redis went back. Raises Gone."""
-        await self._rebuilds.force(collection.id, collection.layout, layout, pointers)
+    async def replace_log(
+        self, collection_id: str, layout: Layout, epoch: int, position: int, pointers: Sequence[Pointer | None]
+    ) -> None:
+        """Gives a collection in this epoch manifests of one moment, at `position`, in the place of all that Redis has
+        of its log. `pointers` are those of the shards of `layout`, which is its layout from now on. Raises Gone.
+        """
+        await self._rebuilds.restore(collection_id, layout, epoch, position, pointers)
 
     async def raise_heads(self, heads: Mapping[str, int], epoch: int = 0) -> None:
         """Raises the heads and the epochs of those collections that are there."""

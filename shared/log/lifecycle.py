@@ -71,6 +71,7 @@ class Lifecycle:
         collection_id: str,
         head: int,
         epoch: int,
+        position: int,
         *,
         database_key: str,
         fixed: Mapping[str, Any],
@@ -80,12 +81,18 @@ class Lifecycle:
         pointers: Sequence[Pointer | None],
     ) -> int:
         """Creates a lost state, or raises the head and the epoch of one that is there; returns the head. Positions
-        below the head are never handed out (again). `pointers` are those of the layout's shards.
+        below the head are never handed out (again). `pointers` are those of the layout's shards: manifests of one
+        moment, which is `position`.
         """
         args = ["restore", head, epoch, *_fields(database_key, fixed, generation, dimension, layout)]
         for shard, pointer in zip(layout.numbers, pointers, strict=True):
             if pointer is not None:
                 args += [f"m:{shard}", pointer.encode()]
+        args += ["cut", position, "root", position] if layout.count > 1 else []
+        if not await self.exists(collection_id):
+            # Streams that outlived the state: what they hold is in no chain that the new state could continue.
+            streams = [self._keys.log(collection_id, shard) for shard in layout.numbers]
+            await retry_idempotent(lambda: command(self._redis, "UNLINK", *streams), writes=True)
         restored: int = await STATE.run(self._redis, [self._keys.state(collection_id)], args)
         return restored
 

@@ -40,6 +40,7 @@ from shared.log.state import (
     parse_state,
     state_fields,
 )
+from shared.log.wholeness import is_whole
 from shared.redis.client import READ_DEADLINE_S, WRITE_DEADLINE_S, command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX, Argument, Script
@@ -194,6 +195,10 @@ class Log:
         if damage is not None and not entries:
             raise damage
         return ShardRead(state, entries, bool(complete) and damage is None, mark)
+
+    async def is_whole(self, collection_id: str, shard: int, covers: int) -> bool:
+        """Whether no entry is missing of what was ever written to the shard at the position `covers` or later."""
+        return await is_whole(self._redis, self._keys, collection_id, shard, covers)
 
     async def states(self, shards: Sequence[tuple[str, int]]) -> list[ShardState | None]:
         """The states of many shards (collection id and number), pipelined; None where the collection is gone."""

@@ -21,8 +21,9 @@
 --                  adds to the new streams what the log has at [copied, head), and makes the next layout the present one
 --           'abandon'
 --                  forgets the layout that is being built
---           'force' layout, then shard pointer ..
---                  makes a layout the present one, whatever Redis has; a pointer is '' where there is none
+--           'restore' layout epoch position, then shard pointer ..
+--                  drops the streams, whatever they hold, and makes this layout the present one, in this epoch, with manifests that
+--                  are of one moment at this position; a pointer is '' where there is none
 --        entries: nine arguments each: shard, id, first and end position of its append, '1' or '0' (whether it is the last of the
 --        append in the stream), operations, time of the append (ms), checksum of the payload, payload. Those of a shard stand
 --        together
@@ -115,7 +116,7 @@ end
 -- Makes `new_layout` the present one. `kept` operations of the old shards' are counted by the new ones.
 local function become(new_layout, kept)
   local versions = tonumber(versions_before or 0)
-  for _, shard in ipairs(shards_of(layout)) do
+  for _, shard in ipairs(new_layout ~= layout and shards_of(layout) or {}) do
     local pointer = redis.call('HGET', state_key, 'm:' .. shard)
     versions = versions + (pointer and cjson.decode(pointer).version or 0)
   end
@@ -143,15 +144,18 @@ function verbs.abandon()
   return {'OK'}
 end
 
-function verbs.force(forced)
-  local FIRST_POINTER = 4
-  if layout == forced then return {'OK'} end
+function verbs.restore(restored, restored_epoch, position)
+  local FIRST_POINTER = 6
+  if tonumber(present_epoch or 0) >= tonumber(restored_epoch) then return {'OK'} end
   forget_rebuild()
-  become(forced, 0)
+  become(restored, 0)
   for at = FIRST_POINTER, #ARGV, 2 do
     local shard, pointer = unpack(ARGV, at, at + 1)
     if pointer ~= '' then set_pointer(shard, pointer) end
   end
+  redis.call('HDEL', state_key, 'made', 'cut', 'root')
+  if #shards_of(restored) > 1 then redis.call('HSET', state_key, 'cut', position, 'root', position) end
+  redis.call('HSET', state_key, 'epoch', restored_epoch)
   return {'OK'}
 end
 

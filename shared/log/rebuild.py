@@ -128,16 +128,22 @@ class Rebuilds:
         """Forgets the layout that is being built, in whatever epoch."""
         await self._run(collection_id, layout, following, "abandon", "")
 
-    async def force(
-        self, collection_id: str, present: Layout, layout: Layout, pointers: Sequence[Pointer | None]
+    async def restore(
+        self, collection_id: str, layout: Layout, epoch: int, position: int, pointers: Sequence[Pointer | None]
     ) -> None:
-        """Makes `layout` the present one, with the manifests that `pointers` say: one per shard, None where there is
-        none. For a Redis that came back as it was before a switch, in whatever epoch.
+        """Gives a collection that is restored in this epoch the manifests that `pointers` say, one per shard of
+        `layout`, None where there is none; they are of one moment, at `position`. Whatever its streams hold is dropped.
         """
-        args: list[Argument] = ["force", "", layout.encode()]
+        call = ("HMGET", self._keys.state(collection_id), "layout", "next")
+        present, following = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
+        if present is None:
+            raise Gone(f"collection {collection_id} has no state")
+        if following is not None:
+            await self.abandon(collection_id, Layout.decode(present), Layout.decode(following))
+        args: list[Argument] = ["restore", "", layout.encode(), epoch, position]
         for shard, pointer in zip(layout.numbers, pointers, strict=True):
             args += [shard, pointer.encode() if pointer else ""]
-        await self._run(collection_id, present, layout, *args)
+        await self._run(collection_id, Layout.decode(present), layout, *args)
 
     async def _run(self, collection_id: str, layout: Layout, following: Layout, *args: Argument) -> list[Any]:
         """The reply of rebuild.lua, as its header says. `layout` is the present one."""

@@ -15,7 +15,7 @@ Invariants
 2. Every shard of `layout` has all operations below `position` in the manifest that the root names for it, or had none
    when the root does not name one. A manifest that covers less than `position` has all the same: its shard had no
    operation in between.
-3. Roots of one collection that have the same epoch and position name the same manifests.
+3. Roots of one collection that have the same epoch and position stand for the same records.
 """
 
 from __future__ import annotations
@@ -87,9 +87,15 @@ class Root(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         named = {manifest.shard: manifest.pointer for manifest in self.manifests}
         return [named.get(number) for number in self.shards.numbers]
 
-    def names_the_same(self, other: Root) -> bool:
-        """Whether both restore a collection to the same manifests."""
-        return (self.layout, self.manifests) == (other.layout, other.manifests)
+    def stands_for_the_same(self, other: Root) -> bool:
+        """Whether both restore a collection to the same records. Of two manifests of a shard that cover the same, one
+        may have rewritten the segments of the other.
+        """
+        return (self.layout, self._covered) == (other.layout, other._covered)
+
+    @property
+    def _covered(self) -> dict[int, int]:
+        return {manifest.shard: manifest.covers for manifest in self.manifests}
 
     def _sum(self) -> str:
         return xxhash.xxh3_128_hexdigest(_bytes_of(msgspec.structs.replace(self, checksum="")))
@@ -193,11 +199,11 @@ class RootStore:
         return await self.load(keys[-1]) if keys else None
 
     async def create(self, root: Root) -> None:
-        """Creates the root; one that is there already and names the same manifests is as good. Raises Corrupt when
+        """Creates the root; one that is there already and stands for the same records is as good. Raises Corrupt when
         another one is there, and UnknownOutcome when it may have been created.
         """
         if await self._objects.create(root.key, root.encode()):
             return
         present = await self.load(root.key)
-        if not present.names_the_same(root):
-            raise Corrupt(f"root {root.key} is there and names other manifests")
+        if not present.stands_for_the_same(root):
+            raise Corrupt(f"root {root.key} is there and stands for other records")

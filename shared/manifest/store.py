@@ -10,6 +10,8 @@ from shared.manifest.model import (
     decode_as,
     hash_of,
     manifest_key,
+    parse_key,
+    shard_prefix,
 )
 from shared.objects.port import ObjectNotFound, ObjectStore
 from shared.segment.format import SegmentInfo
@@ -53,6 +55,11 @@ class ManifestStore:
         if not await self._objects.create(manifest.key, data):
             return None
         return Pointer(version=manifest.version, hash=hash_of(data), covers=manifest.covers)
+
+    async def versions(self, collection: str, shard: int) -> list[int]:
+        """The versions of the manifests in the bucket, committed or not, ascending."""
+        keys = [info.key async for info in self._objects.list(f"{shard_prefix(collection, shard)}manifests/")]
+        return sorted(parsed[2] for key in keys if (parsed := parse_key(key)))
 
     async def _read(self, collection: str, shard: int, version: int) -> bytes | None:
         try:

@@ -89,7 +89,7 @@ async def test_an_image_of_the_catalog_has_forks_and_families(shop: Shop, family
     assert image.families == {shop.collection.id: [fork.collection.id]}
     await shop.redis.flushdb()
     for one in image.collections:
-        await images.restore_state(one, one.head, 1, [None])
+        await images.restore_state(one, one.head, 1, one.head, [None])
     await images.restore_rows(image)
     await shop.catalog.mark.open()
     await fork.refresh()

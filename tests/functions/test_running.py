@@ -331,7 +331,7 @@ async def test_an_image_of_the_catalog_has_functions(shop: Shop, workshop: Works
     image = await images.take(cluster)
     await shop.redis.flushdb()
     for one in image.collections:
-        await images.restore_state(one, one.head, 1, [None])
+        await images.restore_state(one, one.head, 1, one.head, [None])
     await images.restore_rows(image)
     await shop.catalog.mark.open()
     found = await workshop.functions.output_of(await workshop.db(), shop.collection)

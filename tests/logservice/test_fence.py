@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from logservice import reconcile
+from logservice.evidence import Evidence
 from shared.catalog import Catalog
 from shared.errors import Unavailable
 from shared.log.log import Log
@@ -149,7 +149,7 @@ async def test_an_ordinary_restart_looks_at_no_shard_in_the_bucket(
     async def looked(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(reconcile, "newest_manifest", looked)
+    monkeypatch.setattr(Evidence, "stored", looked)
     monkeypatch.setattr(ManifestStore, "find", looked)
     await rolling.reconcile()
     assert await rolling.missing() == set()

@@ -290,7 +290,7 @@ async def test_a_row_whose_state_is_gone_gets_it_back_from_the_bucket(world: Wor
     lost = await append(world.log, made, ["c"])
     fresh = await make_collection(world.catalog, database, "fresh")
     await world.redis.delete(world.keys.state(made.id), world.keys.log(made.id, 0), world.keys.state(fresh.id))
-    recovery = Recovery(cluster, world.images, world.snapshots, world.objects)
+    recovery = Recovery(cluster, world.images, world.snapshots, world.objects, SystemClock())
     collector = Collector(world.redis, world.keys, world.catalog)
     assert await collector.repair_rows(recovery.recover) == 2
     assert await collector.repair_rows(recovery.recover) == 0

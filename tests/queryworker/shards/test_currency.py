@@ -131,7 +131,7 @@ async def test_a_log_that_was_lost_and_restored_from_the_bucket_is_followed_from
         with pytest.raises(Gone):
             await world.count()
         await world.lifecycle.restore(
-            world.collection, 1000, 1, database_key="db", fixed=state.fixed, generation=1, dimension=2,
+            world.collection, 1000, 1, 1000, database_key="db", fixed=state.fixed, generation=1, dimension=2,
             layout=Layout(0, 1), pointers=[state.pointer],
         )  # fmt: skip
         world.state = dict(compacted)

@@ -39,6 +39,7 @@ async def _lose_and_restore(world: World, keys: Keys, pointer: Pointer | None) -
         world.collection,
         world.head,
         1,
+        world.head,
         database_key="db",
         fixed=fixed,
         generation=0,

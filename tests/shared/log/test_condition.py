@@ -206,7 +206,7 @@ async def test_a_restored_collection_can_be_read_from_its_new_head_on(redis: Red
     lifecycle, id_ = Lifecycle(redis, keys), str(uuid.uuid4())
     fields = {"database_key": "db", "fixed": {}, "generation": 1, "dimension": None, "layout": Layout(0, 1)}
     for head in (500, 900):
-        assert await lifecycle.restore(id_, head, 1, pointers=[None], **fields) == head  # type: ignore[arg-type]
+        assert await lifecycle.restore(id_, head, 1, head, pointers=[None], **fields) == head  # type: ignore[arg-type]
         assert await log.readable(id_) == range(head, head + 1)
 
 

@@ -91,5 +91,5 @@ async def test_a_root_is_created_once_and_never_by_another_content() -> None:
     found = await roots.newest("c")
     assert found is not None
     assert found.written_by == "test"
-    with pytest.raises(Corrupt, match="other manifests"):
+    with pytest.raises(Corrupt, match="other records"):
         await roots.create(root(manifests=root().manifests[:1]))

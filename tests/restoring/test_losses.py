@@ -1,0 +1,73 @@
+"""Restoring is atomic: whenever Redis is lost or goes back, a bank over several shards keeps its sum (promise 9)."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.restoring.bank import Bank
+
+LOSSES = 12
+STEPS_MAX = 24
+
+
+async def step(bank: Bank, chance: random.Random, copies: list[Path], folder: Path) -> None:
+    """Something that one of the processes does, chosen by chance."""
+    match chance.choice(
+        [
+            "transfer",
+            "transfer",
+            "transfer",
+            "round",
+            "compact",
+            "compact",
+            "trim",
+            "snapshot",
+            "garbage",
+            "rebuild",
+            "copy",
+        ]
+    ):
+        case "transfer":
+            await bank.transfer(chance)
+        case "round":
+            await bank.round()
+        case "compact":
+            collection = await bank.refresh()
+            await bank.compact(chance.choice(collection.layout.numbers))
+        case "trim":
+            await bank.trim()
+        case "snapshot":
+            await bank.snapshot()
+        case "garbage":
+            await bank.collect_garbage()
+        case "rebuild":
+            await bank.rebuild()
+        case "copy":
+            copies.append(folder / f"copy-{len(copies)}")
+            bank.copy_redis(copies[-1])
+
+
+@pytest.mark.parametrize(("seed", "shards"), [(1, 2), (2, 3), (3, 1)])
+async def test_a_bank_keeps_its_sum_whenever_redis_is_lost_or_goes_back(
+    bank: Bank, tmp_path: Path, seed: int, shards: int
+) -> None:
+    chance = random.Random(seed)
+    copies: list[Path] = []
+    await bank.found(shards)
+    for loss in range(LOSSES):
+        if loss == LOSSES // 2:
+            await bank.ask_for_shards(shards + 2)
+        for _ in range(chance.randint(1, STEPS_MAX)):
+            await step(bank, chance, copies, tmp_path)
+        if copies and chance.random() < 0.5:
+            await bank.go_back(chance.choice(copies))
+        else:
+            await bank.lose_redis()
+    await bank.ask_for_shards(shards + 2)  # a Redis that went back may have forgotten it
+    for _ in range(8):
+        await bank.rebuild()
+    assert (await bank.refresh()).layout.count == shards + 2
+    assert await bank.read() == bank.balances
