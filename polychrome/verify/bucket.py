@@ -22,7 +22,7 @@ from shared.objects.port import ObjectInfo, ObjectStore
 from shared.segment.format import RECORDS
 
 COLLECTIONS_AT_ONCE: Final = 4
-_OF_SHARD: Final = re.compile(r"[^/]+/(\d+)/(?:manifests|segments)/.+", re.ASCII)
+_OF_SHARD: Final = re.compile(r"[^/]+/(\d+)/(?:manifests|segments|log)/.+", re.ASCII)
 _OWN: Final = ("commits/", "probes/")
 """Prefixes of objects without content that counts."""
 

@@ -37,6 +37,7 @@ from shared.catalog.changes import Changes
 from shared.catalog.damage import Damage, DamageKind, Damages
 from shared.catalog.journal_entry import decode_entry
 from shared.errors import Corrupt, Gone
+from shared.history.sealed_log import decode_sealed, parse_log_key
 from shared.log.batch import payload_checksum
 from shared.log.jobs import Jobs
 from shared.log.mending import Mending
@@ -266,6 +267,11 @@ def _is_what_was_written(finding: Finding, path: Path) -> bool:
                 decode_entry(finding.name, path.read_bytes())
             case DamageKind.SNAPSHOT:
                 check_snapshot(path.read_bytes())
+            case DamageKind.SEALED:
+                sealed = parse_log_key(finding.name)
+                if sealed is None:
+                    return False
+                decode_sealed(sealed, path.read_bytes())
             case _:
                 return False
     except Corrupt:

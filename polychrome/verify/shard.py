@@ -6,6 +6,7 @@ the pointer and the manifests of then: what no manifest needs any more is no dam
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from polychrome.verify.model import Finding, Ledger
 from polychrome.verify.segment import SegmentProof, prove_segment
 from shared.catalog.damage import DamageKind
 from shared.errors import Corrupt
+from shared.history.sealed_log import decode_sealed, parse_log_key
 from shared.log.state import Pointer
 from shared.manifest.model import (
     Manifest,
@@ -93,7 +95,7 @@ class ShardProver:
         sizes = {info.key: info.bytes async for info in self._objects.list(prefix)}
         manifests = await self._read(place, sizes)
         expected = {**place.rooted, **({pointer.version: pointer.hash} if pointer is not None else {})}
-        findings = list(_missing(place, manifests, expected))
+        findings = [*_missing(place, manifests, expected), *await self._prove_sealed(place, sizes, only)]
         _trace(manifests, place, pointer)
         findings += [
             _finding(
@@ -142,13 +144,31 @@ class ShardProver:
         wanted |= {condemned_key(path) for path in named}
         orphans: dict[str, tuple[int, int]] = {}
         for key, size in sizes.items():
-            if key not in wanted and parse_key(key) is None:
+            if key not in wanted and parse_key(key) is None and parse_log_key(key) is None:
                 path = key.rpartition("/")[0]
                 name = path if path not in named and "/segments/" in path else key
                 objects, before = orphans.get(name, (0, 0))
                 orphans[name] = objects + 1, before + size
         for name, (objects, size) in orphans.items():
             self._ledger.orphan(name, objects, size)
+
+    async def _prove_sealed(self, place: ShardPlace, keys: Iterable[str], only: set[str] | None) -> list[Finding]:
+        """Proves the sealed log objects."""
+        found: list[Finding] = []
+        for key in keys:
+            sealed = parse_log_key(key)
+            if sealed is None or (only is not None and key not in only):
+                continue
+            try:
+                data = await self._objects.get(key)
+                self._ledger.read(len(data))
+                self._ledger.counts["sealed log objects"] += only is None
+                await asyncio.to_thread(decode_sealed, sealed, data)
+            except ObjectNotFound:
+                continue  # collected since it was listed
+            except Corrupt as error:
+                found.append(_finding(place, key, error.message, current=True))
+        return found
 
     async def _prove_segments(self, manifests: _Manifests, only: set[str] | None) -> dict[str, SegmentProof]:
         def is_wanted(info: SegmentInfo) -> bool:

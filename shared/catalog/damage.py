@@ -63,6 +63,7 @@ class DamageKind(enum.StrEnum):
     ROOT = "root"
     JOURNAL = "journal"
     ENTRY = "entry"
+    SEALED = "sealed"
     STATE = "state"
     OTHER = "other"
 
@@ -74,6 +75,7 @@ _FORMS: Final = (
     (DamageKind.MANIFEST, re.compile(r"[^/]+/\d+/manifests/.+")),
     (DamageKind.RECORDS, re.compile(rf"[^/]+/\d+/segments/[^/]+/{re.escape(RECORDS)}")),
     (DamageKind.DERIVED, re.compile(r"[^/]+/\d+/segments/.+")),
+    (DamageKind.SEALED, re.compile(r"[^/]+/\d+/log/\d+-\d+\.log")),
     (DamageKind.ENTRY, re.compile(r"[^/]+/\d+/log(/.+)?")),
     (DamageKind.STATE, re.compile(r"[^/]+/state")),
 )

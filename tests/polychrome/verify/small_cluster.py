@@ -24,16 +24,19 @@ from polychrome.verify.model import Report
 from shared.catalog import Catalog, Collection, Database
 from shared.catalog.damage import Damages
 from shared.catalog.image import Images
+from shared.catalog.journal_entry import JournalEntry, SlotChanges
 from shared.cluster.placement import shard_of
+from shared.history.sealed_log import SealedRange, encode_sealed
 from shared.limits import GRAPH_ROWS_MIN
 from shared.log.append import AppendRequest
 from shared.log.batch import build_batch, split_batch
 from shared.log.log import Log
+from shared.log.state import after_position
 from shared.manifest.roots import RootStore, make_root
 from shared.objects.directory import open_directory
 from shared.objects.port import ObjectStore
 from shared.process.clock import SystemClock
-from shared.records.model import Op
+from shared.records.model import FIRST_POSITION, Op
 from shared.redis.client import command, open_redis
 from shared.redis.keys import Keys
 from shared.rpc import messages
@@ -110,8 +113,17 @@ class SmallCluster:
             [state] = await self.log.states([(self.collection.id, shard)])
             assert state is not None
             if state.pointer is not None:
+                await self._seal(shard, state.trimmed or FIRST_POSITION, state.pointer.covers)
                 await self.log.trim(self.collection.id, shard, state.pointer, state.epoch)
         return endings
+
+    async def _seal(self, shard: int, first: int, end: int) -> None:
+        """Keeps what is going to be trimmed, as for a collection with a history."""
+        read = await self.log.read(self.collection.id, shard, after_position(first))
+        entries = [entry for entry in read.entries if entry.end <= end]
+        if entries:
+            sealed = SealedRange(self.collection.id, shard, first, end)
+            await self.objects.create(sealed.key, encode_sealed(sealed, entries))
 
     async def read(self) -> Records:
         """What a worker that has nothing cached answers. Raises Damaged."""
@@ -150,6 +162,9 @@ class SmallCluster:
         image = await Images(self.redis, self.keys, self.catalog).take(mark)
         snapshots = Snapshots(self.objects, 3)
         assert await snapshots.write(image, await snapshots.next_number())
+        changes = SlotChanges(1, self.collection.tenant, self.collection.database, collections=image.collections)
+        entry = JournalEntry(mark.id, mark.epoch, image.changes + 1, "ab12", 0.0, [changes])
+        await self.objects.create(entry.key, entry.encode())
 
     async def entries(self) -> list[tuple[str, str, dict[bytes, bytes]]]:
         """Every entry of every stream: the stream's key, the entry's id, its fields."""

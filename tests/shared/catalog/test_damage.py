@@ -16,6 +16,7 @@ from shared.catalog.damage import (
     kind_of,
 )
 from shared.errors import Corrupt, Unavailable
+from shared.history.sealed_log import SealedRange
 from shared.log.naming import entry_name, state_name, stream_name
 from shared.process.clock import SystemClock
 from shared.redis.client import command
@@ -110,6 +111,7 @@ async def test_damage_is_reported_while_the_server_is_out_of_memory(redis: Redis
         ("catalog/journal/7-w", DamageKind.JOURNAL),
         ("catalog/00000000000000000001.json.gz", DamageKind.SNAPSHOT),
         (entry_name("c", 3, "7-0"), DamageKind.ENTRY),
+        (SealedRange("c", 3, 1, 9).key, DamageKind.SEALED),
         (stream_name("c", 3), DamageKind.ENTRY),
         (state_name("c"), DamageKind.STATE),
         ("c/0", DamageKind.OTHER),
