@@ -143,6 +143,19 @@ class FrontendConfig(ProcessConfig):
         default=30.0,
         parse=parse_seconds,
     )
+    witness_bytes: int = setting(
+        "POLYCHROME_FRONTEND_WITNESS_BYTES",
+        "Bytes of its own appends that the frontend keeps for a while, to give them back should Redis come back with "
+        "less.",
+        default=limits.WITNESS_BYTES_MAX,
+        parse=parse_positive,
+    )
+    witness_s: float = setting(
+        "POLYCHROME_FRONTEND_WITNESS_S",
+        "For how many seconds it keeps them.",
+        default=limits.WITNESS_S_MAX,
+        parse=parse_seconds,
+    )
     answers_bytes_max: int = setting(
         "POLYCHROME_FRONTEND_ANSWERS_BYTES_MAX",
         "Bytes of long answers on their way from query workers to clients, all of a frontend together; when there are "

@@ -29,12 +29,14 @@ from shared.catalog import Catalog
 from shared.catalog.forking import Forking
 from shared.catalog.functions import Functions
 from shared.catalog.journal import Journal, open_journal
+from shared.catalog.witness_loop import WitnessLoop
 from shared.cluster.membership import Membership
 from shared.history.past_log import PastLog
 from shared.log.forks import Forks
 from shared.log.jobs import Jobs
 from shared.log.log import Log
 from shared.log.times import EntryTimes
+from shared.log.witness import Witness
 from shared.objects.open import open_store
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock, SystemClock
@@ -49,7 +51,8 @@ LAST_HINTS_S: Final = 1.0
 class Frontend:
     """A running frontend, as `shared.process.service` runs it."""
 
-    def __init__(self, server: HttpServer, context: Context) -> None:
+    def __init__(self, server: HttpServer, context: Context, witness_loop: WitnessLoop) -> None:
+        self._witness_loop = witness_loop
         self._server = server
         self._context = context
         self._draining = False
@@ -62,7 +65,7 @@ class Frontend:
     @property
     def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
         """The background work that runs as long as the process does."""
-        return (*self._context.workers.loops, self._server.close_silent_connections)
+        return (*self._context.workers.loops, self._server.close_silent_connections, self._witness_loop.run)
 
     def ready(self) -> bool:
         """Whether load balancers should send requests here."""
@@ -83,6 +86,7 @@ class Frontend:
         finally:
             async with asyncio.timeout(last_hints_s):
                 await self._context.dirty.flush()
+                await self._witness_loop.leave()
 
 
 def build_context(
@@ -92,12 +96,15 @@ def build_context(
     rpc: RpcClient,
     http: aiohttp.ClientSession,
     journal: Journal,
+    witness: Witness,
 ) -> Context:
     """The frontend's services over its open connections. Makes no call."""
     keys = Keys(config.redis_prefix)
     clock = SystemClock()
     catalog = Catalog(redis, keys, journal)
-    log = Log(redis, keys, backlog_ops_max=config.backlog_ops_max, backlog_bytes_max=config.backlog_bytes_max)
+    log = Log(
+        redis, keys, backlog_ops_max=config.backlog_ops_max, backlog_bytes_max=config.backlog_bytes_max, witness=witness
+    )
     dirty = DirtyShards(Jobs(redis, keys))
     rows = RowCache(
         catalog.databases, catalog.collections, clock, rows_max=config.rows_max, age_max_s=config.rows_age_max_s
@@ -153,11 +160,14 @@ async def open_service(config: FrontendConfig) -> AsyncIterator[Frontend]:
     ):
         rpc = RpcClient(answers_bytes_max=config.answers_bytes_max)
         try:
-            context = build_context(config, redis, objects, rpc, http, journal)
+            keys, clock = Keys(config.redis_prefix), SystemClock()
+            witness = Witness(clock, config.witness_bytes, config.witness_s)
+            witness_loop = WitnessLoop(config.redis_url, keys, witness, f"frontend {config.process_id}", clock)
+            context = build_context(config, redis, objects, rpc, http, journal, witness)
             await context.catalog.bootstrap()
             try:
                 async with open_http_server(build_app(context), config.listener) as server:
-                    yield Frontend(server, context)
+                    yield Frontend(server, context, witness_loop)
             finally:
                 await context.forker.close()
         finally:

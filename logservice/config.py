@@ -26,6 +26,13 @@ class LogserviceConfig(ProcessConfig):
         default=5.0,
         parse=_parse_lease,
     )
+    witness_wait_s: float = setting(
+        "POLYCHROME_LOGSERVICE_WITNESS_WAIT_S",
+        "After a restart of Redis, how long to wait for frontends and query workers that were there before it to say "
+        "what they saw last. Those that are there say so within a fraction of a second.",
+        default=3.0,
+        parse=parse_seconds,
+    )
     tick_s: float = setting(
         "POLYCHROME_LOGSERVICE_TICK_S",
         "Pause between two looks at the shards that were written.",

@@ -16,6 +16,8 @@ a snapshot                   0. what the journal says beyond it (`shared.catalog
 ```
 
 Redis has the mark, and is another run of itself:
+    0. Witnesses give back what they saw in the log and Redis does not have (`logservice.healing`). If there is any, a
+       new epoch begins.
     1. Has it gone back? Its catalog or a head is older than the snapshot with its journal, or the bucket has a later
        number of a commit (`shared.manifest.commits`). Then rows that the bucket knows later are corrected
        (`shared.catalog.bring_forward`), and each collection gets a state of one moment: its own, when its log is whole
@@ -40,6 +42,7 @@ from typing import Final
 import msgspec
 
 from logservice.garbage_plan import collection_of
+from logservice.healing import NOTHING, Healed, Healing
 from logservice.owed_snapshot import OwedSnapshot
 from logservice.restoration import Restoration, RollbackSigns, signs_of_rollback
 from logservice.restorer import Restorer
@@ -71,6 +74,7 @@ class Reconciler:
         objects: ObjectStore,
         snapshots: Snapshots,
         clock: Clock,
+        healing: Healing | None = None,
     ) -> None:
         self._journaled = StoredCatalog(objects, snapshots, clock)
         self._owed = OwedSnapshot(catalog.mark, images, objects, snapshots)
@@ -82,6 +86,7 @@ class Reconciler:
         self._commits = CommitNumbers(objects)
         self._snapshots = snapshots
         self._clock = clock
+        self._healing = healing
 
     async def run(self) -> Cluster:
         """The cluster, open. Raises Unavailable, and Corrupt when bucket and Redis do not belong together or a manifest
@@ -97,6 +102,8 @@ class Reconciler:
             raise Corrupt(f"Redis holds cluster {cluster.id}, the bucket holds cluster {newest.image.cluster}")
         elif not run.verified:
             cluster = await self._verify(cluster, newest, number, run.id)
+        if self._healing and not run.verified:
+            await self._healing.finished(run.id)
         return cluster
 
     async def reconciled(self) -> bool:
@@ -135,7 +142,7 @@ class Reconciler:
         await self._require_unopened(cluster)
         await self._images.restore_rows(image)
         await self._catalog.unproven.add(key for each in restorations for key in each.unproven)
-        await self._report(cluster, restorations, image, damaged)
+        await self._report(cluster, restorations, image, damaged, NOTHING)
         await self._log.raise_commits(await self._commits.newest())
         return await self._catalog.mark.open(cluster, run)
 
@@ -157,10 +164,12 @@ class Reconciler:
         """The cluster, open for this run of the server."""
         image, damaged = await self._journaled.with_journal(newest) if newest else (None, list[str]())
         image = self._owed.with_known_heads(image) if image else None
+        known = {collection.id for collection in image.collections} if image else set()
+        healed = await self._healing.run(run, known) if self._healing else NOTHING  # before any head is raised
         now = await self._images.take(cluster)
         commits = await self._commits.newest()
         signs = signs_of_rollback(now, image, commits, await self._log.commits())
-        if signs.went_back:
+        if signs.went_back or healed.went_back:
             log.warning(
                 "redis_went_back",
                 heads=signs.heads_behind,
@@ -170,7 +179,7 @@ class Reconciler:
             )
             if signs.newer is not None:
                 signs = replace(signs, newer=await self._images.bring_forward(now, signs.newer))
-            brought = await self._bring_forward(cluster, image, signs, damaged)
+            brought = await self._bring_forward(cluster, image, signs, damaged, healed)
             await self._log.raise_commits(commits)  # it was the evidence
             return await self._catalog.mark.open(brought, run)
         heads = await self._owed.raise_heads(now, run)
@@ -179,7 +188,12 @@ class Reconciler:
         return cluster
 
     async def _bring_forward(
-        self, cluster: Cluster, image: CatalogImage | None, signs: RollbackSigns, damaged: Sequence[str]
+        self,
+        cluster: Cluster,
+        image: CatalogImage | None,
+        signs: RollbackSigns,
+        damaged: Sequence[str],
+        healed: Healed,
     ) -> Cluster:
         """Evidence that Redis went back holds for every collection: of those that nothing is known of, the log
         alone may have been lost. The snapshot with the new heads and the new epoch comes first, so that a loss right
@@ -207,7 +221,7 @@ class Reconciler:
         if signs.newer is not None:
             await self._images.restore_rows(signs.newer)
         await self._catalog.unproven.add(key for each in restorations for key in each.unproven)
-        await self._report(brought, restorations, image, damaged)
+        await self._report(brought, restorations, image, damaged, healed)
         return brought
 
     async def _report(
@@ -216,6 +230,7 @@ class Reconciler:
         restorations: Sequence[Restoration],
         image: CatalogImage | None,
         damaged: Sequence[str],
+        healed: Healed,
     ) -> None:
         missing = [each.missing for each in restorations]
         known = {collection.id for collection in image.collections} if image else set()
@@ -237,6 +252,8 @@ class Reconciler:
                 "unlisted": unlisted,
                 "damaged_journal": [name for name in damaged if kind_of(name) is not DamageKind.SNAPSHOT],
                 "damaged_snapshots": [name for name in damaged if kind_of(name) is DamageKind.SNAPSHOT],
+                "put_back_ops": healed.put_back_ops,
+                "lost": [msgspec.structs.asdict(lost) for lost in healed.lost],
             }
         )
 

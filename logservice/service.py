@@ -11,6 +11,7 @@ from typing import Any, Final
 from prometheus_client import Gauge
 
 from logservice.config import LogserviceConfig
+from logservice.healing import Healing
 from logservice.leader import Leader, LeaderServices
 from logservice.reconcile import Reconciler
 from logservice.snapshots import Snapshots
@@ -25,8 +26,10 @@ from shared.cluster.lease import Lease
 from shared.cluster.membership import Member, Membership
 from shared.errors import Unavailable
 from shared.log.cuts import Cuts
+from shared.log.heal import Heal
 from shared.log.jobs import Jobs
 from shared.log.log import Log
+from shared.log.statements import Statements
 from shared.objects.open import open_store
 from shared.objects.port import ObjectStore
 from shared.objects.verified import VerifiedStore
@@ -165,7 +168,10 @@ async def open_service(config: LogserviceConfig) -> AsyncIterator[LogService]:
     ):
         catalog = Catalog(redis, keys, journal)
         snapshots = Snapshots(objects, config.snapshots_kept)
-        reconciler = Reconciler(catalog, Images(redis, keys, catalog), Log(redis, keys), objects, snapshots, clock)
+        healing = Healing(Statements(redis, keys), Heal(redis, keys), objects, clock, config.witness_wait_s)
+        reconciler = Reconciler(
+            catalog, Images(redis, keys, catalog), Log(redis, keys), objects, snapshots, clock, healing
+        )
         leader = Leader(
             reconciler,
             lambda: _open_leader_services(config, keys, objects),

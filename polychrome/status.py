@@ -20,6 +20,7 @@ from polychrome.plan import START_ORDER
 from polychrome.process import is_ready
 from polychrome.redis_server import problem_of
 from polychrome.space import full_disks
+from shared.catalog.cluster import ClusterMark
 from shared.catalog.damage import Damage, Damages
 from shared.cluster.membership import Member, Membership
 from shared.errors import PolychromeError
@@ -52,12 +53,31 @@ class Rebuilding(NamedTuple):
     progress: str
 
 
+class Lost(msgspec.Struct, frozen=True):
+    """Positions [first, end) of a collection that the last loss of Redis cost, as far as it was witnessed;
+    `acknowledged` where clients had been told that they are stored.
+    """
+
+    collection: str
+    first: int
+    end: int
+    acknowledged: bool
+
+
+class Report(msgspec.Struct, frozen=True):
+    """The part of the log service's last report that is shown."""
+
+    at_s: float = 0.0
+    lost: list[Lost] = []
+
+
 class Answers(NamedTuple):
-    """The answers of Redis: members by role, rebuilds, and the registry of damage."""
+    """The answers of Redis: members by role, rebuilds, the registry of damage, and the last report of a loss."""
 
     members: dict[str, list[Member]]
     rebuilds: list[Rebuilding]
     damages: list[Damage]
+    report: Report = Report()
 
 
 def status(data_dir: Path, say: Callable[[str], None], *, as_json: bool = False) -> int:
@@ -99,15 +119,23 @@ def to_text(url: str | None, lines: list[StatusLine], answers: Answers, problems
     shown += [f"problem  {problem}" for problem in problems]
     shown += table(lines)
     shown += [f"rebuild  {rebuilding.collection}  {rebuilding.progress}" for rebuilding in answers.rebuilds]
-    return shown + [
-        f"damaged  {damage.name}  {damage.what}; {damage.doing} (since {_time_of(damage.found_s)}, by {damage.by})"
-        for damage in answers.damages
-    ]
+    return (
+        shown
+        + [
+            f"damaged  {damage.name}  {damage.what}; {damage.doing} (since {_time_of(damage.found_s)}, by {damage.by})"
+            for damage in answers.damages
+        ]
+        + [
+            f"lost  {lost.collection}  positions {lost.first} to {lost.end - 1}"
+            f"{', acknowledged' if lost.acknowledged else ''} (at the restart of {_time_of(answers.report.at_s)})"
+            for lost in answers.report.lost
+        ]
+    )
 
 
 def to_json(url: str | None, lines: list[StatusLine], answers: Answers, problems: list[str]) -> str:
-    """A JSON object with the members `url`, `problems`, `processes`, `rebuilds` and `damaged`; times in seconds since
-    the epoch.
+    """A JSON object with the members `url`, `problems`, `processes`, `rebuilds`, `damaged` and `lost`; times in seconds
+    since the epoch.
     """
     shown = {
         "url": url,
@@ -115,6 +143,7 @@ def to_json(url: str | None, lines: list[StatusLine], answers: Answers, problems
         "processes": [dataclasses.asdict(line) for line in lines],
         "rebuilds": [rebuilding._asdict() for rebuilding in answers.rebuilds],
         "damaged": answers.damages,
+        "lost": answers.report.lost,
     }
     return msgspec.json.format(msgspec.json.encode(shown)).decode()
 
@@ -130,7 +159,9 @@ async def _ask(redis_url: str, prefix: str) -> Answers:
         rebuilding = await Jobs(redis, keys).rebuilds()
         progress = [(one, await Rebuilds(redis, keys).progress(one)) for one in rebuilding]
         rebuilds = [Rebuilding(one, text) for one, text in progress if text]
-        return Answers(members, rebuilds, await Damages(redis, keys).all())
+        text = await ClusterMark(redis, keys).read_report()
+        report = msgspec.json.decode(text, type=Report) if text else Report()
+        return Answers(members, rebuilds, await Damages(redis, keys).all(), report)
 
 
 def processes(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from shared import limits
 from shared.process.config import ProcessConfig, parse_port, parse_positive, parse_seconds, setting
 
 DEFAULT_CACHE: Final = Path(tempfile.gettempdir()) / "polychrome-queryworker"
@@ -62,6 +63,19 @@ class QueryWorkerConfig(ProcessConfig):
         "Threads that execute reads.",
         default=max(2, os.cpu_count() or 1),
         parse=parse_positive,
+    )
+    witness_bytes: int = setting(
+        "POLYCHROME_QUERYWORKER_WITNESS_BYTES",
+        "Bytes of the log that the worker keeps for a while once it has read them, to give them back should Redis come "
+        "back with less.",
+        default=limits.WITNESS_BYTES_MAX,
+        parse=parse_positive,
+    )
+    witness_s: float = setting(
+        "POLYCHROME_QUERYWORKER_WITNESS_S",
+        "For how many seconds it keeps them.",
+        default=limits.WITNESS_S_MAX,
+        parse=parse_seconds,
     )
     heartbeat_s: float = setting(
         "POLYCHROME_QUERYWORKER_HEARTBEAT_S",

@@ -19,10 +19,12 @@ from queryworker.shards.segment_pool import SegmentPool
 from queryworker.shards.shard import ServedShard
 from queryworker.thread_pool import ThreadPool
 from shared.catalog.damage import DamageReporter, Damages
+from shared.catalog.witness_loop import WitnessLoop
 from shared.cluster.membership import Membership
 from shared.cluster.registration import Registration, advertised_address
 from shared.history.past_log import PastLog
 from shared.log.log import Log
+from shared.log.witness import Witness
 from shared.manifest.store import ManifestStore
 from shared.objects.open import open_store
 from shared.process import telemetry
@@ -48,8 +50,14 @@ class QueryWorker:
     """The running worker, as `shared.process.service` runs it."""
 
     def __init__(
-        self, config: QueryWorkerConfig, registration: Registration, shards: ShardRegistry, damage: DamageReporter
+        self,
+        config: QueryWorkerConfig,
+        registration: Registration,
+        shards: ShardRegistry,
+        damage: DamageReporter,
+        witness_loop: WitnessLoop,
     ) -> None:
+        self._witness_loop = witness_loop
         self._config = config
         self._damage = damage
         self._registration = registration
@@ -61,13 +69,14 @@ class QueryWorker:
 
     @property
     def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        return (self._registration.heartbeat, self._evict_shards, self._damage.run)
+        return (self._registration.heartbeat, self._evict_shards, self._damage.run, self._witness_loop.run)
 
     def ready(self) -> bool:
         return not self._registration.draining
 
     async def drain(self) -> None:
         await self._registration.drain(self._config.drain_timeout_s)
+        await self._witness_loop.leave()
 
     async def _evict_shards(self) -> None:
         while True:
@@ -97,7 +106,9 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         stack.push_async_callback(pool.close)
         damage = DamageReporter(Damages(redis, keys), config.process_id, clock)
         manifests = BucketManifestLoader(ManifestStore(objects), pool, damage)
-        reader = Log(redis, keys)
+        witness = Witness(clock, config.witness_bytes, config.witness_s)
+        witness_loop = WitnessLoop(config.redis_url, keys, witness, f"queryworker {config.process_id}", clock)
+        reader = Log(redis, keys, witness=witness)
         shards = ShardRegistry(
             lambda collection, shard: ServedShard(collection, shard, reader, manifests, threads, graph_threads, clock),
             clock,
@@ -118,4 +129,4 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         membership = Membership(redis, keys, "queryworker")
         registration = Registration(config.process_id, address, membership, server, config.heartbeat_s)
         await registration.announce()
-        yield QueryWorker(config, registration, shards, damage)
+        yield QueryWorker(config, registration, shards, damage, witness_loop)

@@ -43,6 +43,10 @@ BACKLOG_BYTES_MAX: Final = 2 * 1024 * 1024 * 1024
 REQUEST_ID_TTL_S: Final = 600
 """Time for which the append script remembers a request id."""
 
+WITNESS_BYTES_MAX: Final = 32 * 1024 * 1024
+WITNESS_S_MAX: Final = 60.0
+"""Defaults of what a process keeps of the log that it has seen lately (`shared.log.witness`); configurable."""
+
 READ_IDS_MAX: Final = 100_000
 """Most ids that a conditional commit may have read. They are one argument of the script that appends, which makes a
 table of them while the log's server does nothing else."""

@@ -23,7 +23,9 @@
 --        13.. entries        five arguments each: shard, offset of its first operation in the append, operations, checksum of the
 --                            payload (xxh3-128 in hex), payload. Those of a shard stand together
 --
--- {'OK', first, head}    appended at the positions [first, head), now or by an earlier run under the same request id
+-- {'OK', first, head, time_ms}
+--                        appended at the positions [first, head); when, in ms
+-- {'OK', first, head}    appended there by an earlier run under the same request id
 -- {'GONE'}               no such collection, or deleted
 -- {'EPOCH', e}           the collection was restored in the later epoch e, and what was remembered of requests before is lost
 -- {'STALE'}              the catalog row is newer than `generation`, or a shard is not one of the collection's present ones
@@ -183,4 +185,4 @@ if new_pairs ~= '' then
   for _, pair in ipairs(cmsgpack.unpack(new_pairs)) do redis.call('SADD', pairs_key, pair) end
 end
 redis.call('SET', request_key, first_text .. ' ' .. head_text, 'EX', request_ttl_s)
-return {'OK', first, head}
+return {'OK', first, head, now_ms}

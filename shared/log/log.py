@@ -41,6 +41,7 @@ from shared.log.state import (
     state_fields,
 )
 from shared.log.wholeness import is_whole
+from shared.log.witness import Witness
 from shared.redis.client import READ_DEADLINE_S, WRITE_DEADLINE_S, command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX, Argument, Script
@@ -72,7 +73,8 @@ APPEND_SECONDS: Final = Histogram(
 
 class Log:
     """The logs of all collections. `backlog_ops_max` operations and `backlog_bytes_max` payload bytes are the most that
-    one collection's streams may hold before they are compacted and trimmed.
+    one collection's streams may hold before they are compacted and trimmed. `witness` takes note of what is appended
+    and read.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Log:
         backlog_ops_max: int = limits.BACKLOG_OPS_MAX,
         backlog_bytes_max: int = limits.BACKLOG_BYTES_MAX,
         append_deadline_s: float = WRITE_DEADLINE_S,
+        witness: Witness | None = None,
     ) -> None:
         if not 0 < backlog_ops_max <= limits.BACKLOG_OPS_CEILING:
             raise ValueError(f"the backlog's limit is 1 to {limits.BACKLOG_OPS_CEILING} operations")
@@ -92,6 +95,7 @@ class Log:
         self._backlog_bytes_max = backlog_bytes_max
         self._append_deadline_s = append_deadline_s
         self._mending = Mending(redis, keys)
+        self._witness = witness
 
     async def append(self, request: AppendRequest) -> Appended:
         """Appends all of the request or nothing; durable on return.
@@ -109,7 +113,9 @@ class Log:
         with APPEND_SECONDS.time():
             reply = await attempts.run(self._append_deadline_s)
         match reply:
-            case [b"OK", first, head]:
+            case [b"OK", first, head, *time_ms]:
+                if self._witness is not None:
+                    self._witness.appended(request, first, head, time_ms[0] if time_ms else None)
                 APPENDED_OPS.inc(request.count)
                 APPENDED_BYTES.inc(request.size)
                 return Appended(first, head)
@@ -194,6 +200,8 @@ class Log:
             entries, damage = linked(substitutes=await self._mending.substitutes(collection_id, shard, after))
         if damage is not None and not entries:
             raise damage
+        if self._witness is not None:
+            self._witness.read(collection_id, shard, entries)
         return ShardRead(state, entries, bool(complete) and damage is None, mark)
 
     async def is_whole(self, collection_id: str, shard: int, covers: int) -> bool:

@@ -31,6 +31,7 @@ class Keys:
         self.jobs = f"{prefix}:{{jobs}}"
         self.job_leases = f"{prefix}:{{jobs}}:leases"
         self.damage = f"{prefix}:{{catalog}}:damage"
+        self.witnesses = f"{prefix}:{{witness}}:heartbeats"
         self.families = f"{prefix}:{{catalog}}:families"
 
         self.catalog_version = f"{prefix}:{{catalog}}:version"
@@ -95,6 +96,12 @@ class Keys:
 
     def lease(self, name: str) -> str:
         return f"{self.prefix}:{{lease}}:{name}"
+
+    def statements(self, run: str) -> str:
+        return f"{self.prefix}:{{witness}}:statements:{run}"
+
+    def witnessed(self, run: str, witness: str) -> str:
+        return f"{self.prefix}:{{witness}}:entries:{run}:{witness}"
 
     def members(self, role: str) -> str:
         return f"{self.prefix}:{{members}}:{role}"

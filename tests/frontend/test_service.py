@@ -80,7 +80,8 @@ async def test_draining_ends_in_its_time_and_has_told_the_log_service_before(log
         clock=SystemClock(),
         dirty=SimpleNamespace(flush=flush),
     )
-    draining = asyncio.create_task(Frontend(server, context).drain())
+    witness_loop: Any = SimpleNamespace(leave=never)
+    draining = asyncio.create_task(Frontend(server, context, witness_loop).drain())
     await asyncio.wait([draining], timeout=30)
     assert draining.done()
     assert isinstance(draining.exception(), TimeoutError)

@@ -232,7 +232,7 @@ class CountingLog(Log):
 class Backlog:
     """Writes to a collection of a real server, all at once, whose backlog has a limit."""
 
-    def __init__(self, redis: Redis, keys: Keys, collection: Collection, **limits: int) -> None:
+    def __init__(self, redis: Redis, keys: Keys, collection: Collection, **limits: Any) -> None:
         self.log = CountingLog(redis, keys, **limits)
         self.log.request_ids = []
         self.collection = collection

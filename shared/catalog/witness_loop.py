@@ -1,0 +1,81 @@
+"""A witness at work: it notices that Redis has restarted, and says what it knows before anybody is let in.
+
+It has a connection of its own, which the epoch check (`shared.redis.fence`) does not keep out. A command that waits at
+the server ends with the server, so that a restart is noticed at once, and costs nothing meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from shared.catalog.cluster import ClusterMark
+from shared.errors import PolychromeError, Unavailable
+from shared.log.statements import Statements
+from shared.log.witness import Witness
+from shared.process.clock import Clock
+from shared.process.telemetry import get_logger
+from shared.redis.client import command, open_redis
+from shared.redis.keys import Keys
+
+RECONNECT_S: Final = 0.05
+"""Pause, in seconds, between two tries to reach a server that is away, and between two looks whether it is open."""
+
+ATTEND_S: Final = 3.0
+"""Seconds between two signs of life; below the time for which a client waits for a reply."""
+
+LEAVE_S: Final = 0.5
+
+log = get_logger(__name__)
+
+
+class WitnessLoop:
+    """The loop of one witness, whose name is `name`."""
+
+    def __init__(self, url: str, keys: Keys, witness: Witness, name: str, clock: Clock) -> None:
+        self._url = url
+        self._keys = keys
+        self._witness = witness
+        self._name = name
+        self._clock = clock
+        self._left = False
+
+    async def run(self) -> None:
+        """A loop, for ever."""
+        while True:
+            try:
+                async with open_redis(self._url) as redis:
+                    await self._attend(redis)
+            except (PolychromeError, RedisError, OSError) as error:
+                log.debug("witness_disconnected", error=str(error))
+            await self._clock.sleep(RECONNECT_S)
+
+    async def leave(self) -> None:
+        """Says that this witness is going, within LEAVE_S. When it cannot, the log service may wait for it in vain."""
+        self._left = True
+        try:
+            async with asyncio.timeout(LEAVE_S), open_redis(self._url) as redis:
+                await Statements(redis, self._keys).leave(self._name)
+        except (Unavailable, TimeoutError) as error:
+            log.debug("witness_not_removed", error=str(error))
+
+    async def _attend(self, redis: Redis) -> None:
+        """Makes a statement about this run of the server, if one is wanted, and then waits for its end."""
+        mark, statements = ClusterMark(redis, self._keys), Statements(redis, self._keys)
+        run = await mark.server_run()
+        if not run.verified:
+            heads = await statements.heads(self._witness.collections)
+            beyond = self._witness.beyond(heads)
+            await statements.state(run.id, self._name, beyond)
+            if beyond.seen:
+                log.warning("redis_has_less", appends=len(beyond.seen), entries_given=len(beyond.held))
+        while not run.verified:
+            await self._clock.sleep(RECONNECT_S)
+            run = await mark.server_run()
+        while True:
+            if not self._left:
+                await statements.announce(self._name)
+            await command(redis, "BLPOP", self._keys.witnessed("", ""), ATTEND_S)

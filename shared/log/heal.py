@@ -1,0 +1,79 @@
+"""Puts appends back, at their own positions, that a Redis has lost which is not open yet (`logservice.healing`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from redis.asyncio import Redis
+
+from shared import limits
+from shared.cluster.placement import Layout
+from shared.redis.client import command, retry_idempotent
+from shared.redis.keys import Keys
+from shared.redis.scripts import Argument, Script, packed
+
+HEAL: Final = Script("shared.log", "heal", uses=["entries"])
+
+
+class PutBackEntry(NamedTuple):
+    """An entry of an append that is put back: its shard, its stream id, its operations, and its payload with the
+    checksum of that.
+    """
+
+    shard: int
+    id: str
+    operations: int
+    checksum: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutBackAppend:
+    """A whole append at the positions [first, end). `entries` stand by shard, each shard's in their order. `request_id`
+    is "" when it is not known, `dimension` None when there are no embeddings; `pairs` are the (metadata key, value
+    type) pairs that it brought along, as they are kept.
+    """
+
+    collection_id: str
+    first: int
+    end: int
+    time_ms: int
+    request_id: str
+    dimension: int | None
+    pairs: Sequence[str]
+    entries: Sequence[PutBackEntry]
+
+
+class Heal:
+    """Writes to the logs of a Redis that is not open. Everything raises Unavailable."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+
+    async def layout(self, collection_id: str) -> Layout | None:
+        """The collection's present shards; None when Redis does not know the collection."""
+        call = ("HGET", self._keys.state(collection_id), "layout")
+        layout = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
+        return None if layout is None else Layout.decode(layout)
+
+    async def put_back(self, append: PutBackAppend) -> bool:
+        """Puts the append behind the end of the log, unless that is beyond its positions already. False when the
+        collection is gone, or has other shards.
+        """
+        names, collection_id = self._keys, append.collection_id
+        shards = dict.fromkeys(entry.shard for entry in append.entries)
+        keys = [
+            names.state(collection_id),
+            names.request(collection_id, append.request_id),
+            names.metadata_keys(collection_id),
+            *(names.log(collection_id, shard) for shard in shards),
+        ]
+        args: list[Argument] = [
+            limits.REQUEST_ID_TTL_S, append.first, append.end, append.time_ms, append.request_id,
+            "" if append.dimension is None else append.dimension, packed(append.pairs) if append.pairs else "",
+        ]  # fmt: skip
+        args += [part for entry in append.entries for part in entry]
+        return await HEAL.run(self._redis, keys, args) in (b"OK", b"THERE")
