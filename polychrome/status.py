@@ -64,7 +64,7 @@ class Lost(msgspec.Struct, frozen=True):
     acknowledged: bool
 
 
-class Report(msgspec.Struct, frozen=True):
+class LossReport(msgspec.Struct, frozen=True):
     """The part of the log service's last report that is shown."""
 
     at_s: float = 0.0
@@ -77,7 +77,7 @@ class Answers(NamedTuple):
     members: dict[str, list[Member]]
     rebuilds: list[Rebuilding]
     damages: list[Damage]
-    report: Report = Report()
+    report: LossReport = LossReport()
 
 
 def status(data_dir: Path, say: Callable[[str], None], *, as_json: bool = False) -> int:
@@ -160,7 +160,7 @@ async def _ask(redis_url: str, prefix: str) -> Answers:
         progress = [(one, await Rebuilds(redis, keys).progress(one)) for one in rebuilding]
         rebuilds = [Rebuilding(one, text) for one, text in progress if text]
         text = await ClusterMark(redis, keys).read_report()
-        report = msgspec.json.decode(text, type=Report) if text else Report()
+        report = msgspec.json.decode(text, type=LossReport) if text else LossReport()
         return Answers(members, rebuilds, await Damages(redis, keys).all(), report)
 
 
