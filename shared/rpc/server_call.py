@@ -17,6 +17,11 @@ CANCELLED: Final = "cancelled"
 
 NOTHING: Final = memoryview(b"")
 
+MESSAGE_BYTES_MAX: Final = limits.RPC_HEADER_BYTES_MAX // (2 * FRAME_CALLS_MAX)
+"""Most bytes of an error's message: the headers of a frame full of errors take half of what they may. The name of a
+damaged object fits.
+"""
+
 log = telemetry.get_logger(__name__)
 
 
@@ -102,7 +107,7 @@ class Call:
             log.error("call_failed", method=self._method, request_id=self.request_id, exc_info=error)
             error = errors.PolychromeError("internal error")
         self._end(error.code)
-        message = error.message[: limits.RPC_HEADER_BYTES_MAX // (8 * FRAME_CALLS_MAX)]
+        message = error.message.encode("utf-8", "replace")[:MESSAGE_BYTES_MAX].decode("utf-8", "ignore")
         self._connection.send(AnswerHeader(self._number, 0, error.code, message), b"")
 
     def abandon(self) -> None:
