@@ -57,16 +57,25 @@ class Archive:
         self._count(size)
         return stored
 
+    async def keep_bytes(self, key: str, data: bytes) -> StoredFile:
+        """Has these bytes, which the bucket has under this key for ever, at the destination."""
+        stored = StoredFile(f"{FILES}{key}", len(data), xxhash.xxh3_128_hexdigest(data))
+        await self._keep(stored, FILES, key.split("/")[0], data)
+        return stored
+
     async def keep_page(self, collection: str, shard: int, first: int, last: int, data: bytes) -> StoredFile:
         """Has this page of a log at the destination."""
         checksum = xxhash.xxh3_128_hexdigest(data)
         stored = StoredFile(f"{LOG}{collection}/{shard}/{first:020d}-{last:020d}-{checksum}", len(data), checksum)
-        if (await self._present(LOG, collection)).get(stored.key) == len(data):
-            self.reused += 1
-            return stored
-        await self._objects.put(stored.key, data)
-        self._count(len(data))
+        await self._keep(stored, LOG, collection, data)
         return stored
+
+    async def _keep(self, stored: StoredFile, kind: str, collection: str, data: bytes) -> None:
+        if (await self._present(kind, collection)).get(stored.key) == stored.bytes:
+            self.reused += 1
+        else:
+            await self._objects.put(stored.key, data)
+            self._count(stored.bytes)
 
     async def begin(self, name: str) -> None:
         """Says that a backup of this name is being taken: nothing is pruned until it ends."""

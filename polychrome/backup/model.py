@@ -12,7 +12,8 @@ log/<collection>/<shard>/<first>-<last>-<checksum>
 Name: the moment at which the backup was begun, UTC, `20261130T184501.250Z`. Names sort by time.
 
 A collection in a backup is what it was at one moment: each shard's committed manifest, and its log from there up to the
-head of that moment. Moments of different collections differ, and lie between `begun_s` and `ended_s`.
+head of that moment; and its past, if it keeps that. Moments of different collections differ, and lie between `begun_s`
+and `ended_s`.
 """
 
 from __future__ import annotations
@@ -49,28 +50,42 @@ class StoredFile(msgspec.Struct, frozen=True):
 
 
 class LogPage(msgspec.Struct, frozen=True):
-    """A page of a shard's log: where it is, and the operations in it."""
+    """Entries of a shard's log, in order: where they are, the operations in them, and the times of the first and the
+    last one, in ms since the epoch.
+    """
 
     file: StoredFile
     operations: int
+    first_ms: int
+    last_ms: int
+
+
+class ManifestBackup(msgspec.Struct, frozen=True):
+    """A manifest, when it was made, and the files of the segments that it names."""
+
+    file: StoredFile
+    covers: int
+    created_s: float
+    segments: list[StoredFile]
 
 
 class ShardBackup(msgspec.Struct, frozen=True):
-    """A shard: its manifest with the segments' files (none when nothing was compacted yet), and the log after it.
-    `manifest_s` is when the manifest was made: what it holds is not younger.
+    """A shard: its manifests, oldest first (none when nothing was compacted yet), and its log. The last manifest is the
+    one that was in force; those before it, and sealed log objects, are there when the collection keeps its history.
+    `log` is what the stream had at the position `log_from` or later.
     """
 
-    manifest: StoredFile | None
-    manifest_s: float
-    files: list[StoredFile]
+    manifests: list[ManifestBackup]
+    sealed: list[LogPage]
     log: list[LogPage]
+    log_from: int
 
     def stored(self) -> Iterator[StoredFile]:
         """Every object that the shard needs."""
-        if self.manifest is not None:
-            yield self.manifest
-        yield from self.files
-        yield from (page.file for page in self.log)
+        for manifest in self.manifests:
+            yield manifest.file
+            yield from manifest.segments
+        yield from (page.file for page in (*self.sealed, *self.log))
 
 
 class CollectionBackup(msgspec.Struct, frozen=True):

@@ -7,7 +7,6 @@ leaves an orphan, which is collected; it is begun again.
 
 from __future__ import annotations
 
-import datetime
 import tempfile
 import time
 import uuid
@@ -18,11 +17,12 @@ from typing import Final
 import msgspec
 
 from polychrome.backup.archive import Archive
-from polychrome.backup.model import FILES, Backup, CollectionBackup, ShardBackup, StoredFile, decode_page
+from polychrome.backup.model import FILES, Backup, CollectionBackup, ManifestBackup, StoredFile
+from polychrome.backup.moment import CollectionMoment, ShardLog, moment_of
 from shared.catalog import Catalog, Cluster, Database, NewCollection
 from shared.catalog.removal import Removal
 from shared.catalog.rows import FIRST_GENERATION
-from shared.errors import AlreadyExists, Corrupt, InvalidArgument, PolychromeError, Unavailable
+from shared.errors import AlreadyExists, Corrupt, PolychromeError, Unavailable
 from shared.log.forks import Forks
 from shared.log.jobs import Jobs
 from shared.log.lifecycle import Lifecycle
@@ -32,6 +32,7 @@ from shared.manifest.store import ManifestStore
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock
 from shared.process.concurrency import map_concurrently
+from shared.records.model import FIRST_POSITION
 
 FILES_AT_ONCE: Final = 4
 WRITTEN_BY: Final = "restore"
@@ -70,17 +71,16 @@ class Restorer:
         when one of them cannot be had as of that time.
         """
         wanted = [collection for collection in backup.collections if collection.id in names]
-        for collection in wanted:
-            check_time(collection, at_s)
         await self._refuse_taken(wanted, names)
+        moments = [await moment_of(self._archive, collection, at_s) for collection in wanted]
         databases = await self._make_databases(backup, wanted)
         ids = dict[str, str]()
-        for collection in wanted:
+        for collection, moment in zip(wanted, moments, strict=True):
             database = databases[collection.tenant, collection.database]
             new_id = await self._id_for(backup, collection)
             ids[collection.id] = new_id
             try:
-                await self._fill(database, collection, new_id, names[collection.id], at_s)
+                await self._fill(database, collection, new_id, names[collection.id], moment)
             except PolychromeError:
                 # Its objects go as those of a deleted collection do.
                 await self._removal.bury({new_id: time.time()})
@@ -134,40 +134,37 @@ class Restorer:
         return databases
 
     async def _fill(
-        self, database: Database, wanted: CollectionBackup, new_id: str, name: str, at_s: float | None
+        self, database: Database, wanted: CollectionBackup, new_id: str, name: str, moment: CollectionMoment
     ) -> None:
         pointers = [
-            await self._restore_segments(wanted, shard, new_id, number) for number, shard in enumerate(wanted.shards)
+            await self._restore_manifest(manifest, new_id, number) for number, manifest in enumerate(moment.manifests)
         ]
         # From here on it is quick, or the collector of orphans would take it.
         fixed = {**wanted.fixed, "shards": len(wanted.shards)}
         await self._lifecycle.create(new_id, database.key, fixed, FIRST_GENERATION, epoch=self._cluster.epoch)
-        head = wanted.head if at_s is None else await self._position_at(wanted, at_s)
-        for number, shard in enumerate(wanted.shards):
-            await self._restore_log(shard, new_id, number, head)
-        logged = sum(page.operations for shard in wanted.shards for page in shard.log)
+        logged = 0
+        for number, (shard, pointer) in enumerate(zip(wanted.shards, pointers, strict=True)):
+            start = pointer.covers if pointer else FIRST_POSITION
+            logged += await self._restore_log(ShardLog(self._archive, shard), new_id, number, start, moment.head)
         await self._forks.open(
             new_id,
             self._cluster.epoch,
-            head=head,
+            head=moment.head,
             dimension=wanted.dimension,
             pointers=pointers,
-            ops_before=wanted.appended - logged,
+            ops_before=max(0, min(wanted.appended, moment.head - FIRST_POSITION) - logged),
             pairs=wanted.keys,
         )
         new = NewCollection(name, wanted.metadata, wanted.configuration, wanted.schema, fixed)
         await self._catalog.collections.adopt(database, new_id, new)
         await self._jobs.mark_dirty((new_id, number) for number in range(len(wanted.shards)))
 
-    async def _restore_segments(
-        self, wanted: CollectionBackup, shard: ShardBackup, new_id: str, number: int
-    ) -> Pointer | None:
+    async def _restore_manifest(self, wanted: ManifestBackup | None, new_id: str, number: int) -> Pointer | None:
         """Puts the segments of a shard into the bucket, and the manifest that names them; the manifest's pointer."""
-        if shard.manifest is None:
+        if wanted is None:
             return None
-        data = await self._archive.fetch_bytes(shard.manifest)
-        theirs = decode(data)
-        files = {file.key: file for file in shard.files}
+        theirs = decode(await self._archive.fetch_bytes(wanted.file))
+        files = {file.key: file for file in wanted.segments}
         moved = list[tuple[StoredFile, str]]()
         segments = []
         for ref in theirs.segments:
@@ -176,7 +173,7 @@ class Restorer:
             for file in ref.info.files:
                 source = files.get(f"{FILES}{ref.info.path}/{file.name}")
                 if source is None or (source.bytes, source.checksum) != (file.bytes, file.checksum):
-                    raise Corrupt(f"the backup of {wanted.path} lacks {ref.info.path}/{file.name}")
+                    raise Corrupt(f"the backup lacks {ref.info.path}/{file.name}")
                 moved.append((source, f"{path}/{file.name}"))
         await map_concurrently(self._move, moved, at_once=FILES_AT_ONCE)
         created = await self._manifests.create(
@@ -197,35 +194,11 @@ class Restorer:
             await self._archive.fetch(source, path)
             await self._objects.put(key, path)
 
-    async def _restore_log(self, shard: ShardBackup, new_id: str, number: int, head: int) -> None:
-        """Copies the shard's log up to the position `head`."""
-        last = FIRST_ID
-        for page in shard.log:
-            entries = decode_page(await self._archive.fetch_bytes(page.file), page.file.key)
-            entries = [entry for entry in entries if entry.end <= head]
-            if not entries:
-                break
+    async def _restore_log(self, log: ShardLog, new_id: str, number: int, start: int, head: int) -> int:
+        """Copies the shard's log between two positions; returns the number of operations."""
+        last, operations = FIRST_ID, 0
+        async for entries in log.pages(start, head):
             if not await self._forks.copy(new_id, self._cluster.epoch, number, entries, last):
                 raise Unavailable(f"another process is restoring {new_id}")
-            last = entries[-1].id
-
-    async def _position_at(self, wanted: CollectionBackup, at_s: float) -> int:
-        """The head that the collection had at that time: that of the first append that was later."""
-        later = [wanted.head]
-        for shard in wanted.shards:
-            for page in shard.log:
-                entries = decode_page(await self._archive.fetch_bytes(page.file), page.file.key)
-                later += [entry.first for entry in entries if entry.time_ms > at_s * 1000]
-        return min(later)
-
-
-def check_time(collection: CollectionBackup, at_s: float | None) -> None:
-    """Raises InvalidArgument when the backup does not have the collection as of that time."""
-    if at_s is None:
-        return
-    oldest_s = max(shard.manifest_s for shard in collection.shards)
-    if at_s < oldest_s:
-        oldest = datetime.datetime.fromtimestamp(oldest_s, datetime.UTC).isoformat(timespec="milliseconds")
-        raise InvalidArgument(
-            f"this backup has {collection.path} as it was from {oldest} on; an older backup may have that moment"
-        )
+            last, operations = entries[-1].id, operations + sum(entry.count for entry in entries)
+        return operations

@@ -1,7 +1,8 @@
 """Taking a backup of a running cluster.
 
 Of each collection: its row and its state as of one moment (one reply of Redis), each shard's committed manifest with
-the files of its segments, and its log from there to the head of that moment. What the cluster compacts, trims or
+the files of its segments, and its log from there to the head of that moment; of one that keeps its history, that, too.
+What the cluster compacts, trims or
 collects meanwhile shows as a gap in the log or as an object that is gone: then the collection is read anew. What was
 copied until then is not copied again, so that every try is shorter than the one before.
 """
@@ -9,7 +10,7 @@ copied until then is not copied again, so that every try is shorter than the one
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from polychrome.backup.archive import Archive
@@ -18,6 +19,7 @@ from polychrome.backup.model import (
     CollectionBackup,
     DatabaseBackup,
     LogPage,
+    ManifestBackup,
     ShardBackup,
     StoredFile,
     TenantBackup,
@@ -25,6 +27,9 @@ from polychrome.backup.model import (
 )
 from shared.catalog import Catalog, Cluster, Collection, Database
 from shared.errors import Corrupt, Unavailable
+from shared.history.archive import SealedLogs
+from shared.history.past_manifests import PastManifests
+from shared.history.sealed_log import SealedRange, encode_sealed
 from shared.log.log import Log
 from shared.log.state import Entry, position_of
 from shared.log.tails import LogTail, TailGone, pages_of
@@ -62,6 +67,8 @@ class Taker:
         self._log = log
         self._objects = objects
         self._manifests = ManifestStore(objects)
+        self._past = PastManifests(objects)
+        self._sealed = SealedLogs(objects)
         self._archive = archive
         self._clock = clock
         self._wanted = wanted
@@ -126,40 +133,63 @@ class Taker:
     async def _take_shard(self, database: Database, collection: Collection, number: int) -> ShardBackup:
         """Raises _MovedOn, TailGone, Corrupt."""
         shard, pointer = collection.layout.numbers[number], collection.pointers[number]
-        manifest, stored, files = None, None, list[StoredFile]()
+        ranges = await self._sealed.ranges(collection.id, shard)
+        kept, manifests = None, list[ManifestBackup]()
         if pointer is not None:
             try:
-                manifest = await self._manifests.load(collection.id, shard, pointer)
-                data = manifest.encode()
-                stored = await self._archive.keep_file(self._objects, manifest.key, len(data), pointer.hash)
-                files = await self._keep_segments(manifest)
+                kept = await self._manifests.load(collection.id, shard, pointer)
+                manifests.append(await self._keep_manifest(kept))
             except (Corrupt, ObjectNotFound) as error:
                 now = await self._catalog.collections.get_by_id(database, collection.id)
                 if now is None or (now.layout, now.pointers) != (collection.layout, collection.pointers):
                     raise _MovedOn from error
                 raise Corrupt(f"{collection.id}/{shard} cannot be backed up: {error}") from error
-        log = await self._keep_log(collection, number)
-        return ShardBackup(stored, manifest.created_s if manifest else 0.0, files, log)
+        covers = pointer.covers if pointer else FIRST_POSITION
+        # What is compacted and not yet sealed is in the stream alone.
+        log_from = max((sealed.end for sealed in ranges if sealed.end <= covers), default=covers)
+        sealed = [page for each in ranges if (page := await self._keep_sealed(each))]
+        while ranges and kept is not None and (parent := await self._past.parent(kept)) is not None:
+            kept = parent.manifest
+            try:
+                manifests.insert(0, await self._keep_manifest(kept))
+            except ObjectNotFound:  # of this one, and so of those before it, the segments are being collected
+                break
+        return ShardBackup(manifests, sealed, await self._keep_log(collection, number, log_from), log_from)
 
-    async def _keep_segments(self, manifest: Manifest) -> list[StoredFile]:
+    async def _keep_manifest(self, manifest: Manifest) -> ManifestBackup:
+        """Raises ObjectNotFound when one of its files is gone, and Corrupt."""
         wanted = [(f"{ref.info.path}/{file.name}", file) for ref in manifest.segments for file in ref.info.files]
-        return await map_concurrently(
+        files = await map_concurrently(
             lambda each: self._archive.keep_file(self._objects, each[0], each[1].bytes, each[1].checksum),
             wanted,
             at_once=FILES_AT_ONCE,
         )
+        file = await self._archive.keep_bytes(manifest.key, manifest.encode())
+        return ManifestBackup(file, manifest.covers, manifest.created_s, files)
 
-    async def _keep_log(self, collection: Collection, number: int) -> list[LogPage]:
-        """The shard's log from where its manifest ends up to the collection's head. Raises TailGone."""
-        pointer, shard = collection.pointers[number], collection.layout.numbers[number]
-        covers = pointer.covers if pointer else FIRST_POSITION
-        tail = LogTail(collection.id, shard, covers=covers, head=collection.head, written=collection.written[number])
-        return [await self._keep_page(collection.id, shard, entries) async for entries in pages_of(self._log, tail)]
+    async def _keep_sealed(self, sealed: SealedRange) -> LogPage | None:
+        """None for an object that has been collected meanwhile. Raises Corrupt."""
+        entries = await self._sealed.load(sealed)
+        if entries is None:
+            return None
+        file = await self._archive.keep_bytes(sealed.key, encode_sealed(sealed, entries))
+        return _page(file, entries)
 
-    async def _keep_page(self, collection_id: str, shard: int, entries: list[Entry]) -> LogPage:
-        first, last = position_of(entries[0].id), position_of(entries[-1].id)
-        file = await self._archive.keep_page(collection_id, shard, first, last, encode_page(entries))
-        return LogPage(file, sum(entry.count for entry in entries))
+    async def _keep_log(self, collection: Collection, number: int, log_from: int) -> list[LogPage]:
+        """The shard's log from this position up to the collection's head. Raises TailGone."""
+        shard = collection.layout.numbers[number]
+        tail = LogTail(collection.id, shard, covers=log_from, head=collection.head, written=collection.written[number])
+        pages = list[LogPage]()
+        async for entries in pages_of(self._log, tail):
+            first, last = position_of(entries[0].id), position_of(entries[-1].id)
+            file = await self._archive.keep_page(collection.id, shard, first, last, encode_page(entries))
+            pages.append(_page(file, entries))
+        return pages
+
+
+def _page(file: StoredFile, entries: Sequence[Entry]) -> LogPage:
+    first_ms, last_ms = (entries[0].time_ms, entries[-1].time_ms) if entries else (0, 0)
+    return LogPage(file, sum(entry.count for entry in entries), first_ms, last_ms)
 
 
 def name_of(moment_s: float) -> str:

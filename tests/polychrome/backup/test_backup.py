@@ -65,8 +65,8 @@ class Line:
         assert answer.is_success, answer.text
         return answer.json()
 
-    def create(self, name: str, shards: int = 1) -> str:
-        return str(self.post("", {"name": name, "metadata": {"polychrome:shards": shards}})["id"])
+    def create(self, name: str, shards: int = 1, **metadata: Any) -> str:
+        return str(self.post("", {"name": name, "metadata": {"polychrome:shards": shards, **metadata}})["id"])
 
     def id_of(self, name: str) -> str:
         answer = self.http.get(f"{COLLECTIONS}/{name}")
@@ -233,8 +233,26 @@ def test_a_moment_between_two_writes_comes_back(cluster: Cluster, line: Line, tm
     options = ("--collection", "moments", "--as", "then", "--at", moment)
     then = line.answer("restore", destination, *options)["ids"][collection]
     assert len(line.records(then)["ids"]) == 30
-    with pytest.raises(Refused, match="an older backup may have that moment"):
-        line.answer("restore", destination, *options[:-1], "2020-01-01T00:00:00Z")
+    too_old = ("--collection", "moments", "--as", "before", "--at", "2020-01-01T00:00:00Z")
+    with pytest.raises(Refused, match="an older one may"):
+        line.answer("restore", destination, *too_old)
+
+
+def test_a_collection_with_a_history_comes_back_as_of_any_of_its_moments(line: Line, tmp_path: Path) -> None:
+    collection = line.create("history", shards=2, **{"polychrome:history_s": 3600})
+    moments = []
+    for number in range(4):
+        line.post(f"/{collection}/add", rows(10 * number, 10 * number + 10))
+        time.sleep(0.01)
+        moments.append(now())
+        time.sleep(0.01)
+        if number % 2:
+            line.indexed(collection)
+    line.answer("backup", str(tmp_path), "--collection", "history")
+    for number, moment in enumerate(moments):
+        options = ("--collection", "history", "--as", f"history-{number}", "--at", moment)
+        restored = line.answer("restore", str(tmp_path), *options)["ids"][collection]
+        assert sorted(line.records(restored)["ids"]) == sorted(rows(0, 10 * number + 10)["ids"])
 
 
 @pytest.mark.parametrize("kind", ["backups", "files", "log"])
