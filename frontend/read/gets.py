@@ -19,7 +19,7 @@ import msgspec
 
 from frontend.concurrency import off_loop
 from frontend.read.merge import encoded_bytes, explanations, merge_get, merged_bytes, page_of, positions
-from frontend.read.shards import ask_all_shards, first_shard
+from frontend.read.shards import ask_shards, concerned, first_shard
 from shared.process.concurrency import together
 from shared.records.answers import encode_get
 from shared.records.columns import Columns
@@ -131,8 +131,8 @@ async def _find_in_one_phase(workers: Workers, collection: Collection, request: 
     if collection.shards == 1:
         answer = await workers.get(msgspec.structs.replace(request, offset=page.offset, limit=page.limit))
         return _Found(answer.columns, explanations([answer]))
-    answers = await ask_all_shards(
-        collection,
+    answers = await ask_shards(
+        concerned(collection, request.selection),
         lambda shard: workers.get(msgspec.structs.replace(request, shard=shard, limit=page.end)),
         request.shard,
     )
@@ -142,14 +142,15 @@ async def _find_in_one_phase(workers: Workers, collection: Collection, request: 
 
 async def _find_in_two_phases(workers: Workers, collection: Collection, request: GetRequest, page: Page) -> _Found:
     """Raises StaleRead when a shard cannot be read as of the position of the first phase any more."""
-    matches = await ask_all_shards(
-        collection,
+    shards = concerned(collection, request.selection)
+    matches = await ask_shards(
+        shards,
         lambda shard: workers.get(
             GetRequest(shard, request.selection, limit=page.end, ids=False, explain=request.explain)
         ),
         request.shard,
     )
-    requests = _requests_for_the_page(collection, request, page, matches)
+    requests = _requests_for_the_page(shards, request, page, matches)
     if not requests:
         return _Found(_no_records(request), explanations(matches))
     answers = await together([workers.get(each) for each in requests])
@@ -158,9 +159,9 @@ async def _find_in_two_phases(workers: Workers, collection: Collection, request:
 
 
 def _requests_for_the_page(
-    collection: Collection, request: GetRequest, page: Page, matches: Sequence[GetResponse]
+    shards: Sequence[int], request: GetRequest, page: Page, matches: Sequence[GetResponse]
 ) -> list[GetRequest]:
-    """The requests of the second phase, one to each shard that has records on the page."""
+    """The requests of the second phase, one to each of the shards that has records on the page."""
     on_the_page = page_of([positions(answer.inserted) for answer in matches], page.offset, page.limit)
     return [
         msgspec.structs.replace(
@@ -169,7 +170,7 @@ def _requests_for_the_page(
             selection=Selection(),
             inserted=inserted.astype("<i8", copy=False).tobytes(),
         )
-        for number, answer, inserted in zip(collection.layout.numbers, matches, on_the_page, strict=True)
+        for number, answer, inserted in zip(shards, matches, on_the_page, strict=True)
         if len(inserted)
     ]
 

@@ -14,7 +14,7 @@ import numpy as np
 from frontend.collections.configuration import effective_ef_search
 from frontend.concurrency import off_loop
 from frontend.read.merge import Hits, encoded_bytes, explanations, merge_query, merged_bytes
-from frontend.read.shards import ask_all_shards, first_shard
+from frontend.read.shards import ask_shards, concerned, first_shard
 from shared.records.answers import encode_query, refuse_unknown_ids
 from shared.records.columns import Columns
 from shared.records.explanation import Explanation
@@ -53,8 +53,8 @@ async def query_body(workers: Workers, collection: Collection, query: Query) -> 
     if collection.shards == 1 and not wanted.explain:
         return await workers.query_body(_request(collection, query, shard, wanted.given))
     request = _request(collection, query, shard)
-    answers = await ask_all_shards(
-        collection,
+    answers = await ask_shards(
+        concerned(collection, query.selection),
         lambda shard: workers.query(msgspec.structs.replace(request, shard=shard)),
         shard,
     )
