@@ -17,6 +17,7 @@ from polychrome.datadir import DataDirError
 from polychrome.listening import AddressError
 from polychrome.plan import ClusterOptions
 from polychrome.redis_server import NoRedisServerError
+from polychrome.repair_redis import add_repair_redis
 from polychrome.status import status
 from polychrome.supervisor import BadConfigurationError
 from polychrome.up import TooFewFilesError, up
@@ -57,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     add_restore(commands.add_parser("restore", help="restore collections from a backup into a running cluster"))
     add_verify(commands.add_parser("verify", help="prove that all that is stored is what was written"))
     add_repair(commands.add_parser("repair", help="mend what polychrome verify finds, as far as it can be"))
+    text = "show or repair a damaged append-only file of a stopped cluster's Redis"
+    add_repair_redis(commands.add_parser("repair-redis", help=text))
     bucket = commands.add_parser("create-bucket", help="create the bucket of POLYCHROME_BUCKET_URL if it is missing")
     bucket.add_argument("url", nargs="?", default=os.environ.get("POLYCHROME_BUCKET_URL", ""), metavar="URL")
     bucket.set_defaults(run=_create_bucket)

@@ -20,11 +20,13 @@ from shared.process.disk import is_full
 PROGRAMS: Final = ("valkey-server", "redis-server")
 
 # `always`: the answer to an append goes out after its fsync. `noeviction`: a full server refuses appends and
-# forgets nothing. No snapshots: the append-only file is the whole truth.
+# forgets nothing. No snapshots: the append-only file is the whole truth. A file that seems to end too early is refused:
+# a damaged length looks like that too, and the server would drop all that follows (`polychrome.redis_watch`).
 _DURABLE: Final = """\
 appendonly yes
 appendfsync always
 no-appendfsync-on-rewrite no
+aof-load-truncated no
 """
 
 

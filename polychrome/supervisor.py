@@ -75,7 +75,8 @@ class Supervisor:
     """Runs the processes of a cluster. `ready` says whether a process is ready; `say` shows a line to people; `changed`
     is called when a process was started, so that pids and ports have changed; `prepare` is called after Redis was
     started and before all others are, while it loads its data; `stopping` is called before the first process is
-    stopped. `check` is called many times a second; `may_start` says whether a process that died may be started again.
+    stopped. `check` is called many times a second; `may_start` says whether a process that died may be started again,
+    and `died` is called when one did.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Supervisor:
         *,
         check: Callable[[], None] = lambda: None,
         may_start: Callable[[Process], bool] = lambda _process: True,
+        died: Callable[[Process], None] = lambda _process: None,
     ) -> None:
         self._children = [_Child(process) for process in processes]
         self._ready = ready
@@ -98,6 +100,7 @@ class Supervisor:
         self._stopping = stopping
         self._check_cluster = check
         self._may_start = may_start
+        self._on_death = died
         self._wake = threading.Event()
         self._signals = 0
         self._rotated_s = time.monotonic()
@@ -191,6 +194,8 @@ class Supervisor:
         how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
         when = f"in {delay_s:g} s" if delay_s else "now"
         self._say(f"{process.spec.name:<16} died ({how}); starting it again {when}; see {process.log_path}")
+        self._on_death(process)
+        self._changed()
 
     def _stop_all(self) -> None:
         self._stopping()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -23,6 +24,7 @@ from polychrome.listening import listen
 from polychrome.plan import ClusterOptions, Stores, process_specs
 from polychrome.process import Process
 from polychrome.redis_server import RedisServer, ServerGate, answers, problem_of, redis_server
+from polychrome.redis_watch import RedisWatch
 from polychrome.space import Reserve, SpaceWatch, Watched, disks_of
 from polychrome.supervisor import Supervisor
 from shared.process import open_files
@@ -61,7 +63,10 @@ def up(options: ClusterOptions, say: Callable[[str], None]) -> None:
             Process(spec, data_dir.log(spec.name), data_dir.lock_fds, fork=True, others_fds=listening.fds)
             for spec in specs
         ]
-        registrar = Registrar(data_dir, partial(_register, options, stores, processes, space))
+        prefix = os.environ.get("POLYCHROME_REDIS_PREFIX", "pc")
+        repair = f"polychrome repair-redis --data-dir {shlex.quote(str(data_dir.root))}"
+        watch = RedisWatch(server, space, repair, prefix, say)
+        registrar = Registrar(data_dir, partial(_register, options, stores, processes, space, watch))
 
         def check() -> None:
             space.check()
@@ -75,7 +80,8 @@ def up(options: ClusterOptions, say: Callable[[str], None]) -> None:
             fork.prepare,
             listening.close,
             check=check,
-            may_start=partial(_may_start, space),
+            may_start=watch.may_start,
+            died=watch.died,
         )
         supervisor.install_signal_handlers()
         if server is None and (reason := problem_of(stores.redis_url)):
@@ -166,15 +172,6 @@ def _wait_for_space(space: SpaceWatch) -> None:
         space.check()
 
 
-def _may_start(space: SpaceWatch, process: Process) -> bool:
-    if process.spec.role != "redis":
-        return True
-    if space.may_start():
-        space.server_restarts()
-        return True
-    return False
-
-
 def _url(server: RedisServer | None) -> str:
     assert server is not None
     return server.url
@@ -190,7 +187,9 @@ def _ready(stores: Stores, process: Process) -> bool:
     return answers(stores.redis_url) if process.spec.role == "redis" else process.ready()
 
 
-def _register(options: ClusterOptions, stores: Stores, processes: list[Process], space: SpaceWatch) -> Register:
+def _register(
+    options: ClusterOptions, stores: Stores, processes: list[Process], space: SpaceWatch, watch: RedisWatch
+) -> Register:
     entries = [
         ProcessEntry(process.spec.name, process.spec.role, process.pid, process.admin_address, process.spec.id)
         for process in processes
@@ -204,4 +203,5 @@ def _register(options: ClusterOptions, stores: Stores, processes: list[Process],
         entries,
         reserves=[str(folder) for folder in space.reserved_folders],
         watched=[str(folder) for folder in space.watched_folders],
+        problems=watch.problems,
     )
