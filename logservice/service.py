@@ -15,6 +15,7 @@ from logservice.healing import Healing
 from logservice.leader import Leader, LeaderServices
 from logservice.reconcile import Reconciler
 from logservice.snapshots import Snapshots
+from logservice.writable import WritableBucket
 from shared.catalog import Catalog
 from shared.catalog.collector import Collector
 from shared.catalog.damage import Damages
@@ -44,8 +45,6 @@ log = get_logger(__name__)
 LEASE_NAME: Final = "logservice"
 RENEWALS_PER_LEASE: Final = 3
 MEMBER_TTL_S: Final = 15.0
-VERIFY_S_MAX: Final = 5.0
-"""Time within which object storage has to prove itself at the start, in seconds, or later on."""
 
 LEADING: Final = Gauge("polychrome_logservice_leading", "1 while this process leads.")
 
@@ -192,10 +191,10 @@ async def _open_objects(url: str) -> AsyncIterator[ObjectStore]:
     async with open_store(url) as store:
         objects = VerifiedStore(store)
         try:
-            async with asyncio.timeout(VERIFY_S_MAX):
-                await objects.verify()
-        except (Unavailable, TimeoutError) as error:
-            log.warning("object_storage_not_verified", message=str(error) or "no answer in time")
+            await WritableBucket(store).require()  # says so sooner than the proof does
+            await objects.verify()
+        except Unavailable as error:
+            log.warning("object_storage_not_verified", message=error.message)
         yield objects
 
 

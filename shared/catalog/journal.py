@@ -166,6 +166,7 @@ class BucketJournal(Journal):
             except Exception as error:  # a defect: the callers report it
                 _fail(group, error)
                 raise
+            self._refused = False  # also when another process has written what was owed
             for slot in slots:
                 self._owed.pop(slot, None)
             for waiting in group:
@@ -191,7 +192,6 @@ class BucketJournal(Journal):
         except (Unavailable, asyncio.CancelledError):
             self._refused = True
             raise
-        self._refused = False
         if not created:
             raise Unavailable(f"{entry.key} is there already")
         ENTRIES.inc()

@@ -13,8 +13,8 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,6 +125,8 @@ class ClusterBuilder:
     embedders: int = 0
     shards_default: int = 1
     s3: bool = False
+    storage: Callable[[Path], AbstractContextManager[ObjectStorage]] | None = None
+    """What the bucket lies in, given a directory; None: a directory, or with `s3` a server of its own."""
     cors_allow_origins: str = "http://example.com"
     environ: Mapping[str, str] = field(default_factory=dict)
 
@@ -133,9 +135,9 @@ class ClusterBuilder:
         """The processes that `polychrome up` would start, each frontend on a port of its own."""
         with ExitStack() as stack:
             redis = stack.enter_context(own_redis(self.directory))
-            storage = ministack_storage if self.s3 else directory_storage
+            storage = self.storage or (ministack_storage if self.s3 else directory_storage)
             objects = stack.enter_context(storage(self.directory / "objects"))
-            if self.s3:
+            if objects.endpoint:
                 _create_bucket(objects)
             specs = process_specs(self._options(), Stores(redis.url, objects.url, self.directory / "scratch", "test"))
             yield stack.enter_context(self._run(redis, objects, [self._own(spec, objects) for spec in specs]))

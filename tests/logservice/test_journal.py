@@ -235,6 +235,22 @@ async def test_a_bucket_without_writes_refuses_changes_and_takes_them_when_it_is
     assert await names(world) == ["unknown", "taken"]
 
 
+async def test_a_writer_whose_debt_another_one_has_paid_goes_on(world: JournaledCluster) -> None:
+    db, writer = await world.database(), world.writer()
+    world.objects.read_only = True
+    with pytest.raises(UnknownOutcome):
+        await make_collection(writer, db, "unknown")
+    world.objects.mend()
+    await world.collector.settle_journal()
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await make_collection(writer, db, "taken")
+                break
+            except Unavailable:
+                await asyncio.sleep(0.05)
+
+
 async def test_a_damaged_entry_is_named_and_the_others_are_applied(world: JournaledCluster) -> None:
     db = await world.database()
     for _ in range(2):
