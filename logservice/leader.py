@@ -26,7 +26,7 @@ from logservice.trim import Trimmer
 from logservice.writable import WritableBucket
 from shared.catalog import Catalog, Cluster, Collection, Pointer
 from shared.catalog.collector import Collector
-from shared.catalog.damage import Damages
+from shared.catalog.damage import DamageReporter, Damages
 from shared.catalog.functions import Functions
 from shared.catalog.history import Histories, history_of
 from shared.catalog.image import Images
@@ -117,8 +117,9 @@ class Leader:
 
     def _loops(self, cluster: Cluster, services: LeaderServices) -> list[Coroutine[Any, Any, None]]:
         config, clock = self._config, self._clock
+        reporter = DamageReporter(services.damages, config.process_id, clock)
         sealer = Sealer(services.log, self._objects, services.histories)
-        trimmer = Trimmer(services.log, self._objects, clock, cluster.epoch, sealer)
+        trimmer = Trimmer(services.log, self._objects, clock, cluster.epoch, sealer, reporter)
         recovery = Recovery(cluster, services.images, self._snapshots, self._objects, clock)
         commits = CommitNumbers(self._objects)
         prover = Prover(services.catalog.unproven, services.damages, self._objects, clock, config.process_id)
@@ -164,6 +165,7 @@ class Leader:
         return [
             self._watch(),
             trimmer.run(),
+            reporter.run(),
             every("schedule", config.tick_s, scheduler.tick, clock),
             every("sweep", config.sweep_s, scheduler.sweep, clock, SWEEP_REST_RATIO),
             every("snapshot", config.snapshot_s, snapshot, clock),

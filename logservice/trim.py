@@ -10,6 +10,7 @@ from typing import Final
 from prometheus_client import Counter
 
 from logservice.seal import Sealer
+from shared.catalog.damage import DamageReporter
 from shared.errors import Corrupt, Unavailable
 from shared.log.log import Log
 from shared.log.state import Pointer
@@ -30,6 +31,7 @@ UNREADABLE: Final = Counter(
 
 AT_ONCE: Final = 8
 """Shards that are trimmed at a time."""
+NOT_TRIMMED: Final = "the log of the shard is kept"
 RETRY_S: Final = 10.0
 """Pause before a manifest that did not read back is tried again."""
 
@@ -41,8 +43,13 @@ class Trimmer:
     trimmed once, up to the newest pointer. `epoch` is that in which this process began to lead.
     """
 
-    def __init__(self, log_: Log, objects: ObjectStore, clock: Clock, epoch: int, sealer: Sealer) -> None:
+    def __init__(
+        self, log_: Log, objects: ObjectStore, clock: Clock, epoch: int, sealer: Sealer, damage: DamageReporter
+    ) -> None:
         self._log = log_
+        self._damage = damage
+        self._damaged: dict[Shard, str] = {}
+        """The names of what was found damaged when a shard was to be trimmed."""
         self._epoch = epoch
         self._sealer = sealer
         self._objects = objects
@@ -85,6 +92,8 @@ class Trimmer:
             await self._unreadable(shard, pointer, error)
         else:
             self._failed.pop(shard, None)
+            if (name := self._damaged.pop(shard, None)) is not None:
+                self._damage.whole(name)
             TRIMS.inc()
             TRIMMED_ENTRIES.inc(dropped)
             log.debug("trimmed", collection=collection_id, shard=number, covers=pointer.covers, entries=dropped)
@@ -113,3 +122,5 @@ class Trimmer:
         self._failed[shard] = (pointer, self._clock.monotonic() + RETRY_S)
         UNREADABLE.inc()
         log.error("manifest_unreadable", collection=shard[0], shard=shard[1], message=error.message)
+        if state.pointer == pointer:  # an earlier one may have been collected meanwhile
+            self._damaged[shard] = self._damage.met(error, NOT_TRIMMED, *shard)

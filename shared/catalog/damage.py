@@ -14,7 +14,7 @@ import asyncio
 import enum
 import re
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -177,6 +177,11 @@ class DamageReporter:
         """Reports to be sent, by name: a damage, or None for a name to be cleared."""
         self._wake = asyncio.Event()
         self._sending = False
+
+    @property
+    def reported(self) -> Collection[str]:
+        """The names that this process has reported lately, and not cleared."""
+        return self._reported.keys()
 
     @property
     def unsent(self) -> bool:

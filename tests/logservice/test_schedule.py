@@ -10,6 +10,7 @@ from logservice.schedule import Scheduler
 from logservice.seal import Sealer
 from logservice.trim import RETRY_S, Trimmer
 from shared.catalog import Catalog, Database
+from shared.catalog.damage import DamageReporter, Damages
 from shared.catalog.history import Histories
 from shared.log.cuts import Cuts
 from shared.log.jobs import Job, Jobs
@@ -33,8 +34,15 @@ def jobs(redis: Redis, keys: Keys) -> Jobs:
 
 
 @pytest.fixture
-def trimmer(redis: Redis, keys: Keys, log: Log, objects: ObjectStore, clock: SteppedClock) -> Trimmer:
-    return Trimmer(log, objects, clock, 0, Sealer(log, objects, Histories(redis, keys, 0.0)))
+def trimmer(
+    redis: Redis, keys: Keys, log: Log, objects: ObjectStore, clock: SteppedClock, reporter: DamageReporter
+) -> Trimmer:
+    return Trimmer(log, objects, clock, 0, Sealer(log, objects, Histories(redis, keys, 0.0)), reporter)
+
+
+@pytest.fixture
+def reporter(redis: Redis, keys: Keys, clock: SteppedClock) -> DamageReporter:
+    return DamageReporter(Damages(redis, keys), "me", clock)
 
 
 @pytest.fixture
@@ -161,6 +169,7 @@ async def test_trimming_needs_the_manifest_read_back(
     trimmer: Trimmer,
     objects: ObjectStore,
     clock: SteppedClock,
+    reporter: DamageReporter,
 ) -> None:
     """Promise 2."""
     made = await make_collection(catalog, database)
@@ -180,11 +189,13 @@ async def test_trimming_needs_the_manifest_read_back(
     await scheduler.tick()
     await trimmer.trim_waiting()
     assert len((await log.read(made.id, 0)).entries) == 1
+    assert list(reporter.reported) == [key]
     await objects.put(key, whole)
     clock.time_s += RETRY_S
     await scheduler.tick()
     await trimmer.trim_waiting()
     assert (await log.read(made.id, 0)).entries == []
+    assert list(reporter.reported) == []
 
 
 async def test_a_pointer_that_disagrees_with_its_manifest_trims_nothing(

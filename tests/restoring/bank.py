@@ -33,7 +33,7 @@ from logservice.snapshots import Snapshots, Snapshotter
 from logservice.trim import Trimmer
 from shared.catalog import SHARDS_KEY, Catalog, Collection, Database, NewCollection
 from shared.catalog.collector import Collector
-from shared.catalog.damage import Damages
+from shared.catalog.damage import DamageReporter, Damages
 from shared.catalog.history import Histories
 from shared.catalog.image import Images
 from shared.log.append import AppendRequest
@@ -200,7 +200,8 @@ class Bank:
     async def trim(self) -> None:
         collection = await self.refresh()
         sealer = Sealer(self.log, self.objects, Histories(self.redis, self.keys, 0.0))
-        trimmer = Trimmer(self.log, self.objects, self.clock, collection.epoch, sealer)
+        reporter = DamageReporter(Damages(self.redis, self.keys), "trimmer", self.clock)
+        trimmer = Trimmer(self.log, self.objects, self.clock, collection.epoch, sealer, reporter)
         for shard, pointer in zip(collection.layout.numbers, collection.pointers, strict=True):
             if pointer is not None:
                 trimmer.add((collection.id, shard), pointer)
