@@ -95,10 +95,10 @@ class Healing:
         healed = Healed(True, earlier.put_back_ops + sum(ops for ops, _ in found), [*earlier.lost, *lost])
         await self._rendezvous.keep_findings(run, msgspec.json.encode(healed))
         for each in lost:
-            log.error(
-                "operations_lost", collection=each.collection, first=each.first, end=each.end,
-                acknowledged=each.acknowledged,
-            )  # fmt: skip
+            if each.acknowledged:
+                log.error("acknowledged_operations_lost", collection=each.collection, first=each.first, end=each.end)
+            else:
+                log.warning("operations_lost", collection=each.collection, first=each.first, end=each.end)
         log.warning("redis_had_less", put_back_ops=healed.put_back_ops, lost_ranges=len(healed.lost))
         LOST_OPS.set(sum(each.end - each.first for each in healed.lost))
         return healed

@@ -5,7 +5,9 @@ us: nothing else in a test cluster would.
 import asyncio
 import contextlib
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from compactor.checkpoints import AnyStep, Step
@@ -63,10 +65,12 @@ class Killer:
             self._killed("queryworker", process)
         await asyncio.gather(*map(self._back, workers))
 
-    async def redis(self) -> None:
+    async def redis(self, meanwhile: Callable[[Path], None] = lambda _: None) -> None:
+        """`meanwhile` is done to its data, while it is down."""
         self.kills["redis"] = self.kills.get("redis", 0) + 1
         redis = self.cluster.redis
         redis.kill()
+        meanwhile(self.cluster.directory / "redis")
         redis.process.start()
         await asyncio.to_thread(wait_until, lambda: answers(redis.url), "an answering Redis server")
 
