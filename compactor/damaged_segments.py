@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compactor.cancellation import in_thread
-from shared.catalog.damage import Damages
+from shared.catalog.damage import SEGMENT_KINDS, Damages
 from shared.errors import Unavailable
 from shared.manifest.model import Manifest
 from shared.objects.port import ObjectNotFound, ObjectStore
@@ -31,23 +31,29 @@ class DamagedSegments:
         self._scratch = scratch
 
     async def of(self, manifest: Manifest | None) -> set[str]:
-        """The ids of the manifest's segments of which files were reported and are damaged in the bucket indeed. Raises
-        Unavailable.
+        """The ids of the manifest's segments of which files were reported and are damaged in the bucket indeed. Clears
+        what was reported of other files for this shard, which were replaced meanwhile. Raises Unavailable.
         """
-        reported = await self._damages.names()
-        if manifest is None or not reported:
+        if manifest is None or not await self._damages.names():
             return set()
-        damaged, whole = set[str](), list[str]()
-        for ref in manifest.segments:
-            for file in ref.info.files:
-                key = ref.info.key(file.name)
-                if key in reported and await self._is_whole(key, file):
-                    whole.append(key)
-                elif key in reported:
-                    damaged.add(ref.info.id)
-        if whole:
-            log.info("damage_cleared", objects=whole)
-            await self._damages.clear(whole)
+        reported = {damage.name: damage for damage in await self._damages.all() if damage.kind in SEGMENT_KINDS}
+        files = {ref.info.key(file.name): (ref.info, file) for ref in manifest.segments for file in ref.info.files}
+        shard = (manifest.collection, manifest.shard)
+        damaged = set[str]()
+        settled = [
+            name
+            for name, damage in reported.items()
+            if name not in files and (damage.collection, damage.shard) == shard
+        ]
+        for key in reported.keys() & files.keys():
+            info, file = files[key]
+            if await self._is_whole(key, file):
+                settled.append(key)
+            else:
+                damaged.add(info.id)
+        if settled:
+            log.info("damage_cleared", objects=settled)
+            await self._damages.clear(settled)
         return damaged
 
     async def replaced(self, segments: Sequence[SegmentInfo]) -> None:

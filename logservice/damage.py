@@ -7,9 +7,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from shared.catalog.damage import Damage, DamageKind, Damages
+from shared.catalog.damage import SEGMENT_KINDS, Damage, DamageKind, Damages
 from shared.log.jobs import Jobs
 from shared.log.log import Log
+from shared.log.state import ShardState, position_of
+from shared.manifest.model import parse_key
 from shared.process.clock import Clock
 from shared.process.telemetry import get_logger
 
@@ -31,8 +33,25 @@ class ShardId(NamedTuple):
 
 def to_rewrite(damages: Iterable[Damage]) -> set[ShardId]:
     """The shards with damaged segments. Records are among them: a compactor may have a whole copy of them."""
-    kinds = (DamageKind.DERIVED, DamageKind.RECORDS)
-    return {ShardId(each.collection, each.shard) for each in damages if each.kind in kinds and each.shard is not None}
+    return {
+        ShardId(each.collection, each.shard)
+        for each in damages
+        if each.kind in SEGMENT_KINDS and each.shard is not None
+    }
+
+
+def is_settled(damage: Damage, state: ShardState) -> bool:
+    """Whether the present state of the damage's shard does not need the thing any more: an entry that was trimmed, a
+    manifest that others followed.
+    """
+    name = damage.name.rpartition("/")[2]
+    match damage.kind:
+        case DamageKind.ENTRY if name != "log":
+            return position_of(name) < state.trimmed
+        case DamageKind.MANIFEST:
+            key = parse_key(damage.name)
+            return key is not None and state.pointer is not None and key[2] < state.pointer.version
+    return False
 
 
 class DamageWatch:
@@ -51,9 +70,9 @@ class DamageWatch:
         """When the compaction of each shard was queued last (monotonic)."""
 
     async def step(self) -> None:
-        """Brings the metric up to date, clears what is of deleted collections, and queues what is to be rewritten."""
+        """Brings the metric up to date, clears what does not count any more, and queues what is to be rewritten."""
         damages = await self._damages.measure()
-        shards = to_rewrite(await self._without_deleted(damages))
+        shards = to_rewrite(await self._without_settled(damages))
         now_s = self._clock.monotonic()
         self._queued = {shard: at for shard, at in self._queued.items() if shard in shards}
         for shard in shards:
@@ -61,21 +80,24 @@ class DamageWatch:
                 await self._jobs.put(*shard, REWRITE_PRIORITY)
                 self._queued[shard] = now_s
 
-    async def _without_deleted(self, damages: Sequence[Damage]) -> list[Damage]:
-        """The damages of collections that were not deleted. Those of others are cleared: their objects are garbage. A
+    async def _without_settled(self, damages: Sequence[Damage]) -> list[Damage]:
+        """The damages that still count; the others are cleared. Of a deleted collection all objects are garbage. A
         state that is missing is no sign of a deletion: it may be what is damaged.
         """
-        found = list(damages)
-        collections = sorted({damage.collection for damage in found if damage.collection})
-        states = await self._log.states([(collection, 0) for collection in collections])
-        buried = await self._graves() if None in states else ()
-        deleted = {
-            collection
-            for collection, state in zip(collections, states, strict=True)
-            if (collection in buried if state is None else state.deleted)
-        }
-        gone = [damage.name for damage in found if damage.collection in deleted]
-        if gone:
-            log.info("damage_cleared", objects=gone)
-            await self._damages.clear(gone)
-        return [damage for damage in found if damage.collection not in deleted]
+        places = sorted({(damage.collection, damage.shard or 0) for damage in damages if damage.collection})
+        states = dict(zip(places, await self._log.states(places), strict=True))
+        buried = await self._graves() if None in states.values() else ()
+
+        def is_over(damage: Damage) -> bool:
+            if not damage.collection:
+                return False
+            state = states[damage.collection, damage.shard or 0]
+            if state is None:
+                return damage.collection in buried
+            return state.deleted or is_settled(damage, state)
+
+        over = [damage.name for damage in damages if is_over(damage)]
+        if over:
+            log.info("damage_cleared", objects=over)
+            await self._damages.clear(over)
+        return [damage for damage in damages if damage.name not in over]

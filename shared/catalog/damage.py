@@ -68,6 +68,9 @@ class DamageKind(enum.StrEnum):
     OTHER = "other"
 
 
+SEGMENT_KINDS: Final = (DamageKind.DERIVED, DamageKind.RECORDS)
+"""Kinds of files of segments: a compaction rewrites what it can of them."""
+
 _FORMS: Final = (
     (DamageKind.JOURNAL, re.compile(r"catalog/journal/.+")),
     (DamageKind.SNAPSHOT, re.compile(r"catalog/.+")),

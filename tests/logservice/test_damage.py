@@ -3,13 +3,18 @@
 from redis.asyncio import Redis
 
 from logservice.damage import REWRITE_AGAIN_S, DamageWatch, ShardId, to_rewrite
+from shared.catalog import Catalog, Database
 from shared.catalog.damage import DAMAGED, Damage, Damages, kind_of
 from shared.log.jobs import Jobs
 from shared.log.lifecycle import Lifecycle
 from shared.log.log import Log
+from shared.log.naming import entry_name, stream_name
+from shared.manifest.model import manifest_key
+from shared.objects.port import ObjectStore
 from shared.redis.keys import Keys
+from tests.logservice.compacting import compact
 from tests.logservice.conftest import SteppedClock
-from tests.shared.log.appending import FIXED
+from tests.shared.log.appending import FIXED, append, make_collection
 
 
 def damage(name: str, collection: str = "c", shard: int | None = 0) -> Damage:
@@ -60,3 +65,25 @@ async def test_shards_with_damaged_segments_are_queued_again_after_a_while_and_t
     await damages.clear(["kept/0/segments/s/ids.index"])
     await watch.step()
     assert DAMAGED.labels("derived")._value.get() == 0
+
+
+async def test_what_the_present_state_does_not_need_any_more_is_cleared(
+    redis: Redis, keys: Keys, catalog: Catalog, database: Database, log: Log, objects: ObjectStore
+) -> None:
+    damages = Damages(redis, keys)
+    made = await make_collection(catalog, database)
+    await append(log, made, ["a", "b"])
+    first = await compact(log, objects, made.id)
+    await log.trim(made.id, 0, first, 0)
+    await append(log, made, ["c"])
+    await compact(log, objects, made.id)
+    old = [entry_name(made.id, 0, "1-0"), manifest_key(made.id, 0, 1)]
+    present = [entry_name(made.id, 0, "3-0"), manifest_key(made.id, 0, 2), stream_name(made.id, 0)]
+    for name in (*old, *present):
+        await damages.report(damage(name, made.id))
+
+    async def graves() -> set[str]:
+        return set()
+
+    await DamageWatch(damages, log, Jobs(redis, keys), graves, SteppedClock()).step()
+    assert await damages.names() == set(present)

@@ -171,8 +171,10 @@ async def test_what_was_reported_and_is_whole_is_cleared_and_not_rewritten(
         await world.write(adds(0, 30))
         await world.compact()
         before = await manifest_of(world)
-        world.worker.damage.found(before.segments[0].info.key(IDS), "fails its checksum", "nothing")
-        assert await world.reported()
+        key, shard = before.segments[0].info.key(IDS), {"collection": world.collection, "shard": 0}
+        for name in (key, key.replace(before.segments[0].info.id, "replaced-meanwhile")):
+            world.worker.damage.found(name, "fails its checksum", "nothing", **shard)  # type: ignore[arg-type]
+        assert len(await world.reported()) == 2
         assert await world.compactor.compact(world.collection, 0) is Ending.NOTHING
         assert await manifest_of(world) == before
         assert await world.damages.all() == []
