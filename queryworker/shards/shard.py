@@ -199,7 +199,9 @@ class ServedShard:
                     if damage.state is not None and damage.state.pointer != view.manifest.pointer:
                         self.loader.load_in_background(damage.state)
                     raise
-            if view.broken:
+            if view.broken or view.epoch != state.epoch:
+                # Restored meanwhile: to what the view is made of, or to something else.
+                view.broken = True
                 view = await self.loader.load(state)
                 continue
             self._keep_up(view, view.position - before)

@@ -106,25 +106,27 @@ class ViewLoader:
         except Corrupt as error:
             self._corrupt = (state.pointer, error, self._clock.monotonic() + CORRUPT_RETRY_S)
             raise
-        view = await self._continued_view(manifest) or await self._replayed_view(manifest)
+        view = await self._continued_view(manifest, state.epoch) or await self._replayed_view(manifest, state.epoch)
         LOAD_SECONDS.observe(self._clock.monotonic() - begun)
         return view
 
-    async def _continued_view(self, manifest: OpenManifest) -> ShardView | None:
-        """The new newest view, which goes on with the tail of the one before; None when there is no view that has the
-        tail from the new manifest on.
+    async def _continued_view(self, manifest: OpenManifest, epoch: int) -> ShardView | None:
+        """The new newest view, which goes on with the tail of the one before; None when there is no view of this epoch
+        that has the tail from the new manifest on.
         """
         async with self._views.advancing:
             old = self._views.newest
-            if old is None or not old.can_continue(manifest):
+            if old is None or old.epoch != epoch or not old.can_continue(manifest):
                 return None
             view = await self._threads.run(ShardView, manifest, old)
+            view.epoch = epoch
             self._views.replace(view)
             return view
 
-    async def _replayed_view(self, manifest: OpenManifest) -> ShardView:
+    async def _replayed_view(self, manifest: OpenManifest, epoch: int) -> ShardView:
         """A view whose tail is read from the log. It becomes the newest, unless it has a gap already."""
         view = await self._threads.run(ShardView, manifest)
+        view.epoch = epoch
         old = self._views.newest
         try:
             await self._tailer.catch_up(view)

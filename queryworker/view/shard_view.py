@@ -79,6 +79,8 @@ class ShardView:
         """Chain of that entry; "" before the first one, and for one of version 0.1.0."""
         self.broken = False
         """Whether the log was seen not to continue what the view has: another view has to take its place."""
+        self.epoch = 0
+        """Epoch of the shard's state when the view was loaded. A restoration since may have given up what it holds."""
         self.tail_index = TailIndex(manifest.indexing)
         if continued is None:
             self.memtable = Memtable(manifest.segments, manifest.dimension)

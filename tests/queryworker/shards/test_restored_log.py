@@ -71,6 +71,24 @@ async def test_a_worker_that_saw_writes_which_are_lost_goes_on_from_the_newest_m
         await assert_get(world, world.state)
 
 
+async def test_a_worker_whose_manifest_was_given_up_by_a_restoration_goes_on_from_the_one_that_was_taken(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    """The root named an older manifest of the shard than its newest: nothing of the newer one may show any more."""
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await world.write(_adds(0, 10))
+        await world.compact()
+        taken = await _pointer(world)
+        await world.write([*_adds(10, 5), Operation(Op.DELETE, "r3")])
+        await world.compact()
+        await world.load_newest_manifests()
+        await assert_get(world, world.state)
+        await _lose_and_restore(world, keys, taken)
+        await assert_get(world, world.state)
+        await world.write([Operation(Op.DELETE, "r4"), *_adds(12, 3)])
+        await assert_get(world, world.state)
+
+
 async def test_a_log_that_lost_entries_in_its_middle_stays_corrupt_for_a_worker_that_saw_them(
     valkey_server: RedisServer, keys: Keys, tmp_path: Path
 ) -> None:
