@@ -57,6 +57,8 @@ from tests.shared.log.appending import FIXED
 ACCOUNTS: Final = [f"account-{number}" for number in range(12)]
 BALANCE: Final = 100
 
+STEPS: Final = ("transfer",) * 3 + ("compact",) * 2 + ("round", "trim", "snapshot", "garbage", "rebuild", "copy")
+
 Balances = dict[str, int]
 
 
@@ -73,13 +75,34 @@ class Bank:
         self.snapshots = Snapshots(objects, 3)
         self.history: dict[int, Balances] = {}
         """The balances below each position at which an append ended."""
+        self.garbage_kept_s = 0.0
+        """The retention: nothing is kept for its age."""
         self._numbers = itertools.count()
         self.become_leader()
 
     def become_leader(self) -> None:
         """A log service that knows nothing of the rounds before."""
         self.rounds = Rounds(Cuts(self.redis, self.keys), self.objects, self.clock)
-        self.garbage = GarbageCollector(self.objects, self.clock, Periods(0.0, 0.0))
+
+    async def step(self, chance: random.Random, copies: list[Path]) -> None:
+        """Something that one of the processes does, chosen by chance; or a copy of Redis is made."""
+        match chance.choice(STEPS):
+            case "transfer":
+                await self.transfer(chance)
+            case "round":
+                await self.round()
+            case "compact":
+                await self.compact(chance.choice((await self.refresh()).layout.numbers))
+            case "trim":
+                await self.trim()
+            case "snapshot":
+                await self.snapshot()
+            case "garbage":
+                await self.collect_garbage()
+            case "rebuild":
+                await self.rebuild()
+            case "copy":
+                copies.append(self.copy_redis())
 
     async def found(self, shards: int) -> None:
         """Founds the cluster and opens the accounts."""
@@ -214,7 +237,7 @@ class Bank:
         assert await self.snapshots.write(await self.images.take(cluster), number)
 
     async def collect_garbage(self) -> None:
-        """A round without mercy: nothing is kept for its age."""
+        """A round of it, after a snapshot."""
         collector = Collector(self.redis, self.keys, self.catalog)
         cluster = await self.catalog.mark.read()
         assert cluster is not None
@@ -222,7 +245,8 @@ class Bank:
         await snapshotter.step(await self.catalog.changes.number())
         collections = [await self.refresh()]
         view = catalog_view(collections, await collector.graves(), snapshotter.layout_changes(collections), {})
-        await self.garbage.collect(view, self.catalog.mark.require)
+        periods = Periods(self.garbage_kept_s, self.garbage_kept_s)
+        await GarbageCollector(self.objects, self.clock, periods).collect(view, self.catalog.mark.require)
 
     # ---- losses
 
@@ -230,23 +254,24 @@ class Bank:
         await asyncio.to_thread(self.server.lose_everything)
         await self.restore()
 
-    def copy_redis(self, to: Path) -> None:
+    def copy_redis(self) -> Path:
         """As a backup does: of the running server."""
-        shutil.copytree(self.server.directory / "appendonlydir", to)
+        copy = self.folder / f"copy-{next(self._numbers)}"
+        return Path(shutil.copytree(self.server.directory / "appendonlydir", copy))
 
-    async def go_back(self, copy: Path) -> None:
+    async def go_back(self, copy: Path, *, root_known: bool = True) -> None:
         """Redis comes back as it was when the copy was made."""
         await asyncio.to_thread(self.server.kill)
         shutil.rmtree(self.server.directory)
         shutil.copytree(copy, self.server.directory / "appendonlydir")
         await asyncio.to_thread(self.server.start)
-        await self.restore()
+        await self.restore(root_known=root_known)
 
-    async def restore(self) -> None:
+    async def restore(self, *, root_known: bool = True) -> None:
         """A log service finds Redis as it is. What the bank holds then must be a state that it had, and no older one
-        than was promised.
+        than the newest root, unless that is not all there.
         """
-        root = await RootStore(self.objects).newest(self.collection.id)
+        root = await RootStore(self.objects).newest(self.collection.id) if root_known else None
         await self.reconcile()
         self.become_leader()
         found = await self.read()

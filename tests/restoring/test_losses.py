@@ -13,47 +13,8 @@ LOSSES = 12
 STEPS_MAX = 24
 
 
-async def step(bank: Bank, chance: random.Random, copies: list[Path], folder: Path) -> None:
-    """Something that one of the processes does, chosen by chance."""
-    match chance.choice(
-        [
-            "transfer",
-            "transfer",
-            "transfer",
-            "round",
-            "compact",
-            "compact",
-            "trim",
-            "snapshot",
-            "garbage",
-            "rebuild",
-            "copy",
-        ]
-    ):
-        case "transfer":
-            await bank.transfer(chance)
-        case "round":
-            await bank.round()
-        case "compact":
-            collection = await bank.refresh()
-            await bank.compact(chance.choice(collection.layout.numbers))
-        case "trim":
-            await bank.trim()
-        case "snapshot":
-            await bank.snapshot()
-        case "garbage":
-            await bank.collect_garbage()
-        case "rebuild":
-            await bank.rebuild()
-        case "copy":
-            copies.append(folder / f"copy-{len(copies)}")
-            bank.copy_redis(copies[-1])
-
-
 @pytest.mark.parametrize(("seed", "shards"), [(1, 2), (2, 3), (3, 1)])
-async def test_a_bank_keeps_its_sum_whenever_redis_is_lost_or_goes_back(
-    bank: Bank, tmp_path: Path, seed: int, shards: int
-) -> None:
+async def test_a_bank_keeps_its_sum_whenever_redis_is_lost_or_goes_back(bank: Bank, seed: int, shards: int) -> None:
     chance = random.Random(seed)
     copies: list[Path] = []
     await bank.found(shards)
@@ -61,7 +22,7 @@ async def test_a_bank_keeps_its_sum_whenever_redis_is_lost_or_goes_back(
         if loss == LOSSES // 2:
             await bank.ask_for_shards(shards + 2)
         for _ in range(chance.randint(1, STEPS_MAX)):
-            await step(bank, chance, copies, tmp_path)
+            await bank.step(chance, copies)
         if copies and chance.random() < 0.5:
             await bank.go_back(chance.choice(copies))
         else:
