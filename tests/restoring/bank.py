@@ -278,7 +278,7 @@ class Bank:
         assert sum(found.values()) == BALANCE * len(ACCOUNTS) or not found, found
         heads = [head for head, balances in self.history.items() if balances == found] or [1] * (not found)
         assert heads, f"{found} is no state that the bank ever had"
-        assert max(heads) >= (root.position if root else 1)
+        assert max(heads) >= max((head for head in self.history if root and head <= root.position), default=1)
         restored = max(heads)
         self.history = {head: balances for head, balances in self.history.items() if head <= restored}
         if not found:

@@ -9,8 +9,8 @@ import pytest
 
 from tests.restoring.bank import Bank
 
-LOSSES = 12
-STEPS_MAX = 24
+LOSSES = 8
+STEPS_MAX = 20
 
 
 @pytest.mark.parametrize(("seed", "shards"), [(1, 2), (2, 3), (3, 1)])
