@@ -3,8 +3,7 @@
 A read goes to the shards that the collection's row names. When a worker finds that the collection has other shards by
 now, the read is repeated with the current row; that happens here and nowhere else. Likewise it is here that a read of
 several shards gets the one position as of which it reads all of them (`frontend.read.consistency`). A read of a single
-shard needs none: it is as of the moment of that worker's currency check. Nor has one at the level `index_only`, which
-reads each shard as of its own newest manifest.
+shard needs none: it is as of the moment of that worker's currency check.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import msgspec
 
 from frontend.collections.current_row import with_current_row
 from frontend.read import gets, queries
-from frontend.read.consistency import consistent
+from frontend.read.consistency import consistent, consistent_compacted
 from frontend.read.searching import search_body
 from frontend.read.shards import ask_all_shards, first_shard
 from shared.records.model import ReadLevel
@@ -124,8 +123,12 @@ class Reader:
         """
 
         async def read_by(current: Collection) -> Result:
-            if as_of is not None or current.shards == 1 or read_level is ReadLevel.INDEX_ONLY:
+            if as_of is not None or current.shards == 1:
                 return await read(current, as_of)
+            if read_level is ReadLevel.INDEX_ONLY:
+                return await consistent_compacted(
+                    self._log, current.id, current.layout, lambda position: read(current, position)
+                )
             return await consistent(self._log, current.id, lambda position: read(current, position))
 
         return await with_current_row(self._rows, collection, read_by)

@@ -3,9 +3,9 @@
 The worker of a collection with one shard answers its searches whole. The shards of any other are one source of records
 (`ShardsSource`) for the steps of a search (`shared.search.execution`), which the frontend takes itself.
 
-All steps of all searches of a request see the state as of one position of the log. At the level `index_only` there is
-none for all shards: the first request to a shard says as of which position it was answered, and the later ones ask for
-that. Everything raises StaleRead when a shard cannot answer as of such a position (any more).
+All steps of all searches of a request see the state as of one position of the log. Where there is none for all shards
+(`frontend.read.consistency`), the first request to a shard says as of which position it was answered, and the later
+ones ask for that. Everything raises StaleRead when a shard cannot answer as of such a position (any more).
 """
 
 from __future__ import annotations

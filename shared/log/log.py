@@ -15,6 +15,7 @@ from prometheus_client import Counter, Histogram
 from redis.asyncio import Redis
 
 from shared import limits
+from shared.cluster.placement import Layout
 from shared.errors import (
     ConditionalWriteConflict,
     Corrupt,
@@ -42,6 +43,7 @@ from shared.log.state import (
 )
 from shared.log.wholeness import is_whole
 from shared.log.witness import Witness
+from shared.records.model import FIRST_POSITION
 from shared.redis.client import READ_DEADLINE_S, WRITE_DEADLINE_S, command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX, Argument, Script
@@ -153,6 +155,24 @@ class Log:
             raise await self.missing(collection_id)
         head, floor = answer
         return range(floor, head + 1)
+
+    async def compacted_to(self, collection_id: str, layout: Layout) -> int:
+        """The highest position, exclusive, up to which a shard of the collection is compacted: the cut of the present
+        round or of the last one. Raises Gone, and StaleGeneration when the collection has another layout.
+        """
+        call = (
+            "HMGET",
+            self._keys.state(collection_id),
+            "layout",
+            "deleted",
+            *(f"m:{shard}" for shard in layout.numbers),
+        )
+        present, deleted, *pointers = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
+        if present is None or deleted is not None:
+            raise await self.missing(collection_id)
+        if Layout.decode(present) != layout:
+            raise StaleGeneration(f"collection {collection_id} has other shards by now")
+        return max([Pointer.decode(pointer).covers for pointer in pointers if pointer], default=FIRST_POSITION)
 
     async def fix_dimension(self, collection_id: str, dimension: int) -> int:
         """The collection's dimension, which is `dimension` now if it had none. Raises Gone."""

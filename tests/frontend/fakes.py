@@ -82,6 +82,8 @@ class FakeLog:
     dimension: int | None = None
     positions: list[range] = field(default_factory=lambda: [range(101)])
     """What `readable` says, one after the other; the last one for ever."""
+    compacted: list[int] = field(default_factory=lambda: [51])
+    """What `compacted_to` says, likewise."""
 
     async def append(self, request: AppendRequest) -> Appended:
         self.appends.append(Append(request))
@@ -91,6 +93,11 @@ class FakeLog:
 
     async def readable(self, collection_id: str) -> range:
         return self.positions.pop(0) if len(self.positions) > 1 else self.positions[0]
+
+    async def compacted_to(self, collection_id: str, layout: Layout) -> int:
+        if self.failures:
+            raise self.failures.pop(0)
+        return self.compacted.pop(0) if len(self.compacted) > 1 else self.compacted[0]
 
     async def fix_dimension(self, collection_id: str, dimension: int) -> int:
         if self.failures:

@@ -32,6 +32,7 @@ from tests.frontend.fakes import FakeRows
 from tests.queryworker.world import World
 from tests.redis_server import RedisServer, keys, valkey_server
 from tests.search.collection import DirectWorkers, Searched, open_searched
+from tests.shared.log.rounds import begin_round
 from tests.shared.memtable.model import Operation
 
 __all__ = ["keys", "valkey_server"]
@@ -177,6 +178,28 @@ async def test_a_count_is_that_of_one_state(searched: Searched, held: int) -> No
     await delete(searched.world, id_in(held, 5))
     workers.released.set()
     assert SHARDS <= await read <= SHARDS + 1
+
+
+async def test_index_only_sees_all_of_a_batch_or_nothing_however_far_its_shards_are_compacted(
+    searched: Searched, keys: Keys
+) -> None:
+    world = searched.world
+
+    async def batch(number: int) -> None:
+        ids = [id_in(shard, number) for shard in range(SHARDS)]
+        await world.write([Operation(Op.UPSERT, id_, (0.0, 0.0, 1.0), "text") for id_ in ids])
+
+    async def count() -> int:
+        return await reading(searched).reader.count(searched.row, ReadLevel.INDEX_ONLY)
+
+    await batch(0)
+    assert await count() == 0
+    for shard in range(SHARDS):
+        await begin_round(world.redis, keys, world.collection)
+        await world.compactor.compact(world.collection, shard)
+        assert await count() == SHARDS * (shard + 1)
+        await batch(shard + 1)
+        assert await count() == SHARDS * (shard + 1)
 
 
 async def test_reads_beside_writes_and_compactions_see_states_that_there_were(searched: Searched) -> None:

@@ -87,9 +87,16 @@ async def test_a_single_shard_is_read_as_of_now_without_a_look_at_the_log() -> N
     assert workers.asked[0].shard.as_of is None
 
 
-async def test_what_is_compacted_is_read_as_of_a_position_of_each_shard() -> None:
+async def test_what_is_compacted_is_read_as_of_the_position_of_the_shard_that_is_the_furthest() -> None:
     workers, collection = three_shards(), new_collection(shards=3)
-    await reader_of(workers, FakeRows(collection), object()).count(collection, ReadLevel.INDEX_ONLY)
+    await reader_of(workers, FakeRows(collection), FakeLog(compacted=[51])).count(collection, ReadLevel.INDEX_ONLY)
+    assert [request.shard.as_of for request in workers.asked] == [51] * 3
+
+
+async def test_what_is_compacted_is_read_as_of_a_position_of_each_shard_while_the_log_does_not_answer() -> None:
+    workers, collection = three_shards(), new_collection(shards=3)
+    log = FakeLog(failures=[Unavailable("away")])
+    await reader_of(workers, FakeRows(collection), log).count(collection, ReadLevel.INDEX_ONLY)
     assert [request.shard.as_of for request in workers.asked] == [None] * 3
 
 
