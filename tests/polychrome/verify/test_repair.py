@@ -9,6 +9,7 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from polychrome.backup.archive import Archive
@@ -20,13 +21,15 @@ from shared.catalog.damage import Damages
 from shared.errors import Damaged
 from shared.log.jobs import Jobs
 from shared.log.state import FIRST_ID
+from shared.manifest.store import ManifestStore
 from shared.objects.directory import open_directory
 from shared.objects.port import ObjectStore
 from shared.process.clock import SystemClock
 from shared.redis.keys import Keys
-from tests.polychrome.verify.small_cluster import SmallCluster, small_cluster
+from tests.polychrome.verify.small_cluster import DIMENSION, SmallCluster, small_cluster
 from tests.polychrome.verify.test_verify import flip, objects_of, one_of_every_kind, put_entry
 from tests.redis_server import RedisServer
+from tests.shared.log.appending import make_collection
 
 
 async def repaired(
@@ -165,3 +168,29 @@ async def test_a_damaged_entry_is_put_back_from_a_backup_or_skipped_when_that_is
         found = await cluster.read()
         assert found.keys() == cluster.truth.keys(), "what the entry replaced is there as it was before"
         assert found != cluster.truth
+
+
+async def test_a_damaged_segment_that_forks_name_too_is_rewritten_for_each_of_them(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    async with small_cluster(valkey_server.url, keys, tmp_path, rows=30) as cluster:
+        manifests, log = ManifestStore(cluster.objects), cluster.log
+        fork = await make_collection(cluster.catalog, cluster.database, "fork", shards=2)
+        await log.fix_dimension(fork.id, DIMENSION)
+        for shard in (0, 1):
+            [state] = await log.states([(cluster.collection.id, shard)])
+            assert state is not None
+            assert state.pointer is not None
+            origin = await manifests.load(cluster.collection.id, shard, state.pointer)
+            first = msgspec.structs.replace(origin, collection=fork.id, version=1, parent=None, covers=1)
+            pointer = await manifests.create(first)
+            assert pointer is not None
+            assert await log.commit(fork.id, shard, None, pointer, 0)
+        assert not (await cluster.verify()).damaged
+        await asyncio.to_thread(flip, await newest_file(cluster, "*/0/segments/*/ids.index"), random.Random(1))
+        [finding] = [finding for finding in (await cluster.verify()).findings if finding.current]
+        assert set(finding.shards) == {(cluster.collection.id, 0), (fork.id, 0)}
+        done = await repaired(cluster)
+        assert [step.outcome for step in done.steps] == ["was rewritten"]
+        assert not done.damaged
+        assert await cluster.read() == cluster.truth
