@@ -13,6 +13,7 @@ from logservice.damage import DamageWatch
 from logservice.garbage import GarbageCollector
 from logservice.garbage_plan import CatalogView, LayoutChange, ShardKey
 from logservice.loops import PAUSE_AFTER_FAILURE_S, SWEEP_REST_RATIO, every
+from logservice.mending import Mender
 from logservice.owed_snapshot import OWED
 from logservice.proving import Prover
 from logservice.reconcile import Reconciler
@@ -21,7 +22,7 @@ from logservice.rounds import Rounds
 from logservice.schedule import Scheduler
 from logservice.seal import Sealer
 from logservice.snapshots import Snapshots, Snapshotter
-from logservice.stored_catalog import JournalTidier
+from logservice.stored_catalog import JournalTidier, StoredCatalog
 from logservice.trim import Trimmer
 from logservice.writable import WritableBucket
 from shared.catalog import Catalog, Cluster, Collection, Pointer
@@ -45,6 +46,7 @@ WATCH_S: Final = 0.5
 """Period of the check whether Redis has restarted."""
 COLLECT_DELETED_S: Final = 5.0
 TIDY_COMMITS_S: Final = 30.0
+MEND_S: Final = 1.0
 PROVE_S: Final = 5.0
 WATCH_DAMAGE_S: Final = 5.0
 COLLECT_ORPHANS_S: Final = 300.0
@@ -120,13 +122,15 @@ class Leader:
         reporter = DamageReporter(services.damages, config.process_id, clock)
         sealer = Sealer(services.log, self._objects, services.histories)
         trimmer = Trimmer(services.log, self._objects, clock, cluster.epoch, sealer, reporter)
-        recovery = Recovery(cluster, services.images, self._snapshots, self._objects, clock)
+        stored_catalog = StoredCatalog(self._objects, self._snapshots, clock)
+        recovery = Recovery(cluster, services.images, services.log, self._snapshots, self._objects, clock)
         commits = CommitNumbers(self._objects)
         prover = Prover(services.catalog.unproven, services.damages, self._objects, clock, config.process_id)
         rounds = Rounds(services.cuts, self._objects, clock)
         scheduler = Scheduler(services.catalog, services.log, services.jobs, rounds, config.policy, clock, trimmer.add)
         snapshotter = Snapshotter(services.images, self._snapshots, cluster, clock)
         tidier = JournalTidier(self._objects, clock)
+        mender = Mender(services.catalog, services.collector, stored_catalog, recovery)
         writable = WritableBucket(self._objects)
 
         damage = DamageWatch(services.damages, services.log, services.jobs, services.collector.graves, clock)
@@ -144,7 +148,7 @@ class Leader:
             await services.collector.forget_families({collection.root for collection in collections})
 
         async def repair_rows() -> None:
-            await services.collector.repair_rows(recovery.recover)
+            await mender.sweep()
             await services.functions.repair([collection async for collection in services.catalog.collections.all()])
 
         async def snapshot() -> None:
@@ -172,6 +176,7 @@ class Leader:
             every("tidy_journal", config.snapshot_s, tidy_journal, clock),
             every("collect_deleted", COLLECT_DELETED_S, services.collector.collect_deleted, clock),
             every("settle_journal", COLLECT_DELETED_S, services.collector.settle_journal, clock, SWEEP_REST_RATIO),
+            every("mend", MEND_S, mender.step, clock),
             every("repair_rows", config.sweep_s, repair_rows, clock, SWEEP_REST_RATIO),
             every("collect_orphans", COLLECT_ORPHANS_S, services.collector.collect_orphans, clock),
             every("damage", WATCH_DAMAGE_S, damage.step, clock),

@@ -7,7 +7,7 @@ from typing import Final
 from prometheus_client import Counter
 
 from shared.catalog.damage import Damage, Damages, kind_of
-from shared.catalog.unproven import Unproven
+from shared.catalog.notes import Notes
 from shared.errors import Corrupt
 from shared.manifest.digests import verify_digest
 from shared.manifest.model import parse_key
@@ -33,7 +33,7 @@ PROVEN: Final = Counter(
 class Prover:
     """The loop's step. Two at once do no harm."""
 
-    def __init__(self, unproven: Unproven, damages: Damages, objects: ObjectStore, clock: Clock, by: str) -> None:
+    def __init__(self, unproven: Notes, damages: Damages, objects: ObjectStore, clock: Clock, by: str) -> None:
         self._unproven = unproven
         self._damages = damages
         self._objects = objects

@@ -8,16 +8,18 @@ from typing import Any, Final
 
 import msgspec
 
-from logservice.choice import choose
+from logservice.choice import Choice, OwnState, StoredState, Taken, choose
 from logservice.evidence import Evidence
 from logservice.restoration import restoration_of
 from logservice.snapshots import Snapshots
 from logservice.stored_catalog import StoredCatalog
 from shared.catalog import Cluster
-from shared.catalog.image import Images, merged
+from shared.catalog.image import CatalogImage, CollectionImage, Images, merged
 from shared.errors import Unavailable
+from shared.log.log import Log
 from shared.log.state import Pointer
 from shared.manifest.model import Manifest, ParentRef
+from shared.manifest.newest import newest_manifest
 from shared.manifest.roots import RootStore, make_root
 from shared.manifest.store import ManifestStore
 from shared.objects.port import ObjectStore
@@ -36,9 +38,10 @@ class Recovery:
     """Restores states one by one, from the newest snapshot and the roots; for `Collector.repair_rows`."""
 
     def __init__(
-        self, cluster: Cluster, images: Images, snapshots: Snapshots, objects: ObjectStore, clock: Clock
+        self, cluster: Cluster, images: Images, log_: Log, snapshots: Snapshots, objects: ObjectStore, clock: Clock
     ) -> None:
         self._cluster = cluster
+        self._log = log_
         self._images = images
         self._snapshots = snapshots
         self._journaled = StoredCatalog(objects, snapshots, clock)
@@ -68,30 +71,66 @@ class Recovery:
                 log.error("state_lost", collection=collection_id, name=row["name"])
             return is_in_bucket
         stored = await self._evidence.stored(collection_id, known.layout)
-        restoration = restoration_of(collection_id, known.name, choose(None, stored), stored, known.head)
-        restored, choice = restoration.restored(known), restoration.choice
-        # First a snapshot with this head: a loss of Redis right after must begin from it.
-        lost = msgspec.structs.replace(image, tenants=[], databases=[], collections=[restored], graves={}, families={})
-        now = merged(await self._images.take(self._cluster), lost, {collection_id: restored.head})
-        if not await self._snapshots.write(now, number):
+        own = await self._own(known, stored)
+        restoration = restoration_of(
+            collection_id, known.name, choose(own, stored), stored, known.head, own.head if own else 0
+        )
+        restored = restoration.restored(known)
+        await self._snapshot(image, restored, number)
+        if restoration.choice.taken is Taken.LOG:
+            dimension = restored.dimension or await self._images.logged_dimension(known)
+            filled = msgspec.structs.replace(restored, dimension=dimension)
+            await self._images.fill_state(filled, filled.head, self._cluster.epoch, restoration.choice.pointers)
+        else:
+            await self._images.clear_state(collection_id)
+            await self._from_bucket(restored, restoration.choice)
+        log.error("state_restored", **asdict(restoration.missing))
+        return True
+
+    async def _snapshot(self, image: CatalogImage, restored: CollectionImage, number: int) -> None:
+        """Writes a snapshot with the new head before anything is handed out from it: a loss of Redis right after must
+        begin from it. Other collections that have lost their state stay in it as the bucket has them.
+        """
+        missing: set[str] = set()
+        now = await self._images.take(self._cluster, missing)
+        others = [each for each in image.collections if each.id in missing and each.id != restored.id]
+        lost = msgspec.structs.replace(
+            image, tenants=[], databases=[], collections=[restored, *others], graves={}, families={}
+        )
+        if not await self._snapshots.write(merged(now, lost, {restored.id: restored.head}), number):
             raise Unavailable("Another snapshot of the catalog was written meanwhile")
+
+    async def _from_bucket(self, restored: CollectionImage, choice: Choice) -> None:
+        """Gives the collection what the bucket has of it."""
+        collection_id = restored.id
         epoch, shards = self._cluster.epoch, list(zip(choice.layout.numbers, choice.pointers, strict=True))
         pointers = [await self._supersede(collection_id, shard, pointer, epoch) for shard, pointer in shards]
         await self._roots.create(
             make_root(collection_id, epoch, restored.head, choice.layout, pointers, self._written_by, self._clock.now())
         )
         await self._images.restore_state(restored, restored.head, epoch, restored.head, pointers)
-        log.error("state_restored", **asdict(restoration.missing))
-        return True
+
+    async def _own(self, known: CollectionImage, stored: StoredState) -> OwnState | None:
+        """The state that the collection's streams tell of: its log goes on if they are whole behind the newest
+        manifests. None when there is nothing in them.
+        """
+        rejoined = await self._images.rejoin_state(known)
+        if not rejoined.streams or stored.layout != known.layout:
+            return None
+        epoch_min, shards = stored.root.epoch if stored.root else 0, known.layout.numbers
+        pointers: list[Pointer | None] = []
+        for shard, named in zip(shards, choose(None, stored).pointers, strict=True):
+            newest = (await newest_manifest(self._objects, known.id, shard, epoch_min)).found
+            pointers.append(newest[1] if newest else named)
+        covers = [pointer.covers if pointer else FIRST_POSITION for pointer in pointers]
+        whole = [await self._log.is_whole(known.id, *each) for each in zip(shards, covers, strict=True)]
+        return OwnState(self._cluster.epoch, max(rejoined.end, *covers), known.layout, pointers, all(whole))
 
     async def _supersede(self, collection_id: str, shard: int, pointer: Pointer | None, epoch: int) -> Pointer | None:
-        """The manifest itself, or a copy of it whose version is beyond those of all manifests of the shard: those that
-        were not taken are of the same epoch, and one that continues this one would be completed.
+        """A copy of the manifest whose version is beyond those of all manifests of the shard: those that were not taken
+        are of the same epoch, and one that continues this one would be completed, or is yet to be created.
         """
-        versions = await self._manifests.versions(collection_id, shard)
-        version = max(versions, default=0)
-        if version <= (pointer.version if pointer else 0):
-            return pointer
+        version = max(await self._manifests.versions(collection_id, shard), default=0)
         taken = await self._manifests.load(collection_id, shard, pointer) if pointer else None
         while True:
             version += 1

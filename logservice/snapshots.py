@@ -8,7 +8,7 @@ import asyncio
 import gzip
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -16,7 +16,7 @@ from prometheus_client import Counter, Gauge
 
 from logservice.garbage_plan import LayoutChange
 from shared.catalog import Cluster, Collection
-from shared.catalog.image import CatalogImage, Images, decode_image
+from shared.catalog.image import CatalogImage, Images, decode_image, lost_keys
 from shared.errors import Corrupt, Unavailable
 from shared.objects.port import ObjectNotFound, ObjectStore
 from shared.process.clock import Clock
@@ -165,6 +165,20 @@ class Snapshotter:
             if collection.layout.first and known.get(collection.id) == collection.layout
         }
 
+    async def _newest(self) -> CatalogImage | None:
+        try:
+            return await self._snapshots.newest()
+        except Corrupt as error:
+            log.error("catalog_snapshots_damaged", message=error.message)  # noqa: TRY400 (no stack: data is at fault)
+            return None
+
+    async def _restore_keys(self, lost: Mapping[str, Sequence[tuple[str, str]]]) -> bool:
+        """Puts back the metadata keys of collections that Redis lost alone; whether there were some."""
+        for collection_id, pairs in lost.items():
+            await self._images.add_keys(collection_id, pairs)
+            log.error("metadata_keys_restored", collection=collection_id, keys=len(pairs))
+        return bool(lost)
+
     async def step(self, changes: int) -> bool:
         """Writes a snapshot if one is due; whether it did. `changes` is the catalog's present number of changes."""
         now = self._clock.monotonic()
@@ -174,7 +188,10 @@ class Snapshotter:
         # A process that sleeps through a restoration writes no image from before it: either taking it compares the
         # epoch after that, or the restoration's own snapshot has taken the number.
         number = await self._snapshots.next_number()
+        before = self._written or await self._newest()
         image = await self._images.take(self._cluster)
+        if before is not None and await self._restore_keys(lost_keys(before, image)):
+            return False  # the next step takes an image that has them
         wrote = not image.same_content(self._written) and await self._snapshots.write(image, number)
         if wrote:
             self._written = image

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from frontend.collections.row_cache import RowCache, check_collection_id, missing
+from frontend.collections.row_cache import RowCache, check_collection_id
 from frontend.http.request import Request
 from frontend.http.responses import HttpResponse
 from frontend.http.router import Handler, Route
@@ -46,7 +46,7 @@ async def resolve_with_dimension(
 
 def missing_once_deleted(rows: RowCache, routes: Sequence[Route]) -> list[Route]:
     """These routes with handlers that answer a collection which turns out to be deleted (Gone) with the 404 of a
-    collection that was never there.
+    collection that was never there. The catalog decides that: a state that Redis lost is missing, too.
     """
     return [Route(route.method, route.path, _missing_once_deleted(rows, route.handler)) for route in routes]
 
@@ -58,6 +58,7 @@ def _missing_once_deleted(rows: RowCache, handler: Handler) -> Handler:
         except Gone:
             collection_id = check_collection_id(request.path_params["collection_id"])
             rows.forget(collection_id)
-            raise missing(collection_id) from None
+            await resolve(rows, request)  # NotFound of a deleted one; Unavailable where Redis lost its state
+            raise Unavailable(f"Collection [{collection_id}] is being restored") from None
 
     return handle

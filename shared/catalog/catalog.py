@@ -22,12 +22,13 @@ from shared.catalog.collections import Collections
 from shared.catalog.damage import Damages
 from shared.catalog.databases import Databases
 from shared.catalog.journal import Journal
+from shared.catalog.losses import Losses
 from shared.catalog.model import DEFAULT_DATABASE, DEFAULT_DATABASE_ID, DEFAULT_TENANT
+from shared.catalog.notes import Notes
 from shared.catalog.removal import Removal
 from shared.catalog.scripts import CatalogScripts
 from shared.catalog.slots import TENANTS
 from shared.catalog.tenants import Tenants
-from shared.catalog.unproven import Unproven
 from shared.errors import AlreadyExists
 from shared.redis.keys import Keys
 
@@ -45,7 +46,10 @@ class Catalog:
         self.mark = ClusterMark(redis, keys)
         self.changes = Changes(redis, keys)
         self.damages = Damages(redis, keys)
-        self.unproven = Unproven(redis, keys)
+        self.losses = Losses(redis, keys)
+        self.unproven = Notes(redis, keys.unproven)
+        """Manifests that a restoration took up without a pointer's hash, and that have still to be compared with their
+        records (`logservice.proving`)."""
         self.tenants = Tenants(redis, keys, self.journal)
         self.databases = Databases(redis, keys, self.tenants, self.journal)
         self.collections = Collections(redis, keys, self.databases, self.journal)

@@ -23,6 +23,10 @@
 --           'replace' name id row
 --                  for a restoration: puts the row of a collection that is there, whatever its generation and whoever has the name:
 --                  {'OK'}
+--           'mend' id row
+--                  puts back what is missing of a collection that is not deleted: its name, its row (this one, if there is none; ''
+--                  where it is not known) and its place in the order: {'OK'}; {'TAKEN', id} when another one has the name;
+--                  {'GONE'} when it is deleted or its row is not known
 --           'delete' name id
 --                  removes the collection if the name is this id's: {'OK'}. The commit of a deletion
 --           'abandon' id
@@ -113,6 +117,22 @@ end
 
 function verbs.feed(input, output)
   redis.call('HSET', functions_key, input, output)
+  return {'OK'}
+end
+
+function verbs.mend(id, row)
+  if redis.call('EXISTS', closed_key) == 1 or redis.call('SISMEMBER', trash_key, id) == 1 then return {'GONE'} end
+  local known = redis.call('HGET', rows_key, id) or row
+  if known == '' then return {'GONE'} end
+  local name = cjson.decode(known).name
+  local owner = redis.call('HGET', names_key, name)
+  if owner and owner ~= id then return {'TAKEN', owner} end
+  redis.call('HSET', names_key, name, id)
+  redis.call('HSET', rows_key, id, known)
+  if not redis.call('ZSCORE', order_key, id) then
+    local _, newest = unpack(redis.call('ZREVRANGE', order_key, 0, 0, 'WITHSCORES'))
+    redis.call('ZADD', order_key, (newest or 0) + 1, id)
+  end
   return {'OK'}
 end
 

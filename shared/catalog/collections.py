@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 
 from shared.catalog.databases import Databases
 from shared.catalog.journal import Journal
+from shared.catalog.losses import Losses
 from shared.catalog.model import UNSET, Collection, Database, Function, NewCollection, Unset
 from shared.catalog.reading import CatalogReader, repeated
 from shared.catalog.rows import FIRST_GENERATION, changed_row, collection_of, function_of, new_row
@@ -45,16 +46,22 @@ class Collections:
         self._scripts = CatalogScripts(redis, keys)
         self._lifecycle = Lifecycle(redis, keys)
         self._outputs = Outputs(redis, keys)
+        self._losses = Losses(redis, keys)
 
     # Reading
 
     async def get(self, db: Database, name: str) -> Collection | None:
         """None when the database has none of this name, or is not there."""
         collection_id = await self._reader.one("HGET", self._keys.names(db.key), name)
-        return None if collection_id is None else await self.get_by_id(db, collection_id.decode())
+        if collection_id is None:
+            await self._losses.require_whole(db.key)
+            return None
+        return await self.get_by_id(db, collection_id.decode())
 
     async def get_by_id(self, db: Database, collection_id: str) -> Collection | None:
-        """None when the database has none of this id, or is not there."""
+        """None when the database has none of this id, or is not there. Raises Unavailable, too, while what Redis lost
+        of the collection is being restored.
+        """
 
         async def read() -> list[Any]:
             async with self._redis.pipeline(transaction=False) as pipeline:
@@ -68,6 +75,10 @@ class Collections:
         found = None if row is None else collection_of(db, collection_id, row, state, keys)
         if found is None:
             await self._reader.require_cluster()
+            if row is None:
+                await self._losses.require_whole(db.key)
+            else:
+                await self._losses.require_state(db.key, collection_id)
         return found
 
     async def of_database(self, db: Database, limit: int | None = None, offset: int = 0) -> list[Collection]:
@@ -224,6 +235,17 @@ class Collections:
         if "metadata" in changes:
             await self.want_shards(dataclasses.replace(collection, metadata=changes["metadata"]))
         return True
+
+    async def mend(self, db: Database, known: Mapping[str, bytes | str]) -> list[str]:
+        """Puts back what Redis lost of the names, the rows and the order of a database: from each other, and where no
+        row is left from `known`, the rows by id that the bucket has. Returns the ids of what is there now.
+        """
+        rows = await self._reader.all_values(self._keys.rows(db.key))
+        mended: list[str] = []
+        for collection_id, row in {**known, **rows}.items():
+            reply = await self._scripts.collections(db.key, "mend", collection_id, row)
+            mended += [collection_id] if reply == [b"OK"] else []
+        return mended
 
     async def want_shards(self, collection: Collection) -> bool:
         """Asks for the shards that the collection's metadata wants; whether that is more than it is going to have."""

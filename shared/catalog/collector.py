@@ -14,12 +14,14 @@ from redis.asyncio import Redis
 
 from shared.catalog.catalog import Catalog
 from shared.catalog.families import Families
+from shared.catalog.losses import Losses
 from shared.catalog.model import Database
 from shared.catalog.pending import PendingChanges
 from shared.catalog.removal import Removal
 from shared.catalog.scripts import CatalogScripts
 from shared.catalog.slots import TENANTS, Path, Slot, path_of, path_of_tenant, path_to
 from shared.log.lifecycle import Lifecycle, Owner
+from shared.log.state import is_whole, required_fields
 from shared.process.telemetry import get_logger
 from shared.redis.client import command, retry_idempotent, translated_errors
 from shared.redis.keys import Keys
@@ -49,6 +51,7 @@ class Collector:
         self._removal = Removal(redis, keys, catalog.journal)
         self._scripts = CatalogScripts(redis, keys)
         self._lifecycle = Lifecycle(redis, keys)
+        self._losses = Losses(redis, keys)
         self._families = Families(redis, keys)
         self._pending = PendingChanges(redis, keys)
         self._orphan_age_s = orphan_age_s
@@ -117,16 +120,22 @@ class Collector:
         """
         touched = 0
         async for database in self._catalog.databases.all():
-            for start in itertools.count(0, PIPELINE_MAX):
-                some = await self._rows(database.key, start)
-                if not some:
-                    break
-                for collection_id, row, generation in some:
-                    touched += await self._repair(database, collection_id, orjson.loads(row), generation, recover)
+            touched += await self.repair_database(database, recover)
+        return touched
+
+    async def repair_database(self, database: Database, recover: Recover) -> int:
+        """Does what `repair_rows` does, for one database."""
+        touched = 0
+        for start in itertools.count(0, PIPELINE_MAX):
+            some = await self._rows(database.key, start)
+            if not some:
+                break
+            for collection_id, row, generation in some:
+                touched += await self._repair(database, collection_id, orjson.loads(row), generation, recover)
         return touched
 
     async def _rows(self, database_key: str, start: int) -> list[tuple[str, bytes, bytes | None]]:
-        """Id, row and the state's generation (None: no state) of a page of collections, in order of creation."""
+        """Id, row and the state's generation (None: no whole state) of a page of collections, in order of creation."""
         page = ("ZRANGE", self._keys.order(database_key), start, start + PIPELINE_MAX - 1)
         ids = await retry_idempotent(lambda: command(self._redis, *page), writes=False)
         if not ids:
@@ -135,11 +144,11 @@ class Collector:
             rows = await command(self._redis, "HMGET", self._keys.rows(database_key), *ids)
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for collection_id in ids:
-                    pipeline.hget(self._keys.state(collection_id.decode()), "gen")
-                generations = await pipeline.execute()
+                    pipeline.hmget(self._keys.state(collection_id.decode()), ["gen", *required_fields()])
+                states = await pipeline.execute()
         return [
-            (collection_id.decode(), row, generation)
-            for collection_id, row, generation in zip(ids, rows, generations, strict=True)
+            (collection_id.decode(), row, generation if is_whole(required) else None)
+            for collection_id, row, (generation, *required) in zip(ids, rows, states, strict=True)
             if row is not None
         ]
 
@@ -148,7 +157,8 @@ class Collector:
     ) -> bool:
         if state is None:
             # Not while Redis is lost or just restored: then the state is missing only for this moment.
-            if await self._catalog.mark.read() is None or await self._lifecycle.exists(collection_id):
+            lost = await self._losses.lost_state(database.key, collection_id)
+            if not lost or await self._catalog.mark.read() is None:
                 return False
             if not await self._removal.is_buried(collection_id) and await recover(collection_id, row):
                 return True

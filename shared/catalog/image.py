@@ -20,8 +20,10 @@ from shared.catalog.image_model import (
     TenantImage,
     collection_image,
     decode_image,
+    lost_keys,
     merged,
 )
+from shared.catalog.losses import Losses
 from shared.catalog.model import Collection, Database
 from shared.catalog.pending import PendingChanges
 from shared.catalog.removal import Removal
@@ -29,9 +31,9 @@ from shared.catalog.rows import function_of
 from shared.catalog.scripts import CatalogScripts
 from shared.catalog.slots import TENANTS, Slot
 from shared.cluster.placement import Layout
-from shared.log.lifecycle import Lifecycle
+from shared.log.lifecycle import Lifecycle, Rejoined
 from shared.log.rebuild import Rebuilds
-from shared.log.state import Pointer
+from shared.log.state import Pointer, is_whole
 from shared.redis.client import command, retry_idempotent, translated_errors
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX
@@ -43,6 +45,7 @@ __all__ = [
     "Images",
     "TenantImage",
     "decode_image",
+    "lost_keys",
     "merged",
 ]
 
@@ -61,16 +64,19 @@ class Images:
         self._families = Families(redis, keys)
         self._pending = PendingChanges(redis, keys)
         self._forward = BringForward(redis, keys, catalog)
+        self._losses = Losses(redis, keys)
 
     @staticmethod
     def empty(cluster: Cluster, taken_s: float) -> CatalogImage:
         """The image of a cluster's catalog before there is anything in it."""
         return CatalogImage(cluster.id, cluster.epoch, 0, taken_s, [], [], [])
 
-    async def take(self, cluster: Cluster) -> CatalogImage:
+    async def take(self, cluster: Cluster, lost: set[str] | None = None) -> CatalogImage:
         """The catalog of this cluster. Raises Unavailable when Redis was lost on the way, even if it is restored by
-        now: an image of half a catalog must never become a snapshot.
+        now: an image of half a catalog must never become a snapshot. So it is raised, too, when a row or a state was
+        lost alone, unless `lost` is given: then the ids of these collections, which the image lacks, are added to it.
         """
+        missing: list[tuple[str, str]] = []
         changes = await self._catalog.changes.number()
         version = await self._version(self._keys.catalog_version)
         tenants: list[TenantImage] = []
@@ -84,9 +90,11 @@ class Images:
                     version_then = await self._version(self._keys.database_version(database.key))
                     row = rows[database.name]
                     databases.append(DatabaseImage(name, database.name, database.key, row, version_then))
-                    collections += [image async for image in self._collections(database)]
+                    collections += [image async for image in self._collections(database, missing)]
+                    await self._losses.require_whole(database.key)
         graves = await self._removal.graves()
         families = await self._families.every()
+        await self._require_found(missing, lost)
         await self._catalog.mark.require_same(cluster)
         return CatalogImage(
             cluster.id,
@@ -110,7 +118,16 @@ class Images:
             rows: Mapping[bytes, bytes] = await command(self._redis, "HGETALL", key)
         return {name.decode(): row.decode() for name, row in rows.items()}
 
-    async def _collections(self, database: Database) -> AsyncIterator[CollectionImage]:
+    async def _require_found(self, missing: Sequence[tuple[str, str]], lost: set[str] | None) -> None:
+        """Raises Unavailable, or adds to `lost`, where a collection that was missed has lost its state."""
+        for database_key, collection_id in missing:
+            if lost is None:
+                await self._losses.require_state(database_key, collection_id)
+            elif await self._losses.lost_state(database_key, collection_id):
+                lost.add(collection_id)
+
+    async def _collections(self, database: Database, missing: list[tuple[str, str]]) -> AsyncIterator[CollectionImage]:
+        """The collections of the database; those without a row or a whole state go to `missing`."""
         with translated_errors():
             ids = await command(self._redis, "ZRANGE", self._keys.order(database.key), 0, -1)
         for start in range(0, len(ids), PIPELINE_MAX):
@@ -119,12 +136,15 @@ class Images:
                 rows = await command(self._redis, "HMGET", self._keys.rows(database.key), *some)
                 async with self._redis.pipeline(transaction=False) as pipeline:
                     for collection_id in some:
-                        pipeline.hmget(self._keys.state(collection_id), ["head", "dim", "config", "layout"])
+                        pipeline.hmget(self._keys.state(collection_id), ["head", "dim", "config", "layout", "deleted"])
                         pipeline.smembers(self._keys.metadata_keys(collection_id))
                     answers = await pipeline.execute()
             for collection_id, row, state, keys in zip(some, rows, answers[0::2], answers[1::2], strict=True):
-                if row is not None and state[0] is not None:
-                    yield collection_image(collection_id, database.key, row, state, keys)
+                *fields, deleted = state
+                if row is not None and is_whole(fields[:1] + fields[2:]):
+                    yield collection_image(collection_id, database.key, row, fields, keys)
+                elif deleted is None:
+                    missing.append((database.key, collection_id))
 
     async def restore_rows(self, image: CatalogImage) -> None:
         """Puts back every row of a tenant, a database or a collection that is missing. The collections' states have to
@@ -179,11 +199,44 @@ class Images:
             layout=collection.layout,
             pointers=pointers,
         )
-        if collection.keys:
-            members = [orjson.dumps(pair) for pair in collection.keys]
-            call = ("SADD", self._keys.metadata_keys(collection.id), *members)
-            await retry_idempotent(lambda: command(self._redis, *call), writes=True)
+        await self.add_keys(collection.id, collection.keys)
         return restored
+
+    async def rejoin_state(self, collection: CollectionImage) -> Rejoined:
+        """Gives a state that lost fields back what its streams say."""
+        return await self._lifecycle.rejoin(collection.id, collection.layout)
+
+    async def fill_state(
+        self, collection: CollectionImage, head: int, epoch: int, pointers: Sequence[Pointer | None]
+    ) -> int:
+        """Gives a state that lost fields those of the image in their place; returns the head. Its log goes on."""
+        filled = await self._lifecycle.fill(
+            collection.id,
+            head,
+            epoch,
+            database_key=collection.database_key,
+            fixed=collection.fixed,
+            generation=collection.generation,
+            dimension=collection.dimension,
+            layout=collection.layout,
+            pointers=pointers,
+        )
+        await self.add_keys(collection.id, collection.keys)
+        return filled
+
+    async def logged_dimension(self, collection: CollectionImage) -> int | None:
+        """The width of the embeddings in the collection's log; None when there are none."""
+        return await self._lifecycle.logged_dimension(collection.id, collection.layout)
+
+    async def clear_state(self, collection_id: str) -> None:
+        """Removes what is left of a state, before it is restored from the bucket alone."""
+        await self._lifecycle.clear(collection_id)
+
+    async def add_keys(self, collection_id: str, pairs: Sequence[tuple[str, str]]) -> None:
+        """Puts (metadata key, value type) pairs back."""
+        if pairs:
+            call = ("SADD", self._keys.metadata_keys(collection_id), *[orjson.dumps(pair) for pair in pairs])
+            await retry_idempotent(lambda: command(self._redis, *call), writes=True)
 
     async def abandon_rebuild(self, collection: Collection) -> None:
         """Forgets the layout that the collection is getting. Raises Gone."""

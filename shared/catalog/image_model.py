@@ -158,6 +158,15 @@ def _checksum_member(checksum: str) -> bytes:
     return f'"checksum":"{checksum}"}}'.encode()
 
 
+def lost_keys(before: CatalogImage, now: CatalogImage) -> dict[str, list[tuple[str, str]]]:
+    """By collection, the (metadata key, value type) pairs that it had before and has not now. They only grow, so Redis
+    has lost them.
+    """
+    present = {collection.id: set(collection.keys) for collection in now.collections}
+    lost = {each.id: sorted(set(each.keys) - present[each.id]) for each in before.collections if each.id in present}
+    return {collection_id: pairs for collection_id, pairs in lost.items() if pairs}
+
+
 def merged(now: CatalogImage, older: CatalogImage | None, heads: Mapping[str, int]) -> CatalogImage:
     """The union of what Redis has now and what only the other image knows. `heads` raises the heads of collections to
     at least these.

@@ -9,7 +9,7 @@ import orjson
 
 from shared.catalog.model import Collection, Database, Function, NewCollection, Rebuild
 from shared.cluster.placement import Layout
-from shared.log.state import Pointer, position_of
+from shared.log.state import Pointer, is_whole, position_of, required_fields
 
 FIRST_GENERATION: Final = 1
 
@@ -53,9 +53,9 @@ def collection_of(
     database: Database, collection_id: str, row: bytes, state: Mapping[bytes, bytes], keys: Iterable[bytes]
 ) -> Collection | None:
     """The collection with this row, this state hash and these (metadata key, value type) pairs; None when the state is
-    gone or marked deleted, whatever the row says.
+    not whole or marked deleted, whatever the row says.
     """
-    if b"head" not in state or b"deleted" in state:
+    if b"deleted" in state or not is_whole(state.get(field.encode()) for field in required_fields()):
         return None
     fields = orjson.loads(row)
     layout = Layout.decode(state[b"layout"])

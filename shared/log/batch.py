@@ -165,6 +165,12 @@ EMPTY_PAYLOAD: Final = _empty_payload()
 """A payload without operations."""
 
 
+def dimension_of(batch: pa.RecordBatch) -> int | None:
+    """The width of the batch's embeddings; None when it has none."""
+    place = batch.schema.get_field_index("embedding")
+    return None if place < 0 else int(batch.schema.field(place).type.list_size)
+
+
 def decode_batch(payload: bytes) -> pa.RecordBatch:
     """The batch in a payload, as views of its bytes. Raises Corrupt for whatever is not a valid batch: readers follow
     its offsets, and take its text for UTF-8, without looking.

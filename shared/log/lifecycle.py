@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from redis.asyncio import Redis
 
 from shared.cluster.placement import Layout
+from shared.errors import Corrupt
+from shared.log.batch import decode_batch, dimension_of
 from shared.log.state import Pointer
 from shared.records.model import FIRST_POSITION
 from shared.redis.client import command, retry_idempotent, translated_errors
@@ -21,7 +24,9 @@ from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 
 STATE = Script("shared.log", "state")
+REJOIN = Script("shared.log", "rejoin")
 SCAN_COUNT = 1000
+DIMENSION_PAGE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,15 @@ class Owner:
     database_key: str
     age_s: float
     family: str
+
+
+class Rejoined(NamedTuple):
+    """The content of a collection's streams: the end (exclusive) of the newest append in any of them, and how many of
+    them are not empty.
+    """
+
+    end: int
+    streams: int
 
 
 class Lifecycle:
@@ -95,6 +109,56 @@ class Lifecycle:
             await retry_idempotent(lambda: command(self._redis, "UNLINK", *streams), writes=True)
         restored: int = await STATE.run(self._redis, [self._keys.state(collection_id)], args)
         return restored
+
+    async def rejoin(self, collection_id: str, layout: Layout) -> Rejoined:
+        """Gives a state that lost fields, or all of them, back what its streams say."""
+        streams = [self._keys.log(collection_id, shard) for shard in layout.numbers]
+        return Rejoined(*await REJOIN.run(self._redis, [self._keys.state(collection_id), *streams], layout.numbers))
+
+    async def logged_dimension(self, collection_id: str, layout: Layout) -> int | None:
+        """The width of the embeddings in the streams; None when there are none."""
+        for shard in layout.numbers:
+            start = "-"
+            while True:
+                call = ("XRANGE", self._keys.log(collection_id, shard), start, "+", "COUNT", DIMENSION_PAGE)
+                page = await retry_idempotent(lambda call=call: command(self._redis, *call), writes=False)  # type: ignore[misc] # no type for a lambda with a default
+                for entry_id, values in page:
+                    start = f"({entry_id.decode()}"
+                    with suppress(Corrupt):  # its readers name it
+                        dimension = dimension_of(decode_batch(values[b"d"]))
+                        if dimension is not None:
+                            return dimension
+                if len(page) < DIMENSION_PAGE:
+                    break
+        return None
+
+    async def fill(
+        self,
+        collection_id: str,
+        head: int,
+        epoch: int,
+        *,
+        database_key: str,
+        fixed: Mapping[str, Any],
+        generation: int,
+        dimension: int | None,
+        layout: Layout,
+        pointers: Sequence[Pointer | None],
+    ) -> int:
+        """Gives a state that lost fields these in their place, and raises its head and epoch; returns the head. Its
+        streams go on. `pointers` are those of the layout's shards.
+        """
+        args = ["fill", head, epoch, *_fields(database_key, fixed, generation, dimension, layout)]
+        for shard, pointer in zip(layout.numbers, pointers, strict=True):
+            if pointer is not None:
+                args += [f"m:{shard}", pointer.encode()]
+        filled: int = await STATE.run(self._redis, [self._keys.state(collection_id)], args)
+        return filled
+
+    async def clear(self, collection_id: str) -> None:
+        """Removes what is left of a state that cannot be given back its fields."""
+        state = self._keys.state(collection_id)
+        await retry_idempotent(lambda: command(self._redis, "UNLINK", state), writes=True)
 
     async def raise_heads(self, heads: Mapping[str, int], epoch: int = 0) -> None:
         """Makes each collection's head and epoch at least these. Collections that are not there stay so."""

@@ -38,6 +38,7 @@ from shared.log.state import (
     Pointer,
     ShardRead,
     ShardState,
+    has_head,
     parse_state,
     state_fields,
 )
@@ -211,6 +212,8 @@ class Log:
         if known is not None and answer == 1:
             return known
         values, raw, complete, mark = answer
+        if not has_head(values):
+            raise await self.missing(collection_id)
         state = parse_state(shard, values)
         linked = functools.partial(
             link, collection_id, state, after, raw, complete=bool(complete), after_chain=after_chain
@@ -235,7 +238,8 @@ class Log:
             batch = shards[start : start + PIPELINE_MAX]
             rows = await retry_idempotent(functools.partial(self._state_rows, batch), writes=False)
             for (_, shard), (head, *others) in zip(batch, rows, strict=True):
-                found.append(None if head is None else parse_state(shard, [head, *others]))
+                # A state that lost a field is as good as lost: it is restored as a whole.
+                found.append(parse_state(shard, [head, *others]) if has_head([head, *others]) else None)
         return found
 
     async def _state_rows(self, shards: Iterable[tuple[str, int]]) -> list[list[bytes | None]]:

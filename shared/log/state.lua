@@ -8,6 +8,8 @@
 --                                           creates it where it is missing, then raises its head and its epoch to at least these:
 --                                           the head now
 --           'head' least epoch              raises its head and its epoch to at least these: the head now
+--           'fill' head epoch field value ..
+--                                           sets those of the fields that are missing, then the same
 --           'generation' least              raises its generation to at least this: 1
 --           'want' shards                   asks for so many shards at least: 1
 --           'delete'                        marks it deleted: 1
@@ -42,6 +44,12 @@ function verbs.restore(least, least_epoch)
   if head then return raise(least, least_epoch) end
   redis.call('HSET', state_key, 'head', least, 'floor', least, 'epoch', least_epoch, unpack(ARGV, FIRST_FIELD_RESTORE))
   return tonumber(least)
+end
+
+function verbs.fill(least, least_epoch)
+  for at = FIRST_FIELD_RESTORE, #ARGV, 2 do redis.call('HSETNX', state_key, unpack(ARGV, at, at + 1)) end
+  head = head or '0'
+  return raise(least, least_epoch)
 end
 
 function verbs.head(least, least_epoch) return head and raise(least, least_epoch) or 0 end

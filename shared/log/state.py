@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -192,6 +192,21 @@ def after_position(covers: int) -> str:
     return entry_id(covers - 1)
 
 
+_REQUIRED: Final = (
+    "head", "gen", "config", "layout", "laid_s", "db", "created", "backlog_ops", "backlog_bytes",
+)  # fmt: skip
+
+
+def required_fields() -> tuple[str, ...]:
+    """The fields that every state has from its first moment."""
+    return _REQUIRED
+
+
+def is_whole(values: Iterable[bytes | None]) -> bool:
+    """Whether a state with these values of the required fields has lost none of them."""
+    return all(value is not None for value in values)
+
+
 @functools.cache
 def state_fields(shard: int) -> tuple[str, ...]:
     """Fields of the state hash that `parse_state` needs, in its order."""
@@ -211,6 +226,12 @@ def state_fields(shard: int) -> tuple[str, ...]:
     )
     of_shard = ("copied", "tail", "m", "ops", "bytes", "trimmed_ops", "trimmed_bytes", "trimmed", "chain", "cut")
     return (*of_collection, *(f"{name}:{shard}" for name in of_shard))
+
+
+def has_head(values: Sequence[bytes | None]) -> bool:
+    """Whether a state with these values of `state_fields` has all that `parse_state` needs."""
+    head, _, generation, _, config, layout, *_ = values
+    return is_whole((head, generation, config, layout))
 
 
 def parse_state(shard: int, values: Sequence[bytes | None]) -> ShardState:

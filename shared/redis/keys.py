@@ -23,6 +23,7 @@ class Keys:
         self.graves = f"{prefix}:{{catalog}}:graves"
         self.commits = f"{prefix}:{{catalog}}:commits"
         self.unproven = f"{prefix}:{{catalog}}:unproven"
+        self.losses = f"{prefix}:{{catalog}}:losses"
         self.tenants = f"{prefix}:{{catalog}}:tenants"
         self.resources = f"{prefix}:{{catalog}}:resources"
         self.tenant_trash = f"{prefix}:{{catalog}}:trash"

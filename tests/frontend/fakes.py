@@ -129,7 +129,7 @@ class FakeRows:
     forgotten: int = 0
 
     async def resolve(self, tenant: str, database: str, collection_id: str) -> Collection:
-        return self.collection
+        return await self.refresh(self.collection) if self.forgotten else self.collection
 
     async def refresh(self, collection: Collection) -> Collection:
         self.refreshed += 1

@@ -259,8 +259,15 @@ async def test_a_query_that_is_not_finite_is_refused(client: Client) -> None:
 async def test_a_collection_found_to_be_deleted_is_a_404(client: Client, context: Any, route: str, body: Any) -> None:
     context.workers.failures = [Gone("deleted")]
     context.log.failures = [Gone("deleted")]
+    context.rows.current = None
     assert await post(client, route, body) == (404, MISSING)
     assert context.rows.forgotten == 1
+
+
+async def test_a_collection_that_lost_its_state_and_not_its_row_is_unavailable(client: Client, context: Any) -> None:
+    context.workers.failures = [Gone("deleted")]
+    status, _ = await post(client, "get", {})
+    assert status == 503
 
 
 async def test_what_a_search_needs_is_checked_before_anybody_is_asked(client: Client, context: Any) -> None:

@@ -250,4 +250,5 @@ async def test_all_embeddings_of_a_commit_have_one_width(client: Client, context
 
 async def test_a_collection_that_has_gone_is_not_found(client: Client, context: Any) -> None:
     context.log.failures = [Gone("deleted")]
+    context.rows.current = None
     assert (await post(client, "commit", {"operations": [upsert_of("a")]}))[0] == 404

@@ -1,0 +1,69 @@
+"""Mends what Redis lost of a database alone (`shared.catalog.losses`): names, rows, places in the order, states.
+
+1. Names, rows and order say the same of each collection, so each is put back from the others; a row that nobody in
+   Redis has comes from the bucket, where every change of the catalog is.
+2. A state that is not whole is restored (`logservice.recover`): its log goes on where its streams are whole, else from
+   what the bucket has.
+
+A database is looked at within a second of the first request that misses something of it, and in every sweep. Metadata
+keys are watched over by the snapshots (`logservice.snapshots`), which know what there was.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter
+
+from logservice.recover import Recovery
+from logservice.stored_catalog import StoredCatalog
+from shared.catalog import Catalog, Database
+from shared.catalog.collector import Collector
+from shared.process.telemetry import get_logger
+
+log = get_logger(__name__)
+
+MENDED: Final = Counter(
+    "polychrome_logservice_mended_databases_total", "Databases of which Redis had lost names, rows or the order alone."
+)
+
+
+class Mender:
+    """The loops' steps of one leader. Everything raises Unavailable, Backoff and Corrupt."""
+
+    def __init__(self, catalog: Catalog, collector: Collector, journaled: StoredCatalog, recovery: Recovery) -> None:
+        self._catalog = catalog
+        self._collector = collector
+        self._journaled = journaled
+        self._recovery = recovery
+
+    async def step(self) -> None:
+        """Mends the databases in which somebody missed something."""
+        losses = self._catalog.losses
+        noted = await losses.noted.some()
+        if not noted:
+            return
+        async for database in self._catalog.databases.all():
+            if database.key in noted:
+                await self._mend(database)
+        for key in noted:
+            await losses.noted.remove(key)
+
+    async def sweep(self) -> None:
+        """Mends all databases."""
+        async for database in self._catalog.databases.all():
+            await self._mend(database)
+
+    async def _mend(self, database: Database) -> None:
+        if not await self._catalog.losses.agrees(database.key):
+            await self._mend_rows(database)
+        await self._collector.repair_database(database, self._recovery.recover)
+
+    async def _mend_rows(self, database: Database) -> None:
+        stored = await self._journaled.newest()
+        collections = stored.image.collections if stored else []
+        known = {each.id: each.row for each in collections if each.database_key == database.key}
+        there = await self._catalog.collections.mend(database, known)
+        whole = await self._catalog.losses.agrees(database.key)
+        MENDED.inc()
+        log.error("rows_restored", database=database.name, tenant=database.tenant, collections=len(there), whole=whole)

@@ -1,0 +1,69 @@
+"""Losses of a part of a database in Redis, while everything else is there: noticed by whoever misses it, mended by the
+log service (`logservice.mending`) from the bucket within seconds. Until then it is unavailable, and not gone.
+
+The names, the rows and the order of a database's collections are changed together, by one script. So when they differ
+in number, some are lost. A row whose state is not whole has lost its state: states are made before rows, and removed
+after them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from redis.asyncio import Redis
+
+from shared.catalog.notes import Notes
+from shared.errors import Unavailable
+from shared.log.state import is_whole, required_fields
+from shared.redis.client import command, retry_idempotent
+from shared.redis.keys import Keys
+from shared.redis.scripts import Script
+
+AGREEMENT: Final = Script("shared.catalog", "agreement")
+
+
+class Losses:
+    """Notices losses, and has the databases in Redis that have some. Everything raises Unavailable."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+        self.noted = Notes(redis, keys.losses)
+        """The keys of the databases to look at."""
+
+    async def require_whole(self, database_key: str) -> None:
+        """To be called before a collection counts as missing. Raises Unavailable when the database has lost something,
+        which is noted.
+        """
+        if not await self.agrees(database_key):
+            await self.note(database_key)
+            raise Unavailable("A part of the catalog was lost and is being restored")
+
+    async def agrees(self, database_key: str) -> bool:
+        """Whether the database has as many names as rows, and each has its place in the order."""
+        names = self._keys
+        keys = [names.names(database_key), names.rows(database_key), names.order(database_key)]
+        return bool(await AGREEMENT.run(self._redis, keys, writes=False))
+
+    async def require_state(self, database_key: str, collection_id: str) -> None:
+        """To be called of a collection whose state was read and is not whole. Raises Unavailable when it has a row all
+        the same, which is noted.
+        """
+        if await self.lost_state(database_key, collection_id):
+            await self.note(database_key)
+            raise Unavailable(f"The state of collection {collection_id} was lost and is being restored")
+
+    async def lost_state(self, database_key: str, collection_id: str) -> bool:
+        """Whether the collection has a row, and its state is not whole. The state is looked at first: a deletion
+        removes it after the row.
+        """
+        call = ("HMGET", self._keys.state(collection_id), "deleted", *required_fields())
+        deleted, *values = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
+        if deleted is not None or is_whole(values):
+            return False
+        row = ("HEXISTS", self._keys.rows(database_key), collection_id)
+        return bool(await retry_idempotent(lambda: command(self._redis, *row), writes=False))
+
+    async def note(self, database_key: str) -> None:
+        """Has the log service look at the database."""
+        await self.noted.add([database_key])
