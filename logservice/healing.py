@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -57,7 +57,16 @@ class Healed(msgspec.Struct, frozen=True):
     lost: list[LostRange]
 
 
+class Testimony(NamedTuple):
+    """The entries that witnesses hold, and the appends that they have seen, by collection."""
+
+    held: Mapping[str, list[Held]]
+    seen: Mapping[str, list[Seen]]
+
+
 NOTHING: Final = Healed(went_back=False, put_back_ops=0, lost=[])
+
+NO_TESTIMONY: Final = Testimony({}, {})
 
 
 class Healing:
@@ -74,32 +83,48 @@ class Healing:
         self._clock = clock
         self._wait_s = wait_s
 
-    async def run(self, run: str, known: Collection[str]) -> Healed:
-        """Heals this run of the server. `known` are the collections that the bucket's catalog has: one that neither it
-        nor Redis knows was deleted, and nothing of it is lost.
+    async def hear(self, run: str) -> Testimony:
+        """All that witnesses say about this run of the server. To be heard before anything is restored in it: witnesses
+        give back what is beyond the heads that they find.
         """
         statements = await self._heard(run)
+        held, seen = defaultdict[str, list[Held]](list), defaultdict[str, list[Seen]](list)
+        for witness, statement in statements.items():
+            for each in statement.seen:
+                seen[each.collection].append(each)
+            if statement.entries:
+                for entry in await self._rendezvous.given(run, witness):
+                    held[entry.collection].append(entry)
+        return Testimony(held, seen)
+
+    async def beyond_heads(self, run: str, testimony: Testimony, known: Collection[str]) -> Healed:
+        """Heals the collections that Redis has. `known` are those that the bucket's catalog has: one that it has and
+        Redis does not is restored first, and then healed by `beyond`.
+        """
+        heads = await self._rendezvous.heads(testimony.seen)
+        return await self.beyond(run, testimony, {name: head for name, head in heads.items() if head}, known)
+
+    async def beyond(
+        self, run: str, testimony: Testimony, positions: Mapping[str, int], waiting: Collection[str] = ()
+    ) -> Healed:
+        """Puts back what witnesses hold of each of these collections at this position or later, which the log is
+        restored up to. `waiting` are collections that are restored later: if any was witnessed, Redis has gone back.
+        Returns everything that was found about this run.
+        """
         before = await self._rendezvous.findings(run)
         earlier = msgspec.json.decode(before, type=Healed) if before else NOTHING
-        if not any(statement.seen for statement in statements.values()):
-            LOST_OPS.set(sum(each.end - each.first for each in earlier.lost))
-            return earlier
-        held, seen = await self._collected(run, statements)
-        heads = await self._rendezvous.heads(seen)
         found = [
-            await self._heal(name, head, held.get(name, []), seen[name])
-            for name, head in heads.items()
-            if head or name in known
+            await self._heal(name, positions[name], testimony.held.get(name, []), seen)
+            for name, seen in testimony.seen.items()
+            if name in positions
         ]
-        lost = [each for _, some in found for each in some]
-        healed = Healed(True, earlier.put_back_ops + sum(ops for ops, _ in found), [*earlier.lost, *lost])
-        await self._rendezvous.keep_findings(run, msgspec.json.encode(healed))
-        for each in lost:
-            if each.acknowledged:
-                log.error("acknowledged_operations_lost", collection=each.collection, first=each.first, end=each.end)
-            else:
-                log.warning("operations_lost", collection=each.collection, first=each.first, end=each.end)
-        log.warning("redis_had_less", put_back_ops=healed.put_back_ops, lost_ranges=len(healed.lost))
+        lost = [each for _, some in found for each in some if each not in earlier.lost]
+        went_back = earlier.went_back or bool(found) or not testimony.seen.keys().isdisjoint(waiting)
+        healed = Healed(went_back, earlier.put_back_ops + sum(ops for ops, _ in found), [*earlier.lost, *lost])
+        if found:
+            await self._rendezvous.keep_findings(run, msgspec.json.encode(healed))
+            _say(lost)
+            log.warning("redis_had_less", put_back_ops=healed.put_back_ops, lost_ranges=len(healed.lost))
         LOST_OPS.set(sum(each.end - each.first for each in healed.lost))
         return healed
 
@@ -114,33 +139,17 @@ class Healing:
         while True:
             statements = await self._rendezvous.made(run)
             silent = expected - statements.keys()
-            answered = not silent if expected else bool(statements)
-            if answered or self._clock.monotonic() - began_s >= wait_s:
+            if (expected and not silent) or self._clock.monotonic() - began_s >= wait_s:
                 break
             await self._clock.sleep(POLL_S)
         if silent:
             log.warning("witnesses_silent", witnesses=sorted(silent), waited_s=self._wait_s)
         return statements
 
-    async def _collected(
-        self, run: str, statements: Mapping[str, Statement]
-    ) -> tuple[dict[str, list[Held]], dict[str, list[Seen]]]:
-        """The entries that all witnesses hold, and the appends that they have seen, by collection."""
-        held, seen = defaultdict[str, list[Held]](list), defaultdict[str, list[Seen]](list)
-        for witness, statement in statements.items():
-            for each in statement.seen:
-                seen[each.collection].append(each)
-            if statement.entries:
-                for entry in await self._rendezvous.given(run, witness):
-                    held[entry.collection].append(entry)
-        return held, seen
-
     async def _heal(
         self, collection: str, head: int, held: Sequence[Held], seen: Sequence[Seen]
     ) -> tuple[int, list[LostRange]]:
-        """Puts back what can be; the number of operations, and what is lost. Of a collection whose state Redis has lost
-        that is everything.
-        """
+        """Puts back what can be; the number of operations, and what is lost."""
         layout = await self._heal_log.layout(collection)
         there: list[tuple[int, int]] = []
         if layout is not None:
@@ -178,6 +187,14 @@ class Healing:
                 entries=_entries(append, batches, layout),
             )
         )
+
+
+def _say(lost: Sequence[LostRange]) -> None:
+    for each in lost:
+        if each.acknowledged:
+            log.error("acknowledged_operations_lost", collection=each.collection, first=each.first, end=each.end)
+        else:
+            log.warning("operations_lost", collection=each.collection, first=each.first, end=each.end)
 
 
 def _entries(append: LostAppend, batches: Sequence[pa.RecordBatch], layout: Layout) -> list[PutBackEntry]:

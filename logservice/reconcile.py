@@ -35,14 +35,14 @@ What is restored: `logservice.choice`. Why the heads are safe: `logservice.resto
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Final
 
 import msgspec
 
 from logservice.garbage_plan import collection_of
-from logservice.healing import NOTHING, Healed, Healing
+from logservice.healing import NO_TESTIMONY, NOTHING, Healed, Healing, Testimony
 from logservice.owed_snapshot import OwedSnapshot
 from logservice.restoration import Restoration, RollbackSigns, signs_of_rollback
 from logservice.restorer import Restorer
@@ -126,6 +126,7 @@ class Reconciler:
         return cluster
 
     async def _restore(self, newest: NewestSnapshot, number: int, run: str) -> Cluster:
+        testimony = await self._healing.hear(run) if self._healing else NO_TESTIMONY
         image, damaged = await self._journaled.with_journal(newest)
         image = self._owed.with_known_heads(image)
         cluster = Cluster(image.cluster, image.epoch + 1)
@@ -139,12 +140,19 @@ class Reconciler:
         await self._restorer.write_roots(restorations, cluster.epoch)
         await self._require_unopened(cluster)
         await self._restorer.restore_lost(image.collections, by_id, cluster.epoch)
+        healed = await self._heal_restored(run, testimony, restorations)
         await self._require_unopened(cluster)
         await self._images.restore_rows(image)
         await self._catalog.unproven.add(key for each in restorations for key in each.unproven)
-        await self._report(cluster, restorations, image, damaged, NOTHING)
+        await self._report(cluster, restorations, image, damaged, healed)
         await self._log.raise_commits(await self._commits.newest())
         return await self._catalog.mark.open(cluster, run)
+
+    async def _heal_restored(self, run: str, testimony: Testimony, restorations: Iterable[Restoration]) -> Healed:
+        """Puts back what witnesses hold of collections that were restored from the bucket."""
+        if self._healing is None:
+            return NOTHING
+        return await self._healing.beyond(run, testimony, {each.collection: each.log_begins for each in restorations})
 
     async def _require_unopened(self, cluster: Cluster) -> None:
         """Raises Unavailable when the cluster was opened in this epoch or a later one while this process slept: what it
@@ -165,7 +173,9 @@ class Reconciler:
         image, damaged = await self._journaled.with_journal(newest) if newest else (None, list[str]())
         image = self._owed.with_known_heads(image) if image else None
         known = {collection.id for collection in image.collections} if image else set()
-        healed = await self._healing.run(run, known) if self._healing else NOTHING  # before any head is raised
+        testimony = await self._healing.hear(run) if self._healing else NO_TESTIMONY
+        # Before any head is raised: it shows what is missing.
+        healed = await self._healing.beyond_heads(run, testimony, known) if self._healing else NOTHING
         now = await self._images.take(cluster)
         commits = await self._commits.newest()
         signs = signs_of_rollback(now, image, commits, await self._log.commits())
@@ -179,7 +189,7 @@ class Reconciler:
             )
             if signs.newer is not None:
                 signs = replace(signs, newer=await self._images.bring_forward(now, signs.newer))
-            brought = await self._bring_forward(cluster, image, signs, damaged, healed)
+            brought = await self._bring_forward(cluster, image, signs, damaged, (run, testimony))
             await self._log.raise_commits(commits)  # it was the evidence
             return await self._catalog.mark.open(brought, run)
         heads = await self._owed.raise_heads(now, run)
@@ -193,7 +203,7 @@ class Reconciler:
         image: CatalogImage | None,
         signs: RollbackSigns,
         damaged: Sequence[str],
-        healed: Healed,
+        heard: tuple[str, Testimony],
     ) -> Cluster:
         """Evidence that Redis went back holds for every collection: of those that nothing is known of, the log
         alone may have been lost. The snapshot with the new heads and the new epoch comes first, so that a loss right
@@ -217,6 +227,7 @@ class Reconciler:
         await self._restorer.write_roots(restorations, brought.epoch)
         await self._require_unopened(brought)
         await self._restorer.restore_lost(rows, by_id, brought.epoch)
+        healed = await self._heal_restored(*heard, [by_id[row.id] for row in rows])
         await self._restorer.bring_forward(collections, by_id, brought.epoch)
         if signs.newer is not None:
             await self._images.restore_rows(signs.newer)

@@ -67,6 +67,11 @@ class Restoration:
         )
 
     @property
+    def log_begins(self) -> int:
+        """The position from which on some shard's restored state has not everything."""
+        return min(self.choice.covered)
+
+    @property
     def unproven(self) -> list[str]:
         """The keys of the manifests that are taken up by their checksum alone: no pointer or root has their hash."""
         taken = set(self.choice.pointers) - set(self.stored.root.pointers if self.stored.root else [])

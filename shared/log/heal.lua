@@ -28,15 +28,17 @@ local request_ttl_s, first, end_position, time_ms, request, dimension, pairs_tex
 local head, deleted, layout, fixed_dimension, backlog_ops, backlog_bytes = unpack(
   redis.call('HMGET', state_key, 'head', 'deleted', 'layout', 'dim', 'backlog_ops', 'backlog_bytes'))
 if not head or deleted then return 'GONE' end
-if tonumber(head) > tonumber(first) then return 'THERE' end
+local function position(id) return tonumber(string.match(id, '^%d+')) end
 local first_shard, shards = string.match(layout, '^(%d+) (%d+)$')
 for at = FIRST_ENTRY, #ARGV, PER_ENTRY do
-  local shard = tonumber(ARGV[at])
+  local shard, id = tonumber(ARGV[at]), ARGV[at + 1]
   if shard < tonumber(first_shard) or shard >= first_shard + shards then return 'LAYOUT' end
+  if position(redis.call('HGET', state_key, 'tail:' .. ARGV[at]) or '0-0') >= position(id) then return 'THERE' end
 end
 
 local ops, bytes = 0, 0
-local changed, written, stream = {'head', end_position}, 0, nil
+-- A state that was restored from the bucket has a head beyond everything already.
+local changed, written, stream = {'head', string.format('%d', math.max(head, end_position))}, 0, nil
 for at = FIRST_ENTRY, #ARGV, PER_ENTRY do
   local shard, id, entry_ops, checksum, payload = unpack(ARGV, at, at + PER_ENTRY - 1)
   if not stream then stream = stream_of(state_key, shard) end

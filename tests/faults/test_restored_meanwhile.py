@@ -25,7 +25,9 @@ BASE: Final = "/api/v2/tenants/default_tenant/databases/default_database/collect
 @pytest.fixture
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     pause = {"POLYCHROME_COMPACTOR_PAUSE_AT": f"uploaded:{PAUSE_S}", "POLYCHROME_LOG_LEVEL": "debug"}
-    with ClusterBuilder(tmp_path_factory.mktemp("restored"), environ={**ENVIRON, **pause}).start() as running:
+    nobody_remembers = {"POLYCHROME_FRONTEND_WITNESS_S": "0.001", "POLYCHROME_QUERYWORKER_WITNESS_S": "0.001"}
+    environ = {**ENVIRON, **pause, **nobody_remembers}
+    with ClusterBuilder(tmp_path_factory.mktemp("restored"), environ=environ).start() as running:
         yield running
 
 

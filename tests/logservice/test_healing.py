@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from logservice.healing import Healing
 from logservice.reconcile import Reconciler
 from logservice.snapshots import Snapshots
+from shared import limits
 from shared.catalog import Catalog, Collection
 from shared.catalog.cluster import Cluster
 from shared.catalog.collector import Collector
@@ -97,6 +98,12 @@ class Healed:
         snapshots = Snapshots(self.objects, 10)
         reconciler = Reconciler(self.catalog, images, self.log, self.objects, snapshots, clock, healing)
         return await reconciler.run()
+
+    async def snapshot(self) -> None:
+        cluster, snapshots = await self.catalog.mark.read(), Snapshots(self.objects, 10)
+        assert cluster is not None
+        image = await Images(self.redis, self.keys, self.catalog).take(cluster)
+        assert await snapshots.write(image, await snapshots.next_number())
 
     async def report(self) -> dict[str, Any]:
         report = await Images(self.redis, self.keys, self.catalog).read_report()
@@ -293,3 +300,50 @@ async def test_operations_of_an_earlier_layout_are_divided_among_the_present_sha
     for shard in (2, 3, 4):
         found |= ids_of((await cluster.log.read(collection.id, shard)).entries)
     assert found == cluster.written
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("compacted", [True, False])
+async def test_a_redis_that_lost_everything_gets_back_what_no_manifest_has(
+    cluster: Healed, shards: int, *, compacted: bool
+) -> None:
+    collection = await cluster.make("c", shards)
+    await cluster.snapshot()
+    async with cluster.witness("one") as one:
+        log = cluster.log_of(one)
+        for number in range(5):
+            await cluster.append(log, collection, [f"{number}.{at}" for at in range(4)])
+        if compacted:
+            for shard in range(shards):
+                await compact(cluster.log, cluster.objects, collection.id, shard)
+        head = (await cluster.log.read(collection.id, 0)).state.head
+        for number in range(5, 9):
+            await cluster.append(log, collection, [f"{number}.{at}" for at in range(4)], request_id=f"r{number}")
+        await asyncio.to_thread(cluster.server.lose_everything)
+        await cluster.reconcile()
+        assert (await cluster.append(log, collection, ["x"], request_id="r5")).first == head
+        assert (await cluster.append(log, collection, ["after"])).first >= limits.BACKLOG_OPS_CEILING
+    found: dict[int, str] = {}
+    for shard in range(shards):
+        read = await cluster.log.read(collection.id, shard)
+        assert read.complete
+        found |= ids_of(read.entries)
+    del cluster.written[head]  # the repeated request was not appended again
+    begins = head if compacted else 1
+    expected = {position: id_ for position, id_ in cluster.written.items() if position >= begins}
+    assert {position: id_ for position, id_ in found.items() if position in expected} == expected
+    assert (await cluster.report())["lost"] == []
+
+
+async def test_a_redis_that_lost_everything_names_what_nobody_holds(cluster: Healed) -> None:
+    collection = await cluster.make("c")
+    await cluster.snapshot()
+    async with cluster.witness("one") as one, cluster.witness("small", bytes_max=1) as small:
+        await cluster.append(cluster.log_of(one), collection, ["a"])
+        lost = await cluster.append(cluster.log_of(small), collection, ["b", "c"])
+        await cluster.append(cluster.log_of(one), collection, ["d"])
+        await asyncio.to_thread(cluster.server.lose_everything)
+        await cluster.reconcile()
+    assert ids_of((await cluster.log.read(collection.id, 0)).entries) == {1: "a", 4: "d"}
+    [named] = (await cluster.report())["lost"]
+    assert (named["first"], named["end"], named["acknowledged"]) == (lost.first, lost.head, True)
