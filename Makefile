@@ -6,6 +6,7 @@
 #   make bench          against a real Chroma server    make soak           faults, for long
 #   make bench-simulation  scale-out, simulated: a section of the benchmarks' page
 #   make bench-search   sparse vectors and searches
+#   make bench-durability  what a write costs in each durability class
 #   make bench-against BASE=DIR  beside another checkout of Polychrome, in turns: queries and upserts
 #   make bench-quick    the same on little data         make bench BENCH="queries filters"   parts of it
 #   make rooms          the packages and their sub-packages, and which of them imports which
@@ -26,7 +27,7 @@ BUILD_PINS := hatchling==1.33.0 trove-classifiers==2026.9.21.13 setuptools==84.2
 ARGS ?=
 BENCH ?=
 
-.PHONY: run test lint rooms format bench bench-quick bench-search bench-simulation bench-against fuzz soak test-clients test-ceph test-compose test-bare constraints clean
+.PHONY: run test lint rooms format bench bench-quick bench-search bench-durability bench-simulation bench-against fuzz soak test-clients test-ceph test-compose test-bare constraints clean
 
 run: $(RUN_STAMP)
 	@exec $(VENV)/bin/polychrome up $(ARGS)
@@ -78,6 +79,10 @@ bench-search: $(BENCH_STAMP)
 	@$(PY) -m bench.sparse
 	@$(PY) -m bench.search
 	@$(PY) -m bench.embedding
+
+# 2 minutes, on a Redis with a replica, and a bucket in a directory and far away.
+bench-durability: $(BENCH_STAMP)
+	@$(PY) -m bench.durability $(ARGS)
 
 # What a change costs: `git worktree add DIR COMMIT` makes the other checkout. 10 minutes of an idle machine.
 bench-against: $(TEST_STAMP)

@@ -41,12 +41,12 @@ def all_routes(context: Context) -> list[Route]:
     texts = TextEmbedding(context.embedders)
     reader = Reader(context.workers, rows, context.log)
     writer = Writer(context.log, context.groups, rows, texts)
-    committer = Committer(context.log, context.dirty, context.workers)
+    committer = Committer(context.log, context.dirty, context.workers, context.durable)
     shard_limits = ShardLimits(config.shards_default, config.shards_max)
     groups = (
-        RecordRoutes(rows, reader, context.past, writer, texts),
+        RecordRoutes(rows, reader, context.past, writer, texts, config.durability),
         CollectionRoutes(catalog, rows, context.dirty, shard_limits),
-        TransactionRoutes(rows, PointInTimeReader(context.log, reader), committer, texts),
+        TransactionRoutes(rows, PointInTimeReader(context.log, reader), committer, texts, config.durability),
         ForkRoutes(rows, catalog.databases, context.forker, context.past, context.dirty),
         FunctionRoutes(rows, catalog.databases, catalog.collections, context.functions),
         DatabaseRoutes(catalog.tenants, catalog.databases),

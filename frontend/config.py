@@ -7,6 +7,7 @@ from typing import Final
 
 from frontend.embed.settings import Endpoints, Keys, embedding_problems, parse_endpoints, parse_keys
 from frontend.http.listener import Listener
+from frontend.parse.durability import DISK, Durability, parse_durability
 from frontend.read.hedging import HEDGE_PERCENT_MAX
 from shared import limits
 from shared.process.config import (
@@ -107,6 +108,12 @@ class FrontendConfig(ProcessConfig):
         "Forks that one family of collections may make; those that were deleted count.",
         default=256,
         parse=parse_positive,
+    )
+    durability: Durability = setting(
+        "POLYCHROME_FRONTEND_DURABILITY",
+        "Durability class of writes that ask for none: disk, bucket, or replicas:n with n from 1 to 9.",
+        default=DISK,
+        parse=parse_durability,
     )
     replicas: int = setting(
         "POLYCHROME_FRONTEND_REPLICAS",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from frontend.read.past import Past
     from frontend.read.workers import Workers
     from frontend.write.dirty import DirtyShards
+    from frontend.write.durable import Durable
     from frontend.write.group_commit import GroupCommit
     from shared.catalog import Catalog
     from shared.catalog.functions import Functions
@@ -31,6 +32,7 @@ class Context:
     catalog: Catalog
     log: Log
     dirty: DirtyShards
+    durable: Durable
     groups: GroupCommit
     workers: Workers
     past: Past

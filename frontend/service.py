@@ -23,7 +23,9 @@ from frontend.http.server import HttpServer, open_http_server
 from frontend.read.past import Past
 from frontend.read.past_times import PastTimes
 from frontend.read.workers import Workers
+from frontend.write.bucket_log import BucketLog
 from frontend.write.dirty import DirtyShards
+from frontend.write.durable import Durable
 from frontend.write.group_commit import GroupCommit
 from shared.catalog import Catalog
 from shared.catalog.forking import Forking
@@ -110,13 +112,15 @@ def build_context(
         catalog.databases, catalog.collections, clock, rows_max=config.rows_max, age_max_s=config.rows_age_max_s
     )
     past_log = PastLog(log, objects)
+    durable = Durable(log, BucketLog(log, objects), clock)
     return Context(
         config=config,
         clock=clock,
         catalog=catalog,
         log=log,
         dirty=dirty,
-        groups=GroupCommit(log, dirty),
+        durable=durable,
+        groups=GroupCommit(log, dirty, durable),
         workers=Workers(
             Membership(redis, keys, "queryworker"), rpc, clock, replicas=config.replicas,
             hedge_percent_max=config.hedge_percent_max,

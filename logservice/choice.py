@@ -29,6 +29,8 @@ class Taken(enum.StrEnum):
     """The manifests that the newest root names."""
     MANIFEST = "manifest"
     """The newest manifest of its only shard."""
+    TAIL = "tail"
+    """Manifests in the bucket, and the log there behind them (`logservice.bucket_tails`)."""
     MANIFESTS = "manifests"
     """The newest manifests of its shards, which may not be of one moment."""
 
@@ -49,16 +51,19 @@ class OwnState:
 @dataclass(frozen=True, slots=True)
 class StoredState:
     """The bucket's share of a collection: the newest root that is complete; and of each shard of `layout` the newest
-    manifest, unless the root names those of several shards. `layout` is the root's, or what the catalog says where
-    there is none. `furthest` is the highest position, exclusive, that any manifest of the collection covers.
-    `versions_passed` manifests at most were committed after that one and cannot be read. `dimension` is what the
-    manifests say, None: nothing. `damaged` says by name what is wrong with each stored thing because of which an older
-    root or manifest is taken.
+    manifest, unless the root names those of several shards. `latest` are these in any case, complete or not, and where
+    there is none since the newest root, those that it names, be it one with log: that is `logged`, and never `root`.
+    `layout` is the root's, or what the catalog says where there is none. `furthest` is the highest position, exclusive,
+    that any manifest of the collection covers. `versions_passed` manifests at most were committed after that one and
+    cannot be read. `dimension` is what the manifests say, None: nothing. `damaged` says by name what is wrong with each
+    stored thing because of which an older root or manifest is taken.
     """
 
     layout: Layout
     root: Root | None = None
     newest: Sequence[StoredManifest | None] = ()
+    latest: Sequence[Pointer | None] = ()
+    logged: Root | None = None
     furthest: int = FIRST_POSITION
     versions_passed: int = 0
     dimension: int | None = None

@@ -7,6 +7,8 @@ counts once all that it names is there; until then the one before it does.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from logservice.choice import OwnState, StoredManifest, StoredState, choose, later
 from shared.catalog import Collection
 from shared.cluster.placement import Layout
@@ -38,12 +40,19 @@ class Evidence:
         would be restored cannot be read.
         """
         damaged: dict[str, str] = {}
+        logged = await self._newest_with_log(collection_id)
         root, manifests = await self._newest_root(collection_id, damaged)
-        present, layout = layout, root.shards if root else layout
+        last = logged or root
+        present, layout = layout, last.shards if last else layout
         found = {
-            shard: await newest_manifest(self._objects, collection_id, shard, root.epoch if root else 0)
+            shard: await newest_manifest(self._objects, collection_id, shard, last.epoch if last else 0)
             for shard in sorted({*layout.numbers, *present.numbers})
         }
+        named = last.pointers if last else [None] * layout.count
+        latest = [
+            newest.found[1] if newest.found else pointer
+            for newest, pointer in zip([found[shard] for shard in layout.numbers], named, strict=True)
+        ]
         newest: list[StoredManifest | None] = []
         if root is None or layout.count == 1:
             newest = [await self._complete_or_older(found[shard].found, damaged) for shard in layout.numbers]
@@ -53,6 +62,8 @@ class Evidence:
             layout=layout,
             root=root,
             newest=newest,
+            latest=latest,
+            logged=logged,
             furthest=max((each.found[1].covers for each in found.values() if each.found), default=FIRST_POSITION),
             versions_passed=max(each.versions_passed for each in found.values()),
             dimension=next((manifest.dimension for manifest in manifests if manifest.dimension), None),
@@ -68,7 +79,7 @@ class Evidence:
         for (shard, pointer), other in zip(shards, ahead, strict=True):
             start = later(pointer, other)
             covers = start.covers if start else FIRST_POSITION
-            there = start is None or start == other or await self._is_complete(collection.id, shard, start)
+            there = start is None or start == other or await self.is_complete(collection.id, shard, start)
             if not there or not await log_.is_whole(collection.id, shard, covers):
                 whole = False
                 log.warning("log_not_whole", collection=collection.id, shard=shard, covers=covers)
@@ -84,6 +95,8 @@ class Evidence:
         for key in reversed(keys):
             try:
                 root = await self._roots.load(key)
+                if root.with_log:
+                    continue
                 readable = readable or root
                 return root, [
                     await self._complete(collection_id, named.shard, named.pointer) for named in root.manifests
@@ -91,9 +104,17 @@ class Evidence:
             except Corrupt as error:
                 damaged[error.name or key] = error.message
                 log.error("root_passed_over", key=key, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
-        if keys and readable is None:
+        if keys and readable is None and damaged:
             raise Corrupt(f"none of the {len(keys)} roots of {collection_id} can be read")
         return readable, []
+
+    async def _newest_with_log(self, collection_id: str) -> Root | None:
+        """The newest root, if it is one with log and can be read."""
+        keys = await self._roots.keys(collection_id)
+        with suppress(Corrupt):  # `_newest_root` reports it
+            root = await self._roots.load(keys[-1]) if keys else None
+            return root if root is not None and root.with_log else None
+        return None
 
     async def _complete_or_older(self, newest: StoredManifest | None, damaged: dict[str, str]) -> StoredManifest | None:
         """A shard's newest manifest when the records that it names are there, else the first one before it of which
@@ -122,7 +143,8 @@ class Evidence:
             return None
         return found if found and found[1].hash == manifest.parent.hash else None
 
-    async def _is_complete(self, collection_id: str, shard: int, pointer: Pointer) -> bool:
+    async def is_complete(self, collection_id: str, shard: int, pointer: Pointer) -> bool:
+        """Whether the manifest that the pointer names is there with the records that it names."""
         try:
             await self._complete(collection_id, shard, pointer)
         except Corrupt as error:

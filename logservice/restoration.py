@@ -11,6 +11,7 @@ the ceiling more.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -18,6 +19,7 @@ import msgspec
 from logservice.choice import Choice, StoredState, Taken
 from shared import limits
 from shared.catalog.image import CatalogImage, CollectionImage
+from shared.log.state import Entry
 from shared.manifest.roots import Root, make_root
 
 
@@ -49,6 +51,8 @@ class Restoration:
     seen: int
     head: int
     stored: StoredState
+    entries: Mapping[int, Sequence[Entry]] = field(default_factory=dict)
+    """By shard, the log to put behind the manifests."""
 
     @property
     def missing(self) -> MissingRange:
@@ -93,6 +97,9 @@ class Restoration:
         """
         choice = self.choice
         layout, pointers, position = choice.layout, choice.pointers, choice.position
+        if choice.taken is Taken.TAIL:
+            reach = choice.covered[0]
+            return make_root(self.collection, epoch, reach, layout, pointers, written_by, created_s, with_log=True)
         if choice.taken is Taken.LOG and layout.count > 1:
             root = self.stored.root
             if root is None:
@@ -102,14 +109,20 @@ class Restoration:
 
 
 def restoration_of(
-    collection: str, name: str, choice: Choice, stored: StoredState, snapshot_head: int, own_head: int = 0
+    collection: str,
+    name: str,
+    choice: Choice,
+    stored: StoredState,
+    snapshot_head: int,
+    own_head: int = 0,
+    entries: Mapping[int, Sequence[Entry]] | None = None,
 ) -> Restoration:
     """The restoration of a collection to the state that was chosen. The heads are those that the snapshot and Redis
-    know of it, 0 where they know none.
+    know of it, 0 where they know none; `entries` is the log to put behind the manifests, by shard.
     """
     seen = max(*choice.covered, stored.furthest, snapshot_head, own_head)
     head = seen + (1 + stored.versions_passed + limits.OWED_RAISES_MAX) * limits.BACKLOG_OPS_CEILING
-    return Restoration(collection, name, choice, seen, head, stored)
+    return Restoration(collection, name, choice, seen, head, stored, entries or {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Final
 
+from logservice.bucket_tails import BucketTails
 from logservice.choice import Choice, StoredState, Taken, choose
 from logservice.evidence import Evidence
 from logservice.restoration import Restoration, restoration_of
@@ -35,6 +36,7 @@ class Restorer:
         self._images = images
         self._log = log_
         self._evidence = Evidence(objects)
+        self._tails = BucketTails(objects, self._evidence)
         self._roots = RootStore(objects)
         self._clock = clock
         self._written_by = f"logservice {uuid.uuid4().hex}"
@@ -46,7 +48,8 @@ class Restorer:
 
         async def plan(image: CollectionImage) -> Restoration:
             stored = await self._evidence.stored(image.id, image.layout)
-            return restoration_of(image.id, image.name, choose(None, stored), stored, image.head)
+            found = await self._tails.extend(image.id, choose(None, stored), stored)
+            return restoration_of(image.id, image.name, found.choice, found.stored, image.head, entries=found.entries)
 
         return await map_concurrently(plan, images, at_once=AT_ONCE)
 
@@ -68,8 +71,10 @@ class Restorer:
             except Corrupt as error:
                 log.error("collection_not_compared", collection=collection.id, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
                 return _unchanged(collection, head)
-            choice = choose(own, stored)
-            return restoration_of(collection.id, collection.name, choice, stored, head, collection.head)
+            found = await self._tails.extend(collection.id, choose(own, stored), stored)
+            return restoration_of(
+                collection.id, collection.name, found.choice, found.stored, head, collection.head, found.entries
+            )
 
         return await map_concurrently(plan, collections, at_once=AT_ONCE)
 
@@ -96,6 +101,7 @@ class Restorer:
             with suppress(Gone):
                 await self._images.replace_log(image.id, choice.layout, epoch, choice.position, choice.pointers)
             await self._images.restore_state(each.restored(image), each.head, epoch, choice.position, choice.pointers)
+            await self._images.put_back(image.id, epoch, each.entries)
 
         await map_concurrently(restore, images, at_once=AT_ONCE)
 
@@ -115,6 +121,8 @@ class Restorer:
                     await self._images.replace_log(
                         collection.id, choice.layout, epoch, choice.position, choice.pointers
                     )
+                    # Before the heads are raised: an attempt that dies here leaves a log that does not reach so far.
+                    await self._images.put_back(collection.id, epoch, each.entries)
                 await self._images.raise_heads({collection.id: each.head}, epoch)
                 if choice.taken is Taken.LOG:
                     await self._move_pointers(collection, choice, epoch)

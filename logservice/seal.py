@@ -12,15 +12,12 @@ from prometheus_client import Counter
 from shared.catalog.history import Histories
 from shared.history.archive import SealedLogs
 from shared.history.past_log import PAGE_BYTES, PastLog
-from shared.history.sealed_log import SealedRange
+from shared.history.sealed_log import OBJECT_BYTES, SealedRange
 from shared.log.log import Log
 from shared.log.state import FIRST_ID, Entry, Pointer, after_position, position_of
 from shared.log.verification import DamagedEntry, check_follows
 from shared.objects.port import ObjectStore
 from shared.process.telemetry import get_logger
-
-OBJECT_BYTES: Final = 32 * 1024 * 1024
-"""Payload after which the next object begins."""
 
 SEALED: Final = Counter("polychrome_logservice_sealed_objects_total", "Sealed log objects that were written.")
 SEALED_BYTES: Final = Counter("polychrome_logservice_sealed_bytes_total", "Payload bytes of the entries in them.")

@@ -140,6 +140,18 @@ class NotJournaled(UnknownOutcome):
     code = "not_journaled"
 
 
+class LessDurable(PolychromeError):
+    """The write was applied, and is on the disk of the log's server; it has not got to where it should be as well, as
+    far as is known. `reached` is the durability class that it has.
+    """
+
+    code = "less_durable"
+
+    def __init__(self, reached: str, message: str) -> None:
+        super().__init__(message)
+        self.reached = reached
+
+
 class DeadlineExceeded(PolychromeError):
     """The deadline passed first."""
 

@@ -13,6 +13,9 @@ import orjson
 from frontend.http.responses import HttpResponse
 from shared import errors
 
+DURABILITY_HEADER: Final = "X-Polychrome-Durability"
+"""By this header a write asks for a durability class, and its answer names the one that it has."""
+
 COMMON_NAME: Final = "ChromaError"
 NO_TRACE: Final = "0" * 32
 PLAIN_TOO_LARGE: Final = b"Payload too large"
@@ -78,6 +81,7 @@ WIRE: Final[dict[type[errors.PolychromeError], Wire]] = {
     errors.StorageFull: Wire(507),
     errors.Unavailable: Wire(503),
     errors.UnknownOutcome: Wire(503),
+    errors.LessDurable: Wire(503, "LessDurableError"),
     errors.JournalAway: Wire(503),
     errors.NotJournaled: Wire(503),
     errors.WrongWorker: Wire(503),
@@ -126,6 +130,8 @@ def error_response(error: errors.PolychromeError, path: str) -> HttpResponse:
     else:
         message = _shown_message(error, wire.status)
         answer = HttpResponse(body_of(wire.name, message), wire.status)
+    if isinstance(error, errors.LessDurable):
+        answer.add(DURABILITY_HEADER, error.reached)
     if isinstance(error, errors.Backoff):
         answer.add("Retry-After", str(error.retry_after_s))
     if wire.closes:
@@ -145,6 +151,8 @@ def _shown_message(error: errors.PolychromeError, status: int) -> str:
         return f"{DAMAGED}: {error.message}"
     if isinstance(error, errors.Corrupt):
         return f"{DAMAGED}: {error.name}" if error.name else DAMAGED
+    if isinstance(error, errors.LessDurable):
+        return f"The write is stored, and durability {error.message}"
     return error.message if isinstance(error, EmbeddingFailed) else FAULTS.get(status, error.message)
 
 

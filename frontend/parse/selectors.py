@@ -53,6 +53,7 @@ class DeleteBody(Selectors):
     """Body of POST .../delete."""
 
     limit: U32 | None = None
+    durability: str | None = None
 
 
 class GetBody(Selectors):

@@ -29,6 +29,7 @@ class _Body(msgspec.Struct):
     uris: list[Any] | None = None
     metadatas: list[Any] | None = None
     embed_documents: Any = None
+    durability: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class Write:
     uris: list[str | None] | None
     metadatas: Metadatas | None
     embeds_documents: bool = False
+    durability: str | None = None
+    """The durability class that the body asks for, as it was written."""
 
 
 def read_write(op: Op, tree: Any, *, can_embed: bool = False) -> Write:
@@ -67,6 +70,7 @@ def read_write(op: Op, tree: Any, *, can_embed: bool = False) -> Write:
         uris=None if body.uris is None else _texts("uris", body.uris, OPTIONAL_TEXT),
         metadatas=None if body.metadatas is None else read_metadatas(body.metadatas, patch=op is not Op.ADD),
         embeds_documents=embeds,
+        durability=body.durability,
     )
 
 

@@ -17,6 +17,7 @@ from frontend.http.responses import HttpResponse, empty_response, encoded_respon
 from frontend.http.router import Route
 from frontend.parse.as_of import AsOf, check_level, query_as_of, read_as_of
 from frontend.parse.body import parse_body
+from frontend.parse.durability import Durability, named, requested_durability
 from frontend.parse.params import query_read_level
 from frontend.parse.search import check_search, read_search
 from frontend.parse.selectors import check_delete, parse_delete, parse_get, parse_query
@@ -49,12 +50,21 @@ PastRead = TypeVar("PastRead", Get, Query, Searches)
 class RecordRoutes:
     """Handlers of the record routes."""
 
-    def __init__(self, rows: RowCache, reader: Reader, past: Past, writer: Writer, texts: TextEmbedding) -> None:
+    def __init__(
+        self,
+        rows: RowCache,
+        reader: Reader,
+        past: Past,
+        writer: Writer,
+        texts: TextEmbedding,
+        durability_default: Durability,
+    ) -> None:
         self._rows = rows
         self._reader = reader
         self._past = past
         self._writer = writer
         self._texts = texts
+        self._durability_default = durability_default
 
     def routes(self) -> list[Route]:
         """The routes, of which each answers 404 when its collection turns out to be deleted."""
@@ -73,30 +83,30 @@ class RecordRoutes:
 
     async def add(self, request: Request) -> HttpResponse:
         """Adds records; ids that exist stay as they are."""
-        await self._write(request, Op.ADD)
-        return empty_response(201)
+        return await self._write(request, Op.ADD, 201)
 
     async def update(self, request: Request) -> HttpResponse:
         """Changes records; ids that don't exist are ignored."""
-        await self._write(request, Op.UPDATE)
-        return empty_response()
+        return await self._write(request, Op.UPDATE)
 
     async def upsert(self, request: Request) -> HttpResponse:
         """Adds records, and changes those that exist."""
-        await self._write(request, Op.UPSERT)
-        return empty_response()
+        return await self._write(request, Op.UPSERT)
 
-    async def _write(self, request: Request, op: Op) -> None:
+    async def _write(self, request: Request, op: Op, status: int = 200) -> HttpResponse:
         can_embed = self._texts.available
         write = await parse_body(request, lambda tree: read_write(op, tree, can_embed=can_embed), "embeddings")
+        durability = requested_durability(request, write.durability, self._durability_default)
         collection = await resolve(self._rows, request)
-        await self._writer.write(collection, write, request.body_bytes)
+        await self._writer.write(collection, write, request.body_bytes, durability)
+        return named(empty_response(status), durability)
 
     async def delete(self, request: Request) -> HttpResponse:
         """Deletes records: with a filter those that match it, without a filter those that are named. The answer says
         how many; of ids that are named, all count, whether or not they exist.
         """
         body = await parse_body(request, parse_delete)
+        durability = requested_durability(request, body.durability, self._durability_default)
         collection = await resolve(self._rows, request)
         selection = await body.selection(request.body_bytes)
         check_delete(body, selection)
@@ -104,8 +114,8 @@ class RecordRoutes:
         ids = selection.ids or []
         if selection.where is not None:
             ids = await self._reader.matching_ids(collection, selection, body.limit)
-        await self._writer.delete(collection, ids)
-        return json_response({"deleted": len(ids)})
+        await self._writer.delete(collection, ids, durability)
+        return named(json_response({"deleted": len(ids)}), durability)
 
     async def count(self, request: Request) -> HttpResponse:
         """The number of records."""

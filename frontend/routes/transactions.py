@@ -16,6 +16,7 @@ from frontend.concurrency import off_loop
 from frontend.http.responses import HttpResponse, encoded_response, json_response
 from frontend.http.router import Route
 from frontend.parse.body import parse_body
+from frontend.parse.durability import Durability, named, requested_durability
 from frontend.parse.metadata_values import I64_MAX
 from frontend.parse.selectors import DeleteBody, GetBody, parse_delete
 from frontend.parse.shapes import shaped
@@ -70,16 +71,25 @@ class ConditionalCommit(msgspec.Struct, frozen=True, kw_only=True):
     operations: list[CommitOperation]
     read_token: Token | None = None
     read_ids: list[str] = []
+    durability: str | None = None
 
 
 class TransactionRoutes:
     """Handlers of the transaction routes."""
 
-    def __init__(self, rows: RowCache, reader: PointInTimeReader, committer: Committer, texts: TextEmbedding) -> None:
+    def __init__(
+        self,
+        rows: RowCache,
+        reader: PointInTimeReader,
+        committer: Committer,
+        texts: TextEmbedding,
+        durability_default: Durability,
+    ) -> None:
         self._rows = rows
         self._reader = reader
         self._committer = committer
         self._texts = texts
+        self._durability_default = durability_default
 
     def routes(self) -> list[Route]:
         """The routes, of which each answers 404 when its collection turns out to be deleted."""
@@ -104,6 +114,7 @@ class TransactionRoutes:
         """Writes all operations, or (409) none of them when something that was read has been written since."""
         can_embed = self._texts.available
         body, writes = await parse_body(request, lambda tree: _parse_commit(tree, can_embed))
+        durability = requested_durability(request, body.durability, self._durability_default)
         collection = await resolve(self._rows, request)
         _check_commit(body)
         request_id = uuid.uuid4().hex
@@ -112,11 +123,14 @@ class TransactionRoutes:
             operations = [await self._operations(current, write, request.body_bytes) for write in writes]
             if not any(each.ids for each in operations):
                 raise InvalidArgument("A conditional commit has at least one operation")
-            return await self._committer.commit(current, operations, body.read_token, body.read_ids, request_id)
+            return await self._committer.commit(
+                current, operations, body.read_token, body.read_ids, request_id, durability
+            )
 
         appended = await with_current_row(self._rows, collection, commit)
         count = appended.head - appended.first
-        return json_response({"first_inserted_record_offset": appended.first, "record_count": count})
+        answer = json_response({"first_inserted_record_offset": appended.first, "record_count": count})
+        return named(answer, durability)
 
     async def _operations(self, collection: Collection, write: Write | DeleteBody, size: int | None) -> Operations:
         """The operations that one member of the commit appends. `size`: bytes of the body. Raises InvalidArgument."""

@@ -5,7 +5,8 @@ members would by itself, and each member is acknowledged when all of them are du
 
 1. A write to a collection that no small write is being appended to is appended at once.
 2. Writes that arrive meanwhile wait. When that append has ended, those that wait and have the same generation, layout
-   and width of embeddings go together, in the order of their arrival.
+   and width of embeddings go together, in the order of their arrival. Writes of different durability classes do not
+   wait for each other.
 3. A group that is refused was not applied. What happens then depends on what the refusal speaks of:
 
    ```text
@@ -15,6 +16,7 @@ members would by itself, and each member is acknowledged when all of them are du
    DimensionMismatch                    the group      all get it: their embeddings have one width
    Backoff (the server's memory)        the group      all get it
    Unavailable                          the group      all get it
+   LessDurable (it was applied)         the group      all get it, and nothing is tried again
    UnknownOutcome, anything unforeseen  the group      all get it, and nothing is tried again
    BacklogFull                          their sum      what still fits, in order, is appended; the others get it
    a batch that cannot be encoded       one of them    halved, again and again, until that one is alone
@@ -41,6 +43,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from frontend.concurrency import off_loop
+from frontend.parse.durability import DISK, Durability
 from frontend.write.operations import Operations, joined
 from shared.errors import UnknownOutcome
 from shared.log.append import AppendRequest
@@ -51,6 +54,7 @@ from shared.records.model import Op
 
 if TYPE_CHECKING:
     from frontend.write.dirty import DirtyShards
+    from frontend.write.durable import Durable
     from shared.catalog import Collection
     from shared.log.log import Log
 
@@ -71,7 +75,12 @@ class _Member:
     collection: Collection
     operations: Operations
     request_id: str
+    durability: Durability
     done: asyncio.Future[None] | None = None
+
+
+_QueueKey = tuple[str, Durability]
+"""Id of the collection, and the durability class of the writes."""
 
 
 @dataclass(slots=True)
@@ -85,46 +94,52 @@ class _Queue:
 class GroupCommit:
     """Appends writes, small ones in groups, and marks the shards that were written."""
 
-    def __init__(self, log: Log, dirty: DirtyShards) -> None:
+    def __init__(self, log: Log, dirty: DirtyShards, durable: Durable) -> None:
         self._log = log
         self._dirty = dirty
-        self._queues: dict[str, _Queue] = {}
+        self._durable = durable
+        self._queues: dict[_QueueKey, _Queue] = {}
 
-    async def append(self, collection: Collection, operations: Operations, request_id: str) -> None:
-        """Appends the operations; they are durable when this returns. Raises what `Log.append` does."""
-        member = _Member(collection, operations, request_id)
+    async def append(
+        self, collection: Collection, operations: Operations, request_id: str, durability: Durability = DISK
+    ) -> None:
+        """Appends the operations; they are durable, as asked for, when this returns. Raises what `Log.append` and
+        `Durable` do.
+        """
+        member = _Member(collection, operations, request_id, durability)
         if not operations.small:
-            return await self._send(await _encode([member]))
-        queue = self._queues.get(collection.id)
+            return await self._send(member, await _encode([member]))
+        key = (collection.id, durability)  # no write waits for what another one wants
+        queue = self._queues.get(key)
         if queue is not None:
             member.done = asyncio.get_running_loop().create_future()
             queue.waiting.append(member)
             return await member.done
-        self._queues[collection.id] = _Queue()
+        self._queues[key] = _Queue()
         try:
-            return await self._send(await _encode([member]))
+            return await self._send(member, await _encode([member]))
         finally:
-            self._next(collection.id)
+            self._next(key)
 
-    def _next(self, collection_id: str) -> None:
-        queue = self._queues[collection_id]
+    def _next(self, key: _QueueKey) -> None:
+        queue = self._queues[key]
         if queue.waiting:
-            queue.task = asyncio.create_task(self._append_group(collection_id, _group(queue.waiting)))
+            queue.task = asyncio.create_task(self._append_group(key, _group(queue.waiting)))
         else:
-            del self._queues[collection_id]
+            del self._queues[key]
 
-    async def _append_group(self, collection_id: str, members: Sequence[_Member]) -> None:
+    async def _append_group(self, key: _QueueKey, members: Sequence[_Member]) -> None:
         """Appends the members. However that ends, each of them has an outcome then, for which its caller waits."""
         try:
             await self._settle(members, FULL_TRIES_MAX)
         except Exception as error:  # a defect in what settles them: handed on to each caller that has no outcome yet
-            log.exception("write_group_not_settled", collection=collection_id, writes=len(members))
+            log.exception("write_group_not_settled", collection=key[0], writes=len(members))
             _fail(members, error)
         except BaseException:  # cancelled: the loop is ending
             _fail(members, UnknownOutcome("The frontend stopped in the middle of the append"))
             raise
         finally:
-            self._next(collection_id)
+            self._next(key)
 
     async def _settle(self, members: Sequence[_Member], tries: int) -> None:
         """Appends the members and gives each its outcome, as the table at the top says."""
@@ -137,7 +152,7 @@ class GroupCommit:
             await self._settle(members[:half], tries)
             return await self._settle(members[half:], tries)
         try:
-            await self._send(request)
+            await self._send(members[0], request)
         except BacklogFull as full:
             fitting, refused = _divide(members, request.size, full) if tries > 1 else ([], members)
             _fail(refused, full)
@@ -148,9 +163,12 @@ class GroupCommit:
         else:
             _acknowledge(members)
 
-    async def _send(self, request: AppendRequest) -> None:
-        await self._log.append(request)
+    async def _send(self, first: _Member, request: AppendRequest) -> None:
+        """Appends the request of `first` and those like it."""
+        await self._durable.check(first.durability)
+        appended = await self._log.append(request)
         self._dirty.add(request.collection_id, request.batches)
+        await self._durable.reach(first.collection, appended, first.durability)
 
 
 async def _encode(members: Sequence[_Member]) -> AppendRequest:
@@ -167,6 +185,7 @@ async def _encode(members: Sequence[_Member]) -> AppendRequest:
         generation=collection.generation,
         new_keys=sorted(kinds - collection.keys),
         deletes_only=_deletes(first),
+        replicas=first.durability.replicas,
     )
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from prometheus_client import Counter
 
 from frontend.concurrency import off_loop
+from frontend.parse.durability import DISK, Durability
 from frontend.parse.writes import wrong_width
 from frontend.write.operations import Operations, joined
 from frontend.write.writes import count_written
@@ -34,6 +35,7 @@ from shared.rpc.messages import GetRequest, Shard
 if TYPE_CHECKING:
     from frontend.read.workers import Workers
     from frontend.write.dirty import DirtyShards
+    from frontend.write.durable import Durable
     from shared.catalog import Collection
     from shared.log.log import Log
 
@@ -48,8 +50,9 @@ PROOFS_MAX: Final = 100
 class Committer:
     """Commits conditional transactions."""
 
-    def __init__(self, log: Log, dirty: DirtyShards, workers: Workers) -> None:
+    def __init__(self, log: Log, dirty: DirtyShards, workers: Workers, durable: Durable) -> None:
         self._log = log
+        self._durable = durable
         self._dirty = dirty
         self._workers = workers
 
@@ -60,19 +63,23 @@ class Committer:
         token: int | None,
         ids: Iterable[str],
         request_id: str,
+        durability: Durability = DISK,
     ) -> Appended:
         """Appends all operations in one step if no id in `ids` was written at the position `token` or later. Returns
-        where they were appended. Raises ConditionalWriteConflict (nothing is written then), and what an append does:
-        StaleGeneration, after which the same request may be made again by the current row.
+        where they were appended, once they are as durable as asked for. Raises LessDurable when they are on disk alone,
+        ConditionalWriteConflict (nothing is written then), and what an append does: StaleGeneration, after which the
+        same request may be made again by the current row.
         """
         try:
-            appended = await self._commit(collection, operations, token, sorted(set(ids)), request_id)
+            await self._durable.check(durability)
+            appended = await self._commit(collection, operations, token, sorted(set(ids)), request_id, durability)
         except ConditionalWriteConflict:
             COMMITS.labels("conflict").inc()
             raise
         COMMITS.labels("committed").inc()
         for each in operations:
             count_written(each)
+        await self._durable.reach(collection, appended, durability)
         return appended
 
     async def _commit(
@@ -82,6 +89,7 @@ class Committer:
         token: int | None,
         read_ids: Sequence[str],
         request_id: str,
+        durability: Durability,
     ) -> Appended:
         size, width = sum(each.size or 0 for each in operations), _width(operations)
         shard_batches = await off_loop(size, lambda: split_batch(joined(operations), collection.layout))
@@ -95,6 +103,7 @@ class Committer:
                 dimension=width,
                 generation=collection.generation,
                 new_keys=sorted(kinds - collection.keys),
+                replicas=durability.replicas,
                 condition=None if token is None or not reads else Condition(token, reads),
             )
             try:

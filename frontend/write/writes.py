@@ -17,6 +17,7 @@ from prometheus_client import Counter
 
 from frontend.collections.current_row import with_current_row
 from frontend.concurrency import off_loop
+from frontend.parse.durability import DISK, Durability
 from frontend.parse.writes import Write, check_lengths, check_values, check_width, wrong_width
 from frontend.write.operations import Operations
 from shared.errors import DimensionMismatch, InvalidArgument, PolychromeError
@@ -83,20 +84,28 @@ class Writer:
         self._rows = rows
         self._texts = texts
 
-    async def write(self, collection: Collection, write: Write, size: int | None) -> None:
+    async def write(
+        self, collection: Collection, write: Write, size: int | None, durability: Durability = DISK
+    ) -> None:
         """Embeds the documents of an add, update or upsert if it asks for that, checks it against the collection and
         appends it. `size`: bytes of the body. Raises InvalidArgument, NotFound for a collection that is deleted, and
         what `TextEmbedding.embed_documents` and `GroupCommit.append` do.
         """
         request_id = uuid.uuid4().hex
-        await with_current_row(self._rows, collection, lambda current: self._write(current, write, size, request_id))
+        await with_current_row(
+            self._rows, collection, lambda current: self._write(current, write, size, request_id, durability)
+        )
 
-    async def delete(self, collection: Collection, ids: Sequence[str]) -> None:
+    async def delete(self, collection: Collection, ids: Sequence[str], durability: Durability = DISK) -> None:
         """Appends the deletion of these ids, whether or not they exist. Raises what `write` does."""
         operations, request_id = deletion(ids), uuid.uuid4().hex
-        await with_current_row(self._rows, collection, lambda current: self._append(current, operations, request_id))
+        await with_current_row(
+            self._rows, collection, lambda current: self._append(current, operations, request_id, durability)
+        )
 
-    async def _write(self, collection: Collection, write: Write, size: int | None, request_id: str) -> None:
+    async def _write(
+        self, collection: Collection, write: Write, size: int | None, request_id: str, durability: Durability
+    ) -> None:
         """Does a write by this row. Raises StaleGeneration when the row is outdated: nothing was appended then."""
         write = await self._texts.embed_documents(collection, write, size)
         prepared = await off_loop(size, prepare, write, collection.dimension, size)
@@ -105,18 +114,20 @@ class Writer:
                 await self._fix_dimension(collection, prepared.width)
             raise prepared.refusal
         if prepared.operations is not None:
-            await self._append(collection, prepared.operations, request_id)
+            await self._append(collection, prepared.operations, request_id, durability)
 
     async def _fix_dimension(self, collection: Collection, width: int) -> None:
         fixed = await self._log.fix_dimension(collection.id, width)
         if fixed != width:
             raise wrong_width(fixed, width)
 
-    async def _append(self, collection: Collection, operations: Operations, request_id: str) -> None:
+    async def _append(
+        self, collection: Collection, operations: Operations, request_id: str, durability: Durability
+    ) -> None:
         if not operations.ids:
             return
         try:
-            await self._groups.append(collection, operations, request_id)
+            await self._groups.append(collection, operations, request_id, durability)
         except DimensionMismatch as error:
             raise wrong_width(error.expected, operations.width or 0) from None
         count_written(operations)

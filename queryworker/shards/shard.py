@@ -1,7 +1,7 @@
 """A shard on this worker: its views, kept current for the reads of it.
 
 Currency. A read must see every write that was acknowledged before it began. So it needs one currency check, a read of
-the log, that *begins* after the request arrived; all requests that wait share one (`queryworker.shards.coalesced`). A
+the log, that *begins* after the request arrived; all requests that wait share one (`shared.process.coalesced`). A
 check moves the newest view forward (`queryworker.shards.log_tailer`), or has it replaced when a newer manifest appeared
 (`queryworker.shards.view_loader`).
 
@@ -16,7 +16,6 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
-from queryworker.shards.coalesced import Coalesced
 from queryworker.shards.log_continuity import LogGap
 from queryworker.shards.log_tailer import LogReader, LogTailer
 from queryworker.shards.view_loader import ManifestLoader, ViewLoader
@@ -29,6 +28,7 @@ from shared.log.state import ShardState
 from shared.log.verification import DamagedEntry
 from shared.process import telemetry
 from shared.process.clock import Clock
+from shared.process.coalesced import Coalesced
 
 CHECK_AGE_MAX_S: Final = 1.0
 """Reads that need no currency check of their own are answered while the last one is no older than this. So a deleted

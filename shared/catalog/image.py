@@ -31,9 +31,12 @@ from shared.catalog.rows import function_of
 from shared.catalog.scripts import CatalogScripts
 from shared.catalog.slots import TENANTS, Slot
 from shared.cluster.placement import Layout
+from shared.errors import Unavailable
+from shared.log.forks import Forks
 from shared.log.lifecycle import Lifecycle, Rejoined
 from shared.log.rebuild import Rebuilds
-from shared.log.state import Pointer, is_whole
+from shared.log.state import FIRST_ID, Entry, Pointer, is_whole
+from shared.log.tails import pages
 from shared.redis.client import command, retry_idempotent, translated_errors
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX
@@ -61,6 +64,7 @@ class Images:
         self._lifecycle = Lifecycle(redis, keys)
         self._removal = Removal(redis, keys, catalog.journal)
         self._rebuilds = Rebuilds(redis, keys)
+        self._forks = Forks(redis, keys)
         self._families = Families(redis, keys)
         self._pending = PendingChanges(redis, keys)
         self._forward = BringForward(redis, keys, catalog)
@@ -250,6 +254,15 @@ class Images:
         of its log. `pointers` are those of the shards of `layout`, which is its layout from now on. Raises Gone.
         """
         await self._rebuilds.restore(collection_id, layout, epoch, position, pointers)
+
+    async def put_back(self, collection_id: str, epoch: int, entries: Mapping[int, Sequence[Entry]]) -> None:
+        """Puts entries, by shard, into streams of the collection that have none yet. Raises Gone."""
+        for shard, of_shard in entries.items():
+            last = FIRST_ID
+            for page in pages(of_shard):
+                if not await self._forks.copy(collection_id, epoch, shard, page, last):
+                    raise Unavailable("Another log service is restoring the log")
+                last = page[-1].id
 
     async def raise_heads(self, heads: Mapping[str, int], epoch: int = 0) -> None:
         """Raises the heads and the epochs of those collections that are there."""

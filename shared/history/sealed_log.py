@@ -40,6 +40,9 @@ from shared.log.state import Entry
 from shared.log.verification import FIELDS, FIELDS_0_1_0, check_follows, verified_entry
 from shared.manifest.model import shard_prefix
 
+OBJECT_BYTES: Final = 32 * 1024 * 1024
+"""Payload after which the next object begins."""
+
 MAGIC: Final = b"PClog 1\n"
 _HEADER: Final = struct.Struct("<8s16sqqqq")
 _CHECKED_FROM: Final = 24

@@ -39,6 +39,9 @@ class AppendRequest:
     new_keys: Sequence[tuple[str, str]] = ()
     """(metadata key, value type) pairs that the operations bring and the catalog row did not have."""
 
+    replicas: int = 0
+    """How many replicas of the server shall have the append before it returns; 0: it does not wait for any."""
+
     condition: Condition | None = None
     """Appends only if this holds."""
 
@@ -74,10 +77,13 @@ class AppendRequest:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """Positions [first, head) were handed out to the append; a row's is `first` plus its offset in the batch."""
+    """Positions [first, head) were handed out to the append; a row's is `first` plus its offset in the batch.
+    `replicas` is how many replicas had it in time, of those that it should wait for.
+    """
 
     first: int
     head: int
+    replicas: int = 0
 
 
 def keys_of(request: AppendRequest, names: Keys) -> list[str]:

@@ -47,6 +47,7 @@ from shared.log.witness import Witness
 from shared.records.model import FIRST_POSITION
 from shared.redis.client import READ_DEADLINE_S, WRITE_DEADLINE_S, command, retry_idempotent
 from shared.redis.keys import Keys
+from shared.redis.replication import online_replicas
 from shared.redis.scripts import PIPELINE_MAX, Argument, Script
 
 __all__ = ["Entry", "Log", "Pointer", "ShardRead", "ShardState"]
@@ -112,7 +113,7 @@ class Log:
         keys = keys_of(request, self._keys)
         arguments = functools.partial(arguments_of, request, self._backlog_ops_max, self._backlog_bytes_max)
         script = APPEND_DELETES if request.deletes_only else APPEND
-        attempts = AppendAttempts(self._redis, self._keys, script, keys, arguments, request.epoch)
+        attempts = AppendAttempts(self._redis, self._keys, script, keys, arguments, request.epoch, request.replicas)
         with APPEND_SECONDS.time():
             reply = await attempts.run(self._append_deadline_s)
         match reply:
@@ -121,7 +122,7 @@ class Log:
                     self._witness.appended(request, first, head, time_ms[0] if time_ms else None)
                 APPENDED_OPS.inc(request.count)
                 APPENDED_BYTES.inc(request.size)
-                return Appended(first, head)
+                return Appended(first, head, attempts.replicas_reached)
             case [b"EPOCH", epoch]:
                 raise StaleEpoch(f"collection {request.collection_id} was restored in epoch {epoch}")
             case [b"STALE"]:
@@ -138,6 +139,10 @@ class Log:
             case [b"DOUBT", shards]:
                 raise Undecided(shards)
         raise await self.missing(request.collection_id)
+
+    async def replicas(self) -> int:
+        """The number of replicas that the server sends its writes to. Raises Unavailable."""
+        return await online_replicas(self._redis)
 
     async def missing(self, collection_id: str) -> Gone | Unavailable:
         """The error that a missing state means: Gone, of a deleted collection, or Unavailable, of a server that lost

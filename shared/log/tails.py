@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,6 +31,18 @@ class LogTail:
     covers: int
     head: int
     written: int
+
+
+def pages(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+    """The entries in their order, about PAGE_BYTES of payload at a time."""
+    begin, size = 0, 0
+    for place, entry in enumerate(entries):
+        if size >= PAGE_BYTES:
+            yield entries[begin:place]
+            begin, size = place, 0
+        size += len(entry.payload)
+    if begin < len(entries):
+        yield entries[begin:]
 
 
 async def pages_of(log: Log, tail: LogTail) -> AsyncIterator[list[Entry]]:

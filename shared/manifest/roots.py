@@ -16,6 +16,9 @@ Invariants
    when the root does not name one. A manifest that covers less than `position` has all the same: its shard had no
    operation in between.
 3. Roots of one collection that have the same epoch and position stand for the same records.
+4. A root `with_log` is that of a restoration that put log behind the manifests (`logservice.bucket_tails`). Its
+   manifests need not meet: from the end of each to `position` the bucket has the log, as sealed log objects. It is of
+   use only with that log; the root before it is what a collection is restored to without.
 """
 
 from __future__ import annotations
@@ -66,6 +69,7 @@ class Root(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     written_by: str
     created_s: float
     checksum: str = ""
+    with_log: bool = False
 
     def encode(self) -> bytes:
         """The bytes of the root's object: always the same for equal roots."""
@@ -127,6 +131,8 @@ def make_root(
     pointers: list[Pointer | None],
     written_by: str,
     created_s: float,
+    *,
+    with_log: bool = False,
 ) -> Root:
     """The root that names these manifests, one per shard of the layout, None where a shard has none."""
     named = [
@@ -142,6 +148,7 @@ def make_root(
         manifests=named,
         written_by=written_by,
         created_s=created_s,
+        with_log=with_log,
     )
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import boto3
 import botocore.config
 import botocore.exceptions
+import botocore.handlers
 from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 
@@ -197,4 +198,7 @@ def _client() -> S3Client:
     )
     session = boto3.session.Session()
     region = session.region_name or os.environ.get("AWS_REGION") or "us-east-1"
-    return session.client("s3", region_name=region, config=config)
+    client = session.client("s3", region_name=region, config=config)
+    # Without `Expect: 100-continue`, which costs every write a round trip: what is written here is rarely refused.
+    client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
+    return client

@@ -16,6 +16,7 @@ from frontend.config import FrontendConfig
 from frontend.embed.embedders import Embedders
 from frontend.read.past import Past
 from frontend.write.dirty import DirtyShards
+from frontend.write.durable import Durable
 from frontend.write.group_commit import GroupCommit
 from shared.catalog import Collection
 from shared.cluster.placement import Layout
@@ -79,6 +80,7 @@ class Append:
 class FakeLog:
     failures: list[Exception] = field(default_factory=list)
     appends: list[Append] = field(default_factory=list)
+    requests: list[AppendRequest] = field(default_factory=list)
     dimension: int | None = None
     positions: list[range] = field(default_factory=lambda: [range(101)])
     """What `readable` says, one after the other; the last one for ever."""
@@ -86,6 +88,7 @@ class FakeLog:
     """What `compacted_to` says, likewise."""
 
     async def append(self, request: AppendRequest) -> Appended:
+        self.requests.append(request)
         self.appends.append(Append(request))
         if self.failures:
             raise self.failures.pop(0)
@@ -266,6 +269,12 @@ class FakeWorkers:
         )
 
 
+def nothing_beyond_disk() -> Durable:
+    """For writes that ask for no other durability class than the disk."""
+    nowhere: Any = None
+    return Durable(nowhere, nowhere, SystemClock())
+
+
 class FakePast:
     """The past of a collection: what was kept, and the position that every time is."""
 
@@ -297,6 +306,7 @@ def new_context(collection: Collection, workers: FakeWorkers | None = None, embe
         config=new_config(),
         clock=SystemClock(),
         kept=past,
+        durable=nothing_beyond_disk(),
         past=Past(log, past, past, rows, SystemClock()),  # type: ignore[arg-type]
         catalog=SimpleNamespace(tenants=None, databases=None, collections=None),
         forker=None,
@@ -304,7 +314,7 @@ def new_context(collection: Collection, workers: FakeWorkers | None = None, embe
         log=log,
         jobs=jobs,
         dirty=dirty,
-        groups=GroupCommit(log, dirty),  # type: ignore[arg-type]
+        groups=GroupCommit(log, dirty, nothing_beyond_disk()),  # type: ignore[arg-type]
         rows=rows,
         workers=workers or FakeWorkers([[] for _ in range(collection.shards)]),
         embedders=embedders or Embedders({}, None, timeout_s=10),

@@ -62,6 +62,7 @@ async def running(**settings: Any) -> AsyncIterator[Running]:
         catalog=catalog,  # type: ignore[arg-type]  # the same interface over dictionaries
         log=None,  # type: ignore[arg-type]
         dirty=SimpleNamespace(add=lambda *_: None),  # type: ignore[arg-type]
+        durable=None,  # type: ignore[arg-type]
         groups=None,  # type: ignore[arg-type]
         workers=SimpleNamespace(ready=True),  # type: ignore[arg-type]
         past=None,  # type: ignore[arg-type]

@@ -102,3 +102,17 @@ def test_a_time_before_the_collection_is_refused_and_what_is_left_is_named(kept:
 def test_a_history_that_is_none_is_refused(kept: Kept, bad: Any) -> None:
     body = {"name": f"k{uuid.uuid4()}", "metadata": {"polychrome:history_s": bad}}
     assert kept.client.post(COLLECTIONS, json=body).status_code == 400
+
+
+def test_a_write_of_the_class_bucket_is_there_when_it_is_acknowledged(cluster: Cluster, kept: Kept) -> None:
+    body = {"ids": ["secured"], "embeddings": [[1.0, 1.0]], "documents": ["kept in the bucket"]}
+    answer = kept.client.post(f"{kept.url}/upsert", json=body, headers={"X-Polychrome-Durability": "bucket"})
+    assert (answer.status_code, answer.headers["x-polychrome-durability"]) == (200, "bucket")
+    folder = cluster.directory / "objects" / kept.url.rpartition("/")[2]
+    assert any(b"kept in the bucket" in path.read_bytes() for path in folder.glob("*/log/*.log"))
+
+
+def test_more_replicas_than_there_are_are_refused(kept: Kept) -> None:
+    answer = kept.client.post(f"{kept.url}/delete", json={"ids": ["x"], "durability": "replicas:1"})
+    assert answer.status_code == 400
+    assert "needs 1 replicas of the log's server, which has 0" in answer.json()["message"]

@@ -34,7 +34,7 @@ from shared.records.model import Include, Op
 from shared.records.selection import Selection
 from shared.redis.keys import Keys
 from shared.rpc.messages import GetRequest
-from tests.frontend.fakes import FakeRows, new_collection
+from tests.frontend.fakes import FakeRows, new_collection, nothing_beyond_disk
 from tests.queryworker.world import DIMENSION, World, open_world
 from tests.redis_server import RedisServer
 from tests.search.collection import DirectWorkers
@@ -220,7 +220,7 @@ async def run_clients(world: World, shards: int, seed: int, *, clients: int, tra
     dirty: Any = SimpleNamespace(add=lambda collection, shards: None)
     rows: Any = FakeRows(row, row)
     workers = DirectWorkers(world.worker)
-    committer = Committer(world.log, dirty, workers)
+    committer = Committer(world.log, dirty, workers, nothing_beyond_disk())
     access = Access(world.log, PointInTimeReader(world.log, Reader(workers, rows, world.log)), committer)
     history, compactions, until = History(), Compactions(), asyncio.Event()
     async with asyncio.TaskGroup() as disturbing:

@@ -28,7 +28,7 @@ from shared.log.log import Log
 from shared.records.model import Op
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
-from tests.frontend.fakes import FakeJobs, FakeLog, new_collection
+from tests.frontend.fakes import FakeJobs, FakeLog, new_collection, nothing_beyond_disk
 from tests.redis_server import RedisServer
 from tests.shared.log.appending import eventually, everything, make_cluster, make_collection
 
@@ -71,7 +71,7 @@ class World:
         self.log = SlowLog()
         self.jobs = FakeJobs()
         self.dirty = DirtyShards(self.jobs, gather_s=0)  # type: ignore[arg-type]
-        self.groups = GroupCommit(self.log, self.dirty)  # type: ignore[arg-type]
+        self.groups = GroupCommit(self.log, self.dirty, nothing_beyond_disk())  # type: ignore[arg-type]
         self.writing: list[asyncio.Task[None]] = []
 
     async def write(self, *writes: Operations, collection: Any = COLLECTION) -> None:
@@ -236,7 +236,7 @@ class Backlog:
         self.log = CountingLog(redis, keys, **limits)
         self.log.request_ids = []
         self.collection = collection
-        self.groups = GroupCommit(self.log, DirtyShards(FakeJobs(), gather_s=0))  # type: ignore[arg-type]
+        self.groups = GroupCommit(self.log, DirtyShards(FakeJobs(), gather_s=0), nothing_beyond_disk())  # type: ignore[arg-type]
 
     async def write(self, *writes: Operations) -> list[type[Any]]:
         """The classes of the outcomes. The id of the first record of each write is its request id."""
@@ -309,7 +309,7 @@ async def test_kill_9_of_the_server_under_many_small_writes_loses_and_doubles_no
         catalog, database = await make_cluster(redis, keys)
         collection = await make_collection(catalog, database, shards=2)
         log = Log(redis, keys)
-        groups = GroupCommit(log, DirtyShards(FakeJobs(), gather_s=0))  # type: ignore[arg-type]
+        groups = GroupCommit(log, DirtyShards(FakeJobs(), gather_s=0), nothing_beyond_disk())  # type: ignore[arg-type]
         acknowledged: set[str] = set()
         sent: set[str] = set()
         stopping = asyncio.Event()
@@ -348,7 +348,7 @@ async def test_a_group_whose_answer_is_lost_is_unknown_to_each_and_appended_once
         catalog, database = await make_cluster(redis, keys)
         collection = await make_collection(catalog, database)
         log = Log(redis, keys, append_deadline_s=0.3)
-        groups = GroupCommit(log, DirtyShards(FakeJobs(), gather_s=0))  # type: ignore[arg-type]
+        groups = GroupCommit(log, DirtyShards(FakeJobs(), gather_s=0), nothing_beyond_disk())  # type: ignore[arg-type]
         with own_server.frozen():
             writing = [groups.append(collection, row(name), uuid.uuid4().hex) for name in "abc"]
             outcomes = await asyncio.gather(*writing, return_exceptions=True)

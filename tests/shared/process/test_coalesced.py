@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from queryworker.shards.coalesced import Coalesced
+from shared.process.coalesced import Coalesced
 
 
 class Runs:
