@@ -17,6 +17,7 @@ from shared.log.jobs import Job, Jobs
 from shared.log.log import Log
 from shared.log.state import Pointer
 from shared.manifest.model import SegmentRef, manifest_key, segment_path
+from shared.manifest.roots import RootStore
 from shared.objects.port import ObjectStore
 from shared.redis.keys import Keys
 from shared.segment.format import FileInfo, SegmentInfo
@@ -77,6 +78,24 @@ async def test_a_small_write_is_due_once_it_is_left_alone(
     clock.time_s += 0.2
     await scheduler.tick()
     assert await jobs.claim("h", 30) == Job(made.id, 0)
+
+
+async def test_a_fork_gets_its_first_root_as_soon_as_its_shards_are_marked(
+    redis: Redis, keys: Keys, catalog: Catalog, database: Database, log: Log, jobs: Jobs, scheduler: Scheduler,
+    objects: ObjectStore,
+) -> None:  # fmt: skip
+    """All of it may be compacted: then nothing is due, and nothing but the root is missing."""
+    made = await make_collection(catalog, database, shards=2)
+    await append(log, made, [str(i) for i in range(20)])
+    await redis.hdel(keys.state(made.id), "cut")  # a fork has none
+    pointers = [await compact(log, objects, made.id, shard) for shard in range(2)]
+    for shard, pointer in enumerate(pointers):
+        await log.trim(made.id, shard, pointer, 0)
+    await jobs.mark_dirty([(made.id, 0), (made.id, 1)])
+    await scheduler.tick()
+    root = await RootStore(objects).newest(made.id)
+    assert root is not None
+    assert root.pointers == pointers
 
 
 async def test_a_large_backlog_is_due_at_once(

@@ -1,0 +1,55 @@
+"""A collection whose state alone is gone from Redis gets a state of one moment, in the epoch that it was in."""
+
+from __future__ import annotations
+
+import random
+
+from logservice.recover import Recovery
+from shared.catalog.collector import Collector
+from shared.manifest.roots import RootStore
+from tests.restoring.bank import Bank
+
+
+async def end_round(bank: Bank) -> None:
+    while shards := await bank.round():
+        for shard in shards:
+            await bank.compact(shard)
+        if (await bank.refresh()).rooted and not (await bank.round()):
+            return
+
+
+async def test_a_lost_state_is_that_of_the_root_and_later_manifests_are_not_taken_up_again(bank: Bank) -> None:
+    chance = random.Random(3)
+    await bank.found(2)
+    for _ in range(5):
+        await bank.transfer(chance)
+    await end_round(bank)
+    collection = await bank.refresh()
+    assert collection.rooted
+    rooted = bank.balances
+    for _ in range(5):
+        await bank.transfer(chance)
+    await bank.snapshot()
+    assert await bank.round() == [0, 1]
+    await bank.compact(0)  # the round ends here: one shard is further than the other
+    await bank.redis.delete(bank.keys.state(collection.id))
+
+    cluster = await bank.catalog.mark.read()
+    assert cluster is not None
+    recovery = Recovery(cluster, bank.images, bank.snapshots, bank.objects, bank.clock)
+    assert await Collector(bank.redis, bank.keys, bank.catalog).repair_rows(recovery.recover) == 1
+    restored = await bank.refresh()
+    assert (restored.epoch, restored.rooted) == (collection.epoch, True)
+    assert await bank.read() == rooted
+    root = await RootStore(bank.objects).newest(collection.id)
+    assert root is not None
+    assert root.pointers == list(restored.pointers)
+
+    bank.become_leader()
+    bank.history = {1: rooted}
+    for _ in range(3):
+        await bank.transfer(chance)
+        await end_round(bank)
+        assert await bank.read() == bank.balances
+    await bank.lose_redis()
+    assert bank.balances == await bank.read()
