@@ -1,4 +1,4 @@
-"""A collection whose state alone is gone from Redis gets a state of one moment, in the epoch that it was in."""
+"""A collection whose state is gone from Redis, and a part of its log, gets a state of one moment, in its epoch."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ async def test_a_lost_state_is_that_of_the_root_and_later_manifests_are_not_take
     await bank.snapshot()
     assert await bank.round() == [0, 1]
     await bank.compact(0)  # the round ends here: one shard is further than the other
-    await bank.redis.delete(bank.keys.state(collection.id))
+    await bank.redis.delete(bank.keys.state(collection.id), bank.keys.log(collection.id, 1))
 
     cluster = await bank.catalog.mark.read()
     assert cluster is not None
-    recovery = Recovery(cluster, bank.images, bank.snapshots, bank.objects, bank.clock)
+    recovery = Recovery(cluster, bank.images, bank.log, bank.snapshots, bank.objects, bank.clock)
     assert await Collector(bank.redis, bank.keys, bank.catalog).repair_rows(recovery.recover) == 1
     restored = await bank.refresh()
     assert (restored.epoch, restored.rooted) == (collection.epoch, True)
