@@ -9,6 +9,7 @@ itself could cut off all that comes after the damage, and nothing else.
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable
 from typing import Final
 
@@ -17,10 +18,12 @@ from polychrome.process import Process
 from polychrome.redis_server import RedisServer
 from polychrome.space import SpaceWatch
 
-_COMPLAINT: Final = re.compile(
-    r"append only file|AOF manifest|AOF file|RDB checksum|RDB reading|reading (the )?RDB|RDB CRC|Short read or OOM"
-)
-"""Words in the server's log when it refuses its append-only file."""
+_COMPLAINT: Final = re.compile(r"# .*(append only file|AOF manifest|AOF file|RDB|Short read or OOM)")
+"""Words in a warning in the server's log when it refuses its append-only file."""
+
+_LOADED: Final = "Ready to accept connections"
+_LOG_LINES: Final = 1000
+"""Lines of the server's log that are searched: it prints its registers and stack, when it aborts."""
 
 
 class RedisWatch:
@@ -52,7 +55,7 @@ class RedisWatch:
         """A process died: of the server, finds out whether its append-only file is the reason, and says so."""
         if process.spec.role != "redis" or self._server is None or not self._server.durable:
             return
-        if _COMPLAINT.search(process.log_tail()) is None:
+        if not refused_its_file(process.exit_code(), process.log_tail(_LOG_LINES)):
             return
         try:
             self._judge(self._server)
@@ -71,4 +74,13 @@ class RedisWatch:
             way_out = f"stop this, and run: {self._command} --write"
             self.problems.append(f"the append-only file is damaged, and Redis is not started; {way_out}")
         else:
-            raise UnrepairableError(f"Redis refuses {server.log_directory}; its log says why")
+            self._say(f"Redis refuses {server.log_directory}, in which nothing is found wrong; its log says why")
+
+
+def refused_its_file(exit_code: int | None, log: str) -> bool:
+    """Whether a server that ended so, and logged this since its start, refused its append-only file. One that was
+    killed, or had loaded its file, did not.
+    """
+    if exit_code in (None, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT) or _LOADED in log:
+        return False
+    return _COMPLAINT.search(log) is not None
