@@ -15,7 +15,7 @@ from polychrome.verify.catalog_objects import SNAPSHOT, prove_journal, prove_roo
 from polychrome.verify.model import Ledger
 from polychrome.verify.shard import ShardPlace, ShardProver
 from shared.catalog.journal_entry import parse_entry_key
-from shared.errors import Gone
+from shared.errors import Corrupt, Gone
 from shared.log.state import Pointer
 from shared.manifest.roots import parse_root_key
 from shared.objects.port import ObjectInfo, ObjectStore
@@ -28,7 +28,8 @@ _OWN: Final = ("commits/", "probes/")
 
 PointerOf = Callable[[str, int], Awaitable[Pointer | None]]
 """The pointer of a shard as Redis has it now, None where nothing was committed. Raises Gone for a collection that was
-deleted, whose objects are garbage, and KeyError for one that the catalog does not have.
+deleted, whose objects are garbage, KeyError for one that the catalog does not have, and Corrupt when its state cannot
+be read.
 """
 
 
@@ -112,6 +113,8 @@ class BucketProver:
         try:
             if self._pointer_of is not None:
                 await self._pointer_of(collection.id, 0)
+        except Corrupt:
+            pass  # which `ClusterProver` says; its shards are proved as without Redis
         except Gone:
             return  # its objects are garbage, and being collected
         except KeyError:
@@ -124,14 +127,21 @@ class BucketProver:
         rooted = {manifest.shard: {manifest.version: manifest.hash} for manifest in root.manifests} if root else {}
         for shard in sorted(collection.shards | rooted.keys()):
             try:
-                place = ShardPlace(collection.id, shard, self._asked(collection.id, shard), rooted.get(shard, {}))
-                await self._shards.prove(place)
+                asked = await self._asked(collection.id, shard)
+                await self._shards.prove(ShardPlace(collection.id, shard, asked, rooted.get(shard, {})))
             except (Gone, KeyError):
                 return  # it was deleted meanwhile
 
-    def _asked(self, collection: str, shard: int) -> Callable[[], Awaitable[Pointer | None]] | None:
+    async def _asked(self, collection: str, shard: int) -> Callable[[], Awaitable[Pointer | None]] | None:
+        """Asks for the pointer of a shard; None where Redis cannot tell. Raises as `PointerOf`, but for Corrupt."""
         pointer_of = self._pointer_of
-        return None if pointer_of is None else lambda: pointer_of(collection, shard)
+        if pointer_of is None:
+            return None
+        try:
+            await pointer_of(collection, shard)
+        except Corrupt:
+            return None
+        return lambda: pointer_of(collection, shard)
 
 
 def _sort(collection: _Collection, info: ObjectInfo) -> None:

@@ -18,11 +18,13 @@ from shared.catalog import Catalog
 from shared.errors import Corrupt, Gone
 from shared.log.log import Log
 from shared.log.naming import state_name
-from shared.log.state import Pointer
+from shared.log.state import Pointer, ShardState, position_of
 from shared.manifest.store import ManifestStore
 from shared.objects.port import ObjectStore
+from shared.records.indexing import Indexing
 from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
+from shared.vectors.space import Space
 
 TRIES: Final = 3
 """Times that a pointer is compared with its manifest: both may have changed meanwhile."""
@@ -52,10 +54,10 @@ class ClusterProver:
                     self._ledger.add([Finding.of(name, "is no row of a collection", collection=collection_id)])
 
     async def pointer_of(self, collection: str, shard: int) -> Pointer | None:
-        """The pointer of a shard as it is now. Raises Gone, Unavailable, and KeyError for a collection that the catalog
-        does not have, and did not have at the beginning.
+        """The pointer of a shard as it is now. Raises Gone, Unavailable, Corrupt when the state cannot be read, and
+        KeyError for a collection that the catalog does not have, and did not have at the beginning.
         """
-        [state] = await self._log.states([(collection, shard)])
+        state = await self._state(collection, shard)
         if state is not None and state.deleted:
             raise Gone(f"collection {collection} was deleted")
         if state is None and collection not in self._listed:
@@ -83,22 +85,41 @@ class ClusterProver:
 
     async def _prove_collection(self, collection: str) -> None:
         try:
-            [state] = await self._log.states([(collection, 0)])
-        except (Corrupt, ValueError, orjson.JSONDecodeError) as error:
-            self._ledger.add([Finding.of(state_name(collection), f"cannot be read: {error}", collection=collection)])
-            return
+            state = await self._state(collection, 0)
+            if state is None:
+                self._ledger.add([Finding.of(state_name(collection), "is missing", collection=collection)])
+            if state is None or state.deleted:
+                return
+            self._ledger.counts["states"] += 1
+            layouts = [state.routing.layout, *([state.routing.next] if state.routing.next else [])]
+            for number in (number for layout in layouts for number in layout.numbers):
+                await self._prove_shard(collection, number)
+        except Corrupt as error:
+            self._ledger.add([Finding.of(error.name, error.message, collection=collection)])
+
+    async def _prove_shard(self, collection: str, shard: int) -> None:
+        """Raises Corrupt when its part of the state cannot be read, or contradicts itself."""
+        state = await self._state(collection, shard)
         if state is None:
-            self._ledger.add([Finding.of(state_name(collection), "is missing", collection=collection)])
-            return
-        if state.deleted:
-            return
-        self._ledger.counts["states"] += 1
-        layouts = [state.routing.layout, *([state.routing.next] if state.routing.next else [])]
-        for number in (number for layout in layouts for number in layout.numbers):
-            await self._prove_pointer(collection, number)
-            proof = await self._streams.prove(collection, number)
-            self._ledger.counts["entries"] += proof.entries
-            self._ledger.add(proof.findings)
+            raise Gone(f"collection {collection} was deleted")
+        reached = max(position_of(state.tail) + 1, state.pointer.covers if state.pointer else 0)
+        if reached > state.head:
+            what = f"says that the next position is {state.head}; shard {shard} has been written up to {reached}"
+            raise Corrupt(what, state_name(collection))
+        await self._prove_pointer(collection, shard)
+        proof = await self._streams.prove(collection, shard)
+        self._ledger.counts["entries"] += proof.entries
+        self._ledger.add(proof.findings)
+
+    async def _state(self, collection: str, shard: int) -> ShardState | None:
+        """The state of a shard, None where there is none. Raises Corrupt when it cannot be read."""
+        try:
+            [state] = await self._log.states([(collection, shard)])
+            if state is not None:
+                _check(state)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # by any of its numbers, layouts, JSON texts
+            raise Corrupt(f"cannot be read: {error!r}", state_name(collection)) from error
+        return state
 
     async def _prove_pointer(self, collection: str, shard: int) -> None:
         """The committed manifest must be there. Of a shard that has nothing in the bucket, the listing says nothing."""
@@ -123,6 +144,17 @@ class ClusterProver:
             return None
         what = f"the pointer of shard {shard} says that {manifest.key} covers {pointer.covers}, not {manifest.covers}"
         return Finding.of(state_name(collection), what, collection=collection, shard=shard)
+
+
+def _check(state: ShardState) -> None:
+    """Raises ValueError or KeyError unless its newest entry has an id, and what never changes of the collection says how
+    segments are built.
+    """
+    position_of(state.tail)
+    Space(state.fixed["space"])
+    for name in ("ef_construction", "max_neighbors"):
+        int(state.fixed[name])
+    Indexing.of(state.fixed)
 
 
 def _is_row(row: bytes) -> bool:

@@ -131,7 +131,8 @@ class Damages:
         values: dict[bytes, bytes] = await retry_idempotent(
             lambda: command(self._redis, "HGETALL", self._key), writes=False
         )
-        return sorted(map(_decode, values.values()), key=lambda damage: (damage.found_s, damage.name))
+        found = [_decode(name.decode("utf-8", "replace"), value) for name, value in values.items()]
+        return sorted(found, key=lambda damage: (damage.found_s, damage.name))
 
     async def names(self) -> set[str]:
         """The names of all damages. One that was too long is cut."""
@@ -148,10 +149,14 @@ class Damages:
         return found
 
 
-def _decode(value: bytes) -> Damage:
+def _decode(name: str, value: bytes) -> Damage:
+    """The damage of this name in a field of the registry; one that is damaged itself says so."""
     found_ms, _, text = value.partition(b" ")
-    damage = msgspec.json.decode(text, type=Damage)
-    return msgspec.structs.replace(damage, found_s=int(found_ms) / 1000)
+    try:
+        damage = msgspec.json.decode(text, type=Damage)
+        return msgspec.structs.replace(damage, name=name, found_s=int(found_ms) / 1000)
+    except ValueError as error:
+        return Damage(name, kind_of(name), f"what the registry says of it is damaged: {error}", "", "", 0.0)
 
 
 def _cut(text: str) -> str:

@@ -139,6 +139,21 @@ async def test_what_is_missing_is_named(valkey_server: RedisServer, keys: Keys, 
         assert [finding.name for finding in report.findings] == [f"{cluster.collection.id}/state"]
 
 
+@pytest.mark.parametrize("field", ["m:0", "m:1", "head", "layout", "config", "tail:0", "dim"])
+async def test_a_damaged_field_of_a_state_is_found(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path, field: str
+) -> None:
+    async with small_cluster(valkey_server.url, keys, tmp_path, rows=30) as cluster:
+        state = keys.state(cluster.collection.id)
+        value = await command(cluster.redis, "HGET", state, field)
+        for changed in (b"", b"x", b"{}", value[:-1]):
+            await command(cluster.redis, "HSET", state, field, changed)
+            report = await cluster.verify()
+            assert report.damaged or (field, changed) == ("dim", value[:-1]), changed
+        await command(cluster.redis, "HSET", state, field, value)
+        assert (await cluster.verify()).findings == []
+
+
 async def test_records_that_are_not_what_was_written_are_named_by_their_ids(
     valkey_server: RedisServer, keys: Keys, tmp_path: Path
 ) -> None:

@@ -93,6 +93,16 @@ async def test_the_registry_is_bounded_in_names_and_in_bytes(redis: Redis, keys:
     assert await damages.report(damage("one more"))
 
 
+async def test_an_entry_of_the_registry_that_is_damaged_itself_is_shown_as_one(redis: Redis, keys: Keys) -> None:
+    damages = Damages(redis, keys)
+    await damages.report(damage("c/1/log/7-0"))
+    for value in (b"", b"x {}", b"12 {", b'12 {"name": 7}'):
+        await command(redis, "HSET", keys.damage, FILE, value)
+        found = await damages.measure()
+        assert [each.name for each in found] == [FILE, "c/1/log/7-0"]
+        assert "damaged" in found[0].what
+
+
 async def test_damage_is_reported_while_the_server_is_out_of_memory(redis: Redis, keys: Keys) -> None:
     await command(redis, "CONFIG", "SET", "maxmemory", "1")
     try:
