@@ -5,6 +5,7 @@ What is written, compacted and deleted meanwhile is looked at once more before i
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -147,10 +148,11 @@ class ClusterProver:
 
 
 def _check(state: ShardState) -> None:
-    """Raises ValueError or KeyError unless its newest entry has an id, and what never changes of the collection says how
-    segments are built.
+    """Raises ValueError or KeyError unless the newest entry has an id, and what never changes of the collection says
+    how segments are built.
     """
-    position_of(state.tail)
+    if not re.fullmatch(r"\d+-\d+", state.tail):
+        raise ValueError(f"{state.tail!r} is no id of an entry")
     Space(state.fixed["space"])
     for name in ("ef_construction", "max_neighbors"):
         int(state.fixed[name])
