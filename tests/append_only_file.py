@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
+
+MULTI: Final = b"*1\r\n$5\r\nMULTI\r\n"
+EXEC: Final = b"*1\r\n$4\r\nEXEC\r\n"
 
 
 def newest(directory: Path) -> Path:
@@ -11,15 +15,17 @@ def newest(directory: Path) -> Path:
 
 
 def boundaries(content: bytes) -> list[int]:
-    """The places behind each command."""
-    found, at = [], 0
+    """The places behind each command that is not within a transaction, and behind each transaction."""
+    found, at, within = [], 0, False
     while at < len(content):
+        within = (within or content.startswith(MULTI, at)) and not content.startswith(EXEC, at)
         end = content.index(b"\r\n", at)
         parts, at = int(content[at + 1 : end]), end + 2
         for _ in range(parts):
             end = content.index(b"\r\n", at)
             at = end + 2 + int(content[at + 1 : end]) + 2
-        found.append(at)
+        if not within:
+            found.append(at)
     return found
 
 
