@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from polychrome.append_only_repair import check, cut_torn_end
 from polychrome.process import Process
-from polychrome.redis_server import answers
+from polychrome.redis_server import answers, find_program
 from tests.cluster.harness import Cluster
 from tests.cluster.waiting import wait_until
 from tests.faults.bank import Bank
@@ -53,6 +54,8 @@ class Losses:
         size = newest.stat().st_size
         with newest.open("r+b") as file:
             file.truncate(max(0, size - self.chance.randint(*CUT_BYTES)))
+        for torn in await asyncio.to_thread(check, self._append_only, find_program(), "pc"):
+            cut_torn_end(torn)  # as `polychrome up` does before it starts the server
         await self._start()
 
     def copy_redis(self) -> None:
