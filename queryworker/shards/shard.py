@@ -23,7 +23,7 @@ from queryworker.shards.views import ShardViews
 from queryworker.thread_pool import ThreadPool
 from queryworker.view.read_view import ReadView
 from queryworker.view.shard_view import ShardView
-from shared.errors import Gone, StaleGeneration, Unavailable
+from shared.errors import Gone, StaleGeneration, StaleRead, Unavailable
 from shared.log.state import ShardState
 from shared.log.verification import DamagedEntry
 from shared.process import telemetry
@@ -104,11 +104,23 @@ class ServedShard:
         self.used_s = self._clock.monotonic()
         view = self.views.newest if self.used_s - self._tailer.checked_s <= CHECK_AGE_MAX_S else None
         if as_of is not None and view is not None and as_of <= view.position:
+            self._refuse_lost(as_of, fresh=fresh)
             return self.views.read_view(view, as_of)
         if as_of is None and not fresh:
             return await self._compacted()
         view = await self.current_view()
-        return view.read_view() if as_of is None else self.views.read_view(view, as_of)
+        if as_of is None:
+            return view.read_view()
+        self._refuse_lost(as_of, fresh=fresh)
+        return self.views.read_view(view, as_of)
+
+    def _refuse_lost(self, as_of: int, *, fresh: bool) -> None:
+        """Raises StaleRead for a position of before the last restart of Redis, which may have lost what was there: of
+        this shard it would be read without that, of another one, which answered before, with it.
+        """
+        state = self._tailer.last_state
+        if fresh and state is not None and as_of < state.floor:
+            raise StaleRead(f"position {as_of} is from before a restoration, which ended at {state.floor}; read again")
 
     async def state(self) -> ShardState:
         """The shard's state, which may be as old as the last currency check. Raises Gone, StaleGeneration,

@@ -8,10 +8,10 @@ import pytest
 
 from shared import limits
 from shared.cluster.placement import Layout
-from shared.errors import Damaged
+from shared.errors import Damaged, StaleRead
 from shared.log.naming import stream_name
 from shared.log.state import Pointer
-from shared.records.model import Op
+from shared.records.model import Op, ReadLevel
 from shared.redis.keys import Keys
 from shared.rpc import messages
 from tests.queryworker.truth import assert_get
@@ -87,6 +87,24 @@ async def test_a_worker_whose_manifest_was_given_up_by_a_restoration_goes_on_fro
         await assert_get(world, world.state)
         await world.write([Operation(Op.DELETE, "r4"), *_adds(12, 3)])
         await assert_get(world, world.state)
+
+
+async def test_a_read_that_began_before_a_loss_is_not_answered_from_what_was_restored(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    """Another shard may have answered it before, with what is lost."""
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await world.write(_adds(0, 10))
+        await world.compact()
+        pointer = await _pointer(world)
+        await world.write([*_adds(10, 5), Operation(Op.DELETE, "r3")])
+        began_at = world.head
+        await _lose_and_restore(world, keys, pointer)
+        for _ in range(2):  # with the check of this read, and without one of its own
+            with pytest.raises(StaleRead, match="before a restoration"):
+                await world.worker.count(messages.CountRequest(world.shard(as_of=began_at)))
+        compacted = world.shard(as_of=pointer.covers if pointer else 1, read_level=ReadLevel.INDEX_ONLY)
+        assert (await world.worker.count(messages.CountRequest(compacted))).count == 10
 
 
 async def test_a_log_that_lost_entries_in_its_middle_stays_corrupt_for_a_worker_that_saw_them(
