@@ -7,8 +7,12 @@ positions     head in Redis                                             newest t
 ```
 
 An append is put back whole or not at all, at its own positions: the operations in its entries must be as many as its
-positions. What was seen and cannot be put back is lost, and so is what nobody has seen between appends that were seen;
-of the latter it is not known whether it was acknowledged. What manifests cover is not lost.
+positions. Behind the first gap, appends that may rest on what is lost (transactions, outputs of functions) are lost,
+too: with them, and without what they read, the collection would be as it never was. And nothing comes back that an
+earlier restoration gave up: appends of the newest epoch alone count.
+
+What was seen and cannot be put back is lost, and so is what nobody has seen between appends that were seen; of the
+latter it is not known whether it was acknowledged. What manifests cover is not lost.
 """
 
 from __future__ import annotations
@@ -65,17 +69,23 @@ def lost_appends(head: int, held: Iterable[Held]) -> list[LostAppend]:
     """The appends of one collection at the head in Redis or later that witnesses hold as a whole, by position. No two
     share a position: where witnesses contradict each other, the first append by position is taken.
     """
+    known = [entry for entry in held if entry.first >= head]
+    epoch = max((entry.epoch for entry in known), default=0)
     sound = {
         (entry.first, entry.end, entry.shard, position_of(entry.id)): entry
-        for entry in held
-        if entry.first >= head and payload_checksum(entry.payload) == entry.checksum
+        for entry in known
+        if entry.epoch == epoch and payload_checksum(entry.payload) == entry.checksum
     }
-    found: list[LostAppend] = []
+    blind = {(entry.first, entry.end) for entry in known if not entry.conditional}
+    found, at, dense = list[LostAppend](), head, True
     for (first, end), keys in groupby(sorted(sound), key=lambda key: key[:2]):
         entries = [sound[key] for key in keys]
-        whole = sum(entry.count for entry in entries) == end - first
-        if whole and (not found or found[-1].end <= first):
+        if sum(entry.count for entry in entries) != end - first or first < at:
+            continue
+        dense = dense and first == at
+        if dense or (first, end) in blind:
             found.append(LostAppend(first, end, entries))
+            at = end
     return found
 
 

@@ -45,7 +45,7 @@ from shared.log.state import (
 from shared.log.wholeness import is_whole
 from shared.log.witness import Witness
 from shared.records.model import FIRST_POSITION
-from shared.redis.client import READ_DEADLINE_S, WRITE_DEADLINE_S, command, retry_idempotent
+from shared.redis.client import READ_DEADLINE_S, WRITE_DEADLINE_S, command, known_epoch, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.replication import online_replicas
 from shared.redis.scripts import PIPELINE_MAX, Argument, Script
@@ -119,7 +119,8 @@ class Log:
         match reply:
             case [b"OK", first, head, *time_ms]:
                 if self._witness is not None:
-                    self._witness.appended(request, first, head, time_ms[0] if time_ms else None)
+                    made_ms, epoch = time_ms[0] if time_ms else None, known_epoch(self._redis) or 0
+                    self._witness.appended(request, first, head, made_ms, epoch)
                 APPENDED_OPS.inc(request.count)
                 APPENDED_BYTES.inc(request.size)
                 return Appended(first, head, attempts.replicas_reached)
@@ -229,7 +230,7 @@ class Log:
         if damage is not None and not entries:
             raise damage
         if self._witness is not None:
-            self._witness.read(collection_id, shard, entries)
+            self._witness.read(collection_id, shard, entries, state.epoch)
         return ShardRead(state, entries, bool(complete) and damage is None, mark)
 
     async def is_whole(self, collection_id: str, shard: int, covers: int) -> bool:

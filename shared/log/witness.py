@@ -32,7 +32,8 @@ OVERHEAD_BYTES: Final = 600
 class Held(msgspec.Struct, frozen=True, array_like=True):
     """An entry that can be put back. [first, end) are the positions of its append, `last` says whether it was the
     append's last one in its shard's stream; `pairs` are the (metadata key, value type) pairs that the append brought
-    along, as they are kept, where that is known.
+    along, as they are kept, where that is known. `epoch` is that of the cluster when it was in the log. `conditional`:
+    the append may rest on what was in the log before it (a transaction, a function's output).
     """
 
     collection: str
@@ -47,6 +48,8 @@ class Held(msgspec.Struct, frozen=True, array_like=True):
     checksum: str
     payload: bytes
     pairs: tuple[str, ...] = ()
+    epoch: int = 0
+    conditional: bool = True
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True):
@@ -76,11 +79,12 @@ class Witness:
         self._held: OrderedDict[tuple[str, int, str], tuple[Held, float]] = OrderedDict()
         self._seen: deque[tuple[Seen, float]] = deque()
 
-    def appended(self, request: AppendRequest, first: int, end: int, time_ms: int | None) -> None:
-        """An append was acknowledged, at the positions [first, end). `time_ms` is when it was made, None when the
-        server does not say any more.
+    def appended(self, request: AppendRequest, first: int, end: int, time_ms: int | None, epoch: int = 0) -> None:
+        """An append was acknowledged, at the positions [first, end), in this epoch. `time_ms` is when it was made, None
+        when the server does not say any more.
         """
         when = round(1000 * self._clock.now()) if time_ms is None else time_ms
+        conditional = request.condition is not None or request.provenance is not None
         pairs = tuple(orjson.dumps(pair).decode() for pair in request.new_keys)
         for shard, entries in request.batches.items():
             for number, entry in enumerate(entries, start=1):
@@ -88,14 +92,14 @@ class Witness:
                     Held(
                         request.collection_id, shard, entry_id(first + entry.offset), first, end,
                         number == len(entries), entry.count, when, request.request_id, entry.checksum, entry.payload,
-                        pairs,
+                        pairs, epoch, conditional,
                     )
                 )  # fmt: skip
         self._note(Seen(request.collection_id, first, end, acknowledged=True))
 
-    def read(self, collection_id: str, shard: int, entries: Iterable[Entry]) -> None:
-        """Entries were read, and verified. Those of long ago are passed over, and so are substitutes and entries of
-        version 0.1.0.
+    def read(self, collection_id: str, shard: int, entries: Iterable[Entry], epoch: int = 0) -> None:
+        """Entries were read, and verified, in this epoch. Those of long ago are passed over, and so are substitutes and
+        entries of version 0.1.0.
         """
         oldest_ms = 1000 * (self._clock.now() - self._seconds)
         for entry in entries:
@@ -103,7 +107,7 @@ class Witness:
                 self._hold(
                     Held(
                         collection_id, shard, entry.id, entry.first, entry.end, entry.last, entry.count, entry.time_ms,
-                        entry.request_id, entry.checksum, entry.payload,
+                        entry.request_id, entry.checksum, entry.payload, epoch=epoch,
                     )
                 )  # fmt: skip
                 self._note(Seen(collection_id, entry.first, entry.end, acknowledged=False))

@@ -10,12 +10,21 @@ from shared.log.batch import payload_checksum
 from shared.log.witness import Held, Seen
 
 
-def entry(first: int, end: int, at: int | None = None, count: int | None = None, shard: int = 0) -> Held:
+def entry(
+    first: int,
+    end: int,
+    at: int | None = None,
+    count: int | None = None,
+    shard: int = 0,
+    *,
+    epoch: int = 0,
+    conditional: bool = False,
+) -> Held:
     position = first if at is None else at
     payload = f"{shard} {position}".encode()
     return Held(
         "c", shard, f"{position}-0", first, end, True, end - first if count is None else count, 1, "r",
-        payload_checksum(payload), payload,
+        payload_checksum(payload), payload, (), epoch, conditional,
     )  # fmt: skip
 
 
@@ -34,6 +43,25 @@ def test_an_append_is_put_back_only_if_all_of_it_is_there() -> None:
     assert [each.id for each in whole.entries] == ["5-0", "8-0", "6-0"]  # by shard, then by position
     for number in range(3):
         assert lost_appends(5, [part for at, part in enumerate(parts) if at != number]) == []
+
+
+def test_behind_a_gap_nothing_is_put_back_that_may_rest_on_what_is_lost() -> None:
+    transactions = [entry(first, first + 2, conditional=True) for first in (5, 7, 11, 13)]
+    assert [each.first for each in lost_appends(5, transactions)] == [5, 7]
+    assert lost_appends(4, transactions) == []
+    assert [each.first for each in lost_appends(5, [*transactions, entry(9, 11)])] == [5, 7, 9, 11, 13]
+    assert [each.first for each in lost_appends(5, [*transactions, entry(15, 17)])] == [5, 7, 15]
+
+
+def test_an_append_that_one_witness_made_and_another_one_read_is_known_not_to_rest_on_others() -> None:
+    made, read = entry(9, 11), entry(9, 11, conditional=True)
+    for held in ([made, read], [read, made]):
+        assert [each.first for each in lost_appends(5, held)] == [9]
+
+
+def test_what_an_earlier_restoration_gave_up_does_not_come_back() -> None:
+    held = [entry(5, 7, epoch=1), entry(100, 102, epoch=2)]
+    assert [each.first for each in lost_appends(5, held)] == [100]
 
 
 def test_a_damaged_entry_is_not_put_back() -> None:
