@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from shared.errors import StaleRead
-from shared.history.archive import SealedLogs
+from shared.history.archive import SealedLogs, widest
 from shared.history.past_manifests import PastManifests
 from shared.history.sealed_log import SealedRange
 from shared.log.state import FIRST_ID, Pointer, position_of
@@ -58,21 +58,35 @@ class PastTimes:
         return late.first
 
     async def _first_sealed_after(self, ranges: Sequence[SealedRange], time_ms: int) -> LateEntry | None:
-        low, high = 0, len(ranges)
+        """The first sealed entry that was appended after the time. Of objects that no other one contains a later one
+        ends later, in time as in the log; those without entries say nothing.
+        """
+        searched = widest(ranges)
+        low, high = 0, len(searched)
         while low < high:
             middle = (low + high) // 2
-            times = await self._sealed.times(ranges[middle])
-            if times is not None and times.last_ms > time_ms:
+            place, last_ms = await self._next_time(searched, middle, high)
+            if place == high or last_ms > time_ms:
                 high = middle
             else:
-                low = middle + 1
-        for sealed in ranges[low:]:
+                low = place + 1
+        for sealed in searched[low:]:
             before_ms = 0
             for entry in await self._sealed.load(sealed) or ():
                 if entry.time_ms > time_ms:
                     return LateEntry(entry.first, entry.previous, before_ms)
                 before_ms = entry.time_ms
         return None
+
+    async def _next_time(self, searched: Sequence[SealedRange], begin: int, end: int) -> tuple[int, int]:
+        """The place, from `begin` on, of the first object that has entries with times, and the latest time in it; `end`
+        and 0 when none has.
+        """
+        for place in range(begin, end):
+            times = await self._sealed.times(searched[place])
+            if times is not None and times.last_ms:
+                return place, times.last_ms
+        return end, 0
 
     async def _begins_with(
         self, collection: str, shard: int, pointer: Pointer | None, late: LateEntry, ranges: Sequence[SealedRange]

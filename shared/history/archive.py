@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from shared.errors import Corrupt
 from shared.history.sealed_log import (
@@ -60,6 +60,15 @@ def range_at(ranges: Sequence[SealedRange], position: int) -> SealedRange | None
     """The object that has the position; of several, the one that reaches furthest. None when none has it."""
     having = [sealed for sealed in ranges if sealed.first <= position < sealed.end]
     return max(having, key=lambda sealed: sealed.end, default=None)
+
+
+def widest(ranges: Iterable[SealedRange]) -> list[SealedRange]:
+    """The objects that no other one contains, ascending: the firsts and the ends of these ascend both."""
+    found: list[SealedRange] = []
+    for sealed in sorted(ranges, key=lambda each: (each.first, -each.end)):
+        if not found or sealed.end > found[-1].end:
+            found.append(sealed)
+    return found
 
 
 def whole_from(ranges: Sequence[SealedRange], position: int) -> int:

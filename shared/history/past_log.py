@@ -23,7 +23,7 @@ PAGE_BYTES: Final = 16 * 1024 * 1024
 """Bytes of a stream that are read at a time."""
 
 TRIES: Final = 3
-"""Times that the objects are listed anew because the stream was trimmed in between, at most."""
+"""Times that the objects are listed anew, at most, because the stream was trimmed or an object collected meanwhile."""
 
 
 class PastBase(NamedTuple):
@@ -75,9 +75,13 @@ class PastLog:
         while at < position:
             sealed = range_at(ranges, at)
             if sealed is not None:
-                entries = await self._sealed.load(sealed)
-                if entries is None:
-                    raise _not_kept(collection, shard, position)
+                loaded = await self._sealed.load(sealed)
+                if loaded is None:  # collected meanwhile: another object may have what it had
+                    tries, ranges = tries + 1, await self._sealed.ranges(collection, shard)
+                    if tries >= TRIES:
+                        raise _not_kept(collection, shard, position)
+                    continue
+                entries = loaded
                 reached, complete = sealed.end, False
             else:
                 read = await self._log.read(collection, shard, after_position(at), PAGE_BYTES)

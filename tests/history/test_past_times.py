@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from frontend.read.past_times import PastTimes
+from frontend.write.bucket_log import BucketLog
 from shared.cluster.placement import Layout
 from shared.errors import StaleRead
 from shared.history.archive import SealedLogs
@@ -38,27 +39,37 @@ async def position_at(world: World, keys: Keys, time_ms: int, laid_s: float = 0.
     return await PastTimes(EntryTimes(world.redis, keys), world.objects).position_at(row, time_ms, world.head)
 
 
-async def write_at_times(world: World, chance: random.Random, appends: int, *, sealed: bool) -> dict[int, int]:
-    """Appends with times between them; the head as of each of these times."""
+async def write_at_times(
+    world: World, chance: random.Random, appends: int, *, sealed: bool, bucket: BucketLog | None = None
+) -> dict[int, int]:
+    """Appends with times between them; the head as of each of these times. With `bucket` some are in the bucket before
+    they are compacted.
+    """
     heads: dict[int, int] = {}
     for _ in range(appends):
         await world.write(random_operations(chance))
         heads[await now_ms(world)] = world.head
         await asyncio.sleep(0.003)
+        if bucket is not None and chance.random() < 0.5:
+            await bucket.reach(world.collection, Layout(0, world.shards))
         if chance.random() < 0.3:
             await compact(world, history_s=3600 if sealed else 0)
     return heads
 
 
 @pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("overlapping", [False, True])
 async def test_the_state_at_a_time_is_that_of_all_appends_until_then(
-    valkey_server: RedisServer, keys: Keys, tmp_path: Path, shards: int
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path, shards: int, seed: int, overlapping: bool
 ) -> None:
-    chance = random.Random(shards)
+    """Writes of the durability class `bucket` leave objects that overlap, and some without entries."""
+    chance = random.Random(seed)
     async with open_world(valkey_server.url, keys, tmp_path, shards=shards) as world:
         before = await now_ms(world)
         await asyncio.sleep(0.003)
-        heads = await write_at_times(world, chance, 20, sealed=True)
+        bucket = BucketLog(world.log, world.objects) if overlapping else None
+        heads = await write_at_times(world, chance, 20, sealed=True, bucket=bucket)
         assert await position_at(world, keys, before) == 1
         for time_ms, head in heads.items():
             position = await position_at(world, keys, time_ms)

@@ -32,6 +32,13 @@ def test_objects_older_than_the_history_go_but_for_the_newest_of_them() -> None:
     assert deleted(objects) == [objects[0].key, objects[1].key]
 
 
+def test_what_another_object_contains_goes_soon() -> None:
+    small = [sealed(10, 13, 400), sealed(13, 17, 350), sealed(17, 20, 10)]
+    objects = [sealed(1, 10, 500), *small, sealed(10, 20, 5), sealed(20, 30, 400), sealed(25, 32, 400)]
+    assert deleted(objects) == [small[0].key, small[1].key]
+    assert deleted(objects, covers=5) == [small[0].key, small[1].key]
+
+
 def test_what_no_manifest_covers_stays() -> None:
     objects = [sealed(1, 10, 5000), sealed(10, 20, 3000), sealed(20, 30, 1500)]
     assert deleted(objects, covers=10) == []
