@@ -36,8 +36,8 @@ class Evidence:
         self._roots = RootStore(objects)
 
     async def stored(self, collection_id: str, layout: Layout) -> StoredState:
-        """The bucket's share of a collection; `layout` is the one that the catalog knows. Raises Corrupt when what
-        would be restored cannot be read.
+        """The bucket's share of a collection; `layout` is the one that the catalog knows. What cannot be read is named
+        in it, and what came before is taken.
         """
         damaged: dict[str, str] = {}
         logged = await self._newest_with_log(collection_id)
@@ -87,8 +87,8 @@ class Evidence:
 
     async def _newest_root(self, collection_id: str, damaged: dict[str, str]) -> tuple[Root | None, list[Manifest]]:
         """The newest root all of whose manifests are complete, and these. When no root is complete the newest that can
-        be read: what it lacks is reported by the readers of its shards. Raises Corrupt when there are roots and none
-        can be read.
+        be read: what it lacks is reported by the readers of its shards. None when none can be read: then the newest
+        manifests of the shards are taken, of whatever moment, and the damage is named.
         """
         keys = await self._roots.keys(collection_id)
         readable: Root | None = None
@@ -104,8 +104,6 @@ class Evidence:
             except Corrupt as error:
                 damaged[error.name or key] = error.message
                 log.error("root_passed_over", key=key, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
-        if keys and readable is None and damaged:
-            raise Corrupt(f"none of the {len(keys)} roots of {collection_id} can be read")
         return readable, []
 
     async def _newest_with_log(self, collection_id: str) -> Root | None:

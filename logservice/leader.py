@@ -130,7 +130,7 @@ class Leader:
         scheduler = Scheduler(services.catalog, services.log, services.jobs, rounds, config.policy, clock, trimmer.add)
         snapshotter = Snapshotter(services.images, self._snapshots, cluster, clock)
         tidier = JournalTidier(self._objects, clock)
-        mender = Mender(services.catalog, services.collector, stored_catalog, recovery)
+        mender = Mender(services.catalog, services.collector, services.log, self._objects, stored_catalog, recovery)
         writable = WritableBucket(self._objects)
 
         damage = DamageWatch(services.damages, services.log, services.jobs, services.collector.graves, clock)

@@ -2,7 +2,8 @@
 
 1. Names, rows and order say the same of each collection, so each is put back from the others; a row that nobody in
    Redis has comes from the bucket, where every change of the catalog is.
-2. A state that is not whole is restored (`logservice.recover`): its log goes on where its streams are whole, else from
+2. A pointer that covers less than the log was trimmed to was lost: the bucket has its manifest.
+3. A state that is not whole is restored (`logservice.recover`): its log goes on where its streams are whole, else from
    what the bucket has.
 
 A database is looked at within a second of the first request that misses something of it, and in every sweep. Metadata
@@ -19,6 +20,9 @@ from logservice.recover import Recovery
 from logservice.stored_catalog import StoredCatalog
 from shared.catalog import Catalog, Database
 from shared.catalog.collector import Collector
+from shared.log.log import Log
+from shared.manifest.newest import newest_manifest
+from shared.objects.port import ObjectStore
 from shared.process.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -31,8 +35,18 @@ MENDED: Final = Counter(
 class Mender:
     """The loops' steps of one leader. Everything raises Unavailable, Backoff and Corrupt."""
 
-    def __init__(self, catalog: Catalog, collector: Collector, journaled: StoredCatalog, recovery: Recovery) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        collector: Collector,
+        log_: Log,
+        objects: ObjectStore,
+        journaled: StoredCatalog,
+        recovery: Recovery,
+    ) -> None:
         self._catalog = catalog
+        self._log = log_
+        self._objects = objects
         self._collector = collector
         self._journaled = journaled
         self._recovery = recovery
@@ -58,6 +72,18 @@ class Mender:
         if not await self._catalog.losses.agrees(database.key):
             await self._mend_rows(database)
         await self._collector.repair_database(database, self._recovery.recover)
+        await self._mend_pointers(database)
+
+    async def _mend_pointers(self, database: Database) -> None:
+        collections = await self._catalog.collections.of_database(database)
+        shards = [(each.id, shard) for each in collections for shard in each.layout.numbers]
+        for (collection_id, shard), state in zip(shards, await self._log.states(shards), strict=True):
+            if state is not None and state.lost_pointer and not state.deleted:
+                newest = await newest_manifest(self._objects, collection_id, shard)
+                pointer = newest.found[1] if newest.found else None
+                done = pointer is not None and await self._log.repoint(collection_id, shard, pointer, state.epoch)
+                outcome = "pointer_restored" if done else "pointer_lost"
+                log.error(outcome, collection=collection_id, shard=shard, trimmed=state.trimmed, damaged=newest.damaged)
 
     async def _mend_rows(self, database: Database) -> None:
         stored = await self._journaled.newest()

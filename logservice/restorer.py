@@ -42,9 +42,7 @@ class Restorer:
         self._written_by = f"logservice {uuid.uuid4().hex}"
 
     async def of_lost(self, images: Iterable[CollectionImage]) -> list[Restoration]:
-        """The restorations of collections that Redis has nothing of. Raises Corrupt when what would be restored cannot
-        be read.
-        """
+        """The restorations of collections that Redis has nothing of."""
 
         async def plan(image: CollectionImage) -> Restoration:
             stored = await self._evidence.stored(image.id, image.layout)

@@ -9,19 +9,21 @@
 --        5  epoch       in which the work on the new one began
 --
 -- 'OK'      moved, now or by an earlier run
--- 'LOST'    the pointer is another one
+-- 'LOST'    the pointer is another one, or the log was trimmed beyond what the manifest covers: the pointer was lost
 -- 'EPOCH'   the collection was restored since: the pointer may be the same again, and what was lost must stay so
 -- 'GONE'    no such collection, or deleted
 -- 'AHEAD'   the manifest covers positions that were never handed out: appends to come would count as compacted
 
 local state_key = KEYS[1]
 local field, expected, new, covers, epoch = unpack(ARGV)
+local shard = string.match(field, '%d+$')
 
-local current, head, deleted, present_epoch = unpack(redis.call('HMGET', state_key, field, 'head', 'deleted', 'epoch'))
+local current, head, deleted, present_epoch, trimmed = unpack(
+  redis.call('HMGET', state_key, field, 'head', 'deleted', 'epoch', 'trimmed:' .. shard))
 if not head or deleted then return 'GONE' end
 if current == new then return 'OK' end
 if tonumber(present_epoch or 0) ~= tonumber(epoch) then return 'EPOCH' end
-if (current or '') ~= expected then return 'LOST' end
+if (current or '') ~= expected or tonumber(trimmed or 0) > tonumber(covers) then return 'LOST' end
 if tonumber(covers) > tonumber(head) then return 'AHEAD' end
 redis.call('HSET', state_key, field, new)
 return 'OK'

@@ -59,6 +59,7 @@ APPEND_DELETES: Final = Script("shared.log", "append", uses=["entries"], flags="
 READ: Final = Script("shared.log", "read")
 COMMIT: Final = Script("shared.log", "commit")
 COMMITS: Final = Script("shared.log", "commits")
+REPOINT: Final = Script("shared.log", "repoint")
 TRIM: Final = Script("shared.log", "trim")
 DIMENSION: Final = Script("shared.log", "dimension")
 HEAD: Final = Script("shared.log", "head")
@@ -284,6 +285,14 @@ class Log:
         if outcome == b"AHEAD":
             raise Corrupt(f"manifest {new.version} of {collection_id}/{shard} covers positions never handed out")
         return bool(outcome == b"OK")
+
+    async def repoint(self, collection_id: str, shard: int, pointer: Pointer, epoch: int) -> bool:
+        """Gives a shard this pointer in the place of one that it lost: the log was trimmed beyond what the present one
+        covers. Whether the pointer covers what was trimmed now.
+        """
+        args: list[Argument] = [shard, pointer.encode(), pointer.covers, epoch]
+        outcome = await REPOINT.run(self._redis, [self._keys.state(collection_id)], args)
+        return bool(outcome in (b"OK", b"WHOLE"))
 
     async def trim(self, collection_id: str, shard: int, pointer: Pointer, epoch: int) -> int:
         """Drops the entries that `pointer` covers and returns how many; none when it is neither the committed pointer

@@ -112,6 +112,13 @@ class ShardState:
         return self.reach if self.cut is None or self.building else min(self.reach, self.cut)
 
     @property
+    def lost_pointer(self) -> bool:
+        """Whether the stream was trimmed beyond what the pointer covers: only a committed manifest allows trimming, so
+        Redis has lost its pointer.
+        """
+        return self.trimmed > (self.pointer.covers if self.pointer else 1)
+
+    @property
     def uncompacted(self) -> bool:
         """Whether the stream has entries that no committed manifest covers."""
         return position_of(self.tail) >= (self.pointer.covers if self.pointer else 1)

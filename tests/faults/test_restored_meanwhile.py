@@ -1,4 +1,4 @@
-"""A compactor that is stopped while Redis is lost and restored brings nothing back that clients went on without."""
+"""What is lost, and restored, while processes sleep or go on."""
 
 import asyncio
 import shutil
@@ -12,6 +12,8 @@ import pytest
 
 from polychrome.process import Process
 from polychrome.redis_server import answers
+from shared.redis.client import open_redis
+from shared.redis.keys import Keys
 from tests.cluster.harness import Cluster, ClusterBuilder
 from tests.cluster.waiting import wait_until
 from tests.faults.scenario import ENVIRON
@@ -19,10 +21,12 @@ from tests.faults.scenario import ENVIRON
 pytestmark = pytest.mark.timeout(120)
 
 PAUSE_S: Final = 1.0
+MENDED_S_MAX: Final = 15.0
+"""Longest time until a collection that lost its state is back, in seconds; it takes two."""
 BASE: Final = "/api/v2/tenants/default_tenant/databases/default_database/collections"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     pause = {"POLYCHROME_COMPACTOR_PAUSE_AT": f"uploaded:{PAUSE_S}", "POLYCHROME_LOG_LEVEL": "debug"}
     nobody_remembers = {"POLYCHROME_FRONTEND_WITNESS_S": "0.001", "POLYCHROME_QUERYWORKER_WITNESS_S": "0.001"}
@@ -34,10 +38,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 class Bank:
     """Accounts in a collection: a record each, its balance in its metadata."""
 
-    def __init__(self, client: httpx.Client) -> None:
+    def __init__(self, client: httpx.Client, name: str) -> None:
         self._client = client
         self._id = ""
-        self._id = self._call("", {"name": "bank"})["id"]
+        self.id = self._id = self._call("", {"name": name})["id"]
 
     def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
         path = f"{BASE}/{self._id}{path}" if self._id else BASE
@@ -87,7 +91,7 @@ async def test_a_stopped_compactor_does_not_bring_back_what_was_lost(cluster: Cl
     """A transfer that was lost was made again by other means; with both of them, a bank of 300 would hold 330."""
     [compactor], [logservice] = cluster.role("compactor"), cluster.role("logservice")
     with httpx.Client(base_url=cluster.url, timeout=20) as client:
-        bank = Bank(client)
+        bank = Bank(client, "bank")
         bank.set(a=150, b=150)
         await asyncio.to_thread(wait_until, bank.indexed, "compacted")
         await asyncio.to_thread(wait_until, lambda: '"collections":1' in _log_of(logservice), "a snapshot")
@@ -107,3 +111,25 @@ async def test_a_stopped_compactor_does_not_bring_back_what_was_lost(cluster: Cl
         await asyncio.to_thread(wait_until, bank.balances, "readable again")
         assert bank.balances() == {"a": 120, "b": 150, "c": 30}
         assert '"superseded"' in _log_of(compactor, logged), "the stopped compaction ended without effect"
+
+
+async def test_a_state_that_redis_lost_alone_is_unavailable_for_a_moment_and_then_whole(cluster: Cluster) -> None:
+    """It was 404 for good, and the collection still listed."""
+    cluster.allow_in_logs("state_restored")
+    with httpx.Client(base_url=cluster.url, timeout=20) as client:
+        bank = Bank(client, "another-bank")
+        bank.set(a=150, b=150)
+        await asyncio.to_thread(wait_until, bank.indexed, "compacted")
+        bank.set(c=30)
+        async with open_redis(cluster.redis.url) as redis:
+            await redis.delete(Keys().state(bank.id))
+        with pytest.raises(httpx.HTTPStatusError) as refused:
+            bank.balances()
+        assert refused.value.response.status_code == 503
+        began_s = time.monotonic()
+        await asyncio.to_thread(wait_until, bank.balances, "readable again")
+        assert time.monotonic() - began_s < MENDED_S_MAX
+        assert bank.balances() == {"a": 150, "b": 150, "c": 30}
+        bank.set(d=1)
+        await asyncio.to_thread(wait_until, bank.indexed, "compacted again")
+        assert bank.balances() == {"a": 150, "b": 150, "c": 30, "d": 1}

@@ -12,6 +12,7 @@ from shared import limits
 from shared.catalog import Collection
 from shared.log.state import Pointer
 from shared.manifest.model import SegmentRef, manifest_key
+from shared.manifest.roots import RootStore
 from shared.manifest.store import ManifestStore
 from shared.objects.memory import MemoryStore
 from shared.objects.port import ObjectStore
@@ -64,6 +65,21 @@ async def test_a_damaged_manifest_costs_its_collection_its_range_and_the_others_
     head = (await world.log.read(hit.id, 0)).state.head
     assert head == missing["head"] >= before + limits.BACKLOG_OPS_CEILING
     assert [damage.name for damage in await world.catalog.damages.all()] == [key]
+
+
+async def test_roots_that_are_all_damaged_cost_their_collection_no_more_than_the_one_moment(world: World) -> None:
+    hit, pointers = await _compacted(world, "hit", 2)
+    spared, spared_pointers = await _compacted(world, "spared", 2)
+    await world.restore()  # writes roots
+    [key] = await RootStore(world.objects).keys(hit.id)
+    await _flip(world.objects, key)
+    await world.restore()
+    assert await _pointer(world, hit) == pointers[1]
+    assert await _pointer(world, spared) == spared_pointers[1]
+    report = await world.images.read_report()
+    assert report is not None
+    [missing] = [each for each in report["missing"] if each["collection"] == hit.id]
+    assert key in missing["damaged"]
 
 
 async def test_positions_that_only_damaged_manifests_cover_are_not_handed_out_again(world: World) -> None:

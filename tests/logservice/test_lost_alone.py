@@ -16,7 +16,7 @@ from shared.catalog import Collection, Database
 from shared.catalog.collector import Collector
 from shared.errors import DimensionMismatch, Gone, Unavailable
 from shared.log.batch import build_batch, split_batch
-from shared.log.state import required_fields
+from shared.log.state import Pointer, required_fields
 from shared.process.clock import SystemClock
 from shared.records.model import Op
 from shared.redis.client import command, open_redis
@@ -46,7 +46,7 @@ async def _mend(world: World, *, sweep: bool = False) -> None:
     recovery = Recovery(cluster, world.images, world.log, world.snapshots, world.objects, clock)
     journaled = StoredCatalog(world.objects, world.snapshots, clock)
     collector = Collector(world.redis, world.keys, world.catalog)
-    mender = Mender(world.catalog, collector, journaled, recovery)
+    mender = Mender(world.catalog, collector, world.log, world.objects, journaled, recovery)
     await (mender.sweep() if sweep else mender.step())
 
 
@@ -138,6 +138,21 @@ async def test_a_state_that_lost_one_field_gets_it_back(world: World, field: str
     assert after.state.head >= before.state.head
     await append(world.log, back, ["more"])
     assert len((await world.log.read(made.id, 0)).entries) == len(before.entries) + 1
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+async def test_a_pointer_that_is_lost_alone_comes_back_and_no_older_manifest_is_committed(
+    world: World, shards: int
+) -> None:
+    made = await _made(world, shards)
+    before = {shard: (await world.log.read(made.id, shard)).state for shard in made.layout.numbers}
+    older = Pointer(1, "older", 2)
+    for shard in made.layout.numbers:
+        await world.redis.hdel(world.keys.state(made.id), f"m:{shard}")
+        assert not await world.log.commit(made.id, shard, None, older, 0), "the log was trimmed beyond it"
+    await _mend(world, sweep=True)
+    for shard, state in before.items():
+        assert (await world.log.read(made.id, shard)).state.pointer == state.pointer
 
 
 @pytest.mark.parametrize("lost", ["names", "rows", "order"])
