@@ -122,3 +122,42 @@ def test_a_full_disk_of_logs_breaks_nothing_and_is_named_and_counted(
     os.truncate(logs / "filler", 0)
     terminal.until("has room again")
     assert terminal.stop() == 0
+
+
+def test_a_full_disk_of_the_bucket_refuses_records_until_there_is_room(
+    tmp_path: Path, mount: Mount, terminals: list[Terminal]
+) -> None:
+    objects = mount(tmp_path / "data" / "objects", 24)
+    terminal = Terminal(tmp_path / "data", "--reserve-mib", "4")
+    terminals.append(terminal)
+    terminal.until("Polychrome is ready")
+    url = terminal.url + create_collection(terminal.url, "full")
+    filler = fill(objects)
+    assert str(objects) in terminal.until("records are refused")
+    wait_until(lambda: httpx.post(f"{url}/upsert", json=ROWS, timeout=30).status_code == 507, "a refusal", BACK_S_MAX)
+    httpx.post(f"{url}/delete", json={"ids": ["a"]}, timeout=30).raise_for_status()
+    filler.unlink()
+    terminal.until("records are taken again")
+    wait_until(lambda: httpx.post(f"{url}/upsert", json=ROWS, timeout=30).is_success, "a write", BACK_S_MAX)
+    assert terminal.stop() == 0
+
+
+def test_a_full_disk_of_scratch_space_is_named_and_compaction_waits_for_room(
+    tmp_path: Path, mount: Mount, terminals: list[Terminal]
+) -> None:
+    scratch = mount(tmp_path / "data" / "scratch", 8)
+    filler = fill(scratch)
+    terminal = Terminal(tmp_path / "data")
+    terminals.append(terminal)
+    assert str(scratch) in terminal.until("is full")
+    terminal.until("Polychrome is ready")
+    url = terminal.url + create_collection(terminal.url, "full")
+    httpx.post(f"{url}/add", json=ROWS, timeout=30).raise_for_status()
+    assert sorted(_ids(url)) == ["a", "b", "c"]
+    log = tmp_path / "data" / "logs" / "compactor-1.log"
+    wait_until(lambda: f"the disk of {scratch}" in log.read_text(), "the disk in the compactor's log", BACK_S_MAX)
+    filler.unlink()
+    terminal.until("has room again")
+    indexed = lambda: httpx.get(f"{url}/indexing_status", timeout=30).json()["num_unindexed_ops"] == 0  # noqa: E731
+    wait_until(indexed, "everything compacted", BACK_S_MAX)
+    assert terminal.stop() == 0
