@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import select
 import socket
 from collections.abc import AsyncIterator
@@ -171,12 +172,12 @@ class HttpServer:
 
     async def _listen(self, **where: Any) -> None:
         loop = asyncio.get_running_loop()
-        server: asyncio.Server = await loop.create_server(
-            lambda: _Connection(self.edge.in_flight, self._open_connections, self._server, loop=loop, **self._settings),
-            backlog=LISTEN_BACKLOG,
-            **where,
-        )
+        server: asyncio.Server = await loop.create_server(self._connection, backlog=LISTEN_BACKLOG, **where)
         self._listening.append(server)
+
+    def _connection(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        return _Connection(self.edge.in_flight, self._open_connections, self._server, loop=loop, **self._settings)
 
     async def drain(self) -> None:
         """Stops listening and waits until the requests in hand are answered and their answers delivered.
@@ -187,7 +188,10 @@ class HttpServer:
         sending and in taking: the caller bounds how long that is waited for. Then the kernel has all of every answer.
         """
         self.edge.in_flight.draining = True
+        waiting = [] if self._listener.fds else self._accept_waiting()
         self._stop_listening()
+        for accepted in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(self._connection, accepted)
         for _ in range(ACCEPT_TURNS):
             await asyncio.sleep(0)
         with contextlib.suppress(TimeoutError):
@@ -208,6 +212,20 @@ class HttpServer:
         self._server.pre_shutdown()
         await self._server.shutdown(CLOSE_TIMEOUT_S)
         self.edge.access_log.flush()
+
+    def _accept_waiting(self) -> list[socket.socket]:
+        """Accepts the connections that wait in the queues of this process's own listening sockets: they would be reset
+        when these are closed. (Those of inherited sockets are accepted by other processes.)
+        """
+        accepted: list[socket.socket] = []
+        for listening in (each for server in self._listening for each in server.sockets):
+            with socket.socket(fileno=os.dup(listening.fileno())) as queue:
+                queue.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        accepted.append(queue.accept()[0])
+                        accepted[-1].setblocking(False)
+        return accepted
 
     def _stop_listening(self) -> None:
         for server in self._listening:

@@ -184,6 +184,25 @@ def test_connections_that_are_accepted_while_draining_begins_are_closed(turns: i
     uvloop.run(check())
 
 
+@pytest.mark.parametrize("turns", range(4))
+def test_requests_on_connections_that_wait_to_be_accepted_are_answered(turns: int) -> None:
+    async def check() -> None:
+        async with running() as server:
+            host, _, port = server.server.address.rpartition(":")
+            clients = [socket.create_connection((host, int(port))) for _ in range(20)]
+            for client in clients:
+                client.sendall(VERSION)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await asyncio.wait_for(server.server.drain(), HANGS_S)
+            for client in clients:
+                client.setblocking(False)
+                assert (await _read_all(client)).startswith(b"HTTP/1.1 200")
+                client.close()
+
+    uvloop.run(check())
+
+
 async def test_draining_does_not_wait_for_connections_that_have_nothing_under_way() -> None:
     async with running() as server:
         assert (await server.client.get("/api/v2/version")).status_code == 200
