@@ -31,7 +31,7 @@ from shared.catalog import Catalog
 from shared.catalog.forking import Forking
 from shared.catalog.functions import Functions
 from shared.catalog.journal import Journal, open_journal
-from shared.catalog.witness_loop import WitnessLoop
+from shared.catalog.witness_loop import WitnessLoop, remembers_nothing
 from shared.cluster.membership import Membership
 from shared.history.past_log import PastLog
 from shared.log.forks import Forks
@@ -156,17 +156,19 @@ def open_http() -> aiohttp.ClientSession:
 @asynccontextmanager
 async def open_service(config: FrontendConfig) -> AsyncIterator[Frontend]:
     """A frontend that listens, for as long as the context lasts. Raises Unavailable when Redis is away."""
+    keys, witness_name = Keys(config.redis_prefix), f"frontend {config.process_id}"
+    await remembers_nothing(config.redis_url, keys, witness_name)
     async with (
         open_store(config.bucket_url) as objects,
-        open_verified_redis(config.redis_url, Keys(config.redis_prefix)) as redis,
-        open_journal(redis, Keys(config.redis_prefix), objects) as journal,
+        open_verified_redis(config.redis_url, keys) as redis,
+        open_journal(redis, keys, objects) as journal,
         open_http() as http,
     ):
         rpc = RpcClient(answers_bytes_max=config.answers_bytes_max)
         try:
-            keys, clock = Keys(config.redis_prefix), SystemClock()
+            clock = SystemClock()
             witness = Witness(clock, config.witness_bytes, config.witness_s)
-            witness_loop = WitnessLoop(config.redis_url, keys, witness, f"frontend {config.process_id}", clock)
+            witness_loop = WitnessLoop(config.redis_url, keys, witness, witness_name, clock)
             context = build_context(config, redis, objects, rpc, http, journal, witness)
             await context.catalog.bootstrap()
             try:

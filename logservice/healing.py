@@ -134,11 +134,12 @@ class Healing:
 
     async def _heard(self, run: str) -> dict[str, Statement]:
         """The statements of all witnesses that are expected, or of those that spoke in time."""
-        expected, began_s = await self._rendezvous.expected(), self._clock.monotonic()
-        wait_s = self._wait_s if expected else min(self._wait_s, ANYBODY_S)
+        began_s, expected = self._clock.monotonic(), await self._rendezvous.expected()
         while True:
+            expected &= await self._rendezvous.expected()  # without those that say they have nothing to say
             statements = await self._rendezvous.made(run)
             silent = expected - statements.keys()
+            wait_s = self._wait_s if expected else min(self._wait_s, ANYBODY_S)
             if (expected and not silent) or self._clock.monotonic() - began_s >= wait_s:
                 break
             await self._clock.sleep(POLL_S)

@@ -19,7 +19,7 @@ from queryworker.shards.segment_pool import SegmentPool
 from queryworker.shards.shard import ServedShard
 from queryworker.thread_pool import ThreadPool
 from shared.catalog.damage import DamageReporter, Damages
-from shared.catalog.witness_loop import WitnessLoop
+from shared.catalog.witness_loop import WitnessLoop, remembers_nothing
 from shared.cluster.membership import Membership
 from shared.cluster.registration import Registration, advertised_address
 from shared.history.past_log import PastLog
@@ -93,6 +93,8 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     async with AsyncExitStack() as stack:
         keys, clock = Keys(config.redis_prefix), SystemClock()
+        witness_name = f"queryworker {config.process_id}"
+        await remembers_nothing(config.redis_url, keys, witness_name)
         redis = await stack.enter_async_context(open_verified_redis(config.redis_url, keys))
         objects = await stack.enter_async_context(open_store(config.bucket_url))
         cache_dir = stack.enter_context(locked_cache_dir(config.cache_dir))
@@ -107,7 +109,7 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         damage = DamageReporter(Damages(redis, keys), config.process_id, clock)
         manifests = BucketManifestLoader(ManifestStore(objects), pool, damage)
         witness = Witness(clock, config.witness_bytes, config.witness_s)
-        witness_loop = WitnessLoop(config.redis_url, keys, witness, f"queryworker {config.process_id}", clock)
+        witness_loop = WitnessLoop(config.redis_url, keys, witness, witness_name, clock)
         reader = Log(redis, keys, witness=witness)
         shards = ShardRegistry(
             lambda collection, shard: ServedShard(collection, shard, reader, manifests, threads, graph_threads, clock),

@@ -32,6 +32,17 @@ LEAVE_S: Final = 0.5
 log = get_logger(__name__)
 
 
+async def remembers_nothing(url: str, keys: Keys, name: str) -> None:
+    """Says that the witness of this name has nothing to say: it is going, or it has just begun, under the name of one
+    that died. When it cannot, the log service may wait for it in vain. Raises nothing, and takes LEAVE_S at most.
+    """
+    try:
+        async with asyncio.timeout(LEAVE_S), open_redis(url) as redis:
+            await Statements(redis, keys).leave(name)
+    except (Unavailable, TimeoutError) as error:
+        log.debug("witness_not_removed", error=str(error))
+
+
 class WitnessLoop:
     """The loop of one witness, whose name is `name`."""
 
@@ -54,13 +65,9 @@ class WitnessLoop:
             await self._clock.sleep(RECONNECT_S)
 
     async def leave(self) -> None:
-        """Says that this witness is going, within LEAVE_S. When it cannot, the log service may wait for it in vain."""
+        """Says that this witness is going. Raises nothing, and takes LEAVE_S at most."""
         self._left = True
-        try:
-            async with asyncio.timeout(LEAVE_S), open_redis(self._url) as redis:
-                await Statements(redis, self._keys).leave(self._name)
-        except (Unavailable, TimeoutError) as error:
-            log.debug("witness_not_removed", error=str(error))
+        await remembers_nothing(self._url, self._keys, self._name)
 
     async def _attend(self, redis: Redis) -> None:
         """Makes a statement about this run of the server, if one is wanted, and then waits for its end."""

@@ -22,7 +22,7 @@ from shared.catalog import Catalog, Collection
 from shared.catalog.cluster import Cluster
 from shared.catalog.collector import Collector
 from shared.catalog.image import Images
-from shared.catalog.witness_loop import WitnessLoop
+from shared.catalog.witness_loop import WitnessLoop, remembers_nothing
 from shared.log.append import Appended, AppendRequest
 from shared.log.batch import build_batch, split_batch
 from shared.log.heal import Heal
@@ -227,6 +227,17 @@ async def test_a_witness_that_is_dead_is_waited_for_no_longer_than_allowed(clust
         await cluster.reconcile(wait_s=0.5)
         assert asyncio.get_running_loop().time() - began_s < 10
     assert await everything(cluster.log, collection) == {1: "a"}
+
+
+async def test_a_witness_that_has_begun_anew_is_not_waited_for(cluster: Healed) -> None:
+    async with cluster.witness("alive"), cluster.witness("killed"):
+        pass
+    await asyncio.to_thread(cluster.server.restart)
+    began_s = asyncio.get_running_loop().time()
+    for name in ("alive", "killed"):  # as a process does that starts under the name of one that was killed
+        await remembers_nothing(cluster.server.url, cluster.keys, name)
+    await cluster.reconcile(wait_s=30.0)
+    assert asyncio.get_running_loop().time() - began_s < 10
 
 
 async def test_what_was_compacted_and_trimmed_before_the_loss_is_not_lost(cluster: Healed) -> None:

@@ -6,7 +6,18 @@ import pytest
 from polychrome.datadir import ProcessEntry
 from polychrome.plan import ClusterOptions, Stores, process_specs
 from polychrome.process import free_port
-from polychrome.status import Answers, Rebuilding, StatusLine, processes, status, table, to_json, to_text
+from polychrome.status import (
+    Answers,
+    LossReport,
+    Lost,
+    Rebuilding,
+    StatusLine,
+    processes,
+    status,
+    table,
+    to_json,
+    to_text,
+)
 from shared.catalog.damage import Damage, DamageKind
 from shared.cluster.membership import Member
 
@@ -74,6 +85,18 @@ def test_what_was_found_damaged_is_shown_to_people_and_to_programs() -> None:
     assert shown["rebuilds"] == [{"collection": "c2", "progress": "2 of 4 shards"}]
     [damaged] = shown["damaged"]
     assert {"name": "c/0/log/7-0", "kind": "entry", "found_s": 10.5, "by": "w1", "shard": 0}.items() <= damaged.items()
+
+
+def test_what_the_last_loss_cost_is_shown_to_people_and_to_programs() -> None:
+    lost = [Lost("c", 7, 10, acknowledged=True), Lost("d", 3, 4, acknowledged=False)]
+    answers = Answers({}, [], [], LossReport(20.0, lost))
+    assert to_text(None, [], answers, []) == [
+        *table([]),
+        "lost  c  positions 7 to 9, acknowledged (at the restart of 1970-01-01T00:00:20Z)",
+        "lost  d  positions 3 to 3 (at the restart of 1970-01-01T00:00:20Z)",
+    ]
+    shown = orjson.loads(to_json(None, [], answers, []))
+    assert shown["lost"][0] == {"collection": "c", "first": 7, "end": 10, "acknowledged": True}
 
 
 def test_columns_are_aligned() -> None:
