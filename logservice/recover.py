@@ -10,7 +10,7 @@ import msgspec
 
 from logservice.choice import Choice, OwnState, StoredState, Taken, choose
 from logservice.evidence import Evidence
-from logservice.restoration import restoration_of
+from logservice.restoration import MissingRange, restoration_of
 from logservice.snapshots import Snapshots
 from logservice.stored_catalog import StoredCatalog
 from shared.catalog import Cluster
@@ -84,8 +84,15 @@ class Recovery:
         else:
             await self._images.clear_state(collection_id)
             await self._from_bucket(restored, restoration.choice)
+            await self._report(restoration.missing)
         log.error("state_restored", **asdict(restoration.missing))
         return True
+
+    async def _report(self, missing: MissingRange) -> None:
+        """Adds what is missing to the report of the last reconciliation."""
+        report = await self._images.read_report() or {}
+        others = [each for each in report.get("missing", []) if each["collection"] != missing.collection]
+        await self._images.write_report({**report, "missing": [*others, asdict(missing)]})
 
     async def _snapshot(self, image: CatalogImage, restored: CollectionImage, number: int) -> None:
         """Writes a snapshot with the new head before anything is handed out from it: a loss of Redis right after must

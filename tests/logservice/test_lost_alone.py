@@ -120,6 +120,11 @@ async def test_a_state_and_a_stream_that_are_lost_are_restored_from_the_manifest
     assert found.pointer.covers == read.state.pointer.covers
     assert found.head > read.state.head
     assert f"covered=[{read.state.pointer.covers}]" in capsys.readouterr().out
+    report = await world.images.read_report()
+    assert report is not None
+    assert [each["covered"] for each in report["missing"] if each["collection"] == made.id] == [
+        [read.state.pointer.covers]
+    ]
 
 
 @pytest.mark.parametrize("field", required_fields())
