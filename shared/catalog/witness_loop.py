@@ -24,8 +24,11 @@ from shared.redis.keys import Keys
 RECONNECT_S: Final = 0.05
 """Pause, in seconds, between two tries to reach a server that is away, and between two looks whether it is open."""
 
-ATTEND_S: Final = 3.0
-"""Seconds between two signs of life; below the time for which a client waits for a reply."""
+ATTEND_S: Final = 1.0
+"""Seconds for which a command waits for the server's end; well below the time for which the log service waits."""
+
+ANNOUNCE_S: Final = 3.0
+"""Seconds between two signs of life; well below `statements.ALIVE_S`."""
 
 LEAVE_S: Final = 0.5
 
@@ -81,8 +84,13 @@ class WitnessLoop:
                 log.warning("redis_has_less", appends=len(beyond.seen), entries_given=len(beyond.held))
         while not run.verified:
             await self._clock.sleep(RECONNECT_S)
-            run = await mark.server_run()
-        while True:
-            if not self._left:
+            before, run = run, await mark.server_run()
+            if run.id != before.id:
+                return  # another run already: it wants a statement of its own
+        announced_s = float("-inf")
+        # A client connects again by itself: the end of the run may pass unseen between two commands, not for long.
+        while (await mark.server_run()).id == run.id:
+            if not self._left and self._clock.monotonic() - announced_s >= ANNOUNCE_S:
                 await statements.announce(self._name)
+                announced_s = self._clock.monotonic()
             await command(redis, "BLPOP", self._keys.witnessed("", ""), ATTEND_S)

@@ -216,6 +216,21 @@ async def test_where_redis_has_everything_nothing_is_done_and_nobody_waits(clust
     assert await everything(cluster.log, collection) == cluster.written
 
 
+async def test_a_server_that_restarts_again_at_once_is_told_again(cluster: Healed) -> None:
+    collection = await cluster.make("c")
+    async with cluster.witness("one") as one, cluster.witness("two") as two:
+        for number in range(4):
+            await cluster.append(cluster.log_of(one), collection, [f"a{number}"])
+            await cluster.append(cluster.log_of(two), collection, [f"b{number}"])
+            await asyncio.to_thread(cluster.server.restart)
+            await asyncio.sleep(0.06 * number)  # witnesses are at another point each time
+            await cluster.lose(1500)
+            began_s = asyncio.get_running_loop().time()
+            await cluster.reconcile(wait_s=30.0)
+            assert asyncio.get_running_loop().time() - began_s < 10
+            assert await everything(cluster.log, collection) == cluster.written
+
+
 async def test_a_witness_that_is_dead_is_waited_for_no_longer_than_allowed(cluster: Healed) -> None:
     collection = await cluster.make("c")
     async with cluster.witness("alive") as alive:
