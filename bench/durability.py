@@ -107,6 +107,7 @@ def delayed(port: int, delay_s: float) -> Iterator[int]:
         task = loop.create_task(main())
         loop.run_forever()
         task.cancel()
+        loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()

@@ -49,6 +49,8 @@ class PastViews:
         self._bytes_max = bytes_max
         self._views: OrderedDict[tuple[ShardKey, int], ShardView] = OrderedDict()
         """By shard and what the view's manifest covers; the longest unused one comes first."""
+        self._last_reads: weakref.WeakKeyDictionary[ShardView, ReadView] = weakref.WeakKeyDictionary()
+        """The last read of each view."""
         self._making: weakref.WeakValueDictionary[ShardKey, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def read_view(self, collection: str, shard: int, position: int, state: ShardState) -> ReadView:
@@ -63,7 +65,14 @@ class PastViews:
             lock = self._making.setdefault(key, asyncio.Lock())
             async with lock:  # a read of the same position, or a later one, uses what the first one made
                 found = self._kept(key, position) or await self._make(key, position, state)
-        return found.read_view(position)
+        return self._read(found, position)
+
+    def _read(self, view: ShardView, position: int) -> ReadView:
+        """The view as of the position: reads of one position, one after the other, get the same object."""
+        last = self._last_reads.get(view)
+        if last is None or last.position != position:
+            last = self._last_reads[view] = view.read_view(position)
+        return last
 
     def _kept(self, key: ShardKey, position: int) -> ShardView | None:
         """A view that reaches the position."""

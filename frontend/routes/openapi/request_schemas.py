@@ -67,6 +67,11 @@ AS_OF: Final = {
     "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "format": "date-time"}, {"type": "null"}],
     "description": "Reads the past: as of a position of the log, or a time. An extension of Chroma's API.",
 }
+DURABILITY: Final = {
+    "type": ["string", "null"],
+    "pattern": "^(disk|bucket|replicas:[1-9])$",
+    "description": "The durability class that the write is acknowledged with. An extension of Chroma's API.",
+}
 SELECTORS: Final = {"ids": nullable(array(TEXT)), "where": WHERE, "where_document": WHERE}
 
 
@@ -80,6 +85,7 @@ def _write(embeddings: JsonSchema, metadata: JsonSchema, required: tuple[str, ..
             "documents": texts,
             "uris": texts,
             "metadatas": nullable(array(nullable(metadata))),
+            "durability": DURABILITY,
         },
         required,
     )
@@ -102,7 +108,7 @@ def _record_bodies() -> dict[str, JsonSchema]:
         "Add": _write(full, METADATA, ("ids", "embeddings")),
         "Upsert": _write(full, PATCH, ("ids", "embeddings")),
         "Update": _write(partial, PATCH, ("ids",)),
-        "Delete": an_object(SELECTORS | {"limit": nullable(U32)}, ()),
+        "Delete": an_object(SELECTORS | {"limit": nullable(U32), "durability": DURABILITY}, ()),
         "Get": an_object(get | {"as_of": AS_OF}, ()),
         "ConditionalGet": an_object(get | {"read_token": nullable(COUNT)}, ()),
         "Query": an_object(
