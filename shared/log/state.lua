@@ -5,8 +5,8 @@
 -- ARGV   1  verb        then its arguments:
 --           'create' field value ..         creates it: 1. The same again does no harm, for an id is used by one creator only
 --           'restore' head epoch field value ..
---                                           creates it where it is missing, then raises its head and its epoch to at least these:
---                                           the head now
+--                                           creates it, or puts these in place of what an earlier epoch has left, then raises its
+--                                           head and its epoch to at least these: the head now
 --           'head' least epoch              raises its head and its epoch to at least these: the head now
 --           'fill' head epoch field value ..
 --                                           sets those of the fields that are missing, then the same
@@ -41,7 +41,17 @@ function verbs.create()
 end
 
 function verbs.restore(least, least_epoch)
-  if head then return raise(least, least_epoch) end
+  if head then
+    -- What is there may be from before: Redis can have gone back to a moment within a creation or an earlier restoration. What the
+    -- bucket has replaces it, but for what a restoration as late as this one has left.
+    if tonumber(epoch or 0) < tonumber(least_epoch) then
+      for at = FIRST_FIELD_RESTORE, #ARGV, 2 do
+        local field, value = ARGV[at], ARGV[at + 1]
+        if string.sub(field, 1, 8) ~= 'backlog_' then redis.call('HSET', state_key, field, value) end
+      end
+    end
+    return raise(least, least_epoch)
+  end
   redis.call('HSET', state_key, 'head', least, 'floor', least, 'epoch', least_epoch, unpack(ARGV, FIRST_FIELD_RESTORE))
   return tonumber(least)
 end
