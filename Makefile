@@ -4,6 +4,7 @@
 #   make run            the whole cluster on this machine: http://127.0.0.1:8000  (options: make run ARGS="--port 9000")
 #   make test           the tests                       make lint           the linters and the type checker
 #   make bench          against a real Chroma server    make soak           faults, for long
+#   make simulate       a whole cluster in one process, from seeds: make simulate SEEDS=1000 FROM=1
 #   make bench-simulation  scale-out, simulated: a section of the benchmarks' page
 #   make bench-search   sparse vectors and searches
 #   make bench-durability  what a write costs in each durability class
@@ -26,8 +27,10 @@ CODE := deploy frontend logservice compactor queryworker embedder polychrome sha
 BUILD_PINS := hatchling==1.33.0 trove-classifiers==2026.9.21.13 setuptools==84.2.1 wheel==0.48.0 pybind11==3.1.0
 ARGS ?=
 BENCH ?=
+SEEDS ?= 200
+FROM ?= 1
 
-.PHONY: run test lint rooms format bench bench-quick bench-search bench-durability bench-simulation bench-against fuzz soak test-clients test-ceph test-compose test-bare constraints clean
+.PHONY: run test lint rooms format bench bench-quick bench-search bench-durability bench-simulation bench-against fuzz soak simulate test-clients test-ceph test-compose test-bare constraints clean
 
 run: $(RUN_STAMP)
 	@exec $(VENV)/bin/polychrome up $(ARGS)
@@ -100,6 +103,10 @@ fuzz: $(TEST_STAMP)
 
 soak: $(TEST_STAMP)
 	@$(PY) -m tests.faults.soak $(ARGS)
+
+# A seed says everything about a run, so that what fails can be repeated; 3 seeds a second.
+simulate: $(TEST_STAMP)
+	@$(PY) -m tests.simulation --seeds $(SEEDS) --from $(FROM) $(ARGS)
 
 $(RUN_STAMP): pyproject.toml constraints.txt deploy/prepare.sh
 	@deploy/prepare.sh $(VENV) local,minilm
