@@ -167,7 +167,7 @@ class Leader:
             await tidier.step(snapshotter.written)
 
         return [
-            self._watch(),
+            self._watch(cluster),
             trimmer.run(),
             reporter.run(),
             every("schedule", config.tick_s, scheduler.tick, clock),
@@ -185,11 +185,11 @@ class Leader:
             every("garbage", config.garbage_s, collect_garbage, clock),
         ]
 
-    async def _watch(self) -> None:
-        """Raises RedisChanged as soon as the server is another run of itself, or empty."""
+    async def _watch(self, cluster: Cluster) -> None:
+        """Raises RedisChanged as soon as the server is another run of itself, or empty, or in another epoch."""
         while True:
             try:
-                if not await self._reconciler.reconciled():
+                if not await self._reconciler.reconciled(cluster):
                     raise RedisChanged
             except Unavailable:
                 log.debug("redis_away")

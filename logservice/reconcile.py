@@ -106,9 +106,11 @@ class Reconciler:
             await self._healing.finished(run.id)
         return cluster
 
-    async def reconciled(self) -> bool:
-        """Whether the server still is the run of itself that was compared."""
-        if await self._catalog.mark.read() is None:
+    async def reconciled(self, cluster: Cluster) -> bool:
+        """Whether the server still is the run of itself that was compared, and holds the cluster in this epoch: another
+        leader, whose lease was lost with Redis, may have restored it meanwhile, too.
+        """
+        if await self._catalog.mark.read() != cluster:
             return False
         return (await self._catalog.mark.server_run()).verified
 

@@ -249,3 +249,15 @@ async def test_a_bring_forward_that_died_half_way_shows(world: World, monkeypatc
 
 async def _die(*_: object) -> None:
     raise RuntimeError
+
+
+async def test_a_leader_notices_that_another_one_has_restored_the_cluster_once_more(
+    redis: Redis, keys: Keys, objects: ObjectStore
+) -> None:
+    """Both led: the lease was lost with Redis. Found by tests/simulation."""
+    world = World(redis, keys, objects)
+    reconciler = world.reconciler()
+    cluster = await reconciler.run()
+    assert await reconciler.reconciled(cluster)
+    await world.catalog.mark.open(Cluster(cluster.id, cluster.epoch + 1))
+    assert not await reconciler.reconciled(cluster)

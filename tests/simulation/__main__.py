@@ -25,7 +25,9 @@ def main() -> None:
     if os.environ.get("PYTHONHASHSEED") != "0":  # sets of text would have another order with every start
         command = [sys.executable, "-m", "tests.simulation", *sys.argv[1:]]
         os.execve(sys.executable, command, {**os.environ, "PYTHONHASHSEED": "0"})
-    warnings.simplefilter("ignore")  # what is cut off in the middle complains when it is collected
+    # What a run cuts off in the middle complains when it is collected.
+    warnings.simplefilter("ignore")
+    sys.unraisablehook = lambda _complaint: None
     began_s, failed, kinds = time.process_time(), list[int](), Counter[str]()
     for seed in range(options.start, options.start + options.seeds):
         outcome = Simulation(seed, shards_max=options.shards_max).run()

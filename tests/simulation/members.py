@@ -164,7 +164,7 @@ async def open_frontend(config: FrontendConfig) -> AsyncIterator[Frontend]:
     async with frontend.service.open_service(config) as service:
         context = service._context
         reader = Reader(context.workers, context.rows, context.log)
-        committer = Committer(context.log, context.dirty, context.workers)
+        committer = Committer(context.log, context.dirty, context.workers, context.durable)
         yield Frontend(context, reader, PointInTimeReader(context.log, reader), committer, service.loops)
 
 

@@ -107,6 +107,21 @@ async def test_a_read_that_began_before_a_loss_is_not_answered_from_what_was_res
         assert (await world.worker.count(messages.CountRequest(compacted))).count == 10
 
 
+async def test_a_worker_lets_go_at_once_of_a_manifest_that_a_restoration_has_given_up(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    """It covers everything that the worker has seen, so there is no gap in the log. Found by tests/simulation."""
+    async with open_world(valkey_server.url, keys, tmp_path) as world:
+        await world.write(_adds(0, 10))
+        await world.compact()
+        await world.load_newest_manifests()
+        await assert_get(world, world.state)
+        await _lose_and_restore(world, keys, None)
+        await assert_get(world, {})
+        await world.write(_adds(20, 3))
+        await assert_get(world, world.state)
+
+
 async def test_a_log_that_lost_entries_in_its_middle_stays_corrupt_for_a_worker_that_saw_them(
     valkey_server: RedisServer, keys: Keys, tmp_path: Path
 ) -> None:

@@ -18,8 +18,8 @@ OLDER, NEWER = Pointer(3, "a", 48), Pointer(4, "b", 76)
 
 async def restore(lifecycle: Lifecycle, collection: str, head: int, epoch: int, pointer: Pointer) -> int:
     return await lifecycle.restore(
-        collection, head, epoch, pointer.covers, database_key="db", fixed=FIXED, generation=1, dimension=2, layout=Layout(0, 1),
-        pointers=[pointer],
+        collection, head, epoch, pointer.covers, database_key="db", fixed=FIXED, generation=1, dimension=2,
+        layout=Layout(0, 1), pointers=[pointer],
     )  # fmt: skip
 
 
