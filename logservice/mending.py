@@ -20,6 +20,7 @@ from logservice.recover import Recovery
 from logservice.stored_catalog import StoredCatalog
 from shared.catalog import Catalog, Database
 from shared.catalog.collector import Collector
+from shared.errors import Corrupt
 from shared.log.log import Log
 from shared.manifest.newest import newest_manifest
 from shared.objects.port import ObjectStore
@@ -33,7 +34,7 @@ MENDED: Final = Counter(
 
 
 class Mender:
-    """The loops' steps of one leader. Everything raises Unavailable, Backoff and Corrupt."""
+    """The loops' steps of one leader. Everything raises Unavailable and Backoff."""
 
     def __init__(
         self,
@@ -69,13 +70,20 @@ class Mender:
             await self._mend(database)
 
     async def _mend(self, database: Database) -> None:
+        """Mends one database. What is damaged in the bucket does not keep the others from being mended."""
+        try:
+            await self._mend_all(database)
+        except Corrupt as error:
+            log.error("database_not_mended", database=database.name, tenant=database.tenant, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
+
+    async def _mend_all(self, database: Database) -> None:
         if not await self._catalog.losses.agrees(database.key):
             await self._mend_rows(database)
         await self._collector.repair_database(database, self._recovery.recover)
         await self._mend_pointers(database)
 
     async def _mend_pointers(self, database: Database) -> None:
-        collections = await self._catalog.collections.of_database(database)
+        collections = await self._catalog.collections.present(database)
         shards = [(each.id, shard) for each in collections for shard in each.layout.numbers]
         for (collection_id, shard), state in zip(shards, await self._log.states(shards), strict=True):
             if state is not None and state.lost_pointer and not state.deleted:

@@ -82,11 +82,22 @@ class Collections:
         return found
 
     async def of_database(self, db: Database, limit: int | None = None, offset: int = 0) -> list[Collection]:
-        """In order of creation, `limit` of them at most (None: all), without the first `offset`."""
+        """In order of creation, `limit` of them at most (None: all), without the first `offset`. Raises Unavailable,
+        too, while what Redis lost of one of them is being restored.
+        """
         ids = await self._reader.members_in_order(self._keys.order(db.key), limit, offset)
         if not ids and limit != 0:
             await self._reader.require_cluster()
-        return await self._get_many(db, ids)
+        found = await self._get_many(db, ids)
+        if len(found) < len(ids) or (not ids and limit != 0):
+            await self._losses.require_whole(db.key)
+        for missing in set(ids) - {collection.id for collection in found}:
+            await self._losses.require_state(db.key, missing)
+        return found
+
+    async def present(self, db: Database) -> list[Collection]:
+        """Those collections of the database of which nothing is missing."""
+        return await self._get_many(db, await self._reader.members_in_order(self._keys.order(db.key)))
 
     async def count(self, db: Database) -> int:
         """Number of collections that the database has."""

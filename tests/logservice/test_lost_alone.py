@@ -145,6 +145,18 @@ async def test_a_state_that_lost_one_field_gets_it_back(world: World, field: str
     assert len((await world.log.read(made.id, 0)).entries) == len(before.entries) + 1
 
 
+@pytest.mark.parametrize("lost", ["state", "rows", "order"])
+async def test_no_list_of_collections_leaves_out_what_was_lost_alone(world: World, lost: str) -> None:
+    database = await _database(world)
+    made = await _made(world)
+    key = world.keys.state(made.id) if lost == "state" else getattr(world.keys, lost)(database.key)
+    await world.redis.delete(key)
+    with pytest.raises(Unavailable):
+        await world.catalog.collections.of_database(database)
+    await _mend(world)
+    assert made.id in {each.id for each in await world.catalog.collections.of_database(database)}
+
+
 @pytest.mark.parametrize("shards", [1, 3])
 async def test_a_pointer_that_is_lost_alone_comes_back_and_no_older_manifest_is_committed(
     world: World, shards: int
