@@ -130,7 +130,7 @@ class RowCache:
     async def _fetch(self, tenant: str, database_name: str, collection_id: str) -> Collection:
         started_s = self._clock.monotonic()
         database = await self._databases.get(tenant, database_name)
-        row = None if database is None else await self._collections.get_by_id(database, collection_id)
+        row = None if database is None else await self._collections.get_durable(database, collection_id)
         if row is None:
             raise missing(collection_id)
         self._rows[collection_id] = (row, started_s)

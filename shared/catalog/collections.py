@@ -58,6 +58,15 @@ class Collections:
             return None
         return await self.get_by_id(db, collection_id.decode())
 
+    async def get_durable(self, db: Database, collection_id: str) -> Collection | None:
+        """As `get_by_id`, and its creation is durable: nothing may be acknowledged in a collection that could be lost
+        with Redis, because the process that made it died before the journal had it. Raises NotJournaled.
+        """
+        found = await self.get_by_id(db, collection_id)
+        if found is not None and found.generation == FIRST_GENERATION:
+            await self.journal.settle_row(path_to(db), collection_id)
+        return found
+
     async def get_by_id(self, db: Database, collection_id: str) -> Collection | None:
         """None when the database has none of this id, or is not there. Raises Unavailable, too, while what Redis lost
         of the collection is being restored.

@@ -72,6 +72,9 @@ class Journal:
     async def settle(self, path: Path) -> None:
         """Makes everything durable that is pending on the path."""
 
+    async def settle_row(self, path: Path, row: str) -> None:
+        """Makes everything durable that is pending on the path, if this row of its lowest slot is."""
+
 
 class _Waiting(NamedTuple):
     """A change that waits for its entry."""
@@ -130,6 +133,10 @@ class BucketJournal(Journal):
 
     async def settle(self, path: Path) -> None:
         if await self._pending.any_of(path):
+            await self._save(path, await self._mark.standing())
+
+    async def settle_row(self, path: Path, row: str) -> None:
+        if await self._pending.has(path[0], row):
             await self._save(path, await self._mark.standing())
 
     async def _save(self, path: Path, standing: Standing) -> None:

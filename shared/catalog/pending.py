@@ -13,11 +13,13 @@ from shared.catalog.image_model import CollectionImage, DatabaseImage, TenantIma
 from shared.catalog.journal_entry import SlotChanges
 from shared.catalog.scripts import CatalogScripts
 from shared.catalog.slots import Slot
-from shared.redis.client import retry_idempotent
+from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX, Argument, Script
 
 JOURNAL: Final = Script("shared.catalog", "journal")
+PENDING_KEY: Final = 2
+"""The place of the hash with the pending rows among a slot's keys."""
 STATE_FIELDS: Final = ("head", "dim", "config", "layout")
 """The fields of a collection's state that its image needs."""
 
@@ -74,6 +76,11 @@ class PendingChanges:
         ]
         await JOURNAL.run_many(self._redis, calls)
 
+    async def has(self, slot: Slot, row: str) -> bool:
+        """Whether this row of the slot is pending."""
+        key = slot.keys(self._keys)[PENDING_KEY]
+        return bool(await retry_idempotent(lambda: command(self._redis, "HEXISTS", key, row), writes=False))
+
     async def any_of(self, slots: Sequence[Slot]) -> list[Slot]:
         """Those of the slots that have pending rows."""
         found: list[Slot] = []
@@ -86,7 +93,7 @@ class PendingChanges:
     async def _exist(self, slots: Sequence[Slot]) -> list[int]:
         async with self._redis.pipeline(transaction=False) as pipeline:
             for slot in slots:
-                pipeline.exists(slot.keys(self._keys)[2])
+                pipeline.exists(slot.keys(self._keys)[PENDING_KEY])
             replies: list[int] = await pipeline.execute()
         return replies
 

@@ -146,6 +146,9 @@ class MemoryCollections:
         row = self.rows.get(collection_id)
         return row if row is not None and row.database_key == db.key else None
 
+    async def get_durable(self, db: Database, collection_id: str) -> Collection | None:
+        return await self.get_by_id(db, collection_id)
+
     async def of_database(self, db: Database, limit: int | None, offset: int) -> list[Collection]:
         return self._of(db)[offset:][:limit]
 

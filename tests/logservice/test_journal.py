@@ -18,7 +18,7 @@ from shared.redis.keys import Keys
 from tests.logservice.catalog_model import CatalogModel
 from tests.logservice.journaling import JournaledCluster
 from tests.redis_server import RedisServer
-from tests.shared.log.appending import FIXED, make_collection
+from tests.shared.log.appending import FIXED, append, make_collection
 from tests.shared.objects.faults import FaultyStore, Gate
 
 
@@ -203,6 +203,18 @@ async def test_an_answer_that_rests_on_a_dead_writers_change_makes_it_durable(
         assert not await world.catalog.collections.delete(db, "name")
     await lose(world)
     assert await names(world) == (["name"] if again == "get_or_create" else [])
+
+
+async def test_a_collection_is_durable_before_anything_is_written_in_it(world: JournaledCluster) -> None:
+    """Another client may find it before its creator has an answer, or after the creator died."""
+    await world.snapshot()
+    db = await world.database()
+    made = await make_collection(Catalog(world.redis, world.keys), db, "made")
+    found = await world.catalog.collections.get_durable(db, made.id)
+    assert found is not None
+    await append(world.log, found, ["a"])
+    await lose(world)
+    assert await names(world) == ["made"]
 
 
 async def test_a_deletion_is_durable_before_anything_of_the_collection_is_removed(world: JournaledCluster) -> None:
