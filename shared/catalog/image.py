@@ -86,6 +86,7 @@ class Images:
         tenants: list[TenantImage] = []
         databases: list[DatabaseImage] = []
         collections: list[CollectionImage] = []
+        waiting: set[str] = set()
         for name, tenant_row in sorted((await self._rows(self._keys.tenants)).items()):
             tenants.append(TenantImage(name, tenant_row, await self._version(self._keys.tenant_version(name))))
             rows = await self._rows(self._keys.databases(name))
@@ -96,7 +97,9 @@ class Images:
                     databases.append(DatabaseImage(name, database.name, database.key, row, version_then))
                     collections += [image async for image in self._collections(database, missing)]
                     await self._losses.require_whole(database.key)
-        graves = await self._removal.graves()
+                    waiting |= await self._removal.waiting_in(database.key)
+            waiting |= await self._removal.waiting(name)
+        graves = dict.fromkeys(waiting, time.time()) | await self._removal.graves()
         families = await self._families.every()
         await self._require_found(missing, lost)
         await self._catalog.mark.require_same(cluster)

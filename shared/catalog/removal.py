@@ -92,6 +92,17 @@ class Removal:
             await self._scripts.collections(key, "collected", *batch)
         return len(doomed)
 
+    async def waiting(self, tenant: str) -> set[str]:
+        """Collections of a tenant that were deleted and have no grave yet."""
+        found: set[str] = set()
+        for key in await self._members(self._keys.database_trash(tenant)):
+            found |= await self.waiting_in(key)
+        return found
+
+    async def waiting_in(self, database_key: str) -> set[str]:
+        """Collections of a database that were deleted and have no grave yet."""
+        return set(await self._members(self._keys.trash(database_key)))
+
     async def bury(self, graves: Mapping[str, float]) -> None:
         """Gives deleted collections graves, each with the time since when it is deleted (seconds since the epoch). A
         grave that is there keeps its time.

@@ -1,10 +1,12 @@
 """`make soak`: kills by chance until there were enough, in rounds; after each round everything is checked. Then losses:
-Redis' data, all of it or a part, processes that stand still and processes that die, all mixed.
+Redis' data, all of it or a part, processes that stand still and processes that die, all mixed; first under clients that
+write records, then under clients that change the catalog.
 
 A round has one seed and at least 20 kills, so `--kills` up to 20 is one seed; beyond that the seeds after it follow. So
 it is with losses, 8 a round.
 
-python -m tests.faults.soak [--kills 1000] [--losses 200] [--seed 1] [--shards 2] [--directory DIR]
+python -m tests.faults.soak [--kills 1000] [--losses 200] [--catalog-losses 200] [--seed 1] [--shards 2]
+                            [--directory DIR]
 """
 
 import argparse
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.harness import Cluster
+from tests.faults.catalog import run_catalog
 from tests.faults.kills import Killer
 from tests.faults.losses import SAYS_WHAT_IS_LOST, Losses, run_bank
 from tests.faults.scenario import fault_cluster, run_scenario
@@ -30,8 +33,15 @@ Round = Callable[[Cluster, int], Coroutine[Any, Any, dict[str, int]]]
 def main() -> None:
     options = _options()
     with tempfile.TemporaryDirectory(prefix="soak-", dir=options.directory) as directory:
-        for what, wanted, one_round in (("kills", options.kills, _kills), ("losses", options.losses, _losses)):
-            with fault_cluster(Path(directory) / what, options.shards) as cluster:
+        parts = (
+            ("kills", options.kills, _kills),
+            ("losses", options.losses, _losses),
+            ("catalog losses", options.catalog_losses, _catalog_losses),
+        )
+        for what, wanted, one_round in parts:
+            if not wanted:
+                continue
+            with fault_cluster(Path(directory) / what.replace(" ", "-"), options.shards) as cluster:
                 cluster.allow_in_logs(SAYS_WHAT_IS_LOST)
                 _soak(cluster, what, wanted, options.seed, one_round)
 
@@ -66,6 +76,22 @@ async def _losses(cluster: Cluster, seed: int) -> dict[str, int]:
     return counts
 
 
+async def _catalog_losses(cluster: Cluster, seed: int) -> dict[str, int]:
+    counts: dict[str, int] = {}
+
+    async def disturb(losses: Losses, killer: Killer) -> None:
+        for number in range(LOSSES_A_ROUND):
+            await asyncio.sleep(losses.chance.uniform(0.5, 2.0))
+            await (killer.anything() if number % 3 == 2 else losses.anything())
+        counts.update(losses.counts | killer.kills)
+
+    workload = await run_catalog(cluster, seed, disturb)
+    ledger = workload.ledger
+    doubts = sum(len(states) > 1 for states in ledger.states.values())
+    print(f"seed {seed}: {ledger.acknowledged} changes acknowledged, {doubts} names in doubt", flush=True)
+    return counts
+
+
 async def _kills(cluster: Cluster, seed: int) -> dict[str, int]:
     async def disturb(killer: Killer) -> None:
         while killer.total < KILLS_A_ROUND:
@@ -90,6 +116,12 @@ def _options() -> argparse.Namespace:
         type=int,
         default=200,
         help="losses and pauses that are enough, with kills among them (default: 200)",
+    )
+    parser.add_argument(
+        "--catalog-losses",
+        type=int,
+        default=200,
+        help="losses, pauses and kills under changes of the catalog that are enough (default: 200)",
     )
     parser.add_argument(
         "--kills",

@@ -205,6 +205,26 @@ async def test_an_answer_that_rests_on_a_dead_writers_change_makes_it_durable(
     assert await names(world) == (["name"] if again == "get_or_create" else [])
 
 
+@pytest.mark.parametrize("whole", [False, True])
+async def test_objects_of_what_was_deleted_right_before_a_loss_are_garbage_and_not_a_riddle(
+    world: JournaledCluster, whole: bool
+) -> None:
+    """The snapshot does not have the collection any more, and there was no time for its grave."""
+    other = await world.catalog.databases.create("default_tenant", "other")
+    made = await make_collection(world.catalog, other, "deleted")
+    await world.objects.put(f"{made.id}/0/segments/x/records.arrow", b"x")
+    if whole:
+        assert await world.catalog.databases.delete("default_tenant", "other")
+    else:
+        assert await world.catalog.collections.delete(other, "deleted")
+    await world.snapshot()
+    await lose(world)
+    assert made.id in await world.collector.graves()
+    report = await world.images.read_report()
+    assert report is not None
+    assert report["unlisted"] == []
+
+
 async def test_a_collection_is_durable_before_anything_is_written_in_it(world: JournaledCluster) -> None:
     """Another client may find it before its creator has an answer, or after the creator died."""
     await world.snapshot()
