@@ -8,6 +8,8 @@ import httpx
 import pytest
 
 from polychrome.append_only_repair import MANIFEST
+from polychrome.datadir import DataDirInUseError
+from polychrome.repair_redis import repair_redis
 from tests.cluster.waiting import wait_until
 from tests.polychrome.terminal import Terminal, create_collection, status, terminals
 
@@ -39,9 +41,10 @@ def _log_file(data_dir: Path) -> Path:
     return path
 
 
-def _repair(data_dir: Path, *options: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "polychrome", "repair-redis", "--data-dir", str(data_dir), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+def _repair(data_dir: Path, *, write: bool = False, aside: bool = False) -> tuple[int, str]:
+    """The exit code of `polychrome repair-redis`, and what it says."""
+    said: list[str] = []
+    return repair_redis(data_dir, "pc", said.append, write=write, aside=aside), "\n".join(said)
 
 
 def _ids(terminal: Terminal, path: str) -> list[int]:
@@ -66,15 +69,16 @@ def test_a_damaged_file_is_named_and_its_repair_keeps_everything_that_is_not(
     shown = status(data_dir)
     assert shown.returncode == 1
     assert str(file) in shown.stdout
-    assert "in use by another cluster" in _repair(data_dir, "--write").stderr
+    with pytest.raises(DataDirInUseError):
+        _repair(data_dir, write=True)
     assert terminals[-1].stop() == 0
 
-    looked = _repair(data_dir)
-    assert looked.returncode == 1
-    assert f"collection {path.rpartition('/')[2]}, shard 0: positions {RECORDS} to {RECORDS}" in looked.stdout
-    done = _repair(data_dir, "--write")
-    assert done.returncode == 0, done.stdout
-    assert _repair(data_dir).returncode == 0
+    code, said = _repair(data_dir)
+    assert code == 1
+    assert f"collection {path.rpartition('/')[2]}, shard 0: positions {RECORDS} to {RECORDS}" in said
+    command = [sys.executable, "-m", "polychrome", "repair-redis", "--data-dir", str(data_dir), "--write"]
+    subprocess.run(command, check=True, timeout=60)
+    assert _repair(data_dir)[0] == 0
     [kept] = (data_dir / "redis").glob("appendonlydir.damaged-*")
     assert (kept / file.name).read_bytes() != before
 
@@ -104,8 +108,8 @@ def test_what_cannot_be_repaired_can_be_set_aside(written: tuple[Path, str], ter
     terminals.append(Terminal(data_dir))
     assert f"polychrome repair-redis --data-dir {data_dir} --set-aside" in terminals[-1].until("is not one that")
     assert terminals[-1].stop() == 0
-    assert "--set-aside" in _repair(data_dir, "--write").stdout
-    assert _repair(data_dir, "--set-aside").returncode == 0
+    assert "--set-aside" in _repair(data_dir, write=True)[1]
+    assert _repair(data_dir, aside=True)[0] == 0
     terminals.append(Terminal(data_dir))
     terminals[-1].until("Polychrome is ready")
     found = httpx.get(f"{terminals[-1].url}{path.rpartition('/')[0]}", timeout=30).raise_for_status().json()

@@ -5,15 +5,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import redis
 
-from polychrome.process import Process
-from polychrome.redis_server import RedisServer, answers, redis_server
+from polychrome.process import Process, ProcessSpec
+from polychrome.redis_server import RedisServer, ServerGate, answers, redis_server
+from tests.cluster.waiting import wait_until
 
 
 @contextmanager
-def running(server: RedisServer, log: Path) -> Iterator[Process]:
-    process = Process(server.prepare(), log)
+def running(server: RedisServer, log: Path, spec: ProcessSpec | None = None) -> Iterator[Process]:
+    process = Process(spec or server.prepare(), log)
     process.start()
     try:
         deadline = time.monotonic() + 20
@@ -50,3 +52,31 @@ def test_in_memory_keeps_nothing(tmp_path: Path) -> None:
         client.set("k", "v")
     with running(server, tmp_path / "log"), redis.Redis.from_url(server.url) as client:
         assert client.get("k") is None
+
+
+def test_a_server_that_refuses_records_does_so_after_a_restart_too(tmp_path: Path) -> None:
+    server = redis_server(tmp_path / "redis")
+    gate, spec = ServerGate(server), server.prepare()
+    assert not gate.set(refuse=True)  # it is away, and told by its configuration
+    for refuse in (True, False):
+        with running(server, tmp_path / "log", spec), redis.Redis.from_url(server.url) as client:
+            if refuse:
+                with pytest.raises(redis.exceptions.OutOfMemoryError):
+                    client.set("k", "v")
+                assert gate.set(refuse=False)
+            client.set("k", "v")
+
+
+def test_an_append_only_file_of_which_most_is_of_no_use_is_written_anew(tmp_path: Path) -> None:
+    server = redis_server(tmp_path / "redis")
+    with running(server, tmp_path / "log"), redis.Redis.from_url(server.url) as client:
+
+        def size() -> int:
+            return int(client.info("persistence")["aof_current_size"])
+
+        client.set("k", bytes(8 * 1024 * 1024))
+        ServerGate(server).reclaim()
+        assert size() > 8 * 1024 * 1024, "all of it is of use"
+        client.delete("k")
+        ServerGate(server).reclaim()
+        wait_until(lambda: size() < 1024 * 1024, "a smaller file")
