@@ -57,6 +57,9 @@ class Healed(msgspec.Struct, frozen=True):
     lost: list[LostRange]
 
 
+_HEALED: Final = msgspec.json.Decoder(Healed)
+
+
 class Testimony(NamedTuple):
     """The entries that witnesses hold, and the appends that they have seen, by collection."""
 
@@ -112,7 +115,7 @@ class Healing:
         Returns everything that was found about this run.
         """
         before = await self._rendezvous.findings(run)
-        earlier = msgspec.json.decode(before, type=Healed) if before else NOTHING
+        earlier = _HEALED.decode(before) if before else NOTHING
         found = [
             await self._heal(name, positions[name], testimony.held.get(name, []), seen)
             for name, seen in testimony.seen.items()

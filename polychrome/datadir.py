@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -71,6 +72,9 @@ class Register(msgspec.Struct, frozen=True):
     """Sentences for people about faults that the supervisor found."""
 
 
+_REGISTER: Final = msgspec.json.Decoder(Register)
+
+
 class DataDir:
     """A locked data directory: paths below it, and the file descriptors of its locks."""
 
@@ -115,7 +119,7 @@ class DataDir:
 def read_register(root: Path) -> Register | None:
     """The content of cluster.json in the directory `root`; None when no cluster runs there."""
     try:
-        return msgspec.json.decode(_register_path(root).read_bytes(), type=Register)
+        return _REGISTER.decode(_register_path(root).read_bytes())
     except FileNotFoundError:
         return None
 

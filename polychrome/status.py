@@ -71,6 +71,9 @@ class LossReport(msgspec.Struct, frozen=True):
     lost: list[Lost] = []
 
 
+_REPORT: Final = msgspec.json.Decoder(LossReport)
+
+
 class Answers(NamedTuple):
     """The answers of Redis: members by role, rebuilds, the registry of damage, and the last report of a loss."""
 
@@ -160,7 +163,7 @@ async def _ask(redis_url: str, prefix: str) -> Answers:
         progress = [(one, await Rebuilds(redis, keys).progress(one)) for one in rebuilding]
         rebuilds = [Rebuilding(one, text) for one, text in progress if text]
         text = await ClusterMark(redis, keys).read_report()
-        report = msgspec.json.decode(text, type=LossReport) if text else LossReport()
+        report = _REPORT.decode(text) if text else LossReport()
         return Answers(members, rebuilds, await Damages(redis, keys).all(), report)
 
 

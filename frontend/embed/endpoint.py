@@ -61,6 +61,9 @@ class _Answer(msgspec.Struct):
     data: list[_Item]
 
 
+_ANSWER: Final = msgspec.json.Decoder(_Answer)
+
+
 class _PassingError(Exception):
     """A failure that another attempt may not meet. `pause_s`: the pause that the endpoint asks for, in seconds."""
 
@@ -182,7 +185,7 @@ class EndpointEmbedder:
         EmbeddingFailed for anything else.
         """
         try:
-            items = msgspec.json.decode(data, type=_Answer).data
+            items = _ANSWER.decode(data).data
         except msgspec.MsgspecError as error:
             raise self._unusable(str(error)) from None
         if sorted(item.index for item in items) != list(range(count)):

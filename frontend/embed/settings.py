@@ -39,10 +39,14 @@ Keys = tuple[tuple[str, str], ...]
 """Pairs of an embedding function's name and its endpoint's secret key."""
 
 
+_ENDPOINTS: Final = msgspec.json.Decoder(dict[Name, Endpoint])
+_KEYS: Final = msgspec.json.Decoder(dict[Name, str])
+
+
 def parse_endpoints(text: str) -> Endpoints:
     """The endpoints of a setting, a JSON object by name. Raises ValueError with a sentence."""
     try:
-        given = msgspec.json.decode(text or "{}", type=dict[Name, Endpoint])
+        given = _ENDPOINTS.decode(text or "{}")
     except msgspec.MsgspecError as error:
         raise ValueError(f"expected a JSON object of endpoints by name: {error}") from None
     for name, endpoint in given.items():
@@ -55,7 +59,7 @@ def parse_endpoints(text: str) -> Endpoints:
 def parse_keys(text: str) -> Keys:
     """The keys of a setting, a JSON object by name. Raises ValueError with a sentence that shows no key."""
     try:
-        return tuple(msgspec.json.decode(text or "{}", type=dict[Name, str]).items())
+        return tuple(_KEYS.decode(text or "{}").items())
     except msgspec.MsgspecError:
         raise ValueError("expected a JSON object of keys by the names of their endpoints") from None
 

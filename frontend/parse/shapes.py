@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
@@ -11,6 +12,9 @@ import msgspec
 from shared.errors import WrongShape
 
 T = TypeVar("T")
+
+_PREPARING: Final = threading.Lock()
+_prepared: Final[set[Any]] = set()
 
 _WRONG_SHAPE: Final = "Failed to deserialize the JSON body into the target type: "
 
@@ -29,8 +33,19 @@ def inside(place: str) -> Iterator[None]:
         raise wrong_shape(f"{place}: {error.message.removeprefix(_WRONG_SHAPE)}") from None
 
 
+def _prepare(shape: Any) -> None:
+    """Has msgspec describe the shape to itself, which it does at the first use, and not safely in two threads at once:
+    one of them then reads a description that is not finished, and the process dies of SIGSEGV.
+    """
+    with _PREPARING:
+        msgspec.json.Decoder(shape)
+        _prepared.add(shape)
+
+
 def shaped(tree: Any, shape: type[T]) -> T:
     """`tree` as a msgspec type, strictly: no number from text, no integer from `1.0`. Raises WrongShape."""
+    if shape not in _prepared:
+        _prepare(shape)
     try:
         return msgspec.convert(tree, shape, strict=True)
     except msgspec.ValidationError as error:

@@ -158,10 +158,13 @@ class Backup(msgspec.Struct, frozen=True):
         return gzip.compress(msgspec.json.encode(proven), compresslevel=3, mtime=int(self.ended_s))
 
 
+_BACKUP: Final = msgspec.json.Decoder(Backup)
+
+
 def decode(data: bytes, name: str) -> Backup:
     """The backup of this name, from the bytes of its object. Raises Corrupt."""
     try:
-        backup = msgspec.json.decode(_unpacked(data), type=Backup)
+        backup = _BACKUP.decode(_unpacked(data))
     except (zlib.error, msgspec.MsgspecError, ValueError) as error:
         raise Corrupt(f"backup {name} cannot be read: {error}") from error
     if backup.format != FORMAT:
@@ -213,6 +216,9 @@ class _Row(msgspec.Struct, frozen=True, array_like=True):
     payload: bytes
 
 
+_ROWS: Final = msgspec.msgpack.Decoder(list[_Row])
+
+
 def encode_page(entries: Sequence[Entry]) -> bytes:
     """A page of the log: of each entry what a copy of it needs."""
     return msgspec.msgpack.encode(
@@ -226,7 +232,7 @@ def encode_page(entries: Sequence[Entry]) -> bytes:
 def decode_page(data: bytes, key: str) -> list[Entry]:
     """The entries of a page, to be copied: they are chained to nothing yet. Raises Corrupt."""
     try:
-        rows = msgspec.msgpack.decode(data, type=list[_Row])
+        rows = _ROWS.decode(data)
     except msgspec.MsgspecError as error:
         raise Corrupt(f"{key} is no page of a log: {error}") from error
     return [

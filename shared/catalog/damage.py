@@ -106,6 +106,9 @@ class Damage(msgspec.Struct, frozen=True, omit_defaults=True):
     found_s: float = 0.0
 
 
+_DAMAGE: Final = msgspec.json.Decoder(Damage)
+
+
 class Damages:
     """The registry in Redis. Everything raises Unavailable while Redis is away, and writes Backoff, too."""
 
@@ -153,7 +156,7 @@ def _decode(name: str, value: bytes) -> Damage:
     """The damage of this name in a field of the registry; one that is damaged itself says so."""
     found_ms, _, text = value.partition(b" ")
     try:
-        damage = msgspec.json.decode(text, type=Damage)
+        damage = _DAMAGE.decode(text)
         return msgspec.structs.replace(damage, name=name, found_s=int(found_ms) / 1000)
     except ValueError as error:
         return Damage(name, kind_of(name), f"what the registry says of it is damaged: {error}", "", "", 0.0)

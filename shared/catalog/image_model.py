@@ -137,10 +137,13 @@ class CatalogImage(msgspec.Struct, frozen=True):
         return other is not None and msgspec.structs.replace(other, taken_s=self.taken_s) == self
 
 
+_CATALOG_IMAGE: Final = msgspec.json.Decoder(CatalogImage)
+
+
 def decode_image(data: bytes) -> CatalogImage:
     """The image in the bytes that `encode` gave. Raises Corrupt."""
     try:
-        image = msgspec.json.decode(data, type=CatalogImage)
+        image = _CATALOG_IMAGE.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Corrupt(f"not a snapshot of a catalog: {error}") from error
     if image.format not in FORMATS_READ:

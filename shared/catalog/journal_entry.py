@@ -74,6 +74,9 @@ class JournalEntry(msgspec.Struct, frozen=True):
         return xxhash.xxh3_128_hexdigest(msgspec.json.encode(msgspec.structs.replace(self, checksum="")))
 
 
+_JOURNAL_ENTRY: Final = msgspec.json.Decoder(JournalEntry)
+
+
 def parse_entry_key(key: str) -> EntryName | None:
     """The name in the key of an entry; None for any other object."""
     match = _KEY.fullmatch(key)
@@ -83,7 +86,7 @@ def parse_entry_key(key: str) -> EntryName | None:
 def decode_entry(key: str, data: bytes) -> JournalEntry:
     """The entry in the bytes of the object `key`. Raises Corrupt when they are damaged, or another object's."""
     try:
-        entry = msgspec.json.decode(data, type=JournalEntry)
+        entry = _JOURNAL_ENTRY.decode(data)
     except msgspec.MsgspecError as error:
         raise Corrupt(f"{key} is no entry of the catalog's journal: {error}") from error
     if entry.format != FORMAT:

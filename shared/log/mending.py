@@ -41,6 +41,10 @@ class Skipped(msgspec.Struct, frozen=True):
     at_s: float
 
 
+_SKIPPED_ENTRIES: Final = msgspec.json.Decoder(list[Skipped])
+_TEXTS: Final = msgspec.json.Decoder(list[str])
+
+
 class _Around(NamedTuple):
     """A shard's state, the operations and payload bytes ever added to its stream, and what the stream has around an
     entry: None where there is nothing, or it is damaged and has no substitute. `before_id` is the id of what is before
@@ -110,7 +114,7 @@ class Mending:
     async def skipped(self, collection_id: str, shard: int) -> list[Skipped]:
         """Everything that was ever skipped of the shard's log."""
         text = await self._command("HGET", self._keys.state(collection_id), f"skipped:{shard}")
-        return [] if text is None else msgspec.json.decode(text, type=list[Skipped])
+        return [] if text is None else _SKIPPED_ENTRIES.decode(text)
 
     async def _command(self, *call: Any) -> Any:
         return await retry_idempotent(lambda: command(self._redis, *call), writes=False)
@@ -170,9 +174,7 @@ class Mending:
 def _decode(collection_id: str, shard: int, entry_id: str, text: bytes, payload: bytes) -> Entry:
     """A stored substitute. Raises Corrupt: it may be damaged itself."""
     try:
-        previous, first, end, last, count, totals, time_ms, request, before, checksum, chain = msgspec.json.decode(
-            text, type=list[str]
-        )
+        previous, first, end, last, count, totals, time_ms, request, before, checksum, chain = _TEXTS.decode(text)
         entry = Entry(
             entry_id, previous, int(first), int(end), last == "1", int(count), payload, totals, int(time_ms), checksum,
             chain, before, request,

@@ -21,6 +21,8 @@ from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX, Argument, Script
 
+_HELD_ENTRIES: Final = msgspec.msgpack.Decoder(list[Held])
+
 STATEMENTS: Final = Script("shared.log", "statements")
 
 STATEMENT_TTL_S: Final = 900
@@ -41,6 +43,9 @@ class Statement(msgspec.Struct, frozen=True):
 
     entries: int
     seen: list[Seen]
+
+
+_STATEMENT: Final = msgspec.json.Decoder(Statement)
 
 
 class Statements:
@@ -99,14 +104,12 @@ class Statements:
     async def made(self, run: str) -> dict[str, Statement]:
         """The statements that were made so far, by witness."""
         found: Mapping[bytes, bytes] = await self._ask("HGETALL", self._keys.statements(run))
-        return {
-            name.decode(): msgspec.json.decode(text, type=Statement) for name, text in found.items() if name != FINDINGS
-        }
+        return {name.decode(): _STATEMENT.decode(text) for name, text in found.items() if name != FINDINGS}
 
     async def given(self, run: str, witness: str) -> list[Held]:
         """The entries that the witness gave back."""
         chunks: Sequence[bytes] = await self._ask("LRANGE", self._keys.witnessed(run, witness), 0, -1)
-        return [held for chunk in chunks for held in msgspec.msgpack.decode(chunk, type=list[Held])]
+        return [held for chunk in chunks for held in _HELD_ENTRIES.decode(chunk)]
 
     async def keep_findings(self, run: str, findings: bytes) -> None:
         """Keeps what the log service found, for one that goes on should this one die."""

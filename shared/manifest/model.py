@@ -126,6 +126,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return Pointer(version=self.version, hash=hash_of(self.encode()), covers=self.covers)
 
 
+_MANIFEST: Final = msgspec.json.Decoder(Manifest)
+
+
 def hash_of(data: bytes) -> str:
     """The hash by which a pointer and a child name a manifest, from its bytes: xxh3-128 in hex."""
     return xxhash.xxh3_128_hexdigest(data)
@@ -155,7 +158,7 @@ def parse_key(key: str) -> tuple[str, int, int] | None:
 def decode(data: bytes) -> Manifest:
     """The manifest with these bytes. Raises Corrupt when they are none of this format, or contradict themselves."""
     try:
-        manifest = msgspec.json.decode(data, type=Manifest)
+        manifest = _MANIFEST.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Corrupt(f"not a manifest: {error}") from error
     if manifest.format not in FORMATS_READ:

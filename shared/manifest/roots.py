@@ -119,6 +119,9 @@ class Root(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise Corrupt(f"root {self.key} names a manifest that covers more than the root's position")
 
 
+_ROOT: Final = msgspec.json.Decoder(Root)
+
+
 def _bytes_of(root: Root) -> bytes:
     return msgspec.json.format(msgspec.json.encode(root), indent=1)
 
@@ -173,7 +176,7 @@ def decode_root(data: bytes, key: str) -> Root:
     contradict themselves, or belong under another key.
     """
     try:
-        root = msgspec.json.decode(data, type=Root)
+        root = _ROOT.decode(data)
     except msgspec.MsgspecError as error:
         raise Corrupt(f"{key} is not a root: {error}") from error
     root.check()

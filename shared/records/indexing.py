@@ -40,4 +40,6 @@ class Indexing(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.keys.get(key, {}).get(value_type, value_type not in self.off)
 
 
+msgspec.json.Decoder(Indexing)  # describes the type before threads use it (tests/test_tidy.py says why)
+
 EVERYTHING: Final = Indexing()

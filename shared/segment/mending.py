@@ -57,12 +57,15 @@ class Mended(msgspec.Struct, frozen=True):
     damaged: dict[str, str]
 
 
+_MENDED: Final = msgspec.json.Decoder(Mended)
+
+
 def mended(directory: Path) -> Mended | None:
     """The note in a segment's folder; None when the segment is as the manifest says. Raises Corrupt when the note
     cannot be read.
     """
     try:
-        return msgspec.json.decode((directory / NOTE).read_bytes(), type=Mended)
+        return _MENDED.decode((directory / NOTE).read_bytes())
     except FileNotFoundError:
         return None
     except msgspec.MsgspecError as error:

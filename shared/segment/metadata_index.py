@@ -42,6 +42,8 @@ from shared.vectors.arrays import RowNumbers32, Uint8Array
 
 _Name = tuple[str, Kind]
 
+_DIRECTORY: Final = msgspec.msgpack.Decoder(Directory)
+
 _SCALAR_KINDS: Final[dict[type, Kind]] = {int: Kind.INT, float: Kind.FLOAT, bool: Kind.BOOL, str: Kind.STR}
 _ELEMENT_KINDS: Final[dict[type, Kind]] = {int: Kind.INTS, float: Kind.FLOATS, bool: Kind.BOOLS, str: Kind.STRS}
 _CHUNK_ROWS: Final = 4096
@@ -100,7 +102,7 @@ class MetadataIndex:
         if header[:8] != METADATA_MAGIC or begin + length != len(mapped):
             raise Corrupt(f"{path.name} is no metadata index")
         try:
-            directory = msgspec.msgpack.decode(mapped[begin:].data, type=Directory)
+            directory = _DIRECTORY.decode(mapped[begin:].data)
         except msgspec.MsgspecError as error:
             raise Corrupt(f"{path.name}: {error}") from error
         return cls(rows, _MappedColumns(mapped, directory))

@@ -32,6 +32,9 @@ class SparseDirectory(msgspec.Struct, frozen=True):
     entries: list[SparseEntry]
 
 
+_SPARSE_DIRECTORY: Final = msgspec.msgpack.Decoder(SparseDirectory)
+
+
 def write_sparse_indexes(path: Path, rows: int, indexes: Mapping[str, InvertedIndex]) -> None:
     """Writes the file drawn in `format`: of a segment with so many rows, the index of each key."""
     entries: list[SparseEntry] = []
@@ -61,7 +64,7 @@ def open_sparse_indexes(path: Path, rows: int) -> Mapping[str, InvertedIndex]:
     if header[:8] != SPARSE_MAGIC or count != rows or begin + length != len(mapped):
         raise Corrupt(f"{path.name} has no sparse indexes of {rows} rows")
     try:
-        directory = msgspec.msgpack.decode(mapped[begin:].data, type=SparseDirectory)
+        directory = _SPARSE_DIRECTORY.decode(mapped[begin:].data)
     except msgspec.MsgspecError as error:
         raise Corrupt(f"{path.name}: {error}") from error
     return {entry.key: InvertedIndex(rows, *_views(mapped, entry)) for entry in directory.entries}
