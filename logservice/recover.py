@@ -131,6 +131,8 @@ class Recovery:
             pointers.append(newest[1] if newest else named)
         covers = [pointer.covers if pointer else FIRST_POSITION for pointer in pointers]
         whole = [await self._log.is_whole(known.id, *each) for each in zip(shards, covers, strict=True)]
+        # No state says any more which entry was the newest of each stream.
+        whole.append(await self._log.reach_one_end(known.id, dict(zip(shards, covers, strict=True))))
         return OwnState(self._cluster.epoch, max(rejoined.end, *covers), known.layout, pointers, all(whole))
 
     async def _supersede(self, collection_id: str, shard: int, pointer: Pointer | None, epoch: int) -> Pointer | None:

@@ -8,7 +8,7 @@ connection is answered by trying again, within a deadline.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import Counter, Histogram
@@ -42,7 +42,7 @@ from shared.log.state import (
     parse_state,
     state_fields,
 )
-from shared.log.wholeness import is_whole
+from shared.log.wholeness import is_whole, reach_one_end
 from shared.log.witness import Witness
 from shared.records.model import FIRST_POSITION
 from shared.redis.client import READ_DEADLINE_S, WRITE_DEADLINE_S, command, known_epoch, retry_idempotent
@@ -237,6 +237,10 @@ class Log:
     async def is_whole(self, collection_id: str, shard: int, covers: int) -> bool:
         """Whether no entry is missing of what was ever written to the shard at the position `covers` or later."""
         return await is_whole(self._redis, self._keys, collection_id, shard, covers)
+
+    async def reach_one_end(self, collection_id: str, covers: Mapping[int, int]) -> bool:
+        """Whether the streams of shards, whose manifests cover this, end with the same append, as far as it shows."""
+        return await reach_one_end(self._redis, self._keys, collection_id, covers)
 
     async def states(self, shards: Sequence[tuple[str, int]]) -> list[ShardState | None]:
         """The states of many shards (collection id and number), pipelined; None where the collection is gone."""

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from shared.log.state import after_position
 from shared.redis.keys import Keys
 from shared.redis.scripts import Script
 
 WHOLENESS: Final = Script("shared.log", "wholeness")
+SPANS: Final = Script("shared.log", "spans")
+SPANS_PAGE: Final = 64
+"""Entries whose spans are read at a time: each is taken out of its stream with its payload, inside the server."""
 
 
 async def is_whole(redis: Redis, keys: Keys, collection_id: str, shard: int, covers: int) -> bool:
@@ -26,3 +32,26 @@ async def is_whole(redis: Redis, keys: Keys, collection_id: str, shard: int, cov
                 after, chain = last.decode(), last_chain.decode()
             case [outcome]:
                 return bool(outcome == b"WHOLE")
+
+
+async def reach_one_end(redis: Redis, keys: Keys, collection_id: str, covers: Mapping[int, int]) -> bool:
+    """Whether the streams of a collection's shards, each whole behind what its manifest covers as far as it goes, go as
+    far as they must, where no state says which entry was the newest of each. `covers` is by shard.
+
+    1. Positions are dense, so an append from behind all manifests is there when the entries of all streams together
+       have as many operations as it has positions.
+    2. Of the appends before, that are in the manifests of some shards, a shard has all when its stream has an entry
+       behind all manifests: its chain leads there.
+    """
+    furthest = max(covers.values())
+    operations: dict[tuple[int, int], int] = defaultdict(int)
+    for shard, covered in covers.items():
+        after, entries = after_position(furthest), 0
+        while page := await SPANS.run(redis, [keys.log(collection_id, shard)], [after, SPANS_PAGE], writes=False):
+            for _, first, end, count in page:
+                operations[int(first), int(end)] += int(count)
+            entries += len(page)
+            after = page[-1][0].decode()
+        if covered < furthest and not entries:
+            return False
+    return all(count == end - first for (first, end), count in operations.items())

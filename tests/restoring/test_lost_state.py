@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+from typing import Any
+
+import pytest
 
 from logservice.recover import Recovery
 from shared.catalog.collector import Collector
@@ -18,7 +21,10 @@ async def end_round(bank: Bank) -> None:
             return
 
 
-async def test_a_lost_state_is_that_of_the_root_and_later_manifests_are_not_taken_up_again(bank: Bank) -> None:
+@pytest.mark.parametrize("lost", ["one stream", "its end", "both streams"])
+async def test_a_lost_state_is_that_of_the_root_and_later_manifests_are_not_taken_up_again(
+    bank: Bank, lost: str
+) -> None:
     chance = random.Random(3)
     await bank.found(2)
     for _ in range(5):
@@ -33,7 +39,13 @@ async def test_a_lost_state_is_that_of_the_root_and_later_manifests_are_not_take
     assert await bank.round() == [0, 1]
     await bank.compact(0)  # the round ends here: one shard is further than the other
     streams = [bank.keys.log(collection.id, shard) for shard in collection.layout.numbers]
-    await bank.redis.delete(bank.keys.state(collection.id), *streams)
+    await bank.write(bank.balances)  # one batch over both shards
+    await bank.redis.delete(bank.keys.state(collection.id))
+    if lost == "its end":
+        newest: Any = await bank.redis.xrevrange(streams[1], count=1)
+        await bank.redis.xdel(streams[1], newest[0][0])
+    else:
+        await bank.redis.delete(*(streams[1:] if lost == "one stream" else streams))
 
     cluster = await bank.catalog.mark.read()
     assert cluster is not None
@@ -54,3 +66,25 @@ async def test_a_lost_state_is_that_of_the_root_and_later_manifests_are_not_take
         assert await bank.read() == bank.balances
     await bank.lose_redis()
     assert bank.balances == await bank.read()
+
+
+async def test_a_lost_state_whose_log_is_there_goes_on_with_it(bank: Bank) -> None:
+    chance = random.Random(4)
+    await bank.found(2)
+    await end_round(bank)
+    for _ in range(5):
+        await bank.transfer(chance)
+    assert await bank.round() == [0, 1]
+    await bank.compact(0)
+    await bank.write(bank.balances)
+    await bank.snapshot()
+    await bank.redis.delete(bank.keys.state(bank.collection.id))
+    cluster = await bank.catalog.mark.read()
+    assert cluster is not None
+    recovery = Recovery(cluster, bank.images, bank.log, bank.snapshots, bank.objects, bank.clock)
+    assert await Collector(bank.redis, bank.keys, bank.catalog).repair_rows(recovery.recover) == 1
+    assert await bank.read() == bank.balances
+    for _ in range(2):
+        await bank.transfer(chance)
+        await end_round(bank)
+    assert await bank.read() == bank.balances
