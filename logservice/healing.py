@@ -105,19 +105,27 @@ class Healing:
         Redis does not is restored first, and then healed by `beyond`.
         """
         heads = await self._rendezvous.heads(testimony.seen)
-        return await self.beyond(run, testimony, {name: head for name, head in heads.items() if head}, known)
+        there = {name: head for name, head in heads.items() if head}
+        return await self.beyond(run, testimony, there, waiting=known, restored=False)
 
     async def beyond(
-        self, run: str, testimony: Testimony, positions: Mapping[str, int], waiting: Collection[str] = ()
+        self,
+        run: str,
+        testimony: Testimony,
+        positions: Mapping[str, int],
+        *,
+        waiting: Collection[str] = (),
+        restored: bool = True,
     ) -> Healed:
         """Puts back what witnesses hold of each of these collections at this position or later, which the log is
         restored up to. `waiting` are collections that are restored later: if any was witnessed, Redis has gone back.
+        `restored`: they were restored from the bucket, and nothing in it counts but what they were restored to.
         Returns everything that was found about this run.
         """
         before = await self._rendezvous.findings(run)
         earlier = _HEALED.decode(before) if before else NOTHING
         found = [
-            await self._heal(name, positions[name], testimony.held.get(name, []), seen)
+            await self._heal(name, positions[name], testimony.held.get(name, []), seen, restored=restored)
             for name, seen in testimony.seen.items()
             if name in positions
         ]
@@ -151,7 +159,7 @@ class Healing:
         return statements
 
     async def _heal(
-        self, collection: str, head: int, held: Sequence[Held], seen: Sequence[Seen]
+        self, collection: str, head: int, held: Sequence[Held], seen: Sequence[Seen], *, restored: bool
     ) -> tuple[int, list[LostRange]]:
         """Puts back what can be; the number of operations, and what is lost."""
         layout = await self._heal_log.layout(collection)
@@ -162,7 +170,7 @@ class Healing:
         ops = sum(end - first for first, end in there)
         PUT_BACK.inc(ops)
         lost = lost_ranges(collection, head, seen, there, 0)
-        if lost and layout is not None:
+        if lost and layout is not None and not restored:
             lost = lost_ranges(collection, head, seen, there, await self._covered(collection, layout))
         return ops, lost
 
