@@ -247,7 +247,7 @@ class Reconciler:
     ) -> None:
         missing = [each.missing for each in restorations]
         known = {collection.id for collection in image.collections} if image else set()
-        known |= {lost.collection for lost in missing}
+        known |= {lost.collection for lost in missing} | set(image.graves if image else ())
         unlisted = sorted(await self._collections_in_bucket() - known)
         await self._name_damage("", dict.fromkeys(damaged, "it could not be read"))
         for lost in missing:
