@@ -157,8 +157,8 @@ class Collector:
     ) -> bool:
         if state is None:
             # Not while Redis is lost or just restored: then the state is missing only for this moment.
-            lost = await self._losses.lost_state(database.key, collection_id)
-            if not lost or await self._catalog.mark.read() is None:
+            alone = await self._losses.has_row_alone(database.key, collection_id)
+            if not alone or await self._catalog.mark.read() is None:
                 return False
             if not await self._removal.is_buried(collection_id) and await recover(collection_id, row):
                 return True

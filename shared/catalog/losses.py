@@ -54,6 +54,15 @@ class Losses:
             raise Unavailable(f"The state of collection {collection_id} was lost and is being restored")
 
     async def lost_state(self, database_key: str, collection_id: str) -> bool:
+        """Whether the collection has a row and no whole state, though it is not deleted. A row that came after its
+        orphan was buried goes again (`shared.catalog.collector`).
+        """
+        if not await self.has_row_alone(database_key, collection_id):
+            return False
+        grave = ("ZSCORE", self._keys.graves, collection_id)
+        return await retry_idempotent(lambda: command(self._redis, *grave), writes=False) is None
+
+    async def has_row_alone(self, database_key: str, collection_id: str) -> bool:
         """Whether the collection has a row, and its state is not whole. The state is looked at first: a deletion
         removes it after the row.
         """
