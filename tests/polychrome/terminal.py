@@ -28,7 +28,7 @@ class Terminal:
         self.seen: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
         command = [sys.executable, "-m", "polychrome", "up", "--embedders", "0", "--port", str(self.port)]
-        command += ["--data-dir", str(data_dir)]
+        command += ["--data-dir", str(data_dir), "--reserve-mib", "4"]  # the directories of past runs are kept
         self.popen = subprocess.Popen(
             [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=data_dir.parent
         )

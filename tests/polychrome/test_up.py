@@ -90,8 +90,8 @@ def _running(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(("files", "code"), [(100, 1), (1000, 0)])
-def test_too_few_files_are_named_at_the_start(tmp_path: Path, files: int, code: int) -> None:
-    command = [sys.executable, "-m", "polychrome", "up", "--embedders", "0", "--port", "0", "--data-dir", str(tmp_path)]
+def test_too_few_files_are_named_at_the_start(files: int, code: int) -> None:
+    command = [sys.executable, "-m", "polychrome", "up", "--port", "0", "--in-memory"]
     limit = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))  # noqa: E731
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=limit) as up:  # noqa: PLW1509
         assert up.stdout is not None
