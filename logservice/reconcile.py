@@ -22,7 +22,9 @@ Redis has the mark, and is another run of itself:
        number of a commit (`shared.manifest.commits`). Then rows that the bucket knows later are corrected
        (`shared.catalog.bring_forward`), and each collection gets a state of one moment: its own, when its log is whole
        and reaches as far as the bucket, else the bucket's, in the place of its log. Missing rows are restored, what may
-       be missing is reported, and a new epoch begins, with snapshot and roots as above.
+       be missing is reported, and a new epoch begins, with snapshot and roots as above. The roots of those that keep
+       their log come after their states: were such a root there first, a log service that goes on after a crash in
+       between would take the log for one of an earlier epoch, which was given up.
     2. Every head goes beyond every position that may have been handed out, and a snapshot has these heads before
        anybody is let in, unless the bucket takes no writes (`logservice.owed_snapshot`).
     Step 2 asks for no evidence. A Redis can go back behind writes that nothing else knows of, and be handed their
@@ -226,11 +228,12 @@ class Reconciler:
         now = merged(await self._images.take(cluster), signs.newer, {})
         restored = [by_id[one.id].restored(one) if one.id in by_id else one for one in now.collections]
         await self._write(msgspec.structs.replace(now, epoch=brought.epoch, collections=restored), number)
-        await self._restorer.write_roots(restorations, brought.epoch)
+        await self._restorer.write_roots([each for each in restorations if not each.keeps_log], brought.epoch)
         await self._require_unopened(brought)
         await self._restorer.restore_lost(rows, by_id, brought.epoch)
         healed = await self._heal_restored(*heard, [by_id[row.id] for row in rows])
         await self._restorer.bring_forward(collections, by_id, brought.epoch)
+        await self._restorer.write_roots([each for each in restorations if each.keeps_log], brought.epoch)
         if signs.newer is not None:
             await self._images.restore_rows(signs.newer)
         await self._catalog.unproven.add(key for each in restorations for key in each.unproven)

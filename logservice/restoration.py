@@ -71,6 +71,11 @@ class Restoration:
         )
 
     @property
+    def keeps_log(self) -> bool:
+        """Whether Redis' own log of the collection goes on."""
+        return self.choice.taken is Taken.LOG
+
+    @property
     def log_begins(self) -> int:
         """The position from which on some shard's restored state has not everything."""
         return min(self.choice.covered)

@@ -77,7 +77,9 @@ class Restorer:
         return await map_concurrently(plan, collections, at_once=AT_ONCE)
 
     async def write_roots(self, restorations: Iterable[Restoration], epoch: int) -> None:
-        """Writes the roots of the new epoch, before anything is restored in it."""
+        """Writes the roots of the new epoch: of what is restored from the bucket before that is done, of what keeps its
+        log after its state is of the new epoch.
+        """
 
         async def write(restoration: Restoration) -> None:
             root = restoration.new_root(epoch, self._written_by, self._clock.now())

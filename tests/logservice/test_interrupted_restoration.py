@@ -1,0 +1,45 @@
+"""A log service that dies in the middle of a restoration, or that sleeps through another one's: what Redis still had is
+neither dropped nor changed by it.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from logservice.restorer import Restorer
+from shared.errors import Unavailable
+from shared.manifest.roots import RootStore, make_root
+from tests.logservice.compacting import compact
+from tests.logservice.test_rollback import Rolling, rolling, valkey
+from tests.shared.log.appending import append, everything, make_collection
+
+__all__ = ["rolling", "valkey"]
+
+
+async def _dies(*_: object, **__: object) -> None:
+    raise Unavailable("the log service was killed")
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+async def test_a_log_that_is_whole_is_kept_also_after_a_log_service_that_died_before_it_raised_the_epochs(
+    rolling: Rolling, monkeypatch: pytest.MonkeyPatch, shards: int
+) -> None:
+    await rolling.reconcile()
+    shown = await make_collection(rolling.catalog, await rolling.database(), "shown")
+    silent = await make_collection(rolling.catalog, await rolling.database(), "silent", shards)
+    if shards > 1:
+        await RootStore(rolling.objects).create(make_root(silent.id, 0, 1, silent.layout, [None] * shards, "test", 0.0))
+    ids = [str(number) for number in range(20)]
+    await append(rolling.log, silent, ids)
+    await rolling.snapshot()
+    await rolling.remember()
+    for number in range(2):
+        await append(rolling.log, shown, [str(number)])
+        await compact(rolling.log, rolling.objects, shown.id)
+    await rolling.go_back()
+    with monkeypatch.context() as patched:
+        patched.setattr(Restorer, "bring_forward", _dies)
+        with pytest.raises(Unavailable):
+            await rolling.reconcile()
+    await rolling.reconcile()
+    assert sorted((await everything(rolling.log, silent)).values()) == sorted(ids)
