@@ -89,6 +89,7 @@ class Member:
             return
         self._trace(f"crash {process}")
         process.alive = False
+        self.serving = 0
         process.paused_until_s = 0.0
         process.pause_at_io = None
         self._network.forsake(process, silently_s=0.05)
@@ -124,7 +125,7 @@ class Member:
             except Exception as found:
                 error = found
             finally:
-                self.serving -= 1
+                self.serving -= process.alive  # a dead one serves nothing, whatever it had not even begun
             if process.alive:
                 self._loop.call_later(self._network.delay_s(), settle, result, error, context=client.context())
 
