@@ -97,10 +97,12 @@ class Restorer:
 
         async def restore(image: CollectionImage) -> None:
             each = restorations[image.id]
-            choice = each.choice
+            choice, restored = each.choice, each.restored(image)
             with suppress(Gone):
-                await self._images.replace_log(image.id, choice.layout, epoch, choice.position, choice.pointers)
-            await self._images.restore_state(each.restored(image), each.head, epoch, choice.position, choice.pointers)
+                await self._images.replace_log(
+                    image.id, choice.layout, epoch, choice.position, choice.pointers, restored.dimension
+                )
+            await self._images.restore_state(restored, each.head, epoch, choice.position, choice.pointers)
             await self._images.put_back(image.id, epoch, each.entries)
 
         await map_concurrently(restore, images, at_once=AT_ONCE)
@@ -119,7 +121,7 @@ class Restorer:
                 await self._images.abandon_rebuild(collection)
                 if choice.taken is not Taken.LOG:
                     await self._images.replace_log(
-                        collection.id, choice.layout, epoch, choice.position, choice.pointers
+                        collection.id, choice.layout, epoch, choice.position, choice.pointers, each.stored.dimension
                     )
                     # Before the heads are raised: an attempt that dies here leaves a log that does not reach so far.
                     await self._images.put_back(collection.id, epoch, each.entries)

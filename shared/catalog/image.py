@@ -251,12 +251,19 @@ class Images:
             await self._rebuilds.abandon(collection.id, collection.layout, collection.rebuild.layout)
 
     async def replace_log(
-        self, collection_id: str, layout: Layout, epoch: int, position: int, pointers: Sequence[Pointer | None]
+        self,
+        collection_id: str,
+        layout: Layout,
+        epoch: int,
+        position: int,
+        pointers: Sequence[Pointer | None],
+        dimension: int | None,
     ) -> None:
         """Gives a collection in this epoch manifests of one moment, at `position`, in the place of all that Redis has
-        of its log. `pointers` are those of the shards of `layout`, which is its layout from now on. Raises Gone.
+        of its log. `pointers` are those of the shards of `layout`, which is its layout from now on; `dimension` is that
+        of their vectors, None where they do not say any. Raises Gone.
         """
-        await self._rebuilds.restore(collection_id, layout, epoch, position, pointers)
+        await self._rebuilds.restore(collection_id, layout, epoch, position, pointers, dimension)
 
     async def put_back(self, collection_id: str, epoch: int, entries: Mapping[int, Sequence[Entry]]) -> None:
         """Puts entries, by shard, into streams of the collection that have none yet. Raises Gone."""

@@ -21,9 +21,10 @@
 --                  adds to the new streams what the log has at [copied, head), and makes the next layout the present one
 --           'abandon'
 --                  forgets the layout that is being built
---           'restore' layout epoch position, then shard pointer ..
+--           'restore' layout epoch position dimension, then shard pointer ..
 --                  drops the streams, whatever they hold, and makes this layout the present one, in this epoch, with manifests that
---                  are of one moment at this position; a pointer is '' where there is none
+--                  are of one moment at this position; a pointer is '' where there is none. `dimension` is that of the manifests'
+--                  vectors, which replaces the state's: Redis may be older than they are; '' where they do not say any
 --        entries: nine arguments each: shard, id, first and end position of its append, '1' or '0' (whether it is the last of the
 --        append in the stream), operations, time of the append (ms), checksum of the payload, payload. Those of a shard stand
 --        together
@@ -145,7 +146,7 @@ function verbs.abandon()
 end
 
 function verbs.restore(restored, restored_epoch, position)
-  local FIRST_POINTER = 6
+  local DIMENSION, FIRST_POINTER = 6, 7
   if tonumber(present_epoch or 0) >= tonumber(restored_epoch) then return {'OK'} end
   forget_rebuild()
   become(restored, 0)
@@ -153,6 +154,7 @@ function verbs.restore(restored, restored_epoch, position)
     local shard, pointer = unpack(ARGV, at, at + 1)
     if pointer ~= '' then set_pointer(shard, pointer) end
   end
+  if ARGV[DIMENSION] ~= '' then redis.call('HSET', state_key, 'dim', ARGV[DIMENSION]) end
   redis.call('HDEL', state_key, 'made', 'cut', 'root')
   if #shards_of(restored) > 1 then redis.call('HSET', state_key, 'cut', position, 'root', position) end
   redis.call('HSET', state_key, 'epoch', restored_epoch)

@@ -129,10 +129,17 @@ class Rebuilds:
         await self._run(collection_id, layout, following, "abandon", "")
 
     async def restore(
-        self, collection_id: str, layout: Layout, epoch: int, position: int, pointers: Sequence[Pointer | None]
+        self,
+        collection_id: str,
+        layout: Layout,
+        epoch: int,
+        position: int,
+        pointers: Sequence[Pointer | None],
+        dimension: int | None,
     ) -> None:
         """Gives a collection that is restored in this epoch the manifests that `pointers` say, one per shard of
         `layout`, None where there is none; they are of one moment, at `position`. Whatever its streams hold is dropped.
+        Its vectors have the `dimension` of those in the manifests from now on, None: the manifests do not say any.
         """
         call = ("HMGET", self._keys.state(collection_id), "layout", "next")
         present, following = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
@@ -141,6 +148,7 @@ class Rebuilds:
         if following is not None:
             await self.abandon(collection_id, Layout.decode(present), Layout.decode(following))
         args: list[Argument] = ["restore", "", layout.encode(), epoch, position]
+        args.append("" if dimension is None else dimension)
         for shard, pointer in zip(layout.numbers, pointers, strict=True):
             args += [shard, pointer.encode() if pointer else ""]
         await self._run(collection_id, Layout.decode(present), layout, *args)

@@ -4,10 +4,12 @@ neither dropped nor changed by it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from logservice.restorer import Restorer
-from shared.errors import Unavailable
+from shared.errors import DimensionMismatch, Unavailable
 from shared.manifest.roots import RootStore, make_root
 from tests.logservice.compacting import compact
 from tests.logservice.test_rollback import Rolling, rolling, valkey
@@ -43,3 +45,38 @@ async def test_a_log_that_is_whole_is_kept_also_after_a_log_service_that_died_be
             await rolling.reconcile()
     await rolling.reconcile()
     assert sorted((await everything(rolling.log, silent)).values()) == sorted(ids)
+
+
+@pytest.mark.parametrize("row_known", [True, False])
+async def test_a_redis_from_before_the_first_write_learns_the_dimension_of_the_manifests(
+    rolling: Rolling, monkeypatch: pytest.MonkeyPatch, *, row_known: bool
+) -> None:
+    """Otherwise vectors of another dimension would be let in beside those that the manifests have. Redis is back in
+    the moment after the collection was made, or within its creation.
+    """
+    await rolling.reconcile()
+    database, scripts = await rolling.database(), rolling.catalog.collections._scripts
+    commit = scripts.collections
+
+    async def remembered(key: str, verb: str, *args: str | bytes) -> list[Any]:
+        if verb == "create":
+            await rolling.remember()
+        return await commit(key, verb, *args)
+
+    with monkeypatch.context() as patched:
+        if not row_known:
+            patched.setattr(scripts, "collections", remembered)
+        made = await make_collection(rolling.catalog, database)
+    if row_known:
+        await rolling.remember()
+    else:
+        await rolling.snapshot()
+    for number in range(2):
+        await append(rolling.log, made, [str(number)])
+        await compact(rolling.log, rolling.objects, made.id)
+    await rolling.go_back()
+    await rolling.reconcile()
+    restored = (await rolling.log.read(made.id, 0)).state
+    assert restored.pointer is not None
+    with pytest.raises(DimensionMismatch):
+        await append(rolling.log, made, ["x"], dimension=3)
