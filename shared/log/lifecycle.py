@@ -103,11 +103,8 @@ class Lifecycle:
             if pointer is not None:
                 args += [f"m:{shard}", pointer.encode()]
         args += ["cut", position, "root", position] if layout.count > 1 else []
-        if not await self.exists(collection_id):
-            # Streams that outlived the state: what they hold is in no chain that the new state could continue.
-            streams = [self._keys.log(collection_id, shard) for shard in layout.numbers]
-            await retry_idempotent(lambda: command(self._redis, "UNLINK", *streams), writes=True)
-        restored: int = await STATE.run(self._redis, [self._keys.state(collection_id)], args)
+        streams = [self._keys.log(collection_id, shard) for shard in layout.numbers]
+        restored: int = await STATE.run(self._redis, [self._keys.state(collection_id), *streams], args)
         return restored
 
     async def rejoin(self, collection_id: str, layout: Layout) -> Rejoined:

@@ -2,11 +2,13 @@
 -- The life of a collection's state hash beside its log. allow-oom: what is small, or leads to less, is never refused.
 --
 -- KEYS   1  state_key   state hash of the collection
+--        2.. streams     'restore': those of its shards
 -- ARGV   1  verb        then its arguments:
 --           'create' field value ..         creates it: 1. The same again does no harm, for an id is used by one creator only
 --           'restore' head epoch field value ..
---                                           creates it, or puts these in place of what an earlier epoch has left, then raises its
---                                           head and its epoch to at least these: the head now
+--                                           creates it, without streams or fields that outlived a lost one, or puts these in place of
+--                                           what an earlier epoch has left, then raises its head and its epoch to at least these:
+--                                           the head now
 --           'head' least epoch              raises its head and its epoch to at least these: the head now
 --           'fill' head epoch field value ..
 --                                           sets those of the fields that are missing, then the same
@@ -52,6 +54,9 @@ function verbs.restore(least, least_epoch)
     end
     return raise(least, least_epoch)
   end
+  -- What outlived the state is in no chain that the new one could continue. Dropped in this step: a log service that slept would
+  -- drop what another one has restored, and what was appended since.
+  redis.call('DEL', unpack(KEYS))
   redis.call('HSET', state_key, 'head', least, 'floor', least, 'epoch', least_epoch, unpack(ARGV, FIRST_FIELD_RESTORE))
   return tonumber(least)
 end

@@ -4,13 +4,17 @@ neither dropped nor changed by it.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from logservice.restorer import Restorer
 from shared.errors import DimensionMismatch, Unavailable
+from shared.log import lifecycle
 from shared.manifest.roots import RootStore, make_root
+from shared.redis import client
+from shared.redis.scripts import Script
 from tests.logservice.compacting import compact
 from tests.logservice.test_rollback import Rolling, rolling, valkey
 from tests.shared.log.appending import append, everything, make_collection
@@ -80,3 +84,41 @@ async def test_a_redis_from_before_the_first_write_learns_the_dimension_of_the_m
     assert restored.pointer is not None
     with pytest.raises(DimensionMismatch):
         await append(rolling.log, made, ["x"], dimension=3)
+
+
+async def test_a_log_service_that_sleeps_within_a_restoration_drops_nothing_that_was_appended_since(
+    rolling: Rolling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rolling.reconcile()
+    made = await make_collection(rolling.catalog, await rolling.database())
+    await rolling.snapshot()
+    await asyncio.to_thread(rolling.server.lose_everything)
+    asleep, awake = asyncio.Event(), asyncio.Event()
+    run, command = Script.run, client.command
+
+    async def sleep() -> None:
+        """Before the first change of a state or of its streams."""
+        if not asleep.is_set():
+            asleep.set()
+            await awake.wait()
+
+    async def run_late(script: Script, redis: Any, keys: Any, args: Any, **options: Any) -> Any:
+        if script is lifecycle.STATE and args[0] == "restore":
+            await sleep()
+        return await run(script, redis, keys, args, **options)
+
+    async def command_late(redis: Any, *args: Any) -> Any:
+        if args[0] == "UNLINK":
+            await sleep()
+        return await command(redis, *args)
+
+    monkeypatch.setattr(Script, "run", run_late)
+    monkeypatch.setattr(lifecycle, "command", command_late)
+    slow = asyncio.create_task(rolling.reconcile())
+    await asleep.wait()
+    await rolling.reconcile()
+    await append(rolling.log, made, ["a"])
+    awake.set()
+    with pytest.raises(Unavailable):
+        await slow
+    assert list((await everything(rolling.log, made)).values()) == ["a"]
