@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from redis.asyncio import Redis
 from polychrome.backup.commands import Progress, url_of
 from polychrome.location import LocationError, add_location, locate
 from polychrome.redis_server import problem_of
+from polychrome.verify.append_only import loaded_copy
 from polychrome.verify.bucket import BucketProver, Sample, share_of
 from polychrome.verify.cluster import ClusterProver
 from polychrome.verify.model import Finding, Ledger, Report
@@ -45,11 +47,14 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The stores of a cluster that are verified; `redis` is None for a bucket alone."""
+    """The stores of a cluster that are verified; `redis` is None for a bucket alone. `findings` is what is known to be
+    damaged in a server's files.
+    """
 
     objects: ObjectStore
     redis: Redis | None
     keys: Keys
+    findings: Sequence[Finding] = ()
 
 
 def add_verify(parser: argparse.ArgumentParser) -> None:
@@ -118,6 +123,7 @@ async def verify(
     """
     began_s = time.monotonic()
     ledger = Ledger(progress)
+    ledger.add(place.findings)
     cluster = None
     if place.redis is not None:
         cluster = ClusterProver(place.redis, place.keys, place.objects, ledger)
@@ -131,9 +137,10 @@ async def verify(
 
 
 @asynccontextmanager
-async def open_place(arguments: argparse.Namespace, say: Say) -> AsyncIterator[Verified]:
-    """Opens what the arguments name: a bucket alone, or a cluster; of a cluster whose Redis cannot be reached the
-    bucket alone, which is said. Raises LocationError, Unavailable.
+async def open_place(arguments: argparse.Namespace, say: Say, *, load_stopped: bool = True) -> AsyncIterator[Verified]:
+    """Opens what the arguments name: a bucket alone, or a cluster. Of a cluster that does not run, a server of our own
+    loads a copy of the append-only file if `load_stopped`; else, and of one whose Redis cannot be reached, the bucket
+    alone is opened, which is said. Raises LocationError, Unavailable.
     """
     if arguments.bucket is not None:
         async with open_store(url_of(arguments.bucket)) as objects:
@@ -141,21 +148,34 @@ async def open_place(arguments: argparse.Namespace, say: Say) -> AsyncIterator[V
         return
     try:
         location = locate(arguments.data_dir)
-        problem = problem_of(location.redis_url)
-        bucket_url = location.bucket_url
     except LocationError:
-        folder = arguments.data_dir.resolve() / "objects"
-        if not folder.is_dir():
-            raise
-        bucket_url, problem = folder.as_uri(), "no cluster is running"
-    if problem is not None:
-        say(f"the bucket alone is verified: {problem}")
-        async with open_store(bucket_url) as objects:
-            yield Verified(objects, None, Keys())
+        async with _open_stopped(arguments, say, load_stopped) as place:
+            yield place
         return
     keys = Keys(location.redis_prefix)
-    async with open_store(bucket_url) as objects, open_verified_redis(location.redis_url, keys) as redis:
+    if (problem := problem_of(location.redis_url)) is not None:
+        say(f"the bucket alone is verified: {problem}")
+        async with open_store(location.bucket_url) as objects:
+            yield Verified(objects, None, keys)
+        return
+    async with open_store(location.bucket_url) as objects, open_verified_redis(location.redis_url, keys) as redis:
         yield Verified(objects, redis, keys)
+
+
+@asynccontextmanager
+async def _open_stopped(arguments: argparse.Namespace, say: Say, load: bool) -> AsyncIterator[Verified]:
+    """The cluster whose data are in a directory, and that does not run. Raises LocationError, Unavailable."""
+    data = arguments.data_dir.resolve()
+    if not (data / "objects").is_dir():
+        raise LocationError(f"no cluster is running in {data}, and there are no data of one")
+    keys = Keys(os.environ.get("POLYCHROME_REDIS_PREFIX", "pc"))
+    async with open_store((data / "objects").as_uri()) as objects:
+        if not load or not (data / "redis" / "appendonlydir").is_dir():
+            say("the bucket alone is verified: no cluster is running")
+            yield Verified(objects, None, keys)
+            return
+        async with loaded_copy(data / "redis", keys.prefix, arguments.scratch) as (redis, findings):
+            yield Verified(objects, redis, keys, findings)
 
 
 def lines_of(report: Report) -> list[str]:

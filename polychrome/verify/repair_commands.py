@@ -73,7 +73,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 async def _repair(arguments: argparse.Namespace) -> Repaired:
     async with contextlib.AsyncExitStack() as stack:
-        place = await stack.enter_async_context(open_place(arguments, _complain))
+        place = await stack.enter_async_context(open_place(arguments, _complain, load_stopped=False))
         if place.redis is None:
             raise LocationError("a repair needs the running cluster: its Redis cannot be reached")
         copies = None

@@ -144,6 +144,7 @@ def damaged_bucket(desk: Desk, shop: str, everything: list[str]) -> None:
 def lost_redis(desk: Desk, shop: str, everything: list[str]) -> None:
     desk.indexed(shop)
     desk.stop()
+    assert " states" in desk.run("polychrome verify")  # out of the append-only file
     [command] = commands("Losing Redis")
     desk.run(command)
     desk.start()

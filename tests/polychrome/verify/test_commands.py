@@ -13,7 +13,10 @@ from unittest import mock
 import pytest
 
 from polychrome.__main__ import main
+from polychrome.process import Process
+from polychrome.redis_server import answers, redis_server
 from shared.redis.keys import Keys
+from tests.cluster.waiting import wait_until
 from tests.polychrome.verify.small_cluster import small_cluster
 from tests.redis_server import RedisServer
 
@@ -94,3 +97,31 @@ async def test_of_a_cluster_whose_redis_is_away_the_bucket_alone_is_verified_whi
         code, _, err = await asyncio.to_thread(lambda: run("repair", "--data-dir", str(data_dir)))
         assert code == 2
         assert "Redis cannot be reached" in err
+
+
+async def test_of_a_cluster_that_does_not_run_the_append_only_file_is_verified(
+    tmp_path: Path,
+) -> None:
+    data_dir = tmp_path / "data"
+    server = redis_server(data_dir / "redis")
+    process = Process(server.prepare(), tmp_path / "redis.log")
+    process.start()
+    try:
+        await asyncio.to_thread(wait_until, lambda: answers(server.url), "an answering server")
+        async with small_cluster(server.url, Keys(), tmp_path / "small", rows=30) as cluster:
+            await asyncio.to_thread((data_dir / "objects").symlink_to, cluster.bucket)
+    finally:
+        process.kill()
+    verify = ("verify", "--json", "--data-dir", str(data_dir))
+    code, out, err = await asyncio.to_thread(lambda: run(*verify))
+    assert (code, err) == (0, "")
+    whole = json.loads(out)
+    assert whole["redis"] is True
+    [written] = (data_dir / "redis" / "appendonlydir").glob("*.incr.aof")
+    data = bytearray(await asyncio.to_thread(written.read_bytes))
+    data[data.index(b"XADD") - 3] ^= 1  # the length of a command's name
+    await asyncio.to_thread(written.write_bytes, data)
+    code, out, _ = await asyncio.to_thread(lambda: run(*verify))
+    assert code == 1
+    assert f"redis/appendonlydir/{written.name}" in {finding["name"] for finding in json.loads(out)["findings"]}
+    assert await asyncio.to_thread(written.read_bytes) == data, "the file is only read"
