@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from shared.errors import Corrupt
 from shared.log.state import Pointer
-from shared.manifest.model import Manifest, parse_key, shard_prefix
+from shared.manifest.model import Manifest
 from shared.manifest.store import ManifestStore
 from shared.objects.port import ObjectStore
 
@@ -28,7 +28,6 @@ class PastManifests:
     """Finds manifests that once were committed. The methods raise Unavailable while the bucket is away."""
 
     def __init__(self, objects: ObjectStore) -> None:
-        self._objects = objects
         self._store = ManifestStore(objects)
 
     async def at(self, collection: str, shard: int, position: int, newest: Pointer | None) -> PastManifest | None:
@@ -76,8 +75,7 @@ class PastManifests:
         """The versions that are left, ascending, up to the committed one."""
         if newest is None:
             return []
-        keys = [info.key async for info in self._objects.list(f"{shard_prefix(collection, shard)}manifests/")]
-        versions = sorted(parsed[2] for key in keys if (parsed := parse_key(key)))
+        versions = await self._store.versions(collection, shard)
         return versions[: bisect_right(versions, newest.version)]
 
 

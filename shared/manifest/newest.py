@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from shared.errors import Corrupt
 from shared.log.state import Pointer
 from shared.manifest.digests import verify_digest
-from shared.manifest.model import Manifest, ParentRef, manifest_key, parse_key, shard_prefix
+from shared.manifest.model import Manifest, ParentRef, manifest_key
 from shared.manifest.store import ManifestStore, verify_present
 from shared.objects.port import ObjectStore
 
@@ -52,9 +52,8 @@ class NewestManifest:
 
 async def newest_manifest(objects: ObjectStore, collection: str, shard: int, epoch_min: int = 0) -> NewestManifest:
     """The newest manifest of a shard, of the epoch `epoch_min` or a later one. Raises Unavailable."""
-    keys = [info.key async for info in objects.list(f"{shard_prefix(collection, shard)}manifests/")]
-    versions = sorted(parsed[2] for key in keys if (parsed := parse_key(key)))
     store, damaged = ManifestStore(objects), dict[int, str]()
+    versions = await store.versions(collection, shard)
     while True:
         candidates = await _candidates(store, collection, shard, versions, damaged)
         best = await _best(objects, [each for each in candidates if each[0].epoch >= epoch_min])
