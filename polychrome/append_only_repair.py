@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from polychrome.append_only_file import LostBytes, Window, scan
+from shared.process.disk import sync_folder
 
 MANIFEST: Final = "appendonly.aof.manifest"
 KEYS_NAMED_MAX: Final = 10
@@ -133,7 +134,7 @@ def repair(found: list[FileDamage], directory: Path) -> Path | None:
         os.link(path, kept / path.name)
         draft.replace(path)
     for folder in (kept, directory, directory.parent):
-        _sync(folder)
+        sync_folder(folder)
     return kept
 
 
@@ -150,7 +151,7 @@ def set_aside(directory: Path) -> Path:
     """
     kept = directory.with_name(f"{directory.name}.damaged-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}")
     directory.rename(kept)
-    _sync(directory.parent)
+    sync_folder(directory.parent)
     return kept
 
 
@@ -202,11 +203,3 @@ def _copy(source: BinaryIO, target: BinaryIO, start: int, end: int) -> None:
         block = source.read(min(_COPY_BYTES, end - start))
         target.write(block)
         start += len(block)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

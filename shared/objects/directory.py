@@ -31,7 +31,7 @@ from typing import Final, TypeVar
 
 from shared.errors import Unavailable
 from shared.objects.port import ObjectInfo, ObjectNotFound, check_key, check_range, noticing_full_volume
-from shared.process.disk import full_disk, is_full
+from shared.process.disk import full_disk, is_full, sync_folder
 
 TEMPORARY_AGE_MAX_S: Final = 24 * 3600.0
 THREADS: Final = 8
@@ -132,12 +132,12 @@ class DirectoryStore:
         """Makes the name of a new file durable."""
         with contextlib.suppress(FileNotFoundError):  # somebody saw the object and deleted it already
             if self._durable.has(path.parent):
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
                 return
         held = self._durable.hold(path.parent)
         for folder in path.parents:
             with contextlib.suppress(FileNotFoundError):
-                _sync_folder(folder)
+                sync_folder(folder)
             if folder == self._root:
                 break
         if held is not None:
@@ -151,7 +151,7 @@ class DirectoryStore:
                 folders[path.parent] = None
         for folder in folders:
             with contextlib.suppress(FileNotFoundError):
-                _sync_folder(folder)
+                sync_folder(folder)
             self._remove_empty(folder)
 
     def _remove_empty(self, folder: Path) -> None:
@@ -240,8 +240,8 @@ async def open_directory(root: Path) -> AsyncIterator[DirectoryStore]:
 def _prepare(root: Path) -> None:
     temporary = root / ".temporary"
     temporary.mkdir(parents=True, exist_ok=True)
-    _sync_folder(root)
-    _sync_folder(root.parent)
+    sync_folder(root)
+    sync_folder(root.parent)
     for file in temporary.iterdir():
         with contextlib.suppress(FileNotFoundError):  # its writer finished, or another opener was first
             if time.time() - file.stat().st_mtime > TEMPORARY_AGE_MAX_S:
@@ -288,11 +288,3 @@ def _unless_gone(error: OSError) -> None:
     """Ends the walk of a tree with this error, unless a folder was deleted while the tree was walked."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

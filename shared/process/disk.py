@@ -1,4 +1,4 @@
-"""Full disks: how they are recognised and named, so that people know which one to make room on."""
+"""Disks: which one is full, in words that say where to make room, and how a file's name is made durable."""
 
 from __future__ import annotations
 
@@ -29,3 +29,12 @@ def full_disk(path: Path) -> str:
     found = os.statvfs(existing)
     free, size = found.f_bavail * found.f_frsize / _MIB, found.f_blocks * found.f_frsize / _MIB
     return f"the disk of {path} is full ({free:.1f} of {size:.0f} MiB free on {mount})"
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable, which the fsync of the files themselves does not. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -13,6 +13,7 @@ import pytest
 from shared.errors import Unavailable
 from shared.objects import directory
 from shared.objects.directory import TEMPORARY_AGE_MAX_S, open_directory
+from shared.process.disk import sync_folder
 from tests.mounts import Mount, mount
 
 __all__ = ["mount"]
@@ -116,13 +117,13 @@ async def test_the_name_of_a_folder_is_synced_once_for_as_long_as_the_folder_las
     """A folder that was removed and made again is another one, whoever removed it."""
     root = tmp_path / "bucket"
     synced: list[Path] = []
-    sync = directory._sync_folder
+    sync = sync_folder
 
     def noting(folder: Path) -> None:
         sync(folder)
         synced.append(folder)
 
-    monkeypatch.setattr(directory, "_sync_folder", noting)
+    monkeypatch.setattr(directory, "sync_folder", noting)
     whole = [root / "a" / "b", root / "a", root]
 
     async def syncs_of(key: str) -> list[Path]:
@@ -149,7 +150,7 @@ async def test_objects_that_are_deleted_together_sync_their_folder_once(
         for key in [*keys, "a/kept"]:
             assert await store.create(key, b"")
         synced: list[Path] = []
-        monkeypatch.setattr(directory, "_sync_folder", synced.append)
+        monkeypatch.setattr(directory, "sync_folder", synced.append)
         await store.delete(keys)
         assert synced == [tmp_path / "bucket" / "a"]
         assert [info.key async for info in store.list("")] == ["a/kept"]
