@@ -1,4 +1,4 @@
-"""Where a cluster's Redis and bucket are, for commands that work on the cluster beside its processes."""
+"""Where a cluster's Redis and bucket are, and other stores, for commands that work beside a cluster's processes."""
 
 from __future__ import annotations
 
@@ -45,3 +45,8 @@ def locate(data_dir: Path) -> ClusterLocation:
         )
     prefix = register.redis_prefix if register else os.environ.get("POLYCHROME_REDIS_PREFIX", "pc")
     return ClusterLocation(redis_url, prefix, bucket_url or (data_dir.resolve() / "objects").as_uri())
+
+
+def url_of(place: str) -> str:
+    """The URL of an object store that the command line names: a directory, or already a URL."""
+    return place if "://" in place else Path(place).resolve().as_uri()

@@ -55,6 +55,15 @@ ORDER: Final[dict[str, tuple[frozenset[str], ...]]] = {
             "service",
             "__main__",
         ),
+        "polychrome": (
+            "append_only_file bucket directory_lock fork listening progress space",
+            "append_only_repair datadir process",
+            "plan redis_server",
+            "location redis_watch repair_redis status supervisor",
+            "backup up",
+            "verify",
+            "__main__",
+        ),
     }.items()
 }
 """From the lowest layer to the highest. A room imports rooms of lower layers; modules of one room import each other.

@@ -11,7 +11,6 @@ import asyncio
 import datetime
 import json
 import sys
-import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from polychrome.backup.archive import Archive
 from polychrome.backup.model import Backup, CollectionBackup, is_name
 from polychrome.backup.put_back import Restorer
 from polychrome.backup.take import Taker
-from polychrome.location import LocationError, add_location, locate
+from polychrome.location import LocationError, add_location, locate, url_of
+from polychrome.progress import Progress
 from shared.catalog import Catalog, Cluster, Collection
 from shared.catalog.journal import open_journal
 from shared.catalog.removal import Removal
@@ -42,8 +42,6 @@ INCOMPLETE: Final = 1
 """Exit code: the backup counts, but lacks collections whose data is damaged."""
 FAILED: Final = 2
 """Exit code: nothing was done, or not all of what was asked for; the message says what."""
-
-PROGRESS_EVERY_S: Final = 2.0
 
 Answer = tuple[dict[str, Any], list[str], int]
 """The result of a command: for --json, for people, its exit code."""
@@ -267,27 +265,6 @@ def _described(backup: Backup) -> dict[str, Any]:
         "bytes": sum(stored.values()),
         "failed": backup.failed,
     }
-
-
-class Progress:
-    """Says on standard error, now and then, how much was copied."""
-
-    def __init__(self, verb: str) -> None:
-        self._verb = verb
-        self._bytes = 0
-        self._said_s = time.monotonic()
-
-    def __call__(self, size: int) -> None:
-        self._bytes += size
-        now = time.monotonic()
-        if now - self._said_s >= PROGRESS_EVERY_S:
-            self._said_s = now
-            print(f"{self._verb} {self._bytes:,} bytes", file=sys.stderr, flush=True)
-
-
-def url_of(place: str) -> str:
-    """The URL of a directory, or the URL itself."""
-    return place if "://" in place else Path(place).resolve().as_uri()
 
 
 def _positive(text: str) -> int:

@@ -12,8 +12,8 @@ from typing import Final
 
 import msgspec
 
-from polychrome.backup.commands import Progress, url_of
-from polychrome.location import LocationError
+from polychrome.location import LocationError, url_of
+from polychrome.progress import Progress
 from polychrome.verify.bucket import Sample
 from polychrome.verify.commands import (
     DAMAGED,
