@@ -35,7 +35,7 @@ EMPTY_DIGEST: Final = to_hex(0)
 
 
 class Recovery:
-    """Restores states one by one, from the newest snapshot and the roots; for `Collector.repair_rows`."""
+    """Restores states one by one, from the newest snapshot and the roots, when `logservice.mending` misses them."""
 
     def __init__(
         self, cluster: Cluster, images: Images, log_: Log, snapshots: Snapshots, objects: ObjectStore, clock: Clock

@@ -104,7 +104,7 @@ class Collector:
 
     async def _collect_orphan(self, owner: Owner) -> None:
         """Removes an orphan. A fork has objects before it has a row, so it gets a grave; a row that comes too late is
-        removed by `repair_rows` because of the grave.
+        removed by `repair_database` because of the grave.
         """
         if owner.family:
             await self._families.remove(owner.family, owner.collection_id)
@@ -113,18 +113,11 @@ class Collector:
         await self._lifecycle.collect(owner.collection_id)
         await self._scripts.collections(owner.database_key, "collected", owner.collection_id)
 
-    async def repair_rows(self, recover: Recover) -> int:
-        """Brings states up to their rows' generation where the process that changed the row died before that. Rows
-        whose state is gone are given to `recover`, and removed only when that does not know the collection: nothing
-        could be read or written there. Returns how many rows needed something.
-        """
-        touched = 0
-        async for database in self._catalog.databases.all():
-            touched += await self.repair_database(database, recover)
-        return touched
-
     async def repair_database(self, database: Database, recover: Recover) -> int:
-        """Does what `repair_rows` does, for one database."""
+        """Brings states up to the generation of the database's rows where the process that changed the row died before
+        that. Rows whose state is gone are given to `recover`, and removed only when that does not know the collection:
+        nothing could be read or written there. Returns how many rows needed something.
+        """
         touched = 0
         for start in itertools.count(0, PIPELINE_MAX):
             some = await self._rows(database.key, start)

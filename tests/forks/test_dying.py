@@ -56,7 +56,7 @@ async def test_a_row_that_comes_after_its_orphan_was_buried_goes_again(shop: Sho
     async def never(*_: object) -> bool:
         pytest.fail("a buried collection is not recovered")
 
-    await collector.repair_rows(never)
+    await collector.repair_database(await family.db(), never)
     assert await shop.catalog.collections.get(await family.db(), "fork") is None
     assert await shop.catalog.collections.count(await family.db()) == 1
 

@@ -292,8 +292,8 @@ async def test_a_row_whose_state_is_gone_gets_it_back_from_the_bucket(world: Wor
     await world.redis.delete(world.keys.state(made.id), world.keys.log(made.id, 0), world.keys.state(fresh.id))
     recovery = Recovery(cluster, world.images, world.log, world.snapshots, world.objects, SystemClock())
     collector = Collector(world.redis, world.keys, world.catalog)
-    assert await collector.repair_rows(recovery.recover) == 2
-    assert await collector.repair_rows(recovery.recover) == 0
+    assert await collector.repair_database(database, recovery.recover) == 2
+    assert await collector.repair_database(database, recovery.recover) == 0
     (back,) = await world.catalog.collections.of_database(database)  # of the fresh one nobody knows anything
     assert (back.id, back.fixed) == (made.id, made.fixed)
     [restored] = back.pointers

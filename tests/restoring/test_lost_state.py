@@ -50,7 +50,8 @@ async def test_a_lost_state_is_that_of_the_root_and_later_manifests_are_not_take
     cluster = await bank.catalog.mark.read()
     assert cluster is not None
     recovery = Recovery(cluster, bank.images, bank.log, bank.snapshots, bank.objects, bank.clock)
-    assert await Collector(bank.redis, bank.keys, bank.catalog).repair_rows(recovery.recover) == 1
+    collector = Collector(bank.redis, bank.keys, bank.catalog)
+    assert await collector.repair_database(await bank.database(), recovery.recover) == 1
     restored = await bank.refresh()
     assert (restored.epoch, restored.rooted) == (collection.epoch, True)
     assert await bank.read() == rooted
@@ -82,7 +83,8 @@ async def test_a_lost_state_whose_log_is_there_goes_on_with_it(bank: Bank) -> No
     cluster = await bank.catalog.mark.read()
     assert cluster is not None
     recovery = Recovery(cluster, bank.images, bank.log, bank.snapshots, bank.objects, bank.clock)
-    assert await Collector(bank.redis, bank.keys, bank.catalog).repair_rows(recovery.recover) == 1
+    collector = Collector(bank.redis, bank.keys, bank.catalog)
+    assert await collector.repair_database(await bank.database(), recovery.recover) == 1
     assert await bank.read() == bank.balances
     for _ in range(2):
         await bank.transfer(chance)

@@ -115,8 +115,8 @@ async def test_rows_and_states_that_drifted_apart_are_repaired(
     await catalog.collections.update(database, behind, metadata={"a": 1})
     await redis.hset(keys.state(behind.id), "gen", "1")
     await redis.delete(keys.state(lost.id))
-    assert await collector.repair_rows(unknown) == 2
-    assert await collector.repair_rows(unknown) == 0
+    assert await collector.repair_database(database, unknown) == 2
+    assert await collector.repair_database(database, unknown) == 0
     assert await redis.hget(keys.state(behind.id), "gen") == b"2"
     assert await catalog.collections.count(database) == 1
     await make_collection(catalog, database, "lost")
