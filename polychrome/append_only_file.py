@@ -164,9 +164,9 @@ class _Scan:
         self._found: list[LostBytes] = []
         self._at = 0
         self._before = 0
-        """Where the unit or command before `_at` begins."""
+        """Offset at which the unit or command before `_at` begins."""
         self._unit: int | None = None
-        """Where the MULTI of the unit stands that is being read."""
+        """Offset of the MULTI of the unit that is being read; None outside of units."""
         self._pending: LostBytes | None = None
         """The last damage, while it is not known whether what follows belongs to the damaged unit."""
         self._inside = False
@@ -230,7 +230,7 @@ class _Scan:
             self._found.append(LostBytes(begin, self._window.size, self._at, TORN, torn=True))
 
     def _next_command(self, start: int) -> int | None:
-        """Where the next command on a key of the cluster begins, or a MULTI or EXEC before one; None without any."""
+        """Offset of the next command on a key of the cluster, or of a MULTI or EXEC before one; None without any."""
         for offset, match in self._window.search(_COMMAND, start, self._window.size):
             if match[1].upper() in COMMANDS and self._is_ours(offset):
                 return offset

@@ -86,7 +86,7 @@ def _total_of_live(stretch: bytes, dead: RowNumbers) -> int:
 
 
 def _digests_at(head: bytes, info: SegmentInfo) -> int:
-    """Where the digests begin in the file that begins with `head`."""
+    """Offset of the digests in the file that begins with `head`."""
     key = info.key(RECORDS)
     try:
         if not pa.ipc.read_schema(pa.py_buffer(head[8:])).equals(record_schema(info.dimension)):
@@ -109,12 +109,12 @@ def _digests_at(head: bytes, info: SegmentInfo) -> int:
 
 
 def _table(data: bytes, root: int, index: int) -> int:
-    """Where the table begins that is field `index` of the flatbuffer table whose root offset stands at `root`."""
+    """Offset of the table that is field `index` of the flatbuffer table whose root offset stands at `root`."""
     return _follow(data, _field(data, _follow(data, root), index))
 
 
 def _field(data: bytes, table: int, index: int) -> int:
-    """Where the value of a flatbuffer table's field stands; 0 when the table does not have it."""
+    """Offset of the value of a flatbuffer table's field; 0 when the table does not have it."""
     (back,) = struct.unpack_from("<i", data, table)
     vtable = table - back
     (vtable_bytes,) = struct.unpack_from("<H", data, vtable)
