@@ -2,9 +2,9 @@
 
 Of each collection: its row and its state as of one moment (one reply of Redis), each shard's committed manifest with
 the files of its segments, and its log from there to the head of that moment; of one that keeps its history, that, too.
-What the cluster compacts, trims or
-collects meanwhile shows as a gap in the log or as an object that is gone: then the collection is read anew. What was
-copied until then is not copied again, so that every try is shorter than the one before.
+What the cluster compacts, trims or collects meanwhile shows as a gap in the log or as an object that is gone: then the
+collection is read anew. What was copied until then is not copied again, so that every try is shorter than the one
+before.
 """
 
 from __future__ import annotations
@@ -145,8 +145,6 @@ class Taker:
                     raise _MovedOn from error
                 raise Corrupt(f"{collection.id}/{shard} cannot be backed up: {error}") from error
         covers = pointer.covers if pointer else FIRST_POSITION
-        # What is compacted and not yet sealed is in the stream alone.
-        log_from = max((sealed.end for sealed in ranges if sealed.end <= covers), default=covers)
         sealed = [page for each in ranges if (page := await self._keep_sealed(each))]
         while ranges and kept is not None and (parent := await self._past.parent(kept)) is not None:
             kept = parent.manifest
@@ -154,7 +152,8 @@ class Taker:
                 manifests.insert(0, await self._keep_manifest(kept))
             except ObjectNotFound:  # of this one, and so of those before it, the segments are being collected
                 break
-        return ShardBackup(manifests, sealed, await self._keep_log(collection, number, log_from), log_from)
+        log_from, pages = await self._keep_tail(collection, number, ranges, covers)
+        return ShardBackup(manifests, sealed, pages, log_from)
 
     async def _keep_manifest(self, manifest: Manifest) -> ManifestBackup:
         """Raises ObjectNotFound when one of its files is gone, and Corrupt."""
@@ -174,6 +173,25 @@ class Taker:
             return None
         file = await self._archive.keep_bytes(sealed.key, encode_sealed(sealed, entries))
         return _page(file, entries)
+
+    async def _keep_tail(
+        self, collection: Collection, number: int, ranges: list[SealedRange], covers: int
+    ) -> tuple[int, list[LogPage]]:
+        """The position from which on a shard's log is copied out of its stream, and that log. `ranges` are its sealed
+        log objects, `covers` is the end of its newest manifest. Raises TailGone.
+
+        What is compacted and not yet sealed is in the stream alone. But a collection that keeps no history may have
+        sealed log of single writes, of the class `bucket`: what came after them was trimmed, and is nowhere. Then the
+        log begins with what the manifest does not cover.
+        """
+        log_from = max((sealed.end for sealed in ranges if sealed.end <= covers), default=covers)
+        try:
+            return log_from, await self._keep_log(collection, number, log_from)
+        except TailGone:
+            sealed_meanwhile = await self._sealed.ranges(collection.id, collection.layout.numbers[number]) != ranges
+            if sealed_meanwhile or log_from == covers:
+                raise
+        return covers, await self._keep_log(collection, number, covers)
 
     async def _keep_log(self, collection: Collection, number: int, log_from: int) -> list[LogPage]:
         """The shard's log from this position up to the collection's head. Raises TailGone."""

@@ -300,3 +300,17 @@ def test_an_empty_cluster_gets_everything_under_its_own_ids(line: Line, tmp_path
         assert all(before == after for before, after in restored["ids"].items())
         assert elsewhere.records(collection) == expected
         assert elsewhere.http.get("/api/v2/tenants/backed-up/databases/empty").is_success
+
+
+def test_a_collection_whose_sealed_log_ends_before_its_manifest_is_backed_up(line: Line, tmp_path: Path) -> None:
+    """Writes of the class `bucket` seal their log; later ones are compacted and trimmed unsealed."""
+    collection = line.create("mixed")
+    line.post(f"/{collection}/add", {**rows(0, 10), "durability": "bucket"})
+    for start in (10, 20):
+        line.indexed(collection)
+        line.post(f"/{collection}/add", rows(start, start + 10))
+    line.indexed(collection)
+    before = line.records(collection)
+    line.answer("backup", str(tmp_path))
+    line.answer("restore", str(tmp_path), "--collection", "mixed", "--as", "again")
+    assert line.records(line.id_of("again")) == before
