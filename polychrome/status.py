@@ -83,28 +83,36 @@ class Answers(NamedTuple):
     report: LossReport = LossReport()
 
 
+NO_ANSWERS: Final = Answers({}, [], [])
+
+
 def status(data_dir: Path, say: Callable[[str], None], *, as_json: bool = False) -> int:
     """Shows the processes of the cluster in `data_dir`, or of the one at REDIS_URL, as a table or as one JSON object.
     Returns the exit code: 0 when all processes that are known are ready and nothing is damaged.
     """
     register = read_register(data_dir)
     redis_url = os.environ.get("REDIS_URL") or (register.redis_url if register else None)
-    if redis_url is None:
-        say(f"no cluster is running in {data_dir} (--data-dir names another), and there is no REDIS_URL")
-        return 1
+    url = register.url if register else None
     problems = local_problems(register) if register else []
-    if (problem := problem_of(redis_url)) is not None:
-        for line in [*(f"problem  {each}" for each in problems), f"Redis does not answer: {problem}"]:
+
+    def nothing_known(reason: str) -> int:
+        shown = [to_json(url, [], NO_ANSWERS, [*problems, reason])]
+        for line in shown if as_json else [*(f"problem  {each}" for each in problems), reason]:
             say(line)
         return 1
+
+    if redis_url is None:
+        return nothing_known(
+            f"no cluster is running in {data_dir} (--data-dir names another), and there is no REDIS_URL"
+        )
+    if (problem := problem_of(redis_url)) is not None:
+        return nothing_known(f"Redis does not answer: {problem}")
     prefix = register.redis_prefix if register else os.environ.get("POLYCHROME_REDIS_PREFIX", "pc")
     try:
         answers = asyncio.run(_ask(redis_url, prefix))
     except PolychromeError as error:
-        say(f"the membership cannot be read: {error}")
-        return 1
+        return nothing_known(f"the membership cannot be read: {error}")
     lines = processes(register.processes if register else [], answers.members, is_ready)
-    url = register.url if register else None
     for line in [to_json(url, lines, answers, problems)] if as_json else to_text(url, lines, answers, problems):
         say(line)
     return 0 if all(line.health == "ready" for line in lines) and not answers.damages and not problems else 1

@@ -114,3 +114,14 @@ def test_a_redis_that_does_not_answer_is_shown_with_the_reason(tmp_path: Path, m
     assert line.startswith("Redis does not answer: ")
     assert "refused" in line
     assert "secret" not in line
+    assert status(tmp_path, lines.append, as_json=True) == 1
+    shown = orjson.loads(lines[1])
+    assert [problem.startswith("Redis does not answer: ") for problem in shown["problems"]] == [True]
+    assert shown["processes"] == []
+
+
+def test_programs_are_told_that_no_cluster_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    lines: list[str] = []
+    assert status(tmp_path, lines.append, as_json=True) == 1
+    assert [problem.split(" in ")[0] for problem in orjson.loads(lines[0])["problems"]] == ["no cluster is running"]
