@@ -17,13 +17,15 @@ from polychrome.verify.shard import ShardPlace, ShardProver
 from shared.catalog.journal_entry import parse_entry_key
 from shared.errors import Corrupt, Gone
 from shared.log.state import Pointer
+from shared.manifest.commits import PREFIX as COMMITS
 from shared.manifest.roots import parse_root_key
+from shared.objects.open import PROBES
 from shared.objects.port import ObjectInfo, ObjectStore
 from shared.segment.format import RECORDS
 
 COLLECTIONS_AT_ONCE: Final = 4
 _OF_SHARD: Final = re.compile(r"[^/]+/(\d+)/(?:manifests|segments|log)/.+", re.ASCII)
-_OWN: Final = ("commits/", "probes/")
+_OWN: Final = (COMMITS, PROBES)
 """Prefixes of objects without content that counts."""
 
 PointerOf = Callable[[str, int], Awaitable[Pointer | None]]
