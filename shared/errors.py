@@ -147,7 +147,7 @@ class LessDurable(PolychromeError):
 
     code = "less_durable"
 
-    def __init__(self, reached: str, message: str) -> None:
+    def __init__(self, message: str, reached: str = "disk") -> None:
         super().__init__(message)
         self.reached = reached
 

@@ -49,10 +49,8 @@ class Durable:
     async def reach(self, collection: Collection, appended: Appended, durability: Durability) -> None:
         """Returns when the append is as durable as asked for. Raises LessDurable when it is on disk, and no more."""
         if appended.replicas < durability.replicas:
-            raise LessDurable(
-                str(DISK),
-                f"{durability} was not reached: {appended.replicas} replicas have confirmed the write in time",
-            )
+            confirmed = f"{appended.replicas} replicas have confirmed the write in time"
+            raise LessDurable(f"{durability} was not reached: {confirmed}", str(DISK))
         if durability.in_bucket:
             await self._reach_bucket(collection)
 
@@ -62,4 +60,4 @@ class Durable:
                 await self._bucket.reach(collection.id, collection.layout)
         except (PolychromeError, TimeoutError) as error:
             log.warning("write_not_in_bucket", collection=collection.id, reason=str(error) or "too slow")
-            raise LessDurable(str(DISK), "bucket was not reached: the bucket has not taken it in time") from error
+            raise LessDurable("bucket was not reached: the bucket has not taken it in time", str(DISK)) from error

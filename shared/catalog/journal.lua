@@ -14,7 +14,7 @@
 
 local FIRST_CLEARED = 2
 local rows_key, version_key, pending_key, order_key = unpack(KEYS)
-local verb = ARGV[1]
+local verb, argument = ARGV[1], ARGV[2]
 
 local verbs = {}
 
@@ -46,4 +46,4 @@ function verbs.restore(version)
 end
 
 if not verbs[verb] then return redis.error_reply('ERR unknown verb') end
-return verbs[verb](ARGV[2])
+return verbs[verb](argument)

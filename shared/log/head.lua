@@ -2,6 +2,7 @@
 -- The positions as of which a collection can be read.
 --
 -- KEYS   1  state_key   state hash of the collection
+-- ARGV   1  nothing: there are no arguments
 --
 -- {head, floor}   the next position, and the lowest one that a reader may still hold
 -- nil             no such collection, or deleted

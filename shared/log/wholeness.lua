@@ -22,10 +22,9 @@ local function position(id) return tonumber(string.match(id, '^%d+')) end
 
 -- The id of the entry before, and the entry's chain ('' for one of version 0.1.0); nil when it is not what was written.
 local function links(id, values)
-  if #values == VALUES_0_1_0 then return values[2], '' end
+  local _, p, _, f, _, e, _, l, _, n, _, c, _, t, _, r, _, b, _, x, _, h = unpack(values)
+  if #values == VALUES_0_1_0 then return p, '' end
   if #values ~= VALUES then return nil end
-  local p, f, e, l, n, c, t, r, b, x, h =
-    values[2], values[4], values[6], values[8], values[10], values[12], values[14], values[16], values[18], values[20], values[22]
   if redis.sha1hex(table.concat({b, p, id, f, e, l, n, c, t, r, x}, ' ')) ~= h then return nil end
   if chain ~= '' and b ~= chain then return nil end
   return p, h

@@ -34,7 +34,7 @@ class Watching(Durable):
 
     async def reach(self, _collection: Any, _appended: Any, durability: Durability) -> None:
         if str(durability) in self.out_of_reach:
-            raise LessDurable("disk", f"{durability} was not reached")
+            raise LessDurable(f"{durability} was not reached", "disk")
         self.reached.append(str(durability))
 
 
