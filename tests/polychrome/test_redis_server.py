@@ -78,5 +78,9 @@ def test_an_append_only_file_of_which_most_is_of_no_use_is_written_anew(tmp_path
         ServerGate(server).reclaim()
         assert size() > 8 * 1024 * 1024, "all of it is of use"
         client.delete("k")
-        ServerGate(server).reclaim()
-        wait_until(lambda: size() < 1024 * 1024, "a smaller file")
+
+        def reclaimed() -> bool:
+            ServerGate(server).reclaim()  # again and again, as the supervisor does: buffers count as memory for a while
+            return size() < 1024 * 1024
+
+        wait_until(reclaimed, "a smaller file")

@@ -88,9 +88,10 @@ class Searched:
         catalog = Catalog(world.redis, self.keys)
         fixed = {"space": self.model.space, "shards": world.shards, "ef_construction": 100, "max_neighbors": 16}
         new = NewCollection(world.collection, None, {}, self.row.schema, fixed)
-        await CatalogScripts(world.redis, self.keys).collections(
-            "db", "create", new.name, world.collection, new_row(new)
-        )
+        if await catalog.collections.get_by_id(place, world.collection) is None:  # the first collection of all
+            await CatalogScripts(world.redis, self.keys).collections(
+                "db", "create", new.name, world.collection, new_row(new)
+            )
         forking, forks = Forking(world.redis, self.keys, catalog.collections), Forks(world.redis, self.keys)
         forker = Forker(
             catalog.collections,
