@@ -6,7 +6,8 @@
 3. Name what was seen and is held by nobody.
 
 Where Redis has everything, all of this is one exchange with each witness. Each step may be done again by another log
-service: what is there already is not put back, and what was found is kept until the cluster is open.
+service: what is there already is not put back, and what was found is kept until the cluster is open, with the heads as
+they were before anything was put back. A log service that slept meanwhile finds another epoch, and puts back nothing.
 """
 
 from __future__ import annotations
@@ -48,13 +49,20 @@ log = get_logger(__name__)
 
 
 class Healed(msgspec.Struct, frozen=True):
-    """The outcome of a healing: whether Redis had less than was witnessed, how many operations were put back, and the
-    lost ones.
+    """The outcome of a healing: whether Redis had less than was witnessed, how many operations were put back, by
+    collection, and the lost ones. `began` are the head and the epoch that each collection had when it began: what was
+    put back since raises the head, and a log service that goes on must not judge by that what is lost.
     """
 
     went_back: bool
-    put_back_ops: int
+    put_back: dict[str, int]
     lost: list[LostRange]
+    began: dict[str, tuple[int, int]] = {}
+
+    @property
+    def put_back_ops(self) -> int:
+        """All operations that were put back."""
+        return sum(self.put_back.values())
 
 
 _HEALED: Final = msgspec.json.Decoder(Healed)
@@ -67,7 +75,7 @@ class Testimony(NamedTuple):
     seen: Mapping[str, list[Seen]]
 
 
-NOTHING: Final = Healed(went_back=False, put_back_ops=0, lost=[])
+NOTHING: Final = Healed(went_back=False, put_back={}, lost=[])
 
 NO_TESTIMONY: Final = Testimony({}, {})
 
@@ -104,34 +112,51 @@ class Healing:
         """Heals the collections that Redis has. `known` are those that the bucket's catalog has: one that it has and
         Redis does not is restored first, and then healed by `beyond`.
         """
+        # Epochs first: were another log service to open the cluster in between, its heads would be beyond everything.
+        epochs = await self._heal_log.epochs(testimony.seen)
         heads = await self._rendezvous.heads(testimony.seen)
-        there = {name: head for name, head in heads.items() if head}
-        return await self.beyond(run, testimony, there, waiting=known, restored=False)
+        there = {name: (head, epochs[name]) for name, head in heads.items() if head}
+        earlier = await self._earlier(run)
+        if there:
+            same = {name for name, (_, epoch) in earlier.began.items() if name in there and there[name][1] == epoch}
+            there |= {name: earlier.began[name] for name in same}
+            healing = msgspec.structs.replace(earlier, went_back=True, began=there)
+            await self._rendezvous.keep_findings(run, msgspec.json.encode(healing))
+        positions = {name: head for name, (head, _) in there.items()}
+        return await self.beyond(run, testimony, positions, epochs, waiting=known, restored=False)
+
+    async def _earlier(self, run: str) -> Healed:
+        """The findings of a log service that died in the middle."""
+        before = await self._rendezvous.findings(run)
+        return _HEALED.decode(before) if before else NOTHING
 
     async def beyond(
         self,
         run: str,
         testimony: Testimony,
         positions: Mapping[str, int],
+        epochs: Mapping[str, int],
         *,
         waiting: Collection[str] = (),
         restored: bool = True,
     ) -> Healed:
         """Puts back what witnesses hold of each of these collections at this position or later, which the log is
-        restored up to. `waiting` are collections that are restored later: if any was witnessed, Redis has gone back.
-        `restored`: they were restored from the bucket, and nothing in it counts but what they were restored to.
-        Returns everything that was found about this run.
+        restored up to, as long as it is of its epoch in `epochs`. `waiting` are collections that are restored later: if
+        any was witnessed, Redis has gone back. `restored`: they were restored from the bucket, and nothing in it counts
+        but what they were restored to. Returns everything that was found about this run.
         """
-        before = await self._rendezvous.findings(run)
-        earlier = _HEALED.decode(before) if before else NOTHING
-        found = [
-            await self._heal(name, positions[name], testimony.held.get(name, []), seen, restored=restored)
+        earlier = await self._earlier(run)
+        found = {
+            name: await self._heal(
+                name, positions[name], epochs[name], testimony.held.get(name, []), seen, restored=restored
+            )
             for name, seen in testimony.seen.items()
             if name in positions
-        ]
-        lost = [each for _, some in found for each in some if each not in earlier.lost]
+        }
+        lost = [each for _, some in found.values() for each in some if each not in earlier.lost]
         went_back = earlier.went_back or bool(found) or not testimony.seen.keys().isdisjoint(waiting)
-        healed = Healed(went_back, earlier.put_back_ops + sum(ops for ops, _ in found), [*earlier.lost, *lost])
+        ops = {name: max(earlier.put_back.get(name, 0), found[name][0]) for name in found}
+        healed = Healed(went_back, {**earlier.put_back, **ops}, [*earlier.lost, *lost], earlier.began)
         if found:
             await self._rendezvous.keep_findings(run, msgspec.json.encode(healed))
             _say(lost)
@@ -159,14 +184,16 @@ class Healing:
         return statements
 
     async def _heal(
-        self, collection: str, head: int, held: Sequence[Held], seen: Sequence[Seen], *, restored: bool
+        self, collection: str, head: int, epoch: int, held: Sequence[Held], seen: Sequence[Seen], *, restored: bool
     ) -> tuple[int, list[LostRange]]:
         """Puts back what can be; the number of operations, and what is lost."""
         layout = await self._heal_log.layout(collection)
         there: list[tuple[int, int]] = []
         if layout is not None:
             appends = lost_appends(head, held)
-            there = [(each.first, each.end) for each in appends if await self._put_back(collection, layout, each)]
+            there = [
+                (each.first, each.end) for each in appends if await self._put_back(collection, epoch, layout, each)
+            ]
         ops = sum(end - first for first, end in there)
         PUT_BACK.inc(ops)
         lost = lost_ranges(collection, head, seen, there, 0)
@@ -179,7 +206,7 @@ class Healing:
         newest = [(await newest_manifest(self._objects, collection, shard)).found for shard in layout.numbers]
         return min(found[1].covers if found else 0 for found in newest)
 
-    async def _put_back(self, collection: str, layout: Layout, append: LostAppend) -> bool:
+    async def _put_back(self, collection: str, epoch: int, layout: Layout, append: LostAppend) -> bool:
         """Whether the log has the append now. An entry that does not decode is not put back."""
         try:
             batches = [decode_batch(entry.payload) for entry in append.entries]
@@ -194,6 +221,7 @@ class Healing:
                 end=append.end,
                 time_ms=append.time_ms,
                 request_id=append.request_id,
+                epoch=epoch,
                 dimension=vectors[0].list_size if vectors else None,
                 pairs=append.pairs,
                 entries=_entries(append, batches, layout),

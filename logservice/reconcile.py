@@ -144,7 +144,7 @@ class Reconciler:
         await self._restorer.write_roots(restorations, cluster.epoch)
         await self._require_unopened(cluster)
         await self._restorer.restore_lost(image.collections, by_id, cluster.epoch)
-        healed = await self._heal_restored(run, testimony, restorations)
+        healed = await self._heal_restored(run, testimony, restorations, cluster.epoch)
         await self._require_unopened(cluster)
         await self._images.restore_rows(image)
         await self._catalog.unproven.add(key for each in restorations for key in each.unproven)
@@ -152,11 +152,14 @@ class Reconciler:
         await self._log.raise_commits(await self._commits.newest())
         return await self._catalog.mark.open(cluster, run)
 
-    async def _heal_restored(self, run: str, testimony: Testimony, restorations: Iterable[Restoration]) -> Healed:
-        """Puts back what witnesses hold of collections that were restored from the bucket."""
+    async def _heal_restored(
+        self, run: str, testimony: Testimony, restorations: Iterable[Restoration], epoch: int
+    ) -> Healed:
+        """Puts back what witnesses hold of collections that were restored from the bucket in this epoch."""
         if self._healing is None:
             return NOTHING
-        return await self._healing.beyond(run, testimony, {each.collection: each.log_begins for each in restorations})
+        begins = {each.collection: each.log_begins for each in restorations}
+        return await self._healing.beyond(run, testimony, begins, dict.fromkeys(begins, epoch))
 
     async def _require_unopened(self, cluster: Cluster) -> None:
         """Raises Unavailable when the cluster was opened in this epoch or a later one while this process slept: what it
@@ -231,7 +234,7 @@ class Reconciler:
         await self._restorer.write_roots([each for each in restorations if not each.keeps_log], brought.epoch)
         await self._require_unopened(brought)
         await self._restorer.restore_lost(rows, by_id, brought.epoch)
-        healed = await self._heal_restored(*heard, [by_id[row.id] for row in rows])
+        healed = await self._heal_restored(*heard, [by_id[row.id] for row in rows], brought.epoch)
         await self._restorer.bring_forward(collections, by_id, brought.epoch)
         await self._restorer.write_roots([each for each in restorations if each.keeps_log], brought.epoch)
         if signs.newer is not None:

@@ -13,21 +13,24 @@
 --        5   request         its request id; '' when that is not known
 --        6   dimension       width of its embeddings; '' when there are none
 --        7   pairs           msgpack: pairs that it brought along, each as it is kept; '' for none
---        8.. entries         five arguments each: shard, stream id, operations, checksum of the payload, payload. Those of a shard
+--        8   epoch           of the state when the log service began
+--        9.. entries         five arguments each: shard, stream id, operations, checksum of the payload, payload. Those of a shard
 --                            stand together
 --
 -- 'OK'       put back
 -- 'THERE'    the log has these positions, or later ones
 -- 'GONE'     no such collection, or deleted
+-- 'EPOCH'    it was restored since, or the log service slept while another one opened the cluster
 -- 'LAYOUT'   a shard is not one of the collection's present ones
 
-local FIRST_STREAM, FIRST_ENTRY, PER_ENTRY = 4, 8, 5
+local FIRST_STREAM, FIRST_ENTRY, PER_ENTRY = 4, 9, 5
 local state_key, request_key, pairs_key = KEYS[1], KEYS[2], KEYS[3]
-local request_ttl_s, first, end_position, time_ms, request, dimension, pairs_text = unpack(ARGV, 1, FIRST_ENTRY - 1)
+local request_ttl_s, first, end_position, time_ms, request, dimension, pairs_text, epoch = unpack(ARGV, 1, FIRST_ENTRY - 1)
 
-local head, deleted, layout, fixed_dimension, backlog_ops, backlog_bytes = unpack(
-  redis.call('HMGET', state_key, 'head', 'deleted', 'layout', 'dim', 'backlog_ops', 'backlog_bytes'))
+local head, deleted, layout, fixed_dimension, backlog_ops, backlog_bytes, present_epoch = unpack(
+  redis.call('HMGET', state_key, 'head', 'deleted', 'layout', 'dim', 'backlog_ops', 'backlog_bytes', 'epoch'))
 if not head or deleted then return 'GONE' end
+if tonumber(present_epoch or 0) ~= tonumber(epoch) then return 'EPOCH' end
 local function position(id) return tonumber(string.match(id, '^%d+')) end
 local first_shard, shards = string.match(layout, '^(%d+) (%d+)$')
 for at = FIRST_ENTRY, #ARGV, PER_ENTRY do

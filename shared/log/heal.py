@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from shared import limits
 from shared.cluster.placement import Layout
+from shared.errors import Unavailable
 from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script, packed
@@ -32,8 +33,9 @@ class PutBackEntry(NamedTuple):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PutBackAppend:
     """A whole append at the positions [first, end). `entries` stand by shard, each shard's in their order. `request_id`
-    is "" when it is not known, `dimension` None when there are no embeddings; `pairs` are the (metadata key, value
-    type) pairs that it brought along, as they are kept.
+    is "" when it is not known, `epoch` that of the collection when the log service began to heal it, `dimension` None
+    when there are no embeddings; `pairs` are the (metadata key, value type) pairs that it brought along, as they are
+    kept.
     """
 
     collection_id: str
@@ -41,6 +43,7 @@ class PutBackAppend:
     end: int
     time_ms: int
     request_id: str
+    epoch: int
     dimension: int | None
     pairs: Sequence[str]
     entries: Sequence[PutBackEntry]
@@ -59,9 +62,18 @@ class Heal:
         layout = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
         return None if layout is None else Layout.decode(layout)
 
+    async def epochs(self, collection_ids: Iterable[str]) -> dict[str, int]:
+        """The epoch of each collection; 0 of those that Redis does not know."""
+        found: dict[str, int] = {}
+        for collection_id in collection_ids:
+            call = ("HGET", self._keys.state(collection_id), "epoch")
+            epoch = await retry_idempotent(lambda call=call: command(self._redis, *call), writes=False)  # type: ignore[misc] # no type for a lambda with a default
+            found[collection_id] = int(epoch or 0)
+        return found
+
     async def put_back(self, append: PutBackAppend) -> bool:
         """Puts the append behind the end of the log, unless that is beyond its positions already. False when the
-        collection is gone, or has other shards.
+        collection is gone, or has other shards. Raises Unavailable, too, when it was restored since.
         """
         names, collection_id = self._keys, append.collection_id
         shards = dict.fromkeys(entry.shard for entry in append.entries)
@@ -74,6 +86,10 @@ class Heal:
         args: list[Argument] = [
             limits.REQUEST_ID_TTL_S, append.first, append.end, append.time_ms, append.request_id,
             "" if append.dimension is None else append.dimension, packed(append.pairs) if append.pairs else "",
+            append.epoch,
         ]  # fmt: skip
         args += [part for entry in append.entries for part in entry]
-        return await HEAL.run(self._redis, keys, args) in (b"OK", b"THERE")
+        outcome = await HEAL.run(self._redis, keys, args)
+        if outcome == b"EPOCH":
+            raise Unavailable("Another log service has restored the cluster")
+        return outcome in (b"OK", b"THERE")

@@ -23,9 +23,10 @@ from shared.catalog.cluster import Cluster
 from shared.catalog.collector import Collector
 from shared.catalog.image import Images
 from shared.catalog.witness_loop import WitnessLoop, remembers_nothing
+from shared.errors import Unavailable
 from shared.log.append import Appended, AppendRequest
 from shared.log.batch import build_batch, split_batch
-from shared.log.heal import Heal
+from shared.log.heal import Heal, PutBackAppend, PutBackEntry
 from shared.log.log import Log
 from shared.log.statements import Statements
 from shared.log.witness import Witness
@@ -373,3 +374,51 @@ async def test_a_redis_that_lost_everything_names_what_nobody_holds(cluster: Hea
     assert ids_of((await cluster.log.read(collection.id, 0)).entries) == {1: "a", 4: "d"}
     [named] = (await cluster.report())["lost"]
     assert (named["first"], named["end"], named["acknowledged"]) == (lost.first, lost.head, True)
+
+
+async def test_a_log_service_that_died_between_two_appends_leaves_the_gap_between_them_to_be_named(
+    cluster: Healed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was put back has raised the head beyond the gap, and what may rest on it is not to come back either."""
+    collection = await cluster.make("c")
+    async with cluster.witness("one") as one, cluster.witness("small", bytes_max=1) as small:
+        size = newest(cluster.server.directory).stat().st_size
+        lost = await cluster.append(cluster.log_of(small), collection, ["lost"])
+        kept = await cluster.append(cluster.log_of(one), collection, ["kept"])
+        await cluster.append(cluster.log, collection, ["rests on it"])
+        entries = (await cluster.log.read(collection.id, 0)).entries
+        one.read(collection.id, 0, entries[-1:])  # whether it rests on something is not known
+        await cluster.lose(newest(cluster.server.directory).stat().st_size - size)
+        assert await everything(cluster.log, collection) == {}
+        put_back = Heal.put_back
+
+        async def dies(heal: Heal, append: PutBackAppend) -> bool:
+            await put_back(heal, append)
+            raise Unavailable("the log service was killed")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Heal, "put_back", dies)
+            with pytest.raises(Unavailable):
+                await cluster.reconcile()
+        await cluster.reconcile()
+    assert await everything(cluster.log, collection) == {kept.first: "kept"}
+    report = await cluster.report()
+    assert report["put_back_ops"] == 1
+    assert [(each["first"], each["end"]) for each in report["lost"]] == [
+        (lost.first, lost.head),
+        (kept.head, kept.head + 1),
+    ]
+
+
+async def test_a_log_service_that_slept_through_a_restoration_puts_nothing_back(cluster: Healed) -> None:
+    collection = await cluster.make("c")
+    heal, images = Heal(cluster.redis, cluster.keys), Images(cluster.redis, cluster.keys, cluster.catalog)
+    [entry] = split_batch(build_batch(Op.UPSERT, ["a"], np.zeros((1, 2), np.float32)), collection.layout)[0]
+    append = PutBackAppend(
+        collection_id=collection.id, first=1, end=2, time_ms=0, request_id="", epoch=0, dimension=2, pairs=[],
+        entries=[PutBackEntry(0, "1-0", 1, entry.checksum, entry.payload)],
+    )  # fmt: skip
+    await images.raise_heads({collection.id: 1}, 1)
+    with pytest.raises(Unavailable):
+        await heal.put_back(append)
+    assert await everything(cluster.log, collection) == {}
