@@ -85,7 +85,7 @@ class DamageWatch:
         state that is missing is no sign of a deletion: it may be what is damaged.
         """
         places = sorted({(damage.collection, damage.shard or 0) for damage in damages if damage.collection})
-        states = dict(zip(places, await self._log.states(places), strict=True))
+        states = dict(zip(places, await self._log.states(places, {}), strict=True))
         buried = await self._graves() if None in states.values() else ()
 
         def is_over(damage: Damage) -> bool:

@@ -83,9 +83,10 @@ class Mender:
         await self._mend_pointers(database)
 
     async def _mend_pointers(self, database: Database) -> None:
-        collections = await self._catalog.collections.present(database)
+        damaged: dict[str, str] = {}
+        collections = await self._catalog.collections.present(database, damaged)
         shards = [(each.id, shard) for each in collections for shard in each.layout.numbers]
-        for (collection_id, shard), state in zip(shards, await self._log.states(shards), strict=True):
+        for (collection_id, shard), state in zip(shards, await self._log.states(shards, damaged), strict=True):
             if state is not None and state.lost_pointer and not state.deleted:
                 newest = await newest_manifest(self._objects, collection_id, shard)
                 pointer = newest.found[1] if newest.found else None

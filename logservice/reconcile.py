@@ -46,7 +46,7 @@ import msgspec
 from logservice.garbage_plan import collection_of
 from logservice.healing import NO_TESTIMONY, NOTHING, Healed, Healing, Testimony
 from logservice.owed_snapshot import OwedSnapshot
-from logservice.restoration import Restoration, RollbackSigns, signs_of_rollback
+from logservice.restoration import Restoration, RollbackSigns, heads_of_unread, signs_of_rollback
 from logservice.restorer import Restorer
 from logservice.snapshots import NewestSnapshot, Snapshots
 from logservice.stored_catalog import StoredCatalog
@@ -55,6 +55,7 @@ from shared.catalog.damage import Damage, DamageKind, kind_of
 from shared.catalog.image import CatalogImage, Images, merged
 from shared.errors import Corrupt, Unavailable
 from shared.log.log import Log
+from shared.log.naming import state_name
 from shared.manifest.commits import CommitNumbers
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock
@@ -214,21 +215,25 @@ class Reconciler:
     ) -> Cluster:
         """Evidence that Redis went back holds for every collection: of those that nothing is known of, the log
         alone may have been lost. The snapshot with the new heads and the new epoch comes first, so that a loss right
-        after begins from them, and a crash right after shows. Returns the cluster in its new epoch, yet to be opened.
+        after begins from them, and a crash right after shows. A collection whose state cannot be read stays as it is,
+        in the new epoch, and stops no other one. Returns the cluster in its new epoch, yet to be opened.
         """
         brought = Cluster(cluster.id, max(cluster.epoch, image.epoch if image else 0) + 1)
-        collections = [collection async for collection in self._catalog.collections.all()]
+        unreadable: dict[str, str] = {}
+        collections = [collection async for collection in self._catalog.collections.all(unreadable)]
         living = await self._restorer.of_living(
             collections,
             {switched.id: switched.layout for switched in signs.switched},
             {collection.id: collection.head for collection in image.collections} if image else {},
         )
-        present = {collection.id for collection in collections}
+        present = {collection.id for collection in collections} | unreadable.keys()
         rows = [row for row in (signs.newer.collections if signs.newer else []) if row.id not in present]
         restorations = [*living, *await self._restorer.of_lost(rows)]
         by_id = {each.collection: each for each in restorations}
         number = await self._snapshots.next_number()
-        now = merged(await self._images.take(cluster), signs.newer, {})
+        taken = await self._images.take(cluster)
+        heads = heads_of_unread(taken, image, unreadable)
+        now = merged(taken, signs.newer, heads)
         restored = [by_id[one.id].restored(one) if one.id in by_id else one for one in now.collections]
         await self._write(msgspec.structs.replace(now, epoch=brought.epoch, collections=restored), number)
         await self._restorer.write_roots([each for each in restorations if not each.keeps_log], brought.epoch)
@@ -237,6 +242,9 @@ class Reconciler:
         healed = await self._heal_restored(*heard, [by_id[row.id] for row in rows], brought.epoch)
         await self._restorer.bring_forward(collections, by_id, brought.epoch)
         await self._restorer.write_roots([each for each in restorations if each.keeps_log], brought.epoch)
+        await self._images.raise_heads(heads, brought.epoch)
+        for collection_id, what in unreadable.items():
+            await self._name_damage(collection_id, {state_name(collection_id): what})
         if signs.newer is not None:
             await self._images.restore_rows(signs.newer)
         await self._catalog.unproven.add(key for each in restorations for key in each.unproven)

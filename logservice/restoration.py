@@ -11,7 +11,7 @@ the ceiling more.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -173,6 +173,16 @@ def signs_of_rollback(
         lost_commits=max(0, commits_in_bucket - commits_drawn),
         older_epoch=snapshot is not None and snapshot.epoch > now.epoch,
     )
+
+
+def heads_of_unread(now: CatalogImage, snapshot: CatalogImage | None, unread: Iterable[str]) -> dict[str, int]:
+    """For each collection in `unread` a head beyond every position that may have been handed out, of a Redis that went
+    back: nothing but its head can be read of it in Redis, and its manifests were not looked at.
+    """
+    known = {collection.id: collection.head for collection in snapshot.collections} if snapshot else {}
+    heads = {collection.id: max(collection.head, known.get(collection.id, 0)) for collection in now.collections}
+    beyond = (1 + limits.OWED_RAISES_MAX) * limits.BACKLOG_OPS_CEILING
+    return {collection_id: heads[collection_id] + beyond for collection_id in unread if collection_id in heads}
 
 
 def raised_heads(now: CatalogImage) -> dict[str, int]:

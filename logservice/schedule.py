@@ -9,7 +9,7 @@ The watch list is in memory, and is found again by `sweep`: a new leader begins 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,11 +22,14 @@ from shared.log.jobs import REBUILD, Jobs
 from shared.log.log import Log
 from shared.log.state import Pointer, ShardState
 from shared.process.clock import Clock
+from shared.process.telemetry import get_logger
 
 DIRTY_PER_TAKE: Final = 1000
 """Marks of written shards that are taken from Redis at a time."""
 REBUILD_PRIORITY: Final = 1000.0
 """Priority of a step of a rebuild. It goes before all compactions: it is short, and shards wait for it."""
+
+log = get_logger(__name__)
 
 WATCHED: Final = Gauge("polychrome_logservice_watched_shards", "Shards with something to compact or to trim.")
 BACKLOG_OPS: Final = Gauge("polychrome_logservice_backlog_ops", "Operations in the logs of the watched shards.")
@@ -74,7 +77,8 @@ class Scheduler:
         """Puts every shard on the watch list that has something to compact or to trim, whether its writer marked it or
         died before.
         """
-        async for collection in self._catalog.collections.all():
+        damaged: dict[str, str] = {}
+        async for collection in self._catalog.collections.all(damaged):
             shards = list(zip(collection.layout.numbers, collection.written, strict=True))
             if collection.rebuild:
                 shards += zip(collection.rebuild.layout.numbers, collection.rebuild.written, strict=True)
@@ -83,6 +87,7 @@ class Scheduler:
                 self._rounds.watch(collection.id, collection.layout)
             if await self._catalog.collections.want_shards(collection) or collection.rebuild:
                 self._watch([(collection.id, REBUILD)])
+        _report_damaged(damaged)
 
     async def tick(self) -> None:
         """Takes the new marks, checks the state of every watched shard, and queues what is due."""
@@ -92,7 +97,9 @@ class Scheduler:
             if len(marks) < DIRTY_PER_TAKE:
                 break
         shards = list(self._watched)
-        states = await self._log.states(shards)
+        damaged: dict[str, str] = {}
+        states = await self._log.states(shards, damaged)
+        _report_damaged(damaged)  # and they are watched no more
         now = self._clock.monotonic()
         due: dict[str, float] = {}
         for shard, state in zip(shards, states, strict=True):
@@ -166,3 +173,9 @@ class Scheduler:
         queued, leased = await self._jobs.counts()
         QUEUED.set(queued)
         LEASED.set(leased)
+
+
+def _report_damaged(damaged: Mapping[str, str]) -> None:
+    """Names states that cannot be read: their collections are not compacted, all others are."""
+    for collection_id, what in damaged.items():
+        log.error("state_unreadable", collection=collection_id, what=what)

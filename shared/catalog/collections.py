@@ -22,7 +22,7 @@ from shared.catalog.reading import CatalogReader, repeated
 from shared.catalog.rows import FIRST_GENERATION, changed_row, collection_of, function_of, new_row
 from shared.catalog.scripts import CatalogScripts
 from shared.catalog.slots import path_to
-from shared.errors import AlreadyExists, Attached, Gone, NotFound, Unavailable
+from shared.errors import AlreadyExists, Attached, Corrupt, Gone, NotFound, Unavailable
 from shared.log.lifecycle import Lifecycle
 from shared.log.outputs import Outputs
 from shared.redis.keys import Keys
@@ -104,9 +104,9 @@ class Collections:
             await self._losses.require_state(db.key, missing)
         return found
 
-    async def present(self, db: Database) -> list[Collection]:
-        """Those collections of the database of which nothing is missing."""
-        return await self._get_many(db, await self._reader.members_in_order(self._keys.order(db.key)))
+    async def present(self, db: Database, damaged: dict[str, str] | None = None) -> list[Collection]:
+        """Those collections of the database of which nothing is missing. `damaged` as for `all`."""
+        return await self._get_many(db, await self._reader.members_in_order(self._keys.order(db.key)), damaged)
 
     async def count(self, db: Database) -> int:
         """Number of collections that the database has."""
@@ -115,18 +115,23 @@ class Collections:
             await self._reader.require_cluster()
         return count
 
-    async def all(self) -> AsyncIterator[Collection]:
-        """Every collection. Raises Unavailable rather than end early on a server that has lost everything."""
+    async def all(self, damaged: dict[str, str] | None = None) -> AsyncIterator[Collection]:
+        """Every collection. Raises Unavailable rather than end early on a server that has lost everything; and Corrupt
+        when the row or the state of one cannot be read, unless `damaged` is given: then it is left out, and its id is
+        there with what is wrong.
+        """
         await self._reader.require_cluster()
         async for database in self._databases.all():
             ids = await self._reader.members_in_order(self._keys.order(database.key))
             for start in range(0, len(ids), PIPELINE_MAX):
-                for collection in await self._get_many(database, ids[start : start + PIPELINE_MAX]):
+                for collection in await self._get_many(database, ids[start : start + PIPELINE_MAX], damaged):
                     yield collection
         await self._reader.require_cluster()
 
-    async def _get_many(self, db: Database, ids: Sequence[str]) -> list[Collection]:
-        """Those of the ids that exist, pipelined."""
+    async def _get_many(
+        self, db: Database, ids: Sequence[str], damaged: dict[str, str] | None = None
+    ) -> list[Collection]:
+        """Those of the ids that exist, pipelined. `damaged` as for `all`."""
         rows = await self._reader.values(self._keys.rows(db.key), ids)
         collections: list[Collection] = []
         for start in range(0, len(ids), PIPELINE_MAX):
@@ -135,7 +140,13 @@ class Collections:
             states, keys = replies[0::2], replies[1::2]
             batch_rows = rows[start : start + PIPELINE_MAX]
             for collection_id, row, state, pairs in zip(batch, batch_rows, states, keys, strict=True):
-                found = None if row is None else collection_of(db, collection_id, row, state, pairs)
+                try:
+                    found = None if row is None else collection_of(db, collection_id, row, state, pairs)
+                except Corrupt as error:
+                    if damaged is None:
+                        raise
+                    damaged[collection_id] = error.message
+                    continue
                 if found is not None:
                     collections.append(found)
         return collections

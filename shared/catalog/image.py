@@ -31,11 +31,12 @@ from shared.catalog.rows import function_of
 from shared.catalog.scripts import CatalogScripts
 from shared.catalog.slots import TENANTS, Slot
 from shared.cluster.placement import Layout
-from shared.errors import Unavailable
+from shared.errors import Corrupt, Unavailable
 from shared.log.forks import Forks
 from shared.log.lifecycle import Lifecycle, Rejoined
+from shared.log.naming import state_name
 from shared.log.rebuild import Rebuilds
-from shared.log.state import FIRST_ID, Entry, Pointer, is_whole
+from shared.log.state import FIRST_ID, UNREADABLE, Entry, Pointer, is_whole
 from shared.log.tails import pages
 from shared.redis.client import command, retry_idempotent, translated_errors
 from shared.redis.keys import Keys
@@ -79,6 +80,7 @@ class Images:
         """The catalog of this cluster. Raises Unavailable when Redis was lost on the way, even if it is restored by
         now: an image of half a catalog must never become a snapshot. So it is raised, too, when a row or a state was
         lost alone, unless `lost` is given: then the ids of these collections, which the image lacks, are added to it.
+        Raises Corrupt when what a snapshot has of a state cannot be read.
         """
         missing: list[tuple[str, str]] = []
         changes = await self._catalog.changes.number()
@@ -149,7 +151,10 @@ class Images:
             for collection_id, row, state, keys in zip(some, rows, answers[0::2], answers[1::2], strict=True):
                 *fields, deleted = state
                 if row is not None and is_whole(fields[:1] + fields[2:]):
-                    yield collection_image(collection_id, database.key, row, fields, keys)
+                    try:
+                        yield collection_image(collection_id, database.key, row, fields, keys)
+                    except UNREADABLE as error:
+                        raise Corrupt(f"the state cannot be read: {error!r}", state_name(collection_id)) from error
                 elif deleted is None:
                     missing.append((database.key, collection_id))
 

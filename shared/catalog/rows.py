@@ -9,7 +9,9 @@ import orjson
 
 from shared.catalog.model import Collection, Database, Function, NewCollection, Rebuild
 from shared.cluster.placement import Layout
-from shared.log.state import Pointer, is_whole, position_of, required_fields
+from shared.errors import Corrupt
+from shared.log.naming import state_name
+from shared.log.state import UNREADABLE, Pointer, is_whole, position_of, required_fields
 
 FIRST_GENERATION: Final = 1
 
@@ -53,10 +55,21 @@ def collection_of(
     database: Database, collection_id: str, row: bytes, state: Mapping[bytes, bytes], keys: Iterable[bytes]
 ) -> Collection | None:
     """The collection with this row, this state hash and these (metadata key, value type) pairs; None when the state is
-    not whole or marked deleted, whatever the row says.
+    not whole or marked deleted, whatever the row says. Raises Corrupt, which names the state, when row or state cannot
+    be read.
     """
     if b"deleted" in state or not is_whole(state.get(field.encode()) for field in required_fields()):
         return None
+    try:
+        return _read(database, collection_id, row, state, keys)
+    except UNREADABLE as error:
+        raise Corrupt(f"the row or the state cannot be read: {error!r}", state_name(collection_id)) from error
+
+
+def _read(
+    database: Database, collection_id: str, row: bytes, state: Mapping[bytes, bytes], keys: Iterable[bytes]
+) -> Collection:
+    """The collection. Raises one of UNREADABLE."""
     fields = orjson.loads(row)
     layout = Layout.decode(state[b"layout"])
     earlier = int(state.get(b"ops_before", 0))

@@ -14,10 +14,13 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from shared.cluster.placement import Layout
-from shared.log.state import Pointer, position_of
+from shared.log.state import UNREADABLE, Pointer, position_of
+from shared.process.telemetry import get_logger
 from shared.redis.client import retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX, Script
+
+log = get_logger(__name__)
 
 CUTS: Final = Script("shared.log", "cuts", uses=["cut"])
 
@@ -81,7 +84,7 @@ class Cuts:
 
     async def read(self, layouts: Mapping[str, Layout]) -> dict[str, CutState]:
         """The rounds of these collections, by id. `layouts` are their layouts as the caller knows them; a collection
-        that was deleted, or has another one by now, is left out.
+        that was deleted, or has another one by now, is left out, and so is one whose state cannot be read.
         """
         found: dict[str, CutState] = {}
         ids = list(layouts)
@@ -89,7 +92,11 @@ class Cuts:
             batch = ids[start : start + PIPELINE_MAX]
             rows = await retry_idempotent(functools.partial(self._rows, batch, layouts), writes=False)
             for collection_id, values in zip(batch, rows, strict=True):
-                state = _parse(collection_id, layouts[collection_id], values)
+                try:
+                    state = _parse(collection_id, layouts[collection_id], values)
+                except UNREADABLE as error:  # its readers report it
+                    log.error("state_unreadable", collection=collection_id, error=repr(error))  # noqa: TRY400 (no stack: data is at fault)
+                    continue
                 if state is not None:
                     found[collection_id] = state
         return found

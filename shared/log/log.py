@@ -31,9 +31,11 @@ from shared.log.backlog import BacklogFull
 from shared.log.condition import CONFLICT, Undecided
 from shared.log.linking import link
 from shared.log.mending import Mending
+from shared.log.naming import state_name
 from shared.log.outputs import ProvenanceConflict
 from shared.log.state import (
     FIRST_ID,
+    UNREADABLE,
     Entry,
     Pointer,
     ShardRead,
@@ -221,7 +223,7 @@ class Log:
         values, raw, complete, mark = answer
         if not has_head(values):
             raise await self.missing(collection_id)
-        state = parse_state(shard, values)
+        state = _parsed(collection_id, shard, values)
         linked = functools.partial(
             link, collection_id, state, after, raw, complete=bool(complete), after_chain=after_chain
         )
@@ -242,15 +244,26 @@ class Log:
         """Whether the streams of shards, whose manifests cover this, end with the same append, as far as it shows."""
         return await reach_one_end(self._redis, self._keys, collection_id, covers)
 
-    async def states(self, shards: Sequence[tuple[str, int]]) -> list[ShardState | None]:
-        """The states of many shards (collection id and number), pipelined; None where the collection is gone."""
+    async def states(
+        self, shards: Sequence[tuple[str, int]], damaged: dict[str, str] | None = None
+    ) -> list[ShardState | None]:
+        """The states of many shards (collection id and number), pipelined; None where the collection is gone. Raises
+        Corrupt when one cannot be read, unless `damaged` is given: then it gets the collection's id and what is wrong,
+        and the answer is None.
+        """
         found: list[ShardState | None] = []
         for start in range(0, len(shards), PIPELINE_MAX):
             batch = shards[start : start + PIPELINE_MAX]
             rows = await retry_idempotent(functools.partial(self._state_rows, batch), writes=False)
-            for (_, shard), (head, *others) in zip(batch, rows, strict=True):
-                # A state that lost a field is as good as lost: it is restored as a whole.
-                found.append(parse_state(shard, [head, *others]) if has_head([head, *others]) else None)
+            for (collection_id, shard), values in zip(batch, rows, strict=True):
+                try:
+                    # A state that lost a field is as good as lost: it is restored as a whole.
+                    found.append(_parsed(collection_id, shard, values) if has_head(values) else None)
+                except Corrupt as error:
+                    if damaged is None:
+                        raise
+                    damaged[collection_id] = error.message
+                    found.append(None)
         return found
 
     async def _state_rows(self, shards: Iterable[tuple[str, int]]) -> list[list[bytes | None]]:
@@ -309,3 +322,11 @@ class Log:
         if dropped < 0:
             raise Corrupt(f"manifest {pointer.version} of {collection_id}/{shard} covers half an append")
         return dropped
+
+
+def _parsed(collection_id: str, shard: int, values: Sequence[bytes | None]) -> ShardState:
+    """The state, from the values of `state_fields(shard)`. Raises Corrupt, which names it, when it cannot be read."""
+    try:
+        return parse_state(shard, values)
+    except UNREADABLE as error:
+        raise Corrupt(f"the state of shard {shard} cannot be read: {error!r}", state_name(collection_id)) from error

@@ -16,6 +16,10 @@ FIRST_ID: Final = "0-0"
 """`previous` of a stream's first entry, and the id behind which a reader begins that has no manifest."""
 
 
+UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError)
+"""The errors of reading a damaged field of a state: a number, a layout, a JSON text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pointer:
     """A committed manifest: its version, the hash of its bytes, the position it covers (exclusive)."""
@@ -30,8 +34,9 @@ class Pointer:
 
     @classmethod
     def decode(cls, data: bytes) -> Pointer:
+        """Raises one of UNREADABLE when these bytes are no pointer."""
         fields = orjson.loads(data)
-        return cls(fields["version"], fields["hash"], fields["covers"])
+        return cls(int(fields["version"]), str(fields["hash"]), int(fields["covers"]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,12 @@ import pytest
 
 from logservice.reconcile import Reconciler
 from logservice.snapshots import NewestSnapshot, Snapshots
+from shared import limits
 from shared.catalog import Catalog, Collection, Database
 from shared.catalog.image import Images
 from shared.errors import Unavailable
 from shared.log.log import Log
+from shared.log.naming import state_name
 from shared.objects.port import ObjectStore
 from shared.process.clock import SystemClock
 from shared.redis.client import open_redis
@@ -195,3 +197,30 @@ async def test_what_was_deleted_after_the_snapshot_and_before_the_older_copy_sta
     image = await rolling.snapshots.newest()
     assert image is not None
     assert [one.id for one in image.collections] == [made.id]
+
+
+async def test_a_state_that_cannot_be_read_keeps_no_other_collection_from_being_compared(
+    rolling: Rolling, keys: Keys
+) -> None:
+    await rolling.reconcile()
+    damaged = await make_collection(rolling.catalog, await rolling.database(), "damaged")
+    sound = await make_collection(rolling.catalog, await rolling.database(), "sound")
+    before = await _appended(rolling, damaged, 3)
+    async with open_redis(rolling.server.url) as redis:
+        await redis.hset(keys.state(damaged.id), "m:0", "no pointer")
+    await rolling.snapshot()
+    await rolling.remember()
+    for _ in range(2):
+        await _appended(rolling, sound, 1)
+        await compact(rolling.log, rolling.objects, sound.id)
+    await rolling.go_back()
+    await rolling.reconcile()
+    assert await rolling.missing() == {sound.id}
+    assert (await rolling.log.read(sound.id, 0)).state.pointer is not None
+    [found] = [each for each in await rolling.catalog.damages.all() if each.collection == damaged.id]
+    assert found.name == state_name(damaged.id)
+    image = await rolling.snapshots.newest()
+    assert image is not None
+    [known] = [each for each in image.collections if each.id == damaged.id]
+    assert known.head > before + limits.BACKLOG_OPS_CEILING
+    assert (await append(rolling.log, damaged, ["x"])).first >= known.head

@@ -12,9 +12,11 @@ from logservice.trim import RETRY_S, Trimmer
 from shared.catalog import Catalog, Database
 from shared.catalog.damage import DamageReporter, Damages
 from shared.catalog.history import Histories
+from shared.errors import Corrupt
 from shared.log.cuts import Cuts
 from shared.log.jobs import Job, Jobs
 from shared.log.log import Log
+from shared.log.naming import state_name
 from shared.log.state import Pointer
 from shared.manifest.model import SegmentRef, manifest_key, segment_path
 from shared.manifest.roots import RootStore
@@ -252,3 +254,34 @@ async def test_trimming_needs_the_files_of_the_manifest_in_full_length(
     trimmer.add((made.id, 0), pointer)
     await trimmer.trim_waiting()
     assert (await log.read(made.id, 0)).entries == []
+
+
+@pytest.mark.parametrize("field", ["m:0", "ops:0", "next", "cut"])
+async def test_a_state_with_a_damaged_field_stops_its_own_collection_alone(
+    catalog: Catalog,
+    database: Database,
+    log: Log,
+    jobs: Jobs,
+    scheduler: Scheduler,
+    clock: SteppedClock,
+    redis: Redis,
+    keys: Keys,
+    field: str,
+) -> None:
+    damaged, sound = [await make_collection(catalog, database, name) for name in ("damaged", "sound")]
+    for collection in (damaged, sound):
+        await append(log, collection, ["a"])
+    await jobs.mark_dirty([(damaged.id, 0), (sound.id, 0)])
+    await scheduler.tick()
+    await redis.hset(keys.state(damaged.id), field, "no such thing")
+    for _ in range(2):
+        clock.time_s += 1
+        await scheduler.tick()
+        await scheduler.sweep()
+    assert await jobs.claim("h", 30) == Job(sound.id, 0)
+    assert await jobs.claim("h", 30) is None
+    for read in (log.read(damaged.id, 0), catalog.collections.get_by_id(database, damaged.id)):
+        with pytest.raises(Corrupt) as failure:
+            await read
+        assert failure.value.name == state_name(damaged.id)
+    assert await catalog.collections.get_by_id(database, sound.id) is not None
