@@ -12,6 +12,7 @@ keys are watched over by the snapshots (`logservice.snapshots`), which know what
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from prometheus_client import Counter
@@ -58,27 +59,27 @@ class Mender:
         noted = await losses.noted.some()
         if not noted:
             return
-        async for database in self._catalog.databases.all():
-            if database.key in noted:
-                await self._mend(database)
+        await self._mend([database async for database in self._catalog.databases.all() if database.key in noted])
         for key in noted:
             await losses.noted.remove(key)
 
     async def sweep(self) -> None:
         """Mends all databases."""
-        async for database in self._catalog.databases.all():
-            await self._mend(database)
+        await self._mend([database async for database in self._catalog.databases.all()])
 
-    async def _mend(self, database: Database) -> None:
-        """Mends one database. What is damaged in the bucket does not keep the others from being mended."""
-        try:
-            await self._mend_all(database)
-        except Corrupt as error:
-            log.error("database_not_mended", database=database.name, tenant=database.tenant, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
+    async def _mend(self, databases: Sequence[Database]) -> None:
+        """Mends these databases, the rows of all before the states of any: a state is not restored without a snapshot,
+        and none is taken while rows are missing. What is damaged in the bucket does not keep others from being mended.
+        """
+        for mend in (self._mend_rows, self._mend_states):
+            for database in databases:
+                try:
+                    await mend(database)
+                except Corrupt as error:
+                    names = {"database": database.name, "tenant": database.tenant}
+                    log.error("database_not_mended", **names, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
 
-    async def _mend_all(self, database: Database) -> None:
-        if not await self._catalog.losses.agrees(database.key):
-            await self._mend_rows(database)
+    async def _mend_states(self, database: Database) -> None:
         await self._collector.repair_database(database, self._recovery.recover)
         await self._mend_pointers(database)
 
@@ -95,6 +96,8 @@ class Mender:
                 log.error(outcome, collection=collection_id, shard=shard, trimmed=state.trimmed, damaged=newest.damaged)
 
     async def _mend_rows(self, database: Database) -> None:
+        if await self._catalog.losses.agrees(database.key):
+            return
         stored = await self._journaled.newest()
         collections = stored.image.collections if stored else []
         known = {each.id: each.row for each in collections if each.database_key == database.key}

@@ -18,13 +18,14 @@ a snapshot                   0. what the journal says beyond it (`shared.catalog
 Redis has the mark, and is another run of itself:
     0. Witnesses give back what they saw in the log and Redis does not have (`logservice.healing`). If there is any, a
        new epoch begins.
-    1. Has it gone back? Its catalog or a head is older than the snapshot with its journal, or the bucket has a later
-       number of a commit (`shared.manifest.commits`). Then rows that the bucket knows later are corrected
-       (`shared.catalog.bring_forward`), and each collection gets a state of one moment: its own, when its log is whole
-       and reaches as far as the bucket, else the bucket's, in the place of its log. Missing rows are restored, what may
-       be missing is reported, and a new epoch begins, with snapshot and roots as above. The roots of those that keep
-       their log come after their states: were such a root there first, a log service that goes on after a crash in
-       between would take the log for one of an earlier epoch, which was given up.
+       What it lost alone is mended (`logservice.lost_alone`): nobody else could before it is open.
+    1. Has it gone back, or lost a state? Its catalog or a head is older than the snapshot with its journal, or the
+       bucket has a later number of a commit (`shared.manifest.commits`). Then rows that the bucket knows later are
+       corrected (`shared.catalog.bring_forward`), and each collection gets a state of one moment: its own, when its log
+       is whole and reaches as far as the bucket, else the bucket's, in the place of its log. Missing rows are restored,
+       what may be missing is reported, and a new epoch begins, with snapshot and roots as above. The roots of those
+       that keep their log come after their states: were such a root there first, a log service that goes on after a
+       crash in between would take the log for one of an earlier epoch, which was given up.
     2. Every head goes beyond every position that may have been handed out, and a snapshot has these heads before
        anybody is let in, unless the bucket takes no writes (`logservice.owed_snapshot`).
     Step 2 asks for no evidence. A Redis can go back behind writes that nothing else knows of, and be handed their
@@ -45,6 +46,7 @@ import msgspec
 
 from logservice.garbage_plan import collection_of
 from logservice.healing import NO_TESTIMONY, NOTHING, Healed, Healing, Testimony
+from logservice.lost_alone import LostAlone
 from logservice.owed_snapshot import OwedSnapshot
 from logservice.restoration import Restoration, RollbackSigns, heads_of_unread, signs_of_rollback
 from logservice.restorer import Restorer
@@ -52,7 +54,7 @@ from logservice.snapshots import NewestSnapshot, Snapshots
 from logservice.stored_catalog import StoredCatalog
 from shared.catalog import Catalog, Cluster
 from shared.catalog.damage import Damage, DamageKind, kind_of
-from shared.catalog.image import CatalogImage, Images, merged
+from shared.catalog.image import CatalogImage, CollectionImage, Images, merged
 from shared.errors import Corrupt, Unavailable
 from shared.log.log import Log
 from shared.log.naming import state_name
@@ -86,6 +88,7 @@ class Reconciler:
         self._log = log_
         self._objects = objects
         self._restorer = Restorer(images, log_, objects, clock)
+        self._alone = LostAlone(catalog, images, log_, objects)
         self._commits = CommitNumbers(objects)
         self._snapshots = snapshots
         self._clock = clock
@@ -184,9 +187,9 @@ class Reconciler:
         testimony = await self._healing.hear(run) if self._healing else NO_TESTIMONY
         # Before any head is raised: it shows what is missing.
         healed = await self._healing.beyond_heads(run, testimony, known) if self._healing else NOTHING
-        now = await self._images.take(cluster)
+        now, lost = await self._take(cluster, image)
         commits = await self._commits.newest()
-        signs = signs_of_rollback(now, image, commits, await self._log.commits())
+        signs = replace(signs_of_rollback(now, image, commits, await self._log.commits()), lost=lost)
         if signs.went_back or healed.went_back:
             log.warning(
                 "redis_went_back",
@@ -194,6 +197,7 @@ class Reconciler:
                 rows=signs.newer is not None,
                 commits=signs.lost_commits,
                 older_epoch=signs.older_epoch,
+                lost=len(lost),
             )
             if signs.newer is not None:
                 signs = replace(signs, newer=await self._images.bring_forward(now, signs.newer))
@@ -204,6 +208,19 @@ class Reconciler:
         await self._owed.write(merged(now, None, heads), number, run)
         await self._catalog.mark.mark_verified(run)
         return cluster
+
+    async def _take(self, cluster: Cluster, image: CatalogImage | None) -> tuple[CatalogImage, list[CollectionImage]]:
+        """The catalog in Redis, once what it lost alone is mended; and the collections whose states it lost, as the
+        bucket knows them: those are compared, or restored, with all others.
+        """
+        await self._alone.mend_rows(image)
+        missing: set[str] = set()
+        now = await self._images.take(cluster, missing)
+        lost = [each for each in image.collections if each.id in missing] if image else []
+        if lost:
+            await self._alone.rejoin(cluster, lost)
+            now = await self._images.take(cluster, set())
+        return now, lost
 
     async def _bring_forward(
         self,
@@ -227,13 +244,15 @@ class Reconciler:
             {collection.id: collection.head for collection in image.collections} if image else {},
         )
         present = {collection.id for collection in collections} | unreadable.keys()
-        rows = [row for row in (signs.newer.collections if signs.newer else []) if row.id not in present]
+        known = {row.id: row for row in [*signs.lost, *(signs.newer.collections if signs.newer else [])]}
+        rows = [row for row in known.values() if row.id not in present]
         restorations = [*living, *await self._restorer.of_lost(rows)]
         by_id = {each.collection: each for each in restorations}
         number = await self._snapshots.next_number()
-        taken = await self._images.take(cluster)
+        taken = await self._images.take(cluster, set())
         heads = heads_of_unread(taken, image, unreadable)
         now = merged(taken, signs.newer, heads)
+        now = merged(now, msgspec.structs.replace(now, collections=rows), {})
         restored = [by_id[one.id].restored(one) if one.id in by_id else one for one in now.collections]
         await self._write(msgspec.structs.replace(now, epoch=brought.epoch, collections=restored), number)
         await self._restorer.write_roots([each for each in restorations if not each.keeps_log], brought.epoch)

@@ -146,10 +146,13 @@ class RollbackSigns:
     """Numbers of commits in the bucket that Redis has not drawn."""
     older_epoch: bool
     """Whether the snapshot is of a later epoch: of one that Redis has lost, or of a restoration that did not end."""
+    lost: Sequence[CollectionImage] = ()
+    """Collections of which Redis had the row, and no whole state."""
 
     @property
     def went_back(self) -> bool:
-        return bool(self.heads_behind or self.newer or self.switched or self.lost_commits or self.older_epoch)
+        signs = (self.heads_behind, self.newer, self.switched, self.lost_commits, self.older_epoch, self.lost)
+        return any(map(bool, signs))
 
 
 def signs_of_rollback(

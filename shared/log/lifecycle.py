@@ -15,9 +15,9 @@ import orjson
 from redis.asyncio import Redis
 
 from shared.cluster.placement import Layout
-from shared.errors import Corrupt
+from shared.errors import Corrupt, Unavailable
 from shared.log.batch import decode_batch, dimension_of
-from shared.log.state import Pointer
+from shared.log.state import Pointer, required_fields
 from shared.records.model import FIRST_POSITION
 from shared.redis.client import command, retry_idempotent, translated_errors
 from shared.redis.keys import Keys
@@ -153,9 +153,11 @@ class Lifecycle:
         return filled
 
     async def clear(self, collection_id: str) -> None:
-        """Removes what is left of a state that cannot be given back its fields."""
-        state = self._keys.state(collection_id)
-        await retry_idempotent(lambda: command(self._redis, "UNLINK", state), writes=True)
+        """Removes what is left of a state that cannot be given back its fields. Raises Unavailable when it has all of
+        them: another log service has restored it.
+        """
+        if not await STATE.run(self._redis, [self._keys.state(collection_id)], ["clear", *required_fields()]):
+            raise Unavailable(f"The state of collection {collection_id} was restored meanwhile")
 
     async def raise_heads(self, heads: Mapping[str, int], epoch: int = 0) -> None:
         """Makes each collection's head and epoch at least these. Collections that are not there stay so."""

@@ -15,6 +15,7 @@
 --           'generation' least              raises its generation to at least this: 1
 --           'want' shards                   asks for so many shards at least: 1
 --           'delete'                        marks it deleted: 1
+--           'clear' field ..                removes what is left of it: 1; 0, and nothing happens, while it has all of these fields
 --
 -- 'head', 'generation', 'want' and 'delete' return 0 when there is no such collection.
 --
@@ -85,6 +86,17 @@ function verbs.delete()
   if not head then return 0 end
   redis.call('HSET', state_key, 'deleted', '1')
   return 1
+end
+
+function verbs.clear()
+  local FIRST_FIELD = 2
+  for at = FIRST_FIELD, #ARGV do
+    if redis.call('HEXISTS', state_key, ARGV[at]) == 0 then
+      redis.call('DEL', state_key)
+      return 1
+    end
+  end
+  return 0
 end
 
 if not verbs[verb] then return redis.error_reply('ERR unknown verb') end

@@ -14,6 +14,8 @@ from shared.errors import DimensionMismatch, Unavailable
 from shared.log import lifecycle
 from shared.manifest.roots import RootStore, make_root
 from shared.redis import client
+from shared.redis.client import open_redis
+from shared.redis.keys import Keys
 from shared.redis.scripts import Script
 from tests.logservice.compacting import compact
 from tests.logservice.test_rollback import Rolling, rolling, valkey
@@ -122,3 +124,44 @@ async def test_a_log_service_that_sleeps_within_a_restoration_drops_nothing_that
     with pytest.raises(Unavailable):
         await slow
     assert list((await everything(rolling.log, made)).values()) == ["a"]
+
+
+@pytest.mark.parametrize("lost", ["state", "head", "state and a stream", "row", "name"])
+@pytest.mark.parametrize("shards", [1, 2])
+async def test_a_redis_that_restarts_is_opened_although_it_lost_something_alone(
+    rolling: Rolling, keys: Keys, shards: int, lost: str
+) -> None:
+    """Nobody mends a server that is not open."""
+    await rolling.reconcile()
+    database = await rolling.database()
+    made = await make_collection(rolling.catalog, database, "hit", shards)
+    other = await make_collection(rolling.catalog, database, "other")
+    await append(rolling.log, other, ["o"])
+    ids = [str(number) for number in range(20)]
+    await append(rolling.log, made, ids)
+    await rolling.snapshot()
+    head = (await append(rolling.log, made, ids)).head
+    async with open_redis(rolling.server.url) as redis:
+        match lost:
+            case "state":
+                await redis.delete(keys.state(made.id))
+            case "head":
+                await redis.hdel(keys.state(made.id), "head")
+            case "state and a stream":
+                await redis.delete(keys.state(made.id), keys.log(made.id, shards - 1))
+            case "row":
+                await redis.hdel(keys.rows(database.key), made.id)
+            case "name":
+                await redis.hdel(keys.names(database.key), "hit")
+    await asyncio.to_thread(rolling.server.kill)
+    await asyncio.to_thread(rolling.server.start)
+    await rolling.reconcile()
+    back = await rolling.catalog.collections.get(database, "hit")
+    assert back is not None
+    assert back.id == made.id
+    found = await everything(rolling.log, back)
+    assert sorted(found.values()) == ([] if lost == "state and a stream" else sorted(2 * ids))
+    assert await everything(rolling.log, other) == {1: "o"}
+    assert (await append(rolling.log, made, ["x"])).first >= head
+    assert await rolling.catalog.mark.read() is not None
+    assert (await rolling.catalog.mark.server_run()).verified

@@ -14,6 +14,7 @@ from logservice.snapshots import Snapshotter
 from logservice.stored_catalog import StoredCatalog
 from shared.catalog import Collection, Database
 from shared.catalog.collector import Collector
+from shared.catalog.image import Images
 from shared.errors import DimensionMismatch, Gone, Unavailable
 from shared.log.batch import build_batch, split_batch
 from shared.log.state import Pointer, required_fields
@@ -23,7 +24,7 @@ from shared.redis.client import command, open_redis
 from tests.logservice.compacting import compact
 from tests.logservice.test_epoch import World, world
 from tests.redis_server import RedisServer
-from tests.shared.log.appending import append, append_batches, make_collection
+from tests.shared.log.appending import append, append_batches, everything, make_collection
 
 __all__ = ["world"]
 
@@ -237,3 +238,38 @@ async def test_a_collection_that_was_deleted_is_not_mended(world: World) -> None
     await world.redis.delete(world.keys.order(database.key))
     await _mend(world, sweep=True)
     assert await world.catalog.collections.get_by_id(database, made.id) is None
+
+
+async def test_rows_that_one_database_lost_keep_no_state_of_another_one_from_being_restored(world: World) -> None:
+    """A state is restored with a snapshot, and none is taken while rows are missing."""
+    made = await _made(world)
+    await world.catalog.databases.create("default_tenant", "zzz")
+    other = await world.catalog.databases.get("default_tenant", "zzz")
+    assert other is not None
+    await make_collection(world.catalog, other, "nameless")
+    await world.snapshot()
+    await world.redis.delete(world.keys.state(made.id))
+    await world.redis.delete(world.keys.names(other.key))
+    await _mend(world, sweep=True)
+    assert await world.catalog.collections.get_by_id(await _database(world), made.id) is not None
+    assert await world.catalog.collections.get(other, "nameless") is not None
+
+
+async def test_a_log_service_that_slept_over_a_state_does_not_clear_what_another_one_has_restored(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await _made(world)
+    await world.redis.delete(world.keys.state(made.id), world.keys.log(made.id, 0))
+    clear = Images.clear_state
+
+    async def overtaken(images: Images, collection_id: str) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(Images, "clear_state", clear)
+            await _mend(world, sweep=True)
+        await append(world.log, made, ["written since"])
+        await clear(images, collection_id)
+
+    monkeypatch.setattr(Images, "clear_state", overtaken)
+    with pytest.raises(Unavailable):
+        await _mend(world, sweep=True)
+    assert list((await everything(world.log, made)).values()) == ["written since"]
