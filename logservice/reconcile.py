@@ -264,6 +264,7 @@ class Reconciler:
         await self._images.raise_heads(heads, brought.epoch)
         for collection_id, what in unreadable.items():
             await self._name_damage(collection_id, {state_name(collection_id): what})
+        await self._require_unopened(brought)
         if signs.newer is not None:
             await self._images.restore_rows(signs.newer)
         await self._catalog.unproven.add(key for each in restorations for key in each.unproven)

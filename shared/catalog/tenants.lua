@@ -18,6 +18,7 @@
 --           'cleared' name             a removed tenant's databases are in its own trash now: 'OK'
 --           'collected' name           nothing is left of a removed tenant: 'OK'
 --           'changed'                  counts a change of the catalog: the number of changes
+--           'counted' least            for a restoration: makes the number of changes at least this: 'OK'
 
 local tenants_key, resources_key, trash_key, cleared_key, changes_key, version_key, pending_key = unpack(KEYS)
 local verb = ARGV[1]
@@ -85,6 +86,11 @@ function verbs.collected(name)
 end
 
 function verbs.changed() return redis.call('INCR', changes_key) end
+
+function verbs.counted(least)
+  if tonumber(redis.call('GET', changes_key) or 0) < tonumber(least) then redis.call('SET', changes_key, least) end
+  return 'OK'
+end
 
 if not verbs[verb] then return redis.error_reply('ERR unknown verb') end
 return verbs[verb](unpack(ARGV, 2))
