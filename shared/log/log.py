@@ -233,7 +233,9 @@ class Log:
         if damage is not None and not entries:
             raise damage
         if self._witness is not None:
-            self._witness.read(collection_id, shard, entries, state.epoch)
+            # A collection that was made after a restoration has no epoch of its own.
+            epoch = max(state.epoch, known_epoch(self._redis) or 0)
+            self._witness.read(collection_id, shard, entries, epoch)
         return ShardRead(state, entries, bool(complete) and damage is None, mark)
 
     async def is_whole(self, collection_id: str, shard: int, covers: int) -> bool:

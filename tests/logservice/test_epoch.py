@@ -21,6 +21,7 @@ from shared.log.append import AppendRequest
 from shared.log.batch import build_batch, split_batch
 from shared.log.log import Log
 from shared.log.outputs import ProvenanceChange
+from shared.log.witness import Witness
 from shared.objects.port import ObjectStore
 from shared.process.clock import SystemClock
 from shared.records.model import Op
@@ -261,3 +262,21 @@ async def test_a_leader_notices_that_another_one_has_restored_the_cluster_once_m
     assert await reconciler.reconciled(cluster)
     await world.catalog.mark.open(Cluster(cluster.id, cluster.epoch + 1))
     assert not await reconciler.reconciled(cluster)
+
+
+async def test_who_wrote_and_who_read_an_append_hold_it_in_one_epoch(
+    world: World, redis_server: RedisServer, keys: Keys
+) -> None:
+    """Of a collection that was made after a restoration, too, whose state has no epoch: what a healing is given of
+    earlier epochs does not count.
+    """
+    await world.restore()
+    database = await world.catalog.databases.get("default_tenant", "default_database")
+    assert database is not None
+    made = await make_collection(world.catalog, database, "made since")
+    wrote, read = (Witness(SystemClock(), 1 << 20, 60) for _ in range(2))
+    async with open_verified_redis(redis_server.url, keys) as redis:
+        await append(Log(redis, keys, witness=wrote), made, ["a"])
+        await Log(redis, keys, witness=read).read(made.id, 0)
+    held = [entry for witness in (wrote, read) for entry in witness.beyond({made.id: 1}).held]
+    assert [entry.epoch for entry in held] == [1, 1]
