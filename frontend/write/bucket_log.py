@@ -94,20 +94,21 @@ class _Shard:
         self._sealed = sealed
         self._end = 0
         """Up to here the log is in the bucket, from the end of some manifest on."""
-        self._epoch = -1
-        """The epoch in which that was so."""
+        self._since: tuple[int, int] | None = None
+        """The epoch and the floor of the state then: where one has changed, the log may have been given up."""
         self.runs = Coalesced(self._write)
 
     async def _write(self) -> None:
         with SECONDS.time():
-            if self._epoch < 0:
+            if self._since is None:
                 [state] = await self._log.states([(self._collection, self._number)])
                 self._end = state.pointer.covers if state is not None and state.pointer is not None else 1
             read = await self._read(self._end)
             covers = read.state.pointer.covers if read.state.pointer else 1
-            if read.state.epoch != self._epoch or covers > self._end or read.state.trimmed > self._end:
-                # The first time, or compaction has overtaken it, or Redis was restored: from the manifest on.
-                self._end, self._epoch = covers, read.state.epoch
+            since = (read.state.epoch, read.state.floor)
+            if since != self._since or covers > self._end or read.state.trimmed > self._end:
+                # The first time, or compaction has overtaken it, or the state was restored: from the manifest on.
+                self._end, self._since = covers, since
                 read = await self._read(self._end)
             while not read.complete:
                 last = read.entries[-1]

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
+from frontend.write.bucket_log import BucketLog
 from logservice.mending import Mender
 from logservice.recover import Recovery
 from logservice.snapshots import Snapshotter
@@ -16,6 +17,7 @@ from shared.catalog import Collection, Database
 from shared.catalog.collector import Collector
 from shared.catalog.image import Images
 from shared.errors import DimensionMismatch, Gone, Unavailable
+from shared.history.bucket_tail import read_bucket_tail
 from shared.log.batch import build_batch, split_batch
 from shared.log.state import Pointer, required_fields
 from shared.process.clock import SystemClock
@@ -24,7 +26,7 @@ from shared.redis.client import command, open_redis
 from tests.logservice.compacting import compact
 from tests.logservice.test_epoch import World, world
 from tests.redis_server import RedisServer
-from tests.shared.log.appending import append, append_batches, everything, make_collection
+from tests.shared.log.appending import append, append_batches, everything, ids_of, make_collection
 
 __all__ = ["world"]
 
@@ -273,3 +275,18 @@ async def test_a_log_service_that_slept_over_a_state_does_not_clear_what_another
     with pytest.raises(Unavailable):
         await _mend(world, sweep=True)
     assert list((await everything(world.log, made)).values()) == ["written since"]
+
+
+async def test_what_the_class_bucket_left_before_a_state_was_restored_is_not_continued(world: World) -> None:
+    """The restoration has given up that log, in the same epoch; what is acknowledged since is behind the manifest."""
+    made = await _made(world)
+    bucket = BucketLog(world.log, world.objects)
+    await bucket.reach(made.id, made.layout)
+    await world.redis.delete(world.keys.state(made.id), world.keys.log(made.id, 0))
+    await _mend(world, sweep=True)
+    written = await append(world.log, made, ["written since"])
+    await bucket.reach(made.id, made.layout)
+    pointer = (await world.log.read(made.id, 0)).state.pointer
+    assert pointer is not None
+    tail = await read_bucket_tail(world.objects, made.id, 0, pointer.covers)
+    assert (list(ids_of(tail.entries).values()), tail.reach) == (["written since"], written.head)
