@@ -51,7 +51,8 @@ class LostAlone:
             except Corrupt as error:
                 log.error("state_not_rejoined", collection=known.id, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
             else:
-                log.error("state_rejoined" if rejoined else "state_lost", collection=known.id, name=known.name)
+                event = "state_rejoined" if rejoined else "state_not_rejoined"
+                log.error(event, collection=known.id, name=known.name)
 
     async def _rejoin(self, cluster: Cluster, known: CollectionImage) -> bool:
         """Whether the streams of the shards are whole behind the newest manifests, and go equally far: then the state
