@@ -26,8 +26,8 @@ import redis
 
 from bench import cost, load
 from bench.servers import Collection, Server, free_port, polychrome
-from polychrome.process import Process, ProcessSpec
-from polychrome.redis_server import answers, find_program, redis_server
+from polychrome.local.process import Process, ProcessSpec
+from polychrome.local.redis_server import answers, find_program, redis_server
 
 CLASSES: Final = ("disk", "replicas:1", "bucket")
 CLIENTS: Final = (1, 16)

@@ -19,11 +19,11 @@ from typing import Final, TypeVar
 import numpy as np
 from redis.asyncio import Redis
 
-from logservice.policy import Policy
-from logservice.rounds import Rounds
-from logservice.schedule import Scheduler
-from polychrome.process import Process
-from polychrome.redis_server import answers, redis_server
+from logservice.scheduling.policy import Policy
+from logservice.scheduling.rounds import Rounds
+from logservice.scheduling.scheduler import Scheduler
+from polychrome.local.process import Process
+from polychrome.local.redis_server import answers, redis_server
 from shared.catalog import Catalog, Collection, Database, NewCollection
 from shared.cluster.placement import hashes, weights
 from shared.log.append import AppendRequest

@@ -87,7 +87,7 @@ class Publisher:
         """Moves the pointer from the parent's manifest to the created one; whether that is the committed one now.
         `begun` is the state from which the compaction began.
         """
-        # Again, now that the garbage collector can see the manifest: see logservice/garbage_plan.py.
+        # Again, now that the garbage collector can see the manifest: see logservice/garbage/plan.py.
         await self._verify_uploaded(built)
         return await self._log.commit(collection, begun.number, begun.pointer, pointer, begun.epoch)
 

@@ -136,7 +136,7 @@ class Rebuilder:
             shard: await self._create(collection, shard, manifest, covers, dimension, epoch)
             for shard, manifest in zip(following.numbers, initial, strict=True)
         }
-        # Again, now that the garbage collector can see the manifests: see logservice/garbage_plan.py.
+        # Again, now that the garbage collector can see the manifests: see logservice/garbage/plan.py.
         for ref in refs:
             await verify_present(self._objects, ref.info)
         if await self._rebuilds.initialize(collection, epoch, layout, following, starts, pointers):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from logservice.garbage_plan import Periods
-from logservice.policy import Policy
+from logservice.garbage.plan import Periods
+from logservice.scheduling.policy import Policy
 from shared.process.config import ProcessConfig, parse_positive, parse_seconds, setting
 
 

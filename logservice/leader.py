@@ -8,22 +8,22 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from logservice.catalog.snapshots import Snapshots, Snapshotter
+from logservice.catalog.stored import JournalTidier, StoredCatalog
 from logservice.config import LogserviceConfig
 from logservice.damage import DamageWatch
-from logservice.garbage import GarbageCollector
-from logservice.garbage_plan import CatalogView, LayoutChange, ShardKey
+from logservice.garbage.collector import GarbageCollector
+from logservice.garbage.plan import CatalogView, LayoutChange, ShardKey
 from logservice.loops import PAUSE_AFTER_FAILURE_S, SWEEP_REST_RATIO, every
-from logservice.mending import Mender
-from logservice.owed_snapshot import OWED
-from logservice.proving import Prover
-from logservice.reconcile import Reconciler
-from logservice.recover import Recovery
-from logservice.rounds import Rounds
-from logservice.schedule import Scheduler
-from logservice.seal import Sealer
-from logservice.snapshots import Snapshots, Snapshotter
-from logservice.stored_catalog import JournalTidier, StoredCatalog
-from logservice.trim import Trimmer
+from logservice.restoring.mending import Mender
+from logservice.restoring.owed_snapshot import OWED
+from logservice.restoring.proving import Prover
+from logservice.restoring.reconcile import Reconciler
+from logservice.restoring.recover import Recovery
+from logservice.scheduling.rounds import Rounds
+from logservice.scheduling.scheduler import Scheduler
+from logservice.trimming.seal import Sealer
+from logservice.trimming.trim import Trimmer
 from logservice.writable import WritableBucket
 from shared.catalog import Catalog, Cluster, Collection, Pointer
 from shared.catalog.collector import Collector

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from prometheus_client import Gauge
 
+from logservice.catalog.snapshots import Snapshots
 from logservice.config import LogserviceConfig
-from logservice.healing import Healing
+from logservice.healing.put_back import Healing
 from logservice.leader import Leader, LeaderServices
-from logservice.reconcile import Reconciler
-from logservice.snapshots import Snapshots
+from logservice.restoring.reconcile import Reconciler
 from logservice.writable import WritableBucket
 from shared.catalog import Catalog
 from shared.catalog.collector import Collector

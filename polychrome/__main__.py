@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from polychrome.backup.commands import add_backup, add_restore
-from polychrome.datadir import DataDirError
-from polychrome.listening import AddressError
-from polychrome.plan import ClusterOptions
-from polychrome.redis_server import NoRedisServerError
+from polychrome.local.datadir import DataDirError
+from polychrome.local.listening import AddressError
+from polychrome.local.plan import ClusterOptions
+from polychrome.local.redis_server import NoRedisServerError
+from polychrome.local.supervisor import BadConfigurationError
+from polychrome.local.up import TooFewFilesError, up
 from polychrome.repair_redis import add_repair_redis
 from polychrome.status import status
-from polychrome.supervisor import BadConfigurationError
-from polychrome.up import TooFewFilesError, up
 from polychrome.verify.commands import add_verify
 from polychrome.verify.repair_commands import add_repair
 from shared.limits import SHARDS_MAX

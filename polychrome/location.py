@@ -7,8 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from polychrome.datadir import read_register
-from polychrome.plan import ClusterOptions
+from polychrome.local.datadir import read_register
+from polychrome.local.plan import ClusterOptions
 
 
 class LocationError(Exception):

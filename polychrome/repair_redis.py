@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from polychrome.append_only_repair import UnrepairableError, check, repair, set_aside
-from polychrome.datadir import open_data_dir
-from polychrome.plan import ClusterOptions
-from polychrome.redis_server import RedisServer, redis_server
+from polychrome.append_only.repair import UnrepairableError, check, repair, set_aside
+from polychrome.local.datadir import open_data_dir
+from polychrome.local.plan import ClusterOptions
+from polychrome.local.redis_server import RedisServer, redis_server
 
 
 def add_repair_redis(parser: argparse.ArgumentParser) -> None:

@@ -15,11 +15,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from polychrome.datadir import ProcessEntry, Register, read_register
-from polychrome.plan import START_ORDER
-from polychrome.process import is_ready
-from polychrome.redis_server import problem_of
-from polychrome.space import full_disks
+from polychrome.local.datadir import ProcessEntry, Register, read_register
+from polychrome.local.plan import START_ORDER
+from polychrome.local.process import is_ready
+from polychrome.local.redis_server import problem_of
+from polychrome.local.space import full_disks
 from shared.catalog.cluster import ClusterMark
 from shared.catalog.damage import Damage, Damages
 from shared.cluster.membership import Member, Membership

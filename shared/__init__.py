@@ -11,5 +11,5 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # is imported.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 # So that one has nothing to tidy up, and needs no thread for it: a process with threads cannot be copied safely
-# (polychrome.fork).
+# (polychrome.local.fork).
 os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from polychrome.process import free_port
+from polychrome.local.process import free_port
 from tests.cluster.harness import Cluster
 from tests.outside.paths import CHECKOUT
 

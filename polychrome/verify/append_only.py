@@ -17,9 +17,9 @@ from typing import Final
 
 from redis.asyncio import Redis
 
-from polychrome.append_only_repair import FileDamage, UnrepairableError, check, cut_torn_end, repair
-from polychrome.process import Process
-from polychrome.redis_server import problem_of, redis_server
+from polychrome.append_only.repair import FileDamage, UnrepairableError, check, cut_torn_end, repair
+from polychrome.local.process import Process
+from polychrome.local.redis_server import problem_of, redis_server
 from polychrome.verify.model import Finding
 from shared.errors import Unavailable
 from shared.redis.client import open_redis

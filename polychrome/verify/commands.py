@@ -22,9 +22,9 @@ from typing import Final, TypeVar
 import msgspec
 from redis.asyncio import Redis
 
+from polychrome.local.redis_server import problem_of
 from polychrome.location import LocationError, add_location, locate, url_of
 from polychrome.progress import Progress
-from polychrome.redis_server import problem_of
 from polychrome.verify.append_only import loaded_copy
 from polychrome.verify.bucket import BucketProver, Sample, share_of
 from polychrome.verify.cluster import ClusterProver

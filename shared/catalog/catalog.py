@@ -49,7 +49,7 @@ class Catalog:
         self.losses = Losses(redis, keys)
         self.unproven = Notes(redis, keys.unproven)
         """Manifests that a restoration took up without a pointer's hash, and that have still to be compared with their
-        records (`logservice.proving`)."""
+        records (`logservice.restoring.proving`)."""
         self.tenants = Tenants(redis, keys, self.journal)
         self.databases = Databases(redis, keys, self.tenants, self.journal)
         self.collections = Collections(redis, keys, self.databases, self.journal)

@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- Puts an append back that Redis has lost, at its own positions (logservice/healing.py). allow-oom: it was acknowledged.
+-- Puts an append back that Redis has lost, at its own positions (logservice/healing/put_back.py). allow-oom: it was
+-- acknowledged.
 --
 -- KEYS   1   state_key       state hash of the collection
 --        2   request_key     what is remembered of the request: '<first> <head>'

@@ -1,4 +1,6 @@
-"""Puts appends back, at their own positions, that a Redis has lost which is not open yet (`logservice.healing`)."""
+"""Puts appends back, at their own positions, that a Redis has lost which is not open yet: what
+`logservice.healing.put_back` writes with.
+"""
 
 from __future__ import annotations
 

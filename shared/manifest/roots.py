@@ -16,9 +16,9 @@ Invariants
    when the root does not name one. A manifest that covers less than `position` has all the same: its shard had no
    operation in between.
 3. Roots of one collection that have the same epoch and position stand for the same records.
-4. A root `with_log` is that of a restoration that put log behind the manifests (`logservice.bucket_tails`). Its
-   manifests need not meet: from the end of each to `position` the bucket has the log, as sealed log objects. It is of
-   use only with that log; the root before it is what a collection is restored to without.
+4. A root `with_log` is that of a restoration that put log behind the manifests (`logservice.restoring.bucket_tails`).
+   Its manifests need not meet: from the end of each to `position` the bucket has the log, as sealed log objects. It is
+   of use only with that log; the root before it is what a collection is restored to without.
 """
 
 from __future__ import annotations

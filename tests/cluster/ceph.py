@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from polychrome.process import Process, ProcessSpec, free_port
+from polychrome.local.process import Process, ProcessSpec, free_port
 from tests.cluster.stores import ObjectStorage, S3Endpoint
 from tests.cluster.waiting import wait_until
 from tests.missing import needs

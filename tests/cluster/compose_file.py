@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polychrome.process import ProcessSpec, free_port
+from polychrome.local.process import ProcessSpec, free_port
 from tests.outside.paths import CHECKOUT
 
 COMPOSE = Path(sys.executable).with_name("docker-compose")

@@ -18,8 +18,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from polychrome.plan import STOP_ORDER, ClusterOptions, Stores, process_specs
-from polychrome.process import Process, ProcessSpec, free_port
+from polychrome.local.plan import STOP_ORDER, ClusterOptions, Stores, process_specs
+from polychrome.local.process import Process, ProcessSpec, free_port
 from tests.cluster.compose_file import PROCESSES, Here, read_services, spec_of
 from tests.cluster.stores import (
     ObjectStorage,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx
 
-from polychrome.process import Process, ProcessSpec, free_port
-from polychrome.redis_server import answers, find_program, redis_server
+from polychrome.local.process import Process, ProcessSpec, free_port
+from polychrome.local.redis_server import answers, find_program, redis_server
 from tests.cluster.waiting import wait_until
 from tests.shared.objects.ministack import running_ministack
 

@@ -12,8 +12,8 @@ import pytest
 
 from compactor.checkpoints import Step
 from compactor.compaction import Ending
-from logservice.reconcile import Reconciler
-from logservice.snapshots import Snapshots
+from logservice.catalog.snapshots import Snapshots
+from logservice.restoring.reconcile import Reconciler
 from shared.catalog import Catalog
 from shared.catalog.image import Images
 from shared.cluster.placement import Layout

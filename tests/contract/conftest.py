@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from polychrome.process import Process, ProcessSpec, free_port
+from polychrome.local.process import Process, ProcessSpec, free_port
 from tests.cluster.harness import Cluster
 
 

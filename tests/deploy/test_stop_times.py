@@ -11,7 +11,7 @@ import yaml
 from frontend.collections.forking import CLOSE_S_MAX
 from frontend.http.server import CLOSE_TIMEOUT_S
 from frontend.service import LAST_HINTS_S
-from polychrome.supervisor import STOP_GRACE_S, stop_grace_s
+from polychrome.local.supervisor import STOP_GRACE_S, stop_grace_s
 from shared.cluster.registration import LEAVE_S
 from shared.process.config import ROLES, ProcessConfig, settings
 from shared.process.service import ADMIN_CLOSE_S

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from compactor.checkpoints import AnyStep, Step
-from polychrome.process import Process, ProcessSpec
-from polychrome.redis_server import answers
+from polychrome.local.process import Process, ProcessSpec
+from polychrome.local.redis_server import answers
 from tests.cluster.harness import Cluster
 from tests.cluster.waiting import wait_until
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from polychrome.append_only_repair import check, cut_torn_end
-from polychrome.process import Process
-from polychrome.redis_server import answers, find_program
+from polychrome.append_only.repair import check, cut_torn_end
+from polychrome.local.process import Process
+from polychrome.local.redis_server import answers, find_program
 from tests.cluster.harness import Cluster
 from tests.cluster.waiting import wait_until
 from tests.faults.bank import Bank

@@ -12,7 +12,7 @@ from typing import Any, Final
 import aiohttp
 import pytest
 
-from polychrome.redis_server import answers
+from polychrome.local.redis_server import answers
 from tests.cluster.harness import Cluster, ClusterBuilder
 from tests.cluster.waiting import wait_until
 from tests.faults.kills import Killer

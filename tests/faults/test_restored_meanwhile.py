@@ -10,8 +10,8 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from polychrome.process import Process
-from polychrome.redis_server import answers
+from polychrome.local.process import Process
+from polychrome.local.redis_server import answers
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
 from tests.cluster.harness import Cluster, ClusterBuilder

@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from frontend.collections.forking import Forker
-from logservice.garbage import GarbageCollector
-from logservice.garbage_plan import CatalogView, Periods, collection_of
+from logservice.garbage.collector import GarbageCollector
+from logservice.garbage.plan import CatalogView, Periods, collection_of
 from logservice.leader import pointers_of_all
 from shared.catalog import Collection, Database
 from shared.catalog.collector import Collector

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from logservice.seal import Sealer
+from logservice.trimming.seal import Sealer
 from shared.errors import StaleRead
 from shared.manifest.model import manifest_key
 from tests.compactor.conftest import Records, Shop

@@ -6,7 +6,7 @@ import random
 from types import SimpleNamespace
 from typing import Any
 
-from logservice.seal import Sealer
+from logservice.trimming.seal import Sealer
 from shared.errors import StaleRead
 from shared.records.model import Op
 from shared.rpc import messages

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from logservice.catalog.snapshots import Snapshots
 from logservice.config import LogserviceConfig
 from logservice.loops import every
 from logservice.service import LogService, open_service
-from logservice.snapshots import Snapshots
 from shared.catalog import Catalog
 from shared.cluster.membership import Membership
 from shared.errors import Corrupt, PolychromeError, Unavailable

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from polychrome.datadir import Register, read_register
-from polychrome.process import free_port
+from polychrome.local.datadir import Register, read_register
+from polychrome.local.process import free_port
 
 COLLECTIONS = "/api/v2/tenants/default_tenant/databases/default_database/collections"
 LINE_S_MAX = 60.0

@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from polychrome.append_only_repair import MANIFEST
-from polychrome.datadir import DataDirInUseError
+from polychrome.append_only.repair import MANIFEST
+from polychrome.local.datadir import DataDirInUseError
 from polychrome.repair_redis import repair_redis
 from tests.cluster.waiting import wait_until
 from tests.polychrome.terminal import Terminal, create_collection, status, terminals

@@ -3,9 +3,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from polychrome.datadir import ProcessEntry
-from polychrome.plan import ClusterOptions, Stores, process_specs
-from polychrome.process import free_port
+from polychrome.local.datadir import ProcessEntry
+from polychrome.local.plan import ClusterOptions, Stores, process_specs
+from polychrome.local.process import free_port
 from polychrome.status import (
     Answers,
     LossReport,

@@ -23,14 +23,14 @@ from compactor.checkpoints import Checkpoints
 from compactor.compaction import Compactor, Ending, ResourceLimits
 from compactor.rebuild import Rebuilder
 from compactor.sources import open_sources
-from logservice.garbage import GarbageCollector
-from logservice.garbage_plan import Periods
+from logservice.catalog.snapshots import Snapshots, Snapshotter
+from logservice.garbage.collector import GarbageCollector
+from logservice.garbage.plan import Periods
 from logservice.leader import catalog_view
-from logservice.reconcile import Reconciler
-from logservice.rounds import Rounds
-from logservice.seal import Sealer
-from logservice.snapshots import Snapshots, Snapshotter
-from logservice.trim import Trimmer
+from logservice.restoring.reconcile import Reconciler
+from logservice.scheduling.rounds import Rounds
+from logservice.trimming.seal import Sealer
+from logservice.trimming.trim import Trimmer
 from shared.catalog import SHARDS_KEY, Catalog, Collection, Database, NewCollection
 from shared.catalog.collector import Collector
 from shared.catalog.damage import DamageReporter, Damages

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from logservice.recover import Recovery
+from logservice.restoring.recover import Recovery
 from shared.catalog.collector import Collector
 from shared.manifest.roots import RootStore
 from tests.restoring.bank import Bank

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from polychrome.__main__ import main
-from polychrome.process import Process
+from polychrome.local.process import Process
 from tests.cluster.harness import Cluster, ClusterBuilder
 from tests.cluster.waiting import wait_until
 

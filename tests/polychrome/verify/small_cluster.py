@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from compactor.checkpoints import Checkpoints
 from compactor.compaction import Compactor, Ending, ResourceLimits
-from logservice.snapshots import Snapshots
+from logservice.catalog.snapshots import Snapshots
 from polychrome.verify.bucket import Sample
 from polychrome.verify.commands import Verified, verify
 from polychrome.verify.model import Report

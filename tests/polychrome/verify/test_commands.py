@@ -13,8 +13,8 @@ from unittest import mock
 import pytest
 
 from polychrome.__main__ import main
-from polychrome.process import Process
-from polychrome.redis_server import answers, redis_server
+from polychrome.local.process import Process
+from polychrome.local.redis_server import answers, redis_server
 from shared.redis.keys import Keys
 from tests.cluster.waiting import wait_until
 from tests.polychrome.verify.small_cluster import small_cluster

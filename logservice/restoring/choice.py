@@ -1,0 +1,144 @@
+"""The state that a collection is restored to, once Redis was lost or went back. Pure.
+
+Whatever is chosen is of one moment: a batch or a transaction is in it on all shards, or on none.
+`logservice.restoring.evidence` gathers the facts, `logservice.restoring.reconcile` carries the choice out.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from shared.cluster.placement import Layout
+from shared.log.state import Pointer
+from shared.manifest.model import Manifest
+from shared.manifest.roots import Root
+from shared.records.model import FIRST_POSITION
+
+StoredManifest = tuple[Manifest, Pointer]
+"""A manifest in the bucket, with the pointer that commits it."""
+
+
+class Taken(enum.StrEnum):
+    """The kinds of states that a collection may be restored to."""
+
+    LOG = "log"
+    """Redis' own state: its manifests, and its log after them."""
+    ROOT = "root"
+    """The manifests that the newest root names."""
+    MANIFEST = "manifest"
+    """The newest manifest of its only shard."""
+    TAIL = "tail"
+    """Manifests in the bucket, and the log there behind them (`logservice.restoring.bucket_tails`)."""
+    MANIFESTS = "manifests"
+    """The newest manifests of its shards, which may not be of one moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnState:
+    """Redis' state of a collection, one pointer per shard of its layout. `whole`: its log is whole behind the later of
+    these and the bucket's manifests, and those of its own that are the later ones are in the bucket with all files.
+    """
+
+    epoch: int
+    head: int
+    layout: Layout
+    pointers: Sequence[Pointer | None]
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredState:
+    """The bucket's share of a collection: the newest root that is complete; and of each shard of `layout` the newest
+    manifest, unless the root names those of several shards. `latest` are these in any case, complete or not, and where
+    there is none since the newest root, those that it names, be it one with log: that is `logged`, and never `root`.
+    `layout` is the root's, or what the catalog says where there is none. `furthest` is the highest position, exclusive,
+    that any manifest of the collection covers. `versions_passed` manifests at most were committed after that one and
+    cannot be read. `dimension` is what the manifests say, None: nothing. `damaged` says by name what is wrong with each
+    stored thing because of which an older root or manifest is taken.
+    """
+
+    layout: Layout
+    root: Root | None = None
+    newest: Sequence[StoredManifest | None] = ()
+    latest: Sequence[Pointer | None] = ()
+    logged: Root | None = None
+    furthest: int = FIRST_POSITION
+    versions_passed: int = 0
+    dimension: int | None = None
+    damaged: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The state that a collection gets: manifests of one moment, one per shard of its layout, and with `Taken.LOG` the
+    log after them. Everything below `covered[shard]` is there. At `position` the manifests meet.
+    """
+
+    taken: Taken
+    layout: Layout
+    pointers: list[Pointer | None]
+    covered: list[int]
+    position: int
+
+
+def choose(own: OwnState | None, stored: StoredState) -> Choice:
+    """The state that the collection is restored to. `own` is None when Redis has none of it.
+
+    The moment of a state is an epoch and a position: the root's; of a single shard its newest manifest's; of Redis its
+    own epoch and head. "Reaches as far": its moment is not before the bucket's, nor its layout.
+
+    ```text
+    Redis' own log                   shards    root    taken
+    whole, reaches as far            any       any     LOG: each shard's manifest is the later one of its two
+    whole, does not reach as far     as below
+    not whole, or no state           as below
+                                     several   there   ROOT
+                                     one       any     MANIFEST: the newest of the root's epoch or a later one; the
+                                                       root's, where the bucket has none such
+                                     several   none    MANIFESTS: the collection is one of 0.1.0, or a fork, in its
+                                                       first round
+    ```
+
+    A manifest of an earlier epoch than the root's that the root does not name is never taken: the restoration that
+    wrote the root gave it up.
+    """
+    bucket, moment = _of_bucket(stored)
+    if own is None or not own.whole or (own.epoch, own.head) < moment or own.layout.first < bucket.layout.first:
+        return bucket
+    pointers = list(own.pointers)
+    if own.layout == bucket.layout:
+        pointers = [later(*both) for both in zip(own.pointers, bucket.pointers, strict=True)]
+    position = min((_covers(pointer) for pointer in pointers), default=FIRST_POSITION)
+    return Choice(Taken.LOG, own.layout, pointers, [own.head] * own.layout.count, position)
+
+
+def _of_bucket(stored: StoredState) -> tuple[Choice, tuple[int, int]]:
+    """The state that the bucket alone would give, and its moment."""
+    root, layout = stored.root, stored.layout
+    if root is not None and layout.count > 1:
+        covered = [root.position] * layout.count
+        return Choice(Taken.ROOT, layout, root.pointers, covered, root.position), (root.epoch, root.position)
+    pointers = [found[1] if found else None for found in stored.newest]
+    covered = [_covers(pointer) for pointer in pointers]
+    epoch = max((found[0].epoch for found in stored.newest if found), default=0)
+    if layout.count > 1:
+        position = max(covered)
+        return Choice(Taken.MANIFESTS, layout, pointers, covered, position), (epoch, position)
+    moment = (epoch, covered[0])
+    if root is not None and moment < (root.epoch, root.position):
+        pointers, moment = root.pointers, (root.epoch, root.position)
+        covered = [_covers(pointers[0])]
+    return Choice(Taken.MANIFEST, layout, pointers, covered, covered[0]), moment
+
+
+def later(one: Pointer | None, other: Pointer | None) -> Pointer | None:
+    """The one of two manifests of a shard, of one chain, that covers more."""
+    if one is None or other is None:
+        return one or other
+    return other if (other.covers, other.version) > (one.covers, one.version) else one
+
+
+def _covers(pointer: Pointer | None) -> int:
+    return pointer.covers if pointer else FIRST_POSITION

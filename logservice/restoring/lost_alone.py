@@ -1,0 +1,76 @@
+"""Mends a Redis that restarts and has lost names, rows or whole states alone, before the cluster is opened in it.
+Nobody else could do so then (`logservice.restoring.mending` does in an open cluster), and no image of the catalog can
+be taken.
+
+Names, rows and order are put back from each other and from the bucket. A state whose streams are whole is made of them
+and of the bucket, and is compared with the bucket like all others afterwards. One whose streams are not whole is
+restored from the bucket, as in a Redis that lost everything. No snapshot is written here: this Redis may have gone
+back, and the bucket may know more than it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from logservice.restoring.evidence import Evidence
+from shared.catalog import Catalog, Cluster
+from shared.catalog.image import CatalogImage, CollectionImage, Images
+from shared.errors import Corrupt
+from shared.log.log import Log
+from shared.objects.port import ObjectStore
+from shared.process.telemetry import get_logger
+from shared.records.model import FIRST_POSITION
+
+log = get_logger(__name__)
+
+
+class LostAlone:
+    """Mends a server that is not open. Everything raises Unavailable."""
+
+    def __init__(self, catalog: Catalog, images: Images, log_: Log, objects: ObjectStore) -> None:
+        self._catalog = catalog
+        self._images = images
+        self._log = log_
+        self._evidence = Evidence(objects)
+
+    async def mend_rows(self, stored: CatalogImage | None) -> None:
+        """Puts back names, rows and places in the order. `stored` is the catalog as the bucket has it."""
+        async for database in self._catalog.databases.all():
+            if not await self._catalog.losses.agrees(database.key):
+                collections = stored.collections if stored else []
+                known = {each.id: each.row for each in collections if each.database_key == database.key}
+                there = await self._catalog.collections.mend(database, known)
+                log.error("rows_restored", database=database.name, tenant=database.tenant, collections=len(there))
+
+    async def rejoin(self, cluster: Cluster, lost: Iterable[CollectionImage]) -> None:
+        """Makes the states of these collections anew where their streams are whole."""
+        for known in lost:
+            try:
+                rejoined = await self._rejoin(cluster, known)
+            except Corrupt as error:
+                log.error("state_not_rejoined", collection=known.id, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
+            else:
+                event = "state_rejoined" if rejoined else "state_not_rejoined"
+                log.error(event, collection=known.id, name=known.name)
+
+    async def _rejoin(self, cluster: Cluster, known: CollectionImage) -> bool:
+        """Whether the streams of the shards are whole behind the newest manifests, and go equally far: then the state
+        is there again. Raises Corrupt.
+        """
+        rejoined = await self._images.rejoin_state(known)
+        stored = await self._evidence.stored(known.id, known.layout)
+        if not rejoined.streams or stored.layout != known.layout:
+            return False
+        covers = {
+            shard: pointer.covers if pointer else FIRST_POSITION
+            for shard, pointer in zip(known.layout.numbers, stored.latest, strict=True)
+        }
+        whole = [await self._log.is_whole(known.id, *each) for each in covers.items()]
+        if not all(whole) or not await self._log.reach_one_end(known.id, covers):
+            return False
+        dimension = known.dimension or stored.dimension or await self._images.logged_dimension(known)
+        filled = msgspec.structs.replace(known, dimension=dimension)
+        await self._images.fill_state(filled, max(known.head, rejoined.end), cluster.epoch, stored.latest)
+        return True

@@ -1,0 +1,107 @@
+"""Mends what Redis lost of a database alone (`shared.catalog.losses`): names, rows, places in the order, states.
+
+1. Names, rows and order say the same of each collection, so each is put back from the others; a row that nobody in
+   Redis has comes from the bucket, where every change of the catalog is.
+2. A pointer that covers less than the log was trimmed to was lost: the bucket has its manifest.
+3. A state that is not whole is restored (`logservice.restoring.recover`): its log goes on where its streams are whole,
+   else from what the bucket has.
+
+A database is looked at within a second of the first request that misses something of it, and in every sweep. Metadata
+keys are watched over by the snapshots (`logservice.catalog.snapshots`), which know what there was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from prometheus_client import Counter
+
+from logservice.catalog.stored import StoredCatalog
+from logservice.restoring.recover import Recovery
+from shared.catalog import Catalog, Database
+from shared.catalog.collector import Collector
+from shared.errors import Corrupt
+from shared.log.log import Log
+from shared.manifest.newest import newest_manifest
+from shared.objects.port import ObjectStore
+from shared.process.telemetry import get_logger
+
+log = get_logger(__name__)
+
+MENDED: Final = Counter(
+    "polychrome_logservice_mended_databases_total", "Databases of which Redis had lost names, rows or the order alone."
+)
+
+
+class Mender:
+    """The loops' steps of one leader. Everything raises Unavailable and Backoff."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        collector: Collector,
+        log_: Log,
+        objects: ObjectStore,
+        journaled: StoredCatalog,
+        recovery: Recovery,
+    ) -> None:
+        self._catalog = catalog
+        self._log = log_
+        self._objects = objects
+        self._collector = collector
+        self._journaled = journaled
+        self._recovery = recovery
+
+    async def step(self) -> None:
+        """Mends the databases in which somebody missed something."""
+        losses = self._catalog.losses
+        noted = await losses.noted.some()
+        if not noted:
+            return
+        await self._mend([database async for database in self._catalog.databases.all() if database.key in noted])
+        for key in noted:
+            await losses.noted.remove(key)
+
+    async def sweep(self) -> None:
+        """Mends all databases."""
+        await self._mend([database async for database in self._catalog.databases.all()])
+
+    async def _mend(self, databases: Sequence[Database]) -> None:
+        """Mends these databases, the rows of all before the states of any: a state is not restored without a snapshot,
+        and none is taken while rows are missing. What is damaged in the bucket does not keep others from being mended.
+        """
+        for mend in (self._mend_rows, self._mend_states):
+            for database in databases:
+                try:
+                    await mend(database)
+                except Corrupt as error:
+                    names = {"database": database.name, "tenant": database.tenant}
+                    log.error("database_not_mended", **names, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
+
+    async def _mend_states(self, database: Database) -> None:
+        await self._collector.repair_database(database, self._recovery.recover)
+        await self._mend_pointers(database)
+
+    async def _mend_pointers(self, database: Database) -> None:
+        damaged: dict[str, str] = {}
+        collections = await self._catalog.collections.present(database, damaged)
+        shards = [(each.id, shard) for each in collections for shard in each.layout.numbers]
+        for (collection_id, shard), state in zip(shards, await self._log.states(shards, damaged), strict=True):
+            if state is not None and state.lost_pointer and not state.deleted:
+                newest = await newest_manifest(self._objects, collection_id, shard)
+                pointer = newest.found[1] if newest.found else None
+                done = pointer is not None and await self._log.repoint(collection_id, shard, pointer, state.epoch)
+                outcome = "pointer_restored" if done else "pointer_lost"
+                log.error(outcome, collection=collection_id, shard=shard, trimmed=state.trimmed, damaged=newest.damaged)
+
+    async def _mend_rows(self, database: Database) -> None:
+        if await self._catalog.losses.agrees(database.key):
+            return
+        stored = await self._journaled.newest()
+        collections = stored.image.collections if stored else []
+        known = {each.id: each.row for each in collections if each.database_key == database.key}
+        there = await self._catalog.collections.mend(database, known)
+        whole = await self._catalog.losses.agrees(database.key)
+        MENDED.inc()
+        log.error("rows_restored", database=database.name, tenant=database.tenant, collections=len(there), whole=whole)
