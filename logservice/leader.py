@@ -15,7 +15,7 @@ from logservice.damage import DamageWatch
 from logservice.garbage.collector import GarbageCollector
 from logservice.garbage.plan import CatalogView, LayoutChange, ShardKey
 from logservice.loops import PAUSE_AFTER_FAILURE_S, SWEEP_REST_RATIO, every
-from logservice.restoring.mending import Mender
+from logservice.restoring.database_recovery import DatabaseRecovery
 from logservice.restoring.owed_snapshot import OWED
 from logservice.restoring.proving import Prover
 from logservice.restoring.reconcile import Reconciler
@@ -46,7 +46,7 @@ WATCH_S: Final = 0.5
 """Period of the check whether Redis has restarted."""
 COLLECT_DELETED_S: Final = 5.0
 TIDY_COMMITS_S: Final = 30.0
-MEND_S: Final = 1.0
+RECOVERY_S: Final = 1.0
 PROVE_S: Final = 5.0
 WATCH_DAMAGE_S: Final = 5.0
 COLLECT_ORPHANS_S: Final = 300.0
@@ -130,7 +130,9 @@ class Leader:
         scheduler = Scheduler(services.catalog, services.log, services.jobs, rounds, config.policy, clock, trimmer.add)
         snapshotter = Snapshotter(services.images, self._snapshots, cluster, clock)
         tidier = JournalTidier(self._objects, clock)
-        mender = Mender(services.catalog, services.collector, services.log, self._objects, stored_catalog, recovery)
+        database_recovery = DatabaseRecovery(
+            services.catalog, services.collector, services.log, self._objects, stored_catalog, recovery
+        )
         writable = WritableBucket(self._objects)
 
         damage = DamageWatch(services.damages, services.log, services.jobs, services.collector.graves, clock)
@@ -148,7 +150,7 @@ class Leader:
             await services.collector.forget_families({collection.root for collection in collections})
 
         async def repair_rows() -> None:
-            await mender.sweep()
+            await database_recovery.sweep()
             await services.functions.repair([collection async for collection in services.catalog.collections.all()])
 
         async def snapshot() -> None:
@@ -176,7 +178,7 @@ class Leader:
             every("tidy_journal", config.snapshot_s, tidy_journal, clock),
             every("collect_deleted", COLLECT_DELETED_S, services.collector.collect_deleted, clock),
             every("settle_journal", COLLECT_DELETED_S, services.collector.settle_journal, clock, SWEEP_REST_RATIO),
-            every("mend", MEND_S, mender.step, clock),
+            every("recover", RECOVERY_S, database_recovery.step, clock),
             every("repair_rows", config.sweep_s, repair_rows, clock, SWEEP_REST_RATIO),
             every("collect_orphans", COLLECT_ORPHANS_S, services.collector.collect_orphans, clock),
             every("damage", WATCH_DAMAGE_S, damage.step, clock),

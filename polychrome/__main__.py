@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     add_backup(commands.add_parser("backup", help="take, list or prune backups of a running cluster"))
     add_restore(commands.add_parser("restore", help="restore collections from a backup into a running cluster"))
     add_verify(commands.add_parser("verify", help="prove that all that is stored is what was written"))
-    add_repair(commands.add_parser("repair", help="mend what polychrome verify finds, as far as it can be"))
+    add_repair(commands.add_parser("repair", help="repair what polychrome verify finds, as far as it can be"))
     text = "show or repair a damaged append-only file of a stopped cluster's Redis"
     add_repair_redis(commands.add_parser("repair-redis", help=text))
     bucket = commands.add_parser("create-bucket", help="create the bucket of POLYCHROME_BUCKET_URL if it is missing")

@@ -1,6 +1,6 @@
-"""Mends a Redis that restarts and has lost names, rows or whole states alone, before the cluster is opened in it.
-Nobody else could do so then (`logservice.restoring.mending` does in an open cluster), and no image of the catalog can
-be taken.
+"""Recovers a Redis that restarts and has lost names, rows or whole states alone, before the cluster is opened in it.
+Nobody else could do so then (`logservice.restoring.database_recovery` does in an open cluster), and no image of the
+catalog can be taken.
 
 Names, rows and order are put back from each other and from the bucket. A state whose streams are whole is made of them
 and of the bucket, and is compared with the bucket like all others afterwards. One whose streams are not whole is
@@ -27,7 +27,7 @@ log = get_logger(__name__)
 
 
 class LostAlone:
-    """Mends a server that is not open. Everything raises Unavailable."""
+    """Recovers a server that is not open. Everything raises Unavailable."""
 
     def __init__(self, catalog: Catalog, images: Images, log_: Log, objects: ObjectStore) -> None:
         self._catalog = catalog
@@ -35,13 +35,13 @@ class LostAlone:
         self._log = log_
         self._evidence = Evidence(objects)
 
-    async def mend_rows(self, stored: CatalogImage | None) -> None:
+    async def recover_rows(self, stored: CatalogImage | None) -> None:
         """Puts back names, rows and places in the order. `stored` is the catalog as the bucket has it."""
         async for database in self._catalog.databases.all():
             if not await self._catalog.losses.agrees(database.key):
                 collections = stored.collections if stored else []
                 known = {each.id: each.row for each in collections if each.database_key == database.key}
-                there = await self._catalog.collections.mend(database, known)
+                there = await self._catalog.collections.recover(database, known)
                 log.error("rows_restored", database=database.name, tenant=database.tenant, collections=len(there))
 
     async def rejoin(self, cluster: Cluster, lost: Iterable[CollectionImage]) -> None:

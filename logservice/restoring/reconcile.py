@@ -18,7 +18,7 @@ a snapshot                   0. what the journal says beyond it (`shared.catalog
 Redis has the mark, and is another run of itself:
     0. Witnesses give back what they saw in the log and Redis does not have (`logservice.healing.put_back`). If there is
        any, a new epoch begins.
-       What it lost alone is mended (`logservice.restoring.lost_alone`): nobody else could before it is open.
+       What it lost alone is recovered (`logservice.restoring.lost_alone`): nobody else could before it is open.
     1. Has it gone back, or lost a state? Its catalog or a head is older than the snapshot with its journal, or the
        bucket has a later number of a commit (`shared.manifest.commits`). Then rows that the bucket knows later are
        corrected (`shared.catalog.bring_forward`), and each collection gets a state of one moment: its own, when its log
@@ -210,10 +210,10 @@ class Reconciler:
         return cluster
 
     async def _take(self, cluster: Cluster, image: CatalogImage | None) -> tuple[CatalogImage, list[CollectionImage]]:
-        """The catalog in Redis, once what it lost alone is mended; and the collections whose states it lost, as the
+        """The catalog in Redis, once what it lost alone is recovered; and the collections whose states it lost, as the
         bucket knows them: those are compared, or restored, with all others.
         """
-        await self._alone.mend_rows(image)
+        await self._alone.recover_rows(image)
         missing: set[str] = set()
         now = await self._images.take(cluster, missing)
         lost = [each for each in image.collections if each.id in missing] if image else []

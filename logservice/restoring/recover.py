@@ -35,8 +35,8 @@ EMPTY_DIGEST: Final = to_hex(0)
 
 
 class Recovery:
-    """Restores states one by one, from the newest snapshot and the roots, when `logservice.restoring.mending` misses
-    them.
+    """Restores states one by one, from the newest snapshot and the roots, when `logservice.restoring.database_recovery`
+    misses them.
     """
 
     def __init__(

@@ -1,3 +1,3 @@
-"""`polychrome verify` and `polychrome repair`: proving that what is stored is what was written, and mending what can be
-mended.
+"""`polychrome verify` and `polychrome repair`: proving that what is stored is what was written, and repairing what
+can be repaired.
 """

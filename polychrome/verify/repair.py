@@ -1,4 +1,4 @@
-"""Mending what a verification has found, as far as it can be.
+"""Repairing what a verification has found, as far as it can be.
 
 ```text
 damaged                             what is done                                       what is lost
@@ -40,8 +40,8 @@ from shared.errors import Corrupt, Gone
 from shared.history.sealed_log import decode_sealed, parse_log_key
 from shared.log.batch import payload_checksum
 from shared.log.jobs import Jobs
-from shared.log.mending import Mending
 from shared.log.state import Entry
+from shared.log.substitutes import Substitutes
 from shared.log.verification import DamagedEntry, RawEntry, verified_entry
 from shared.manifest.roots import decode_root
 from shared.objects.port import ObjectNotFound, ObjectStore
@@ -104,7 +104,7 @@ class Repairer:
         self._skip = skip
         self._damages = Damages(stores.redis, stores.keys)
         self._jobs = Jobs(stores.redis, stores.keys)
-        self._mending = Mending(stores.redis, stores.keys)
+        self._substitutes = Substitutes(stores.redis, stores.keys)
 
     async def plan(self, report: Report) -> list[RepairStep]:
         """The steps for everything that is damaged and needed now, in the order of the findings."""
@@ -177,10 +177,10 @@ class Repairer:
                 copy = await self._copy_of_entry(finding)
                 if copy is None or finding.shard is None:
                     raise Corrupt("the copy is gone")
-                put = await self._mending.put_back(finding.collection, finding.shard, copy)
+                put = await self._substitutes.put_back(finding.collection, finding.shard, copy)
                 return "put back" if put else "was trimmed, or is whole by now"
             case Remedy.SKIP_ENTRY if finding.shard is not None:
-                skipped = await self._mending.skip(finding.collection, finding.shard, _entry_id(finding))
+                skipped = await self._substitutes.skip(finding.collection, finding.shard, _entry_id(finding))
                 if skipped is None:
                     return "was trimmed, or is whole by now"
                 return f"skipped: operations are lost among positions {skipped.first} to {skipped.end - 1}"

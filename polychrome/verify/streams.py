@@ -18,9 +18,9 @@ from shared.errors import Corrupt, Gone
 from shared.log.decoding import decode_entries
 from shared.log.linking import link
 from shared.log.log import Log
-from shared.log.mending import Mending
 from shared.log.naming import stream_name
 from shared.log.state import FIRST_ID, ShardState, position_of
+from shared.log.substitutes import Substitutes
 from shared.log.verification import DamagedEntry, RawEntry
 from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
@@ -46,7 +46,7 @@ class StreamProver:
         self._redis = redis
         self._keys = keys
         self._log = Log(redis, keys)
-        self._mending = Mending(redis, keys)
+        self._substitutes = Substitutes(redis, keys)
         self._read = read
 
     async def prove(self, collection: str, shard: int) -> StreamProof:
@@ -64,7 +64,7 @@ class StreamProver:
             raise Gone(f"collection {collection} was deleted")
         proof = StreamProof()
         try:
-            substitutes = await self._mending.substitutes(collection, shard)
+            substitutes = await self._substitutes.of_shard(collection, shard)
         except Corrupt as error:
             proof.findings.append(Finding.of(error.name, error.message, collection=collection, shard=shard))
             substitutes = {}

@@ -23,7 +23,7 @@
 --           'replace' name id row
 --                  for a restoration: puts the row of a collection that is there, whatever its generation and whoever has the name:
 --                  {'OK'}
---           'mend' id row
+--           'recover' id row
 --                  puts back what is missing of a collection that is not deleted: its name, its row (this one, if there is none; ''
 --                  where it is not known) and its place in the order: {'OK'}; {'TAKEN', id} when another one has the name;
 --                  {'GONE'} when it is deleted or its row is not known
@@ -120,7 +120,7 @@ function verbs.feed(input, output)
   return {'OK'}
 end
 
-function verbs.mend(id, row)
+function verbs.recover(id, row)
   if redis.call('EXISTS', closed_key) == 1 or redis.call('SISMEMBER', trash_key, id) == 1 then return {'GONE'} end
   local known = redis.call('HGET', rows_key, id) or row
   if known == '' then return {'GONE'} end

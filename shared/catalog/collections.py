@@ -267,16 +267,16 @@ class Collections:
             await self.want_shards(dataclasses.replace(collection, metadata=changes["metadata"]))
         return True
 
-    async def mend(self, db: Database, known: Mapping[str, bytes | str]) -> list[str]:
+    async def recover(self, db: Database, known: Mapping[str, bytes | str]) -> list[str]:
         """Puts back what Redis lost of the names, the rows and the order of a database: from each other, and where no
         row is left from `known`, the rows by id that the bucket has. Returns the ids of what is there now.
         """
         rows = await self._reader.all_values(self._keys.rows(db.key))
-        mended: list[str] = []
+        recovered: list[str] = []
         for collection_id, row in {**known, **rows}.items():
-            reply = await self._scripts.collections(db.key, "mend", collection_id, row)
-            mended += [collection_id] if reply == [b"OK"] else []
-        return mended
+            reply = await self._scripts.collections(db.key, "recover", collection_id, row)
+            recovered += [collection_id] if reply == [b"OK"] else []
+        return recovered
 
     async def want_shards(self, collection: Collection) -> bool:
         """Asks for the shards that the collection's metadata wants; whether that is more than it is going to have."""

@@ -1,5 +1,6 @@
-"""Losses of a part of a database in Redis, while everything else is there: noticed by whoever misses it, mended by the
-log service (`logservice.restoring.mending`) from the bucket within seconds. Until then it is unavailable, and not gone.
+"""Losses of a part of a database in Redis, while everything else is there: noticed by whoever misses it, recovered by
+the log service (`logservice.restoring.database_recovery`) from the bucket within seconds. Until then it is unavailable,
+and not gone.
 
 The names, the rows and the order of a database's collections are changed together, by one script. So when they differ
 in number, some are lost. A row whose state is not whole has lost its state: states are made before rows, and removed

@@ -187,7 +187,7 @@ class Lifecycle:
         layouts = await retry_idempotent(lambda: command(self._redis, "HMGET", state, "layout", "next"), writes=False)
         shards = [shard for layout in layouts if layout for shard in Layout.decode(layout).numbers]
         streams = [self._keys.log(collection_id, shard) for shard in shards]
-        doomed = [state, self._keys.metadata_keys(collection_id), self._keys.mended(collection_id), *streams]
+        doomed = [state, self._keys.metadata_keys(collection_id), self._keys.substitutes(collection_id), *streams]
         await retry_idempotent(lambda: command(self._redis, "UNLINK", *doomed), writes=True)
 
     async def owners(self) -> AsyncIterator[Owner]:

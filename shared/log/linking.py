@@ -13,7 +13,7 @@ after          what the reader has        [ entries of the reply ...............
 4. The last entry of a complete reply is the newest, with the chain that the state has; or the newest was trimmed.
 
 Where that fails the linking ends: what comes behind a damaged or missing entry is not to be read. A *substitute*
-(`shared.log.mending`) takes the place of one.
+(`shared.log.substitutes`) takes the place of one.
 """
 
 from __future__ import annotations

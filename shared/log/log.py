@@ -30,7 +30,6 @@ from shared.log.attempts import AppendAttempts
 from shared.log.backlog import BacklogFull
 from shared.log.condition import CONFLICT, Undecided
 from shared.log.linking import link
-from shared.log.mending import Mending
 from shared.log.naming import state_name
 from shared.log.outputs import ProvenanceConflict
 from shared.log.state import (
@@ -44,6 +43,7 @@ from shared.log.state import (
     parse_state,
     state_fields,
 )
+from shared.log.substitutes import Substitutes
 from shared.log.wholeness import is_whole, reach_one_end
 from shared.log.witness import Witness
 from shared.records.model import FIRST_POSITION
@@ -101,7 +101,7 @@ class Log:
         self._backlog_ops_max = backlog_ops_max
         self._backlog_bytes_max = backlog_bytes_max
         self._append_deadline_s = append_deadline_s
-        self._mending = Mending(redis, keys)
+        self._substitutes = Substitutes(redis, keys)
         self._witness = witness
 
     async def append(self, request: AppendRequest) -> Appended:
@@ -229,7 +229,7 @@ class Log:
         )
         entries, damage = linked()
         if damage is not None:
-            entries, damage = linked(substitutes=await self._mending.substitutes(collection_id, shard, after))
+            entries, damage = linked(substitutes=await self._substitutes.of_shard(collection_id, shard, after))
         if damage is not None and not entries:
             raise damage
         if self._witness is not None:
@@ -319,7 +319,7 @@ class Log:
         half an append.
         """
         names = self._keys
-        keys = [names.state(collection_id), names.log(collection_id, shard), names.mended(collection_id)]
+        keys = [names.state(collection_id), names.log(collection_id, shard), names.substitutes(collection_id)]
         dropped: int = await TRIM.run(self._redis, keys, [shard, pointer.version, pointer.hash, pointer.covers, epoch])
         if dropped < 0:
             raise Corrupt(f"manifest {pointer.version} of {collection_id}/{shard} covers half an append")

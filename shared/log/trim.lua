@@ -3,7 +3,7 @@
 --
 -- KEYS   1  state_key    state hash of the collection
 --        2  stream_key   stream of the shard
---        3  mended_key   substitutes for damaged entries (mend.lua)
+--        3  substitutes_key   substitutes for damaged entries (substitute.lua)
 -- ARGV   1  shard        its number
 --        2  version      of the manifest
 --        3  hash         of the manifest
@@ -17,7 +17,7 @@
 -- A version is committed at most once, so an older version than the committed one is an ancestor of it.
 -- The newest dropped entry holds the totals up to itself (`c`), so the counters follow without reading the others.
 
-local state_key, stream_key, mended_key = KEYS[1], KEYS[2], KEYS[3]
+local state_key, stream_key, substitutes_key = KEYS[1], KEYS[2], KEYS[3]
 local shard, version, hash, covers, epoch = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 
 local pointer, trimmed_ops, trimmed_bytes, trimmed, kept_from, backlog_ops, backlog_bytes, present_epoch = unpack(
@@ -41,7 +41,7 @@ end
 
 -- The end of its append, and the totals up to it, of the newest entry to be dropped: its substitute's where there is one.
 local function what_ends(entry)
-  local substitute = redis.call('HGET', mended_key, shard .. ':' .. entry[1])
+  local substitute = redis.call('HGET', substitutes_key, shard .. ':' .. entry[1])
   if not substitute then
     local fields = fields_of(entry)
     return fields.e, fields.c
@@ -53,9 +53,9 @@ end
 
 -- Drops the substitutes for entries below `keep_from`.
 local function drop_substitutes()
-  for _, name in ipairs(redis.call('HKEYS', mended_key)) do
+  for _, name in ipairs(redis.call('HKEYS', substitutes_key)) do
     local of_shard, position = string.match(name, '^(%d+):(%d+)-')
-    if of_shard == shard and tonumber(position) < keep_from then redis.call('HDEL', mended_key, name) end
+    if of_shard == shard and tonumber(position) < keep_from then redis.call('HDEL', substitutes_key, name) end
   end
 end
 

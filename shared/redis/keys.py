@@ -89,8 +89,8 @@ class Keys:
     def log(self, collection_id: str, shard: int) -> str:
         return f"{self._collection(collection_id)}:log:{shard}"
 
-    def mended(self, collection_id: str) -> str:
-        return f"{self._collection(collection_id)}:mended"
+    def substitutes(self, collection_id: str) -> str:
+        return f"{self._collection(collection_id)}:substitutes"
 
     def request(self, collection_id: str, request_id: str) -> str:
         return f"{self._collection(collection_id)}:req:{request_id}"

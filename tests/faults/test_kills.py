@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from compactor.checkpoints import Step
-from shared.log.mending import Mending
+from shared.log.substitutes import Substitutes
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
 from tests.append_only_file import cut, newest
@@ -117,7 +117,7 @@ async def test_bytes_that_change_in_a_log_entry_stop_the_reads_that_need_it_and_
         async with open_redis(kill_cluster.redis.url) as redis:
             for collection in damaged.values():
                 for shard in (0, 1):
-                    await Mending(redis, Keys()).skip(collection, shard, "2-0")
+                    await Substitutes(redis, Keys()).skip(collection, shard, "2-0")
         for collection in damaged.values():
             await asyncio.to_thread(wait_until, lambda c=collection: _count(client, c) == 2, "what is not damaged")
 

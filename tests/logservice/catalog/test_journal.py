@@ -38,7 +38,7 @@ async def world(
 
 
 async def lose(world: JournaledCluster) -> None:
-    world.objects.mend()
+    world.objects.end_faults()
     await world.wipe()
     await world.reconcile()
 
@@ -109,7 +109,7 @@ async def test_random_changes_and_a_loss_at_any_point_of_them(world: JournaledCl
 async def _lose_within(world: JournaledCluster, model: CatalogModel, point: str) -> None:
     async def wipe(key: str) -> None:
         if key.startswith("catalog/journal/"):
-            world.objects.mend()
+            world.objects.end_faults()
             await world.wipe()
 
     setattr(world.objects, point, wipe)
@@ -157,7 +157,7 @@ async def test_an_entry_that_is_written_after_a_later_deletion_and_its_snapshot_
     world.objects.before = gate
     creating = asyncio.create_task(make_collection(world.writer(), db, "gone"))
     await gate.reached.wait()
-    world.objects.mend()
+    world.objects.end_faults()
     assert await world.catalog.collections.delete(db, "gone")
     await world.collector.collect_deleted()
     await world.collector.forget(list(await world.collector.graves()))
@@ -268,7 +268,7 @@ async def test_a_bucket_without_writes_refuses_changes_and_takes_them_when_it_is
     with pytest.raises(JournalAway):
         await make_collection(world.catalog, db, "refused")
     assert await names(world) == ["unknown"]  # reads go on
-    world.objects.mend()
+    world.objects.end_faults()
     async with asyncio.timeout(10):
         while True:
             try:
@@ -285,7 +285,7 @@ async def test_a_writer_whose_debt_another_one_has_paid_goes_on(world: Journaled
     world.objects.read_only = True
     with pytest.raises(UnknownOutcome):
         await make_collection(writer, db, "unknown")
-    world.objects.mend()
+    world.objects.end_faults()
     await world.collector.settle_journal()
     async with asyncio.timeout(10):
         while True:

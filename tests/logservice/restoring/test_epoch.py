@@ -267,7 +267,7 @@ async def test_a_leader_notices_that_another_one_has_restored_the_cluster_once_m
 async def test_who_wrote_and_who_read_an_append_hold_it_in_one_epoch(
     world: World, redis_server: RedisServer, keys: Keys
 ) -> None:
-    """Of a collection that was made after a restoration, too, whose state has no epoch: what a healing is given of
+    """Of a collection that was made after a restoration, too, whose state has no epoch: what healing is given of
     earlier epochs does not count.
     """
     await world.restore()

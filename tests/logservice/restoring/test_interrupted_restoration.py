@@ -131,7 +131,7 @@ async def test_a_log_service_that_sleeps_within_a_restoration_drops_nothing_that
 async def test_a_redis_that_restarts_is_opened_although_it_lost_something_alone(
     rolling: Rolling, keys: Keys, shards: int, lost: str
 ) -> None:
-    """Nobody mends a server that is not open."""
+    """Nobody recovers anything of a server that is not open."""
     await rolling.reconcile()
     database = await rolling.database()
     made = await make_collection(rolling.catalog, database, "hit", shards)

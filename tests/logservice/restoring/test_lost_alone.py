@@ -1,4 +1,4 @@
-"""A part of a collection that Redis lost alone is unavailable, not gone, until the log service has mended it."""
+"""A part of a collection that Redis lost alone is unavailable, not gone, until the log service has recovered it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from frontend.write.bucket_log import BucketLog
 from logservice.catalog.snapshots import Snapshotter
 from logservice.catalog.stored import StoredCatalog
-from logservice.restoring.mending import Mender
+from logservice.restoring.database_recovery import DatabaseRecovery
 from logservice.restoring.recover import Recovery
 from shared.catalog import Collection, Database
 from shared.catalog.collector import Collector
@@ -43,14 +43,14 @@ async def _database(world: World) -> Database:
     return found
 
 
-async def _mend(world: World, *, sweep: bool = False) -> None:
+async def _recover(world: World, *, sweep: bool = False) -> None:
     """As the leader does: what was noted, or everything."""
     cluster, clock = await world.cluster(), SystemClock()
     recovery = Recovery(cluster, world.images, world.log, world.snapshots, world.objects, clock)
     journaled = StoredCatalog(world.objects, world.snapshots, clock)
     collector = Collector(world.redis, world.keys, world.catalog)
-    mender = Mender(world.catalog, collector, world.log, world.objects, journaled, recovery)
-    await (mender.sweep() if sweep else mender.step())
+    databases = DatabaseRecovery(world.catalog, collector, world.log, world.objects, journaled, recovery)
+    await (databases.sweep() if sweep else databases.step())
 
 
 async def _made(world: World, shards: int = 1) -> Collection:
@@ -80,7 +80,7 @@ async def test_a_state_that_is_lost_alone_comes_back_with_its_log(world: World, 
     await _missed(world, made)
     with pytest.raises((Gone, Unavailable)):
         await append(world.log, made, ["refused"])
-    await _mend(world)
+    await _recover(world)
     back = await world.catalog.collections.get_by_id(await _database(world), made.id)
     assert back is not None
     assert back.head > max(read.state.head for read in before)
@@ -104,7 +104,7 @@ async def test_a_dimension_that_only_the_lost_state_and_the_log_knew_stays_fixed
     await append_batches(world.log, made, split_batch(build_batch(Op.DELETE, ["without"]), made.layout))
     await append(world.log, made, ["a"], dimension=2)
     await world.redis.delete(world.keys.state(made.id))
-    await _mend(world, sweep=True)
+    await _recover(world, sweep=True)
     with pytest.raises(DimensionMismatch):
         await append(world.log, made, ["b"], dimension=3)
 
@@ -117,7 +117,7 @@ async def test_a_state_and_a_stream_that_are_lost_are_restored_from_the_manifest
     assert read.state.pointer is not None
     await world.redis.delete(world.keys.state(made.id), world.keys.log(made.id, 0))
     await _missed(world, made)
-    await _mend(world)
+    await _recover(world)
     found = (await world.log.read(made.id, 0)).state
     assert found.pointer is not None
     assert found.pointer.covers == read.state.pointer.covers
@@ -136,7 +136,7 @@ async def test_a_state_that_lost_one_field_gets_it_back(world: World, field: str
     before = await world.log.read(made.id, 0)
     await world.redis.hdel(world.keys.state(made.id), field)
     await _missed(world, made)
-    await _mend(world)
+    await _recover(world)
     back = await world.catalog.collections.get_by_id(await _database(world), made.id)
     assert back is not None
     assert (back.fixed, back.layout, back.generation) == (made.fixed, made.layout, made.generation)
@@ -156,7 +156,7 @@ async def test_no_list_of_collections_leaves_out_what_was_lost_alone(world: Worl
     await world.redis.delete(key)
     with pytest.raises(Unavailable):
         await world.catalog.collections.of_database(database)
-    await _mend(world)
+    await _recover(world)
     assert made.id in {each.id for each in await world.catalog.collections.of_database(database)}
 
 
@@ -170,7 +170,7 @@ async def test_a_pointer_that_is_lost_alone_comes_back_and_no_older_manifest_is_
     for shard in made.layout.numbers:
         await world.redis.hdel(world.keys.state(made.id), f"m:{shard}")
         assert not await world.log.commit(made.id, shard, None, older, 0), "the log was trimmed beyond it"
-    await _mend(world, sweep=True)
+    await _recover(world, sweep=True)
     for shard, state in before.items():
         assert (await world.log.read(made.id, shard)).state.pointer == state.pointer
 
@@ -192,7 +192,7 @@ async def test_names_rows_or_the_order_that_are_lost_alone_come_back(world: Worl
             await world.catalog.collections.get(database, "two")
     if lost == "rows":
         await _missed(world, made[1])
-    await _mend(world, sweep=lost == "order")
+    await _recover(world, sweep=lost == "order")
     for each in made:
         found = await world.catalog.collections.get(database, each.name)
         assert found is not None
@@ -231,14 +231,14 @@ async def test_metadata_keys_that_are_lost_alone_come_back(world: World) -> None
     assert back.keys == {("color", "string")}
 
 
-async def test_a_collection_that_was_deleted_is_not_mended(world: World) -> None:
+async def test_a_collection_that_was_deleted_is_not_recovered(world: World) -> None:
     database = await _database(world)
     made = await make_collection(world.catalog, database, "doomed")
     await world.snapshot()
     assert await world.catalog.collections.delete(database, "doomed")
     assert await world.catalog.collections.get_by_id(database, made.id) is None
     await world.redis.delete(world.keys.order(database.key))
-    await _mend(world, sweep=True)
+    await _recover(world, sweep=True)
     assert await world.catalog.collections.get_by_id(database, made.id) is None
 
 
@@ -252,7 +252,7 @@ async def test_rows_that_one_database_lost_keep_no_state_of_another_one_from_bei
     await world.snapshot()
     await world.redis.delete(world.keys.state(made.id))
     await world.redis.delete(world.keys.names(other.key))
-    await _mend(world, sweep=True)
+    await _recover(world, sweep=True)
     assert await world.catalog.collections.get_by_id(await _database(world), made.id) is not None
     assert await world.catalog.collections.get(other, "nameless") is not None
 
@@ -267,13 +267,13 @@ async def test_a_log_service_that_slept_over_a_state_does_not_clear_what_another
     async def overtaken(images: Images, collection_id: str) -> None:
         with monkeypatch.context() as patched:
             patched.setattr(Images, "clear_state", clear)
-            await _mend(world, sweep=True)
+            await _recover(world, sweep=True)
         await append(world.log, made, ["written since"])
         await clear(images, collection_id)
 
     monkeypatch.setattr(Images, "clear_state", overtaken)
     with pytest.raises(Unavailable):
-        await _mend(world, sweep=True)
+        await _recover(world, sweep=True)
     assert list((await everything(world.log, made)).values()) == ["written since"]
 
 
@@ -283,7 +283,7 @@ async def test_what_the_class_bucket_left_before_a_state_was_restored_is_not_con
     bucket = BucketLog(world.log, world.objects)
     await bucket.reach(made.id, made.layout)
     await world.redis.delete(world.keys.state(made.id), world.keys.log(made.id, 0))
-    await _mend(world, sweep=True)
+    await _recover(world, sweep=True)
     written = await append(world.log, made, ["written since"])
     await bucket.reach(made.id, made.layout)
     pointer = (await world.log.read(made.id, 0)).state.pointer

@@ -61,7 +61,7 @@ async def test_a_cluster_opens_after_a_restart_and_owes_the_snapshot(
     assert (await append(world.log, made, ["b"])).first >= before + limits.BACKLOG_OPS_CEILING
     assert [entry.count for entry in (await world.log.read(made.id, 0)).entries] == [1, 1]
 
-    world.objects.mend()
+    world.objects.end_faults()
     run = (await world.catalog.mark.server_run()).id
     await world.snapshot()
     await world.catalog.mark.settle_raises(run)
@@ -76,7 +76,7 @@ async def test_no_position_is_handed_out_twice_when_redis_is_lost_while_snapshot
         await restart(server)
         await world.reconcile()
         last = (await append(world.log, made, ["a"])).head
-    world.objects.mend()
+    world.objects.end_faults()
     await asyncio.to_thread(server.lose_everything)
     await world.reconcile()
     assert (await append(world.log, made, ["b"])).first >= last + limits.BACKLOG_OPS_CEILING - limits.OWED_RAISES_MAX
@@ -96,7 +96,7 @@ async def test_more_raises_than_a_restoration_allows_for_wait_for_the_bucket(
             await world.reconcile()
     assert not (await world.catalog.mark.server_run()).verified
     assert (await append(world.log, made, ["b"])).first == head, "heads were raised over and over"
-    world.objects.mend()
+    world.objects.end_faults()
     await world.reconcile()
     assert (await world.catalog.mark.owed_raises()).owed == 0
 
@@ -127,7 +127,7 @@ async def test_an_empty_redis_is_not_opened_before_the_bucket_takes_its_new_epoc
     with pytest.raises(Unavailable):
         await world.reconcile()
     assert await world.catalog.mark.read() is None
-    world.objects.mend()
+    world.objects.end_faults()
     await world.reconcile()
     assert await world.catalog.collections.get_by_id(await world.database(), made.id) is not None
 
@@ -160,7 +160,7 @@ async def test_a_process_that_owes_a_snapshot_knows_a_redis_that_went_back_behin
     await asyncio.to_thread(server.start)
     with pytest.raises(Unavailable):
         await reconciler.run()  # it went back: not without a new epoch in the bucket
-    world.objects.mend()
+    world.objects.end_faults()
     await reconciler.run()
     assert (await append(world.log, made, ["b"])).first >= last
     report = await world.images.read_report()

@@ -1,4 +1,4 @@
-"""What `polychrome repair` mends, what it leaves, and that it does nothing unless it is told to."""
+"""What `polychrome repair` repairs, what it leaves, and that it does nothing unless it is told to."""
 
 from __future__ import annotations
 

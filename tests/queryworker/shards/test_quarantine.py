@@ -10,9 +10,9 @@ import pytest
 from compactor.compaction import Ending
 from shared.catalog.damage import DamageKind
 from shared.errors import Damaged
-from shared.log.mending import Mending
 from shared.log.naming import entry_name
 from shared.log.state import Entry
+from shared.log.substitutes import Substitutes
 from shared.log.verification import DamagedEntry
 from shared.records.model import ReadLevel
 from shared.redis.keys import Keys
@@ -66,7 +66,7 @@ async def test_reads_say_what_is_damaged_and_reads_of_what_is_compacted_go_on(
     [reported] = await world.reported()
     assert (reported.name, reported.kind) == (entry_name(world.collection, 0, "9-0"), DamageKind.ENTRY)
     assert (await world.worker.count(messages.CountRequest(world.shard(as_of=9)))).count == 8
-    assert await Mending(world.redis, keys).put_back(world.collection, 0, entry)
+    assert await Substitutes(world.redis, keys).put_back(world.collection, 0, entry)
     world.served._tailer._damage = None  # as after a second
     await assert_get(world, world.state)
     assert await world.reported() == []
@@ -100,7 +100,7 @@ async def test_compaction_stops_before_the_damage_and_goes_on_once_it_is_skipped
     if loading is not None:
         await loading
     assert await index_only(world) == 8
-    assert await Mending(world.redis, keys).skip(world.collection, 0, "9-0")
+    assert await Substitutes(world.redis, keys).skip(world.collection, 0, "9-0")
     world.served._tailer._damage = None
     assert await world.count() == 9  # two records are lost, the one behind them is not
     await world.compact()
@@ -113,7 +113,7 @@ async def test_a_shard_whose_log_holds_nothing_but_a_skipped_entry_is_compacted_
 ) -> None:
     await world.write(adds(0, 2))
     await replace_entry(world.redis, keys.log(world.collection, 0), 0, d=b"garbage")
-    assert await Mending(world.redis, keys).skip(world.collection, 0, "1-0")
+    assert await Substitutes(world.redis, keys).skip(world.collection, 0, "1-0")
     assert await world.count() == 0
     await world.compact()
     [state] = await world.log.states([(world.collection, 0)])

@@ -30,7 +30,7 @@ class FaultyStore:
         self.after: Hook = _nothing
         self.calls: dict[str, int] = {}
 
-    def mend(self) -> None:
+    def end_faults(self) -> None:
         """Ends all faults."""
         self.read_only = self.away = False
         self.before = self.after = _nothing

@@ -1,4 +1,4 @@
-"""Mends what Redis lost of a database alone (`shared.catalog.losses`): names, rows, places in the order, states.
+"""Recovers what Redis lost of a database alone (`shared.catalog.losses`): names, rows, places in the order, states.
 
 1. Names, rows and order say the same of each collection, so each is put back from the others; a row that nobody in
    Redis has comes from the bucket, where every change of the catalog is.
@@ -29,12 +29,13 @@ from shared.process.telemetry import get_logger
 
 log = get_logger(__name__)
 
-MENDED: Final = Counter(
-    "polychrome_logservice_mended_databases_total", "Databases of which Redis had lost names, rows or the order alone."
+RECOVERED: Final = Counter(
+    "polychrome_logservice_recovered_databases_total",
+    "Databases of which Redis had lost names, rows or the order alone.",
 )
 
 
-class Mender:
+class DatabaseRecovery:
     """The loops' steps of one leader. Everything raises Unavailable and Backoff."""
 
     def __init__(
@@ -54,36 +55,37 @@ class Mender:
         self._recovery = recovery
 
     async def step(self) -> None:
-        """Mends the databases in which somebody missed something."""
+        """Recovers the databases in which somebody missed something."""
         losses = self._catalog.losses
         noted = await losses.noted.some()
         if not noted:
             return
-        await self._mend([database async for database in self._catalog.databases.all() if database.key in noted])
+        await self._recover([database async for database in self._catalog.databases.all() if database.key in noted])
         for key in noted:
             await losses.noted.remove(key)
 
     async def sweep(self) -> None:
-        """Mends all databases."""
-        await self._mend([database async for database in self._catalog.databases.all()])
+        """Recovers all databases."""
+        await self._recover([database async for database in self._catalog.databases.all()])
 
-    async def _mend(self, databases: Sequence[Database]) -> None:
-        """Mends these databases, the rows of all before the states of any: a state is not restored without a snapshot,
-        and none is taken while rows are missing. What is damaged in the bucket does not keep others from being mended.
+    async def _recover(self, databases: Sequence[Database]) -> None:
+        """Recovers these databases, the rows of all before the states of any: a state is not restored without a
+        snapshot, and none is taken while rows are missing. What is damaged in the bucket does not keep others from
+        being recovered.
         """
-        for mend in (self._mend_rows, self._mend_states):
+        for recover in (self._recover_rows, self._recover_states):
             for database in databases:
                 try:
-                    await mend(database)
+                    await recover(database)
                 except Corrupt as error:
                     names = {"database": database.name, "tenant": database.tenant}
-                    log.error("database_not_mended", **names, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
+                    log.error("database_not_recovered", **names, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
 
-    async def _mend_states(self, database: Database) -> None:
+    async def _recover_states(self, database: Database) -> None:
         await self._collector.repair_database(database, self._recovery.recover)
-        await self._mend_pointers(database)
+        await self._recover_pointers(database)
 
-    async def _mend_pointers(self, database: Database) -> None:
+    async def _recover_pointers(self, database: Database) -> None:
         damaged: dict[str, str] = {}
         collections = await self._catalog.collections.present(database, damaged)
         shards = [(each.id, shard) for each in collections for shard in each.layout.numbers]
@@ -95,13 +97,13 @@ class Mender:
                 outcome = "pointer_restored" if done else "pointer_lost"
                 log.error(outcome, collection=collection_id, shard=shard, trimmed=state.trimmed, damaged=newest.damaged)
 
-    async def _mend_rows(self, database: Database) -> None:
+    async def _recover_rows(self, database: Database) -> None:
         if await self._catalog.losses.agrees(database.key):
             return
         stored = await self._journaled.newest()
         collections = stored.image.collections if stored else []
         known = {each.id: each.row for each in collections if each.database_key == database.key}
-        there = await self._catalog.collections.mend(database, known)
+        there = await self._catalog.collections.recover(database, known)
         whole = await self._catalog.losses.agrees(database.key)
-        MENDED.inc()
+        RECOVERED.inc()
         log.error("rows_restored", database=database.name, tenant=database.tenant, collections=len(there), whole=whole)

@@ -27,7 +27,7 @@ from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 
-MEND: Final = Script("shared.log", "mend")
+SUBSTITUTE: Final = Script("shared.log", "substitute")
 
 
 class Skipped(msgspec.Struct, frozen=True):
@@ -61,16 +61,16 @@ class _Around(NamedTuple):
     after: Entry | None
 
 
-class Mending:
+class Substitutes:
     """The substitutes of all collections. Everything raises Unavailable."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._keys = keys
 
-    async def substitutes(self, collection_id: str, shard: int, after: str = FIRST_ID) -> Mapping[str, Entry]:
+    async def of_shard(self, collection_id: str, shard: int, after: str = FIRST_ID) -> Mapping[str, Entry]:
         """The substitutes for entries of the shard behind the id `after`, by the ids of these. Raises Corrupt."""
-        key, prefix = self._keys.mended(collection_id), f"{shard}:"
+        key, prefix = self._keys.substitutes(collection_id), f"{shard}:"
         names: Sequence[bytes] = await self._command("HKEYS", key)
         texts = [name.decode() for name in names]
         ids = [text.removeprefix(prefix) for text in texts if text.startswith(prefix) and not text.endswith(":d")]
@@ -100,7 +100,7 @@ class Mending:
         which the state keeps too; None when it was trimmed meanwhile, or is not damaged. Raises Gone.
         """
         around = await self._around(collection_id, shard, entry_id)
-        if around.whole or entry_id in await self.substitutes(collection_id, shard):
+        if around.whole or entry_id in await self.of_shard(collection_id, shard):
             return None
         first = position_of(entry_id)
         if around.fields is None and around.before is not None:
@@ -123,7 +123,7 @@ class Mending:
         fields = [*state_fields(shard), f"ops:{shard}", f"bytes:{shard}"]
         answer = await self._run(collection_id, shard, ["around", entry_id, *fields], writes=False)
         values, before, own, after = answer
-        substitutes = await self.substitutes(collection_id, shard)
+        substitutes = await self.of_shard(collection_id, shard)
         *state, ops, size = values
 
         position = position_of(entry_id)
@@ -164,8 +164,8 @@ class Mending:
 
     async def _run(self, collection_id: str, shard: int, args: Sequence[Argument], *, writes: bool) -> Any:
         keys = self._keys
-        names = [keys.state(collection_id), keys.log(collection_id, shard), keys.mended(collection_id)]
-        answer = await MEND.run(self._redis, names, args, writes=writes)
+        names = [keys.state(collection_id), keys.log(collection_id, shard), keys.substitutes(collection_id)]
+        answer = await SUBSTITUTE.run(self._redis, names, args, writes=writes)
         if answer is None:
             raise Gone(f"collection {collection_id} was deleted")
         return answer

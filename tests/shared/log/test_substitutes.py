@@ -11,8 +11,8 @@ from shared.errors import Corrupt, Gone
 from shared.log.batch import EncodedEntry, build_batch, split_batch
 from shared.log.lifecycle import Lifecycle
 from shared.log.log import Log
-from shared.log.mending import Mending
 from shared.log.state import Entry, Pointer
+from shared.log.substitutes import Substitutes
 from shared.log.verification import DamagedEntry
 from shared.records.model import Op
 from shared.redis.keys import Keys
@@ -29,8 +29,8 @@ def log(redis: Redis, keys: Keys) -> Log:
 
 
 @pytest.fixture
-def mending(redis: Redis, keys: Keys) -> Mending:
-    return Mending(redis, keys)
+def substitutes(redis: Redis, keys: Keys) -> Substitutes:
+    return Substitutes(redis, keys)
 
 
 async def written(log: Log, collection: Collection, ids: str) -> list[Entry]:
@@ -53,7 +53,7 @@ async def read_on(log: Log, collection: Collection) -> list[Entry]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("number", [0, 1, 3])
 async def test_a_copy_of_what_was_written_takes_its_place(
-    catalog: Catalog, database: Database, redis: Redis, keys: Keys, log: Log, mending: Mending,
+    catalog: Catalog, database: Database, redis: Redis, keys: Keys, log: Log, substitutes: Substitutes,
     kind: dict[str, bytes], number: int,
 ) -> None:  # fmt: skip
     collection = await make_collection(catalog, database)
@@ -61,34 +61,34 @@ async def test_a_copy_of_what_was_written_takes_its_place(
     await replace_entry(redis, keys.log(collection.id, 0), number, **kind)
     with pytest.raises(DamagedEntry):
         await read_on(log, collection)
-    assert await mending.put_back(collection.id, 0, entries[number])
+    assert await substitutes.put_back(collection.id, 0, entries[number])
     assert await read_on(log, collection) == entries
-    assert await mending.skipped(collection.id, 0) == []
+    assert await substitutes.skipped(collection.id, 0) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("number", [0, 1, 3])
 async def test_a_skipped_entry_is_passed_over_and_its_positions_are_kept(
-    catalog: Catalog, database: Database, redis: Redis, keys: Keys, log: Log, mending: Mending,
+    catalog: Catalog, database: Database, redis: Redis, keys: Keys, log: Log, substitutes: Substitutes,
     kind: dict[str, bytes], number: int,
 ) -> None:  # fmt: skip
     collection = await make_collection(catalog, database)
     await written(log, collection, "abcd")
     await replace_entry(redis, keys.log(collection.id, 0), number, **kind)
-    skipped = await mending.skip(collection.id, 0, f"{number + 1}-0")
+    skipped = await substitutes.skip(collection.id, 0, f"{number + 1}-0")
     assert skipped is not None
     assert (skipped.entry, skipped.first, skipped.end) == (f"{number + 1}-0", number + 1, number + 2)
-    assert await mending.skipped(collection.id, 0) == [skipped]
+    assert await substitutes.skipped(collection.id, 0) == [skipped]
     found = await read_on(log, collection)
     assert ids_of(found) == {at + 1: id_ for at, id_ in enumerate("abcd") if at != number}
     assert [entry.count for entry in found] == [int(at != number) for at in range(4)]
-    assert await mending.skip(collection.id, 0, f"{number + 1}-0") is None
+    assert await substitutes.skip(collection.id, 0, f"{number + 1}-0") is None
     await append(log, collection, ["e"])
     assert ids_of(await read_on(log, collection))[5] == "e"
 
 
 async def test_what_was_not_written_there_is_refused(
-    catalog: Catalog, database: Database, redis: Redis, keys: Keys, log: Log, mending: Mending
+    catalog: Catalog, database: Database, redis: Redis, keys: Keys, log: Log, substitutes: Substitutes
 ) -> None:
     collection = await make_collection(catalog, database)
     other = await make_collection(catalog, database, "other")
@@ -104,15 +104,15 @@ async def test_what_was_not_written_there_is_refused(
     ]
     for copy in wrong:
         with pytest.raises(Corrupt):
-            await mending.put_back(collection.id, 0, copy)
-    assert not await mending.put_back(collection.id, 0, entries[2])  # is not damaged
-    assert await mending.skip(collection.id, 0, "3-0") is None
+            await substitutes.put_back(collection.id, 0, copy)
+    assert not await substitutes.put_back(collection.id, 0, entries[2])  # is not damaged
+    assert await substitutes.skip(collection.id, 0, "3-0") is None
     with pytest.raises(DamagedEntry):
         await read_on(log, collection)
 
 
 async def test_neighbours_that_are_lost_together_are_put_back_from_either_end(
-    catalog: Catalog, database: Database, redis: Redis, keys: Keys, log: Log, mending: Mending
+    catalog: Catalog, database: Database, redis: Redis, keys: Keys, log: Log, substitutes: Substitutes
 ) -> None:
     collection = await make_collection(catalog, database)
     entries = await written(log, collection, "abcde")
@@ -121,15 +121,15 @@ async def test_neighbours_that_are_lost_together_are_put_back_from_either_end(
     with pytest.raises(DamagedEntry) as found:
         await read_on(log, collection)
     assert (found.value.entry_id, found.value.first, found.value.end) == ("4-0", 2, 5)
-    assert await mending.put_back(collection.id, 0, entries[3])
-    assert await mending.put_back(collection.id, 0, entries[1])
-    skipped = await mending.skip(collection.id, 0, "3-0")
+    assert await substitutes.put_back(collection.id, 0, entries[3])
+    assert await substitutes.put_back(collection.id, 0, entries[1])
+    skipped = await substitutes.skip(collection.id, 0, "3-0")
     assert skipped is not None
     assert ids_of(await read_on(log, collection)) == {1: "a", 2: "b", 4: "d", 5: "e"}
 
 
 async def test_damaged_neighbours_are_mended_in_any_order(
-    catalog: Catalog, database: Database, redis: Redis, keys: Keys, log: Log, mending: Mending
+    catalog: Catalog, database: Database, redis: Redis, keys: Keys, log: Log, substitutes: Substitutes
 ) -> None:
     for number, order in enumerate([(1, 2, 3), (3, 2, 1), (2, 3, 1), (2, 1, 3)]):
         collection = await make_collection(catalog, database, f"c{number}")
@@ -138,14 +138,14 @@ async def test_damaged_neighbours_are_mended_in_any_order(
             await replace_entry(redis, keys.log(collection.id, 0), at, n=b"garbage")
         for at in order:
             if at == 2:
-                assert await mending.skip(collection.id, 0, "3-0")
+                assert await substitutes.skip(collection.id, 0, "3-0")
             else:
-                assert await mending.put_back(collection.id, 0, entries[at])
+                assert await substitutes.put_back(collection.id, 0, entries[at])
         assert ids_of(await read_on(log, collection)) == {1: "a", 2: "b", 4: "d", 5: "e"}
 
 
 async def test_an_append_of_several_entries_is_whole_without_the_one_that_is_skipped(
-    catalog: Catalog, database: Database, redis: Redis, keys: Keys, log: Log, mending: Mending
+    catalog: Catalog, database: Database, redis: Redis, keys: Keys, log: Log, substitutes: Substitutes
 ) -> None:
     for number in range(3):
         collection = await make_collection(catalog, database, f"c{number}")
@@ -156,7 +156,7 @@ async def test_an_append_of_several_entries_is_whole_without_the_one_that_is_ski
         await append_batches(log, collection, {0: parts})
         await append(log, collection, ["after"])
         await replace_entry(redis, keys.log(collection.id, 0), 1 + number, n=b"garbage")
-        await mending.skip(collection.id, 0, f"{2 + number}-0")
+        await substitutes.skip(collection.id, 0, f"{2 + number}-0")
         found = await read_on(log, collection)
         assert [(entry.first, entry.end, entry.last) for entry in found] == [
             (1, 2, True), (2, 5, False), (2, 5, False), (2, 5, True), (5, 6, True),
@@ -164,50 +164,50 @@ async def test_an_append_of_several_entries_is_whole_without_the_one_that_is_ski
 
 
 async def test_trimming_counts_a_substitute_and_lets_go_of_it(
-    catalog: Catalog, database: Database, redis: Redis, keys: Keys, log: Log, mending: Mending
+    catalog: Catalog, database: Database, redis: Redis, keys: Keys, log: Log, substitutes: Substitutes
 ) -> None:
     collection = await make_collection(catalog, database)
     await written(log, collection, "abcd")
     await replace_entry(redis, keys.log(collection.id, 0), 1, c=b"garbage", e=b"garbage")
-    assert await mending.skip(collection.id, 0, "2-0")
+    assert await substitutes.skip(collection.id, 0, "2-0")
     pointer = Pointer(1, "h", 3)
     assert await log.commit(collection.id, 0, None, pointer, 0)
     assert await log.trim(collection.id, 0, pointer, 0) == 2
-    assert not await redis.exists(keys.mended(collection.id))
+    assert not await redis.exists(keys.substitutes(collection.id))
     [state] = await log.states([(collection.id, 0)])
     assert state is not None
     assert state.ops_backlog == 2
-    assert len(await mending.skipped(collection.id, 0)) == 1
+    assert len(await substitutes.skipped(collection.id, 0)) == 1
     assert ids_of(await read_on(log, collection)) == {3: "c", 4: "d"}
 
 
 async def test_a_damaged_substitute_is_not_believed(
-    catalog: Catalog, database: Database, redis: Redis, keys: Keys, log: Log, mending: Mending
+    catalog: Catalog, database: Database, redis: Redis, keys: Keys, log: Log, substitutes: Substitutes
 ) -> None:
     collection = await make_collection(catalog, database)
     entries = await written(log, collection, "abc")
     await replace_entry(redis, keys.log(collection.id, 0), 1, d=b"garbage")
-    assert await mending.put_back(collection.id, 0, entries[1])
-    await redis.hset(keys.mended(collection.id), "0:2-0:d", b"garbage")
+    assert await substitutes.put_back(collection.id, 0, entries[1])
+    await redis.hset(keys.substitutes(collection.id), "0:2-0:d", b"garbage")
     with pytest.raises(DamagedEntry, match="substitute"):
         await read_on(log, collection)
-    await redis.delete(keys.mended(collection.id))
-    assert await mending.put_back(collection.id, 0, entries[1])
+    await redis.delete(keys.substitutes(collection.id))
+    assert await substitutes.put_back(collection.id, 0, entries[1])
     assert await read_on(log, collection) == entries
 
 
-async def test_a_deleted_collection_is_not_mended_and_leaves_no_substitute(
-    catalog: Catalog, database: Database, redis: Redis, keys: Keys, log: Log, mending: Mending
+async def test_a_deleted_collection_is_given_none_and_leaves_no_substitute(
+    catalog: Catalog, database: Database, redis: Redis, keys: Keys, log: Log, substitutes: Substitutes
 ) -> None:
     collection = await make_collection(catalog, database)
     entries = await written(log, collection, "abc")
     await replace_entry(redis, keys.log(collection.id, 0), 1, d=b"garbage")
-    assert await mending.put_back(collection.id, 0, entries[1])
+    assert await substitutes.put_back(collection.id, 0, entries[1])
     lifecycle = Lifecycle(redis, keys)
     await lifecycle.mark_deleted([collection.id])
     with pytest.raises(Gone):
-        await mending.put_back(collection.id, 0, entries[1])
+        await substitutes.put_back(collection.id, 0, entries[1])
     with pytest.raises(Gone):
-        await mending.skip(collection.id, 0, "2-0")
+        await substitutes.skip(collection.id, 0, "2-0")
     await lifecycle.collect(collection.id)
-    assert not await redis.exists(keys.mended(collection.id))
+    assert not await redis.exists(keys.substitutes(collection.id))

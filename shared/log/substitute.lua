@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- Substitutes for entries of a shard's stream that are damaged or missing (shared/log/mending.py). Nothing can be put into the
+-- Substitutes for entries of a shard's stream that are damaged or missing (shared/log/substitutes.py). Nothing can be put into the
 -- middle of a stream. allow-oom: what is damaged is not compacted, and a full server is emptied by compaction.
 --
 -- KEYS   1  state_key    state hash of the collection
 --        2  stream_key   stream of the shard
---        3  mended_key   hash: '<shard>:<entry id>' -> JSON of the substitute's fields but d, and with ':d' behind it -> d
+--        3  substitutes_key   hash: '<shard>:<entry id>' -> JSON of the substitute's fields but d, and with ':d' behind it -> d
 -- ARGV   1  verb         then its arguments:
 --           'around' id field ..
 --                  what the stream has around the entry
@@ -16,7 +16,7 @@
 -- 'around'    {values of the fields, {entry before}, {the entry}, {entry after}}, the entries as XRANGE gives them, or empty
 -- 'put'       1, or 0 when the entry was trimmed, or never written
 
-local state_key, stream_key, mended_key = KEYS[1], KEYS[2], KEYS[3]
+local state_key, stream_key, substitutes_key = KEYS[1], KEYS[2], KEYS[3]
 local verb = ARGV[1]
 
 local head, deleted = unpack(redis.call('HMGET', state_key, 'head', 'deleted'))
@@ -38,8 +38,8 @@ function verbs.put(shard, id, json, payload, skipped)
     redis.call('HMGET', state_key, 'tail:' .. shard, 'trimmed:' .. shard, 'skipped:' .. shard))
   if position(id) > position(tail or '0-0') or position(id) < tonumber(trimmed or 0) then return 0 end
   local name = shard .. ':' .. id
-  if redis.call('HGET', mended_key, name) == json then return 1 end
-  redis.call('HSET', mended_key, name, json, name .. ':d', payload)
+  if redis.call('HGET', substitutes_key, name) == json then return 1 end
+  redis.call('HSET', substitutes_key, name, json, name .. ':d', payload)
   if skipped ~= '' then
     local list = before and string.sub(before, 2, -2) .. ',' or ''
     redis.call('HSET', state_key, 'skipped:' .. shard, '[' .. list .. skipped .. ']')
