@@ -128,8 +128,8 @@ def _of_bucket(stored: StoredState) -> tuple[Choice, tuple[int, int]]:
         return Choice(Taken.MANIFESTS, layout, pointers, covered, position), (epoch, position)
     moment = (epoch, covered[0])
     if root is not None and moment < (root.epoch, root.position):
-        pointers, moment = root.pointers, (root.epoch, root.position)
-        covered = [_covers(pointers[0])]
+        # Up to its position nothing more is to be had: log there that the bucket has was given up with the root.
+        pointers, moment, covered = root.pointers, (root.epoch, root.position), [root.position]
     return Choice(Taken.MANIFEST, layout, pointers, covered, covered[0]), moment
 
 
