@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from frontend.access.access_table import TABLE
 from frontend.context import Context
 from frontend.embed.texts import TextEmbedding
 from frontend.http.access_log import AccessLog
@@ -64,7 +65,7 @@ def build_app(context: Context) -> Edge:
     """The application over opened services, ready to be served by `frontend.http.server`."""
     config = context.config
     return Edge(
-        Router(all_routes(context)),
+        Router(all_routes(context), TABLE),
         Cors(frozenset(config.cors_allow_origins)),
         AccessLog(config.access_log),
         Bodies(config.body_bytes_max, config.body_timeout_s),

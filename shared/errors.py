@@ -73,6 +73,18 @@ class Forbidden(PolychromeError):
     code = "forbidden"
 
 
+class PermissionDenied(Forbidden):
+    """The sender lacks an action for what it can see, or its scope has only a part of what the request touches."""
+
+    code = "permission_denied"
+
+
+class Unauthenticated(PolychromeError):
+    """No credential where one is needed, or one that does not hold: malformed, unknown, expired, revoked."""
+
+    code = "unauthenticated"
+
+
 class StaleRead(PolychromeError):
     """The snapshot that was asked for can no longer be served; begin again."""
 

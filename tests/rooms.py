@@ -24,7 +24,7 @@ ORDER: Final[dict[str, tuple[frozenset[str], ...]]] = {
     for package, layers in {
         "shared": (
             "errors limits",
-            "process vectors",
+            "process tenancy vectors",
             "records",
             "memtable search",
             "redis rpc objects",
@@ -42,7 +42,8 @@ ORDER: Final[dict[str, tuple[frozenset[str], ...]]] = {
             "__main__",
         ),
         "frontend": (
-            "concurrency",
+            "concurrency uuids",
+            "access",
             "http",
             "parse",
             "collections",

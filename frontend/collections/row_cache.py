@@ -7,11 +7,10 @@ state, so a stale row costs a second try: `frontend.collections.current_row` ref
 from __future__ import annotations
 
 import asyncio
-import re
-import uuid
 from collections import OrderedDict
 from typing import Final
 
+from frontend.uuids import canonical_uuid
 from shared.catalog import Collection
 from shared.catalog.collections import Collections
 from shared.catalog.databases import Databases
@@ -19,14 +18,6 @@ from shared.errors import InvalidArgument, NotFound
 from shared.process.clock import Clock
 
 DATABASE_NAME_LENGTH_MIN: Final = 3
-_HEX: Final = r"[0-9a-fA-F]"
-_DASHED: Final = rf"{_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}}"
-_UUID: Final = re.compile(rf"{_HEX}{{32}}|{_DASHED}|\{{{_DASHED}\}}|urn:uuid:{_DASHED}", re.ASCII)
-
-
-def canonical_uuid(text: str) -> str | None:
-    """The usual spelling of a UUID of any version and spelling, None when `text` is not one."""
-    return str(uuid.UUID(text)) if _UUID.fullmatch(text) else None
 
 
 def check_database_name(name: str) -> None:

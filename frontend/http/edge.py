@@ -12,10 +12,13 @@ import itertools
 import os
 import re
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from frontend.access.access_table import About, Access
+from frontend.access.authorization import judge
 from frontend.http import errors
 from frontend.http.access_log import MODULE, AccessLog
 from frontend.http.cors import Cors
@@ -24,6 +27,10 @@ from frontend.http.responses import HttpResponse, StreamedResponse
 from frontend.http.router import METHOD_ORDER, UNKNOWN, Router
 from shared.errors import PolychromeError
 from shared.process.telemetry import get_logger, request_id
+from shared.tenancy.principal import Principal
+
+Authenticate = Callable[[Mapping[str, str], str | None], Awaitable[Principal]]
+"""Finds the principal by a request's headers and the address of its sender. Raises Unauthenticated, Unavailable."""
 
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?", re.ASCII)
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
@@ -72,7 +79,13 @@ class Edge:
     """Answers every request: finds its handler by `router` and does what is due before and after the handler."""
 
     def __init__(
-        self, router: Router, cors: Cors, access_log: AccessLog, bodies: Bodies, send_timeout_s: float
+        self,
+        router: Router,
+        cors: Cors,
+        access_log: AccessLog,
+        bodies: Bodies,
+        send_timeout_s: float,
+        authenticate: Authenticate | None = None,
     ) -> None:
         self.in_flight = InFlight()
         self.access_log = access_log
@@ -80,6 +93,7 @@ class Edge:
         self._send_timeout_s = send_timeout_s
         self._router = router
         self._cors = cors
+        self._authenticate = authenticate
 
     def request(self, *args: Any) -> Request:
         """The request factory that aiohttp calls, with the arguments of its own requests."""
@@ -106,14 +120,28 @@ class Edge:
         if request.method == "OPTIONS" and self._cors.enabled:
             return self._cors.preflight(), pattern
         try:
-            handler, pattern, request.path_params = self._router.find(request.method, request.rel_url.raw_path)
+            handler, pattern, request.path_params, access = self._router.find(request.method, request.rel_url.raw_path)
+            if self._authenticate is not None and access.about is not About.NOTHING:
+                await self._admit(request, access, self._authenticate)
             return await handler(request), pattern
         except PolychromeError as error:
             _log_fault(error)
+            if request.hidden is not None:
+                error.message = request.hidden.unveil(error.message)
             return errors.error_response(error, request.path), pattern
         except Exception:  # a fault of the server: logged with its stack, and 500 to the client
             log.exception("unforeseen")
             return errors.internal_error_response(), pattern
+
+    async def _admit(self, request: Request, access: Access, authenticate: Authenticate) -> None:
+        """Sets the principal, and has the route's row decide, before anything of the body is read. Raises
+        Unauthenticated, PermissionDenied, Unavailable.
+        """
+        request.principal = await authenticate(request.headers, request.remote)
+        hidden = judge(request.principal, access, request.path_params)
+        if hidden is not None:
+            request.hidden = hidden
+            request.path_params = {**request.path_params, hidden.param: hidden.stand_in}
 
     def _finish(self, request: Request, answer: HttpResponse) -> None:
         answer.add("X-Request-Id", request_id.get())

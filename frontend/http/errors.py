@@ -62,7 +62,9 @@ WIRE: Final[dict[type[errors.PolychromeError], Wire]] = {
     errors.MalformedBody: Wire(400, "InvalidArgumentError"),
     errors.DimensionMismatch: Wire(400, "InvalidArgumentError"),
     BrokenBody: Wire(400, "InvalidArgumentError", closes=True),
+    errors.Unauthenticated: Wire(401, "AuthorizationError"),
     errors.Forbidden: Wire(403),
+    errors.PermissionDenied: Wire(403, "AuthError"),
     errors.NotFound: Wire(404, "NotFoundError"),
     errors.Gone: Wire(404, "NotFoundError"),
     BodyTimeout: Wire(408, closes=True),
@@ -130,6 +132,8 @@ def error_response(error: errors.PolychromeError, path: str) -> HttpResponse:
     else:
         message = _shown_message(error, wire.status)
         answer = HttpResponse(body_of(wire.name, message), wire.status)
+    if isinstance(error, errors.Unauthenticated):
+        answer.add("WWW-Authenticate", "Bearer")  # not Basic: browsers would ask for a password and send it ever after
     if isinstance(error, errors.LessDurable):
         answer.add(DURABILITY_HEADER, error.reached)
     if isinstance(error, errors.Backoff):

@@ -7,7 +7,9 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from frontend.access.authorization import Hidden
 from frontend.http.memory_budget import MemoryBudget
+from shared.tenancy.principal import ANONYMOUS, Principal
 
 RECEIVED_BODIES: Final = 16
 """Number of bodies of the greatest length that may be held as text at once."""
@@ -43,7 +45,13 @@ class Bodies:
 class Request(web.BaseRequest):
     """An HTTP request. `path_params` are the parameters in its path, decoded; `body_bytes` is the length of its body, 0
     before the body was read; `send_timeout_s` is how long its client may take next to nothing of the response.
+
+    `principal` is set before any handler runs. `hidden` is what of the path is outside of its scope: `path_params` have
+    a stand-in for it.
     """
+
+    principal: Principal = ANONYMOUS
+    hidden: Hidden | None = None
 
     def __init__(self, bodies: Bodies, send_timeout_s: float, *args: Any) -> None:
         super().__init__(*args)

@@ -12,6 +12,7 @@ from operator import itemgetter
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
+from frontend.access.access_table import PUBLIC, Access, AccessTable
 from frontend.http.request import Request
 from frontend.http.responses import HttpResponse
 from shared.errors import InvalidArgument
@@ -37,13 +38,14 @@ class Route(NamedTuple):
 
 
 class Match(NamedTuple):
-    """The match of a request's path: the handler, the route's pattern (one of a bounded set), and the decoded values of
-    the pattern's parameters.
+    """The match of a request's path: the handler, the route's pattern (one of a bounded set), the decoded values of the
+    pattern's parameters, and the route's row of the access table.
     """
 
     handler: Handler
     pattern: str
     path_params: dict[str, str]
+    access: Access
 
 
 @dataclass(slots=True)
@@ -54,7 +56,7 @@ class _Resource:
     names: tuple[tuple[int, str], ...]
     """Index and name of each segment that is a parameter."""
 
-    handlers: dict[str, Handler] = field(default_factory=dict)
+    handlers: dict[str, tuple[Handler, Access]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -66,16 +68,19 @@ class _Table:
 
 
 class Router:
-    """The routes, ready to be searched. Where several patterns match, the pattern that was given first wins."""
+    """The routes, ready to be searched. Where several patterns match, the pattern that was given first wins. Raises
+    ValueError for a route that has no row in the access table.
+    """
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, routes: Iterable[Route], table: AccessTable) -> None:
         self._tables: dict[int, dict[tuple[int, ...], _Table]] = {}
         self._below: dict[str, _Resource] = {}
         for route in routes:
             handlers = self._resource(route.path).handlers
-            handlers[route.method] = route.handler
+            served = (route.handler, table.row(route.method, route.path))
+            handlers[route.method] = served
             if route.method == "GET":
-                handlers["HEAD"] = route.handler
+                handlers["HEAD"] = served
 
     def _resource(self, pattern: str) -> _Resource:
         if pattern.endswith(REST):
@@ -107,15 +112,17 @@ class Router:
             path_params = {name: segments[at] for at, name in resource.names}
             if "" in path_params.values():  # a parameter is never empty
                 continue
-            handler = resource.handlers.get(method)
-            if handler is not None:
-                return Match(handler, resource.pattern, path_params if plain else _checked(path_params))
+            served = resource.handlers.get(method)
+            if served is not None:
+                handler, access = served
+                return Match(handler, resource.pattern, path_params if plain else _checked(path_params), access)
             found.append(resource)
         found += [resource for prefix, resource in self._below.items() if path.startswith(prefix) and path != prefix]
         for resource in found:
             if method in resource.handlers:
-                return Match(resource.handlers[method], resource.pattern, {})
-        return Match(_refuse({name for resource in found for name in resource.handlers}), UNKNOWN, {})
+                handler, access = resource.handlers[method]
+                return Match(handler, resource.pattern, {}, access)
+        return Match(_refuse({name for resource in found for name in resource.handlers}), UNKNOWN, {}, PUBLIC)
 
 
 def _checked(path_params: dict[str, str]) -> dict[str, str]:

@@ -16,13 +16,14 @@ from frontend.collections.requests import (
     read_creation,
     read_update,
 )
-from frontend.collections.row_cache import canonical_uuid, check_collection_id, check_database_name, missing
+from frontend.collections.row_cache import check_collection_id, check_database_name, missing
 from frontend.collections.schema import shown_schema
 from frontend.http.responses import HttpResponse, empty_response, json_response
 from frontend.http.router import Route
 from frontend.parse.body import read_json
 from frontend.parse.params import query_page
 from frontend.routes.paths import COLLECTION, COLLECTIONS, DATABASES
+from frontend.uuids import canonical_uuid
 from shared.catalog import SHARDS_KEY, Collection, Database
 from shared.errors import InvalidArgument, NotFound, StaleGeneration
 from shared.log.jobs import REBUILD

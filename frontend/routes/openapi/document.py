@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from frontend.access.access_table import TABLE, About
 from frontend.collections.row_cache import DATABASE_NAME_LENGTH_MIN
 from frontend.routes.openapi.json_schema import TEXT, U32, JsonSchema, ref
 from frontend.routes.openapi.operations import Operation, operations
@@ -16,7 +17,8 @@ VERSION: Final = "1.0.0"
 
 _REASONS: Final = {
     400: "The request is wrong",
-    403: "Not allowed by configuration",
+    401: "No credential, or one that does not hold (while authentication is on)",
+    403: "Not allowed by configuration, or the sender lacks an action",
     404: "Something the request names does not exist",
     408: "The body took too long to arrive",
     409: "The name is taken, or something has changed in between",
@@ -32,6 +34,13 @@ _REASONS: Final = {
 }
 _ALWAYS: Final = (400, 500, 503, 504)
 _WITH_BODY: Final = (408, 413, 415, 422)
+_WITH_CREDENTIAL: Final = (401, 403)
+_SCHEMES: Final[dict[str, JsonSchema]] = {
+    "Bearer": {"type": "http", "scheme": "bearer"},
+    "Basic": {"type": "http", "scheme": "basic"},
+    "Token": {"type": "apiKey", "in": "header", "name": "x-chroma-token"},
+}
+"""The ways to send a credential, any of them. None is needed while authentication is off."""
 
 _PARAMETERS: Final[dict[str, JsonSchema]] = {
     "tenant": {"type": "string", "minLength": 1, "examples": ["default_tenant"]},
@@ -52,7 +61,7 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": TITLE, "version": VERSION, "description": "The Chroma v2 API, served by Polychrome."},
         "paths": paths,
-        "components": {"schemas": request_schemas() | response_schemas()},
+        "components": {"schemas": request_schemas() | response_schemas(), "securitySchemes": _SCHEMES},
     }
 
 
@@ -62,10 +71,20 @@ def _described(operation: Operation) -> dict[str, Any]:
         "tags": [_tag(operation)],
         "parameters": _parameters(operation),
         "responses": _responses(operation),
-    }
+    } | _needed(operation)
     if operation.body is not None:
         described["requestBody"] = {"required": True, "content": _json(ref(operation.body))}
     return described
+
+
+def _needed(operation: Operation) -> dict[str, Any]:
+    """The credential and the actions that the operation needs."""
+    access = TABLE.row(operation.method.upper(), operation.path)
+    return {
+        "security": [] if access.about is About.NOTHING else [{scheme: []} for scheme in _SCHEMES],
+        "x-polychrome-actions": sorted(access.actions),
+        "x-polychrome-any-of-actions": sorted(access.any_of),
+    }
 
 
 def _tag(operation: Operation) -> str:
@@ -87,6 +106,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
     if operation.answer is not None:
         responses[str(operation.status)] = {"description": "Done", "content": _json(operation.answer)}
     statuses = {*_ALWAYS, *operation.failures, *(_WITH_BODY if operation.body else ())}
+    if TABLE.row(operation.method.upper(), operation.path).about is not About.NOTHING:
+        statuses |= {*_WITH_CREDENTIAL}
     for status in sorted(statuses):
         responses[str(status)] = {"description": _REASONS[status], "content": _json(ref("Error"))}
     if operation.id == "create_collection":

@@ -14,6 +14,7 @@ import orjson
 import pytest
 import uvloop
 
+from frontend.access.access_table import PUBLIC, AccessTable
 from frontend.http.request import Request
 from frontend.http.responses import HttpResponse, encoded_response
 from frontend.http.router import Route, Router
@@ -24,6 +25,10 @@ LONG = b"GET /long HTTP/1.1\r\nhost: x\r\n\r\n"
 VERSION = b"GET /api/v2/version HTTP/1.1\r\nhost: x\r\n\r\n"
 HANGS_S = 30.0
 """What takes longer is taken to hang."""
+
+
+def _router(*routes: Route) -> Router:
+    return Router(routes, AccessTable({(route.method, route.path): PUBLIC for route in routes}))
 
 
 async def _long(_request: Request) -> HttpResponse:
@@ -59,7 +64,7 @@ async def _asked() -> AsyncIterator[tuple[Running, socket.socket]]:
     kernel is small, so that most of the answer stays with the server.
     """
     async with running() as server:
-        server.server.edge._router = Router([Route("GET", "/long", _long), Route("GET", "/short", _short)])
+        server.server.edge._router = _router(Route("GET", "/long", _long), Route("GET", "/short", _short))
         host, _, port = server.server.address.rpartition(":")
         with socket.socket() as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
@@ -136,7 +141,7 @@ async def test_a_request_behind_an_answer_that_ends_the_connection_is_not_begun(
         return encoded_response(b'"waited"')
 
     async with running() as server:
-        server.server.edge._router = Router([Route("GET", "/held", wait)])
+        server.server.edge._router = _router(Route("GET", "/held", wait))
         reader, writer = await _open(server)
         writer.write(b"GET /held HTTP/1.1\r\nhost: x\r\n\r\n")
         await _until(lambda: begun)

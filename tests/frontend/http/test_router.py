@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from frontend.access.access_table import PUBLIC, AccessTable
 from frontend.http.request import Request
 from frontend.http.responses import HttpResponse
 from frontend.http.router import UNKNOWN, Route, Router
@@ -23,7 +24,8 @@ def found(method: str, path: str) -> tuple[str, dict[str, str]]:
         ("GET", "/a/by/{id}"),
         ("GET", "/old/{rest}"),
     ]
-    match = Router(Route(method, path, handler) for method, path in patterns).find(method, path)
+    table = AccessTable(dict.fromkeys(patterns, PUBLIC))
+    match = Router([Route(*pattern, handler) for pattern in patterns], table).find(method, path)
     return match.pattern, match.path_params
 
 
@@ -61,4 +63,12 @@ def test_a_parameter_that_is_no_text_is_refused_and_an_unknown_path_is_not() -> 
 
 def test_one_path_has_one_pattern() -> None:
     with pytest.raises(ValueError, match="the same path"):
-        Router([Route("GET", "/a/{name}", handler), Route("PUT", "/a/{id}", handler)])
+        Router(
+            [Route("GET", "/a/{name}", handler), Route("PUT", "/a/{id}", handler)],
+            AccessTable({("GET", "/a/{name}"): PUBLIC, ("PUT", "/a/{id}"): PUBLIC}),
+        )
+
+
+def test_a_route_without_a_row_of_the_access_table_is_refused() -> None:
+    with pytest.raises(ValueError, match="GET /b has no row"):
+        Router([Route("GET", "/a", handler), Route("GET", "/b", handler)], AccessTable({("GET", "/a"): PUBLIC}))
