@@ -15,11 +15,13 @@ from collections.abc import Iterable
 import msgspec
 
 from logservice.restoring.evidence import Evidence
+from logservice.restoring.unreadable_fields import UnreadableFields
 from shared.catalog import Catalog, Cluster
 from shared.catalog.image import CatalogImage, CollectionImage, Images
 from shared.errors import Corrupt
 from shared.log.log import Log
 from shared.objects.port import ObjectStore
+from shared.process.clock import Clock
 from shared.process.telemetry import get_logger
 from shared.records.model import FIRST_POSITION
 
@@ -29,11 +31,12 @@ log = get_logger(__name__)
 class LostAlone:
     """Recovers a server that is not open. Everything raises Unavailable."""
 
-    def __init__(self, catalog: Catalog, images: Images, log_: Log, objects: ObjectStore) -> None:
+    def __init__(self, catalog: Catalog, images: Images, log_: Log, objects: ObjectStore, clock: Clock) -> None:
         self._catalog = catalog
         self._images = images
         self._log = log_
         self._evidence = Evidence(objects)
+        self._unreadable = UnreadableFields(images, clock)
 
     async def recover_rows(self, stored: CatalogImage | None) -> None:
         """Puts back names, rows and places in the order. `stored` is the catalog as the bucket has it."""
@@ -45,8 +48,11 @@ class LostAlone:
                 log.error("rows_restored", database=database.name, tenant=database.tenant, collections=len(there))
 
     async def rejoin(self, cluster: Cluster, lost: Iterable[CollectionImage]) -> None:
-        """Makes the states of these collections anew where their streams are whole."""
+        """Makes the states of these collections anew where their streams are whole. Fields that cannot be read count as
+        lost.
+        """
         for known in lost:
+            await self._unreadable.drop(known)
             try:
                 rejoined = await self._rejoin(cluster, known)
             except Corrupt as error:
@@ -54,6 +60,11 @@ class LostAlone:
             else:
                 event = "state_rejoined" if rejoined else "state_not_rejoined"
                 log.error(event, collection=known.id, name=known.name)
+
+    async def restored(self, lost: Iterable[CollectionImage]) -> None:
+        """Says of these collections, whose states are whole again, that they were restored."""
+        for known in lost:
+            await self._unreadable.restored(known)
 
     async def _rejoin(self, cluster: Cluster, known: CollectionImage) -> bool:
         """Whether the streams of the shards are whole behind the newest manifests, and go equally far: then the state

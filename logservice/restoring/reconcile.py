@@ -88,7 +88,7 @@ class Reconciler:
         self._log = log_
         self._objects = objects
         self._restorer = Restorer(images, log_, objects, clock)
-        self._alone = LostAlone(catalog, images, log_, objects)
+        self._alone = LostAlone(catalog, images, log_, objects, clock)
         self._commits = CommitNumbers(objects)
         self._snapshots = snapshots
         self._clock = clock
@@ -202,6 +202,7 @@ class Reconciler:
             if signs.newer is not None:
                 signs = replace(signs, newer=await self._images.bring_forward(now, signs.newer))
             brought = await self._bring_forward(cluster, image, signs, damaged, (run, testimony))
+            await self._alone.restored(lost)
             await self._log.raise_commits(commits)  # it was the evidence
             return await self._catalog.mark.open(brought, run)
         heads = await self._owed.raise_heads(now, run)

@@ -13,6 +13,7 @@ from logservice.catalog.stored import StoredCatalog
 from logservice.restoring.choice import Choice, OwnState, StoredState, Taken, choose
 from logservice.restoring.evidence import Evidence
 from logservice.restoring.restoration import MissingRange, restoration_of
+from logservice.restoring.unreadable_fields import UnreadableFields
 from shared.catalog import Cluster
 from shared.catalog.image import CatalogImage, CollectionImage, Images, merged
 from shared.errors import Unavailable
@@ -49,6 +50,7 @@ class Recovery:
         self._journaled = StoredCatalog(objects, snapshots, clock)
         self._objects = objects
         self._clock = clock
+        self._unreadable = UnreadableFields(images, clock)
         self._manifests = ManifestStore(objects)
         self._roots = RootStore(objects)
         self._evidence = Evidence(objects)
@@ -72,6 +74,7 @@ class Recovery:
             if is_in_bucket:
                 log.error("state_lost", collection=collection_id, name=row["name"])
             return is_in_bucket
+        await self._unreadable.drop(known)
         stored = await self._evidence.stored(collection_id, known.layout)
         own = await self._own(known, stored)
         restoration = restoration_of(
@@ -87,6 +90,7 @@ class Recovery:
             await self._images.clear_state(collection_id)
             await self._from_bucket(restored, restoration.choice)
             await self._report(restoration.missing)
+        await self._unreadable.restored(known)
         log.error("state_restored", **asdict(restoration.missing))
         return True
 

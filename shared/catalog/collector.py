@@ -21,7 +21,7 @@ from shared.catalog.removal import Removal
 from shared.catalog.scripts import CatalogScripts
 from shared.catalog.slots import TENANTS, Path, Slot, path_of, path_of_tenant, path_to
 from shared.log.lifecycle import Lifecycle, Owner
-from shared.log.state import is_whole, required_fields
+from shared.log.required import checked_fields, is_whole
 from shared.process.telemetry import get_logger
 from shared.redis.client import command, retry_idempotent, translated_errors
 from shared.redis.keys import Keys
@@ -95,12 +95,39 @@ class Collector:
         async for owner in self._lifecycle.owners():
             if owner.age_s < self._orphan_age_s:
                 continue
+            if await self._has_row(owner):
+                continue
             # The id goes to the trash first, in the slot where a row would be committed: from here on it can't be.
             _, abandoned = await self._scripts.collections(owner.database_key, "abandon", owner.collection_id)
             if abandoned:
                 await self._collect_orphan(owner)
                 collected += 1
         return collected
+
+    async def _has_row(self, owner: Owner) -> bool:
+        """Whether a database has a row of the collection. If it is another one than the state says, the state is
+        damaged, and no orphan: it is noted, to be restored.
+        """
+        if await self._rows_with([owner.database_key], owner.collection_id):
+            return True
+        others = await self._rows_with([each.key async for each in self._catalog.databases.all()], owner.collection_id)
+        for key in others:
+            log.error("state_of_another_database", collection=owner.collection_id, says=owner.database_key, row=key)
+            await self._losses.note(key)
+        return bool(others)
+
+    async def _rows_with(self, database_keys: Sequence[str], collection_id: str) -> list[str]:
+        """Those of the databases that have a row of this id."""
+        found: list[str] = []
+        for start in range(0, len(database_keys), PIPELINE_MAX):
+            some = database_keys[start : start + PIPELINE_MAX]
+            with translated_errors():
+                async with self._redis.pipeline(transaction=False) as pipeline:
+                    for key in some:
+                        pipeline.hexists(self._keys.rows(key), collection_id)
+                    there = await pipeline.execute()
+            found += [key for key, is_there in zip(some, there, strict=True) if is_there]
+        return found
 
     async def _collect_orphan(self, owner: Owner) -> None:
         """Removes an orphan. A fork has objects before it has a row, so it gets a grave; a row that comes too late is
@@ -137,11 +164,11 @@ class Collector:
             rows = await command(self._redis, "HMGET", self._keys.rows(database_key), *ids)
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for collection_id in ids:
-                    pipeline.hmget(self._keys.state(collection_id.decode()), ["gen", *required_fields()])
+                    pipeline.hmget(self._keys.state(collection_id.decode()), ["gen", *checked_fields()])
                 states = await pipeline.execute()
         return [
-            (collection_id.decode(), row, generation if is_whole(required) else None)
-            for collection_id, row, (generation, *required) in zip(ids, rows, states, strict=True)
+            (collection_id.decode(), row, generation if _is_whole(checked, database_key) else None)
+            for collection_id, row, (generation, *checked) in zip(ids, rows, states, strict=True)
             if row is not None
         ]
 
@@ -162,3 +189,8 @@ class Collector:
         if int(state) < row["generation"]:
             return await self._lifecycle.raise_generation(collection_id, row["generation"])
         return False
+
+
+def _is_whole(checked: Sequence[bytes | None], database_key: str) -> bool:
+    """Whether a state with these values of `checked_fields` is whole; its row is in this database."""
+    return is_whole(dict(zip(checked_fields(), checked, strict=True)), database_key)

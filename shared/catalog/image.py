@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from redis.asyncio import Redis
@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from shared.catalog.bring_forward import BringForward
 from shared.catalog.catalog import Catalog
 from shared.catalog.cluster import Cluster
+from shared.catalog.damage import Damages
 from shared.catalog.families import Families
 from shared.catalog.image_model import (
     CatalogImage,
@@ -36,7 +37,8 @@ from shared.log.forks import Forks
 from shared.log.lifecycle import Lifecycle, Rejoined
 from shared.log.naming import state_name
 from shared.log.rebuild import Rebuilds
-from shared.log.state import FIRST_ID, UNREADABLE, Entry, Pointer, is_whole
+from shared.log.required import UNREADABLE, checked_fields, is_whole
+from shared.log.state import FIRST_ID, Entry, Pointer
 from shared.log.tails import pages
 from shared.redis.client import command, retry_idempotent, translated_errors
 from shared.redis.keys import Keys
@@ -52,6 +54,10 @@ __all__ = [
     "lost_keys",
     "merged",
 ]
+
+
+IMAGED: Final = ("head", "dim", "config", "layout")
+"""The fields of a state that an image has."""
 
 
 class Images:
@@ -70,6 +76,11 @@ class Images:
         self._pending = PendingChanges(redis, keys)
         self._forward = BringForward(redis, keys, catalog)
         self._losses = Losses(redis, keys)
+
+    @property
+    def damages(self) -> Damages:
+        """The registry of damage of the same cluster."""
+        return self._catalog.damages
 
     @staticmethod
     def empty(cluster: Cluster, taken_s: float) -> CatalogImage:
@@ -145,14 +156,16 @@ class Images:
                 rows = await command(self._redis, "HMGET", self._keys.rows(database.key), *some)
                 async with self._redis.pipeline(transaction=False) as pipeline:
                     for collection_id in some:
-                        pipeline.hmget(self._keys.state(collection_id), ["head", "dim", "config", "layout", "deleted"])
+                        pipeline.hmget(self._keys.state(collection_id), [*checked_fields(), "deleted"])
                         pipeline.smembers(self._keys.metadata_keys(collection_id))
                     answers = await pipeline.execute()
             for collection_id, row, state, keys in zip(some, rows, answers[0::2], answers[1::2], strict=True):
-                *fields, deleted = state
-                if row is not None and is_whole(fields[:1] + fields[2:]):
+                checked, deleted = dict(zip(checked_fields(), state, strict=False)), state[-1]
+                if row is not None and is_whole(checked, database.key):
                     try:
-                        yield collection_image(collection_id, database.key, row, fields, keys)
+                        yield collection_image(
+                            collection_id, database.key, row, [checked[name] for name in IMAGED], keys
+                        )
                     except UNREADABLE as error:
                         raise Corrupt(f"the state cannot be read: {error!r}", state_name(collection_id)) from error
                 elif deleted is None:
@@ -240,6 +253,10 @@ class Images:
     async def logged_dimension(self, collection: CollectionImage) -> int | None:
         """The width of the embeddings in the collection's log; None when there are none."""
         return await self._lifecycle.logged_dimension(collection.id, collection.layout)
+
+    async def drop_unreadable(self, collection: CollectionImage) -> dict[str, bytes]:
+        """Removes the fields of the collection's state that cannot be read; returns them with their values."""
+        return await self._lifecycle.drop_unreadable(collection.id, collection.database_key)
 
     async def clear_state(self, collection_id: str) -> None:
         """Removes what is left of a state, before it is restored from the bucket alone."""

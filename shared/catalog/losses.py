@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from shared.catalog.notes import Notes
 from shared.errors import Unavailable
-from shared.log.state import is_whole, required_fields
+from shared.log.required import checked_fields, is_whole
 from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import Script
@@ -67,9 +67,9 @@ class Losses:
         """Whether the collection has a row, and its state is not whole. The state is looked at first: a deletion
         removes it after the row.
         """
-        call = ("HMGET", self._keys.state(collection_id), "deleted", *required_fields())
+        call = ("HMGET", self._keys.state(collection_id), "deleted", *checked_fields())
         deleted, *values = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
-        if deleted is not None or is_whole(values):
+        if deleted is not None or is_whole(dict(zip(checked_fields(), values, strict=True)), database_key):
             return False
         row = ("HEXISTS", self._keys.rows(database_key), collection_id)
         return bool(await retry_idempotent(lambda: command(self._redis, *row), writes=False))

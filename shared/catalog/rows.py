@@ -11,7 +11,8 @@ from shared.catalog.model import Collection, Database, Function, NewCollection, 
 from shared.cluster.placement import Layout
 from shared.errors import Corrupt
 from shared.log.naming import state_name
-from shared.log.state import UNREADABLE, Pointer, is_whole, position_of, required_fields
+from shared.log.required import UNREADABLE, checked_fields, is_whole
+from shared.log.state import Pointer, position_of
 
 FIRST_GENERATION: Final = 1
 
@@ -58,7 +59,9 @@ def collection_of(
     not whole or marked deleted, whatever the row says. Raises Corrupt, which names the state, when row or state cannot
     be read.
     """
-    if b"deleted" in state or not is_whole(state.get(field.encode()) for field in required_fields()):
+    if b"deleted" in state:
+        return None
+    if not is_whole({field: state.get(field.encode()) for field in checked_fields()}, database.key):
         return None
     try:
         return _read(database, collection_id, row, state, keys)

@@ -57,7 +57,12 @@ local first, fixed_dimension, newest_generation, deleted, backlog_ops, backlog_b
   redis.call('HMGET', state_key, 'head', 'dim', 'gen', 'deleted', 'backlog_ops', 'backlog_bytes', 'layout', 'fence', 'floor',
              'made', 'epoch'))
 if not first or deleted then return {'GONE'} end
-if not (newest_generation and backlog_ops and backlog_bytes and layout) then return {'GONE'} end  -- lost in part
+-- Lost in part, or damaged (shared/log/required.py).
+local function is(form, text) return text and string.match(text, form) end
+if not (is('^%d+$', first) and is('^%d+$', newest_generation) and is('^%d+ %d+$', layout) and is('^-?%d+$', backlog_ops) and
+        is('^-?%d+$', backlog_bytes) and is('^%d+$', floor or '0') and is('^%d+$', present_epoch or '0')) then
+  return {'GONE'}
+end
 if epoch ~= '' and tonumber(present_epoch or 0) > tonumber(epoch) then return {'EPOCH', tonumber(present_epoch)} end
 if generation ~= '' and tonumber(newest_generation) > tonumber(generation) then return {'STALE'} end
 if dimension ~= '' and fixed_dimension and fixed_dimension ~= dimension then return {'DIMENSION', tonumber(fixed_dimension)} end

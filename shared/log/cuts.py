@@ -14,7 +14,8 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from shared.cluster.placement import Layout
-from shared.log.state import UNREADABLE, Pointer, position_of
+from shared.log.required import UNREADABLE
+from shared.log.state import Pointer, position_of
 from shared.process.telemetry import get_logger
 from shared.redis.client import retry_idempotent
 from shared.redis.keys import Keys

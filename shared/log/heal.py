@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from shared import limits
 from shared.cluster.placement import Layout
 from shared.errors import Unavailable
+from shared.log.required import is_whole
 from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script, packed
@@ -59,18 +60,18 @@ class Heal:
         self._keys = keys
 
     async def layout(self, collection_id: str) -> Layout | None:
-        """The collection's present shards; None when Redis does not know the collection."""
+        """The collection's present shards; None when Redis does not know them any more."""
         call = ("HGET", self._keys.state(collection_id), "layout")
         layout = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
-        return None if layout is None else Layout.decode(layout)
+        return Layout.decode(layout) if is_whole({"layout": layout}) else None
 
     async def epochs(self, collection_ids: Iterable[str]) -> dict[str, int]:
-        """The epoch of each collection; 0 of those that Redis does not know."""
+        """The epoch of each collection; 0 where Redis does not know it."""
         found: dict[str, int] = {}
         for collection_id in collection_ids:
             call = ("HGET", self._keys.state(collection_id), "epoch")
             epoch = await retry_idempotent(lambda call=call: command(self._redis, *call), writes=False)  # type: ignore[misc] # no type for a lambda with a default
-            found[collection_id] = int(epoch or 0)
+            found[collection_id] = int(epoch or 0) if is_whole({"epoch": epoch}) else 0
         return found
 
     async def put_back(self, append: PutBackAppend) -> bool:

@@ -5,6 +5,7 @@ The row decides whether a collection exists (`shared.catalog`); these steps foll
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +18,8 @@ from redis.asyncio import Redis
 from shared.cluster.placement import Layout
 from shared.errors import Corrupt, Unavailable
 from shared.log.batch import decode_batch, dimension_of
-from shared.log.state import Pointer, required_fields
+from shared.log.required import checked_fields, is_whole, required_fields, unreadable_fields
+from shared.log.state import Pointer
 from shared.records.model import FIRST_POSITION
 from shared.redis.client import command, retry_idempotent, translated_errors
 from shared.redis.keys import Keys
@@ -26,6 +28,7 @@ from shared.redis.scripts import Argument, Script
 STATE = Script("shared.log", "state")
 REJOIN = Script("shared.log", "rejoin")
 SCAN_COUNT = 1000
+_OF_SHARD = re.compile(rb"tail:(\d+)")
 DIMENSION_PAGE = 8
 
 
@@ -152,6 +155,18 @@ class Lifecycle:
         filled: int = await STATE.run(self._redis, [self._keys.state(collection_id)], args)
         return filled
 
+    async def drop_unreadable(self, collection_id: str, database_key: str) -> dict[str, bytes]:
+        """Removes the fields of a state that cannot be read, so that they are filled in like lost ones; returns them
+        with the values that they had. `database_key` is the database that has the collection's row.
+        """
+        call = ("HMGET", self._keys.state(collection_id), *checked_fields())
+        values = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
+        found = unreadable_fields(dict(zip(checked_fields(), values, strict=True)), database_key)
+        if found:
+            args: list[Argument] = ["drop", *(part for pair in found.items() for part in pair)]
+            await STATE.run(self._redis, [self._keys.state(collection_id)], args)
+        return found
+
     async def clear(self, collection_id: str) -> None:
         """Removes what is left of a state that cannot be given back its fields. Raises Unavailable when it has all of
         them: another log service has restored it.
@@ -185,10 +200,20 @@ class Lifecycle:
         """Removes everything that Redis holds of a deleted collection but its remembered requests, which expire."""
         state = self._keys.state(collection_id)
         layouts = await retry_idempotent(lambda: command(self._redis, "HMGET", state, "layout", "next"), writes=False)
-        shards = [shard for layout in layouts if layout for shard in Layout.decode(layout).numbers]
+        shards = {
+            shard for layout in layouts if is_whole({"layout": layout}) for shard in Layout.decode(layout).numbers
+        }
+        shards |= {shard async for shard in self._shards_of(state)}
         streams = [self._keys.log(collection_id, shard) for shard in shards]
         doomed = [state, self._keys.metadata_keys(collection_id), self._keys.substitutes(collection_id), *streams]
         await retry_idempotent(lambda: command(self._redis, "UNLINK", *doomed), writes=True)
+
+    async def _shards_of(self, state: str) -> AsyncIterator[int]:
+        """The shards that fields of the state tell of: they are found, too, where a layout cannot be read."""
+        fields = await retry_idempotent(lambda: command(self._redis, "HKEYS", state), writes=False)
+        for field in fields:
+            if (match := _OF_SHARD.fullmatch(field)) is not None:
+                yield int(match[1])
 
     async def owners(self) -> AsyncIterator[Owner]:
         """The owner of every state that is there, in no order, some perhaps twice."""
@@ -204,7 +229,8 @@ class Lifecycle:
                         pipeline.hmget(name, ["db", "created", "family"])
                     rows = await pipeline.execute()
             for name, (database, created, family) in zip(names, rows, strict=True):
-                if database is not None and created is not None:
+                # One that cannot be read is no orphan's yet: if there is a row, it is restored.
+                if is_whole({"db": database, "created": created}):
                     age_s = time.time() - float(created)
                     yield Owner(
                         self._keys.collection_of_state(name), database.decode(), age_s, (family or b"").decode()

@@ -32,9 +32,10 @@ from shared.log.condition import CONFLICT, Undecided
 from shared.log.linking import link
 from shared.log.naming import state_name
 from shared.log.outputs import ProvenanceConflict
+from shared.log.required import UNREADABLE
+from shared.log.required import is_whole as is_readable
 from shared.log.state import (
     FIRST_ID,
-    UNREADABLE,
     Entry,
     Pointer,
     ShardRead,
@@ -168,7 +169,7 @@ class Log:
 
     async def compacted_to(self, collection_id: str, layout: Layout) -> int:
         """The highest position, exclusive, up to which a shard of the collection is compacted: the cut of the present
-        round or of the last one. Raises Gone, and StaleGeneration when the collection has another layout.
+        round or of the last one. Raises Gone, Corrupt, and StaleGeneration when the collection has another layout.
         """
         call = (
             "HMGET",
@@ -180,9 +181,14 @@ class Log:
         present, deleted, *pointers = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
         if present is None or deleted is not None:
             raise await self.missing(collection_id)
+        if not is_readable({"layout": present}):
+            raise await self.missing(collection_id)
         if Layout.decode(present) != layout:
             raise StaleGeneration(f"collection {collection_id} has other shards by now")
-        return max([Pointer.decode(pointer).covers for pointer in pointers if pointer], default=FIRST_POSITION)
+        try:
+            return max([Pointer.decode(pointer).covers for pointer in pointers if pointer], default=FIRST_POSITION)
+        except UNREADABLE as error:
+            raise Corrupt(f"a pointer cannot be read: {error!r}", state_name(collection_id)) from error
 
     async def fix_dimension(self, collection_id: str, dimension: int) -> int:
         """The collection's dimension, which is `dimension` now if it had none. Raises Gone."""

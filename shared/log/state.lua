@@ -15,6 +15,7 @@
 --           'generation' least              raises its generation to at least this: 1
 --           'want' shards                   asks for so many shards at least: 1
 --           'delete'                        marks it deleted: 1
+--           'drop' field value ..           removes those of the fields that have this value: how many
 --           'clear' field ..                removes what is left of it: 1; 0, and nothing happens, while it has all of these fields
 --
 -- 'head', 'generation', 'want' and 'delete' return 0 when there is no such collection.
@@ -27,9 +28,12 @@ local verb, argument, argument_epoch = unpack(ARGV, 1, 3)
 
 local head, generation, wanted, epoch = unpack(redis.call('HMGET', state_key, 'head', 'gen', 'wanted', 'epoch'))
 
+-- A field that is missing, or no number any more, counts as 0.
+local function number(field) return field and tonumber(field) or 0 end
+
 local function raise(least, least_epoch)
-  if tonumber(epoch or 0) < tonumber(least_epoch) then redis.call('HSET', state_key, 'epoch', least_epoch) end
-  if tonumber(head) < tonumber(least) then
+  if number(epoch) < tonumber(least_epoch) then redis.call('HSET', state_key, 'epoch', least_epoch) end
+  if number(head) < tonumber(least) then
     redis.call('HSET', state_key, 'head', least, 'floor', least)
     head = least
   end
@@ -44,10 +48,10 @@ function verbs.create()
 end
 
 function verbs.restore(least, least_epoch)
-  if head then
+  if head and tonumber(head) then
     -- What is there may be from before: Redis can have gone back to a moment within a creation or an earlier restoration. What the
     -- bucket has replaces it, but for what a restoration as late as this one has left.
-    if tonumber(epoch or 0) < tonumber(least_epoch) then
+    if number(epoch) < tonumber(least_epoch) then
       for at = FIRST_FIELD_RESTORE, #ARGV, 2 do
         local field, value = ARGV[at], ARGV[at + 1]
         if string.sub(field, 1, 8) ~= 'backlog_' then redis.call('HSET', state_key, field, value) end
@@ -68,17 +72,17 @@ function verbs.fill(least, least_epoch)
   return raise(least, least_epoch)
 end
 
-function verbs.head(least, least_epoch) return head and raise(least, least_epoch) or 0 end
+function verbs.head(least, least_epoch) return head and tonumber(head) and raise(least, least_epoch) or 0 end
 
 function verbs.generation(least)
   if not head then return 0 end
-  if tonumber(generation) < tonumber(least) then redis.call('HSET', state_key, 'gen', least) end
+  if number(generation) < tonumber(least) then redis.call('HSET', state_key, 'gen', least) end
   return 1
 end
 
 function verbs.want(shards)
   if not head then return 0 end
-  if tonumber(wanted or 0) < tonumber(shards) then redis.call('HSET', state_key, 'wanted', shards) end
+  if number(wanted) < tonumber(shards) then redis.call('HSET', state_key, 'wanted', shards) end
   return 1
 end
 
@@ -86,6 +90,15 @@ function verbs.delete()
   if not head then return 0 end
   redis.call('HSET', state_key, 'deleted', '1')
   return 1
+end
+
+function verbs.drop()
+  local FIRST_FIELD, dropped = 2, 0
+  for at = FIRST_FIELD, #ARGV, 2 do
+    local field, value = ARGV[at], ARGV[at + 1]
+    if redis.call('HGET', state_key, field) == value then dropped = dropped + redis.call('HDEL', state_key, field) end
+  end
+  return dropped
 end
 
 function verbs.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,13 +11,10 @@ import orjson
 
 from shared.cluster.placement import Layout
 from shared.errors import Corrupt
+from shared.log.required import is_whole
 
 FIRST_ID: Final = "0-0"
 """`previous` of a stream's first entry, and the id behind which a reader begins that has no manifest."""
-
-
-UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError)
-"""The errors of reading a damaged field of a state: a number, a layout, a JSON text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,21 +201,6 @@ def after_position(covers: int) -> str:
     return entry_id(covers - 1)
 
 
-_REQUIRED: Final = (
-    "head", "gen", "config", "layout", "laid_s", "db", "created", "backlog_ops", "backlog_bytes",
-)  # fmt: skip
-
-
-def required_fields() -> tuple[str, ...]:
-    """The fields that every state has from its first moment."""
-    return _REQUIRED
-
-
-def is_whole(values: Iterable[bytes | None]) -> bool:
-    """Whether a state with these values of the required fields has lost none of them."""
-    return all(value is not None for value in values)
-
-
 @functools.cache
 def state_fields(shard: int) -> tuple[str, ...]:
     """Fields of the state hash that `parse_state` needs, in its order."""
@@ -241,9 +223,10 @@ def state_fields(shard: int) -> tuple[str, ...]:
 
 
 def has_head(values: Sequence[bytes | None]) -> bool:
-    """Whether a state with these values of `state_fields` has all that `parse_state` needs."""
-    head, _, generation, _, config, layout, *_ = values
-    return is_whole((head, generation, config, layout))
+    """Whether a state with these values of `state_fields` has all that `parse_state` needs, and it can be read."""
+    head, dimension, generation, _, config, layout, _, _, _, epoch, _, floor, *_ = values
+    required = {"head": head, "gen": generation, "config": config, "layout": layout}
+    return is_whole({**required, "dim": dimension, "epoch": epoch, "floor": floor})
 
 
 def parse_state(shard: int, values: Sequence[bytes | None]) -> ShardState:

@@ -72,7 +72,9 @@ class Statements:
         return {name.decode() for name, ms in heard.items() if ms >= newest_ms - 1000 * ALIVE_S}
 
     async def heads(self, collections: Iterable[str]) -> dict[str, int]:
-        """The heads of these collections; 0 of those that Redis does not know. Deleted ones are left out."""
+        """The heads of these collections; 0 of those that Redis does not know, or whose head is no number. Deleted ones
+        are left out.
+        """
         names, found = list(collections), dict[str, int]()
         for start in range(0, len(names), PIPELINE_MAX):
             some = names[start : start + PIPELINE_MAX]
@@ -86,7 +88,7 @@ class Statements:
 
             for name, (head, deleted) in zip(some, await retry_idempotent(ask, writes=False), strict=True):
                 if deleted is None:
-                    found[name] = int(head or 0)
+                    found[name] = int(head or 0) if head is None or head.isdigit() else 0
         return found
 
     async def state(self, run: str, witness: str, beyond: Beyond) -> None:

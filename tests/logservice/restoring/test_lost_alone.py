@@ -19,7 +19,8 @@ from shared.catalog.image import Images
 from shared.errors import DimensionMismatch, Gone, Unavailable
 from shared.history.bucket_tail import read_bucket_tail
 from shared.log.batch import build_batch, split_batch
-from shared.log.state import Pointer, required_fields
+from shared.log.required import required_fields
+from shared.log.state import Pointer
 from shared.process.clock import SystemClock
 from shared.records.model import Op
 from shared.redis.client import command, open_redis
@@ -37,13 +38,13 @@ async def redis(valkey_server: RedisServer) -> AsyncIterator[Redis]:
         yield client
 
 
-async def _database(world: World) -> Database:
+async def database_of(world: World) -> Database:
     found = await world.catalog.databases.get("default_tenant", "default_database")
     assert found is not None
     return found
 
 
-async def _recover(world: World, *, sweep: bool = False) -> None:
+async def recover_lost(world: World, *, sweep: bool = False) -> None:
     """As the leader does: what was noted, or everything."""
     cluster, clock = await world.cluster(), SystemClock()
     recovery = Recovery(cluster, world.images, world.log, world.snapshots, world.objects, clock)
@@ -53,9 +54,9 @@ async def _recover(world: World, *, sweep: bool = False) -> None:
     await (databases.sweep() if sweep else databases.step())
 
 
-async def _made(world: World, shards: int = 1) -> Collection:
+async def made_with_log(world: World, shards: int = 1) -> Collection:
     """A collection with a manifest and a log after it, in a snapshot from before both."""
-    made = await make_collection(world.catalog, await _database(world), "hit", shards)
+    made = await make_collection(world.catalog, await database_of(world), "hit", shards)
     await world.snapshot()
     await append(world.log, made, [str(number) for number in range(20)])
     for shard in made.layout.numbers:
@@ -69,19 +70,19 @@ async def _made(world: World, shards: int = 1) -> Collection:
 
 async def _missed(world: World, collection: Collection) -> None:
     with pytest.raises(Unavailable):
-        await world.catalog.collections.get_by_id(await _database(world), collection.id)
+        await world.catalog.collections.get_by_id(await database_of(world), collection.id)
 
 
 @pytest.mark.parametrize("shards", [1, 3])
 async def test_a_state_that_is_lost_alone_comes_back_with_its_log(world: World, shards: int) -> None:
-    made = await _made(world, shards)
+    made = await made_with_log(world, shards)
     before = [await world.log.read(made.id, shard) for shard in made.layout.numbers]
     await world.redis.delete(world.keys.state(made.id))
     await _missed(world, made)
     with pytest.raises((Gone, Unavailable)):
         await append(world.log, made, ["refused"])
-    await _recover(world)
-    back = await world.catalog.collections.get_by_id(await _database(world), made.id)
+    await recover_lost(world)
+    back = await world.catalog.collections.get_by_id(await database_of(world), made.id)
     assert back is not None
     assert back.head > max(read.state.head for read in before)
     for read in before:
@@ -99,12 +100,12 @@ async def test_a_state_that_is_lost_alone_comes_back_with_its_log(world: World, 
 
 
 async def test_a_dimension_that_only_the_lost_state_and_the_log_knew_stays_fixed(world: World) -> None:
-    made = await make_collection(world.catalog, await _database(world), "hit")
+    made = await make_collection(world.catalog, await database_of(world), "hit")
     await world.snapshot()
     await append_batches(world.log, made, split_batch(build_batch(Op.DELETE, ["without"]), made.layout))
     await append(world.log, made, ["a"], dimension=2)
     await world.redis.delete(world.keys.state(made.id))
-    await _recover(world, sweep=True)
+    await recover_lost(world, sweep=True)
     with pytest.raises(DimensionMismatch):
         await append(world.log, made, ["b"], dimension=3)
 
@@ -112,12 +113,12 @@ async def test_a_dimension_that_only_the_lost_state_and_the_log_knew_stays_fixed
 async def test_a_state_and_a_stream_that_are_lost_are_restored_from_the_manifests_and_the_range_is_named(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = await _made(world)
+    made = await made_with_log(world)
     read = await world.log.read(made.id, 0)
     assert read.state.pointer is not None
     await world.redis.delete(world.keys.state(made.id), world.keys.log(made.id, 0))
     await _missed(world, made)
-    await _recover(world)
+    await recover_lost(world)
     found = (await world.log.read(made.id, 0)).state
     assert found.pointer is not None
     assert found.pointer.covers == read.state.pointer.covers
@@ -132,12 +133,12 @@ async def test_a_state_and_a_stream_that_are_lost_are_restored_from_the_manifest
 
 @pytest.mark.parametrize("field", required_fields())
 async def test_a_state_that_lost_one_field_gets_it_back(world: World, field: str) -> None:
-    made = await _made(world)
+    made = await made_with_log(world)
     before = await world.log.read(made.id, 0)
     await world.redis.hdel(world.keys.state(made.id), field)
     await _missed(world, made)
-    await _recover(world)
-    back = await world.catalog.collections.get_by_id(await _database(world), made.id)
+    await recover_lost(world)
+    back = await world.catalog.collections.get_by_id(await database_of(world), made.id)
     assert back is not None
     assert (back.fixed, back.layout, back.generation) == (made.fixed, made.layout, made.generation)
     after = await world.log.read(made.id, 0)
@@ -150,13 +151,13 @@ async def test_a_state_that_lost_one_field_gets_it_back(world: World, field: str
 
 @pytest.mark.parametrize("lost", ["state", "rows", "order"])
 async def test_no_list_of_collections_leaves_out_what_was_lost_alone(world: World, lost: str) -> None:
-    database = await _database(world)
-    made = await _made(world)
+    database = await database_of(world)
+    made = await made_with_log(world)
     key = world.keys.state(made.id) if lost == "state" else getattr(world.keys, lost)(database.key)
     await world.redis.delete(key)
     with pytest.raises(Unavailable):
         await world.catalog.collections.of_database(database)
-    await _recover(world)
+    await recover_lost(world)
     assert made.id in {each.id for each in await world.catalog.collections.of_database(database)}
 
 
@@ -164,13 +165,13 @@ async def test_no_list_of_collections_leaves_out_what_was_lost_alone(world: Worl
 async def test_a_pointer_that_is_lost_alone_comes_back_and_no_older_manifest_is_committed(
     world: World, shards: int
 ) -> None:
-    made = await _made(world, shards)
+    made = await made_with_log(world, shards)
     before = {shard: (await world.log.read(made.id, shard)).state for shard in made.layout.numbers}
     older = Pointer(1, "older", 2)
     for shard in made.layout.numbers:
         await world.redis.hdel(world.keys.state(made.id), f"m:{shard}")
         assert not await world.log.commit(made.id, shard, None, older, 0), "the log was trimmed beyond it"
-    await _recover(world, sweep=True)
+    await recover_lost(world, sweep=True)
     for shard, state in before.items():
         assert (await world.log.read(made.id, shard)).state.pointer == state.pointer
 
@@ -178,7 +179,7 @@ async def test_a_pointer_that_is_lost_alone_comes_back_and_no_older_manifest_is_
 @pytest.mark.parametrize("lost", ["names", "rows", "order"])
 @pytest.mark.parametrize("whole", [True, False])
 async def test_names_rows_or_the_order_that_are_lost_alone_come_back(world: World, lost: str, whole: bool) -> None:
-    database = await _database(world)
+    database = await database_of(world)
     made = [await make_collection(world.catalog, database, name) for name in ("one", "two")]
     await world.snapshot()
     key = getattr(world.keys, lost)(database.key)
@@ -192,7 +193,7 @@ async def test_names_rows_or_the_order_that_are_lost_alone_come_back(world: Worl
             await world.catalog.collections.get(database, "two")
     if lost == "rows":
         await _missed(world, made[1])
-    await _recover(world, sweep=lost == "order")
+    await recover_lost(world, sweep=lost == "order")
     for each in made:
         found = await world.catalog.collections.get(database, each.name)
         assert found is not None
@@ -202,7 +203,7 @@ async def test_names_rows_or_the_order_that_are_lost_alone_come_back(world: Worl
 
 
 async def test_no_snapshot_forgets_what_was_lost_alone(world: World) -> None:
-    database = await _database(world)
+    database = await database_of(world)
     made = await make_collection(world.catalog, database, "hit")
     snapshotter = Snapshotter(world.images, world.snapshots, await world.cluster(), SystemClock(), rest_ratio=0)
     assert await snapshotter.step(1)
@@ -219,32 +220,32 @@ async def test_no_snapshot_forgets_what_was_lost_alone(world: World) -> None:
 
 
 async def test_metadata_keys_that_are_lost_alone_come_back(world: World) -> None:
-    made = await make_collection(world.catalog, await _database(world), "hit")
+    made = await make_collection(world.catalog, await database_of(world), "hit")
     batch = split_batch(build_batch(Op.DELETE, ["a"]), made.layout)
     await append_batches(world.log, made, batch, new_keys=[("color", "string")])
     snapshotter = Snapshotter(world.images, world.snapshots, await world.cluster(), SystemClock(), rest_ratio=0)
     assert await snapshotter.step(1)
     await world.redis.delete(world.keys.metadata_keys(made.id))
     await snapshotter.step(2)
-    back = await world.catalog.collections.get_by_id(await _database(world), made.id)
+    back = await world.catalog.collections.get_by_id(await database_of(world), made.id)
     assert back is not None
     assert back.keys == {("color", "string")}
 
 
 async def test_a_collection_that_was_deleted_is_not_recovered(world: World) -> None:
-    database = await _database(world)
+    database = await database_of(world)
     made = await make_collection(world.catalog, database, "doomed")
     await world.snapshot()
     assert await world.catalog.collections.delete(database, "doomed")
     assert await world.catalog.collections.get_by_id(database, made.id) is None
     await world.redis.delete(world.keys.order(database.key))
-    await _recover(world, sweep=True)
+    await recover_lost(world, sweep=True)
     assert await world.catalog.collections.get_by_id(database, made.id) is None
 
 
 async def test_rows_that_one_database_lost_keep_no_state_of_another_one_from_being_restored(world: World) -> None:
     """A state is restored with a snapshot, and none is taken while rows are missing."""
-    made = await _made(world)
+    made = await made_with_log(world)
     await world.catalog.databases.create("default_tenant", "zzz")
     other = await world.catalog.databases.get("default_tenant", "zzz")
     assert other is not None
@@ -252,38 +253,38 @@ async def test_rows_that_one_database_lost_keep_no_state_of_another_one_from_bei
     await world.snapshot()
     await world.redis.delete(world.keys.state(made.id))
     await world.redis.delete(world.keys.names(other.key))
-    await _recover(world, sweep=True)
-    assert await world.catalog.collections.get_by_id(await _database(world), made.id) is not None
+    await recover_lost(world, sweep=True)
+    assert await world.catalog.collections.get_by_id(await database_of(world), made.id) is not None
     assert await world.catalog.collections.get(other, "nameless") is not None
 
 
 async def test_a_log_service_that_slept_over_a_state_does_not_clear_what_another_one_has_restored(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = await _made(world)
+    made = await made_with_log(world)
     await world.redis.delete(world.keys.state(made.id), world.keys.log(made.id, 0))
     clear = Images.clear_state
 
     async def overtaken(images: Images, collection_id: str) -> None:
         with monkeypatch.context() as patched:
             patched.setattr(Images, "clear_state", clear)
-            await _recover(world, sweep=True)
+            await recover_lost(world, sweep=True)
         await append(world.log, made, ["written since"])
         await clear(images, collection_id)
 
     monkeypatch.setattr(Images, "clear_state", overtaken)
     with pytest.raises(Unavailable):
-        await _recover(world, sweep=True)
+        await recover_lost(world, sweep=True)
     assert list((await everything(world.log, made)).values()) == ["written since"]
 
 
 async def test_what_the_class_bucket_left_before_a_state_was_restored_is_not_continued(world: World) -> None:
     """The restoration has given up that log, in the same epoch; what is acknowledged since is behind the manifest."""
-    made = await _made(world)
+    made = await made_with_log(world)
     bucket = BucketLog(world.log, world.objects)
     await bucket.reach(made.id, made.layout)
     await world.redis.delete(world.keys.state(made.id), world.keys.log(made.id, 0))
-    await _recover(world, sweep=True)
+    await recover_lost(world, sweep=True)
     written = await append(world.log, made, ["written since"])
     await bucket.reach(made.id, made.layout)
     pointer = (await world.log.read(made.id, 0)).state.pointer
