@@ -1,8 +1,8 @@
 """The fields of a state hash that say whether a collection's state is whole: there, and such that they can be read.
 
 A field whose bytes changed into something that cannot be read is as good as lost: nothing of the collection could be
-read or written by it. It is removed and filled in again like one that was lost (`logservice.restoring.recover`). A number that
-changed into another number is not noticed.
+read or written by it. It is removed and filled in again like one that was lost (`logservice.restoring.recover`). A
+number that changed into another number is not noticed.
 """
 
 from __future__ import annotations
