@@ -9,7 +9,6 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -20,12 +19,14 @@ from polychrome.local.plan import START_ORDER
 from polychrome.local.process import is_ready
 from polychrome.local.redis_server import problem_of
 from polychrome.local.space import full_disks
+from polychrome.loss_report import LossReport, SkippedEntry, decode_report, json_of, lines_of, time_of
 from shared.catalog.cluster import ClusterMark
 from shared.catalog.damage import Damage, Damages
 from shared.cluster.membership import Member, Membership
 from shared.errors import PolychromeError
 from shared.log.jobs import Jobs
 from shared.log.rebuild import Rebuilds
+from shared.log.substitutes import Substitutes
 from shared.process.config import ROLES
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
@@ -53,34 +54,16 @@ class Rebuilding(NamedTuple):
     progress: str
 
 
-class Lost(msgspec.Struct, frozen=True):
-    """Positions [first, end) of a collection that the last loss of Redis cost, as far as it was witnessed;
-    `acknowledged` where clients had been told that they are stored.
-    """
-
-    collection: str
-    first: int
-    end: int
-    acknowledged: bool
-
-
-class LossReport(msgspec.Struct, frozen=True):
-    """The part of the log service's last report that is shown."""
-
-    at_s: float = 0.0
-    lost: list[Lost] = []
-
-
-_REPORT: Final = msgspec.json.Decoder(LossReport)
-
-
 class Answers(NamedTuple):
-    """The answers of Redis: members by role, rebuilds, the registry of damage, and the last report of a loss."""
+    """The answers of Redis: members by role, rebuilds, the registry of damage, the last report of a loss, and the log
+    entries that an operator had skipped.
+    """
 
     members: dict[str, list[Member]]
     rebuilds: list[Rebuilding]
     damages: list[Damage]
     report: LossReport = LossReport()
+    skipped: Sequence[SkippedEntry] = ()
 
 
 NO_ANSWERS: Final = Answers({}, [], [])
@@ -130,23 +113,16 @@ def to_text(url: str | None, lines: list[StatusLine], answers: Answers, problems
     shown += [f"problem  {problem}" for problem in problems]
     shown += table(lines)
     shown += [f"rebuild  {rebuilding.collection}  {rebuilding.progress}" for rebuilding in answers.rebuilds]
-    return (
-        shown
-        + [
-            f"damaged  {damage.name}  {damage.what}; {damage.doing} (since {_time_of(damage.found_s)}, by {damage.by})"
-            for damage in answers.damages
-        ]
-        + [
-            f"lost  {lost.collection}  positions {lost.first} to {lost.end - 1}"
-            f"{', acknowledged' if lost.acknowledged else ''} (at the restart of {_time_of(answers.report.at_s)})"
-            for lost in answers.report.lost
-        ]
-    )
+    shown += [
+        f"damaged  {damage.name}  {damage.what}; {damage.doing} (since {time_of(damage.found_s)}, by {damage.by})"
+        for damage in answers.damages
+    ]
+    return shown + lines_of(answers.report, answers.skipped)
 
 
 def to_json(url: str | None, lines: list[StatusLine], answers: Answers, problems: list[str]) -> str:
-    """A JSON object with the members `url`, `problems`, `processes`, `rebuilds`, `damaged` and `lost`; times in seconds
-    since the epoch.
+    """A JSON object with the members `url`, `problems`, `processes`, `rebuilds` and `damaged`, and those of losses
+    (`polychrome.loss_report`); times in seconds since the epoch.
     """
     shown = {
         "url": url,
@@ -154,13 +130,9 @@ def to_json(url: str | None, lines: list[StatusLine], answers: Answers, problems
         "processes": [dataclasses.asdict(line) for line in lines],
         "rebuilds": [rebuilding._asdict() for rebuilding in answers.rebuilds],
         "damaged": answers.damages,
-        "lost": answers.report.lost,
+        **json_of(answers.report, answers.skipped),
     }
     return msgspec.json.format(msgspec.json.encode(shown)).decode()
-
-
-def _time_of(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 async def _ask(redis_url: str, prefix: str) -> Answers:
@@ -170,9 +142,9 @@ async def _ask(redis_url: str, prefix: str) -> Answers:
         rebuilding = await Jobs(redis, keys).rebuilds()
         progress = [(one, await Rebuilds(redis, keys).progress(one)) for one in rebuilding]
         rebuilds = [Rebuilding(one, text) for one, text in progress if text]
-        text = await ClusterMark(redis, keys).read_report()
-        report = _REPORT.decode(text) if text else LossReport()
-        return Answers(members, rebuilds, await Damages(redis, keys).all(), report)
+        report = decode_report(await ClusterMark(redis, keys).read_report())
+        skipped = [SkippedEntry(*each) async for each in Substitutes(redis, keys).all_skipped()]
+        return Answers(members, rebuilds, await Damages(redis, keys).all(), report, sorted(skipped))
 
 
 def processes(

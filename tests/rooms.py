@@ -57,7 +57,7 @@ ORDER: Final[dict[str, tuple[frozenset[str], ...]]] = {
             "__main__",
         ),
         "polychrome": (
-            "append_only bucket progress",
+            "append_only bucket loss_report progress",
             "local",
             "location repair_redis status",
             "backup",

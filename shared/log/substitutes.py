@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 
 from shared.errors import Corrupt, Gone
 from shared.log.batch import EMPTY_PAYLOAD, payload_checksum
-from shared.log.naming import entry_name
+from shared.log.naming import entry_name, state_name
 from shared.log.state import FIRST_ID, Entry, ShardState, parse_state, position_of, state_fields
 from shared.log.verification import DamagedEntry, RawEntry, chain_of_entry, check_follows, raw_texts, verified_entry
 from shared.redis.client import command, retry_idempotent
@@ -28,6 +28,8 @@ from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 
 SUBSTITUTE: Final = Script("shared.log", "substitute")
+SKIPPED: Final = Script("shared.log", "skipped")
+SCAN_COUNT: Final = 1000
 
 
 class Skipped(msgspec.Struct, frozen=True):
@@ -114,7 +116,21 @@ class Substitutes:
     async def skipped(self, collection_id: str, shard: int) -> list[Skipped]:
         """Everything that was ever skipped of the shard's log."""
         text = await self._command("HGET", self._keys.state(collection_id), f"skipped:{shard}")
-        return [] if text is None else _SKIPPED_ENTRIES.decode(text)
+        return [] if text is None else _decode_skipped(collection_id, text)
+
+    async def all_skipped(self) -> AsyncIterator[tuple[str, int, Skipped]]:
+        """Everything that was ever skipped, of all collections: collection, shard, and what. Raises Corrupt."""
+        cursor = b"0"
+        while True:
+            cursor, found = await self._command("SCAN", cursor, "MATCH", self._keys.every_state, "COUNT", SCAN_COUNT)
+            replies = await SKIPPED.run_many(self._redis, [([key.decode()], []) for key in found])
+            for key, reply in zip(found, replies, strict=True):
+                collection_id = self._keys.collection_of_state(key.decode())
+                for field, text in zip(reply[0::2], reply[1::2], strict=True):
+                    for skipped in _decode_skipped(collection_id, text):
+                        yield collection_id, int(field.partition(b":")[2]), skipped
+            if int(cursor) == 0:
+                return
 
     async def _command(self, *call: Any) -> Any:
         return await retry_idempotent(lambda: command(self._redis, *call), writes=False)
@@ -169,6 +185,14 @@ class Substitutes:
         if answer is None:
             raise Gone(f"collection {collection_id} was deleted")
         return answer
+
+
+def _decode_skipped(collection_id: str, text: bytes) -> list[Skipped]:
+    try:
+        return _SKIPPED_ENTRIES.decode(text)
+    except msgspec.DecodeError as error:
+        message = f"the list of what was skipped of {collection_id} cannot be read: {error}"
+        raise Corrupt(message, state_name(collection_id)) from error
 
 
 def _decode(collection_id: str, shard: int, entry_id: str, text: bytes, payload: bytes) -> Entry:
