@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
 
 if TYPE_CHECKING:
@@ -34,9 +34,11 @@ def create_bucket(url: str, say: Callable[[str], None]) -> None:
     if not url:
         raise BucketError("no bucket is named: give its URL, or set POLYCHROME_BUCKET_URL")
     parts = urlsplit(url)
-    if parts.scheme != "s3":
+    if parts.scheme in ("file", "memory"):
         say(f"{url} needs no bucket")
         return
+    if parts.scheme != "s3" or not parts.netloc:
+        raise BucketError(f"{url!r} is not file:///directory, s3://bucket/prefix or memory://")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     client = boto3.client(
         "s3", region_name=region, config=Config(connect_timeout=3, read_timeout=10, retries={"total_max_attempts": 1})
@@ -51,6 +53,8 @@ def create_bucket(url: str, say: Callable[[str], None]) -> None:
             problem = str(error)
         except (NoConnectionError, HTTPClientError) as error:
             problem = str(error)
+        except BotoCoreError as error:  # no credentials, a wrong region: waiting mends neither
+            raise BucketError(str(error)) from error
         else:
             return
         if time.monotonic() > deadline_s:

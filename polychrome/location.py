@@ -47,6 +47,15 @@ def locate(data_dir: Path) -> ClusterLocation:
     return ClusterLocation(redis_url, prefix, bucket_url or (data_dir.resolve() / "objects").as_uri())
 
 
+def existing_url(place: str) -> str:
+    """The URL of an object store that is there already. Raises LocationError for a directory that is not, which opening
+    would create.
+    """
+    if "://" not in place and not Path(place).is_dir():
+        raise LocationError(f"there is no directory {place}")
+    return url_of(place)
+
+
 def url_of(place: str) -> str:
     """The URL of an object store that the command line names: a directory, or already a URL."""
     return place if "://" in place else Path(place).resolve().as_uri()

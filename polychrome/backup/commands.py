@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from polychrome.backup.archive import Archive
+from polychrome.backup.choice import chosen, is_suitable, kind_of, outdated, selected_ids
 from polychrome.backup.model import Backup, CollectionBackup, is_name
 from polychrome.backup.put_back import Restorer
 from polychrome.backup.take import Taker
-from polychrome.location import LocationError, add_location, locate, url_of
+from polychrome.location import LocationError, add_location, existing_url, locate, url_of
 from polychrome.progress import Progress
 from shared.catalog import Catalog, Cluster, Collection
 from shared.catalog.journal import open_journal
@@ -54,7 +55,8 @@ def add_backup(parser: argparse.ArgumentParser) -> None:
     text = "back up this collection alone: its name, tenant/database/name, or id; may be repeated"
     parser.add_argument("--collection", action="append", default=[], metavar="C", help=text)
     parser.add_argument("--keep", type=_positive, metavar="N", help="with prune: how many of the newest backups stay")
-    parser.add_argument("--ignore-running", action="store_true", help="with prune: although a backup seems to be taken")
+    text = "with prune: do it although a backup seems to be running; for one that was killed"
+    parser.add_argument("--ignore-running", action="store_true", help=text)
     _add_common(parser)
     parser.set_defaults(run=_run_backup)
 
@@ -62,7 +64,10 @@ def add_backup(parser: argparse.ArgumentParser) -> None:
 def add_restore(parser: argparse.ArgumentParser) -> None:
     """The arguments of `polychrome restore`."""
     parser.add_argument("source", metavar="SRC", help="where backups are: a directory, or s3://bucket/prefix")
-    text = "this backup, by its name in `polychrome backup list` (default: the newest one that has what is asked for)"
+    text = (
+        "this backup, by its name in `polychrome backup list` (default: the newest one that has the collection, "
+        "without --collection the newest one of everything)"
+    )
     parser.add_argument("--backup", type=_backup_name, metavar="NAME", help=text)
     text = "as of this moment, ISO 8601: 2026-11-30T18:45:00Z"
     parser.add_argument("--at", type=_moment_s, metavar="TIME", dest="at_s", help=text)
@@ -80,16 +85,22 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _run_backup(arguments: argparse.Namespace) -> int:
     match arguments.words:
-        case ["list", place]:
+        case ["list" | "prune", _] if arguments.collection:
+            return _complain("--collection goes with taking a backup alone")
+        case ["list", place] if arguments.keep is None:
             work = _list(place)
         case ["prune", place] if arguments.keep is not None:
             work = _prune(place, arguments.keep, ignore_running=arguments.ignore_running)
         case ["prune", _]:
-            return _complain("prune needs --keep N")
+            return _complain("prune needs --keep N: how many of the newest backups stay")
+        case ["list" | "prune" as command]:
+            return _complain(f"{command} needs a destination (a directory of that name is ./{command})")
+        case [_] if arguments.keep is not None or arguments.ignore_running:
+            return _complain("--keep and --ignore-running go with prune alone: polychrome backup prune DEST --keep N")
         case [place]:
             work = _take(place, arguments)
-        case _:
-            return _complain("give one destination")
+        case words:
+            return _complain(f"expected DEST, list DEST or prune DEST, got: {' '.join(words)}")
     return _print(work, as_json=arguments.json)
 
 
@@ -119,18 +130,15 @@ def _complain(problem: str) -> int:
 
 async def _take(place: str, arguments: argparse.Namespace) -> Answer:
     async with _open_cluster(arguments.data_dir) as cluster, open_store(url_of(place)) as destination:
-        if url_of(place).rstrip("/") == cluster.bucket_url.rstrip("/"):
+        if f"{url_of(place).rstrip('/')}/".startswith(f"{cluster.bucket_url.rstrip('/')}/"):
             raise InvalidArgument("a backup does not belong into the cluster's own bucket")
+        selected = selected_ids(arguments.collection, await _collections(cluster.catalog))
         archive = Archive(destination, Progress("copied"))
-        wanted = set(arguments.collection)
-        taker = Taker(
-            cluster.catalog, cluster.log, cluster.objects, archive, SystemClock(),
-            lambda collection: not wanted or bool(wanted & _names(collection)),
-        )  # fmt: skip
+        taker = Taker(cluster.catalog, cluster.log, cluster.objects, archive, SystemClock(), selected)
         backup = await taker.take(cluster.mark)
-        missing = wanted - {name for collection in backup.collections for name in _names(collection)} - {*backup.failed}
-        if missing:
-            raise NotFound(f"there is no collection {', '.join(sorted(missing))}; the others are in {backup.name}")
+        gone = (selected or set[str]()) - {collection.id for collection in backup.collections} - backup.failed.keys()
+        if gone:
+            raise NotFound(f"deleted while the backup was taken: {', '.join(gone)}; the others are in {backup.name}")
     answer = {
         **_described(backup),
         "objects_copied": archive.copied,
@@ -139,50 +147,58 @@ async def _take(place: str, arguments: argparse.Namespace) -> Answer:
     }
     lines = [
         (
-            f"backup {backup.name}: {len(backup.collections)} collections, {archive.copied_bytes:,} bytes copied, "
+            f"backup {backup.name}: {_counted(len(backup.collections))}, {archive.copied_bytes:,} bytes copied, "
             f"{archive.reused} objects were there already"
         ),
-        *(f"damaged, not in the backup: {collection}: {why}" for collection, why in backup.failed.items()),
+        *_lacking(backup),
     ]
     return answer, lines, INCOMPLETE if backup.failed else DONE
 
 
 async def _list(place: str) -> Answer:
-    async with open_store(url_of(place)) as destination:
+    async with open_store(existing_url(place)) as destination:
         archive = Archive(destination)
         found = [_described(await archive.read(name)) for name in await archive.names()]
-    lines = [f"{each['backup']}  {each['collections']:>6} collections  {each['bytes']:>16,} bytes" for each in found]
-    return {"backups": found}, lines or [f"there is no backup in {place}"], DONE
+    return {"backups": found}, [_listed(each) for each in found] or [f"there is no backup in {place}"], DONE
 
 
 async def _prune(place: str, keep: int, *, ignore_running: bool) -> Answer:
-    async with open_store(url_of(place)) as destination:
+    async with open_store(existing_url(place)) as destination:
         archive = Archive(destination)
         running = await archive.running()
         if running and not ignore_running:
             raise Unavailable(
                 f"the backup {running[0]} is being taken, or was given up: --ignore-running if nobody takes it any more"
             )
-        doomed = (await archive.names())[:-keep]
-        removed = await archive.prune(doomed)
-    return {"pruned": doomed, "objects_removed": removed}, [f"pruned {len(doomed)} backups, {removed} objects"], DONE
+        removed = outdated([kind_of(await archive.read(name)) for name in await archive.names()], keep)
+        objects = await archive.prune(removed)
+    lines = [f"pruned {len(removed)} backups, {objects} objects", *(f"pruned {name}" for name in removed)]
+    return {"pruned": removed, "objects_removed": objects}, lines, DONE
 
 
 async def _restore(arguments: argparse.Namespace) -> Answer:
-    async with _open_cluster(arguments.data_dir) as cluster, open_store(url_of(arguments.source)) as source:
+    source_url = existing_url(arguments.source)
+    async with _open_cluster(arguments.data_dir) as cluster, open_store(source_url) as source:
         archive = Archive(source, Progress("restored"))
-        name = arguments.backup or await _newest(archive, arguments.at_s)
-        backup = await archive.read(name)
-        names = _chosen(backup, arguments.collection, arguments.new_name)
+        if arguments.backup is not None:
+            backup = await archive.read(arguments.backup)
+        else:
+            backup = await _suitable(archive, arguments.source, arguments.collection, arguments.at_s)
+        names = chosen(backup, arguments.collection, arguments.new_name)
         restorer = Restorer(
             cluster.catalog, cluster.lifecycle, cluster.forks, cluster.removal, cluster.jobs, cluster.objects, archive,
             SystemClock(), cluster.mark,
         )  # fmt: skip
         ids = await restorer.restore(backup, names, arguments.at_s)
-    detached = [each.path for each in backup.collections if each.id in ids and each.function is not None]
-    lines = [f"restored {len(ids)} collections from {backup.name}"]
+    failed = {} if arguments.collection else backup.failed
+    restored = [each for each in backup.collections if each.id in ids]
+    detached = [each.path for each in restored if each.function is not None]
+    lines = [f"restored {_counted(len(ids))} from {backup.name}"]
+    lines += [f"restored {each.path}{_renamed(each, names[each.id])}" for each in restored]
     lines += [f"{path} was the output of a function, which is not attached any more" for path in detached]
-    return {"backup": backup.name, "ids": ids, "detached": detached}, lines, DONE
+    lines += [] if arguments.collection else _lacking(backup)
+    answer = {"backup": backup.name, "ids": ids, "detached": detached, "failed": failed}
+    return answer, lines, INCOMPLETE if failed else DONE
 
 
 # What they need
@@ -223,35 +239,27 @@ async def _open_cluster(data_dir: Path) -> AsyncIterator[_OpenCluster]:
         )  # fmt: skip
 
 
-async def _newest(archive: Archive, at_s: float | None) -> str:
-    """The name of the newest backup; with a time, of the first one that was begun later, whose log reaches back, or of
-    the newest before it. Raises NotFound.
+async def _collections(catalog: Catalog) -> list[Collection]:
+    """All collections of all databases."""
+    databases = [database async for database in catalog.databases.all()]
+    return [each for database in databases for each in await catalog.collections.of_database(database)]
+
+
+async def _suitable(archive: Archive, place: str, wanted: str | None, at_s: float | None) -> Backup:
+    """The newest backup that has the collection that is wanted, or of everything; with a time, the first of these that
+    was begun later, whose log reaches back to it. Raises NotFound.
     """
     names = await archive.names()
     if not names:
-        raise NotFound("there is no backup")
-    if at_s is not None:
-        for name in names:
-            if (await archive.read(name)).begun_s >= at_s:
-                return name
-    return names[-1]
-
-
-def _chosen(backup: Backup, wanted: str | None, new_name: str | None) -> dict[str, str]:
-    """The collections to restore, by id, with their names. Raises NotFound, InvalidArgument."""
-    if wanted is None:
-        return {collection.id: collection.name for collection in backup.collections}
-    found = [collection for collection in backup.collections if wanted in _names(collection)]
-    if not found:
-        raise NotFound(f"backup {backup.name} has no collection {wanted}")
-    if len(found) > 1:
-        raise InvalidArgument(f"{wanted} is the name of several: {', '.join(each.path for each in found)}")
-    return {found[0].id: new_name or found[0].name}
-
-
-def _names(collection: Collection | CollectionBackup) -> set[str]:
-    """The words that name the collection on the command line."""
-    return {collection.id, collection.name, f"{collection.tenant}/{collection.database}/{collection.name}"}
+        raise NotFound(f"there is no backup in {place}")
+    for name in names if at_s is not None else reversed(names):
+        backup = await archive.read(name)
+        if (at_s is None or backup.begun_s >= at_s) and is_suitable(backup, wanted):
+            return backup
+    what = "of everything: name a backup by --backup" if wanted is None else f"that has a collection {wanted}"
+    if at_s is None:
+        raise NotFound(f"there is no backup {what}; polychrome backup list {place} shows all")
+    raise NotFound(f"there is no backup {what} that was begun after that moment; without --at the newest one is taken")
 
 
 def _described(backup: Backup) -> dict[str, Any]:
@@ -263,8 +271,31 @@ def _described(backup: Backup) -> dict[str, Any]:
         "ended_s": backup.ended_s,
         "collections": len(backup.collections),
         "bytes": sum(stored.values()),
+        "everything": backup.selected is None,
+        "names": sorted(collection.path for collection in backup.collections),
         "failed": backup.failed,
     }
+
+
+def _listed(described: dict[str, Any]) -> str:
+    """A backup in the list, for people."""
+    what = "everything" if described["everything"] else ", ".join(described["names"])
+    lacks = f"; lacks {len(described['failed'])} that are damaged" if described["failed"] else ""
+    size = f"{described['bytes']:,}"
+    return f"{described['backup']}  {_counted(described['collections']):>16}  {size:>16} bytes  {what}{lacks}"
+
+
+def _lacking(backup: Backup) -> list[str]:
+    """The lines for people about what the backup lacks."""
+    return [f"damaged, not in the backup: {collection}: {why}" for collection, why in backup.failed.items()]
+
+
+def _counted(collections: int) -> str:
+    return f"{collections} collection{'' if collections == 1 else 's'}"
+
+
+def _renamed(collection: CollectionBackup, name: str) -> str:
+    return "" if name == collection.name else f" as {name}"
 
 
 def _positive(text: str) -> int:

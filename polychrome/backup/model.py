@@ -131,8 +131,8 @@ class TenantBackup(msgspec.Struct, frozen=True):
 
 
 class Backup(msgspec.Struct, frozen=True):
-    """A whole backup of the cluster with this id. `failed` are the collections whose data is damaged, by id, and how:
-    they are not in it.
+    """A whole backup of the cluster with this id. `selected` are the ids of the collections that were asked for, None
+    when all were. `failed` are the collections whose data is damaged, by id, and how: they are not in it.
     """
 
     name: str
@@ -143,6 +143,7 @@ class Backup(msgspec.Struct, frozen=True):
     databases: list[DatabaseBackup]
     collections: list[CollectionBackup]
     failed: dict[str, str] = {}
+    selected: list[str] | None = None
     checksum: str = ""
     format: int = FORMAT
 

@@ -108,7 +108,7 @@ class Restorer:
             if database is not None and await self._catalog.collections.get(database, name) is not None:
                 raise AlreadyExists(
                     f"Collection [{collection.tenant}/{collection.database}/{name}] already exists: delete it, or "
-                    "restore under another name"
+                    "restore under another name (--collection C --as NAME)"
                 )
 
     async def _make_databases(

@@ -10,7 +10,7 @@ before.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from polychrome.backup.archive import Archive
@@ -52,7 +52,9 @@ class _MovedOn(Exception):  # not an error: a reason to begin anew
 
 
 class Taker:
-    """Takes backups of the cluster whose catalog, log and bucket these are. `wanted` says which collections."""
+    """Takes backups of the cluster whose catalog, log and bucket these are. `wanted` are the ids of
+    the collections to take, None for all.
+    """
 
     def __init__(
         self,
@@ -61,7 +63,7 @@ class Taker:
         objects: ObjectStore,
         archive: Archive,
         clock: Clock,
-        wanted: Callable[[Collection], bool],
+        wanted: frozenset[str] | None = None,
     ) -> None:
         self._catalog = catalog
         self._log = log
@@ -84,7 +86,7 @@ class Taker:
             (database, collection.id)
             for database in databases
             for collection in await self._catalog.collections.of_database(database)
-            if self._wanted(collection)
+            if self._wanted is None or collection.id in self._wanted
         ]
         failed = dict[str, str]()
 
@@ -107,6 +109,7 @@ class Taker:
             databases=[DatabaseBackup(database.tenant, database.name, database.id) for database in databases],
             collections=[collection for collection in taken if collection is not None],
             failed=failed,
+            selected=None if self._wanted is None else sorted(self._wanted),
         )
         await self._archive.finish(backup)
         return backup

@@ -23,7 +23,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from polychrome.local.redis_server import problem_of
-from polychrome.location import LocationError, add_location, locate, url_of
+from polychrome.location import LocationError, add_location, existing_url, locate
 from polychrome.progress import Progress
 from polychrome.verify.append_only import loaded_copy
 from polychrome.verify.bucket import BucketProver, Sample, share_of
@@ -39,6 +39,9 @@ WHOLE: Final = 0
 DAMAGED: Final = 1
 NOT_DONE: Final = 2
 
+CLUSTERS_HAVE: Final = frozenset({"snapshots", "journal entries", "manifests", "roots"})
+"""Things that the bucket of a cluster has some of: where all of them are missing, it is the bucket of none."""
+
 MIB: Final = 1024 * 1024
 
 Say = Callable[[str], None]
@@ -48,13 +51,14 @@ Result = TypeVar("Result")
 @dataclass(frozen=True, slots=True)
 class Verified:
     """The stores of a cluster that are verified; `redis` is None for a bucket alone. `findings` is what is known to be
-    damaged in a server's files.
+    damaged in a server's files, `redis_problem` the reason why a cluster's Redis is not read.
     """
 
     objects: ObjectStore
     redis: Redis | None
     keys: Keys
     findings: Sequence[Finding] = ()
+    redis_problem: str = ""
 
 
 def add_verify(parser: argparse.ArgumentParser) -> None:
@@ -83,12 +87,32 @@ def _run_verify(arguments: argparse.Namespace) -> int:
     report = run_or_complain("verify", lambda: asyncio.run(_verify(arguments)))
     if report is None:
         return NOT_DONE
+    if not report.redis and not CLUSTERS_HAVE & report.counts.keys():
+        _complain(f"polychrome verify: {_nothing_in(arguments)}")
+        return NOT_DONE
     if arguments.json:
         print(msgspec.json.format(msgspec.json.encode(report)).decode(), flush=True)
     else:
         for line in lines_of(report):
             print(line, flush=True)
-    return DAMAGED if report.damaged else WHOLE
+    return _exit_code(report)
+
+
+def _nothing_in(arguments: argparse.Namespace) -> str:
+    """The complaint about a bucket that is not a cluster's: a misspelt prefix must not count as whole."""
+    if arguments.bucket is None:
+        return "nothing of a cluster is in its bucket"
+    problem = f"nothing of a cluster is in {arguments.bucket}"
+    if Path(arguments.bucket, "objects").is_dir():
+        problem += f"; a cluster's data directory is named by --data-dir {arguments.bucket}"
+    return problem
+
+
+def _exit_code(report: Report) -> int:
+    """A whole bucket alone proves nothing of what Redis holds."""
+    if report.damaged:
+        return DAMAGED
+    return NOT_DONE if report.redis_problem else WHOLE
 
 
 def run_or_complain(command: str, work: Callable[[], Result]) -> Result | None:
@@ -133,7 +157,12 @@ async def verify(
         await BucketProver(place.objects, Path(folder), ledger, sample, pointer_of).prove()
     if cluster is not None:
         await cluster.prove()
-    return ledger.report(sampled=sample.share, redis=cluster is not None, seconds=time.monotonic() - began_s)
+    return ledger.report(
+        sampled=sample.share,
+        redis=cluster is not None,
+        redis_problem=place.redis_problem,
+        seconds=time.monotonic() - began_s,
+    )
 
 
 @asynccontextmanager
@@ -143,7 +172,7 @@ async def open_place(arguments: argparse.Namespace, say: Say, *, load_stopped: b
     alone is opened, which is said. Raises LocationError, Unavailable.
     """
     if arguments.bucket is not None:
-        async with open_store(url_of(arguments.bucket)) as objects:
+        async with open_store(existing_url(arguments.bucket)) as objects:
             yield Verified(objects, None, Keys())
         return
     try:
@@ -156,7 +185,7 @@ async def open_place(arguments: argparse.Namespace, say: Say, *, load_stopped: b
     if (problem := problem_of(location.redis_url)) is not None:
         say(f"the bucket alone is verified: {problem}")
         async with open_store(location.bucket_url) as objects:
-            yield Verified(objects, None, keys)
+            yield Verified(objects, None, keys, redis_problem=problem)
         return
     async with open_store(location.bucket_url) as objects, open_verified_redis(location.redis_url, keys) as redis:
         yield Verified(objects, redis, keys)
@@ -167,12 +196,16 @@ async def _open_stopped(arguments: argparse.Namespace, say: Say, load: bool) -> 
     """The cluster whose data are in a directory, and that does not run. Raises LocationError, Unavailable."""
     data = arguments.data_dir.resolve()
     if not (data / "objects").is_dir():
-        raise LocationError(f"no cluster is running in {data}, and there are no data of one")
+        raise LocationError(
+            f"no cluster is running in {data}, and there are no data of one: name another by --data-dir, or by "
+            "REDIS_URL and POLYCHROME_BUCKET_URL"
+        )
     keys = Keys(os.environ.get("POLYCHROME_REDIS_PREFIX", "pc"))
     async with open_store((data / "objects").as_uri()) as objects:
         if not load or not (data / "redis" / "appendonlydir").is_dir():
-            say("the bucket alone is verified: no cluster is running")
-            yield Verified(objects, None, keys)
+            problem = "no cluster is running" if not load else f"no append-only file is in {data / 'redis'}"
+            say(f"the bucket alone is verified: {problem}")
+            yield Verified(objects, None, keys, redis_problem=problem)
             return
         async with loaded_copy(data / "redis", keys.prefix, arguments.scratch) as (redis, findings):
             yield Verified(objects, redis, keys, findings)
@@ -202,6 +235,8 @@ def lines_of(report: Report) -> list[str]:
         lines.append(f"damaged: {current} things that are needed now" + (f", and {past} of the past" if past else ""))
     else:
         lines.append("whole" + (f", but for {past} things of the past that nothing needs now" if past else ""))
+        if report.redis_problem:
+            lines[-1] = f"the bucket is {lines[-1]}; what Redis holds was not verified: {report.redis_problem}"
     return lines
 
 

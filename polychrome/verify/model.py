@@ -56,8 +56,9 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a verification. `counts` are the things that were read, by their kind in the plural, and `bytes`.
-    `sampled` is the share of segments that were read, 1 for all. `redis`: whether Redis was read as well. `findings` is
-    cut at FINDINGS_MAX, `orphans` at ORPHANS_NAMED_MAX: `found` and `orphan_objects` count all.
+    `sampled` is the share of segments that were read, 1 for all. `redis`: whether Redis was read as well;
+    `redis_problem`: why not, when it should have been. `findings` is cut at FINDINGS_MAX, `orphans` at
+    ORPHANS_NAMED_MAX: `found` and `orphan_objects` count all.
     """
 
     findings: list[Finding]
@@ -68,6 +69,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int]
     sampled: float
     redis: bool
+    redis_problem: str
     seconds: float
 
     @property
@@ -113,7 +115,7 @@ class Ledger:
         """Notes segments that shards of other collections name: they are no orphans."""
         self._named.update(paths)
 
-    def report(self, *, sampled: float, redis: bool, seconds: float) -> Report:
+    def report(self, *, sampled: float, redis: bool, seconds: float, redis_problem: str = "") -> Report:
         """The result."""
         orphans = {name: counted for name, counted in sorted(self._orphans.items()) if name not in self._named}
         return Report(
@@ -125,5 +127,6 @@ class Ledger:
             counts=dict(sorted(self.counts.items())),
             sampled=sampled,
             redis=redis,
+            redis_problem=redis_problem,
             seconds=round(seconds, 3),
         )

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from polychrome.location import LocationError, url_of
+from polychrome.location import LocationError, existing_url
 from polychrome.progress import Progress
 from polychrome.verify.bucket import Sample
 from polychrome.verify.commands import (
@@ -78,7 +78,7 @@ async def _repair(arguments: argparse.Namespace) -> Repaired:
             raise LocationError("a repair needs the running cluster: its Redis cannot be reached")
         copies = None
         if arguments.copies is not None:
-            copies = await stack.enter_async_context(open_store(url_of(arguments.copies)))
+            copies = await stack.enter_async_context(open_store(existing_url(arguments.copies)))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="polychrome-repair-", dir=arguments.scratch))
         stores = RepairStores(place.objects, place.redis, place.keys, copies)
         repairer = Repairer(stores, Path(folder), SystemClock(), skip=arguments.skip)

@@ -282,8 +282,29 @@ def test_a_name_that_is_taken_is_refused_before_anything_is_done(line: Line, tmp
     line.answer("backup", str(tmp_path), "--collection", "taken")
     with pytest.raises(Refused, match=r"default_tenant/default_database/taken\] already exists"):
         line.answer("restore", str(tmp_path), "--collection", "taken")
-    with pytest.raises(Refused, match="no collection no-such-collection"):
-        line.answer("backup", str(tmp_path), "--collection", "no-such-collection")
+    before = line.answer("backup", "list", str(tmp_path))
+    with pytest.raises(Refused, match="no collection no-such-collection; nothing was backed up"):
+        line.answer("backup", str(tmp_path), "--collection", "taken", "--collection", "no-such-collection")
+    assert line.answer("backup", "list", str(tmp_path)) == before
+
+
+def test_the_newest_backup_that_has_what_is_asked_for_is_restored(line: Line, tmp_path: Path) -> None:
+    first, second = line.create("chosen-first"), line.create("chosen-second")
+    line.post(f"/{first}/add", rows(0, 5))
+    destination = str(tmp_path)
+    with pytest.raises(Refused, match="there is no backup in"):
+        line.answer("restore", destination)
+    line.answer("backup", destination, "--collection", first)
+    line.answer("backup", destination, "--collection", second)
+    restored = line.answer("restore", destination, "--collection", "chosen-first", "--as", "chosen-copy")
+    assert len(line.records(restored["ids"][first])["ids"]) == 5
+    for refused, why in [
+        (("--collection", "chosen-third"), "no backup that has a collection chosen-third"),
+        ((), "no backup of everything: name a backup by --backup"),
+        (("--collection", first, "--as", "later", "--at", now()), "without --at the newest one is taken"),
+    ]:
+        with pytest.raises(Refused, match=why):
+            line.answer("restore", destination, *refused)
 
 
 def test_an_empty_cluster_gets_everything_under_its_own_ids(line: Line, tmp_path: Path) -> None:

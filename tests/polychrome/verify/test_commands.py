@@ -81,6 +81,8 @@ async def test_the_exit_code_tells_whole_from_damaged_from_not_done(
         assert code == 2
         code, _, err = await verify("ftp://somewhere")
         assert code == 2
+        code, out, err = await verify(**{**environ, "REDIS_URL": "redis://127.0.0.1:1"})
+        assert code == 1, "what is damaged in the bucket counts, whether or not Redis can be read"
 
 
 async def test_of_a_cluster_whose_redis_is_away_the_bucket_alone_is_verified_which_is_said(
@@ -91,12 +93,31 @@ async def test_of_a_cluster_whose_redis_is_away_the_bucket_alone_is_verified_whi
         await asyncio.to_thread(data_dir.mkdir)
         await asyncio.to_thread((data_dir / "objects").symlink_to, cluster.bucket)
         code, out, err = await asyncio.to_thread(lambda: run("verify", "--data-dir", str(data_dir)))
-        assert code == 0
-        assert out.endswith("whole\n")
-        assert "the bucket alone is verified: no cluster is running" in err
+        assert code == 2, "what Redis held was not verified"
+        assert "the bucket is whole; what Redis holds was not verified: no append-only file is in" in out
+        assert "the bucket alone is verified: no append-only file is in" in err
+        environ = {"REDIS_URL": "redis://127.0.0.1:1", "POLYCHROME_BUCKET_URL": cluster.bucket.as_uri()}
+        code, out, _ = await asyncio.to_thread(lambda: run("verify", "--json", **environ))
+        assert code == 2
+        assert "refused" in json.loads(out)["redis_problem"]
         code, _, err = await asyncio.to_thread(lambda: run("repair", "--data-dir", str(data_dir)))
         assert code == 2
         assert "Redis cannot be reached" in err
+
+
+def test_what_is_no_bucket_of_a_cluster_is_not_called_whole(tmp_path: Path) -> None:
+    code, out, err = run("verify", str(tmp_path))
+    assert (code, out) == (2, "")
+    assert f"nothing of a cluster is in {tmp_path}" in err
+    (tmp_path / "objects" / "catalog").mkdir(parents=True)
+    (tmp_path / "objects" / "catalog" / "something").touch()
+    code, out, err = run("verify", str(tmp_path))
+    assert (code, out) == (2, "")
+    assert f"is named by --data-dir {tmp_path}" in err
+    code, _, err = run("verify", str(tmp_path / "misspelt"))
+    assert code == 2
+    assert "there is no directory" in err
+    assert not (tmp_path / "misspelt").exists()
 
 
 async def test_of_a_cluster_that_does_not_run_the_append_only_file_is_verified(
