@@ -15,7 +15,8 @@ from pyroaring import BitMap
 from compactor.policy import SegmentStats
 from compactor.sources import Source
 from shared.cluster.placement import shard_of
-from shared.manifest.model import Manifest, SegmentRef, shard_prefix
+from shared.manifest.model import Manifest, SegmentRef
+from shared.objects.keys import shard_prefix
 from shared.records.digest import MODULUS, as_bytes, to_hex, total
 
 

@@ -23,7 +23,8 @@ from compactor.proof import prove
 from compactor.sources import Source
 from shared.errors import Corrupt
 from shared.log.state import ShardState
-from shared.manifest.model import Manifest, SegmentRef, segment_path
+from shared.manifest.model import Manifest, SegmentRef
+from shared.objects.keys import segment_path
 from shared.records.indexing import Indexing
 from shared.segment.segment_set import SegmentSet
 from shared.segment.writer import GraphParams

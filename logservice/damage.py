@@ -11,7 +11,7 @@ from shared.catalog.damage import SEGMENT_KINDS, Damage, DamageKind, Damages
 from shared.log.jobs import Jobs
 from shared.log.log import Log
 from shared.log.state import ShardState, position_of
-from shared.manifest.model import parse_key
+from shared.objects.keys import parse_manifest_key
 from shared.process.clock import Clock
 from shared.process.telemetry import get_logger
 
@@ -49,7 +49,7 @@ def is_settled(damage: Damage, state: ShardState) -> bool:
         case DamageKind.ENTRY if name != "log":
             return position_of(name) < state.trimmed
         case DamageKind.MANIFEST:
-            key = parse_key(damage.name)
+            key = parse_manifest_key(damage.name)
             return key is not None and state.pointer is not None and key[2] < state.pointer.version
     return False
 

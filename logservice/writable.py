@@ -7,7 +7,7 @@ import uuid
 from typing import Final
 
 from shared.errors import Unavailable
-from shared.objects.open import PROBES
+from shared.objects.keys import PROBES
 from shared.objects.port import ObjectStore
 
 PROBE_S_MAX: Final = 1.5

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from shared.errors import StaleRead
 from shared.history.archive import SealedLogs, widest
 from shared.history.past_manifests import PastManifests
-from shared.history.sealed_log import SealedRange
 from shared.log.state import FIRST_ID, Pointer, position_of
 from shared.log.times import EntryTimes, LateEntry
+from shared.objects.keys import SealedRange
 from shared.process.concurrency import together
 
 if TYPE_CHECKING:

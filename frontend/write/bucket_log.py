@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import Counter, Histogram
 
 from shared.history.archive import SealedLogs
-from shared.history.sealed_log import OBJECT_BYTES, SealedRange
+from shared.history.sealed_log import OBJECT_BYTES
 from shared.log.state import Entry, after_position, position_of
 from shared.manifest.commits import CommitNumbers
+from shared.objects.keys import SealedRange
 from shared.process.coalesced import Coalesced
 from shared.process.concurrency import together
 

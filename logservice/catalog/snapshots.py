@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -18,16 +17,12 @@ from logservice.garbage.plan import LayoutChange
 from shared.catalog import Cluster, Collection
 from shared.catalog.image import CatalogImage, Images, decode_image, lost_keys
 from shared.errors import Corrupt, Unavailable
+from shared.objects.keys import SNAPSHOTS, parse_snapshot_key, snapshot_key
 from shared.objects.port import ObjectNotFound, ObjectStore
 from shared.process.clock import Clock
 from shared.process.telemetry import get_logger
 
 log = get_logger(__name__)
-
-PREFIX: Final = "catalog/"
-NUMBERS: Final = f"{PREFIX}0"
-"""The prefix of snapshots in listings, without the journal beside them. No number needs all digits."""
-_KEY: Final = re.compile(r"catalog/(\d{20})\.json\.gz", re.ASCII)
 
 REST_RATIO: Final = 10
 """A snapshot that took t seconds is followed by a pause of 10 t: a large catalog that changes all the time costs a
@@ -37,13 +32,8 @@ REFRESH_S: Final = 60.0
 """Period at which a snapshot is written although the catalog has not changed, if heads or metadata keys have: they move
 without counting as changes of the catalog."""
 
-SNAPSHOTS: Final = Counter("polychrome_logservice_snapshots_total", "Catalog snapshots written to the bucket.")
+SNAPSHOTS_WRITTEN: Final = Counter("polychrome_logservice_snapshots_total", "Catalog snapshots written to the bucket.")
 SNAPSHOT_BYTES: Final = Gauge("polychrome_logservice_snapshot_bytes", "Size of the newest catalog snapshot.")
-
-
-def snapshot_key(number: int) -> str:
-    """The key of the object that has this snapshot."""
-    return f"{PREFIX}{number:020d}.json.gz"
 
 
 class NewestSnapshot(NamedTuple):
@@ -121,7 +111,7 @@ class Snapshots:
         if not await self._objects.create(snapshot_key(number), data):
             log.warning("catalog_snapshot_lost", number=number)
             return False
-        SNAPSHOTS.inc()
+        SNAPSHOTS_WRITTEN.inc()
         SNAPSHOT_BYTES.set(len(data))
         log.info("catalog_snapshot", number=number, bytes=len(data), collections=len(image.collections))
         try:
@@ -132,8 +122,8 @@ class Snapshots:
         return True
 
     async def _numbers(self) -> list[int]:
-        found = [_KEY.fullmatch(info.key) async for info in self._objects.list(NUMBERS)]
-        return sorted(int(match[1]) for match in found if match)
+        found = [parse_snapshot_key(info.key) async for info in self._objects.list(SNAPSHOTS)]
+        return sorted(number for number in found if number is not None)
 
 
 class Snapshotter:

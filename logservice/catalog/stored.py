@@ -10,9 +10,10 @@ from prometheus_client import Gauge
 from logservice.catalog.snapshots import NewestSnapshot, Snapshots
 from shared import limits
 from shared.catalog.image import CatalogImage
-from shared.catalog.journal_entry import PREFIX, EntryName, JournalEntry, decode_entry, parse_entry_key
+from shared.catalog.journal_entry import JournalEntry, decode_entry
 from shared.catalog.replay import is_newer, replayed
 from shared.errors import Corrupt, Unavailable
+from shared.objects.keys import JOURNAL, EntryName, parse_journal_key
 from shared.objects.port import ObjectNotFound, ObjectStore
 from shared.process.clock import Clock
 from shared.process.concurrency import map_concurrently
@@ -129,4 +130,4 @@ class JournalTidier:
 
 async def entry_names(objects: ObjectStore) -> list[tuple[str, EntryName]]:
     """The keys of all entries of the journal, with what they say."""
-    return [(info.key, name) async for info in objects.list(PREFIX) if (name := parse_entry_key(info.key))]
+    return [(info.key, name) async for info in objects.list(JOURNAL) if (name := parse_journal_key(info.key))]

@@ -29,7 +29,7 @@ from logservice.garbage.roots import RootReferences, plan_roots, references_of
 from shared.errors import Corrupt
 from shared.manifest.model import decode
 from shared.manifest.roots import Root, RootStore
-from shared.objects.open import PROBES
+from shared.objects.keys import PROBES
 from shared.objects.port import ObjectNotFound, ObjectStore
 from shared.process.clock import Clock
 from shared.process.concurrency import map_concurrently

@@ -15,8 +15,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 from typing import Final
 
-from shared.history.sealed_log import SealedRange, parse_log_key
 from shared.log.state import Pointer
+from shared.objects.keys import SealedRange, parse_log_key
 from shared.objects.port import ObjectInfo
 
 CONTAINED_S: Final = 300.0

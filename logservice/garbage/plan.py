@@ -34,7 +34,6 @@ that finds the manifest.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -42,19 +41,21 @@ from typing import Final
 
 from logservice.garbage.history import plan_sealed_logs
 from logservice.garbage.roots import RootReferences
-from shared.history.sealed_log import parse_log_key
 from shared.log.state import Pointer
-from shared.manifest.model import condemned_key, parse_key
-from shared.objects.open import PROBES
+from shared.objects.keys import (
+    PROBES,
+    collection_of,
+    condemned_key,
+    parse_log_key,
+    parse_manifest_key,
+    parse_segment_file_key,
+)
 from shared.objects.port import ObjectInfo
 
 ShardKey = tuple[str, int]
 """Collection id and number of a shard."""
 
 NO_ROOTS: Final = RootReferences()
-
-_COLLECTION: Final = re.compile(r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})/", re.ASCII)
-_SEGMENT: Final = re.compile(r"([^/]+/\d+/segments/[^/]+)/[^/]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,7 @@ def _manifests(listing: Listing) -> dict[ShardKey, dict[int, ObjectInfo]]:
     """The manifests in the bucket, by shard and version."""
     found: dict[ShardKey, dict[int, ObjectInfo]] = defaultdict(dict)
     for info in listing.objects:
-        parsed = parse_key(info.key)
+        parsed = parse_manifest_key(info.key)
         if parsed is not None:
             collection, shard, version = parsed
             found[collection, shard][version] = info
@@ -270,9 +271,9 @@ def plan_segments(
     """Step 3, over the segments of these living collections."""
     files: dict[str, list[ObjectInfo]] = defaultdict(list)
     for info in listing.objects:
-        found = _SEGMENT.fullmatch(info.key)
-        if found and shard_of_segment(found[1]) not in broken and collection_of(info.key) in collections:
-            files[found[1]].append(info)
+        path = parse_segment_file_key(info.key)
+        if path and shard_of_segment(path) not in broken and collection_of(info.key) in collections:
+            files[path].append(info)
     plan = SegmentPlan([], [], [])
     for path, segment in files.items():
         mark = condemned_key(path)
@@ -308,7 +309,7 @@ def plan_dead_collections(
         for collection, found in objects.items()
         if max(dead[collection], *(info.modified_s for info in found)) <= listing.now_s - periods.grace_s
         for info in found
-        if not ((segment := _SEGMENT.fullmatch(info.key)) and (collection in protected or segment[1] in referenced))
+        if not ((path := parse_segment_file_key(info.key)) and (collection in protected or path in referenced))
     ]
 
 
@@ -343,14 +344,8 @@ def shard_of_segment(path: str) -> ShardKey:
 
 def shard_of_manifest(key: str) -> ShardKey:
     """The shard of a manifest, from its key. Raises ValueError when it is not a manifest's."""
-    parsed = parse_key(key)
+    parsed = parse_manifest_key(key)
     if parsed is None:
         raise ValueError(f"{key} is not the key of a manifest")
     collection, shard, _ = parsed
     return collection, shard
-
-
-def collection_of(key: str) -> str | None:
-    """The collection below whose prefix the key stands; None for objects that belong to none."""
-    found = _COLLECTION.match(key)
-    return found[1] if found else None

@@ -13,8 +13,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
-from shared.manifest.model import manifest_key
-from shared.manifest.roots import Root, parse_root_key
+from shared.manifest.roots import Root
+from shared.objects.keys import manifest_key, parse_root_key
 from shared.objects.port import ObjectInfo
 
 

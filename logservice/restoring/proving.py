@@ -10,8 +10,8 @@ from shared.catalog.damage import Damage, Damages, kind_of
 from shared.catalog.notes import Notes
 from shared.errors import Corrupt
 from shared.manifest.digests import verify_digest
-from shared.manifest.model import parse_key
 from shared.manifest.store import ManifestStore
+from shared.objects.keys import parse_manifest_key
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock
 from shared.process.concurrency import map_concurrently
@@ -48,7 +48,7 @@ class Prover:
         await map_concurrently(self._prove, await self._unproven.some(), at_once=AT_ONCE)
 
     async def _prove(self, key: str) -> None:
-        parsed = parse_key(key)
+        parsed = parse_manifest_key(key)
         if parsed is not None:
             collection, shard, version = parsed
             try:

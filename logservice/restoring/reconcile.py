@@ -46,7 +46,6 @@ import msgspec
 
 from logservice.catalog.snapshots import NewestSnapshot, Snapshots
 from logservice.catalog.stored import StoredCatalog
-from logservice.garbage.plan import collection_of
 from logservice.healing.put_back import NO_TESTIMONY, NOTHING, Healed, Healing, Testimony
 from logservice.restoring.lost_alone import LostAlone
 from logservice.restoring.owed_snapshot import OwedSnapshot
@@ -59,6 +58,7 @@ from shared.errors import Corrupt, Unavailable
 from shared.log.log import Log
 from shared.log.naming import state_name
 from shared.manifest.commits import CommitNumbers
+from shared.objects.keys import collection_of
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock
 from shared.process.telemetry import get_logger

@@ -12,10 +12,11 @@ from prometheus_client import Counter
 from shared.catalog.history import Histories
 from shared.history.archive import SealedLogs
 from shared.history.past_log import PAGE_BYTES, PastLog
-from shared.history.sealed_log import OBJECT_BYTES, SealedRange
+from shared.history.sealed_log import OBJECT_BYTES
 from shared.log.log import Log
 from shared.log.state import FIRST_ID, Entry, Pointer, after_position, position_of
 from shared.log.verification import DamagedEntry, check_follows
+from shared.objects.keys import SealedRange
 from shared.objects.port import ObjectStore
 from shared.process.telemetry import get_logger
 

@@ -15,8 +15,9 @@ from polychrome.backup.archive import Archive
 from polychrome.backup.model import FILES, CollectionBackup, LogPage, ManifestBackup, ShardBackup, decode_page
 from shared.errors import Corrupt, InvalidArgument
 from shared.history.archive import range_at
-from shared.history.sealed_log import SealedRange, decode_sealed, parse_log_key
+from shared.history.sealed_log import decode_sealed
 from shared.log.state import Entry, position_of
+from shared.objects.keys import SealedRange, parse_log_key
 from shared.records.model import FIRST_POSITION
 
 

@@ -27,8 +27,9 @@ from shared.log.forks import Forks
 from shared.log.jobs import Jobs
 from shared.log.lifecycle import Lifecycle
 from shared.log.state import FIRST_ID, Pointer
-from shared.manifest.model import Manifest, decode, segment_path
+from shared.manifest.model import Manifest, decode
 from shared.manifest.store import ManifestStore
+from shared.objects.keys import segment_path
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock
 from shared.process.concurrency import map_concurrently

@@ -29,12 +29,13 @@ from shared.catalog import Catalog, Cluster, Collection, Database
 from shared.errors import Corrupt, Unavailable
 from shared.history.archive import SealedLogs
 from shared.history.past_manifests import PastManifests
-from shared.history.sealed_log import SealedRange, encode_sealed
+from shared.history.sealed_log import encode_sealed
 from shared.log.log import Log
 from shared.log.state import Entry, position_of
 from shared.log.tails import LogTail, TailGone, pages_of
 from shared.manifest.model import Manifest
 from shared.manifest.store import ManifestStore
+from shared.objects.keys import SealedRange
 from shared.objects.port import ObjectNotFound, ObjectStore
 from shared.process.clock import Clock
 from shared.process.concurrency import map_concurrently

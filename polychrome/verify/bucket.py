@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,21 +10,25 @@ from typing import Final
 
 import xxhash
 
-from polychrome.verify.catalog_objects import SNAPSHOT, prove_journal, prove_roots, prove_snapshots
+from polychrome.verify.catalog_objects import prove_journal, prove_roots, prove_snapshots
 from polychrome.verify.model import Ledger
 from polychrome.verify.shard import ShardPlace, ShardProver
-from shared.catalog.journal_entry import parse_entry_key
 from shared.errors import Corrupt, Gone
 from shared.log.state import Pointer
-from shared.manifest.commits import PREFIX as COMMITS
-from shared.manifest.roots import parse_root_key
-from shared.objects.open import PROBES
+from shared.objects.keys import (
+    CATALOG,
+    COMMITS,
+    PROBES,
+    parse_journal_key,
+    parse_root_key,
+    parse_shard_key,
+    parse_snapshot_key,
+)
 from shared.objects.port import ObjectInfo, ObjectStore
 from shared.segment.format import RECORDS
 
 COLLECTIONS_AT_ONCE: Final = 4
-_OF_SHARD: Final = re.compile(r"[^/]+/(\d+)/(?:manifests|segments|log)/.+", re.ASCII)
-_OWN: Final = (COMMITS, PROBES)
+_OWN: Final = (CATALOG, COMMITS, PROBES)
 """Prefixes of objects without content that counts."""
 
 PointerOf = Callable[[str, int], Awaitable[Pointer | None]]
@@ -99,11 +102,11 @@ class BucketProver:
             if current is not None and current.id != first:
                 yield current
                 current = None
-            if SNAPSHOT.fullmatch(info.key):
+            if parse_snapshot_key(info.key) is not None:
                 self._snapshots.append(info.key)
-            elif parse_entry_key(info.key) is not None:
+            elif parse_journal_key(info.key) is not None:
                 self._journal.append(info.key)
-            elif first == "catalog" or info.key.startswith(_OWN):
+            elif info.key.startswith(_OWN):
                 continue
             else:
                 current = current or _Collection(first)
@@ -150,9 +153,9 @@ def _sort(collection: _Collection, info: ObjectInfo) -> None:
     """Adds an object of the collection to it."""
     collection.objects += 1
     collection.bytes += info.bytes
-    of_shard = _OF_SHARD.fullmatch(info.key)
+    of_shard = parse_shard_key(info.key)
     if of_shard is not None:
-        collection.shards.add(int(of_shard[1]))
+        collection.shards.add(of_shard.shard)
     elif parse_root_key(info.key) is not None:
         collection.roots.append(info.key)
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import re
 import zlib
 from collections.abc import Sequence
 from typing import Final
@@ -16,7 +15,6 @@ from shared.errors import Corrupt
 from shared.manifest.roots import Root, decode_root
 from shared.objects.port import ObjectNotFound, ObjectStore
 
-SNAPSHOT: Final = re.compile(r"catalog/(\d{20})\.json\.gz", re.ASCII)
 _GZIP_BEGIN: Final = b"\x1f\x8b\x08\x00"
 _GZIP_UNCHECKED: Final = b"\x00\xff"
 """Bytes 8 and 9 of a snapshot: the one part of a gzip file, beside the time before them, that its checksum leaves out.

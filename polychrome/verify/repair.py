@@ -37,13 +37,14 @@ from shared.catalog.changes import Changes
 from shared.catalog.damage import Damage, DamageKind, Damages
 from shared.catalog.journal_entry import decode_entry
 from shared.errors import Corrupt, Gone
-from shared.history.sealed_log import decode_sealed, parse_log_key
+from shared.history.sealed_log import decode_sealed
 from shared.log.batch import payload_checksum
 from shared.log.jobs import Jobs
 from shared.log.state import Entry
 from shared.log.substitutes import Substitutes
 from shared.log.verification import DamagedEntry, RawEntry, verified_entry
 from shared.manifest.roots import decode_root
+from shared.objects.keys import parse_log_key
 from shared.objects.port import ObjectNotFound, ObjectStore
 from shared.process.clock import Clock
 from shared.redis.client import command, retry_idempotent

@@ -20,17 +20,10 @@ from polychrome.verify.model import Finding, Ledger
 from polychrome.verify.segment import SegmentProof, prove_segment
 from shared.catalog.damage import DamageKind
 from shared.errors import Corrupt
-from shared.history.sealed_log import decode_sealed, parse_log_key
+from shared.history.sealed_log import decode_sealed
 from shared.log.state import Pointer
-from shared.manifest.model import (
-    Manifest,
-    condemned_key,
-    decode_as,
-    hash_of,
-    manifest_key,
-    parse_key,
-    shard_prefix,
-)
+from shared.manifest.model import Manifest, decode_as, hash_of
+from shared.objects.keys import condemned_key, manifest_key, parse_log_key, parse_manifest_key, shard_prefix
 from shared.objects.port import ObjectNotFound, ObjectStore
 from shared.process.concurrency import map_concurrently
 from shared.records.digest import MODULUS, to_hex, total
@@ -117,7 +110,7 @@ class ShardProver:
     async def _read(self, place: ShardPlace, sizes: Mapping[str, int]) -> _Manifests:
         found = _Manifests()
         for key in sizes:
-            parsed = parse_key(key)
+            parsed = parse_manifest_key(key)
             if parsed is None:
                 continue
             version = parsed[2]
@@ -144,7 +137,7 @@ class ShardProver:
         wanted |= {condemned_key(path) for path in named}
         orphans: dict[str, tuple[int, int]] = {}
         for key, size in sizes.items():
-            if key not in wanted and parse_key(key) is None and parse_log_key(key) is None:
+            if key not in wanted and parse_manifest_key(key) is None and parse_log_key(key) is None:
                 path = key.rpartition("/")[0]
                 name = path if path not in named and "/segments/" in path else key
                 objects, before = orphans.get(name, (0, 0))

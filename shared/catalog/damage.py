@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import re
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
@@ -22,6 +21,8 @@ from prometheus_client import Gauge
 from redis.asyncio import Redis
 
 from shared.errors import Backoff, Corrupt, Unavailable
+from shared.log.naming import is_state_name, is_stream_name
+from shared.objects.keys import CATALOG, JOURNAL, parse_log_key, parse_root_key, parse_shard_key
 from shared.process.clock import Clock
 from shared.process.telemetry import get_logger
 from shared.redis.client import command, retry_idempotent
@@ -71,22 +72,25 @@ class DamageKind(enum.StrEnum):
 SEGMENT_KINDS: Final = (DamageKind.DERIVED, DamageKind.RECORDS)
 """Kinds of files of segments: a compaction rewrites what it can of them."""
 
-_FORMS: Final = (
-    (DamageKind.JOURNAL, re.compile(r"catalog/journal/.+")),
-    (DamageKind.SNAPSHOT, re.compile(r"catalog/.+")),
-    (DamageKind.ROOT, re.compile(r"[^/]+/roots/.+")),
-    (DamageKind.MANIFEST, re.compile(r"[^/]+/\d+/manifests/.+")),
-    (DamageKind.RECORDS, re.compile(rf"[^/]+/\d+/segments/[^/]+/{re.escape(RECORDS)}")),
-    (DamageKind.DERIVED, re.compile(r"[^/]+/\d+/segments/.+")),
-    (DamageKind.SEALED, re.compile(r"[^/]+/\d+/log/\d+-\d+\.log")),
-    (DamageKind.ENTRY, re.compile(r"[^/]+/\d+/log(/.+)?")),
-    (DamageKind.STATE, re.compile(r"[^/]+/state")),
-)
+_OF_SHARD: Final = {"manifests": DamageKind.MANIFEST, "segments": DamageKind.DERIVED, "log": DamageKind.ENTRY}
 
 
 def kind_of(name: str) -> DamageKind:
-    """The kind of what has this name."""
-    return next((kind for kind, form in _FORMS if form.fullmatch(name)), DamageKind.OTHER)
+    """The kind of what has this name: the key of an object, or a name of `shared.log.naming`."""
+    if name.startswith(JOURNAL):
+        return DamageKind.JOURNAL
+    if name.startswith(CATALOG):
+        return DamageKind.SNAPSHOT
+    if parse_root_key(name) is not None:
+        return DamageKind.ROOT
+    if parse_log_key(name) is not None:
+        return DamageKind.SEALED
+    of_shard = parse_shard_key(name)
+    if of_shard is not None:
+        return DamageKind.RECORDS if name.endswith(f"/{RECORDS}") else _OF_SHARD[of_shard.kind]
+    if is_stream_name(name):
+        return DamageKind.ENTRY
+    return DamageKind.STATE if is_state_name(name) else DamageKind.OTHER
 
 
 class Damage(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -8,8 +8,7 @@ nothing that the snapshot does not know, however late it was written.
 
 from __future__ import annotations
 
-import re
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 import xxhash
@@ -17,10 +16,9 @@ import xxhash
 from shared.catalog.image_model import CollectionImage, DatabaseImage, TenantImage
 from shared.catalog.slots import Slot
 from shared.errors import Corrupt
+from shared.objects.keys import journal_key
 
-PREFIX: Final = "catalog/journal/"
 FORMAT: Final = 1
-_KEY: Final = re.compile(r"catalog/journal/(\d{10})-(\d{20})-[0-9a-f]+\.json", re.ASCII)
 
 
 class SlotChanges(msgspec.Struct, frozen=True):
@@ -42,13 +40,6 @@ class SlotChanges(msgspec.Struct, frozen=True):
         return Slot(self.tenant, self.database)
 
 
-class EntryName(NamedTuple):
-    """The content of an entry's key: the epoch of the cluster in which its rows were read, and its number."""
-
-    epoch: int
-    number: int
-
-
 class JournalEntry(msgspec.Struct, frozen=True):
     """An entry. `checksum` is the xxh3-128, in hex, of its bytes with an empty checksum."""
 
@@ -64,7 +55,7 @@ class JournalEntry(msgspec.Struct, frozen=True):
     @property
     def key(self) -> str:
         """The key of its object."""
-        return f"{PREFIX}{self.epoch:010d}-{self.number:020d}-{self.writer}.json"
+        return journal_key(self.epoch, self.number, self.writer)
 
     def encode(self) -> bytes:
         """The bytes of its object."""
@@ -75,12 +66,6 @@ class JournalEntry(msgspec.Struct, frozen=True):
 
 
 _JOURNAL_ENTRY: Final = msgspec.json.Decoder(JournalEntry)
-
-
-def parse_entry_key(key: str) -> EntryName | None:
-    """The name in the key of an entry; None for any other object."""
-    match = _KEY.fullmatch(key)
-    return EntryName(int(match[1]), int(match[2])) if match else None
 
 
 def decode_entry(key: str, data: bytes) -> JournalEntry:

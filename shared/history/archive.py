@@ -5,17 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from shared.errors import Corrupt
-from shared.history.sealed_log import (
-    HEADER_BYTES,
-    SealedRange,
-    Times,
-    decode_sealed,
-    decode_times,
-    encode_sealed,
-    log_prefix,
-    parse_log_key,
-)
+from shared.history.sealed_log import HEADER_BYTES, Times, decode_sealed, decode_times, encode_sealed
 from shared.log.state import Entry
+from shared.objects.keys import SealedRange, log_prefix, parse_log_key
 from shared.objects.port import ObjectNotFound, ObjectStore
 
 

@@ -25,7 +25,6 @@ Invariants
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ import xxhash
 from shared.errors import Corrupt
 from shared.log.state import Entry
 from shared.log.verification import FIELDS, FIELDS_0_1_0, check_follows, verified_entry
-from shared.manifest.model import shard_prefix
+from shared.objects.keys import SealedRange
 
 OBJECT_BYTES: Final = 32 * 1024 * 1024
 """Payload after which the next object begins."""
@@ -47,22 +46,6 @@ MAGIC: Final = b"PClog 1\n"
 _HEADER: Final = struct.Struct("<8s16sqqqq")
 _CHECKED_FROM: Final = 24
 HEADER_BYTES: Final = _HEADER.size
-_KEY: Final = re.compile(r"([^/]+)/(\d+)/log/(\d{20})-(\d{20})\.log", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class SealedRange:
-    """A sealed log object by its key: it has all operations of the shard at the positions [first, end)."""
-
-    collection: str
-    shard: int
-    first: int
-    end: int
-
-    @property
-    def key(self) -> str:
-        """The key of the object."""
-        return f"{log_prefix(self.collection, self.shard)}{self.first:020d}-{self.end:020d}.log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +63,6 @@ class _Body(msgspec.Struct, frozen=True):
 
 
 _decode_body = msgspec.msgpack.Decoder(_Body).decode
-
-
-def log_prefix(collection: str, shard: int) -> str:
-    """The prefix of the keys of a shard's sealed log objects."""
-    return f"{shard_prefix(collection, shard)}log/"
-
-
-def parse_log_key(key: str) -> SealedRange | None:
-    """The range that a sealed log object's key names; None for any other key."""
-    found = _KEY.fullmatch(key)
-    return SealedRange(found[1], int(found[2]), int(found[3]), int(found[4])) if found else None
 
 
 def encode_sealed(sealed: SealedRange, entries: Sequence[Entry]) -> bytes:

@@ -4,6 +4,12 @@ names look alike and are none.
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
+_STREAM: Final = re.compile(r"[^/]+/\d+/log")
+_STATE: Final = re.compile(r"[^/]+/state")
+
 
 def entry_name(collection_id: str, shard: int, entry_id: str) -> str:
     """The name of an entry of a shard's stream."""
@@ -18,3 +24,13 @@ def stream_name(collection_id: str, shard: int) -> str:
 def state_name(collection_id: str) -> str:
     """The name of a collection's state."""
     return f"{collection_id}/state"
+
+
+def is_stream_name(name: str) -> bool:
+    """Whether `stream_name` gave this name."""
+    return _STREAM.fullmatch(name) is not None
+
+
+def is_state_name(name: str) -> bool:
+    """Whether `state_name` gave this name."""
+    return _STATE.fullmatch(name) is not None

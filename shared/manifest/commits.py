@@ -16,13 +16,8 @@ Only the newest number matters; the older ones are deleted.
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
+from shared.objects.keys import COMMITS, commit_key, parse_commit_key
 from shared.objects.port import ObjectStore
-
-PREFIX: Final = "commits/"
-_KEY: Final = re.compile(r"commits/(\d{20})", re.ASCII)
 
 
 class CommitNumbers:
@@ -33,7 +28,7 @@ class CommitNumbers:
 
     async def leave(self, number: int) -> None:
         """Leaves a number that was drawn, before the manifest is created. May be repeated."""
-        await self._objects.put(f"{PREFIX}{number:020d}", str(number).encode())
+        await self._objects.put(commit_key(number), str(number).encode())
 
     async def newest(self) -> int:
         """The highest number in the bucket, 0 when no compactor has ever left one."""
@@ -42,9 +37,9 @@ class CommitNumbers:
     async def tidy(self) -> int:
         """Deletes all numbers but the newest; returns how many."""
         numbers = sorted(await self._numbers())[:-1]
-        await self._objects.delete([f"{PREFIX}{number:020d}" for number in numbers])
+        await self._objects.delete([commit_key(number) for number in numbers])
         return len(numbers)
 
     async def _numbers(self) -> list[int]:
-        found = [_KEY.fullmatch(info.key) async for info in self._objects.list(PREFIX)]
-        return [int(match[1]) for match in found if match]
+        found = [parse_commit_key(info.key) async for info in self._objects.list(COMMITS)]
+        return [number for number in found if number is not None]

@@ -28,7 +28,6 @@ Invariants
 from __future__ import annotations
 
 import base64
-import re
 from typing import Final
 
 import msgspec
@@ -37,12 +36,11 @@ from pyroaring import BitMap
 
 from shared.errors import Corrupt
 from shared.log.state import Pointer
+from shared.objects.keys import manifest_key
 from shared.segment.format import SegmentInfo
 
 FORMAT: Final = 2
 FORMATS_READ: Final = (1, FORMAT)
-CONDEMNED: Final = "condemned"
-_KEY: Final = re.compile(r"(?P<collection>[^/]+)/(?P<shard>\d+)/manifests/(?P<version>\d{20})\.json", re.ASCII)
 
 
 class ParentRef(msgspec.Struct, frozen=True):
@@ -134,27 +132,6 @@ def hash_of(data: bytes) -> str:
     return xxhash.xxh3_128_hexdigest(data)
 
 
-def shard_prefix(collection: str, shard: int) -> str:
-    """The prefix of the keys of all objects of a shard."""
-    return f"{collection}/{shard}/"
-
-
-def manifest_key(collection: str, shard: int, version: int) -> str:
-    """The key of a manifest's object; the keys of a shard's manifests sort by version."""
-    return f"{shard_prefix(collection, shard)}manifests/{version:020d}.json"
-
-
-def segment_path(collection: str, shard: int, segment: str) -> str:
-    """The key prefix of a new segment's files, without the last slash."""
-    return f"{shard_prefix(collection, shard)}segments/{segment}"
-
-
-def parse_key(key: str) -> tuple[str, int, int] | None:
-    """(collection, shard, version) of a manifest's key; None for any other key."""
-    found = _KEY.fullmatch(key)
-    return (found["collection"], int(found["shard"]), int(found["version"])) if found else None
-
-
 def decode(data: bytes) -> Manifest:
     """The manifest with these bytes. Raises Corrupt when they are none of this format, or contradict themselves."""
     try:
@@ -195,8 +172,3 @@ def decode_as(data: bytes, collection: str, shard: int, version: int) -> Manifes
     if (manifest.collection, manifest.shard, manifest.version) != (collection, shard, version):
         raise Corrupt(f"{key} holds {manifest.key}", key)
     return manifest
-
-
-def condemned_key(path: str) -> str:
-    """The key of the mark that garbage collection leaves beside a segment's files a round before it deletes them."""
-    return f"{path}/{CONDEMNED}"

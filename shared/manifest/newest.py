@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 from shared.errors import Corrupt
 from shared.log.state import Pointer
 from shared.manifest.digests import verify_digest
-from shared.manifest.model import Manifest, ParentRef, manifest_key
+from shared.manifest.model import Manifest, ParentRef
 from shared.manifest.store import ManifestStore, verify_present
+from shared.objects.keys import manifest_key
 from shared.objects.port import ObjectStore
 
 Readable = tuple[Manifest, Pointer]

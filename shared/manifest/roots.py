@@ -23,7 +23,6 @@ Invariants
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 import msgspec
@@ -32,11 +31,11 @@ import xxhash
 from shared.cluster.placement import Layout
 from shared.errors import Corrupt
 from shared.log.state import Pointer
+from shared.objects.keys import parse_root_key, root_key, roots_prefix
 from shared.objects.port import ObjectNotFound, ObjectStore
 from shared.records.model import FIRST_POSITION
 
 FORMAT: Final = 1
-_KEY: Final = re.compile(r"(?P<collection>[^/]+)/roots/(?P<epoch>\d{10})-(?P<position>\d{20})\.json", re.ASCII)
 
 
 class RootManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -153,22 +152,6 @@ def make_root(
         created_s=created_s,
         with_log=with_log,
     )
-
-
-def roots_prefix(collection: str) -> str:
-    """The prefix of the keys of a collection's roots."""
-    return f"{collection}/roots/"
-
-
-def root_key(collection: str, epoch: int, position: int) -> str:
-    """The key of a root's object; the keys of a collection's roots sort from the oldest to the newest."""
-    return f"{roots_prefix(collection)}{epoch:010d}-{position:020d}.json"
-
-
-def parse_root_key(key: str) -> tuple[str, int, int] | None:
-    """(collection, epoch, position) of a root's key; None for any other key."""
-    found = _KEY.fullmatch(key)
-    return (found["collection"], int(found["epoch"]), int(found["position"])) if found else None
 
 
 def decode_root(data: bytes, key: str) -> Root:

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from shared.errors import Corrupt
 from shared.log.state import Pointer
-from shared.manifest.model import (
-    Manifest,
-    condemned_key,
-    decode_as,
-    hash_of,
-    manifest_key,
-    parse_key,
-    shard_prefix,
-)
+from shared.manifest.model import Manifest, decode_as, hash_of
+from shared.objects.keys import condemned_key, manifest_key, manifests_prefix, parse_manifest_key
 from shared.objects.port import ObjectNotFound, ObjectStore
 from shared.segment.format import SegmentInfo
 
@@ -58,8 +51,8 @@ class ManifestStore:
 
     async def versions(self, collection: str, shard: int) -> list[int]:
         """The versions of the manifests in the bucket, committed or not, ascending."""
-        keys = [info.key async for info in self._objects.list(f"{shard_prefix(collection, shard)}manifests/")]
-        return sorted(parsed[2] for key in keys if (parsed := parse_key(key)))
+        keys = [info.key async for info in self._objects.list(manifests_prefix(collection, shard))]
+        return sorted(parsed[2] for key in keys if (parsed := parse_manifest_key(key)))
 
     async def _read(self, collection: str, shard: int, version: int) -> bytes | None:
         try:

@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from shared.objects.directory import open_directory
+from shared.objects.keys import PROBES
 from shared.objects.memory import MemoryStore
 from shared.objects.port import ObjectStore, UnfitStore, check_key
 from shared.objects.retrying import RetryingStore
@@ -17,9 +18,6 @@ from shared.process.clock import SystemClock
 from shared.process.concurrency import together
 
 PROBE_WRITERS: Final = 4
-
-PROBES: Final = "probes/"
-"""The prefix of the objects that the check at start-up creates and deletes."""
 
 
 @contextlib.asynccontextmanager

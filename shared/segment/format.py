@@ -79,6 +79,7 @@ import msgspec
 import xxhash
 
 from shared.errors import Corrupt
+from shared.objects.keys import segment_file_key
 from shared.vectors.space import Space
 
 FORMAT: Final = 2
@@ -147,7 +148,7 @@ class SegmentInfo(msgspec.Struct, frozen=True):
 
     def key(self, name: str) -> str:
         """The key of the object in the bucket that holds the file of this name."""
-        return f"{self.path}/{name}"
+        return segment_file_key(self.path, name)
 
 
 def checksum(path: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from frontend.collections.forking import Forker
 from logservice.garbage.collector import GarbageCollector
-from logservice.garbage.plan import CatalogView, Periods, collection_of
+from logservice.garbage.plan import CatalogView, Periods
 from logservice.leader import pointers_of_all
 from shared.catalog import Collection, Database
 from shared.catalog.collector import Collector
@@ -16,6 +16,7 @@ from shared.catalog.forking import Forking
 from shared.history.past_log import PastLog
 from shared.log.forks import Forks
 from shared.log.lifecycle import Lifecycle
+from shared.objects.keys import collection_of
 from shared.process.clock import SystemClock
 from tests.compactor.conftest import Records, Shop
 

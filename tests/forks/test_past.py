@@ -10,7 +10,7 @@ import pytest
 
 from logservice.trimming.seal import Sealer
 from shared.errors import StaleRead
-from shared.manifest.model import manifest_key
+from shared.objects.keys import manifest_key
 from tests.compactor.conftest import Records, Shop
 from tests.compactor.test_rebuild import churn, compact_all, everything
 from tests.forks.family import Family

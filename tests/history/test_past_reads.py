@@ -10,8 +10,7 @@ import pytest
 
 from shared.errors import StaleRead
 from shared.history.archive import SealedLogs
-from shared.history.sealed_log import SealedRange
-from shared.manifest.model import manifest_key
+from shared.objects.keys import SealedRange, manifest_key
 from shared.redis.keys import Keys
 from tests.history.keeping import (
     compact,

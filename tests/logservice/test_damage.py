@@ -9,7 +9,7 @@ from shared.log.jobs import Jobs
 from shared.log.lifecycle import Lifecycle
 from shared.log.log import Log
 from shared.log.naming import entry_name, stream_name
-from shared.manifest.model import manifest_key
+from shared.objects.keys import manifest_key
 from shared.objects.port import ObjectStore
 from shared.redis.keys import Keys
 from tests.logservice.compacting import compact

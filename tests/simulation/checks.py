@@ -12,7 +12,8 @@ import pyarrow as pa
 from shared.cluster.placement import shard_of
 from shared.errors import PolychromeError
 from shared.log.state import ShardState, parse_state, state_fields
-from shared.manifest.model import decode_as, manifest_key
+from shared.manifest.model import decode_as
+from shared.objects.keys import manifest_key
 from shared.records.digest import record_digests, to_hex, total
 from shared.records.model import record_schema
 from shared.redis.keys import Keys

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from logservice.catalog.snapshots import snapshot_key
 from shared import limits
 from shared.catalog.image import CatalogImage, decode_image
 from shared.errors import Corrupt
+from shared.objects.keys import snapshot_key
 from tests.logservice.catalog.journaling import JournaledCluster
 from tests.logservice.catalog.test_journal import lose, names, world
 from tests.shared.log.appending import make_collection

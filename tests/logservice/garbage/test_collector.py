@@ -12,8 +12,9 @@ from logservice.garbage.collector import UNLISTED, Collected, GarbageCollector
 from logservice.garbage.plan import CatalogView, Periods
 from shared.errors import Corrupt, Unavailable
 from shared.log.state import Pointer
-from shared.manifest.model import Manifest, ParentRef, SegmentRef, condemned_key, segment_path
+from shared.manifest.model import Manifest, ParentRef, SegmentRef
 from shared.manifest.store import ManifestStore, verify_present
+from shared.objects.keys import condemned_key, segment_path
 from shared.objects.memory import MemoryStore
 from shared.segment.format import FileInfo, SegmentInfo
 from shared.vectors.space import Space

@@ -6,9 +6,8 @@ import pytest
 
 from logservice.garbage.history import plan_sealed_logs
 from logservice.garbage.plan import CatalogView, LayoutChange, Listing, Periods, plan_garbage, plan_manifests
-from shared.history.sealed_log import SealedRange
 from shared.log.state import Pointer
-from shared.manifest.model import manifest_key
+from shared.objects.keys import SealedRange, manifest_key
 from shared.objects.port import ObjectInfo
 
 NOW_S = 10_000.0

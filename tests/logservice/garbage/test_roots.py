@@ -6,8 +6,8 @@ from logservice.garbage.plan import CatalogView, LayoutChange, Listing, Periods,
 from logservice.garbage.roots import RootReferences, plan_roots, references_of
 from shared.cluster.placement import Layout
 from shared.log.state import Pointer
-from shared.manifest.model import manifest_key
-from shared.manifest.roots import Root, make_root, root_key
+from shared.manifest.roots import Root, make_root
+from shared.objects.keys import manifest_key, root_key
 from shared.objects.port import ObjectInfo
 
 NOW_S = 1000.0

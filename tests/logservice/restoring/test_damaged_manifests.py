@@ -11,9 +11,10 @@ from logservice.restoring.proving import Prover
 from shared import limits
 from shared.catalog import Collection
 from shared.log.state import Pointer
-from shared.manifest.model import SegmentRef, manifest_key
+from shared.manifest.model import SegmentRef
 from shared.manifest.roots import RootStore
 from shared.manifest.store import ManifestStore
+from shared.objects.keys import manifest_key
 from shared.objects.memory import MemoryStore
 from shared.objects.port import ObjectStore
 from shared.process.clock import SystemClock

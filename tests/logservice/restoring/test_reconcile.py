@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from logservice.catalog.snapshots import Snapshots, Snapshotter, snapshot_key
+from logservice.catalog.snapshots import Snapshots, Snapshotter
 from logservice.restoring.reconcile import Reconciler
 from logservice.restoring.recover import Recovery
 from shared.catalog import Catalog, Cluster, Database
@@ -17,6 +17,7 @@ from shared.catalog.collector import Collector
 from shared.catalog.image import Images
 from shared.errors import Corrupt, Gone, Unavailable
 from shared.log.log import Log
+from shared.objects.keys import snapshot_key
 from shared.objects.port import ObjectStore
 from shared.process.clock import SystemClock
 from shared.redis.client import open_redis

@@ -18,8 +18,9 @@ from shared.log.jobs import Job, Jobs
 from shared.log.log import Log
 from shared.log.naming import state_name
 from shared.log.state import Pointer
-from shared.manifest.model import SegmentRef, manifest_key, segment_path
+from shared.manifest.model import SegmentRef
 from shared.manifest.roots import RootStore
+from shared.objects.keys import manifest_key, segment_path
 from shared.objects.port import ObjectStore
 from shared.redis.keys import Keys
 from shared.segment.format import FileInfo, SegmentInfo

@@ -26,7 +26,7 @@ from shared.catalog.damage import Damages
 from shared.catalog.image import Images
 from shared.catalog.journal_entry import JournalEntry, SlotChanges
 from shared.cluster.placement import shard_of
-from shared.history.sealed_log import SealedRange, encode_sealed
+from shared.history.sealed_log import encode_sealed
 from shared.limits import GRAPH_ROWS_MIN
 from shared.log.append import AppendRequest
 from shared.log.batch import build_batch, split_batch
@@ -34,6 +34,7 @@ from shared.log.log import Log
 from shared.log.state import after_position
 from shared.manifest.roots import RootStore, make_root
 from shared.objects.directory import open_directory
+from shared.objects.keys import SealedRange
 from shared.objects.port import ObjectStore
 from shared.process.clock import SystemClock
 from shared.records.model import FIRST_POSITION, Op

@@ -16,8 +16,8 @@ from shared.catalog.damage import (
     kind_of,
 )
 from shared.errors import Corrupt, Unavailable
-from shared.history.sealed_log import SealedRange
 from shared.log.naming import entry_name, state_name, stream_name
+from shared.objects.keys import SealedRange
 from shared.process.clock import SystemClock
 from shared.redis.client import command
 from shared.redis.keys import Keys

@@ -9,9 +9,10 @@ from typing import Any
 from pyroaring import BitMap
 
 from shared.log.state import Pointer
-from shared.manifest.model import Manifest, ParentRef, SegmentRef, segment_path
+from shared.manifest.model import Manifest, ParentRef, SegmentRef
 from shared.manifest.newest import newest_manifest
 from shared.manifest.store import ManifestStore
+from shared.objects.keys import segment_path
 from shared.objects.memory import MemoryStore
 from shared.objects.port import ObjectStore
 from shared.records.digest import MODULUS, record_digests, to_hex, total

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from shared.manifest.commits import PREFIX, CommitNumbers
+from shared.manifest.commits import CommitNumbers
+from shared.objects.keys import COMMITS
 from shared.objects.memory import MemoryStore
 
 
@@ -20,13 +21,13 @@ async def test_tidying_keeps_the_newest_number_alone(objects: MemoryStore) -> No
     for number in (7, 8, 100):
         await numbers.leave(number)
     assert await numbers.tidy() == 2
-    assert [info.key async for info in objects.list(PREFIX)] == [f"commits/{100:020d}"]
+    assert [info.key async for info in objects.list(COMMITS)] == [f"commits/{100:020d}"]
     assert await numbers.tidy() == 0
     assert await numbers.newest() == 100
 
 
 async def test_other_objects_are_no_numbers(objects: MemoryStore) -> None:
-    await objects.put(f"{PREFIX}{5:020d}", b"5")
-    await objects.put(f"{PREFIX}6", b"6")
-    await objects.put(f"{PREFIX}{7:020d}x", b"7")
+    await objects.put(f"{COMMITS}{5:020d}", b"5")
+    await objects.put(f"{COMMITS}6", b"6")
+    await objects.put(f"{COMMITS}{7:020d}x", b"7")
     assert await CommitNumbers(objects).newest() == 5

@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from shared.errors import Corrupt
-from shared.manifest.model import ParentRef, SegmentRef, decode, manifest_key, parse_key
+from shared.manifest.model import ParentRef, SegmentRef, decode
+from shared.objects.keys import manifest_key, parse_manifest_key
 from tests.shared.manifest.making import manifest, segment
 
 
@@ -33,10 +34,10 @@ def test_any_flipped_bit_of_a_manifest_is_noticed() -> None:
 
 def test_keys_sort_by_version_and_are_parsed_back() -> None:
     assert manifest_key("c", 3, 7) == "c/3/manifests/00000000000000000007.json"
-    assert parse_key(manifest_key("c", 3, 7)) == ("c", 3, 7)
+    assert parse_manifest_key(manifest_key("c", 3, 7)) == ("c", 3, 7)
     assert manifest_key("c", 3, 9) < manifest_key("c", 3, 10)
     for key in ("c/3/manifests/7.json", "c/3/segments/s/records.arrow", "probes/x", manifest_key("c", 3, 7) + "x"):
-        assert parse_key(key) is None
+        assert parse_manifest_key(key) is None
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ import pytest
 
 from shared.errors import Corrupt
 from shared.manifest import newest as newest_module
-from shared.manifest.model import Manifest, ParentRef, manifest_key
+from shared.manifest.model import Manifest, ParentRef
 from shared.manifest.newest import NewestManifest, newest_manifest
 from shared.manifest.store import ManifestStore
+from shared.objects.keys import manifest_key
 from shared.objects.memory import MemoryStore
 from tests.shared.manifest.making import after, created, manifest, newest
 

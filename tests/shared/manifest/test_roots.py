@@ -10,7 +10,8 @@ import pytest
 from shared.cluster.placement import Layout
 from shared.errors import Corrupt
 from shared.log.state import Pointer
-from shared.manifest.roots import Root, RootStore, decode_root, make_root, parse_root_key, root_key
+from shared.manifest.roots import Root, RootStore, decode_root, make_root
+from shared.objects.keys import parse_root_key, root_key
 from shared.objects.memory import MemoryStore
 
 LAYOUT = Layout(4, 3)

@@ -8,9 +8,10 @@ from pyroaring import BitMap
 
 from shared.errors import Corrupt
 from shared.log.state import Pointer
-from shared.manifest.model import ParentRef, SegmentRef, hash_of, manifest_key
+from shared.manifest.model import ParentRef, SegmentRef, hash_of
 from shared.manifest.settle import complete, settle
 from shared.manifest.store import ManifestStore
+from shared.objects.keys import manifest_key
 from shared.objects.memory import MemoryStore
 from tests.shared.manifest.making import after, created, manifest, newest, proving_manifest, segment
 

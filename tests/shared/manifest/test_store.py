@@ -4,8 +4,9 @@ import pytest
 
 from shared.errors import Corrupt
 from shared.log.state import Pointer
-from shared.manifest.model import hash_of, manifest_key
+from shared.manifest.model import hash_of
 from shared.manifest.store import ManifestStore
+from shared.objects.keys import manifest_key
 from shared.objects.memory import MemoryStore
 from tests.shared.manifest.making import created, manifest
 
