@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from polychrome.backup.model import Backup, CollectionBackup
-from shared.catalog import Collection
+from polychrome.backup.survey import Place
 from shared.errors import InvalidArgument, NotFound
 
 
@@ -46,12 +46,18 @@ def outdated(backups: Sequence[BackupKind], keep: int) -> list[str]:
     return sorted(removed)
 
 
-def words_for(collection: Collection | CollectionBackup) -> set[str]:
+def words_for(collection: Place | CollectionBackup) -> set[str]:
     """The words that name the collection on the command line."""
     return {collection.id, collection.name, f"{collection.tenant}/{collection.database}/{collection.name}"}
 
 
-def selected_ids(words: Sequence[str], collections: Sequence[Collection]) -> frozenset[str] | None:
+def _words_for_failed(collection_id: str, why: str) -> set[str]:
+    """The words that name a collection that a backup lacks, for a reason that begins with its path."""
+    path = why.partition(": ")[0]
+    return {collection_id, path, path.rpartition("/")[2]}
+
+
+def selected_ids(words: Sequence[str], collections: Sequence[Place]) -> frozenset[str] | None:
     """The ids of the collections that these words name, of all that there are; None, for everything, when there are no
     words. Raises NotFound for a word that names none.
     """
@@ -76,7 +82,8 @@ def chosen(backup: Backup, wanted: str | None, new_name: str | None) -> dict[str
         return {collection.id: collection.name for collection in backup.collections}
     found = [collection for collection in backup.collections if wanted in words_for(collection)]
     if not found:
-        raise NotFound(f"backup {backup.name} has no collection {wanted}")
+        why = next((f": {why}" for each, why in backup.failed.items() if wanted in _words_for_failed(each, why)), "")
+        raise NotFound(f"backup {backup.name} has no collection {wanted}{why}")
     if len(found) > 1:
         raise InvalidArgument(f"{wanted} is the name of several: {', '.join(each.path for each in found)}")
     return {found[0].id: new_name or found[0].name}

@@ -21,10 +21,11 @@ from polychrome.backup.archive import Archive
 from polychrome.backup.choice import chosen, is_suitable, kind_of, outdated, selected_ids
 from polychrome.backup.model import Backup, CollectionBackup, is_name
 from polychrome.backup.put_back import Restorer
+from polychrome.backup.survey import Place, places_in
 from polychrome.backup.take import Taker
 from polychrome.location import LocationError, add_location, existing_url, locate, url_of
 from polychrome.progress import Progress
-from shared.catalog import Catalog, Cluster, Collection
+from shared.catalog import Catalog, Cluster
 from shared.catalog.journal import open_journal
 from shared.catalog.removal import Removal
 from shared.errors import InvalidArgument, NotFound, PolychromeError, Unavailable
@@ -239,10 +240,10 @@ async def _open_cluster(data_dir: Path) -> AsyncIterator[_OpenCluster]:
         )  # fmt: skip
 
 
-async def _collections(catalog: Catalog) -> list[Collection]:
+async def _collections(catalog: Catalog) -> list[Place]:
     """All collections of all databases."""
     databases = [database async for database in catalog.databases.all()]
-    return [each for database in databases for each in await catalog.collections.of_database(database)]
+    return [each for database in databases for each in await places_in(catalog, database)]
 
 
 async def _suitable(archive: Archive, place: str, wanted: str | None, at_s: float | None) -> Backup:
@@ -280,14 +281,14 @@ def _described(backup: Backup) -> dict[str, Any]:
 def _listed(described: dict[str, Any]) -> str:
     """A backup in the list, for people."""
     what = "everything" if described["everything"] else ", ".join(described["names"])
-    lacks = f"; lacks {len(described['failed'])} that are damaged" if described["failed"] else ""
+    lacks = f"; lacks {len(described['failed'])} that could not be read" if described["failed"] else ""
     size = f"{described['bytes']:,}"
     return f"{described['backup']}  {_counted(described['collections']):>16}  {size:>16} bytes  {what}{lacks}"
 
 
 def _lacking(backup: Backup) -> list[str]:
     """The lines for people about what the backup lacks."""
-    return [f"damaged, not in the backup: {collection}: {why}" for collection, why in backup.failed.items()]
+    return [f"not in the backup: {collection}: {why}" for collection, why in backup.failed.items()]
 
 
 def _counted(collections: int) -> str:

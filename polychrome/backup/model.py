@@ -132,7 +132,8 @@ class TenantBackup(msgspec.Struct, frozen=True):
 
 class Backup(msgspec.Struct, frozen=True):
     """A whole backup of the cluster with this id. `selected` are the ids of the collections that were asked for, None
-    when all were. `failed` are the collections whose data is damaged, by id, and how: they are not in it.
+    when all were. `failed` are the collections that could not be read, by id, each with its path and the reason: they
+    are not in it. A database that had lost some is there by its path.
     """
 
     name: str

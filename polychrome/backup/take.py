@@ -25,6 +25,7 @@ from polychrome.backup.model import (
     TenantBackup,
     encode_page,
 )
+from polychrome.backup.survey import Place, places_in
 from shared.catalog import Catalog, Cluster, Collection, Database
 from shared.errors import Corrupt, Unavailable
 from shared.history.archive import SealedLogs
@@ -77,28 +78,30 @@ class Taker:
         self._wanted = wanted
 
     async def take(self, cluster: Cluster) -> Backup:
-        """Takes a backup, which counts on return. Raises Unavailable, Corrupt."""
+        """Takes a backup, which counts on return. What cannot be read of one collection is named in it, and does not
+        keep the others from being backed up. Raises Unavailable, also when no collection can be read, and Corrupt.
+        """
         begun_s = self._clock.now()
         name = name_of(begun_s)
         await self._archive.begin(name)
         tenants = await self._catalog.tenants.all()
         databases = [database async for database in self._catalog.databases.all()]
-        wanted = [
-            (database, collection.id)
-            for database in databases
-            for collection in await self._catalog.collections.of_database(database)
-            if self._wanted is None or collection.id in self._wanted
-        ]
         failed = dict[str, str]()
+        wanted = [place for database in databases for place in await self._places(database, failed)]
+        away: list[Unavailable] = []
 
-        async def take_or_name(place: tuple[Database, str]) -> CollectionBackup | None:
+        async def take_or_name(place: Place) -> CollectionBackup | None:
             try:
                 return await self._take_collection(place)
-            except Corrupt as error:  # the others are worth having all the same
-                failed[place[1]] = error.message
+            except (Corrupt, Unavailable) as error:  # the others are worth having all the same
+                failed[place.id] = f"{place.path}: {error.message}"
+                if isinstance(error, Unavailable):
+                    away.append(error)
                 return None
 
         taken = await map_concurrently(take_or_name, wanted, at_once=COLLECTIONS_AT_ONCE)
+        if away and not any(taken):
+            raise away[0]  # it is not one collection that is away
         if await self._catalog.mark.read() != cluster:
             raise Unavailable("The cluster was lost or restored while its backup was taken")
         backup = Backup(
@@ -115,9 +118,22 @@ class Taker:
         await self._archive.finish(backup)
         return backup
 
-    async def _take_collection(self, place: tuple[Database, str]) -> CollectionBackup | None:
+    async def _places(self, database: Database, failed: dict[str, str]) -> list[Place]:
+        """The collections of the database that are to be taken; those that cannot be read are added to `failed`, and
+        so is a database that has lost some.
+        """
+        places = await places_in(self._catalog, database)
+        if self._wanted is not None:
+            places = [place for place in places if place.id in self._wanted]
+        elif not await self._catalog.losses.agrees(database.key):
+            await self._catalog.losses.note(database.key)
+            failed[f"{database.tenant}/{database.name}"] = "some of its collections were lost and are being restored"
+        failed |= {place.id: f"{place.path}: {place.problem}" for place in places if place.problem is not None}
+        return [place for place in places if place.problem is None]
+
+    async def _take_collection(self, place: Place) -> CollectionBackup | None:
         """The collection, whose files are at the destination; None when it was deleted meanwhile."""
-        database, collection_id = place
+        database, collection_id = place.within, place.id
         for _ in range(TRIES):
             taken_s = self._clock.now()
             collection = await self._catalog.collections.get_by_id(database, collection_id)

@@ -108,6 +108,26 @@ class Collections:
         """Those collections of the database of which nothing is missing. `damaged` as for `all`."""
         return await self._get_many(db, await self._reader.members_in_order(self._keys.order(db.key)), damaged)
 
+    async def survey(self, db: Database) -> tuple[list[Collection], dict[str, str]]:
+        """The collections of the database, in order of creation, and by id what is wrong with those that cannot be
+        read, of which it is known that they are there.
+        """
+        ids = await self._reader.members_in_order(self._keys.order(db.key))
+        unreadable: dict[str, str] = {}
+        found = await self._get_many(db, ids, unreadable)
+        for missing in set(ids) - {collection.id for collection in found} - unreadable.keys():
+            try:
+                await self._losses.require_state(db.key, missing)
+            except Unavailable as error:
+                await self._reader.require_cluster()
+                unreadable[missing] = error.message
+        return found, unreadable
+
+    async def names(self, db: Database) -> dict[str, str]:
+        """The name of each collection of the database, by id."""
+        names = await self._reader.all_values(self._keys.names(db.key))
+        return {collection_id.decode(): name for name, collection_id in names.items()}
+
     async def count(self, db: Database) -> int:
         """Number of collections that the database has."""
         count: int = await self._reader.one("HLEN", self._keys.names(db.key))
