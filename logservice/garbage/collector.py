@@ -8,7 +8,7 @@ deletions.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,7 +25,7 @@ from logservice.garbage.plan import (
     shard_of_manifest,
     shards_of,
 )
-from logservice.garbage.roots import RootReferences, plan_roots, references_of
+from logservice.garbage.roots import RootPlan, RootReferences, plan_roots, references_of
 from shared.errors import Corrupt
 from shared.manifest.model import decode
 from shared.manifest.roots import Root, RootStore
@@ -84,15 +84,14 @@ class GarbageCollector:
         """
         listing = await self._survey()
         self._report_unlisted(view.unlisted(listing))
-        roots = plan_roots(listing.objects, view.living, listing.now_s - self._periods.retention_s)
-        named = await self._named_by(roots.kept)
+        roots, named = await self._roots_of(listing, view)
         manifests = plan_manifests(listing, view, self._periods, named)
         referenced, unreadable = await self._references([*manifests.kept, *manifests.unlisted])
         broken = manifests.broken | unreadable | shards_of(listing, named.unreadable)
         BROKEN_SHARDS.set(len(broken))
         for collection, shard in sorted(manifests.broken):
             log.error("committed_manifest_missing", collection=collection, shard=shard)
-        plan = plan_garbage(listing, view, self._periods, manifests, referenced, broken, roots.deleted)
+        plan = plan_garbage(listing, view, self._periods, manifests, referenced, broken, roots.deleted, named)
         sizes = {info.key: info.bytes for info in listing.objects}
         return await self._carry_out(plan, sizes, require_same_epoch)
 
@@ -138,7 +137,19 @@ class GarbageCollector:
         bucket_s = [info.modified_s for info in found if info.key == probe]
         return Listing([info for info in found if info.key != probe], min([now_s, *bucket_s]))
 
-    async def _named_by(self, roots: Sequence[str]) -> RootReferences:
+    async def _roots_of(self, listing: Listing, view: CatalogView) -> tuple[RootPlan, RootReferences]:
+        """The plan for the roots, and the references of those that are kept: which of them lean is known once they
+        have been read.
+        """
+        leaning: Set[str] = frozenset()
+        while True:
+            plan = plan_roots(listing.objects, view.living, listing.now_s - self._periods.retention_s, leaning)
+            named = await self._named_by(plan.kept, view)
+            if named.leaning <= leaning:
+                return plan, named
+            leaning = named.leaning
+
+    async def _named_by(self, roots: Sequence[str], view: CatalogView) -> RootReferences:
         """The references of these roots."""
         unreadable: set[str] = set()
 
@@ -146,12 +157,12 @@ class GarbageCollector:
             try:
                 self._loaded_roots[key] = await self._roots.load(key)
             except Corrupt as error:
-                unreadable.add(key.partition("/")[0])
+                unreadable.add(key)
                 log.error("root_unreadable", key=key, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
 
         await map_concurrently(load, [key for key in roots if key not in self._loaded_roots], at_once=LOADS_AT_ONCE)
         self._loaded_roots = {key: self._loaded_roots[key] for key in roots if key in self._loaded_roots}
-        return references_of(self._loaded_roots.values(), unreadable)
+        return references_of(self._loaded_roots.values(), unreadable, view.pointers)
 
     async def _references(self, manifests: Sequence[str]) -> tuple[frozenset[str], set[ShardKey]]:
         """Step 2: the paths of all segments that these manifests name; and the shards of those that cannot be read."""

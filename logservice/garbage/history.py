@@ -3,7 +3,8 @@ replaced manifests are kept beside them. Pure, as `logservice.garbage.plan` is.
 
 A read as of a time in the history begins with the manifest of that time, which was replaced later, and goes on with log
 that was sealed later. So whatever is older than the history may go, but for the newest object of those: it alone says
-when the entry before the first one of the history was written. What no manifest covers yet stays in any case.
+when the entry before the first one of the history was written. What no manifest covers yet stays in any case, and so
+does what a restoration to the newest roots would read (`logservice.garbage.roots`).
 
 Objects overlap: writes of the durability class `bucket` leave small ones, which a trim seals once more. Of those the
 small ones go soon, because the large one has all that they have.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
+from types import MappingProxyType
 from typing import Final
 
 from shared.log.state import Pointer
@@ -25,6 +27,8 @@ CONTAINED_S: Final = 300.0
 ShardKey = tuple[str, int]
 """Collection id and number of a shard."""
 
+NOTHING_NEEDED: Final[Mapping[ShardKey, tuple[int, int]]] = MappingProxyType({})
+
 
 def plan_sealed_logs(
     objects: Sequence[ObjectInfo],
@@ -33,10 +37,11 @@ def plan_sealed_logs(
     kept_s: Mapping[str, float],
     gone: Set[ShardKey],
     spared: Set[ShardKey],
+    needed: Mapping[ShardKey, tuple[int, int]] = NOTHING_NEEDED,
 ) -> list[str]:
     """Keys to delete. `pointers` are those of every shard of living collections, `kept_s` is for how long each of these
     collections keeps what was replaced; `gone` are shards of earlier layouts whose time is over, nothing of `spared`
-    goes.
+    goes. `needed` are the first position and the end (exclusive) of the log that restorations read, whatever its age.
     """
     by_shard: dict[ShardKey, list[tuple[SealedRange, ObjectInfo]]] = defaultdict(list)
     for info in objects:
@@ -44,9 +49,11 @@ def plan_sealed_logs(
         if sealed is not None:
             by_shard[sealed.collection, sealed.shard].append((sealed, info))
     deleted: list[str] = []
-    for shard, found in by_shard.items():
+    for shard, of_shard in by_shard.items():
         if shard in spared:
             continue
+        begin, end = needed.get(shard, (0, 0))
+        found = [(sealed, info) for sealed, info in of_shard if sealed.end <= begin or sealed.first >= end]
         if shard in gone:
             deleted += [info.key for _, info in found]
         elif shard in pointers and shard[0] in kept_s:

@@ -23,7 +23,8 @@ longer: what may be deleted follows from manifests. Ages are told by the bucket'
    has nor buried are reported and kept.
 5. A shard whose manifests cannot all be read, or whose committed one is missing, is *broken*: it is reported, and
    nothing below its prefix goes. The others are collected.
-6. Sealed log objects (`logservice.garbage.history`) go when they are older than the history of their collection.
+6. Sealed log objects (`logservice.garbage.history`) go when they are older than the history of their collection, but
+   for those that a restoration to its newest roots reads.
 
 Why nothing that goes can come back: a new manifest names segments of its parent and new ones. A compactor that started
 from a manifest that is gone cannot commit: the pointer has moved. And one that slept for ever so long over its uploads
@@ -242,18 +243,21 @@ def plan_garbage(
     referenced: frozenset[str],
     broken: Set[ShardKey],
     roots: Sequence[str] = (),
+    named: RootReferences = NO_ROOTS,
 ) -> GarbagePlan:
     """Steps 3 to 6, and all that is to be done. `referenced`: paths of the segments that manifests name; `broken`:
-    shards whose committed manifest is missing, or of which one cannot be read; `roots`: those that go.
+    shards whose committed manifest is missing, or of which one cannot be read; `roots`: those that go; `named`: what
+    the others refer to.
     """
     protected = {ancestor for collection, _ in broken for ancestor in view.ancestors.get(collection, ())}
     segments = plan_segments(listing, view.living - protected, referenced, broken, periods)
     dead = plan_dead_collections(listing, view.dead, referenced, protected, periods)
+    old_history = _old_history(listing, view, periods, broken, named)
     left = {collection_of(info.key) for info in listing.objects}
     return GarbagePlan(
         roots=list(roots),
         manifests=[key for key in manifests.deleted if shard_of_manifest(key) not in broken],
-        others=[*segments.files, *dead, *_old_history(listing, view, periods, broken), *plan_probes(listing, periods)],
+        others=[*segments.files, *dead, *old_history, *plan_probes(listing, periods)],
         marks=segments.marks,
         condemned=segments.condemned,
         # A grave stays for the grace period at least: a compactor may still be uploading.
@@ -313,13 +317,15 @@ def plan_dead_collections(
     ]
 
 
-def _old_history(listing: Listing, view: CatalogView, periods: Periods, broken: Set[ShardKey]) -> list[str]:
+def _old_history(
+    listing: Listing, view: CatalogView, periods: Periods, broken: Set[ShardKey], roots: RootReferences
+) -> list[str]:
     """Step 6: keys of sealed log objects to delete."""
     sealed = [found for info in listing.objects if (found := parse_log_key(info.key)) is not None]
     shards = {(found.collection, found.shard) for found in sealed if found.collection in view.living}
     gone = {shard for shard in shards if view.is_gone(shard, listing, periods)}
     kept_s = {collection: view.kept_s(collection, periods) for collection, _ in shards}
-    return plan_sealed_logs(listing.objects, listing.now_s, view.pointers, kept_s, gone, broken)
+    return plan_sealed_logs(listing.objects, listing.now_s, view.pointers, kept_s, gone, broken, roots.logs)
 
 
 def plan_probes(listing: Listing, periods: Periods) -> list[str]:

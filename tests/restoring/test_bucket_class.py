@@ -101,3 +101,35 @@ async def test_without_the_class_what_only_redis_had_is_lost(bank: Bank, promise
     await bank.lose_redis()
     assert max(bank.history) != before
     assert promises.position == 0
+
+
+@pytest.mark.parametrize("compacted", [0, 2])
+async def test_a_shard_that_is_held_up_after_a_loss_does_not_cost_the_state_in_a_second_one(
+    bank: Bank, promises: Promises, compacted: int
+) -> None:
+    """The restoration went on with log behind manifests that do not meet, and no round has ended since. All that was
+    replaced is older than the retention.
+    """
+    chance = random.Random(7)
+    await bank.found(2)
+    await bank.round()
+    for _ in range(4):
+        await bank.transfer(chance)
+    for shard in await bank.round():
+        await bank.compact(shard)
+    await bank.round()
+    for _ in range(4):
+        await promises.transfer(chance)
+    await bank.lose_redis()
+    promises.check()
+    bank.garbage_kept_s = 0.0
+    for _ in range(compacted):
+        await bank.transfer(chance)
+        await bank.redis.hdel(bank.keys.state(bank.collection.id), "cut")  # the round was given up
+        assert 0 in await bank.round()
+        await bank.compact(0)
+        await bank.trim()
+    for _ in range(3):
+        await bank.collect_garbage()
+    await bank.lose_redis()
+    promises.check()

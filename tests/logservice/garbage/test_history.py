@@ -38,6 +38,14 @@ def test_what_another_object_contains_goes_soon() -> None:
     assert deleted(objects, covers=5) == [small[0].key, small[1].key]
 
 
+def test_what_a_restoration_reads_stays_whatever_its_age() -> None:
+    objects = [sealed(first, first + 10, 5000) for first in range(1, 61, 10)]
+    pointers, needed = {(CID, 0): Pointer(9, "h", 100)}, {(CID, 0): (15, 35)}
+    for gone in (set[tuple[str, int]](), {(CID, 0)}):
+        found = plan_sealed_logs(objects, NOW_S, pointers, {CID: KEPT_S}, gone, set(), needed)
+        assert {objects[0].key} <= {*found} <= {objects[place].key for place in (0, 4, 5)}
+
+
 def test_what_no_manifest_covers_stays() -> None:
     objects = [sealed(1, 10, 5000), sealed(10, 20, 3000), sealed(20, 30, 1500)]
     assert deleted(objects, covers=10) == []
