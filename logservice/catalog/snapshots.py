@@ -5,8 +5,6 @@ counts.
 from __future__ import annotations
 
 import asyncio
-import gzip
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -15,7 +13,8 @@ from prometheus_client import Counter, Gauge
 
 from logservice.garbage.plan import LayoutChange
 from shared.catalog import Cluster, Collection
-from shared.catalog.image import CatalogImage, Images, decode_image, lost_keys
+from shared.catalog.image import CatalogImage, Images, lost_keys
+from shared.catalog.snapshot_form import decode_snapshot, encode_snapshot
 from shared.errors import Corrupt, Unavailable
 from shared.objects.keys import SNAPSHOTS, parse_snapshot_key, snapshot_key
 from shared.objects.port import ObjectNotFound, ObjectStore
@@ -89,11 +88,7 @@ class Snapshots:
         except ObjectNotFound:
             raise Unavailable("Snapshots of the catalog were deleted while they were read") from None
         try:
-            text = await asyncio.to_thread(gzip.decompress, data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise Corrupt(f"{key} does not unpack: {error}", key) from error
-        try:
-            return decode_image(text)
+            return await asyncio.to_thread(decode_snapshot, data)
         except Corrupt as error:
             raise Corrupt(error.message, key) from error
 
@@ -107,7 +102,7 @@ class Snapshots:
         one with the higher number is never the older image. False, and nothing was written, when another process has
         taken the number since.
         """
-        data = await asyncio.to_thread(lambda: gzip.compress(image.encode(), compresslevel=3, mtime=int(image.taken_s)))
+        data = await asyncio.to_thread(encode_snapshot, image)
         if not await self._objects.create(snapshot_key(number), data):
             log.warning("catalog_snapshot_lost", number=number)
             return False

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
-import zlib
 from collections.abc import Sequence
-from typing import Final
 
 from polychrome.verify.model import Finding, Ledger
-from shared.catalog.image import decode_image
 from shared.catalog.journal_entry import decode_entry
+from shared.catalog.snapshot_form import check_snapshot
 from shared.errors import Corrupt
 from shared.manifest.roots import Root, decode_root
 from shared.objects.port import ObjectNotFound, ObjectStore
-
-_GZIP_BEGIN: Final = b"\x1f\x8b\x08\x00"
-_GZIP_UNCHECKED: Final = b"\x00\xff"
-"""Bytes 8 and 9 of a snapshot: the one part of a gzip file, beside the time before them, that its checksum leaves out.
-"""
 
 
 async def prove_snapshots(objects: ObjectStore, keys: Sequence[str], ledger: Ledger) -> None:
@@ -36,18 +28,6 @@ async def prove_snapshots(objects: ObjectStore, keys: Sequence[str], ledger: Led
             continue  # replaced by newer ones since it was listed
         except Corrupt as error:
             ledger.add([Finding.of(key, error.message, current=key == newest)])
-
-
-def check_snapshot(data: bytes) -> None:
-    """Raises Corrupt unless these are the bytes of a snapshot, down to the last one."""
-    try:
-        text = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise Corrupt(f"does not unpack: {error}") from error
-    image = decode_image(text)
-    begin = _GZIP_BEGIN + int(image.taken_s).to_bytes(4, "little") + _GZIP_UNCHECKED
-    if not data.startswith(begin):
-        raise Corrupt("its head is not the one that a snapshot is written with")
 
 
 async def prove_journal(objects: ObjectStore, keys: Sequence[str], ledger: Ledger) -> None:

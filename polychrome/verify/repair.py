@@ -31,11 +31,11 @@ import msgspec
 from redis.asyncio import Redis
 
 from polychrome.backup.model import FILES, LOG, decode_page
-from polychrome.verify.catalog_objects import check_snapshot
 from polychrome.verify.model import Finding, Report
 from shared.catalog.changes import Changes
 from shared.catalog.damage import Damage, DamageKind, Damages
 from shared.catalog.journal_entry import decode_entry
+from shared.catalog.snapshot_form import check_snapshot
 from shared.errors import Corrupt, Gone
 from shared.history.sealed_log import decode_sealed
 from shared.log.batch import payload_checksum
