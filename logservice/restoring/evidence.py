@@ -19,11 +19,10 @@ from shared.log.state import Pointer
 from shared.manifest.model import Manifest
 from shared.manifest.newest import newest_manifest
 from shared.manifest.roots import Root, RootStore
-from shared.manifest.store import ManifestStore
+from shared.manifest.store import ManifestStore, verify_records_present
 from shared.objects.port import ObjectStore
 from shared.process.telemetry import get_logger
 from shared.records.model import FIRST_POSITION
-from shared.segment.format import RECORDS
 
 log = get_logger(__name__)
 
@@ -133,14 +132,11 @@ class Evidence:
 
     async def _parent(self, manifest: Manifest) -> StoredManifest | None:
         """The manifest that this one continues; None when it is not there any more, or cannot be read."""
-        if manifest.parent is None:
-            return None
         try:
-            found = await self._manifests.find(manifest.collection, manifest.shard, manifest.parent.version)
+            return await self._manifests.parent(manifest)
         except Corrupt as error:
             log.error("manifest_passed_over", key=manifest.key, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
             return None
-        return found if found and found[1].hash == manifest.parent.hash else None
 
     async def is_complete(self, collection_id: str, shard: int, pointer: Pointer) -> bool:
         """Whether the manifest that the pointer names is there with the records that it names."""
@@ -158,13 +154,6 @@ class Evidence:
         return manifest
 
     async def _verify_records(self, manifest: Manifest) -> None:
-        """Raises Corrupt unless the records of all segments are there in full length. Their other files can be made
-        again, and a mark of the garbage collection goes when it sees that the segment is named.
-        """
+        """Raises Corrupt unless the records of all segments are there in full length."""
         for segment in manifest.segments:
-            info = segment.info
-            found = {entry.key: entry.bytes async for entry in self._objects.list(f"{info.path}/")}
-            for file in info.files:
-                key = info.key(file.name)
-                if file.name == RECORDS and found.get(key) != file.bytes:
-                    raise Corrupt(f"{key} is missing or cut in the bucket", key)
+            await verify_records_present(self._objects, segment.info)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from shared.errors import Corrupt
 from shared.history.archive import SealedLogs, range_at
 from shared.log.state import Entry, position_of
-from shared.log.verification import DamagedEntry, check_follows
+from shared.log.verification import DamagedEntry, check_follows, follows_covered
 from shared.objects.port import ObjectStore
 
 
@@ -44,7 +44,7 @@ async def read_bucket_tail(objects: ObjectStore, collection: str, shard: int, co
                     continue
                 if entries:
                     check_follows(collection, shard, entries[-1], entry)
-                elif position_of(entry.previous) >= covers:
+                elif not follows_covered(entry, covers):
                     raise DamagedEntry(collection, shard, entry.id, f"it does not follow what {covers} covers")
                 entries.append(entry)
         except Corrupt as error:

@@ -14,7 +14,7 @@ from shared.history.archive import SealedLogs, range_at, whole_from
 from shared.history.past_manifests import PastManifest, PastManifests
 from shared.log.log import Log
 from shared.log.state import FIRST_ID, Entry, Pointer, ShardState, after_position, position_of
-from shared.log.verification import check_follows
+from shared.log.verification import check_follows, follows_covered
 from shared.manifest.store import ManifestStore
 from shared.objects.port import ObjectStore
 from shared.records.model import FIRST_POSITION
@@ -144,7 +144,7 @@ class PastLog:
 def _check_joined(collection: str, shard: int, last: Entry | None, entry: Entry, begin: int) -> None:
     if last is not None:
         check_follows(collection, shard, last, entry)
-    elif position_of(entry.previous) >= begin:
+    elif not follows_covered(entry, begin):
         raise _not_kept(collection, shard, begin)
 
 

@@ -62,13 +62,10 @@ class PastManifests:
         return None
 
     async def parent(self, manifest: Manifest) -> PastManifest | None:
-        """The manifest that this one continues; None when it has none, or that is gone."""
-        if manifest.parent is None:
-            return None
+        """The manifest that this one continues; None when it has none, or that is gone or damaged."""
         with suppress(Corrupt):
-            found = await self._store.find(manifest.collection, manifest.shard, manifest.parent.version)
-            if found is not None and found[1].hash == manifest.parent.hash:
-                return PastManifest(*found)
+            found = await self._store.parent(manifest)
+            return PastManifest(*found) if found else None
         return None
 
     async def _versions(self, collection: str, shard: int, newest: Pointer | None) -> list[int]:

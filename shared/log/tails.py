@@ -8,7 +8,8 @@ from typing import Final
 
 from shared.errors import PolychromeError
 from shared.log.log import Log
-from shared.log.state import FIRST_ID, Entry, ShardRead, after_position, position_of
+from shared.log.state import Entry, ShardRead, after_position, position_of
+from shared.log.verification import follows_covered
 
 PAGE_BYTES: Final = 16 * 1024 * 1024
 """Bytes of a shard's log that are read at a time."""
@@ -51,25 +52,27 @@ async def pages_of(log: Log, tail: LogTail) -> AsyncIterator[list[Entry]]:
     """
     if tail.written < tail.covers:
         return
-    after, last, chain = after_position(tail.covers), FIRST_ID, ""
+    last: Entry | None = None
     while True:
+        after, chain = (last.id, last.chain) if last else (after_position(tail.covers), "")
         read = await log.read(tail.collection, tail.shard, after, PAGE_BYTES, after_chain=chain)
         _check_joined(read, last, tail)
         entries = [entry for entry in read.entries if entry.end <= tail.head]
         if entries:
             yield entries
-            after = last = entries[-1].id
-            chain = entries[-1].chain
+            last = entries[-1]
         if read.complete or len(entries) < len(read.entries):
             break
-    if position_of(last) != tail.written:
+    if last is None or position_of(last.id) != tail.written:
         raise TailGone(f"the log of {tail.collection}/{tail.shard} does not reach position {tail.written} any more")
 
 
-def _check_joined(read: ShardRead, last: str, tail: LogTail) -> None:
-    """Raises TailGone when entries are gone that were not read yet, behind the entry `last`."""
+def _check_joined(read: ShardRead, last: Entry | None, tail: LogTail) -> None:
+    """Raises TailGone when entries are gone that were not read yet, behind the entry `last`. That the others follow
+    each other, and that they continue the chain of `last`, the read has proved.
+    """
     if read.entries:
-        before = read.entries[0].previous
-        joined = before == last if last != FIRST_ID else position_of(before) < tail.covers
-        if not joined:
-            raise TailGone(f"the log of {tail.collection}/{tail.shard} was trimmed beyond {last}")
+        first = read.entries[0]
+        if not (first.previous == last.id if last else follows_covered(first, tail.covers)):
+            behind = last.id if last else tail.covers
+            raise TailGone(f"the log of {tail.collection}/{tail.shard} was trimmed beyond {behind}")

@@ -115,6 +115,13 @@ def check_follows(collection_id: str, shard: int, before: Entry, entry: Entry) -
         raise DamagedEntry(collection_id, shard, entry.id, f"it follows {missing}, not {before.id}", end=entry.end)
 
 
+def follows_covered(entry: Entry, covers: int) -> bool:
+    """Whether nothing is missing between a manifest that covers everything below `covers` and this entry, the first one
+    that is read behind it.
+    """
+    return position_of(entry.previous) < covers
+
+
 def check_chain(collection_id: str, shard: int, before: str, before_chain: str, entry: Entry) -> None:
     """Raises DamagedEntry unless the entry continues the chain `before_chain` of the entry `before`; nothing is said
     where one of them has none. A substitute without operations may not know what was before it.
