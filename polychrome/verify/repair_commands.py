@@ -26,8 +26,9 @@ from polychrome.verify.commands import (
     run_or_complain,
     verify,
 )
-from polychrome.verify.repair import Repairer, RepairStep, RepairStores
-from shared.catalog.damage import Damages
+from polychrome.verify.model import Finding
+from polychrome.verify.repair import Remedy, Repairer, RepairStep, RepairStores
+from shared.catalog.damage import DamageKind, Damages
 from shared.objects.open import open_store
 from shared.process.clock import SystemClock
 
@@ -66,7 +67,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(msgspec.json.format(msgspec.json.encode(repaired)).decode(), flush=True)
     else:
-        for line in _lines(repaired):
+        for line in repair_lines(repaired):
             print(line, flush=True)
     return DAMAGED if repaired.damaged else WHOLE
 
@@ -86,27 +87,49 @@ async def _repair(arguments: argparse.Namespace) -> Repaired:
 
 
 async def repair(place: Verified, repairer: Repairer, scratch: Path | None, *, yes: bool, wait_s: float) -> Repaired:
-    """Verifies, plans, and with `yes` does what was planned, waits for it, and verifies again. Raises Unavailable."""
+    """Verifies, plans, and with `yes` does what was planned, waits for it, and verifies again; goes on with what shows
+    only then, as the files of a segment do once its manifest is back. Raises Unavailable.
+    """
     report = await verify(place, Sample(1.0), scratch, Progress("read"))
     steps = await repairer.plan(report)
     if not yes:
         return Repaired(steps, done=False, damaged=report.damaged)
     assert place.redis is not None
     damages = Damages(place.redis, place.keys)
-    steps = await repairer.do(steps, wait_s)
-    report = await verify(place, Sample(1.0), scratch, Progress("read"))
+    tried = dict[str, RepairStep]()
+    while True:
+        done = await repairer.do(steps, wait_s)
+        tried |= {step.finding.name: step for step in done}
+        report = await verify(place, Sample(1.0), scratch, Progress("read"))
+        steps = [step for step in await repairer.plan(report) if step.finding.name not in tried]
+        if not steps or not any(step.done for step in done):
+            break
     left = {finding.name for finding in report.findings}
     whole = [name for name in await damages.names() if name not in left and report.found == len(report.findings)]
     cleared = await damages.clear(whole) if whole else 0
-    return Repaired(steps, done=True, damaged=report.damaged, cleared=cleared)
+    return Repaired([*tried.values(), *steps], done=True, damaged=report.damaged, cleared=cleared)
 
 
-def _lines(repaired: Repaired) -> list[str]:
+def _way_out(finding: Finding) -> str:
+    """A sentence about what an operator can do where a repair can do nothing."""
+    if finding.kind is DamageKind.ENTRY:
+        return "--from a backup may have a copy; --skip passes over it, and gives its operations up"
+    if finding.collection:
+        return (
+            "--from a backup or a copy of the bucket may have it; else restore the collection under another name: "
+            f"polychrome restore BACKUPS --collection {finding.collection} --as NAME"
+        )
+    return "--from a copy of the bucket may have it; else restore a backup into an empty cluster"
+
+
+def repair_lines(repaired: Repaired) -> list[str]:
+    """The result for people."""
     lines = []
     for step in repaired.steps:
         lines.append(line_of(step.finding))
         lines.append(f"    {step.remedy}" + (f": {step.outcome}" if step.outcome else ""))
         lines += [f"    lost: {step.lost}"] if step.lost else []
+        lines += [f"    {_way_out(step.finding)}"] if step.remedy is Remedy.NOTHING or repaired.done > step.done else []
     if not repaired.steps:
         lines.append("nothing is damaged that is needed now")
     elif not repaired.done:

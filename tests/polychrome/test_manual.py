@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tests.cluster.waiting import wait_until
+from tests.missing import needs
 from tests.polychrome.terminal import COLLECTIONS, Terminal
 from tests.rooms import CHECKOUT
 
@@ -119,7 +120,7 @@ def backups(desk: Desk, moment: str, tmp_path: Path) -> None:
                 assert empty.ids("shop") == everything
         elif MOMENT.search(command):
             desk.run(MOMENT.sub(f"--at {moment}", command))
-            assert desk.ids("shop-then") == everything[:40]
+            assert desk.ids("shop-1845") == everything[:40]
         else:
             desk.run(command)
     with at_desk(tmp_path / "copied", tmp_path / "backups") as copied:
@@ -149,3 +150,20 @@ def lost_redis(desk: Desk, shop: str, everything: list[str]) -> None:
     desk.run(command)
     desk.start()
     assert desk.ids("shop") == everything
+
+
+def test_the_past_is_read_and_forked_by_the_commands_of_the_manual(tmp_path: Path) -> None:
+    needs("curl")
+    with at_desk(tmp_path / "desk", tmp_path / "backups") as desk:
+        desk.start()
+        assert desk.terminal is not None
+        shop = desk.post("", {"name": "shop", "metadata": {"polychrome:history_s": 600}})["id"]
+        desk.add(shop, 0, 40)
+        moment = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        time.sleep(0.01)
+        desk.add(shop, 40, 10)
+        script = "\n".join(commands("The past of a collection")).replace("http://127.0.0.1:8000", desk.terminal.url)
+        said = desk.run(script.replace("2026-11-30T18:45:00Z", moment).replace("curl ", "curl --fail-with-body -s "))
+        assert said.startswith("{}40{"), said
+        assert desk.ids("shop-then") == desk.ids("shop")[:40]
+        desk.stop()

@@ -115,6 +115,21 @@ async def test_files_of_segments_are_rewritten_or_put_back(
             assert await Damages(cluster.redis, cluster.keys).all() == []
 
 
+async def test_a_bucket_that_was_lost_whole_is_put_back_from_a_copy_in_one_go(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    async with small_cluster(valkey_server.url, keys, tmp_path, rows=30) as cluster, copy_of_bucket(cluster) as copies:
+        for path in await asyncio.to_thread(objects_of, cluster):
+            if "/manifests/" in str(path) or "/segments/" in str(path):
+                await asyncio.to_thread(path.unlink)
+        done = await repaired(cluster, copies)
+        assert not done.damaged
+        names = [step.finding.name for step in done.steps]
+        assert any("/manifests/" in name for name in names)
+        assert any(name.endswith("/records.arrow") for name in names), "it shows once the manifests are back"
+        assert await cluster.read() == cluster.truth
+
+
 async def test_records_without_a_copy_stay_damaged_and_what_is_lost_is_said(
     valkey_server: RedisServer, keys: Keys, tmp_path: Path
 ) -> None:
