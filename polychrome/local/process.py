@@ -12,12 +12,12 @@ import sys
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-from polychrome.local.fork import ForkedModule, die_with_parent, open_log
+from polychrome.local.fork import die_with_parent, open_log
 from shared.process.disk import is_full
 
 LOG_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -60,6 +60,20 @@ def free_port(host: str = "127.0.0.1", wanted: int = 0) -> int:
         return port
 
 
+class Child(Protocol):
+    """What is needed here of a `subprocess.Popen`, or of what has its methods."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, number: int, /) -> None: ...
+
+
+Fork = Callable[[str, str, Mapping[str, str], Path, Sequence[int]], Child]
+"""Starts a module, under a name, with an environment and a log file, without some file descriptors."""
+
+
 class Process:
     """A child process with its log file. Its admin endpoint keeps its port from start to start, unless another program
     takes it.
@@ -67,7 +81,8 @@ class Process:
     The child is a process group of its own, so that a Ctrl-C in the terminal reaches the supervisor alone, which stops
     all processes in order. It dies with its parent, and inherits the file descriptors `keep_fds`: the lock on the data
     directory is held as long as a process lives that writes there. With `fork`, modules of this project begin as copies
-    of this process. Of the descriptors `others_fds`, which other processes inherit, it has none but its own.
+    of a process that has imported much already: `ForkedModule`, or what is called like it, makes them. Of the
+    descriptors `others_fds`, which other processes inherit, it has none but its own.
     """
 
     def __init__(
@@ -76,7 +91,7 @@ class Process:
         log_path: Path,
         keep_fds: tuple[int, ...] = (),
         *,
-        fork: bool = False,
+        fork: Fork | None = None,
         others_fds: tuple[int, ...] = (),
     ) -> None:
         self.spec = spec
@@ -86,7 +101,7 @@ class Process:
         self._keep_fds = (*keep_fds, *spec.fds)
         self._close_fds = tuple(set(others_fds) - set(spec.fds))
         self._fork = fork
-        self._popen: subprocess.Popen[bytes] | ForkedModule | None = None
+        self._popen: Child | None = None
 
     @property
     def pid(self) -> int | None:
@@ -101,8 +116,8 @@ class Process:
             self.admin_address = f"127.0.0.1:{free_port(wanted=wanted)}"
             environ["POLYCHROME_ADMIN_HOST"], environ["POLYCHROME_ADMIN_PORT"] = self.admin_address.split(":")
         self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
-        if self._fork and self.spec.module is not None:
-            self._popen = ForkedModule(self.spec.module, self.spec.name, environ, self.log_path, self._close_fds)
+        if self._fork is not None and self.spec.module is not None:
+            self._popen = self._fork(self.spec.module, self.spec.name, environ, self.log_path, self._close_fds)
             return
         log = open_log(self.log_path)
         try:

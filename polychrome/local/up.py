@@ -60,7 +60,7 @@ def up(options: ClusterOptions, say: Callable[[str], None]) -> None:
         if server is not None:
             specs.insert(0, server.prepare(refuse_writes=space.refusing))
         processes = [
-            Process(spec, data_dir.log(spec.name), data_dir.lock_fds, fork=True, others_fds=listening.fds)
+            Process(spec, data_dir.log(spec.name), data_dir.lock_fds, fork=fork.ForkedModule, others_fds=listening.fds)
             for spec in specs
         ]
         prefix = os.environ.get("POLYCHROME_REDIS_PREFIX", "pc")

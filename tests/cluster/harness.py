@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from polychrome.local.plan import STOP_ORDER, ClusterOptions, Stores, process_specs
-from polychrome.local.process import Process, ProcessSpec, free_port
+from polychrome.local.process import Fork, Process, ProcessSpec, free_port
 from tests.cluster.compose_file import PROCESSES, Here, read_services, spec_of
+from tests.cluster.fork_server import ServedModule
 from tests.cluster.stores import (
     ObjectStorage,
     RedisNode,
@@ -132,7 +133,9 @@ class ClusterBuilder:
 
     @contextmanager
     def start(self) -> Iterator[Cluster]:
-        """The processes that `polychrome up` would start, each frontend on a port of its own."""
+        """The processes that `polychrome up` would start, each frontend on a port of its own; as there, they are forks
+        of a process that has imported what they have in common.
+        """
         with ExitStack() as stack:
             redis = stack.enter_context(own_redis(self.directory))
             storage = self.storage or (ministack_storage if self.s3 else directory_storage)
@@ -140,11 +143,14 @@ class ClusterBuilder:
             if objects.endpoint:
                 _create_bucket(objects)
             specs = process_specs(self._options(), Stores(redis.url, objects.url, self.directory / "scratch", "test"))
-            yield stack.enter_context(self._run(redis, objects, [self._own(spec, objects) for spec in specs]))
+            specs = [self._own(spec, objects) for spec in specs]
+            yield stack.enter_context(self._run(redis, objects, specs, fork=ServedModule))
 
     @contextmanager
     def start_from_compose(self, objects: ObjectStorage) -> Iterator[Cluster]:
-        """The processes, commands and environment of compose.yaml, as many of each as asked for."""
+        """The processes, commands and environment of compose.yaml, as many of each as asked for; as in containers,
+        each is an interpreter of its own.
+        """
         services = read_services()
         with ExitStack() as stack:
             redis = stack.enter_context(redis_by_command(self.directory, services["redis"].command))
@@ -186,10 +192,13 @@ class ClusterBuilder:
         return ProcessSpec(spec.name, spec.role, spec.argv, environ)
 
     @contextmanager
-    def _run(self, redis: RedisNode, objects: ObjectStorage, specs: list[ProcessSpec]) -> Iterator[Cluster]:
+    def _run(
+        self, redis: RedisNode, objects: ObjectStorage, specs: list[ProcessSpec], fork: Fork | None = None
+    ) -> Iterator[Cluster]:
         logs = self.directory / "logs"
         logs.mkdir(parents=True)
-        cluster = Cluster(self.directory, redis, objects, [Process(spec, logs / f"{spec.name}.log") for spec in specs])
+        processes = [Process(spec, logs / f"{spec.name}.log", fork=fork) for spec in specs]
+        cluster = Cluster(self.directory, redis, objects, processes)
         try:
             for process in cluster.processes:
                 process.start()

@@ -1,0 +1,5 @@
+"""A program that does nothing, for long."""
+
+import time
+
+time.sleep(600)
