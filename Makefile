@@ -25,8 +25,12 @@ JS := tests/clients/js
 CODE := deploy frontend logservice compactor queryworker embedder polychrome shared tests bench examples
 # What building hnswlib and ourselves needs; pip freeze does not see it.
 BUILD_PINS := hatchling==1.33.0 trove-classifiers==2026.9.21.13 setuptools==84.2.1 wheel==0.48.0 pybind11==3.1.0
+# Containers often forbid Python to keep what it compiled: tests start some hundred processes, each would compile anew.
+unexport PYTHONDONTWRITEBYTECODE
 ARGS ?=
 BENCH ?=
+# One test process more than there are cores: some of them wait most of the time.
+WORKERS ?= $(shell expr $$(nproc) + 1)
 SEEDS ?= 200
 FROM ?= 1
 
@@ -37,7 +41,7 @@ run: $(RUN_STAMP)
 
 test: $(TEST_STAMP) $(JS)/node_modules/.ready
 	@$(PY) -m deploy.services test
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest $(if $(findstring tests/,$(ARGS)),,-n $(WORKERS)) $(ARGS)
 
 test-clients: $(TEST_STAMP) $(JS)/node_modules/.ready
 	@$(PY) -m deploy.services test

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -9,12 +10,24 @@ from hypothesis import settings
 from tests.cluster.ceph import ceph_storage
 from tests.cluster.harness import Cluster, ClusterBuilder
 from tests.cluster.stores import ministack_storage
+from tests.spreading import in_order, scheduler
 
 # Repeatable, and no verdict by the clock: the machine that runs them may be busy.
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 settings.load_profile("repeatable")
 
 STORAGES = {"ministack": ministack_storage, "ceph": ceph_storage}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    return scheduler(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # a process of pytest-xdist
+        items[:] = [items[number] for number in in_order(item.nodeid for item in items)]
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,7 @@ def free_port(host: str = "127.0.0.1", wanted: int = 0) -> int:
 
 
 class Child(Protocol):
-    """What is needed here of a `subprocess.Popen`, or of what has its methods."""
+    """A child process by those methods of `subprocess.Popen` that are needed here."""
 
     @property
     def pid(self) -> int: ...

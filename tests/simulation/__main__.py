@@ -28,6 +28,9 @@ def main() -> None:
     # What a run cuts off in the middle complains when it is collected.
     warnings.simplefilter("ignore")
     sys.unraisablehook = lambda _complaint: None
+    # What was imported stays: the collector, which runs after each seed, needs not look through it again.
+    gc.collect()
+    gc.freeze()
     began_s, failed, kinds = time.process_time(), list[int](), Counter[str]()
     for seed in range(options.start, options.start + options.seeds):
         outcome = Simulation(seed, shards_max=options.shards_max).run()
