@@ -69,5 +69,6 @@ def build_app(context: Context) -> Edge:
         Cors(frozenset(config.cors_allow_origins)),
         AccessLog(config.access_log),
         Bodies(config.body_bytes_max, config.body_timeout_s),
+        config,
         config.send_timeout_s,
     )

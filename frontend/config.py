@@ -9,6 +9,7 @@ from frontend.embed.settings import Endpoints, Keys, embedding_problems, parse_e
 from frontend.http.listener import Listener
 from frontend.parse.durability import DISK, Durability, parse_durability
 from frontend.read.hedging import HEDGE_PERCENT_MAX
+from frontend.request_limits import RequestLimits
 from shared import limits
 from shared.process.config import (
     ConfigError,
@@ -65,8 +66,8 @@ def parse_answers_bytes(text: str) -> int:
 
 
 @dataclass(frozen=True)
-class FrontendConfig(ProcessConfig):
-    """Settings of the frontend process."""
+class FrontendConfig(RequestLimits, ProcessConfig):
+    """Settings of the frontend process, of which the limits of requests are some."""
 
     host: str = setting("POLYCHROME_FRONTEND_HOST", "Address of the HTTP API.", default="127.0.0.1")
     port: int = setting(
@@ -251,6 +252,7 @@ class FrontendConfig(ProcessConfig):
         problems = embedding_problems(
             self.local_embedder_names, self.embedding_endpoints, self.embedding_keys, self.embedder_default
         )
+        problems += self.problems()
         if problems:
             raise ConfigError(problems)
 

@@ -31,6 +31,18 @@ class MalformedBody(InvalidArgument):
     code = "malformed_body"
 
 
+class LimitExceeded(InvalidArgument):
+    """The request holds more of something than is allowed; nothing was done, send less. `limit` names what is limited;
+    `value` is what the request has of it, at least, and `most` what it may have; `where` says in what part of it.
+    """
+
+    code = "limit_exceeded"
+
+    def __init__(self, limit: str, value: int = 0, most: int = 0, where: str = "") -> None:
+        self.limit, self.value, self.most, self.where = limit, value, most, where
+        super().__init__(f"Limit exceeded: {where}: {value} {limit}, at most {most}" if where else limit)
+
+
 class WrongShape(PolychromeError):
     """The body is JSON, but not of the route's shape."""
 

@@ -24,7 +24,40 @@ GRAPH_EF_MAX: Final = 10_000
 """Beam widths of building and searching are cut to this, whatever a client asks for."""
 
 REGEX_BYTES_MAX: Final = 16 * 1024
-"""A longer pattern is refused before it is parsed."""
+"""A longer pattern is refused before it is parsed. Also the default of all patterns of a request together; that is
+configurable."""
+
+# Defaults of what a request may hold, all configurable (`frontend.request_limits`, which says what each counts).
+
+PATH_BYTES_MAX: Final = 8 * 1024
+HEADER_BYTES_MAX: Final = 64 * 1024
+JSON_CONTAINERS_MAX: Final = 1024 * 1024
+JSON_MEMBERS_MAX: Final = 4 * 1024 * 1024
+JSON_VALUES_MAX: Final = 8 * 1024 * 1024
+NAME_BYTES_MAX: Final = 512
+COLLECTION_BYTES_MAX: Final = 256 * 1024
+IDS_MAX: Final = 500_000
+ID_BYTES_MAX: Final = 4096
+DOCUMENT_BYTES_MAX: Final = BODY_BYTES_MAX
+URI_BYTES_MAX: Final = 1024 * 1024
+DIMENSIONS_MAX: Final = 65_536
+METADATA_KEYS_MAX: Final = 1024
+METADATA_KEY_BYTES_MAX: Final = 512
+METADATA_VALUE_BYTES_MAX: Final = 1024 * 1024
+FILTER_CLAUSES_MAX: Final = 1024
+FILTER_VALUES_MAX: Final = 50_000
+FILTER_BYTES_MAX: Final = 4 * 1024 * 1024
+REGEXES_MAX: Final = 64
+QUERY_VECTORS_MAX: Final = 10_000
+RESULTS_MAX: Final = 1_000_000
+SEARCHES_MAX: Final = 256
+FACETS_MAX: Final = 64
+
+METADATA_PAIRS_MAX: Final = 10_000
+"""Default of the (metadata key, value type) pairs that the records of a collection may have; configurable."""
+
+NEW_PAIRS_MAX: Final = 10_000
+"""Pairs that one append may bring. The script that appends adds them while the log's server does nothing else."""
 
 BACKLOG_OPS_MAX: Final = 2_000_000
 """Default limit of operations in one collection's log before writes are answered with Backoff; configurable."""
@@ -79,6 +112,7 @@ nothing was taken for longest."""
 
 U32_MAX: Final = 2**32 - 1
 
+assert METADATA_KEYS_MAX <= NEW_PAIRS_MAX <= METADATA_PAIRS_MAX
 assert BACKLOG_OPS_MAX <= BACKLOG_OPS_CEILING
 assert ENTRY_BYTES_TARGET * 4 <= BODY_BYTES_MAX
 assert RPC_FRAME_BYTES_MAX <= RPC_UNSENT_BYTES_MAX

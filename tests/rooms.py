@@ -42,7 +42,7 @@ ORDER: Final[dict[str, tuple[frozenset[str], ...]]] = {
             "__main__",
         ),
         "frontend": (
-            "concurrency uuids",
+            "concurrency request_limits uuids",
             "access",
             "http",
             "parse",

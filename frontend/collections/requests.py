@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+import orjson
 
 from frontend.collections.configuration import (
     ConfigurationChange,
@@ -31,8 +33,13 @@ from frontend.collections.schema_shape import GivenSchema, given_schema
 from frontend.parse.names import name_problem
 from frontend.parse.shapes import shaped
 from frontend.parse.writes import refuse_fields
+from frontend.request_limits import DEFAULT_LIMITS, RequestLimits, check_limit
 from shared.catalog import SHARDS_KEY, Collection, Function, NewCollection
 from shared.catalog.functions import OUTPUT_DIMENSION
+
+CREATED: Final = ("metadata", "configuration", "schema")
+UPDATED: Final = ("new_metadata", "new_configuration")
+"""The members of the bodies that a collection's row keeps, beside its name."""
 
 
 class CollectionCreate(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,8 +77,18 @@ class Update:
     metadata: Metadata | None
 
 
-def read_creation(tree: Any) -> Creation:
-    """The create request in a JSON tree. Checks its shape alone. Raises WrongShape."""
+def check_size(tree: Any, members: Sequence[str], limits: RequestLimits) -> None:
+    """Raises LimitExceeded when what a row would keep of the request, those `members` of its body, is too long as
+    JSON.
+    """
+    given = tree if isinstance(tree, dict) else {}
+    size = sum(len(orjson.dumps(given[member])) for member in members if given.get(member) is not None)
+    check_limit("bytes", size, limits.collection_bytes_max, ", ".join(members))
+
+
+def read_creation(tree: Any, limits: RequestLimits = DEFAULT_LIMITS) -> Creation:
+    """The create request in a JSON tree. Checks its shape and size alone. Raises WrongShape, LimitExceeded."""
+    check_size(tree, CREATED, limits)
     body = shaped(tree, CollectionCreate)
     metadata = None if body.metadata is None else stored_metadata(body.metadata)
     return Creation(body, metadata or None, given_schema(body.schema))
@@ -124,8 +141,9 @@ def _metadata_problem(given: Metadata, shards_max: int) -> str | None:
     return metadata_problem(given) or shards_problem(given, shards_max) or history_problem(given)
 
 
-def read_update(tree: Any) -> Update:
-    """The update request in a JSON tree. Checks its shape alone. Raises WrongShape."""
+def read_update(tree: Any, limits: RequestLimits = DEFAULT_LIMITS) -> Update:
+    """The update request in a JSON tree. Checks its shape and size alone. Raises WrongShape, LimitExceeded."""
+    check_size(tree, UPDATED, limits)
     body = shaped(tree, CollectionUpdate)
     metadata = None if body.new_metadata is None else stored_metadata(body.new_metadata, null_removes=True)
     return Update(body, metadata or None)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from frontend.http.request import Request
+from frontend.http.shown_path import shown_path
 from shared.process import telemetry
 
 MODULE: Final = "frontend.access"
@@ -40,7 +41,7 @@ class AccessLog:
             {
                 "method": method,
                 "route": route,
-                "path": request.path,
+                "path": shown_path(request.path),
                 "status": status,
                 "bytes_in": request.body_bytes,
                 "ms": round(seconds * 1000, 3),

@@ -25,6 +25,8 @@ from frontend.http.cors import Cors
 from frontend.http.request import Bodies, Request
 from frontend.http.responses import HttpResponse, StreamedResponse
 from frontend.http.router import METHOD_ORDER, UNKNOWN, Router
+from frontend.http.size_limits import check_sizes
+from frontend.request_limits import RequestLimits
 from shared.errors import PolychromeError
 from shared.process.telemetry import get_logger, request_id
 from shared.tenancy.principal import Principal
@@ -84,12 +86,14 @@ class Edge:
         cors: Cors,
         access_log: AccessLog,
         bodies: Bodies,
+        limits: RequestLimits,
         send_timeout_s: float,
         authenticate: Authenticate | None = None,
     ) -> None:
         self.in_flight = InFlight()
         self.access_log = access_log
         self.bodies = bodies
+        self.limits = limits
         self._send_timeout_s = send_timeout_s
         self._router = router
         self._cors = cors
@@ -97,7 +101,7 @@ class Edge:
 
     def request(self, *args: Any) -> Request:
         """The request factory that aiohttp calls, with the arguments of its own requests."""
-        return Request(self.bodies, self._send_timeout_s, *args, asyncio.get_running_loop())
+        return Request(self.bodies, self.limits, self._send_timeout_s, *args, asyncio.get_running_loop())
 
     async def __call__(self, request: Request) -> HttpResponse:
         started = time.perf_counter()
@@ -120,6 +124,7 @@ class Edge:
         if request.method == "OPTIONS" and self._cors.enabled:
             return self._cors.preflight(), pattern
         try:
+            check_sizes(request)
             handler, pattern, request.path_params, access = self._router.find(request.method, request.rel_url.raw_path)
             if self._authenticate is not None and access.about is not About.NOTHING:
                 await self._admit(request, access, self._authenticate)

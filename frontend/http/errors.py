@@ -35,6 +35,18 @@ class BrokenBody(errors.PolychromeError):
     code = "broken_body"
 
 
+class PathTooLong(errors.LimitExceeded):
+    """The path is over its limit; the connection closes."""
+
+    code = "path_too_long"
+
+
+class HeadersTooLarge(errors.LimitExceeded):
+    """The headers are over their limit; the connection closes."""
+
+    code = "headers_too_large"
+
+
 class EmbeddingFailed(errors.Unavailable):
     """A registered embedding function gave no vectors, so nothing was stored. The message is made for clients: it names
     the function as they know it, and no address.
@@ -59,10 +71,13 @@ class Wire(NamedTuple):
 WIRE: Final[dict[type[errors.PolychromeError], Wire]] = {
     errors.PolychromeError: Wire(500, "InternalError"),
     errors.InvalidArgument: Wire(400, "InvalidArgumentError"),
+    errors.LimitExceeded: Wire(400, "InvalidArgumentError"),
     errors.MalformedBody: Wire(400, "InvalidArgumentError"),
     errors.DimensionMismatch: Wire(400, "InvalidArgumentError"),
     BrokenBody: Wire(400, "InvalidArgumentError", closes=True),
     errors.Unauthenticated: Wire(401, "AuthorizationError"),
+    PathTooLong: Wire(414, closes=True),
+    HeadersTooLarge: Wire(431, closes=True),
     errors.Forbidden: Wire(403),
     errors.PermissionDenied: Wire(403, "AuthError"),
     errors.NotFound: Wire(404, "NotFoundError"),

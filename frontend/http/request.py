@@ -9,6 +9,7 @@ from aiohttp import web
 
 from frontend.access.authorization import Hidden
 from frontend.http.memory_budget import MemoryBudget
+from frontend.request_limits import RequestLimits
 from shared.tenancy.principal import ANONYMOUS, Principal
 
 RECEIVED_BODIES: Final = 16
@@ -43,8 +44,9 @@ class Bodies:
 
 
 class Request(web.BaseRequest):
-    """An HTTP request. `path_params` are the parameters in its path, decoded; `body_bytes` is the length of its body, 0
-    before the body was read; `send_timeout_s` is how long its client may take next to nothing of the response.
+    """An HTTP request. `limits` are what it may hold; `path_params` are the parameters in its path, decoded;
+    `body_bytes` is the length of its body, 0 before the body was read; `send_timeout_s` is how long its client may take
+    next to nothing of the response.
 
     `principal` is set before any handler runs. `hidden` is what of the path is outside of its scope: `path_params` have
     a stand-in for it.
@@ -53,9 +55,10 @@ class Request(web.BaseRequest):
     principal: Principal = ANONYMOUS
     hidden: Hidden | None = None
 
-    def __init__(self, bodies: Bodies, send_timeout_s: float, *args: Any) -> None:
+    def __init__(self, bodies: Bodies, limits: RequestLimits, send_timeout_s: float, *args: Any) -> None:
         super().__init__(*args)
         self.bodies = bodies
+        self.limits = limits
         self.send_timeout_s = send_timeout_s
         self.path_params: dict[str, str] = {}
         self.body_bytes = 0

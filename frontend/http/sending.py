@@ -19,6 +19,7 @@ from aiohttp import web
 from prometheus_client import Counter
 
 from frontend.http.request import Request
+from frontend.http.shown_path import shown_path
 from shared.process.telemetry import get_logger
 
 PROGRESS_BYTES_MIN: Final = 64 * 1024
@@ -103,7 +104,7 @@ def _bytes_in_kernel(transport: asyncio.Transport) -> int:
 
 def _cut(request: web.BaseRequest, left: int) -> None:
     SLOW_CLIENTS.inc()
-    log.info("slow_client_cut", path=request.path, bytes_left=left)
+    log.info("slow_client_cut", path=shown_path(request.path), bytes_left=left)
     if request.transport is not None:
         request.transport.abort()
     raise ConnectionAbortedError("the client takes its answer too slowly")

@@ -17,8 +17,10 @@ from aiohttp import web
 from frontend.concurrency import IN_THREAD_BYTES_MIN, off_loop
 from frontend.http.errors import BodyTimeout, BrokenBody
 from frontend.http.request import Request
+from frontend.parse.json_counts import check_counts
 from frontend.parse.json_text import parse
 from frontend.parse.shapes import require_object
+from frontend.request_limits import RequestLimits
 from shared.errors import BodyTooLarge, UnsupportedMediaType
 
 Body = TypeVar("Body")
@@ -37,13 +39,18 @@ async def read_json(request: Request, rows: str | None = None) -> Any:
     come as NumberRows.
 
     Integers beyond 64 bits arrive as floats. Raises UnsupportedMediaType, BodyTooLarge, BodyTimeout, BrokenBody,
-    MalformedBody, and WrongShape for a repeated member.
+    LimitExceeded, MalformedBody, and WrongShape for a repeated member.
     """
     check_content_type(request)
     data = await read_bytes(request)
     if len(data) >= IN_THREAD_BYTES_MIN:
         await request.bodies.parsed.acquire(request.protocol, len(data))
-        return await asyncio.to_thread(parse, data, rows)
+        return await asyncio.to_thread(_parse_counted, data, rows, request.limits)
+    return _parse_counted(data, rows, request.limits)
+
+
+def _parse_counted(data: bytes, rows: str | None, limits: RequestLimits) -> Any:
+    check_counts(data, limits)
     return parse(data, rows)
 
 

@@ -36,6 +36,14 @@ class RawEmbeddings:
     present: RowNumbers | None
     count: int
 
+    @property
+    def widest(self) -> int:
+        """The width of the widest vector, 0 when there is none; of base64 text what its length allows."""
+        if isinstance(self.rows, NumberRows):
+            return max(self.rows.lengths, default=0)
+        longest = max(map(len, self.rows), default=0)
+        return longest * 3 // (4 * FLOAT_BYTES) if self.rows and type(self.rows[0]) is str else longest
+
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:

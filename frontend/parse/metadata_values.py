@@ -17,6 +17,9 @@ import orjson
 
 from frontend.parse.shapes import wrong_shape
 from frontend.parse.sparse import SparseVector, read_sparse
+from frontend.parse.text_limits import ROWS_AT_ONCE
+from frontend.request_limits import check_limit
+from shared.limits import METADATA_PAIRS_MAX
 from shared.records.model import HIDDEN_METADATA_PREFIX
 from shared.vectors.sparse import TYPE, TYPE_MEMBER, rounded
 
@@ -80,32 +83,38 @@ class Metadatas:
         }
 
 
-def read_metadatas(column: Sequence[Any], *, patch: bool) -> Metadatas:
+def read_metadatas(column: Sequence[Any], *, patch: bool, pairs_max: int = METADATA_PAIRS_MAX) -> Metadatas:
     """The column, its shape checked and its values in their stored form. In a `patch` null and `[]` remove a key;
-    otherwise null is refused and a key with `[]` is left out. Raises WrongShape.
+    otherwise null is refused and a key with `[]` is left out. Raises WrongShape, and LimitExceeded for more than
+    `pairs_max` different pairs of a key and a type.
     """
     if not set(map(type, column)) <= {dict, NoneType}:
         raise wrong_shape("metadatas: expected objects or null")
     rows = list(column)
-    pairs = _pairs_of(rows)
+    pairs = _pairs_of(rows, pairs_max)
     types = {value_type for _, value_type in pairs}
     if NoneType in types and not patch:
         raise wrong_shape("metadatas: null is not a metadata value")
     if list in types or dict in types or (int in types and _has_large_integers(rows)):
         rows = [_stored(row, patch=patch) if row else row for row in rows]
-        pairs = _pairs_of(rows)
+        pairs = _pairs_of(rows, pairs_max)
     return Metadatas(rows, frozenset(pairs))
 
 
-def _pairs_of(rows: Sequence[dict[str, Any] | None]) -> _Pairs:
+def _pairs_of(rows: Sequence[dict[str, Any] | None], pairs_max: int) -> _Pairs:
     given = [row for row in rows if row]
-    return set(
-        zip(
-            chain.from_iterable(given),
-            map(type, chain.from_iterable(map(dict.values, given))),
-            strict=True,
+    pairs: _Pairs = set()
+    for start in range(0, len(given), ROWS_AT_ONCE):
+        some = given[start : start + ROWS_AT_ONCE]
+        pairs.update(
+            zip(
+                chain.from_iterable(some),
+                map(type, chain.from_iterable(map(dict.values, some))),
+                strict=True,
+            )
         )
-    )
+        check_limit("pairs of a metadata key and a type", len(pairs), pairs_max, "metadatas")
+    return pairs
 
 
 def _has_large_integers(rows: Sequence[dict[str, Any] | None]) -> bool:

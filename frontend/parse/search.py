@@ -14,11 +14,13 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from frontend.parse.as_of import GivenAsOf
+from frontend.parse.filter_limits import check_filters
 from frontend.parse.rank import GivenKnn, GivenRank, read_rank
 from frontend.parse.shapes import inside, shaped, wrong_shape
 from frontend.parse.sparse import SparseVector
 from frontend.parse.where import parse_where
 from frontend.parse.writes import refuse_fields
+from frontend.request_limits import DEFAULT_LIMITS, RequestLimits, check_limit
 from shared.errors import InvalidArgument, MalformedBody, WrongShape
 from shared.limits import U32_MAX
 from shared.records.model import HIDDEN_METADATA_PREFIX, ReadLevel
@@ -31,9 +33,6 @@ FACET_VALUES_DEFAULT: Final = 10
 """Values that are named of each facet, unless the request says how many."""
 
 # A few bytes of a request can ask for much work: so what a request may hold is limited.
-SEARCHES_MAX: Final = 256
-"""Most searches in a request."""
-
 KNNS_MAX: Final = 1024
 """Most `$knn`s in all searches of a request."""
 
@@ -42,6 +41,9 @@ NODES_MAX: Final = 16_384
 
 FIELDS_MAX: Final = 64
 """Most fields by which one search sorts, which it counts, or by which it groups; of each kind."""
+
+SORT_KEYS_MAX: Final = 512
+"""Most fields by which all searches of a request sort."""
 
 
 class _Limit(msgspec.Struct):
@@ -128,14 +130,15 @@ class SearchBody:
     """As of when the past is searched, as the client wrote it (`frontend.parse.as_of`); None: now."""
 
 
-def read_search(tree: Any, *, can_embed: bool = False) -> SearchBody:
-    """The search request in a JSON tree. With `can_embed` a `$knn` may search for a text. Raises WrongShape, and
-    MalformedBody for the two mistakes that are 400 all the same (docs/wire.md, section 2).
+def read_search(tree: Any, limits: RequestLimits = DEFAULT_LIMITS, *, can_embed: bool = False) -> SearchBody:
+    """The search request in a JSON tree. With `can_embed` a `$knn` may search for a text. Raises LimitExceeded,
+    WrongShape, and MalformedBody for the two mistakes that are 400 all the same (docs/wire.md, section 2).
     """
     body = shaped(tree, _Body)
     if type(body.read_level) is not str:
         raise MalformedBody("Failed to parse the request body as JSON: read_level must be a string")
     read_level = shaped(body.read_level, ReadLevel)
+    check_filters({f"searches[{index}].filter": each.filter for index, each in enumerate(body.searches)}, limits)
     searches = tuple(_read_payload(f"searches[{index}]", payload) for index, payload in enumerate(body.searches))
     for index, payload in enumerate(searches):
         if payload.texts and not can_embed:
@@ -184,11 +187,13 @@ def _read_aggregate(given: Mapping[str, _Aggregate] | None) -> tuple[str, _Aggre
     return next(iter(given.items()))
 
 
-def check_search(searches: Sequence[SearchPayload]) -> None:
+def check_search(searches: Sequence[SearchPayload], limits: RequestLimits = DEFAULT_LIMITS) -> None:
     """Checks the limits of a request; then the rules for single fields, in all searches; then those for a search as a
-    whole. Raises InvalidArgument.
+    whole. Raises LimitExceeded, InvalidArgument.
     """
+    check_limit("searches", len(searches), limits.searches_max, "searches")
     refuse_fields({"searches": _size_problem(searches)})
+    _check_facets(searches, limits)
     refuse_fields(
         {
             f"searches[{index}].{field}": problem
@@ -212,13 +217,20 @@ def check_search(searches: Sequence[SearchPayload]) -> None:
 
 def _size_problem(searches: Sequence[SearchPayload]) -> str | None:
     ranks = [payload.rank for payload in searches if payload.rank is not None]
-    if len(searches) > SEARCHES_MAX:
-        return f"a request has at most {SEARCHES_MAX} searches"
     if sum(len(rank.knns) for rank in ranks) > KNNS_MAX:
         return f"a request has at most {KNNS_MAX} $knn"
     if sum(rank.nodes for rank in ranks) > NODES_MAX:
         return f"the rank expressions of a request have at most {NODES_MAX} operators"
+    if sum(len(payload.order_by) for payload in searches) > SORT_KEYS_MAX:
+        return f"the searches of a request sort by at most {SORT_KEYS_MAX} keys"
     return None
+
+
+def _check_facets(searches: Sequence[SearchPayload], limits: RequestLimits) -> None:
+    """Raises LimitExceeded for too many facets in all searches."""
+    facets = [payload.facets for payload in searches if payload.facets is not None]
+    keys = sum(len(each.keys) for each in facets) + sum(len(payload.group_keys) for payload in searches)
+    check_limit("keys of facets and groups", keys, limits.facets_max, "searches")
 
 
 def _rank_problem(payload: SearchPayload) -> str | None:

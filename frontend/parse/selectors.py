@@ -15,9 +15,11 @@ import msgspec
 from frontend.concurrency import off_loop
 from frontend.parse.as_of import GivenAsOf
 from frontend.parse.embeddings import RawEmbeddings, read_embeddings
+from frontend.parse.filter_limits import check_filters
 from frontend.parse.shapes import shaped, wrong_shape
 from frontend.parse.where import parse_filters
 from frontend.parse.writes import refuse_fields
+from frontend.request_limits import RequestLimits, check_limit
 from shared.errors import InvalidArgument
 from shared.limits import U32_MAX
 from shared.records.include import GET_DEFAULT, QUERY_DEFAULT
@@ -38,13 +40,14 @@ class Selectors(msgspec.Struct):
     where: Any = None
     where_document: Any = None
 
-    async def selection(self, size: int | None) -> Selection:
+    async def selection(self, size: int | None, limits: RequestLimits) -> Selection:
         """The ids and the parsed filters. `size`: bytes of the body, by which parsing leaves the event loop. Raises
-        InvalidArgument for a filter that is none.
+        LimitExceeded, and InvalidArgument for a filter that is none.
         """
+        check_limit("ids", len(self.ids or ()), limits.ids_max, "ids")
         if self.where is None and self.where_document is None:
             return Selection(self.ids)
-        if "regex" in f"{self.where}{self.where_document}":
+        if await off_loop(size, check_filters, {"where": self.where, "where_document": self.where_document}, limits):
             size = None  # a pattern of a few bytes may take long to compile
         return Selection(self.ids, await off_loop(size, parse_filters, self.where, self.where_document))
 

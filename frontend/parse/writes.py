@@ -16,6 +16,8 @@ import msgspec
 from frontend.parse.embeddings import Embeddings, RawEmbeddings, decode, read_embeddings
 from frontend.parse.metadata_values import Metadatas, read_metadatas
 from frontend.parse.shapes import shaped, wrong_shape
+from frontend.parse.text_limits import check_metadatas, check_texts
+from frontend.request_limits import DEFAULT_LIMITS, RequestLimits, check_limit
 from shared.errors import InvalidArgument
 from shared.records.model import Op
 
@@ -49,11 +51,15 @@ class Write:
     """The durability class that the body asks for, as it was written."""
 
 
-def read_write(op: Op, tree: Any, *, can_embed: bool = False) -> Write:
+def read_write(
+    op: Op, tree: Any, limits: RequestLimits = DEFAULT_LIMITS, *, can_embed: bool = False, size: int | None = None
+) -> Write:
     """The body of an add, update or upsert. With `can_embed` an add or upsert may have a document for every row instead
-    of embeddings, and an update without embeddings may ask for its documents to be embedded. Raises WrongShape.
+    of embeddings, and an update without embeddings may ask for its documents to be embedded. `size`: bytes of the body.
+    Raises WrongShape, LimitExceeded.
     """
     body = shaped(tree, _Body)
+    _check_limits(body, limits, size)
     embeds = can_embed and body.embeddings is None and body.documents is not None
     if op is Op.UPDATE:
         embeds = embeds and body.embed_documents is True
@@ -65,13 +71,39 @@ def read_write(op: Op, tree: Any, *, can_embed: bool = False) -> Write:
     return Write(
         op=op,
         ids=_texts("ids", body.ids, frozenset({str})),
-        embeddings=None if body.embeddings is None else read_embeddings(body.embeddings, nulls_allowed=op is Op.UPDATE),
+        embeddings=None if body.embeddings is None else _embeddings(body.embeddings, op, limits),
         documents=None if body.documents is None else _texts("documents", body.documents, OPTIONAL_TEXT),
         uris=None if body.uris is None else _texts("uris", body.uris, OPTIONAL_TEXT),
-        metadatas=None if body.metadatas is None else read_metadatas(body.metadatas, patch=op is not Op.ADD),
+        metadatas=None if body.metadatas is None else _metadatas(body.metadatas, op, limits),
         embeds_documents=embeds,
         durability=body.durability,
     )
+
+
+def _embeddings(column: Any, op: Op, limits: RequestLimits) -> RawEmbeddings:
+    raw = read_embeddings(column, nulls_allowed=op is Op.UPDATE)
+    check_limit("dimensions", raw.widest, limits.dimensions_max, "embeddings")
+    return raw
+
+
+def _metadatas(column: list[Any], op: Op, limits: RequestLimits) -> Metadatas:
+    return read_metadatas(column, patch=op is not Op.ADD, pairs_max=limits.metadata_pairs_max)
+
+
+def _check_limits(body: _Body, limits: RequestLimits, size: int | None) -> None:
+    """Raises LimitExceeded for a body with too many records, or a value that is too long. Columns of a wrong shape are
+    refused by those who read them.
+    """
+    check_limit("records", len(body.ids), limits.ids_max, "ids")
+    for what, column, most in (
+        ("id", body.ids, limits.id_bytes_max),
+        ("document", body.documents, limits.document_bytes_max),
+        ("uri", body.uris, limits.uri_bytes_max),
+    ):
+        if column is not None and OPTIONAL_TEXT.issuperset(map(type, column)):
+            check_texts(f"a record's {what}", column, most, f"{what}s")
+    if body.metadatas is not None:
+        check_metadatas(body.metadatas, limits, size)
 
 
 def check_values(write: Write) -> Embeddings | None:

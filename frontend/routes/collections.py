@@ -111,7 +111,7 @@ class CollectionRoutes:
         """Creates a collection. A name that is taken is 409, or with `get_or_create` the collection that has it,
         unchanged.
         """
-        creation = read_creation(await read_json(request))
+        creation = read_creation(await read_json(request), request.limits)
         database_name = request.path_params["database"]
         check_database_name(database_name)
         new = new_collection(creation, self._shard_limits.default, self._shard_limits.most)
@@ -187,7 +187,7 @@ class CollectionRoutes:
 
     async def update(self, request: Request) -> HttpResponse:
         """Changes name, metadata and configuration together, or nothing of it."""
-        update = read_update(await read_json(request))
+        update = read_update(await read_json(request), request.limits)
         check_database_name(request.path_params["database"])
         collection_id = check_collection_id(request.path_params["name"])
         database = await self._database(request)

@@ -16,6 +16,8 @@ from frontend.http.router import Route
 from frontend.parse.body import read_json
 from frontend.parse.names import is_multi_region
 from frontend.parse.shapes import shaped
+from frontend.parse.text_limits import utf8_bytes
+from frontend.request_limits import check_limit
 from frontend.routes.paths import COLLECTION
 from shared.catalog.functions import KNOWN
 from shared.errors import AlreadyExists, Attached, Gone, InvalidArgument, NotFound, StaleGeneration
@@ -78,6 +80,7 @@ class FunctionRoutes:
     async def attach(self, request: Request) -> HttpResponse:
         """Attaches a function; a function that is attached already with the same names is the answer, unchanged."""
         body = shaped(await read_json(request), Attach)
+        check_limit("bytes of a name", utf8_bytes(body.name), request.limits.name_bytes_max, "name")
         db, source = await self._resolve(request)
         if body.function_id not in KNOWN:
             raise NotFound(f"function not found: {body.function_id}")

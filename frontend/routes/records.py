@@ -7,7 +7,7 @@ collection in the path is resolved, the values are validated, the request is exe
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -24,7 +24,9 @@ from frontend.parse.selectors import check_delete, parse_delete, parse_get, pars
 from frontend.parse.writes import check_width, read_write, refuse_fields
 from frontend.read.gets import Get, Page
 from frontend.read.queries import Query, empty_query_body
+from frontend.read.result_limits import asked_by_query, asked_by_searches, check_results
 from frontend.read.search_requests import check_indexes, empty_search_body, searches_of
+from frontend.request_limits import check_limit
 from frontend.routes.paths import COLLECTION
 from frontend.routes.resolve import missing_once_deleted, resolve, resolve_with_dimension
 from shared.records.include import Wanted
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from frontend.http.request import Request
     from frontend.http.responses import Body
     from frontend.parse.embeddings import Embeddings
+    from frontend.parse.writes import Write
     from frontend.read.past import Past
     from frontend.read.reader import Reader
     from frontend.write.writes import Writer
@@ -95,7 +98,11 @@ class RecordRoutes:
 
     async def _write(self, request: Request, op: Op, status: int = 200) -> HttpResponse:
         can_embed = self._texts.available
-        write = await parse_body(request, lambda tree: read_write(op, tree, can_embed=can_embed), "embeddings")
+
+        def read(tree: Any) -> Write:
+            return read_write(op, tree, request.limits, can_embed=can_embed, size=request.body_bytes)
+
+        write = await parse_body(request, read, "embeddings")
         durability = requested_durability(request, write.durability, self._durability_default)
         collection = await resolve(self._rows, request)
         await self._writer.write(collection, write, request.body_bytes, durability)
@@ -108,7 +115,7 @@ class RecordRoutes:
         body = await parse_body(request, parse_delete)
         durability = requested_durability(request, body.durability, self._durability_default)
         collection = await resolve(self._rows, request)
-        selection = await body.selection(request.body_bytes)
+        selection = await body.selection(request.body_bytes, request.limits)
         check_delete(body, selection)
         check_filterable(collection, selection.where)
         ids = selection.ids or []
@@ -132,7 +139,7 @@ class RecordRoutes:
         """A page of the records that match, in the order of their insertion."""
         body = await parse_body(request, parse_get)
         collection = await resolve(self._rows, request)
-        selection = await body.selection(request.body_bytes)
+        selection = await body.selection(request.body_bytes, request.limits)
         check_filterable(collection, selection.where)
         wanted = Wanted(body.include, explain=body.explain)
         get = Get(selection, Page(body.offset or 0, body.limit), wanted)
@@ -147,8 +154,11 @@ class RecordRoutes:
         can_embed = self._texts.available
         body, given = await parse_body(request, lambda tree: parse_query(tree, can_embed=can_embed), "query_embeddings")
         collection, selection = await resolve_with_dimension(
-            self._rows, request, lambda: body.selection(request.body_bytes)
+            self._rows, request, lambda: body.selection(request.body_bytes, request.limits)
         )
+        asked = asked_by_query(given.count, body.k, body.include)
+        check_limit("vectors or texts", given.count, request.limits.query_vectors_max, "query")
+        await check_results(self._rows, collection, asked, request.limits, "query")
         embeddings = await self._texts.query_vectors(collection, given, request.body_bytes)
         _check_query(collection, selection, embeddings)
         wanted, as_of = Wanted(body.include, explain=body.explain), read_as_of(body.as_of)
@@ -165,10 +175,11 @@ class RecordRoutes:
     async def search(self, request: Request) -> HttpResponse:
         """For each search of the body the records that match, ranked by its expression."""
         can_embed = self._texts.available
-        body = await parse_body(request, lambda tree: read_search(tree, can_embed=can_embed))
+        body = await parse_body(request, lambda tree: read_search(tree, request.limits, can_embed=can_embed))
         collection, _ = await resolve_with_dimension(
-            self._rows, request, lambda: off_loop(request.body_bytes, check_search, body.searches)
+            self._rows, request, lambda: off_loop(request.body_bytes, check_search, body.searches, request.limits)
         )
+        await check_results(self._rows, collection, asked_by_searches(body.searches), request.limits, "searches")
         body = await self._texts.embed_searches(collection, body)
         check_indexes(collection, body)
         as_of = read_as_of(body.as_of)

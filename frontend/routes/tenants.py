@@ -11,6 +11,8 @@ from frontend.http.router import Route
 from frontend.parse.body import read_json
 from frontend.parse.names import check_new_tenant_name
 from frontend.parse.shapes import shaped
+from frontend.parse.text_limits import utf8_bytes
+from frontend.request_limits import check_limit
 from frontend.routes.paths import TENANTS
 from shared.errors import AlreadyExists, NotFound
 
@@ -53,6 +55,7 @@ class TenantRoutes:
     async def create(self, request: Request) -> HttpResponse:
         """Creates a tenant; 409 when there is one of that name."""
         body = shaped(await read_json(request), TenantCreate)
+        check_limit("bytes of a name", utf8_bytes(body.name), request.limits.name_bytes_max, "name")
         check_new_tenant_name(body.name)
         await self._tenants.create(body.name)
         return empty_response()
@@ -68,6 +71,8 @@ class TenantRoutes:
     async def update(self, request: Request) -> HttpResponse:
         """Sets the resource name; to set an equal name again is fine, another name is 409."""
         body = shaped(await read_json(request), TenantUpdate)
+        size = utf8_bytes(body.resource_name)
+        check_limit("bytes of a name", size, request.limits.name_bytes_max, "resource_name")
         name = request.path_params["tenant"]
         if await self._tenants.get(name) is None:
             raise missing_tenant(name)

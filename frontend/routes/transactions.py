@@ -22,6 +22,7 @@ from frontend.parse.selectors import DeleteBody, GetBody, parse_delete
 from frontend.parse.shapes import shaped
 from frontend.parse.writes import Write, read_write
 from frontend.read.gets import Get, Page
+from frontend.request_limits import RequestLimits, check_limit
 from frontend.routes.paths import COLLECTION
 from frontend.routes.resolve import missing_once_deleted, resolve
 from frontend.write.writes import deletion, prepare
@@ -103,7 +104,7 @@ class TransactionRoutes:
         collection = await resolve(self._rows, request)
         if body.as_of is not None:
             raise InvalidArgument("as_of: the reads of a transaction are as of its read_token")
-        selection = await body.selection(request.body_bytes)
+        selection = await body.selection(request.body_bytes, request.limits)
         check_filterable(collection, selection.where)
         wanted = Wanted(body.include, explain=body.explain)
         get = Get(selection, Page(body.offset or 0, body.limit), wanted)
@@ -113,7 +114,7 @@ class TransactionRoutes:
     async def commit(self, request: Request) -> HttpResponse:
         """Writes all operations, or (409) none of them when something that was read has been written since."""
         can_embed = self._texts.available
-        body, writes = await parse_body(request, lambda tree: _parse_commit(tree, can_embed))
+        body, writes = await parse_body(request, lambda tree: _parse_commit(tree, can_embed, request.limits))
         durability = requested_durability(request, body.durability, self._durability_default)
         collection = await resolve(self._rows, request)
         _check_commit(body)
@@ -144,12 +145,16 @@ class TransactionRoutes:
         return prepared.operations
 
 
-def _parse_commit(tree: Any, can_embed: bool) -> tuple[ConditionalCommit, list[Write | DeleteBody]]:
+def _parse_commit(
+    tree: Any, can_embed: bool, limits: RequestLimits
+) -> tuple[ConditionalCommit, list[Write | DeleteBody]]:
     body = shaped(tree, ConditionalCommit)
+    records = sum(len(each.payload["ids"]) for each in body.operations if type(each.payload.get("ids")) is list)
+    check_limit("records", records, limits.ids_max, "operations")
     return body, [
         parse_delete(each.payload)
         if each.operation is Verb.DELETE
-        else read_write(Op[each.operation.name], each.payload, can_embed=can_embed)
+        else read_write(Op[each.operation.name], each.payload, limits, can_embed=can_embed)
         for each in body.operations
     ]
 

@@ -192,10 +192,10 @@ def test_a_bad_sparse_query_names_its_search() -> None:
 @pytest.mark.parametrize(
     ("searches", "problem"),
     [
-        ([{}] * 257, "searches: a request has at most 256 searches"),
+        ([{}] * 257, "Limit exceeded: searches: 257 searches, at most 256"),
         ([{"rank": {"$sum": [KNN] * 600}}] * 2, "searches: a request has at most 1024 $knn"),
         ([{"rank": {"$sum": [{"$val": 1}] * 9000}}] * 2, "searches: the rank expressions of a request have at most"),
-        ([{"facets": {"keys": ["k"] * 65}}], r"searches\[0\].facets: facets has at most 64 keys"),
+        ([{"facets": {"keys": ["k"] * 65}}], "searches: 65 keys of facets and groups, at most 64"),
         ([{"facets": {"keys": ["chroma:hidden"]}}], r"searches\[0\].facets: facets keys must be metadata fields"),
         ([{"order_by": [{"key": "k"}] * 65}], r"searches\[0\].order_by: order_by has at most 64 keys"),
     ],
