@@ -21,6 +21,7 @@ import pyarrow as pa
 from prometheus_client import Counter, Gauge
 
 from logservice.healing.plan import LostAppend, LostRange, lost_appends, lost_ranges
+from shared.catalog.witness_loop import ATTEND_S
 from shared.cluster.placement import Layout
 from shared.errors import Corrupt
 from shared.log.batch import decode_batch, split_batch
@@ -37,6 +38,11 @@ POLL_S: Final = 0.02
 
 ANYBODY_S: Final = 0.5
 """Seconds to wait for a witness where Redis knows of none: it may have forgotten them."""
+
+UNNOTICED_S: Final = ATTEND_S + ANYBODY_S
+"""Seconds to wait for a witness where Redis knows of none and did not restart: they look whether it still has the
+cluster once in ATTEND_S.
+"""
 
 PUT_BACK: Final = Counter(
     "polychrome_logservice_put_back_ops_total", "Operations that Redis had lost and witnesses gave back."
@@ -94,11 +100,12 @@ class Healing:
         self._clock = clock
         self._wait_s = wait_s
 
-    async def hear(self, run: str) -> Testimony:
+    async def hear(self, run: str, *, ran_on: bool = False) -> Testimony:
         """All that witnesses say about this run of the server. To be heard before anything is restored in it: witnesses
-        give back what is beyond the heads that they find.
+        give back what is beyond the heads that they find. `ran_on`: it may have lost its data while it ran, which they
+        notice later than a restart.
         """
-        statements = await self._heard(run)
+        statements = await self._heard(run, UNNOTICED_S if ran_on else ANYBODY_S)
         held, seen = defaultdict[str, list[Held]](list), defaultdict[str, list[Seen]](list)
         for witness, statement in statements.items():
             for each in statement.seen:
@@ -168,14 +175,14 @@ class Healing:
         """Forgets what witnesses said about this run: the cluster is open."""
         await self._rendezvous.clear(run, await self._rendezvous.made(run))
 
-    async def _heard(self, run: str) -> dict[str, Statement]:
+    async def _heard(self, run: str, anybody_s: float) -> dict[str, Statement]:
         """The statements of all witnesses that are expected, or of those that spoke in time."""
         began_s, expected = self._clock.monotonic(), await self._rendezvous.expected()
         while True:
             expected &= await self._rendezvous.expected()  # without those that say they have nothing to say
             statements = await self._rendezvous.made(run)
             silent = expected - statements.keys()
-            wait_s = self._wait_s if expected else min(self._wait_s, ANYBODY_S)
+            wait_s = self._wait_s if expected else min(self._wait_s, anybody_s)
             if (expected and not silent) or self._clock.monotonic() - began_s >= wait_s:
                 break
             await self._clock.sleep(POLL_S)

@@ -5,7 +5,8 @@ Redis has no mark of a cluster (it is new, or has lost everything):
 
 ```text
 no snapshot in the bucket    a new cluster: an empty snapshot, the mark, the default tenant and database
-a snapshot                   0. what the journal says beyond it (`shared.catalog.replay`)
+a snapshot                   0. connections from before are closed: the server may have lost its data and run on;
+                                what the journal says beyond it (`shared.catalog.replay`)
                              1. each collection's newest root, or the newest manifest of its only shard
                              2. every collection's head goes beyond every position that may have been handed out
                              3. a snapshot with these heads, so that a second loss begins from them
@@ -134,7 +135,8 @@ class Reconciler:
         return cluster
 
     async def _restore(self, newest: NewestSnapshot, number: int, run: str) -> Cluster:
-        testimony = await self._healing.hear(run) if self._healing else NO_TESTIMONY
+        ran_on = await self._catalog.mark.close_connections() > 0
+        testimony = await self._healing.hear(run, ran_on=ran_on) if self._healing else NO_TESTIMONY
         image, damaged = await self._journaled.with_journal(newest)
         image = self._owed.with_known_heads(image)
         cluster = Cluster(image.cluster, image.epoch + 1)

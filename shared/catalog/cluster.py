@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from shared.errors import Corrupt, Unavailable
 from shared.redis.client import command, retry_idempotent
+from shared.redis.fence import close_verified
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 
@@ -115,6 +116,12 @@ class ClusterMark:
         )
         run = str(info["run_id"])
         return ServerRun(run, verified is not None and verified.decode() == run)
+
+    async def close_connections(self) -> int:
+        """Closes the connections of all processes that rely on a mark of before; their number. For the log service,
+        when it finds no mark: the server may have lost it while it ran.
+        """
+        return await close_verified(self._redis, self._keys)
 
     async def mark_verified(self, run: str) -> None:
         """Says that what this run of the server holds was compared with the bucket."""

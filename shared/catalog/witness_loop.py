@@ -88,8 +88,9 @@ class WitnessLoop:
             if run.id != before.id:
                 return  # another run already: it wants a statement of its own
         announced_s = float("-inf")
-        # A client connects again by itself: the end of the run may pass unseen between two commands, not for long.
-        while (await mark.server_run()).id == run.id:
+        # A client connects again by itself: the end of the run may pass unseen between two commands, not for long. And
+        # a server may lose everything while it runs.
+        while await mark.server_run() == run:
             if not self._left and self._clock.monotonic() - announced_s >= ANNOUNCE_S:
                 await statements.announce(self._name)
                 announced_s = self._clock.monotonic()

@@ -8,18 +8,27 @@ unless the cluster's record says that this very run was verified.
 Why that is enough: a connection cannot outlive its server, and a run id is random and new with every start. So a
 command over a connection that passed the check reaches a verified run, whenever the server is killed. Commands
 themselves cost nothing more. With the run comes the cluster's epoch, which appends carry (`shared.log.attempts`).
+
+A server can also lose everything and run on (FLUSHALL). Then the connections of before would reach states that are
+being restored. So each takes the cluster's name before it asks for the run; and the log service closes all that have
+it, once it has found that the cluster's record is gone. Those that are made after that are refused.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.asyncio import Connection, Redis
+from redis.exceptions import NoPermissionError
 
-from shared.redis.client import NotConnected, open_redis
+from shared.process.telemetry import get_logger
+from shared.redis.client import NotConnected, command, open_redis, retry_idempotent
 from shared.redis.keys import Keys
+
+log = get_logger(__name__)
 
 
 @asynccontextmanager
@@ -28,6 +37,7 @@ async def open_verified_redis(url: str, keys: Keys) -> AsyncIterator[Redis]:
 
     async def verify(connection: Connection) -> int:
         await connection.on_connect()
+        await _ask(connection, "CLIENT", "SETNAME", keys.prefix)  # first: whoever passes the check below has it
         run = run_id(await _ask(connection, "INFO", "server"))
         verified, epoch = await _ask(connection, "HMGET", keys.cluster, "verified", "epoch")
         if verified is None or verified.decode() != run:
@@ -36,6 +46,25 @@ async def open_verified_redis(url: str, keys: Keys) -> AsyncIterator[Redis]:
 
     async with open_redis(url, verify) as client:
         yield client
+
+
+async def close_verified(redis: Redis, keys: Keys) -> int:
+    """Closes the connections of `open_verified_redis` that there are, of all processes; their number. Where the server
+    does not allow that, it is logged, and nothing is closed. Raises Unavailable.
+    """
+    try:
+        listed: bytes = await retry_idempotent(lambda: command(redis, "CLIENT", "LIST"), writes=False)
+        named = re.findall(rb"(?m)^id=(\d+) .*?\bname=" + re.escape(keys.prefix.encode()) + rb" ", listed)
+        for number in named:
+
+            async def close(number: bytes = number) -> Any:
+                return await command(redis, "CLIENT", "KILL", "ID", number)
+
+            await retry_idempotent(close, writes=False)
+    except NoPermissionError as error:
+        log.warning("connections_not_closed", message=str(error))
+        return 0
+    return len(named)
 
 
 def run_id(info: bytes) -> str:

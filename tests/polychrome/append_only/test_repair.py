@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from polychrome.append_only.file import COMMANDS
 from polychrome.append_only.repair import MANIFEST, UnrepairableError, check, files_of, repair
 from polychrome.local.redis_server import RedisServer, redis_server
 from tests.cluster.waiting import wait_until
@@ -90,3 +91,14 @@ def test_a_torn_end_of_an_earlier_file_is_damage(server: RedisServer) -> None:
             (path, torn)
         ]
         path.write_bytes(whole)
+
+
+def test_whatever_a_server_writes_is_a_command(server: RedisServer, tmp_path: Path) -> None:
+    with running(server, tmp_path / "log"), redis.Redis.from_url(server.url) as client:
+        listed = client.connection_pool.get_connection()
+        listed.send_command("COMMAND", "LIST", "FILTERBY", "ACLCAT", "write")
+        names = {name.upper().partition(b"|")[0] for name in listed.read_response()}
+        listed.disconnect()
+        client.flushall()
+    assert names - COMMANDS == set()
+    assert check(server.log_directory, server.program, "pc") == []
