@@ -152,7 +152,7 @@ class Reconciler:
         await self._restorer.restore_lost(image.collections, by_id, cluster.epoch)
         healed = await self._heal_restored(run, testimony, restorations, cluster.epoch)
         await self._require_unopened(cluster)
-        await self._images.restore_rows(image)
+        await self._images.restore_rows(image, cluster.epoch)
         await self._catalog.unproven.add(key for each in restorations for key in each.unproven)
         await self._report(cluster, restorations, image, damaged, healed)
         await self._log.raise_commits(await self._commits.newest())
@@ -202,7 +202,8 @@ class Reconciler:
                 lost=len(lost),
             )
             if signs.newer is not None:
-                signs = replace(signs, newer=await self._images.bring_forward(now, signs.newer))
+                epoch = _next_epoch(cluster, image)
+                signs = replace(signs, newer=await self._images.bring_forward(now, signs.newer, epoch))
             brought = await self._bring_forward(cluster, image, signs, damaged, (run, testimony))
             await self._alone.restored(lost)
             await self._log.raise_commits(commits)  # it was the evidence
@@ -238,7 +239,7 @@ class Reconciler:
         after begins from them, and a crash right after shows. A collection whose state cannot be read stays as it is,
         in the new epoch, and stops no other one. Returns the cluster in its new epoch, yet to be opened.
         """
-        brought = Cluster(cluster.id, max(cluster.epoch, image.epoch if image else 0) + 1)
+        brought = Cluster(cluster.id, _next_epoch(cluster, image))
         unreadable: dict[str, str] = {}
         collections = [collection async for collection in self._catalog.collections.all(unreadable)]
         living = await self._restorer.of_living(
@@ -269,7 +270,7 @@ class Reconciler:
             await self._name_damage(collection_id, {state_name(collection_id): what})
         await self._require_unopened(brought)
         if signs.newer is not None:
-            await self._images.restore_rows(signs.newer)
+            await self._images.restore_rows(signs.newer, brought.epoch)
         await self._catalog.unproven.add(key for each in restorations for key in each.unproven)
         await self._report(brought, restorations, image, damaged, healed)
         return brought
@@ -316,3 +317,8 @@ class Reconciler:
     async def _collections_in_bucket(self) -> set[str]:
         keys = [info.key async for info in self._objects.list("")]
         return {collection for key in keys if (collection := collection_of(key)) is not None}
+
+
+def _next_epoch(cluster: Cluster, image: CatalogImage | None) -> int:
+    """The epoch that begins when a Redis that went back, and holds this cluster, is brought forward to the image."""
+    return max(cluster.epoch, image.epoch if image else 0) + 1

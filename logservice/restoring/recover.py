@@ -85,7 +85,9 @@ class Recovery:
         if restoration.choice.taken is Taken.LOG:
             dimension = restored.dimension or await self._images.logged_dimension(known)
             filled = msgspec.structs.replace(restored, dimension=dimension)
-            await self._images.fill_state(filled, filled.head, self._cluster.epoch, restoration.choice.pointers)
+            await self._images.fill_state(
+                filled, filled.head, self._cluster.epoch, restoration.choice.pointers, is_open=True
+            )
         else:
             await self._images.clear_state(collection_id)
             await self._from_bucket(restored, restoration.choice)

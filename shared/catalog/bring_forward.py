@@ -20,7 +20,6 @@ from shared.catalog.removal import Removal
 from shared.catalog.scripts import CatalogScripts
 from shared.log.lifecycle import Lifecycle
 from shared.process.telemetry import get_logger
-from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 
 log = get_logger(__name__)
@@ -116,35 +115,35 @@ class BringForward:
     def __init__(self, redis: Redis, keys: Keys, catalog: Catalog) -> None:
         self._redis = redis
         self._keys = keys
-        self._scripts = CatalogScripts(redis, keys)
         self._removal = Removal(redis, keys, catalog.journal)
         self._lifecycle = Lifecycle(redis, keys)
 
-    async def correct(self, now: CatalogImage, stored: CatalogImage) -> CatalogImage:
-        """Deletes and changes the rows that the bucket knows later; returns the image of those that are to be there."""
-        found = corrections(now, stored)
+    async def correct(self, now: CatalogImage, stored: CatalogImage, epoch: int) -> CatalogImage:
+        """Deletes and changes the rows that the bucket knows later; returns the image of those that are to be there.
+        Raises Unavailable, too, where rows were restored in this epoch or a later one.
+        """
+        found, scripts = corrections(now, stored), CatalogScripts(self._redis, self._keys, epoch)
         for tenant in found.tenants_gone:
-            await self._scripts.tenants("remove", tenant.name)
+            await scripts.tenants("remove", tenant.name)
             await self._removal.clear_tenant(tenant.name)
         for tenant in found.tenants_changed:
-            await self._replace_tenant(tenant)
+            await self._replace_tenant(scripts, tenant)
         for database in found.databases_gone:
-            await self._scripts.databases(database.tenant, "delete", database.name, database.key)
+            await scripts.databases(database.tenant, "delete", database.name, database.key)
             await self._removal.finish_database(database.key)
         for collection in found.collections_gone:
-            await self._scripts.collections(collection.database_key, "delete", collection.name, collection.id)
+            await scripts.collections(collection.database_key, "delete", collection.name, collection.id)
             await self._lifecycle.mark_deleted([collection.id])
         for collection in found.collections_changed:
             call = (collection.name, collection.id, collection.row)
-            await self._scripts.collections(collection.database_key, "replace", *call)
+            await scripts.collections(collection.database_key, "replace", *call)
             await self._lifecycle.raise_generation(collection.id, collection.generation)
         if found.count:
             log.warning("catalog_brought_forward", rows=found.count)
         return found.missing
 
-    async def _replace_tenant(self, tenant: TenantImage) -> None:
-        await self._scripts.tenants("replace", tenant.name, tenant.row)
+    async def _replace_tenant(self, scripts: CatalogScripts, tenant: TenantImage) -> None:
+        await scripts.tenants("replace", tenant.name, tenant.row)
         resource = orjson.loads(tenant.row)["resource_name"]
         if resource is not None:
-            call = ("HSET", self._keys.resources, resource, tenant.name)
-            await retry_idempotent(lambda: command(self._redis, *call), writes=True)
+            await scripts.tenants("named", tenant.name, resource)

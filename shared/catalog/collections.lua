@@ -11,6 +11,7 @@
 --                           output's row names the input
 --        7  version_key     number of changes of the rows of this database
 --        8  pending_key     hash: id of a row that changed and may not be in the journal -> the version that the change made
+--        9  epoch_key       epoch of the restoration that was here last (restoring.lua)
 -- ARGV   1  verb            then its arguments:
 --           'create' name id row [input]
 --                  {'OK'}, also when this id has taken the name before; {'TAKEN', id} when another one has it; {'CLOSED'};
@@ -37,11 +38,13 @@
 --                  takes deleted collections of which nothing is left from the trash: {'OK'}
 --           'expire' ttl_s
 --                  of a deleted database of which nothing is left, forgets after so long that it is closed: {'OK'}
+--           'restoring' epoch verb ..    for a restoration: does this, unless the slot was restored in this epoch or a later one:
+--                  then {'LATER'}
 --        input: id of one that the function, whose output the collection is, has got. Then also {'GONE'} when there is no such
 --        collection, and {'ATTACHED', output} when it has another output
 
 local FIRST_COLLECTED = 2
-local names_key, rows_key, order_key, trash_key, closed_key, functions_key, version_key, pending_key = unpack(KEYS)
+local names_key, rows_key, order_key, trash_key, closed_key, functions_key, version_key, pending_key, epoch_key = unpack(KEYS)
 local verb = ARGV[1]
 
 local function changed(id) redis.call('HSET', pending_key, id, redis.call('INCR', version_key)) end
@@ -170,8 +173,14 @@ end
 function verbs.expire(ttl_s)
   redis.call('EXPIRE', closed_key, ttl_s)
   redis.call('EXPIRE', version_key, ttl_s)
+  redis.call('EXPIRE', epoch_key, ttl_s)
   return {'OK'}
 end
 
+function verbs.restoring(epoch, name, ...)
+  if is_restored(epoch_key, epoch) then return {'LATER'} end
+  return verbs[name](...)
+end
+
 if not verbs[verb] then return redis.error_reply('ERR unknown verb') end
-return verbs[verb](unpack(ARGV, 2, 6))
+return verbs[verb](unpack(ARGV, 2, 8))

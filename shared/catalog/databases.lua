@@ -6,13 +6,16 @@
 --        3  trash_key       set of the keys of deleted databases
 --        4  version_key     number of changes of the rows of this tenant
 --        5  pending_key     hash: name of a row that changed and may not be in the journal -> the version that the change made
+--        6  epoch_key       epoch of the restoration that was here last (restoring.lua)
 -- ARGV   1  verb            then its arguments:
 --           'create' name row    'OK', also when this very row is there; 'EXISTS'
 --           'delete' name key    removes the database if it still has this key, and remembers the key: 'OK'. The commit of a deletion
 --           'clear'              removes all of them, and remembers their keys: 'OK'
 --           'collected' key      forgets the key of a deleted database of which nothing is left: 'OK'
+--           'restoring' epoch verb ..    for a restoration: does this, unless the slot was restored in this epoch or a later one:
+--                  then 'LATER'
 
-local databases_key, order_key, trash_key, version_key, pending_key = unpack(KEYS)
+local databases_key, order_key, trash_key, version_key, pending_key, epoch_key = unpack(KEYS)
 local verb = ARGV[1]
 
 local function changed(name) redis.call('HSET', pending_key, name, redis.call('INCR', version_key)) end
@@ -52,6 +55,11 @@ end
 function verbs.collected(key)
   redis.call('SREM', trash_key, key)
   return 'OK'
+end
+
+function verbs.restoring(epoch, name, ...)
+  if is_restored(epoch_key, epoch) then return 'LATER' end
+  return verbs[name](...)
 end
 
 if not verbs[verb] then return redis.error_reply('ERR unknown verb') end

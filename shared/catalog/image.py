@@ -171,25 +171,25 @@ class Images:
                 elif deleted is None:
                     missing.append((database.key, collection_id))
 
-    async def restore_rows(self, image: CatalogImage) -> None:
+    async def restore_rows(self, image: CatalogImage, epoch: int) -> None:
         """Puts back every row of a tenant, a database or a collection that is missing. The collections' states have to
-        be there before (`restore_state`), and all of it in a snapshot: nothing is pending for the journal afterwards.
+        be there before (`restore_state`), and all of it in the snapshot of this epoch: nothing is pending for the
+        journal afterwards. Raises Unavailable when another log service has restored them since: what it restored may
+        have been changed, and is left as it is.
         """
+        scripts = CatalogScripts(self._redis, self._keys, epoch)
         for tenant in image.tenants:
-            await self._scripts.tenants("create", tenant.name, tenant.row)
+            await scripts.tenants("create", tenant.name, tenant.row)
             resource = orjson.loads(tenant.row)["resource_name"]
             if resource is not None:
-                call = ("HSET", self._keys.resources, resource, tenant.name)
-                await retry_idempotent(lambda call=call: command(self._redis, *call), writes=True)  # type: ignore[misc] # no type for a lambda with a default
+                await scripts.tenants("named", tenant.name, resource)
         for database in image.databases:
-            await self._scripts.databases(database.tenant, "create", database.name, database.row)
+            await scripts.databases(database.tenant, "create", database.name, database.row)
         for collection in image.collections:
-            await self._scripts.collections(
-                collection.database_key, "create", collection.name, collection.id, collection.row
-            )
+            await scripts.collections(collection.database_key, "create", collection.name, collection.id, collection.row)
             function = function_of(collection.row.encode())
             for input_id in function.inputs if function else ():
-                await self._scripts.collections(collection.database_key, "feed", input_id, collection.id)
+                await scripts.collections(collection.database_key, "feed", input_id, collection.id)
         living = {collection.id for collection in image.collections}
         await self._removal.bury(
             {collection_id: since for collection_id, since in image.graves.items() if collection_id not in living}
@@ -198,7 +198,7 @@ class Images:
         versions = [(TENANTS, image.version)]
         versions += [(Slot(tenant=tenant.name), tenant.version) for tenant in image.tenants]
         versions += [(Slot(database=database.key), database.version) for database in image.databases]
-        await self._pending.restore(versions)
+        await self._pending.restore(versions, epoch)
         # Never back: a snapshot seems to contain an entry of the journal whose number is not beyond its own.
         await self._scripts.tenants("counted", image.changes)
 
@@ -233,9 +233,17 @@ class Images:
         return await self._lifecycle.rejoin(collection.id, collection.layout)
 
     async def fill_state(
-        self, collection: CollectionImage, head: int, epoch: int, pointers: Sequence[Pointer | None]
+        self,
+        collection: CollectionImage,
+        head: int,
+        epoch: int,
+        pointers: Sequence[Pointer | None],
+        *,
+        is_open: bool = False,
     ) -> int:
-        """Gives a state that lost fields those of the image in their place; returns the head. Its log goes on."""
+        """Gives a state that lost fields those of the image in their place; returns the head. Its log goes on. While
+        the cluster `is_open` in this epoch, raises Unavailable for a state that was restored in a later one.
+        """
         filled = await self._lifecycle.fill(
             collection.id,
             head,
@@ -246,6 +254,7 @@ class Images:
             dimension=collection.dimension,
             layout=collection.layout,
             pointers=pointers,
+            is_open=is_open,
         )
         await self.add_keys(collection.id, collection.keys)
         return filled
@@ -301,11 +310,12 @@ class Images:
         """Raises the heads and the epochs of those collections that are there."""
         await self._lifecycle.raise_heads(heads, epoch)
 
-    async def bring_forward(self, now: CatalogImage, stored: CatalogImage) -> CatalogImage:
+    async def bring_forward(self, now: CatalogImage, stored: CatalogImage, epoch: int) -> CatalogImage:
         """Deletes and changes the rows that the bucket (`stored`) knows later than Redis, whose catalog is `now`;
-        returns the image of those that are to be there, for `restore_rows`.
+        returns the image of those that are to be there, for `restore_rows`. `epoch` is the one that is to begin.
+        Raises Unavailable, as `restore_rows` does.
         """
-        return await self._forward.correct(now, stored)
+        return await self._forward.correct(now, stored, epoch)
 
     async def write_report(self, report: Mapping[str, Any]) -> None:
         """Keeps what the last reconciliation found, for operators to read."""

@@ -11,13 +11,13 @@ from redis.asyncio import Redis
 
 from shared.catalog.image_model import CollectionImage, DatabaseImage, TenantImage, collection_image
 from shared.catalog.journal_entry import SlotChanges
-from shared.catalog.scripts import CatalogScripts
+from shared.catalog.scripts import CatalogScripts, require_not_later
 from shared.catalog.slots import Slot
 from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX, Argument, Script
 
-JOURNAL: Final = Script("shared.catalog", "journal")
+JOURNAL: Final = Script("shared.catalog", "journal", uses=["restoring"])
 PENDING_KEY: Final = 2
 """The place of the hash with the pending rows among a slot's keys."""
 STATE_FIELDS: Final = ("head", "dim", "config", "layout")
@@ -69,12 +69,15 @@ class PendingChanges:
                 calls.append((each.slot.keys(self._keys), args))
         await JOURNAL.run_many(self._redis, calls)
 
-    async def restore(self, versions: Sequence[tuple[Slot, int]]) -> None:
-        """Gives slots at least these versions. Nothing is pending in them afterwards: a snapshot has all of them."""
+    async def restore(self, versions: Sequence[tuple[Slot, int]], epoch: int) -> None:
+        """Gives slots at least these versions. Nothing is pending in them afterwards: the snapshot of this epoch has
+        all of them. Raises Unavailable when one was restored in this epoch or a later one, which is left as it is.
+        """
         calls: list[tuple[Sequence[str], Sequence[Argument]]] = [
-            (slot.keys(self._keys), ["restore", version]) for slot, version in versions
+            (slot.keys(self._keys), ["restore", version, epoch]) for slot, version in versions
         ]
-        await JOURNAL.run_many(self._redis, calls)
+        for reply in await JOURNAL.run_many(self._redis, calls):
+            require_not_later(reply)
 
     async def has(self, slot: Slot, row: str) -> bool:
         """Whether this row of the slot is pending."""

@@ -2,40 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from shared.errors import Unavailable
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 
-TENANTS: Final = Script("shared.catalog", "tenants")
-DATABASES: Final = Script("shared.catalog", "databases")
-COLLECTIONS: Final = Script("shared.catalog", "collections")
+TENANTS: Final = Script("shared.catalog", "tenants", uses=["restoring"])
+DATABASES: Final = Script("shared.catalog", "databases", uses=["restoring"])
+COLLECTIONS: Final = Script("shared.catalog", "collections", uses=["restoring"])
 
 
 class CatalogScripts:
-    """The catalog's scripts, a method for each; verbs, arguments and replies are in the scripts' headers."""
+    """The catalog's scripts, a method for each; verbs, arguments and replies are in the scripts' headers.
 
-    def __init__(self, redis: Redis, keys: Keys) -> None:
+    Those of a restoration have its `epoch`: they raise Unavailable, and change nothing, where a slot was restored in
+    this epoch or a later one.
+    """
+
+    def __init__(self, redis: Redis, keys: Keys, epoch: int | None = None) -> None:
         self._redis = redis
         self._keys = keys
+        self._epoch = epoch
 
     async def tenants(self, verb: str, *args: Argument) -> Any:
         names = self._keys
         keys = [names.tenants, names.resources, names.tenant_trash, names.cleared_tenants, names.changes]
-        keys += [names.catalog_version, names.catalog_pending]
-        return await TENANTS.run(self._redis, keys, [verb, *args])
+        keys += [names.catalog_version, names.catalog_pending, names.catalog_epoch]
+        return await self._run(TENANTS, keys, [verb, *args])
 
     async def databases(self, tenant: str, verb: str, *args: Argument) -> Any:
         names = self._keys
         keys = [names.databases(tenant), names.database_order(tenant), names.database_trash(tenant)]
-        keys += [names.tenant_version(tenant), names.tenant_pending(tenant)]
-        return await DATABASES.run(self._redis, keys, [verb, *args])
+        keys += [names.tenant_version(tenant), names.tenant_pending(tenant), names.tenant_epoch(tenant)]
+        return await self._run(DATABASES, keys, [verb, *args])
 
     async def collections(self, database_key: str, verb: str, *args: Argument) -> list[Any]:
         key, names = database_key, self._keys
         keys = [names.names(key), names.rows(key), names.order(key), names.trash(key), names.closed(key)]
         keys += [names.functions(key), names.database_version(key), names.database_pending(key)]
-        reply: list[Any] = await COLLECTIONS.run(self._redis, keys, [verb, *args])
+        keys += [names.database_epoch(key)]
+        reply: list[Any] = await self._run(COLLECTIONS, keys, [verb, *args])
         return reply
+
+    async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+        if self._epoch is None:
+            return await script.run(self._redis, keys, args)
+        reply = await script.run(self._redis, keys, ["restoring", self._epoch, *args])
+        require_not_later(reply)
+        return reply
+
+
+def require_not_later(reply: Any) -> None:
+    """Raises Unavailable when the reply says that a slot was restored in the same epoch or a later one."""
+    if reply in (b"LATER", [b"LATER"]):
+        raise Unavailable("Another log service has restored the cluster")

@@ -25,15 +25,16 @@ class Slot:
     database: str | None = None
 
     def keys(self, keys: Keys) -> list[str]:
-        """The slot's keys in Redis: rows, version, pending rows and, but for tenants, the order of creation."""
+        """The slot's keys in Redis: rows, version, pending rows, epoch and, but for tenants, the order of creation."""
         if self.database is not None:
             key = self.database
-            return [keys.rows(key), keys.database_version(key), keys.database_pending(key), keys.order(key)]
+            versions = [keys.database_version(key), keys.database_pending(key), keys.database_epoch(key)]
+            return [keys.rows(key), *versions, keys.order(key)]
         if self.tenant is not None:
             name = self.tenant
-            databases = keys.databases(name)
-            return [databases, keys.tenant_version(name), keys.tenant_pending(name), keys.database_order(name)]
-        return [keys.tenants, keys.catalog_version, keys.catalog_pending]
+            versions = [keys.tenant_version(name), keys.tenant_pending(name), keys.tenant_epoch(name)]
+            return [keys.databases(name), *versions, keys.database_order(name)]
+        return [keys.tenants, keys.catalog_version, keys.catalog_pending, keys.catalog_epoch]
 
 
 TENANTS: Final = Slot()

@@ -9,18 +9,23 @@
 --        5  changes_key     number of changes of the whole catalog, of all slots
 --        6  version_key     number of changes of the tenants' rows
 --        7  pending_key     hash: name of a row that changed and may not be in the journal -> the version that the change made
+--        8  epoch_key       epoch of the restoration that was here last (restoring.lua)
 -- ARGV   1  verb            then its arguments:
 --           'create' name row          'OK', also when this very row is there; 'EXISTS'; 'TRASHED' until a reset is through with it
 --           'resource' name resource   'OK'; 'OTHER' when the tenant has another one or the value another tenant; 'MISSING'
 --           'replace' name row         for a restoration: puts the row of a tenant that is there: 'OK'
+--           'named' name resource      for a restoration: the resource name is that of the tenant: 'OK'
 --           'remove' name              for a restoration: moves a tenant to the trash: 'OK'
 --           'reset'                    moves every tenant to the trash: 'OK'. The commit of a reset
 --           'cleared' name             a removed tenant's databases are in its own trash now: 'OK'
 --           'collected' name           nothing is left of a removed tenant: 'OK'
 --           'changed'                  counts a change of the catalog: the number of changes
 --           'counted' least            for a restoration: makes the number of changes at least this: 'OK'
+--           'restoring' epoch verb ..    for a restoration: does this, unless the slot was restored in this epoch or a later one:
+--                  then 'LATER'
 
-local tenants_key, resources_key, trash_key, cleared_key, changes_key, version_key, pending_key = unpack(KEYS)
+local tenants_key, resources_key, trash_key, cleared_key, changes_key, version_key, pending_key, epoch_key =
+  unpack(KEYS)
 local verb = ARGV[1]
 
 local function changed(name) redis.call('HSET', pending_key, name, redis.call('INCR', version_key)) end
@@ -40,6 +45,11 @@ function verbs.replace(name, row)
   if redis.call('HEXISTS', tenants_key, name) == 0 then return 'OK' end
   redis.call('HSET', tenants_key, name, row)
   changed(name)
+  return 'OK'
+end
+
+function verbs.named(name, resource)
+  redis.call('HSET', resources_key, resource, name)
   return 'OK'
 end
 
@@ -90,6 +100,11 @@ function verbs.changed() return redis.call('INCR', changes_key) end
 function verbs.counted(least)
   if tonumber(redis.call('GET', changes_key) or 0) < tonumber(least) then redis.call('SET', changes_key, least) end
   return 'OK'
+end
+
+function verbs.restoring(epoch, name, ...)
+  if is_restored(epoch_key, epoch) then return 'LATER' end
+  return verbs[name](...)
 end
 
 if not verbs[verb] then return redis.error_reply('ERR unknown verb') end

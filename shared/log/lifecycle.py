@@ -144,15 +144,24 @@ class Lifecycle:
         dimension: int | None,
         layout: Layout,
         pointers: Sequence[Pointer | None],
+        is_open: bool = False,
     ) -> int:
         """Gives a state that lost fields these in their place, and raises its head and epoch; returns the head. Its
-        streams go on. `pointers` are those of the layout's shards.
+        streams go on. `pointers` are those of the layout's shards. While the cluster `is_open` in this epoch, no state
+        is of a later one: raises Unavailable for a state that is, because the cluster was restored since.
         """
-        args = ["fill", head, epoch, *_fields(database_key, fixed, generation, dimension, layout)]
+        args = [
+            "refill" if is_open else "fill",
+            head,
+            epoch,
+            *_fields(database_key, fixed, generation, dimension, layout),
+        ]
         for shard, pointer in zip(layout.numbers, pointers, strict=True):
             if pointer is not None:
                 args += [f"m:{shard}", pointer.encode()]
         filled: int = await STATE.run(self._redis, [self._keys.state(collection_id)], args)
+        if filled < 0:
+            raise Unavailable(f"Collection {collection_id} was restored meanwhile, in a later epoch")
         return filled
 
     async def drop_unreadable(self, collection_id: str, database_key: str) -> dict[str, bytes]:

@@ -12,6 +12,9 @@
 --           'head' least epoch              raises its head and its epoch to at least these: the head now
 --           'fill' head epoch field value ..
 --                                           sets those of the fields that are missing, then the same
+--           'refill' head epoch field value ..
+--                                           the same in an open cluster: -1, and nothing happens, when the collection was restored
+--                                           in a later epoch
 --           'generation' least              raises its generation to at least this: 1
 --           'want' shards                   asks for so many shards at least: 1
 --           'delete'                        marks it deleted: 1
@@ -70,6 +73,11 @@ function verbs.fill(least, least_epoch)
   for at = FIRST_FIELD_RESTORE, #ARGV, 2 do redis.call('HSETNX', state_key, unpack(ARGV, at, at + 1)) end
   head = head or '0'
   return raise(least, least_epoch)
+end
+
+function verbs.refill(least, least_epoch)
+  if tonumber(epoch or 0) > tonumber(least_epoch) then return -1 end
+  return verbs.fill(least, least_epoch)
 end
 
 function verbs.head(least, least_epoch) return head and tonumber(head) and raise(least, least_epoch) or 0 end

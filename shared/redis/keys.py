@@ -37,6 +37,7 @@ class Keys:
 
         self.catalog_version = f"{prefix}:{{catalog}}:version"
         self.catalog_pending = f"{prefix}:{{catalog}}:pending"
+        self.catalog_epoch = f"{prefix}:{{catalog}}:epoch"
 
     def forks(self, root: str) -> str:
         return f"{self.prefix}:{{catalog}}:forks:{root}"
@@ -55,6 +56,9 @@ class Keys:
 
     def tenant_pending(self, tenant: str) -> str:
         return f"{self._tenant(tenant)}:pending"
+
+    def tenant_epoch(self, tenant: str) -> str:
+        return f"{self._tenant(tenant)}:epoch"
 
     def names(self, database: str) -> str:
         return f"{self._database(database)}:names"
@@ -79,6 +83,9 @@ class Keys:
 
     def database_pending(self, database: str) -> str:
         return f"{self._database(database)}:pending"
+
+    def database_epoch(self, database: str) -> str:
+        return f"{self._database(database)}:epoch"
 
     def state(self, collection_id: str) -> str:
         return f"{self._collection(collection_id)}:state"

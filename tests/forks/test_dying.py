@@ -90,7 +90,7 @@ async def test_an_image_of_the_catalog_has_forks_and_families(shop: Shop, family
     await shop.redis.flushdb()
     for one in image.collections:
         await images.restore_state(one, one.head, 1, one.head, [None])
-    await images.restore_rows(image)
+    await images.restore_rows(image, 1)
     await shop.catalog.mark.open()
     await fork.refresh()
     assert fork.collection.ancestors == (shop.collection.id,)

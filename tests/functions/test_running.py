@@ -332,7 +332,7 @@ async def test_an_image_of_the_catalog_has_functions(shop: Shop, workshop: Works
     await shop.redis.flushdb()
     for one in image.collections:
         await images.restore_state(one, one.head, 1, one.head, [None])
-    await images.restore_rows(image)
+    await images.restore_rows(image, 1)
     await shop.catalog.mark.open()
     found = await workshop.functions.output_of(await workshop.db(), shop.collection)
     assert found is not None

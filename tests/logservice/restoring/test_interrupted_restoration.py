@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from logservice.restoring.restorer import Restorer
+from shared.catalog import pending, scripts
+from shared.catalog.collector import Collector
 from shared.errors import DimensionMismatch, Unavailable
 from shared.log import lifecycle
 from shared.manifest.roots import RootStore, make_root
@@ -165,3 +167,48 @@ async def test_a_redis_that_restarts_is_opened_although_it_lost_something_alone(
     assert (await append(rolling.log, made, ["x"])).first >= head
     assert await rolling.catalog.mark.read() is not None
     assert (await rolling.catalog.mark.server_run()).verified
+
+
+@pytest.mark.parametrize("within", ["rows", "versions"])
+async def test_a_log_service_that_sleeps_while_it_restores_rows_changes_nothing_that_was_done_since(
+    rolling: Rolling, keys: Keys, monkeypatch: pytest.MonkeyPatch, within: str
+) -> None:
+    """It would bring back a deleted collection, or forget that a row is not in the journal yet."""
+    await rolling.reconcile()
+    database = await rolling.database()
+    made = await make_collection(rolling.catalog, database, "deleted since")
+    await rolling.snapshot()
+    await asyncio.to_thread(rolling.server.lose_everything)
+    asleep, awake = asyncio.Event(), asyncio.Event()
+    run, run_many = Script.run, Script.run_many
+
+    async def sleep() -> None:
+        if not asleep.is_set():
+            asleep.set()
+            await awake.wait()
+
+    async def run_late(script: Script, redis: Any, keys: Any, args: Any, **options: Any) -> Any:
+        if within == "rows" and script is scripts.COLLECTIONS:
+            await sleep()
+        return await run(script, redis, keys, args, **options)
+
+    async def run_many_late(script: Script, redis: Any, calls: Any) -> Any:
+        calls = list(calls)
+        if within == "versions" and script is pending.JOURNAL and calls[0][1][0] == "restore":
+            await sleep()
+        return await run_many(script, redis, calls)
+
+    monkeypatch.setattr(Script, "run", run_late)
+    monkeypatch.setattr(Script, "run_many", run_many_late)
+    slow = asyncio.create_task(rolling.reconcile())
+    await asleep.wait()
+    await rolling.reconcile()
+    async with open_redis(rolling.server.url) as redis:
+        await rolling.catalog.collections.delete(database, made.name)
+        await Collector(redis, keys, rolling.catalog).collect_deleted()
+        await scripts.CatalogScripts(redis, keys).collections(database.key, "create", "n", "i", b'{"name":"n"}')
+        awake.set()
+        with pytest.raises(Unavailable):
+            await slow
+        assert await redis.hkeys(keys.names(database.key)) == [b"n"]
+        assert b"i" in await redis.hkeys(keys.database_pending(database.key))

@@ -291,3 +291,15 @@ async def test_what_the_class_bucket_left_before_a_state_was_restored_is_not_con
     assert pointer is not None
     tail = await read_bucket_tail(world.objects, made.id, 0, pointer.covers)
     assert (list(ids_of(tail.entries).values()), tail.reach) == (["written since"], written.head)
+
+
+async def test_a_log_service_that_slept_over_a_restoration_fills_in_no_pointer_of_the_time_before(world: World) -> None:
+    collection, cluster = await made_with_log(world), await world.cluster()
+    image = next(each for each in (await world.images.take(cluster)).collections if each.id == collection.id)
+    before = (await world.log.read(collection.id, 0)).state.pointer
+    state = world.keys.state(collection.id)
+    await world.redis.hdel(state, "m:0")
+    await world.images.raise_heads({collection.id: 1}, cluster.epoch + 1)  # restored since
+    with pytest.raises(Unavailable):
+        await world.images.fill_state(image, 1, cluster.epoch, [before], is_open=True)
+    assert await world.redis.hget(state, "m:0") is None
