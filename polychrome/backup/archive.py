@@ -35,6 +35,10 @@ class Archive:
         self._progress = progress
         self._known: dict[str, dict[str, int]] = {}
         """Objects that are there already, with their lengths, by the first part of their key."""
+        self._kept = set[StoredFile]()
+        """Objects that this backup has copied. Several manifests of a history name the same files, and a collection
+        that is read anew names what it named before.
+        """
         self.copied = 0
         self.copied_bytes = 0
         self.reused = 0
@@ -46,6 +50,8 @@ class Archive:
         bucket has it no more, and Corrupt when its bytes are others.
         """
         stored = StoredFile(f"{FILES}{key}", size, checksum)
+        if stored in self._kept:
+            return stored
         if (await self._present(FILES, key.split("/")[0])).get(stored.key) == size:
             self.reused += 1
             return stored
@@ -54,7 +60,7 @@ class Archive:
             await source.download(key, path)
             await asyncio.to_thread(_prove, path, stored, key)
             await self._objects.put(stored.key, path)
-        self._count(size)
+        self._count(stored)
         return stored
 
     async def keep_bytes(self, key: str, data: bytes) -> StoredFile:
@@ -71,11 +77,13 @@ class Archive:
         return stored
 
     async def _keep(self, stored: StoredFile, kind: str, collection: str, data: bytes) -> None:
+        if stored in self._kept:
+            return
         if (await self._present(kind, collection)).get(stored.key) == stored.bytes:
             self.reused += 1
         else:
             await self._objects.put(stored.key, data)
-            self._count(stored.bytes)
+            self._count(stored)
 
     async def begin(self, name: str) -> None:
         """Says that a backup of this name is being taken: nothing is pruned until it ends."""
@@ -95,10 +103,11 @@ class Archive:
             self._known[prefix] = {info.key: info.bytes async for info in self._objects.list(prefix)}
         return self._known[prefix]
 
-    def _count(self, size: int) -> None:
+    def _count(self, stored: StoredFile) -> None:
+        self._kept.add(stored)
         self.copied += 1
-        self.copied_bytes += size
-        self._progress(size)
+        self.copied_bytes += stored.bytes
+        self._progress(stored.bytes)
 
     # Reading
 

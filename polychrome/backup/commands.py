@@ -17,9 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from polychrome.backup.archive import Archive
 from polychrome.backup.choice import chosen, is_suitable, kind_of, outdated, selected_ids
 from polychrome.backup.model import Backup, CollectionBackup, is_name
+from polychrome.backup.prove import prove
 from polychrome.backup.put_back import Restorer
 from polychrome.backup.survey import Place, places_in
 from polychrome.backup.take import Taker
@@ -41,7 +44,7 @@ from shared.redis.keys import Keys
 
 DONE: Final = 0
 INCOMPLETE: Final = 1
-"""Exit code: the backup counts, but lacks collections whose data is damaged."""
+"""Exit code: the backup counts, but lacks collections whose data is damaged. Of `verify`: backups are damaged."""
 FAILED: Final = 2
 """Exit code: nothing was done, or not all of what was asked for; the message says what."""
 
@@ -51,8 +54,10 @@ Answer = tuple[dict[str, Any], list[str], int]
 
 def add_backup(parser: argparse.ArgumentParser) -> None:
     """The arguments of `polychrome backup`."""
-    parser.usage = "polychrome backup DEST [options] | backup list DEST | backup prune DEST --keep N"
-    parser.add_argument("words", nargs="+", metavar="[list|prune] DEST", help="a directory, or s3://bucket/prefix")
+    parser.usage = "polychrome backup DEST [options] | backup list|verify DEST | backup prune DEST --keep N"
+    parser.add_argument(
+        "words", nargs="+", metavar="[list|verify|prune] DEST", help="a directory, or s3://bucket/prefix"
+    )
     text = "back up this collection alone: its name, tenant/database/name, or id; may be repeated"
     parser.add_argument("--collection", action="append", default=[], metavar="C", help=text)
     parser.add_argument("--keep", type=_positive, metavar="N", help="with prune: how many of the newest backups stay")
@@ -86,22 +91,24 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _run_backup(arguments: argparse.Namespace) -> int:
     match arguments.words:
-        case ["list" | "prune", _] if arguments.collection:
+        case ["list" | "verify" | "prune", _] if arguments.collection:
             return _complain("--collection goes with taking a backup alone")
         case ["list", place] if arguments.keep is None:
             work = _list(place)
+        case ["verify", place] if arguments.keep is None:
+            work = _verify(place)
         case ["prune", place] if arguments.keep is not None:
             work = _prune(place, arguments.keep, ignore_running=arguments.ignore_running)
         case ["prune", _]:
             return _complain("prune needs --keep N: how many of the newest backups stay")
-        case ["list" | "prune" as command]:
+        case ["list" | "verify" | "prune" as command]:
             return _complain(f"{command} needs a destination (a directory of that name is ./{command})")
         case [_] if arguments.keep is not None or arguments.ignore_running:
             return _complain("--keep and --ignore-running go with prune alone: polychrome backup prune DEST --keep N")
         case [place]:
             work = _take(place, arguments)
         case words:
-            return _complain(f"expected DEST, list DEST or prune DEST, got: {' '.join(words)}")
+            return _complain(f"expected DEST, list DEST, verify DEST or prune DEST, got: {' '.join(words)}")
     return _print(work, as_json=arguments.json)
 
 
@@ -161,6 +168,17 @@ async def _list(place: str) -> Answer:
         archive = Archive(destination)
         found = [_described(await archive.read(name)) for name in await archive.names()]
     return {"backups": found}, [_listed(each) for each in found] or [f"there is no backup in {place}"], DONE
+
+
+async def _verify(place: str) -> Answer:
+    async with open_store(existing_url(place)) as destination:
+        proof = await prove(Archive(destination, Progress("read")))
+    if not proof.backups:
+        raise NotFound(f"there is no backup in {place}")
+    lines = [f"damaged  {each.what}; needed by {', '.join(each.backups)}" for each in proof.damaged]
+    lines.append(f"read  {proof.backups} backups, {proof.objects} objects, {proof.bytes:,} bytes")
+    lines.append(f"damaged: {len(proof.damaged)} objects" if proof.damaged else "whole")
+    return msgspec.to_builtins(proof), lines, INCOMPLETE if proof.damaged else DONE
 
 
 async def _prune(place: str, keep: int, *, ignore_running: bool) -> Answer:

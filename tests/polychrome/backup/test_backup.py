@@ -45,7 +45,7 @@ class Line:
     def close(self) -> None:
         self.http.close()
 
-    def answer(self, *words: str) -> Any:
+    def answer(self, *words: str, code: int = 0) -> Any:
         """The JSON that the command prints. Raises Refused."""
         out, err = io.StringIO(), io.StringIO()
         with (
@@ -57,7 +57,7 @@ class Line:
             main([*words, "--json"])
         if ended.value.code == 2:
             raise Refused(err.getvalue())
-        assert ended.value.code == 0
+        assert ended.value.code == code
         return json.loads(out.getvalue())
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
@@ -248,7 +248,9 @@ def test_a_collection_with_a_history_comes_back_as_of_any_of_its_moments(line: L
         time.sleep(0.01)
         if number % 2:
             line.indexed(collection)
-    line.answer("backup", str(tmp_path), "--collection", "history")
+    taken = line.answer("backup", str(tmp_path), "--collection", "history")
+    stored = sum(path.is_file() for kind in ("files", "log") for path in (tmp_path / kind).rglob("*"))
+    assert taken["objects_copied"] == stored, "what several manifests name is copied once"
     for number, moment in enumerate(moments):
         options = ("--collection", "history", "--as", f"history-{number}", "--at", moment)
         restored = line.answer("restore", str(tmp_path), *options)["ids"][collection]
@@ -266,11 +268,15 @@ def test_a_damaged_backup_is_named_and_restores_nothing(
     with stopped(cluster.process("compactor-1")):
         line.post(f"/{collection}/add", rows(50, 60))
         line.answer("backup", str(tmp_path), "--collection", name)
+    assert line.answer("backup", "verify", str(tmp_path))["damaged"] == []
     rng = random.Random(kind)
     path = rng.choice(sorted(path for path in (tmp_path / kind).rglob("*") if path.is_file()))
     data = bytearray(path.read_bytes())
     data[rng.randrange(len(data))] ^= 1
     path.write_bytes(data)
+    [found] = line.answer("backup", "verify", str(tmp_path), code=1)["damaged"]
+    assert path.name.removesuffix(".json.gz") in found["what"]
+    assert len(found["backups"]) == 1
     with pytest.raises(Refused, match=r"polychrome: .*(checksum|cannot be read)"):
         line.answer("restore", str(tmp_path), "--collection", name, "--as", f"{name}-copy")
     assert line.http.get(f"{COLLECTIONS}/{name}-copy").status_code == 404
@@ -294,6 +300,8 @@ def test_the_newest_backup_that_has_what_is_asked_for_is_restored(line: Line, tm
     destination = str(tmp_path)
     with pytest.raises(Refused, match="there is no backup in"):
         line.answer("restore", destination)
+    with pytest.raises(Refused, match="there is no backup in"):
+        line.answer("backup", "verify", destination)
     line.answer("backup", destination, "--collection", first)
     line.answer("backup", destination, "--collection", second)
     restored = line.answer("restore", destination, "--collection", "chosen-first", "--as", "chosen-copy")
