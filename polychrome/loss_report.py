@@ -56,8 +56,8 @@ class Missing(msgspec.Struct, frozen=True):
 
 
 class RestoredState(msgspec.Struct, frozen=True):
-    """The state of a collection that Redis had lost alone, or of which these `fields` could not be read, and that was
-    restored at the time `at_s`, in seconds since the epoch.
+    """The state of a collection that Redis had lost alone, or of which these `fields` were missing or could not be
+    read, and that was restored at the time `at_s`, in seconds since the epoch.
     """
 
     collection: str
@@ -150,7 +150,7 @@ def _missing(missing: Missing) -> str:
 
 
 def _restored(restored: RestoredState) -> str:
-    cause = f"{', '.join(restored.fields)} could not be read" if restored.fields else "a part of it was lost"
+    cause = f"{', '.join(restored.fields)} were lost" if restored.fields else "a part of it was lost"
     return f"{restored.collection}  {restored.name}: its state in Redis, of which {cause} (at {time_of(restored.at_s)})"
 
 

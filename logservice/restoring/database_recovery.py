@@ -12,6 +12,7 @@ keys are watched over by the snapshots (`logservice.catalog.snapshots`), which k
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Final
 
@@ -19,7 +20,7 @@ from prometheus_client import Counter
 
 from logservice.catalog.stored import StoredCatalog
 from logservice.restoring.recover import Recovery
-from shared.catalog import Catalog, Database
+from shared.catalog import Catalog, Collection, Database
 from shared.catalog.collector import Collector
 from shared.errors import Corrupt
 from shared.log.log import Log
@@ -60,20 +61,21 @@ class DatabaseRecovery:
         noted = await losses.noted.some()
         if not noted:
             return
-        await self._recover([database async for database in self._catalog.databases.all() if database.key in noted])
+        databases = [database async for database in self._catalog.databases.all() if database.key in noted]
+        await self._recover(databases, missed=True)
         for key in noted:
             await losses.noted.remove(key)
 
     async def sweep(self) -> None:
         """Recovers all databases."""
-        await self._recover([database async for database in self._catalog.databases.all()])
+        await self._recover([database async for database in self._catalog.databases.all()], missed=False)
 
-    async def _recover(self, databases: Sequence[Database]) -> None:
+    async def _recover(self, databases: Sequence[Database], *, missed: bool) -> None:
         """Recovers these databases, the rows of all before the states of any: a state is not restored without a
         snapshot, and none is taken while rows are missing. What is damaged in the bucket does not keep others from
-        being recovered.
+        being recovered. `missed`: somebody missed something of each of them.
         """
-        for recover in (self._recover_rows, self._recover_states):
+        for recover in (self._recover_rows, functools.partial(self._recover_states, missed=missed)):
             for database in databases:
                 try:
                     await recover(database)
@@ -81,13 +83,28 @@ class DatabaseRecovery:
                     names = {"database": database.name, "tenant": database.tenant}
                     log.error("database_not_recovered", **names, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
 
-    async def _recover_states(self, database: Database) -> None:
+    async def _recover_states(self, database: Database, *, missed: bool) -> None:
         await self._collector.repair_database(database, self._recovery.recover)
-        await self._recover_pointers(database)
-
-    async def _recover_pointers(self, database: Database) -> None:
         damaged: dict[str, str] = {}
         collections = await self._catalog.collections.present(database, damaged)
+        await self._recover_streams(collections, missed=missed)
+        await self._recover_pointers(collections, damaged)
+
+    async def _recover_streams(self, collections: Sequence[Collection], *, missed: bool) -> None:
+        """Has the states filled in that do not say any more what their streams hold. That all of it is missing for a
+        stream that is not empty shows whoever reads it or appends to it.
+        """
+        shards = [(each, shard) for each in collections for shard in each.layout.numbers]
+        states = await self._log.states([(each.id, shard) for each, shard in shards], {})
+        torn = {
+            each.id: each
+            for (each, _), state in zip(shards, states, strict=True)
+            if state is not None and not state.deleted and (missed or state.torn)
+        }
+        for collection in torn.values():
+            await self._recovery.recover_streams(collection)
+
+    async def _recover_pointers(self, collections: Sequence[Collection], damaged: dict[str, str]) -> None:
         shards = [(each.id, shard) for each in collections for shard in each.layout.numbers]
         for (collection_id, shard), state in zip(shards, await self._log.states(shards, damaged), strict=True):
             if state is not None and state.lost_pointer and not state.deleted:

@@ -14,7 +14,7 @@ from logservice.restoring.choice import Choice, OwnState, StoredState, Taken, ch
 from logservice.restoring.evidence import Evidence
 from logservice.restoring.restoration import MissingRange, restoration_of
 from logservice.restoring.unreadable_fields import UnreadableFields
-from shared.catalog import Cluster
+from shared.catalog import Cluster, Collection
 from shared.catalog.image import CatalogImage, CollectionImage, Images, merged
 from shared.errors import Unavailable
 from shared.log.log import Log
@@ -95,6 +95,13 @@ class Recovery:
         await self._unreadable.restored(known)
         log.error("state_restored", **asdict(restoration.missing))
         return True
+
+    async def recover_streams(self, collection: Collection) -> None:
+        """Gives the collection's state back what it lost of what its streams say."""
+        filled = await self._images.rejoin_streams(collection)
+        if filled:
+            log.error("stream_fields_restored", collection=collection.id, name=collection.name, fields=filled)
+            await self._unreadable.refilled(collection, filled)
 
     async def _report(self, missing: MissingRange) -> None:
         """Adds what is missing to the report of the last reconciliation."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from shared.catalog import Collection
 from shared.catalog.damage import Damage, DamageKind
 from shared.catalog.image import CollectionImage, Images
 from shared.log.naming import state_name
@@ -55,17 +56,20 @@ class UnreadableFields:
         """Says that the collection's state is whole again: in the report of the last loss, and in the registry of
         damage, which forgets it.
         """
-        fields = self._dropped.pop(collection.id, [])
+        await self.refilled(collection, self._dropped.pop(collection.id, []))
+        await self._damages.clear([state_name(collection.id)])
+
+    async def refilled(self, collection: CollectionImage | Collection, fields: Sequence[str]) -> None:
+        """Adds to the report of the last loss that these fields of the collection's state were filled in again."""
         report = await self._images.read_report()
         await self._images.write_report(with_restored_state(report, collection, fields, self._clock.now()))
-        await self._damages.clear([state_name(collection.id)])
 
 
 def with_restored_state(
-    report: Mapping[str, Any] | None, collection: CollectionImage, fields: Sequence[str], at_s: float
+    report: Mapping[str, Any] | None, collection: CollectionImage | Collection, fields: Sequence[str], at_s: float
 ) -> dict[str, Any]:
-    """The report of the last loss with one more state that was restored alone; `fields` could not be read, none where
-    something was missing.
+    """The report of the last loss with one more state that was restored alone; `fields` could not be read or were
+    missing, none where that is not known.
     """
     before = (report or {}).get("restored_states", [])
     restored = {"collection": collection.id, "name": collection.name, "fields": list(fields), "at_s": at_s}

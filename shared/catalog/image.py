@@ -232,6 +232,10 @@ class Images:
         """Gives a state that lost fields back what its streams say."""
         return await self._lifecycle.rejoin(collection.id, collection.layout)
 
+    async def rejoin_streams(self, collection: Collection) -> list[str]:
+        """Gives a whole state back what it lost of what its streams say; the fields that were missing."""
+        return (await self._lifecycle.rejoin(collection.id, collection.layout)).filled
+
     async def fill_state(
         self,
         collection: CollectionImage,

@@ -29,6 +29,7 @@
 -- {'GONE'}               no such collection, or deleted
 -- {'EPOCH', e}           the collection was restored in the later epoch e, and what was remembered of requests before is lost
 -- {'STALE'}              the catalog row is newer than `generation`, or a shard is not one of the collection's present ones
+-- {'LOST', shard}        the state has lost what it says of this shard's stream, and gets it back
 -- {'STOPPED'}            not now: the collection's shards are being switched. Again in a moment; the stop expires by itself
 -- {'DIMENSION', d}       the collection has dimension d
 -- {'FULL', ops, bytes}   the backlog would pass a limit; it holds so much now
@@ -82,6 +83,7 @@ for at = FIRST_ENTRY, #ARGV, PER_ENTRY do
   if shard ~= before then
     local number = tonumber(shard)
     if number < first_shard or number >= end_shard then return {'STALE'} end
+    if has_lost_stream(state_key, shard, KEYS[FIRST_STREAM + streams]) then return {'LOST', number} end
     streams, before = streams + 1, shard
   end
   bytes = bytes + #payload

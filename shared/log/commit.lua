@@ -24,6 +24,7 @@ if not head or deleted then return 'GONE' end
 if current == new then return 'OK' end
 if tonumber(present_epoch or 0) ~= tonumber(epoch) then return 'EPOCH' end
 if (current or '') ~= expected or tonumber(trimmed or 0) > tonumber(covers) then return 'LOST' end
+if not current and tonumber(trimmed or 0) > 1 then return 'LOST' end  -- what was trimmed is in a manifest that this one is not after
 if tonumber(covers) > tonumber(head) then return 'AHEAD' end
 redis.call('HSET', state_key, field, new)
 return 'OK'

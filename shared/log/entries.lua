@@ -38,6 +38,18 @@ local function stream_of(state_key, shard)
   return {shard = shard, tail = tail or '0-0', ops = tonumber(ops or 0), bytes = tonumber(bytes or 0), chain = chain or ''}
 end
 
+-- Whether the state has lost something of what it says of a stream that has entries: an entry that is added now would not continue
+-- the chain. The log service gives it back (rejoin.lua).
+local function has_lost_stream(state_key, shard, stream_key)
+  local tail, ops, bytes, chain = unpack(
+    redis.call('HMGET', state_key, 'tail:' .. shard, 'ops:' .. shard, 'bytes:' .. shard, 'chain:' .. shard))
+  if tail and ops and bytes and chain then return false end
+  local newest = unpack(redis.call('XREVRANGE', stream_key, '+', '-', 'COUNT', 1))
+  if not newest then return (tail or ops or bytes or chain) and not (tail and ops and bytes) or false end
+  local VALUES_0_1_0 = 14
+  return not (tail and ops and bytes) or #newest[2] ~= VALUES_0_1_0
+end
+
 -- Adds an entry at the end of `stream`, whose key is `key`. `first`, `end_position`, `last`, `time_ms`, `request` and `checksum`
 -- are the text of f, e, l, t, r and x; `ops` (operations) is a number.
 local function add_entry(key, stream, id, first, end_position, last, ops, time_ms, request, checksum, payload)

@@ -46,11 +46,12 @@ class Owner:
 
 class Rejoined(NamedTuple):
     """The content of a collection's streams: the end (exclusive) of the newest append in any of them, and how many of
-    them are not empty.
+    them are not empty; the fields of the state that were missing.
     """
 
     end: int
     streams: int
+    filled: list[str]
 
 
 class Lifecycle:
@@ -113,7 +114,9 @@ class Lifecycle:
     async def rejoin(self, collection_id: str, layout: Layout) -> Rejoined:
         """Gives a state that lost fields, or all of them, back what its streams say."""
         streams = [self._keys.log(collection_id, shard) for shard in layout.numbers]
-        return Rejoined(*await REJOIN.run(self._redis, [self._keys.state(collection_id), *streams], layout.numbers))
+        keys = [self._keys.state(collection_id), *streams]
+        end, count, filled = await REJOIN.run(self._redis, keys, layout.numbers)
+        return Rejoined(end, count, [field.decode() for field in filled])
 
     async def logged_dimension(self, collection_id: str, layout: Layout) -> int | None:
         """The width of the embeddings in the streams; None when there are none."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from shared.log.state import Entry, ShardState, position_of
+from shared.log.state import FIRST_ID, Entry, ShardState, position_of
 from shared.log.verification import DamagedEntry, RawEntry, check_chain, check_follows, missing_entry, verified_entry
 
 NO_SUBSTITUTES: Final[Mapping[str, Entry]] = {}
@@ -116,3 +116,12 @@ def link(
         damage.state = state
         return Linked(linking.entries, damage)
     return Linked(linking.entries, None)
+
+
+def lost_newest(state: ShardState, reply: Sequence[RawEntry]) -> bool:
+    """Whether a complete reply has entries, and the state does not say, or not by its chain, which is the newest. An
+    entry of version 0.1.0 has no chain.
+    """
+    if not reply or not state.serves:
+        return False
+    return state.tail == FIRST_ID or (not state.chain and b"h" in reply[-1][1][0::2])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 from prometheus_client import Counter, Histogram
@@ -17,6 +18,7 @@ from redis.asyncio import Redis
 from shared import limits
 from shared.cluster.placement import Layout
 from shared.errors import (
+    Backoff,
     ConditionalWriteConflict,
     Corrupt,
     DimensionMismatch,
@@ -29,7 +31,7 @@ from shared.log.append import Appended, AppendRequest, arguments_of, keys_of
 from shared.log.attempts import AppendAttempts
 from shared.log.backlog import BacklogFull
 from shared.log.condition import CONFLICT, Undecided
-from shared.log.linking import link
+from shared.log.linking import link, lost_newest
 from shared.log.naming import state_name
 from shared.log.outputs import ProvenanceConflict
 from shared.log.required import UNREADABLE
@@ -143,6 +145,8 @@ class Log:
                 raise ProvenanceConflict(f"another run has made the content of {request.collection_id}")
             case [b"DOUBT", shards]:
                 raise Undecided(shards)
+            case [b"LOST", shard]:
+                raise await self._lost_part(request.collection_id, shard)
         raise await self.missing(request.collection_id)
 
     async def replicas(self) -> int:
@@ -156,6 +160,16 @@ class Log:
         if await retry_idempotent(lambda: self._redis.exists(self._keys.cluster), writes=False):
             return Gone(f"collection {collection_id} was deleted")
         return Unavailable("The log is being restored")
+
+    async def _lost_part(self, collection_id: str, shard: int) -> Unavailable:
+        """The error that a state without a part of what it says of a shard means; the log service is told to look."""
+        call = ("HGET", self._keys.state(collection_id), "db")
+        database_key = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
+        if database_key is not None:
+            with suppress(Backoff):  # a full server: the next sweep finds it
+                note = ("SADD", self._keys.losses, database_key)
+                await retry_idempotent(lambda: command(self._redis, *note), writes=True)
+        return Unavailable(f"A part of the state of {collection_id}/{shard} was lost and is being restored")
 
     async def readable(self, collection_id: str) -> range:
         """The positions as of which a read is meaningful, if a worker reaches back so far; the last one is the head.
@@ -213,7 +227,8 @@ class Log:
 
         With `bytes_max`, stops after the entry that reaches it. Every entry is verified, and that it follows the one
         before it in the reply; so is the first one, if the caller gives the chain of the entry `after`. Else the caller
-        checks by `previous` and `before_chain` whether it follows what he has. Raises Gone, and DamagedEntry when the
+        checks by `previous` and `before_chain` whether it follows what he has. Raises Gone, Unavailable (also while a
+        part of the state that was lost is being restored), and DamagedEntry when the
         first entry is damaged or missing; where a later one is, the read ends before it and is not complete.
         """
         keys = [self._keys.state(collection_id), self._keys.log(collection_id, shard)]
@@ -230,6 +245,8 @@ class Log:
         if not has_head(values):
             raise await self.missing(collection_id)
         state = _parsed(collection_id, shard, values)
+        if state.lost_part or (complete and lost_newest(state, raw)):
+            raise await self._lost_part(collection_id, shard)
         linked = functools.partial(
             link, collection_id, state, after, raw, complete=bool(complete), after_chain=after_chain
         )

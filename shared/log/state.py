@@ -90,6 +90,10 @@ class ShardState:
     """Position beyond which no compaction goes; None while the collection has one shard, or no cut yet."""
     below_cut: int = 0
     """Position of the newest entry that the stream had when the cut was set, 0: none."""
+    torn: bool = False
+    """Whether some of the fields that are written together are missing: newest entry, operations, bytes, chain; up to
+    where the stream was trimmed, where it is known how much was.
+    """
 
     @property
     def serves(self) -> bool:
@@ -119,6 +123,13 @@ class ShardState:
         Redis has lost its pointer.
         """
         return self.trimmed > (self.pointer.covers if self.pointer else 1)
+
+    @property
+    def lost_part(self) -> bool:
+        """Whether the state has lost what it says of the shard, so that nothing of it is to be read or written until
+        that is restored. Of a shard that is being built its rebuild takes care.
+        """
+        return self.serves and (self.torn or self.lost_pointer)
 
     @property
     def uncompacted(self) -> bool:
@@ -255,6 +266,9 @@ def parse_state(shard: int, values: Sequence[bytes | None]) -> ShardState:
         cut=None if cut is None else int(cut),
         below_cut=int(below_cut or 0),
         floor=int(floor or 0),
+        torn=len({tail is None, ops is None, size is None}) > 1
+        or (tail is None and chain is not None)
+        or (trimmed is None and trimmed_ops is not None),
     )
 
 

@@ -59,12 +59,22 @@ local function drop_substitutes()
   end
 end
 
+-- The totals of what was trimmed before, where the state has lost them: those before the oldest entry.
+local function totals_before(oldest)
+  local fields = fields_of(oldest)
+  local ops, bytes = string.match(fields.c or '', '^(%d+) (%d+)$')
+  return ops and ops - tonumber(fields.n) or 0, bytes and bytes - #fields.d or 0
+end
+
 local dropped = 0
 local newest = unpack(redis.call('XREVRANGE', stream_key, string.format('%d-0', keep_from - 1), '-', 'COUNT', 1))
 if newest then
   local end_position, totals = what_ends(newest)
   if tonumber(end_position) > keep_from then return -1 end
   local ops, bytes = string.match(totals, '^(%d+) (%d+)$')
+  if not (trimmed_ops and trimmed_bytes) then
+    trimmed_ops, trimmed_bytes = totals_before(unpack(redis.call('XRANGE', stream_key, '-', '+', 'COUNT', 1)))
+  end
   local left_ops = tonumber(backlog_ops) - (ops - tonumber(trimmed_ops or 0))
   local left_bytes = tonumber(backlog_bytes) - (bytes - tonumber(trimmed_bytes or 0))
   dropped = redis.call('XTRIM', stream_key, 'MINID', string.format('%d-0', keep_from))

@@ -135,7 +135,7 @@ def test_what_may_be_missing_after_the_last_loss_is_shown_to_people_and_to_progr
         ),
         f"unlisted  h  the bucket has it, and no catalog lists it {at}",
         f"unread  catalog/journal/y  was damaged, and passed over {at}",
-        "restored  f  cars: its state in Redis, of which head, layout could not be read (at 1970-01-01T00:00:30Z)",
+        "restored  f  cars: its state in Redis, of which head, layout were lost (at 1970-01-01T00:00:30Z)",
         "restored  g  cats: its state in Redis, of which a part of it was lost (at 1970-01-01T00:00:31Z)",
         "skipped  c/1  entry 70-0, among the positions 70 to 74, by an operator (at 1970-01-01T00:00:40Z)",
     ]
