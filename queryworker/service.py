@@ -118,6 +118,7 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
             config.idle_s,
             damage,
             PastViews(PastLog(reader, objects), manifests, threads, config.past_bytes),
+            pool.recheck,
         )
         stack.push_async_callback(shards.close)
         name = f"queryworker-{secrets.token_hex(4)}"  # clients see it: it tells nothing about the machine

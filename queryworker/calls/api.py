@@ -18,7 +18,7 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final
 
-from queryworker.calls.delivery import Deliver, Delivery, Speculation, fail_all
+from queryworker.calls.delivery import Deliver, Delivery, ReadSource, Speculation, fail_all
 from queryworker.calls.method import (
     CallOutcome,
     PendingCall,
@@ -34,6 +34,7 @@ from queryworker.query.answers import ReadContext
 from queryworker.query.batches import batches
 from queryworker.shards.registry import ShardRegistry
 from queryworker.thread_pool import ThreadPool
+from queryworker.view.read_view import ReadView
 from shared.errors import InvalidArgument
 from shared.process import telemetry
 from shared.records.selection import EVERYTHING
@@ -63,7 +64,7 @@ class QueryWorkerApi:
         self._shards = shards
         self._worker = worker
         self._threads = threads
-        self._delivery = Delivery(threads)
+        self._delivery = Delivery(threads, shards.failed)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def methods(self) -> Mapping[str, Serve]:
@@ -87,6 +88,7 @@ class QueryWorkerApi:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._delivery.close()
 
     def _serves(self, method: ServedMethod[Request]) -> tuple[str, Serve]:
         return method.name, functools.partial(self._serve, method)
@@ -144,9 +146,13 @@ class QueryWorkerApi:
         elif others:
             if speculation is not None:
                 speculation.drop()
-            self._submit(method, context, others, self._delivery.deliver)
+            self._submit(method, context, others, self._to(shard, view))
         if too_long:
-            self._submit(method, context, too_long, self._delivery.deliver)
+            self._submit(method, context, too_long, self._to(shard, view))
+
+    def _to(self, shard: Shard, view: ReadView) -> Deliver:
+        """The delivery of what was made from this view of the shard."""
+        return functools.partial(self._delivery.deliver, ReadSource(shard, view))
 
     def _speculate(
         self, method: ServedMethod[Request], shard: Shard, pending: Sequence[PendingCall[Request]]
@@ -155,7 +161,7 @@ class QueryWorkerApi:
         view = self._shards.unchecked_view(shard)
         if view is None:
             return None
-        speculation = Speculation(view, self._delivery.deliver)
+        speculation = Speculation(view, self._to(shard, view))
         self._submit(method, ReadContext(view, self._worker, 0.0), pending, speculation.deliver, speculation)
         return speculation
 
@@ -170,7 +176,7 @@ class QueryWorkerApi:
             if any(outcome.is_too_long for outcome in outcomes):
                 too_long.append(each)
             else:
-                self._delivery.deliver([each.call], outcomes, None)
+                self._to(each.request.shard, context.view)([each.call], outcomes, None)
                 bytes_left = max(0, bytes_left - sum(len(outcome.answer) for outcome in outcomes))
         return too_long
 

@@ -9,8 +9,6 @@ import msgspec
 
 from queryworker.query.answers import ReadContext
 from queryworker.query.get import AnswerTooLongError
-from queryworker.shards.registry import damaged
-from shared.errors import Corrupt
 from shared.rpc.method import Method, RawMethod, Response
 from shared.rpc.query_worker_methods import ShardRequest
 from shared.rpc.server_call import Call
@@ -132,9 +130,7 @@ def answer_batch(
         return [_succeeded(pending.call, answer) for pending, answer in zip(batch, answers, strict=True)]
     except Exception as error:
         if len(batch) == 1:
-            pending = batch[0]
-            told = damaged(pending.request.shard, error) if isinstance(error, Corrupt) else error
-            return [CallOutcome(pending.call, b"", told)]
+            return [CallOutcome(batch[0].call, b"", error)]
         return [outcome for pending in batch for outcome in answer_batch(method, context, [pending])]
 
 

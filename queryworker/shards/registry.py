@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from prometheus_client import Gauge
 
+from queryworker.shards.damaged_reads import DamagedReads
 from queryworker.shards.manifest_loader import READS_REFUSED
 from queryworker.shards.past_views import PastViews
 from queryworker.shards.shard import ServedShard
 from queryworker.view.read_view import ReadView
 from shared.catalog.damage import DamageReporter
-from shared.errors import Corrupt, Damaged, Gone, StaleGeneration, StaleRead
+from shared.errors import Corrupt, Damaged, Gone, PolychromeError, StaleGeneration, StaleRead, Unavailable
 from shared.log.state import position_of
 from shared.log.verification import DamagedEntry
 from shared.process import telemetry
 from shared.process.clock import Clock
 from shared.records.model import ReadLevel
 from shared.rpc import messages
+from shared.segment.format import SegmentInfo
 
 SHARDS: Final = Gauge("polychrome_queryworker_shards", "Shards in memory.")
 SHARD_BYTES: Final = Gauge("polychrome_queryworker_shard_bytes", "What they hold, mapped files included.")
@@ -75,10 +77,12 @@ class ShardRegistry:
         idle_max_s: float,
         damage: DamageReporter,
         past: PastViews,
+        recheck: Callable[[SegmentInfo], Awaitable[Mapping[str, str]]],
     ) -> None:
         """`new_shard` makes a shard of the id of a collection and the shard's number. `past` has what the views of a
-        shard do not reach back to.
+        shard do not reach back to. `recheck` is that of the segments (`queryworker.shards.damaged_reads`).
         """
+        self._damaged_reads = DamagedReads(recheck, damage, clock)
         self._past = past
         self._damage = damage
         self._damaged: dict[ShardKey, tuple[str, int]] = {}
@@ -114,6 +118,28 @@ class ShardRegistry:
             self._damage.whole(found[0])
         return view
 
+    async def failed(self, wanted: messages.Shard, view: ReadView, error: Exception) -> Exception:
+        """The error for the caller of a read that failed over this view, which `read_view` gave. Damage is reported,
+        and the shard gets another view where files of this one are damaged on the local disk; so they may be when the
+        error is one that no caller is to expect.
+        """
+        expected = isinstance(error, PolychromeError) and not isinstance(error, Corrupt)
+        if expected or isinstance(error, Damaged):
+            return error
+        key = (wanted.collection, wanted.shard)
+        if isinstance(error, Corrupt):
+            self._damaged[key] = self._damage.met(error, READS_REFUSED, *key), view.position - 1
+        try:
+            name = await self._damaged_reads.examine(key, view)
+        except Unavailable as away:
+            log.warning("view_not_examined", collection=key[0], shard=key[1], message=away.message)
+            name = ""
+        if name and (shard := self._shards.get(key)) is not None:
+            shard.reload()
+        if isinstance(error, Corrupt):
+            return damaged(wanted, error)
+        return damaged(wanted, Corrupt(str(error), name)) if name else error
+
     async def _view(self, shard: ServedShard, wanted: messages.Shard) -> ReadView:
         try:
             return await shard.read_view(wanted.as_of, fresh=wanted.read_level is not ReadLevel.INDEX_ONLY)
@@ -147,6 +173,7 @@ class ShardRegistry:
 
     async def close(self) -> None:
         """Stop what all shards do in the background, those that were evicted included, and let go of them."""
+        await self._damaged_reads.close()
         shards = [*self._shards.values(), *self._removed]
         self._shards.clear()
         for shard in shards:

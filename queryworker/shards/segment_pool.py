@@ -63,6 +63,15 @@ class SegmentPool:
         """The files of an open segment that the bucket has damaged, each with what is wrong."""
         return self._cache.damaged(segment_id)
 
+    async def recheck(self, info: SegmentInfo) -> Mapping[str, str]:
+        """The files of an open segment that are damaged on the local disk by now, each with what is wrong. If there are
+        any, the segment is opened anew when it is wanted next. Raises Unavailable.
+        """
+        damaged = await self._cache.recheck(info)
+        if damaged:
+            self._open.pop(info.id, None)
+        return damaged
+
     async def _hold_and_open(self, info: SegmentInfo, indexing: Indexing) -> Segment:
         """The segment, whose files are held in the cache until it is garbage."""
         async with contextlib.AsyncExitStack() as hold:

@@ -122,6 +122,11 @@ class ServedShard:
         if fresh and state is not None and as_of < state.floor:
             raise StaleRead(f"position {as_of} is from before a restoration, which ended at {state.floor}; read again")
 
+    def reload(self) -> None:
+        """Has the newest view replaced before the next read: files of it were found damaged."""
+        if self.views.newest is not None:
+            self.views.newest.broken = True
+
     async def state(self) -> ShardState:
         """The shard's state, which may be as old as the last currency check. Raises Gone, StaleGeneration,
         Unavailable.

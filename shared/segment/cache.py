@@ -44,7 +44,7 @@ from shared.objects.port import ObjectNotFound, ObjectStore, VolumeFull, noticin
 from shared.process.telemetry import get_logger
 from shared.records.indexing import Indexing
 from shared.segment.format import RECORDS, SegmentInfo, check_lengths, check_names, verify
-from shared.segment.mending import Mended, as_held, damaged_files, mend, mended
+from shared.segment.mending import NOTE, Mended, as_held, damaged_files, mend, mended
 
 FETCHED_BYTES: Final = Counter(
     "polychrome_segment_cache_fetched_bytes_total", "Bytes of segments fetched from the bucket."
@@ -135,6 +135,24 @@ class SegmentCache:
     def damaged(self, segment_id: str) -> Mapping[str, str]:
         """The files of a segment that the bucket has damaged, each with what is wrong, if it is here mended."""
         return self._mended.get(segment_id, {})
+
+    async def recheck(self, info: SegmentInfo) -> Mapping[str, str]:
+        """Reads every byte of a verified folder again. The files that are damaged or missing by now, each with what is
+        wrong; then the folder is let go, and the segment fetched again when it is wanted next. What is mapped stays so.
+        """
+        held = self._held.get(info.id)
+        if held is None or not held.verified:
+            return {}
+        try:
+            damaged = await asyncio.to_thread(_damaged_since, self._root / info.id, info)
+        except OSError as error:
+            raise Unavailable(f"the local disk: {error}") from error
+        if damaged and self._held.get(info.id) is held:
+            log.error("cached_segment_damaged", segment=info.id, damaged=damaged)
+            held.verified = False
+            with contextlib.suppress(OSError):  # it is verified, and discarded, before the next use
+                await self._discard(info.id)
+        return damaged
 
     async def adopt(self, info: SegmentInfo, directory: Path) -> None:
         """Takes over a folder (of the same file system) with the files of a segment that was just written. Raises
@@ -339,6 +357,14 @@ def _verify_held(folder: Path, info: SegmentInfo) -> Mended | None:
     """
     verify(folder, as_held(folder, info))
     return mended(folder)
+
+
+def _damaged_since(folder: Path, info: SegmentInfo) -> dict[str, str]:
+    """The files of a folder that are not any more what they were when it was verified, each with what is wrong."""
+    try:
+        return damaged_files(folder, as_held(folder, info))
+    except Corrupt as error:  # the note of what was mended
+        return {NOTE: error.message}
 
 
 def _verify_fetched(folder: Path, info: SegmentInfo, indexing: Indexing | None) -> Mended | None:

@@ -140,6 +140,7 @@ class Worker:
             3600.0,
             self.damage,
             PastViews(PastLog(log, objects), self.manifests, self.threads, 1 << 40),
+            self.pool.recheck,
         )
         self.api = QueryWorkerApi(self.shards, self.threads, "worker")
         self.methods = self.api.methods()
