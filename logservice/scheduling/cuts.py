@@ -8,6 +8,7 @@ manifests of all shards (`shared.manifest.roots`), and the next round may begin 
 the collection                                                          step
 has no cut yet (it is older than cuts are, a fork)                      BEGIN
 has a shard that covers more than the cut (an older compactor did it)   BEGIN
+has lost how far a shard must get in this round                         BEGIN
 every shard is there, the root of this cut is not written               WRITE_ROOT
 every shard is there, the root is written, a shard is due               BEGIN
 every shard is there, the root is written, no shard is due              REST
@@ -67,7 +68,7 @@ def next_step(state: CutState, memory: RoundMemory, due: bool, now_s: float) -> 
     """The next step of the collection's round, and what to remember. `due`: whether a shard is due for compaction;
     `now_s` is monotonic.
     """
-    if state.cut is None or any(shard.covers > state.cut for shard in state.shards):
+    if state.cut is None or state.torn or any(shard.covers > state.cut for shard in state.shards):
         return Step.BEGIN, memory
     behind = {shard.number: shard.covers for shard in state.shards if shard.behind}
     memory = _looked(memory, state.cut, behind, now_s)

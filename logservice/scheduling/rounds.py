@@ -89,6 +89,8 @@ class Rounds:
     async def _begin(self, state: CutState) -> bool:
         if state.cut is not None and any(shard.covers > state.cut for shard in state.shards):
             log.warning("cut_overtaken", collection=state.collection_id, cut=state.cut)
+        if state.torn:
+            log.error("cut_lost", collection=state.collection_id, cut=state.cut)
         return await self._cuts.begin(state) is not None
 
     async def _write_root(self, state: CutState) -> bool:

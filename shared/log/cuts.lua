@@ -22,6 +22,12 @@ if layout ~= expected_layout or (cut or '') ~= expected or (epoch or '0') ~= exp
 local verbs = {}
 
 function verbs.begin()
+  -- A shard whose newest entry is not known would seem to have nothing below the cut.
+  local first, count = string.match(layout, '^(%d+) (%d+)$')
+  for number = tonumber(first), tonumber(first) + tonumber(count) - 1 do
+    local tail, ops, bytes = unpack(redis.call('HMGET', state_key, 'tail:' .. number, 'ops:' .. number, 'bytes:' .. number))
+    if not tail and (ops or bytes) then return {'LOST'} end
+  end
   set_cut(state_key, layout, head)
   return {'OK', tonumber(head)}
 end

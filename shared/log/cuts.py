@@ -17,6 +17,7 @@ from shared.cluster.placement import Layout
 from shared.log.required import UNREADABLE
 from shared.log.state import Pointer, position_of
 from shared.process.telemetry import get_logger
+from shared.records.model import FIRST_POSITION
 from shared.redis.client import retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX, Script
@@ -69,6 +70,8 @@ class CutState:
     cut: int | None
     rooted: int | None
     shards: tuple[ShardProgress, ...]
+    torn: bool = False
+    """Whether Redis has lost what a shard has to reach in this round: then nothing tells when all shards are there."""
 
     @property
     def pointers(self) -> list[Pointer | None]:
@@ -141,7 +144,11 @@ def _parse(collection_id: str, layout: Layout, values: Sequence[bytes | None]) -
     shards = tuple(
         _shard(number, *of_shards[place * width : (place + 1) * width]) for place, number in enumerate(layout.numbers)
     )
-    return CutState(collection_id, int(epoch or 0), int(head), layout, _number(cut), _number(rooted), shards)
+    below_cut = of_shards[width - 1 :: width]
+    # A restoration, and a creation, set a cut at which all shards are, and nothing more.
+    begun = cut is not None and int(cut) > FIRST_POSITION and cut != rooted
+    torn = begun and any(value is None for value in below_cut)
+    return CutState(collection_id, int(epoch or 0), int(head), layout, _number(cut), _number(rooted), shards, torn)
 
 
 def _shard(number: int, pointer: bytes | None, tail: bytes | None, below_cut: bytes | None) -> ShardProgress:

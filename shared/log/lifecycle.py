@@ -105,7 +105,8 @@ class Lifecycle:
         args = ["restore", head, epoch, *_fields(database_key, fixed, generation, dimension, layout)]
         for shard, pointer in zip(layout.numbers, pointers, strict=True):
             if pointer is not None:
-                args += [f"m:{shard}", pointer.encode()]
+                # Nothing of the log is before what the manifest covers: a pointer that is lost shows by that.
+                args += [f"m:{shard}", pointer.encode(), f"trimmed:{shard}", pointer.covers]
         args += ["cut", position, "root", position] if layout.count > 1 else []
         streams = [self._keys.log(collection_id, shard) for shard in layout.numbers]
         restored: int = await STATE.run(self._redis, [self._keys.state(collection_id), *streams], args)

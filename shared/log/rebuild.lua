@@ -47,7 +47,11 @@ backlog_ops, backlog_bytes = tonumber(backlog_ops), tonumber(backlog_bytes)
 
 local function get(name, shard) return tonumber(redis.call('HGET', state_key, name .. ':' .. shard) or 0) end
 local function set(name, value) redis.call('HSET', state_key, name, string.format('%d', value)) end
-local function set_pointer(shard, pointer) redis.call('HSET', state_key, 'm:' .. shard, pointer) end
+-- Nothing of the log is before what the manifest covers: a pointer that is lost shows by that.
+local function set_pointer(shard, pointer)
+  local covers = string.format('%d', cjson.decode(pointer).covers)
+  redis.call('HSET', state_key, 'm:' .. shard, pointer, 'trimmed:' .. shard, covers)
+end
 
 local function now_ms()
   local seconds, microseconds = unpack(redis.call('TIME'))

@@ -8,18 +8,22 @@ from contextlib import suppress
 import pytest
 from redis.asyncio import Redis
 
+from logservice.scheduling.rounds import Rounds
 from shared.catalog import Collection
 from shared.errors import Unavailable
+from shared.log.cuts import Cuts
 from shared.log.log import Log
 from shared.log.naming import entry_name
 from shared.log.state import after_position
 from shared.log.verification import DamagedEntry
+from shared.manifest.roots import RootStore
+from shared.process.clock import SystemClock
 from shared.redis.client import open_redis
 from tests.logservice.compacting import compact, publish
 from tests.logservice.restoring.test_epoch import World, world
-from tests.logservice.restoring.test_lost_alone import made_with_log, recover_lost
+from tests.logservice.restoring.test_lost_alone import database_of, made_with_log, recover_lost
 from tests.redis_server import RedisServer
-from tests.shared.log.appending import append
+from tests.shared.log.appending import append, make_collection
 
 __all__ = ["world"]
 
@@ -146,3 +150,35 @@ async def test_states_that_lost_nothing_are_not_touched(world: World) -> None:
     await recover_lost(world)
     assert await world.redis.hgetall(world.keys.state(made.id)) == before
     assert "restored_states" not in (await world.images.read_report() or {})
+
+
+async def test_a_pointer_that_is_lost_right_after_a_restoration_is_missed(world: World) -> None:
+    """Nothing was trimmed since, and the log is empty: the state alone would say that there is nothing."""
+    made = await made_with_log(world)
+    await world.restore()
+    before = (await world.log.read(made.id, 0)).state
+    assert before.pointer is not None
+    await _lose(world, made, "m")
+    with pytest.raises(Unavailable):
+        await world.log.read(made.id, 0)
+    await recover_lost(world)
+    assert (await world.log.read(made.id, 0)).state.pointer == before.pointer
+
+
+@pytest.mark.parametrize("lost", ["cut", "tail"])
+async def test_no_root_is_written_of_a_round_when_it_is_lost_how_far_a_shard_must_get(world: World, lost: str) -> None:
+    made = await make_collection(world.catalog, await database_of(world), "hit", 2)
+    await append(world.log, made, [str(number) for number in range(20)])
+    cuts, roots = Cuts(world.redis, world.keys), RootStore(world.objects)
+    rounds = Rounds(cuts, world.objects, SystemClock())
+    rounds.watch(made.id, made.layout)
+    before = await roots.keys(made.id)
+    if lost == "cut":
+        assert sorted(number for _, number, _ in await rounds.step({made.id: 1.0})) == [0, 1]
+    await world.redis.hdel(world.keys.state(made.id), f"{lost}:1")
+    if lost == "tail":
+        await rounds.step({made.id: 1.0})
+    await compact(world.log, world.objects, made.id, 0)
+    await rounds.step({made.id: 1.0})
+    found = [await roots.load(key) for key in await roots.keys(made.id) if key not in before]
+    assert all(root.position == 1 for root in found), "the second shard has nothing of it in a manifest"
