@@ -198,6 +198,8 @@ class Healing:
         there: list[tuple[int, int]] = []
         if layout is not None:
             appends = lost_appends(head, held)
+            if appends:
+                await self._heal_log.fill(collection, layout)
             there = [
                 (each.first, each.end) for each in appends if await self._put_back(collection, epoch, layout, each)
             ]

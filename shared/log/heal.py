@@ -13,12 +13,16 @@ from redis.asyncio import Redis
 from shared import limits
 from shared.cluster.placement import Layout
 from shared.errors import Unavailable
+from shared.log.lifecycle import Lifecycle
 from shared.log.required import is_whole
+from shared.process.telemetry import get_logger
 from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script, packed
 
 HEAL: Final = Script("shared.log", "heal", uses=["entries"])
+
+log = get_logger(__name__)
 
 
 class PutBackEntry(NamedTuple):
@@ -58,6 +62,7 @@ class Heal:
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._keys = keys
+        self._lifecycle = Lifecycle(redis, keys)
 
     async def layout(self, collection_id: str) -> Layout | None:
         """The collection's present shards; None when Redis does not know them any more."""
@@ -73,6 +78,12 @@ class Heal:
             epoch = await retry_idempotent(lambda call=call: command(self._redis, *call), writes=False)  # type: ignore[misc] # no type for a lambda with a default
             found[collection_id] = int(epoch or 0) if is_whole({"epoch": epoch}) else 0
         return found
+
+    async def fill(self, collection_id: str, layout: Layout) -> None:
+        """Gives the state what it lost alone of what its streams say: what is put back continues their chains."""
+        filled = (await self._lifecycle.rejoin(collection_id, layout)).filled
+        if filled:
+            log.error("stream_fields_restored", collection=collection_id, fields=filled)
 
     async def put_back(self, append: PutBackAppend) -> bool:
         """Puts the append behind the end of the log, unless that is beyond its positions already. False when the

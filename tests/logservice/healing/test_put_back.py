@@ -321,3 +321,17 @@ async def test_a_log_service_that_slept_through_a_restoration_puts_nothing_back(
     with pytest.raises(Unavailable):
         await heal.put_back(append)
     assert await everything(cluster.log, collection) == {}
+
+
+async def test_what_is_put_back_continues_a_chain_of_which_the_state_has_lost_the_end(cluster: Healed) -> None:
+    collection = await cluster.make("c")
+    async with cluster.witness("frontend") as witness:
+        log = cluster.log_of(witness)
+        for number in range(20):
+            await cluster.append(log, collection, [str(number)])
+        before = (await cluster.log.read(collection.id, 0)).entries
+        await cluster.lose(3_000)
+        fields = [f"{name}:0" for name in ("tail", "chain", "ops", "bytes")]
+        await cluster.redis.hdel(cluster.keys.state(collection.id), *fields)
+        await cluster.reconcile()
+    assert (await cluster.log.read(collection.id, 0)).entries == before
