@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final, TypeVar
 
+from polychrome.answering import add_json
 from polychrome.backup.commands import add_backup, add_restore
 from polychrome.local.datadir import DataDirError
 from polychrome.local.listening import AddressError
@@ -52,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument(
         "--data-dir", type=Path, default=ClusterOptions().data_dir, help="that of the cluster (default: ./%(default)s)"
     )
-    show.add_argument("--json", action="store_true", help="as one JSON object")
+    add_json(show)
     show.set_defaults(run=lambda arguments: status(arguments.data_dir, _say, as_json=arguments.json))
     add_backup(commands.add_parser("backup", help="take, list or prune backups of a running cluster"))
     add_restore(commands.add_parser("restore", help="restore collections from a backup into a running cluster"))

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import msgspec
-
+from polychrome import answering
 from polychrome.local.datadir import ProcessEntry, Register, read_register
 from polychrome.local.plan import START_ORDER
 from polychrome.local.process import is_ready
@@ -132,7 +131,7 @@ def to_json(url: str | None, lines: list[StatusLine], answers: Answers, problems
         "damaged": answers.damages,
         **json_of(answers.report, answers.skipped),
     }
-    return msgspec.json.format(msgspec.json.encode(shown)).decode()
+    return answering.json_of(shown)
 
 
 async def _ask(redis_url: str, prefix: str) -> Answers:

@@ -59,8 +59,9 @@ ORDER: Final[dict[str, tuple[frozenset[str], ...]]] = {
         "polychrome": (
             "append_only bucket loss_report progress",
             "local",
-            "location repair_redis status",
-            "backup",
+            "location repair_redis",
+            "answering",
+            "backup status",
             "verify",
             "__main__",
         ),

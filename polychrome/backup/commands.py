@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import datetime
-import json
-import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
+from polychrome.answering import (
+    DAMAGED,
+    NOT_DONE,
+    WHOLE,
+    add_json,
+    complain,
+    done_or_complain,
+    parse_count,
+    parse_moment,
+    show,
+)
 from polychrome.backup.archive import Archive
 from polychrome.backup.choice import chosen, is_suitable, kind_of, outdated, selected_ids
 from polychrome.backup.model import Backup, CollectionBackup, is_name
@@ -26,12 +34,12 @@ from polychrome.backup.prove import prove
 from polychrome.backup.put_back import Restorer
 from polychrome.backup.survey import Place, places_in
 from polychrome.backup.take import Taker
-from polychrome.location import LocationError, add_location, existing_url, locate, url_of
+from polychrome.location import add_location, existing_url, locate, url_of
 from polychrome.progress import Progress
 from shared.catalog import Catalog, Cluster
 from shared.catalog.journal import open_journal
 from shared.catalog.removal import Removal
-from shared.errors import InvalidArgument, NotFound, PolychromeError, Unavailable
+from shared.errors import InvalidArgument, NotFound, Unavailable
 from shared.log.forks import Forks
 from shared.log.jobs import Jobs
 from shared.log.lifecycle import Lifecycle
@@ -41,12 +49,6 @@ from shared.objects.port import ObjectStore
 from shared.process.clock import SystemClock
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
-
-DONE: Final = 0
-INCOMPLETE: Final = 1
-"""Exit code: the backup counts, but lacks collections whose data is damaged. Of `verify`: backups are damaged."""
-FAILED: Final = 2
-"""Exit code: nothing was done, or not all of what was asked for; the message says what."""
 
 Answer = tuple[dict[str, Any], list[str], int]
 """The result of a command: for --json, for people, its exit code."""
@@ -60,7 +62,7 @@ def add_backup(parser: argparse.ArgumentParser) -> None:
     )
     text = "back up this collection alone: its name, tenant/database/name, or id; may be repeated"
     parser.add_argument("--collection", action="append", default=[], metavar="C", help=text)
-    parser.add_argument("--keep", type=_positive, metavar="N", help="with prune: how many of the newest backups stay")
+    parser.add_argument("--keep", type=parse_count, metavar="N", help="with prune: how many of the newest backups stay")
     text = "with prune: do it although a backup seems to be running; for one that was killed"
     parser.add_argument("--ignore-running", action="store_true", help=text)
     _add_common(parser)
@@ -76,7 +78,7 @@ def add_restore(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--backup", type=_backup_name, metavar="NAME", help=text)
     text = "as of this moment, ISO 8601: 2026-11-30T18:45:00Z"
-    parser.add_argument("--at", type=_moment_s, metavar="TIME", dest="at_s", help=text)
+    parser.add_argument("--at", type=parse_moment, metavar="TIME", dest="at_s", help=text)
     text = "restore this collection alone: its name, tenant/database/name, or id"
     parser.add_argument("--collection", metavar="C", help=text)
     parser.add_argument("--as", dest="new_name", metavar="NAME", help="with --collection: under this name")
@@ -86,13 +88,13 @@ def add_restore(parser: argparse.ArgumentParser) -> None:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     add_location(parser)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_json(parser)
 
 
 def _run_backup(arguments: argparse.Namespace) -> int:
     match arguments.words:
         case ["list" | "verify" | "prune", _] if arguments.collection:
-            return _complain("--collection goes with taking a backup alone")
+            return complain("backup", "--collection goes with taking a backup alone")
         case ["list", place] if arguments.keep is None:
             work = _list(place)
         case ["verify", place] if arguments.keep is None:
@@ -100,37 +102,33 @@ def _run_backup(arguments: argparse.Namespace) -> int:
         case ["prune", place] if arguments.keep is not None:
             work = _prune(place, arguments.keep, ignore_running=arguments.ignore_running)
         case ["prune", _]:
-            return _complain("prune needs --keep N: how many of the newest backups stay")
+            return complain("backup", "prune needs --keep N: how many of the newest backups stay")
         case ["list" | "verify" | "prune" as command]:
-            return _complain(f"{command} needs a destination (a directory of that name is ./{command})")
+            return complain("backup", f"{command} needs a destination (a directory of that name is ./{command})")
         case [_] if arguments.keep is not None or arguments.ignore_running:
-            return _complain("--keep and --ignore-running go with prune alone: polychrome backup prune DEST --keep N")
+            return complain(
+                "backup", "--keep and --ignore-running go with prune alone: polychrome backup prune DEST --keep N"
+            )
         case [place]:
             work = _take(place, arguments)
         case words:
-            return _complain(f"expected DEST, list DEST, verify DEST or prune DEST, got: {' '.join(words)}")
-    return _print(work, as_json=arguments.json)
+            return complain("backup", f"expected DEST, list DEST, verify DEST or prune DEST, got: {' '.join(words)}")
+    return _print("backup", work, as_json=arguments.json)
 
 
 def _run_restore(arguments: argparse.Namespace) -> int:
     if arguments.new_name is not None and arguments.collection is None:
-        return _complain("--as needs --collection")
-    return _print(_restore(arguments), as_json=arguments.json)
+        return complain("restore", "--as needs --collection")
+    return _print("restore", _restore(arguments), as_json=arguments.json)
 
 
-def _print(work: Coroutine[Any, Any, Answer], *, as_json: bool) -> int:
-    try:
-        answer, lines, code = asyncio.run(work)
-    except (PolychromeError, LocationError, ValueError) as error:
-        return _complain(str(error))
-    for line in [json.dumps(answer)] if as_json else lines:
-        print(line, flush=True)
+def _print(command: str, work: Coroutine[Any, Any, Answer], *, as_json: bool) -> int:
+    done = done_or_complain(command, lambda: asyncio.run(work))
+    if done is None:
+        return NOT_DONE
+    answer, lines, code = done
+    show(answer, lines, as_json=as_json)
     return code
-
-
-def _complain(problem: str) -> int:
-    print(f"polychrome: {problem}", file=sys.stderr)
-    return FAILED
 
 
 # The commands
@@ -160,14 +158,14 @@ async def _take(place: str, arguments: argparse.Namespace) -> Answer:
         ),
         *_lacking(backup),
     ]
-    return answer, lines, INCOMPLETE if backup.failed else DONE
+    return answer, lines, DAMAGED if backup.failed else WHOLE
 
 
 async def _list(place: str) -> Answer:
     async with open_store(existing_url(place)) as destination:
         archive = Archive(destination)
         found = [_described(await archive.read(name)) for name in await archive.names()]
-    return {"backups": found}, [_listed(each) for each in found] or [f"there is no backup in {place}"], DONE
+    return {"backups": found}, [_listed(each) for each in found] or [f"there is no backup in {place}"], WHOLE
 
 
 async def _verify(place: str) -> Answer:
@@ -178,7 +176,7 @@ async def _verify(place: str) -> Answer:
     lines = [f"damaged  {each.what}; needed by {', '.join(each.backups)}" for each in proof.damaged]
     lines.append(f"read  {proof.backups} backups, {proof.objects} objects, {proof.bytes:,} bytes")
     lines.append(f"damaged: {len(proof.damaged)} objects" if proof.damaged else "whole")
-    return msgspec.to_builtins(proof), lines, INCOMPLETE if proof.damaged else DONE
+    return msgspec.to_builtins(proof), lines, DAMAGED if proof.damaged else WHOLE
 
 
 async def _prune(place: str, keep: int, *, ignore_running: bool) -> Answer:
@@ -192,7 +190,7 @@ async def _prune(place: str, keep: int, *, ignore_running: bool) -> Answer:
         removed = outdated([kind_of(await archive.read(name)) for name in await archive.names()], keep)
         objects = await archive.prune(removed)
     lines = [f"pruned {len(removed)} backups, {objects} objects", *(f"pruned {name}" for name in removed)]
-    return {"pruned": removed, "objects_removed": objects}, lines, DONE
+    return {"pruned": removed, "objects_removed": objects}, lines, WHOLE
 
 
 async def _restore(arguments: argparse.Namespace) -> Answer:
@@ -217,7 +215,7 @@ async def _restore(arguments: argparse.Namespace) -> Answer:
     lines += [f"{path} was the output of a function, which is not attached any more" for path in detached]
     lines += [] if arguments.collection else _lacking(backup)
     answer = {"backup": backup.name, "ids": ids, "detached": detached, "failed": failed}
-    return answer, lines, INCOMPLETE if failed else DONE
+    return answer, lines, DAMAGED if failed else WHOLE
 
 
 # What they need
@@ -317,23 +315,7 @@ def _renamed(collection: CollectionBackup, name: str) -> str:
     return "" if name == collection.name else f" as {name}"
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number, 1 or more")
-    return int(text)
-
-
 def _backup_name(text: str) -> str:
     if not is_name(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no name of a backup, such as 20261130T184501.250Z")
     return text
-
-
-def _moment_s(text: str) -> float:
-    try:
-        moment = datetime.datetime.fromisoformat(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no moment such as 2026-11-30T18:45:00Z") from error
-    if moment.tzinfo is None:
-        raise argparse.ArgumentTypeError(f"{text!r} names no time zone: end it with Z for UTC")
-    return moment.timestamp()

@@ -10,18 +10,17 @@ import argparse
 import asyncio
 import os
 import random
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
-import msgspec
 from redis.asyncio import Redis
 
+from polychrome.answering import DAMAGED, NOT_DONE, WHOLE, add_json, complain, done_or_complain, say, show
 from polychrome.local.redis_server import problem_of
 from polychrome.location import LocationError, add_location, existing_url, locate
 from polychrome.progress import Progress
@@ -29,15 +28,10 @@ from polychrome.verify.append_only import loaded_copy
 from polychrome.verify.bucket import BucketProver, Sample, share_of
 from polychrome.verify.cluster import ClusterProver
 from polychrome.verify.model import Finding, Ledger, Report
-from shared.errors import PolychromeError
 from shared.objects.open import open_store
 from shared.objects.port import ObjectStore
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
-
-WHOLE: Final = 0
-DAMAGED: Final = 1
-NOT_DONE: Final = 2
 
 CLUSTERS_HAVE: Final = frozenset({"snapshots", "journal entries", "manifests", "roots"})
 """Things that the bucket of a cluster has some of: where all of them are missing, it is the bucket of none."""
@@ -45,7 +39,6 @@ CLUSTERS_HAVE: Final = frozenset({"snapshots", "journal entries", "manifests", "
 MIB: Final = 1024 * 1024
 
 Say = Callable[[str], None]
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +60,7 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
     text = "read so many segments, or such a share (0.1), chosen at random; everything else is read whole"
     parser.add_argument("--sample", type=_sample, metavar="N", help=text)
     parser.add_argument("--seed", type=int, help="with --sample: another choice for another number (default: random)")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_json(parser)
     parser.set_defaults(run=_run_verify)
 
 
@@ -84,17 +77,12 @@ def add_place(parser: argparse.ArgumentParser, *, bucket_alone: bool = True) -> 
 
 
 def _run_verify(arguments: argparse.Namespace) -> int:
-    report = run_or_complain("verify", lambda: asyncio.run(_verify(arguments)))
+    report = done_or_complain("verify", lambda: asyncio.run(_verify(arguments)))
     if report is None:
         return NOT_DONE
     if not report.redis and not CLUSTERS_HAVE & report.counts.keys():
-        _complain(f"polychrome verify: {_nothing_in(arguments)}")
-        return NOT_DONE
-    if arguments.json:
-        print(msgspec.json.format(msgspec.json.encode(report)).decode(), flush=True)
-    else:
-        for line in lines_of(report):
-            print(line, flush=True)
+        return complain("verify", _nothing_in(arguments))
+    show(report, lines_of(report), as_json=arguments.json)
     return _exit_code(report)
 
 
@@ -115,23 +103,8 @@ def _exit_code(report: Report) -> int:
     return NOT_DONE if report.redis_problem else WHOLE
 
 
-def run_or_complain(command: str, work: Callable[[], Result]) -> Result | None:
-    """The result of the work; None when it could not be done, which is said."""
-    try:
-        return work()
-    except (PolychromeError, LocationError, OSError, ValueError) as error:
-        print(f"polychrome {command}: {error}", file=sys.stderr, flush=True)
-        return None
-    except BaseExceptionGroup as group:
-        known, others = group.split((PolychromeError, OSError))
-        if others is not None or known is None:
-            raise
-        print(f"polychrome {command}: {known.exceptions[0]}", file=sys.stderr, flush=True)
-        return None
-
-
 async def _verify(arguments: argparse.Namespace) -> Report:
-    async with open_place(arguments, _complain) as place:
+    async with open_place(arguments, say) as place:
         share = 1.0
         if arguments.sample is not None:
             share = arguments.sample if arguments.sample < 1 else await share_of(place.objects, int(arguments.sample))
@@ -251,10 +224,6 @@ def line_of(finding: Finding) -> str:
         more = ", .." if finding.lost_ids and finding.lost_rows > len(finding.lost_ids) else ""
         line += f"; {finding.lost_rows} records{named}{more}"
     return line
-
-
-def _complain(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _sample(text: str) -> float:

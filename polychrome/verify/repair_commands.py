@@ -5,25 +5,21 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import sys
 import tempfile
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from polychrome.answering import DAMAGED, NOT_DONE, WHOLE, add_json, done_or_complain, say, show
 from polychrome.location import LocationError, existing_url
 from polychrome.progress import Progress
 from polychrome.verify.bucket import Sample
 from polychrome.verify.commands import (
-    DAMAGED,
-    NOT_DONE,
-    WHOLE,
     Verified,
     add_place,
     line_of,
     open_place,
-    run_or_complain,
     verify,
 )
 from polychrome.verify.model import Finding
@@ -56,25 +52,21 @@ def add_repair(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip", action="store_true", help=text)
     text = "longest time to wait for segments to be rewritten, in seconds (default: %(default)s)"
     parser.add_argument("--wait", type=float, default=WAIT_S, metavar="S", help=text)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_json(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    repaired = run_or_complain("repair", lambda: asyncio.run(_repair(arguments)))
+    repaired = done_or_complain("repair", lambda: asyncio.run(_repair(arguments)))
     if repaired is None:
         return NOT_DONE
-    if arguments.json:
-        print(msgspec.json.format(msgspec.json.encode(repaired)).decode(), flush=True)
-    else:
-        for line in repair_lines(repaired):
-            print(line, flush=True)
+    show(repaired, repair_lines(repaired), as_json=arguments.json)
     return DAMAGED if repaired.damaged else WHOLE
 
 
 async def _repair(arguments: argparse.Namespace) -> Repaired:
     async with contextlib.AsyncExitStack() as stack:
-        place = await stack.enter_async_context(open_place(arguments, _complain, load_stopped=False))
+        place = await stack.enter_async_context(open_place(arguments, say, load_stopped=False))
         if place.redis is None:
             raise LocationError("a repair needs the running cluster: its Redis cannot be reached")
         copies = None
@@ -139,7 +131,3 @@ def repair_lines(repaired: Repaired) -> list[str]:
     else:
         lines.append("repaired")
     return lines
-
-
-def _complain(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -277,7 +277,7 @@ def test_a_damaged_backup_is_named_and_restores_nothing(
     [found] = line.answer("backup", "verify", str(tmp_path), code=1)["damaged"]
     assert path.name.removesuffix(".json.gz") in found["what"]
     assert len(found["backups"]) == 1
-    with pytest.raises(Refused, match=r"polychrome: .*(checksum|cannot be read)"):
+    with pytest.raises(Refused, match=r"polychrome restore: .*(checksum|cannot be read)"):
         line.answer("restore", str(tmp_path), "--collection", name, "--as", f"{name}-copy")
     assert line.http.get(f"{COLLECTIONS}/{name}-copy").status_code == 404
 
