@@ -60,12 +60,24 @@ class Past:
         oldest = max(found)
         return StaleRead(
             f"stale read: the past as of {as_of.given} is not kept; the oldest position that is left is "
-            f"{oldest.position}{_shown_time(oldest.time_ms)}"
+            f"{oldest.position}{_shown_time(oldest.time_ms)}{shown_beginning(current)}"
         )
 
 
+def shown_beginning(collection: Collection) -> str:
+    """For the message about a past that is not kept: what the past of the collection begins with at the earliest, if
+    that is not its creation. "" where it is.
+    """
+    if collection.layout.first:
+        moment = _shown(collection.laid_s)
+        return f"; a past begins when a collection gets other shards, and this one got its present ones at {moment}"
+    return "; a fork has a past since it was made, and its origin has the one before" if collection.ancestors else ""
+
+
 def _shown_time(time_ms: int) -> str:
-    if not time_ms:
-        return ""
-    moment = datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC)
-    return f", after which the next write came at {moment.isoformat(timespec='milliseconds').replace('+00:00', 'Z')}"
+    return f", after which the next write came at {_shown(time_ms / 1000)}" if time_ms else ""
+
+
+def _shown(time_s: float) -> str:
+    moment = datetime.datetime.fromtimestamp(time_s, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
