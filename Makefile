@@ -3,7 +3,7 @@
 #
 #   make run            the whole cluster on this machine: http://127.0.0.1:8000  (options: make run ARGS="--port 9000")
 #   make test           the tests                       make lint           the linters and the type checker
-#   make bench          against a real Chroma server    make soak           faults, for long
+#   make bench          against a real Chroma server    make soak           faults, for long; then long forms of some tests
 #   make simulate       a whole cluster in one process, from seeds: make simulate SEEDS=1000 FROM=1
 #   make bench-simulation  scale-out, simulated: a section of the benchmarks' page
 #   make bench-search   sparse vectors and searches
@@ -107,6 +107,7 @@ fuzz: $(TEST_STAMP)
 
 soak: $(TEST_STAMP)
 	@$(PY) -m tests.faults.soak $(ARGS)
+	@$(if $(ARGS),,TEST_LONG=1 MODEL_HISTORIES=60 $(PY) -m pytest tests/model tests/processors)
 
 # A seed says everything about a run, so that what fails can be repeated; 3 seeds a second.
 simulate: $(TEST_STAMP)

@@ -19,12 +19,12 @@ from tests.cluster.harness import Cluster, ClusterBuilder
 from tests.cluster.waiting import wait_until
 
 COLLECTIONS = "/api/v2/tenants/default_tenant/databases/default_database/collections"
-ROWS = 8000
+ROWS = 4000
 DIMENSION = 128
 BATCH_ROWS = 1000
 DOCUMENT = "word " * 600
 BYTES_PER_S = 1_600_000
-"""How fast each client reads: the texts are 24 MB, and take 15 seconds."""
+"""How fast each client reads: the texts are 12 MB, and take 7 seconds."""
 
 SMALL_BUFFER = [(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)]
 """So that the kernel holds little of an answer for its client: the frontend has to keep it until it is read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,12 @@ RECORDED = {
 }
 """Of an AMD EPYC with AVX-512. They change with the definition of a result or the inputs, and with nothing else."""
 
-LONG = test_projection.test_queries_of_another_kind_find_as_much_as_without_a_basis
+LONG = (
+    test_projection.test_queries_of_another_kind_find_as_much_as_without_a_basis,
+    test_projection.test_a_basis_that_fails_when_the_rows_have_doubled_is_replaced,
+    test_projection.test_batches_that_lie_elsewhere_again_and_again_do_not_build_the_graph_anew_each_time,
+)
+"""With graphs of many rows they take as long as all others; they are about the same decisions. `make soak` has them."""
 
 
 def _path(module: ModuleType) -> str:
@@ -39,8 +45,7 @@ def _path(module: ModuleType) -> str:
 NUMERIC = [
     *map(_path, (test_codes, test_distances, test_elementary, test_nearest, test_projection, test_batch_independence)),
     f"{_path(test_model)}::{test_model.test_a_text_has_the_same_vector_in_whatever_company.__name__}",
-    # For two graphs of many rows it takes as long as all others; they are about the same decision.
-    f"--deselect={_path(test_projection)}::{LONG.__name__}",
+    *(f"--deselect={_path(test_projection)}::{test.__name__}" for test in LONG if not os.environ.get("TEST_LONG")),
 ]
 
 

@@ -196,8 +196,6 @@ class Simulation:
     def _end(self) -> None:
         """Lets go of everything, so that nothing runs when it is collected."""
         self.loop.set_exception_handler(lambda _loop, _context: None)
-        for task in asyncio.all_tasks(self.loop):
-            task.cancel()
         for member in self.members:
             if member.process is not None:
                 member.crash()
@@ -206,7 +204,9 @@ class Simulation:
         for process in self.loop.processes:
             process.paused_until_s = 0.0
         until_s = self.loop.time() + 60.0
-        while asyncio.all_tasks(self.loop) and self.loop.time() < until_s:
+        while (tasks := asyncio.all_tasks(self.loop)) and self.loop.time() < until_s:
+            for task in tasks:  # again too: what waits for something at its end would go on with other work after it
+                task.cancel()
             try:
                 self.loop.run_until_complete(asyncio.sleep(1.0))
             except (Stuck, Violation, asyncio.CancelledError):
