@@ -81,7 +81,7 @@ async def test_the_registry_names_the_field_while_it_cannot_be_restored(
 ) -> None:
     made = await made_with_log(world)
 
-    async def away(*_: object) -> int:
+    async def away(*_: object, **__: object) -> int:
         raise Unavailable("the bucket is away")
 
     await world.redis.hset(world.keys.state(made.id), "head", "?")
