@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from prometheus_client import Counter, Gauge
 
+from logservice.catalog.vanished import Vanished
 from logservice.garbage.plan import LayoutChange
 from shared.catalog import Cluster, Collection
 from shared.catalog.image import CatalogImage, Images, lost_keys
@@ -128,6 +129,7 @@ class Snapshotter:
         self, images: Images, snapshots: Snapshots, cluster: Cluster, clock: Clock, rest_ratio: float = REST_RATIO
     ) -> None:
         self._rest_ratio = rest_ratio
+        self._vanished = Vanished(images.losses)
         self._images = images
         self._snapshots = snapshots
         self._cluster = cluster
@@ -175,6 +177,8 @@ class Snapshotter:
         number = await self._snapshots.next_number()
         before = self._written or await self._newest()
         image = await self._images.take(self._cluster)
+        if before is not None:
+            await self._vanished.require_none(before, image)
         if before is not None and await self._restore_keys(lost_keys(before, image)):
             return False  # the next step takes an image that has them
         wrote = not image.same_content(self._written) and await self._snapshots.write(image, number)

@@ -13,7 +13,7 @@ keys are watched over by the snapshots (`logservice.catalog.snapshots`), which k
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from prometheus_client import Counter
@@ -22,6 +22,7 @@ from logservice.catalog.stored import StoredCatalog
 from logservice.restoring.recover import Recovery
 from shared.catalog import Catalog, Collection, Database
 from shared.catalog.collector import Collector
+from shared.catalog.image import CatalogImage
 from shared.errors import Corrupt
 from shared.log.log import Log
 from shared.manifest.newest import newest_manifest
@@ -34,6 +35,14 @@ RECOVERED: Final = Counter(
     "polychrome_logservice_recovered_databases_total",
     "Databases of which Redis had lost names, rows or the order alone.",
 )
+
+
+def rows_by_database(stored: CatalogImage | None) -> dict[str, dict[str, str]]:
+    """The rows of collections in an image of the catalog, by their ids, of each database, by its key."""
+    rows: dict[str, dict[str, str]] = {}
+    for each in stored.collections if stored else ():
+        rows.setdefault(each.database_key, {})[each.id] = each.row
+    return rows
 
 
 class DatabaseRecovery:
@@ -54,6 +63,8 @@ class DatabaseRecovery:
         self._collector = collector
         self._journaled = journaled
         self._recovery = recovery
+        self._stored_rows: Mapping[str, Mapping[str, str]] = {}
+        """The rows in the bucket, by id, of each database, by its key."""
 
     async def step(self) -> None:
         """Recovers the databases in which somebody missed something."""
@@ -75,6 +86,7 @@ class DatabaseRecovery:
         snapshot, and none is taken while rows are missing. What is damaged in the bucket does not keep others from
         being recovered. `missed`: somebody missed something of each of them.
         """
+        self._stored_rows = await self._read_rows()
         for recover in (self._recover_rows, functools.partial(self._recover_states, missed=missed)):
             for database in databases:
                 try:
@@ -82,6 +94,15 @@ class DatabaseRecovery:
                 except Corrupt as error:
                     names = {"database": database.name, "tenant": database.tenant}
                     log.error("database_not_recovered", **names, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
+
+    async def _read_rows(self) -> dict[str, dict[str, str]]:
+        """The rows in the bucket; none when no snapshot can be read."""
+        try:
+            stored = await self._journaled.newest()
+        except Corrupt as error:
+            log.error("catalog_snapshots_damaged", message=error.message)  # noqa: TRY400 (no stack: data is at fault)
+            return {}
+        return rows_by_database(stored.image if stored else None)
 
     async def _recover_states(self, database: Database, *, missed: bool) -> None:
         await self._collector.repair_database(database, self._recovery.recover)
@@ -115,11 +136,10 @@ class DatabaseRecovery:
                 log.error(outcome, collection=collection_id, shard=shard, trimmed=state.trimmed, damaged=newest.damaged)
 
     async def _recover_rows(self, database: Database) -> None:
-        if await self._catalog.losses.agrees(database.key):
+        known = self._stored_rows.get(database.key, {})
+        losses = self._catalog.losses
+        if await losses.agrees(database.key) and not await losses.lacking(database.key, known):
             return
-        stored = await self._journaled.newest()
-        collections = stored.image.collections if stored else []
-        known = {each.id: each.row for each in collections if each.database_key == database.key}
         there = await self._catalog.collections.recover(database, known)
         whole = await self._catalog.losses.agrees(database.key)
         RECOVERED.inc()

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from logservice.restoring.database_recovery import rows_by_database
 from logservice.restoring.evidence import Evidence
 from logservice.restoring.unreadable_fields import UnreadableFields
 from shared.catalog import Catalog, Cluster
@@ -40,10 +41,10 @@ class LostAlone:
 
     async def recover_rows(self, stored: CatalogImage | None) -> None:
         """Puts back names, rows and places in the order. `stored` is the catalog as the bucket has it."""
+        rows, losses = rows_by_database(stored), self._catalog.losses
         async for database in self._catalog.databases.all():
-            if not await self._catalog.losses.agrees(database.key):
-                collections = stored.collections if stored else []
-                known = {each.id: each.row for each in collections if each.database_key == database.key}
+            known = rows.get(database.key, {})
+            if not await losses.agrees(database.key) or await losses.lacking(database.key, known):
                 there = await self._catalog.collections.recover(database, known)
                 log.error("rows_restored", database=database.name, tenant=database.tenant, collections=len(there))
 

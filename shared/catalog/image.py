@@ -75,7 +75,7 @@ class Images:
         self._families = Families(redis, keys)
         self._pending = PendingChanges(redis, keys)
         self._forward = BringForward(redis, keys, catalog)
-        self._losses = Losses(redis, keys)
+        self.losses = Losses(redis, keys)
 
     @property
     def damages(self) -> Damages:
@@ -109,7 +109,7 @@ class Images:
                     row = rows[database.name]
                     databases.append(DatabaseImage(name, database.name, database.key, row, version_then))
                     collections += [image async for image in self._collections(database, missing)]
-                    await self._losses.require_whole(database.key)
+                    await self.losses.require_whole(database.key)
                     waiting |= await self._removal.waiting_in(database.key)
             waiting |= await self._removal.waiting(name)
         graves = dict.fromkeys(waiting, time.time()) | await self._removal.graves()
@@ -142,8 +142,8 @@ class Images:
         """Raises Unavailable, or adds to `lost`, where a collection that was missed has lost its state."""
         for database_key, collection_id in missing:
             if lost is None:
-                await self._losses.require_state(database_key, collection_id)
-            elif await self._losses.lost_state(database_key, collection_id):
+                await self.losses.require_state(database_key, collection_id)
+            elif await self.losses.lost_state(database_key, collection_id):
                 lost.add(collection_id)
 
     async def _collections(self, database: Database, missing: list[tuple[str, str]]) -> AsyncIterator[CollectionImage]:

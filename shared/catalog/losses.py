@@ -9,7 +9,8 @@ after them.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable
+from typing import Any, Final
 
 from redis.asyncio import Redis
 
@@ -18,7 +19,7 @@ from shared.errors import Unavailable
 from shared.log.required import checked_fields, is_whole
 from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
-from shared.redis.scripts import Script
+from shared.redis.scripts import PIPELINE_MAX, Script
 
 AGREEMENT: Final = Script("shared.catalog", "agreement")
 
@@ -45,6 +46,30 @@ class Losses:
         names = self._keys
         keys = [names.names(database_key), names.rows(database_key), names.order(database_key)]
         return bool(await AGREEMENT.run(self._redis, keys, writes=False))
+
+    async def lacking(self, database_key: str, known: Iterable[str]) -> set[str]:
+        """Those of these collections, which the database had, that have no row though nobody deleted them. It agrees
+        all the same when all of it was lost. Whoever deletes one puts it into the trash in the same step, and there is
+        a grave before it leaves that.
+        """
+        ids, found = list(known), set[str]()
+        names = self._keys
+        for start in range(0, len(ids), PIPELINE_MAX):
+            some = ids[start : start + PIPELINE_MAX]
+
+            async def ask(some: list[str] = some) -> list[list[Any]]:
+                async with self._redis.pipeline(transaction=False) as pipeline:  # in this order
+                    pipeline.hmget(names.rows(database_key), some)
+                    pipeline.smismember(names.trash(database_key), some)
+                    pipeline.zmscore(names.graves, some)
+                    answers: list[list[Any]] = await pipeline.execute()
+                    return answers
+
+            answers = await retry_idempotent(ask, writes=False)
+            for collection_id, row, deleted, grave in zip(some, *answers, strict=True):
+                if row is None and not deleted and grave is None:
+                    found.add(collection_id)
+        return found
 
     async def require_state(self, database_key: str, collection_id: str) -> None:
         """To be called of a collection whose state was read and is not whole. Raises Unavailable when it has a row all

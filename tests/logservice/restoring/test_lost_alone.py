@@ -303,3 +303,31 @@ async def test_a_log_service_that_slept_over_a_restoration_fills_in_no_pointer_o
     with pytest.raises(Unavailable):
         await world.images.fill_state(image, 1, cluster.epoch, [before], is_open=True)
     assert await world.redis.hget(state, "m:0") is None
+
+
+async def test_a_database_that_lost_names_rows_and_order_together_gets_them_back(world: World) -> None:
+    database, keys = await database_of(world), world.keys
+    before = [each.id for each in await world.catalog.collections.of_database(database)]
+    made = [await make_collection(world.catalog, database, name) for name in ("one", "deleted")]
+    before.append(made[0].id)
+    snapshotter = Snapshotter(world.images, world.snapshots, await world.cluster(), SystemClock(), rest_ratio=0)
+    assert await snapshotter.step(1)
+    await world.catalog.collections.delete(database, "deleted")
+    await world.redis.delete(keys.names(database.key), keys.rows(database.key), keys.order(database.key))
+    with pytest.raises(Unavailable):
+        await snapshotter.step(2)
+    await recover_lost(world)
+    assert {each.id for each in await world.catalog.collections.of_database(database)} == set(before)
+    await snapshotter.step(3)
+    assert snapshotter.written is not None
+    assert {each.id for each in snapshotter.written.collections} == set(before)
+
+
+async def test_a_database_that_lost_names_rows_and_order_gets_them_back_in_a_redis_that_restarts(world: World) -> None:
+    database, keys = await database_of(world), world.keys
+    made = await make_collection(world.catalog, database, "one")
+    await world.snapshot()
+    await world.redis.delete(keys.names(database.key), keys.rows(database.key), keys.order(database.key))
+    await world.redis.hdel(keys.cluster, "verified")
+    await world.reconciler().run()
+    assert made.id in {each.id for each in await world.catalog.collections.of_database(database)}

@@ -1,0 +1,37 @@
+"""Keeps a snapshot from forgetting collections that Redis has lost with their names and places in the order: nothing in
+Redis shows that, and a snapshot without them would be the end of them.
+"""
+
+from __future__ import annotations
+
+from shared.catalog.image import CatalogImage
+from shared.catalog.losses import Losses
+from shared.errors import Unavailable
+
+
+class Vanished:
+    """Compares each image with the one before it."""
+
+    def __init__(self, losses: Losses) -> None:
+        self._losses = losses
+        self._doubted: set[str] = set()
+        """Collections that have vanished, and whose databases were noted for it."""
+
+    async def require_none(self, before: CatalogImage, image: CatalogImage) -> None:
+        """Raises Unavailable when collections of `before` are gone and nobody has deleted them, until their databases
+        were recovered. What is not back then was deleted long ago: the bucket says so, too.
+        """
+        there = image.graves.keys() | {each.id for each in image.collections}
+        gone: dict[str, set[str]] = {}
+        for each in before.collections:
+            if each.id not in there:
+                gone.setdefault(each.database_key, set()).add(each.id)
+        for database_key in list(gone):
+            gone[database_key] &= await self._losses.lacking(database_key, gone[database_key])
+        lacking = {key: ids for key, ids in gone.items() if ids}
+        for database_key, ids in lacking.items():
+            if not ids <= self._doubted:
+                await self._losses.note(database_key)
+                self._doubted |= ids
+        if lacking.keys() & set(await self._losses.noted.some()):
+            raise Unavailable("A part of the catalog was lost and is being restored")
