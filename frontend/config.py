@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+from frontend.access.claims import ClaimMap, parse_claim_map
+from frontend.access.settings import (
+    JWT_ALGORITHMS,
+    OFF,
+    AccessSettings,
+    parse_algorithms,
+    parse_file,
+    parse_jwt_keys,
+    parse_mode,
+)
 from frontend.embed.settings import Endpoints, Keys, embedding_problems, parse_endpoints, parse_keys
 from frontend.http.listener import Listener
 from frontend.parse.durability import DISK, Durability, parse_durability
@@ -82,6 +93,53 @@ class FrontendConfig(RequestLimits, ProcessConfig):
         "port; `polychrome up` sets them. What connects while a frontend is started again waits in them.",
         default=(),
         parse=parse_fds,
+    )
+    auth: str = setting(
+        "POLYCHROME_FRONTEND_AUTH",
+        "off: everybody may do everything, and the API listens on loopback addresses alone; keys: requests need a "
+        "credential; off-on-every-address: everybody who reaches the API may do everything, wherever it listens.",
+        default=OFF,
+        parse=parse_mode,
+    )
+    auth_stale_s: float = setting(
+        "POLYCHROME_FRONTEND_AUTH_STALE_S",
+        "How long credentials that were verified hold while Redis does not say which were revoked; after that 503.",
+        default=30.0,
+        parse=parse_seconds,
+    )
+    bootstrap_key_file: Path | None = setting(
+        "POLYCHROME_FRONTEND_BOOTSTRAP_KEY_FILE",
+        "File with the SHA-256 (hex) of a key that may do everything, or with that key; read again when it changes.",
+        default=None,
+        parse=parse_file,
+    )
+    users_file: Path | None = setting(
+        "POLYCHROME_FRONTEND_USERS_FILE",
+        "File of users for Basic, lines `name:argon2 hash:key id`: each has the scope and the actions of that key; "
+        "read again when it changes.",
+        default=None,
+        parse=parse_file,
+    )
+    jwt_keys: str = setting(
+        "POLYCHROME_FRONTEND_JWT_KEYS",
+        "The key set (JWKS) of the issuer whose tokens are accepted: a file, or an https:// URL; empty: no tokens.",
+        default="",
+        parse=parse_jwt_keys,
+    )
+    jwt_issuer: str = setting("POLYCHROME_FRONTEND_JWT_ISSUER", "The `iss` of these tokens.", default="")
+    jwt_audience: str = setting("POLYCHROME_FRONTEND_JWT_AUDIENCE", "The `aud` that they must have.", default="")
+    jwt_algorithms: tuple[str, ...] = setting(
+        "POLYCHROME_FRONTEND_JWT_ALGORITHMS",
+        "Algorithms that may have signed them, separated by commas; no others are looked at.",
+        default=JWT_ALGORITHMS,
+        parse=parse_algorithms,
+    )
+    jwt_claims: ClaimMap | None = setting(
+        "POLYCHROME_FRONTEND_JWT_CLAIMS",
+        "The claims that say what a token is for, a JSON object: tenant (a claim, or a list of names on the way to a "
+        "nested one) or fixed_tenant (a tenant), databases, collections, role, roles ({value: role}), actions.",
+        default=None,
+        parse=parse_claim_map,
     )
     allow_reset: bool = setting(
         "POLYCHROME_FRONTEND_ALLOW_RESET", "Whether POST /reset may delete everything.", default=False
@@ -253,8 +311,24 @@ class FrontendConfig(RequestLimits, ProcessConfig):
             self.local_embedder_names, self.embedding_endpoints, self.embedding_keys, self.embedder_default
         )
         problems += self.problems()
+        problems += self.access.problems(self.host)
         if problems:
             raise ConfigError(problems)
+
+    @property
+    def access(self) -> AccessSettings:
+        """The settings of authentication."""
+        return AccessSettings(
+            self.auth,
+            self.auth_stale_s,
+            self.bootstrap_key_file,
+            self.users_file,
+            self.jwt_keys,
+            self.jwt_issuer,
+            self.jwt_audience,
+            self.jwt_algorithms,
+            self.jwt_claims,
+        )
 
     @property
     def listener(self) -> Listener:

@@ -39,6 +39,7 @@ from shared.manifest.commits import CommitNumbers
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock
 from shared.process.telemetry import get_logger
+from shared.tenancy.control_records import ControlRecords
 
 log = get_logger(__name__)
 
@@ -49,6 +50,8 @@ TIDY_COMMITS_S: Final = 30.0
 RECOVERY_S: Final = 1.0
 PROVE_S: Final = 5.0
 WATCH_DAMAGE_S: Final = 5.0
+PROJECT_CONTROL_S: Final = 5.0
+TIDY_CONTROL_S: Final = 300.0
 COLLECT_ORPHANS_S: Final = 300.0
 
 
@@ -68,6 +71,7 @@ class LeaderServices:
     jobs: Jobs
     damages: Damages
     cuts: Cuts
+    control: ControlRecords
 
 
 class RedisChanged(Exception):  # not an error: a reason to begin anew
@@ -183,6 +187,8 @@ class Leader:
             every("collect_orphans", COLLECT_ORPHANS_S, services.collector.collect_orphans, clock),
             every("damage", WATCH_DAMAGE_S, damage.step, clock),
             every("prove", PROVE_S, prover.step, clock),
+            every("project_control", PROJECT_CONTROL_S, services.control.project, clock),
+            every("tidy_control", TIDY_CONTROL_S, services.control.tidy, clock),
             every("commit_numbers", TIDY_COMMITS_S, commits.tidy, clock),
             every("garbage", config.garbage_s, collect_garbage, clock),
         ]

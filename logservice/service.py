@@ -39,6 +39,7 @@ from shared.process.telemetry import get_logger
 from shared.redis.client import open_redis
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
+from shared.tenancy.control_records import ControlRecords
 
 log = get_logger(__name__)
 
@@ -169,8 +170,9 @@ async def open_service(config: LogserviceConfig) -> AsyncIterator[LogService]:
         snapshots = Snapshots(objects, config.snapshots_kept)
         healing = Healing(Statements(redis, keys), Heal(redis, keys), objects, clock, config.witness_wait_s)
         reconciler = Reconciler(
-            catalog, Images(redis, keys, catalog), Log(redis, keys), objects, snapshots, clock, healing
-        )
+            catalog, Images(redis, keys, catalog), Log(redis, keys), objects, snapshots, clock, healing,
+            ControlRecords(redis, keys, objects, clock, config.process_id),
+        )  # fmt: skip
         leader = Leader(
             reconciler,
             lambda: _open_leader_services(config, keys, objects),
@@ -215,4 +217,5 @@ async def _open_leader_services(
             jobs=Jobs(redis, keys),
             damages=Damages(redis, keys),
             cuts=Cuts(redis, keys),
+            control=ControlRecords(redis, keys, objects, SystemClock(), config.process_id),
         )

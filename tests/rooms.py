@@ -24,11 +24,11 @@ ORDER: Final[dict[str, tuple[frozenset[str], ...]]] = {
     for package, layers in {
         "shared": (
             "errors limits",
-            "process tenancy vectors",
+            "process vectors",
             "records",
             "memtable search",
             "redis rpc objects",
-            "cluster segment",
+            "cluster segment tenancy",
             "log",
             "manifest catalog",
             "history",

@@ -29,6 +29,7 @@ EDGES = {
         "shared/cluster/lease.py",
         "shared/cluster/membership.py",
         "shared/log/",
+        "shared/tenancy/",
         "polychrome/",
     ),
     "boto3": ("shared/objects/", "polychrome/bucket.py"),

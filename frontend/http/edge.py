@@ -12,13 +12,14 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from frontend.access.access_table import About, Access
 from frontend.access.authorization import judge
+from frontend.access.credentials import Headers
 from frontend.http import errors
 from frontend.http.access_log import MODULE, AccessLog
 from frontend.http.cors import Cors
@@ -31,7 +32,7 @@ from shared.errors import PolychromeError
 from shared.process.telemetry import get_logger, request_id
 from shared.tenancy.principal import Principal
 
-Authenticate = Callable[[Mapping[str, str], str | None], Awaitable[Principal]]
+Authenticate = Callable[[Headers, str | None], Awaitable[Principal]]
 """Finds the principal by a request's headers and the address of its sender. Raises Unauthenticated, Unavailable."""
 
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?", re.ASCII)

@@ -63,6 +63,7 @@ from shared.objects.keys import collection_of
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock
 from shared.process.telemetry import get_logger
+from shared.tenancy.control_records import ControlRecords
 
 log = get_logger(__name__)
 
@@ -81,6 +82,7 @@ class Reconciler:
         snapshots: Snapshots,
         clock: Clock,
         healing: Healing | None = None,
+        control: ControlRecords | None = None,
     ) -> None:
         self._journaled = StoredCatalog(objects, snapshots, clock)
         self._owed = OwedSnapshot(catalog.mark, images, objects, snapshots)
@@ -94,6 +96,7 @@ class Reconciler:
         self._snapshots = snapshots
         self._clock = clock
         self._healing = healing
+        self._control = control
 
     async def run(self) -> Cluster:
         """The cluster, open. Raises Unavailable, and Corrupt when bucket and Redis do not belong together or a manifest
@@ -101,6 +104,8 @@ class Reconciler:
         """
         run = await self._catalog.mark.server_run()
         cluster = await self._catalog.mark.read()
+        if self._control and (cluster is None or not run.verified):
+            await self._control.project(opening=True)  # nobody is let in before every revoked key is known to be
         number = await self._snapshots.next_number()  # first: what is written under it follows from all before
         newest = await self._snapshots.newest_readable()
         if cluster is None:

@@ -35,9 +35,15 @@ class Keys:
         self.witnesses = f"{prefix}:{{witness}}:heartbeats"
         self.families = f"{prefix}:{{catalog}}:families"
 
+        self.control_generation = f"{prefix}:{{catalog}}:control:generation"
+        self.used_keys = f"{prefix}:{{catalog}}:control:used"
+
         self.catalog_version = f"{prefix}:{{catalog}}:version"
         self.catalog_pending = f"{prefix}:{{catalog}}:pending"
         self.catalog_epoch = f"{prefix}:{{catalog}}:epoch"
+
+    def control(self, kind: str) -> str:
+        return f"{self.prefix}:{{catalog}}:control:{kind}"
 
     def forks(self, root: str) -> str:
         return f"{self.prefix}:{{catalog}}:forks:{root}"
