@@ -71,4 +71,5 @@ def build_app(context: Context) -> Edge:
         Bodies(config.body_bytes_max, config.body_timeout_s),
         config,
         config.send_timeout_s,
+        context.authenticator,
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from frontend.access.authenticator import Authenticator
     from frontend.collections.forking import Forker
     from frontend.collections.row_cache import RowCache
     from frontend.config import FrontendConfig
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from shared.catalog.functions import Functions
     from shared.log.log import Log
     from shared.process.clock import Clock
+    from shared.tenancy.key_store import KeyStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +42,6 @@ class Context:
     embedders: Embedders
     forker: Forker
     functions: Functions
+    key_store: KeyStore
+    authenticator: Authenticator | None
+    """None while everybody may do everything."""

@@ -6,11 +6,15 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
 from redis.asyncio import Redis
 
+from frontend.access.authenticator import Authenticator
+from frontend.access.key_set_file import read_key_set
+from frontend.access.settings import OFF_ON_EVERY_ADDRESS, build_authenticator, is_loopback, not_alone
 from frontend.app import build_app
 from frontend.collections.forking import Forker
 from frontend.collections.row_cache import RowCache
@@ -42,9 +46,15 @@ from shared.log.witness import Witness
 from shared.objects.open import open_store
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock, SystemClock
+from shared.process.config import ConfigError
+from shared.process.telemetry import get_logger
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.rpc.client import RpcClient
+from shared.tenancy.control_records import ControlRecords
+from shared.tenancy.key_store import KeyStore
+
+log = get_logger(__name__)
 
 LAST_HINTS_S: Final = 1.0
 """Share of the time for draining that is kept for telling the log service about the last writes, in seconds."""
@@ -67,7 +77,13 @@ class Frontend:
     @property
     def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
         """The background work that runs as long as the process does."""
-        return (*self._context.workers.loops, self._server.close_silent_connections, self._witness_loop.run)
+        authenticator = self._context.authenticator
+        return (
+            *self._context.workers.loops,
+            self._server.close_silent_connections,
+            self._witness_loop.run,
+            *(() if authenticator is None else (authenticator.watch,)),
+        )
 
     def ready(self) -> bool:
         """Whether load balancers should send requests here."""
@@ -112,6 +128,7 @@ def build_context(
         catalog.databases, catalog.collections, clock, rows_max=config.rows_max, age_max_s=config.rows_age_max_s
     )
     past_log = PastLog(log, objects)
+    key_store = KeyStore(ControlRecords(redis, keys, objects, clock, config.process_id), redis, keys, clock)
     durable = Durable(log, BucketLog(log, objects), clock)
     return Context(
         config=config,
@@ -133,7 +150,34 @@ def build_context(
             objects, clock, config.forks_max, config.process_id,
         ),
         functions=Functions(redis, keys, catalog.collections),
+        key_store=key_store,
+        authenticator=_authenticator(config, key_store, http, clock),
     )  # fmt: skip
+
+
+def _authenticator(
+    config: FrontendConfig, key_store: KeyStore, http: aiohttp.ClientSession, clock: Clock
+) -> Authenticator | None:
+    """None when requests need no credential."""
+    if not config.access.on:
+        return None
+    return build_authenticator(config.access, key_store, clock, partial(read_key_set, http))
+
+
+async def _open_access(config: FrontendConfig, authenticator: Authenticator | None) -> None:
+    """Says who may do what, and knows the keys before the first request comes. Raises ConfigError for a listener that
+    must not be open to everybody and for a file that cannot be read, Unavailable.
+    """
+    log.info("authentication", mode=config.auth)
+    if authenticator is None:
+        open_to_others = [address for address in config.listener.addresses() if not is_loopback(address)]
+        if open_to_others and config.auth != OFF_ON_EVERY_ADDRESS:
+            raise ConfigError([not_alone(address) for address in open_to_others])
+        return
+    try:
+        await authenticator.look()
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"a file of credentials cannot be read: {error}"]) from error
 
 
 def build_embedders(
@@ -171,6 +215,7 @@ async def open_service(config: FrontendConfig) -> AsyncIterator[Frontend]:
             witness_loop = WitnessLoop(config.redis_url, keys, witness, witness_name, clock)
             context = build_context(config, redis, objects, rpc, http, journal, witness)
             await context.catalog.bootstrap()
+            await _open_access(config, context.authenticator)
             try:
                 async with open_http_server(build_app(context), config.listener) as server:
                     yield Frontend(server, context, witness_loop)

@@ -138,7 +138,6 @@ class Leader:
             services.catalog, services.collector, services.log, self._objects, stored_catalog, recovery
         )
         writable = WritableBucket(self._objects)
-
         damage = DamageWatch(services.damages, services.log, services.jobs, services.collector.graves, clock)
 
         async def collect_garbage() -> None:
@@ -187,10 +186,16 @@ class Leader:
             every("collect_orphans", COLLECT_ORPHANS_S, services.collector.collect_orphans, clock),
             every("damage", WATCH_DAMAGE_S, damage.step, clock),
             every("prove", PROVE_S, prover.step, clock),
-            every("project_control", PROJECT_CONTROL_S, services.control.project, clock),
-            every("tidy_control", TIDY_CONTROL_S, services.control.tidy, clock),
+            *self._control_loops(services.control),
             every("commit_numbers", TIDY_COMMITS_S, commits.tidy, clock),
             every("garbage", config.garbage_s, collect_garbage, clock),
+        ]
+
+    def _control_loops(self, control: ControlRecords) -> list[Coroutine[Any, Any, None]]:
+        """The loops that keep Redis' copy of the control records up to the bucket, and the bucket free of old ones."""
+        return [
+            every("project_control", PROJECT_CONTROL_S, control.project, self._clock),
+            every("tidy_control", TIDY_CONTROL_S, control.tidy, self._clock),
         ]
 
     async def _watch(self, cluster: Cluster) -> None:

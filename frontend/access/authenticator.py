@@ -50,7 +50,7 @@ log = get_logger(__name__)
 
 
 class KeyRecords(Protocol):
-    """Where records of keys are looked up: `frontend.access.key_records` over the control records."""
+    """The keys' records, looked up: those of `shared.tenancy.key_store`."""
 
     async def look_up(self, key_id: str) -> bytes | None:
         """The record as JSON; None when there is none. Raises Unavailable."""

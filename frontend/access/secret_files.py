@@ -20,8 +20,8 @@ log = get_logger(__name__)
 
 
 class WatchedFile(Generic[Content]):
-    """What `parse` makes of a file's text, made anew whenever the file was changed or replaced. While it cannot be read
-    or parsed, what it was stays, and the log says so once; a file that is gone says nothing, which is `nothing`.
+    """The content that `parse` makes of a file's text, made anew whenever the file was changed or replaced. While it
+    cannot be read or parsed, what it was stays, and the log says so once; a file that is gone has `nothing` in it.
     """
 
     def __init__(self, path: Path, parse: Callable[[str], Content], nothing: Content) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from dataclasses import dataclass
 
 
@@ -20,3 +22,13 @@ class Listener:
 
     fds: tuple[int, ...] = ()
     """File descriptors of sockets that listen already, and that are used instead of the address and the port."""
+
+    def addresses(self) -> list[str]:
+        """The addresses that are listened on: of inherited sockets their own, else the configured one."""
+        if not self.fds:
+            return [self.host]
+        found: list[str] = []
+        for fd in self.fds:
+            with socket.socket(fileno=os.dup(fd)) as listening:
+                found.append(str(listening.getsockname()[0]))
+        return found

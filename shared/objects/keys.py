@@ -4,6 +4,7 @@
 catalog/<number, 20 digits>.json.gz                                     a snapshot of the catalog
 catalog/journal/<epoch, 10 digits>-<number, 20 digits>-<writer>.json    an entry of the catalog's journal
 commits/<number, 20 digits>                                             the number of a commit
+control/<kind>/<place>/<version, 10 digits>.json                        a version of a control record
 probes/<any>                                                            objects that processes try the store with
 <collection>/roots/<epoch, 10 digits>-<position, 20 digits>.json        a root
 <collection>/<shard>/manifests/<version, 20 digits>.json                a manifest
@@ -11,7 +12,7 @@ probes/<any>                                                            objects 
 <collection>/<shard>/log/<first, 20 digits>-<end, 20 digits>.log        a sealed log object
 ```
 
-Numbers are padded, so that keys sort by them. The objects of the first four are nobody's; the others are those of a
+Numbers are padded, so that keys sort by them. The objects of the first five are nobody's; the others are those of a
 collection, whose id is a UUID. A `parse_` function returns None for a key of any other form.
 """
 
@@ -26,12 +27,14 @@ SNAPSHOTS: Final = f"{CATALOG}0"
 """The prefix of snapshots in listings, without the journal beside them. No number needs all digits."""
 JOURNAL: Final = f"{CATALOG}journal/"
 COMMITS: Final = "commits/"
+CONTROL: Final = "control/"
 PROBES: Final = "probes/"
 """The prefix of the objects that a process creates and deletes to see whether the store takes writes."""
 
 _SNAPSHOT: Final = re.compile(r"catalog/(\d{20})\.json\.gz", re.ASCII)
 _JOURNAL_ENTRY: Final = re.compile(r"catalog/journal/(\d{10})-(\d{20})-[0-9a-f]+\.json", re.ASCII)
 _COMMIT: Final = re.compile(r"commits/(\d{20})", re.ASCII)
+_CONTROL: Final = re.compile(r"control/([a-z]+)/([^/]+)/(\d{10})\.json", re.ASCII)
 _COLLECTION: Final = re.compile(r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})/", re.ASCII)
 _ROOT: Final = re.compile(r"([^/]+)/roots/(\d{10})-(\d{20})\.json", re.ASCII)
 _OF_SHARD: Final = re.compile(r"([^/]+)/(\d+)/(manifests|segments|log)/.+", re.ASCII)
@@ -80,6 +83,22 @@ def parse_commit_key(key: str) -> int | None:
     """The number of a commit."""
     found = _COMMIT.fullmatch(key)
     return int(found[1]) if found else None
+
+
+def control_prefix(kind: str, place: str) -> str:
+    """The prefix of the keys of all versions of a control record; `place` is its name, encoded."""
+    return f"{CONTROL}{kind}/{place}/"
+
+
+def control_key(kind: str, place: str, version: int) -> str:
+    """The key of a version of a control record; the keys of a record's versions sort by version."""
+    return f"{control_prefix(kind, place)}{version:010d}.json"
+
+
+def parse_control_key(key: str) -> tuple[str, str, int] | None:
+    """(kind, place, version) of a control record's key."""
+    found = _CONTROL.fullmatch(key)
+    return (found[1], found[2], int(found[3])) if found else None
 
 
 def collection_of(key: str) -> str | None:

@@ -100,6 +100,9 @@ async def run(role: str, config: C, open_service: OpenService[C]) -> int:
         except asyncio.CancelledError:
             if not life.stopping.is_set():
                 raise
+        except ConfigError as error:  # a setting that only the opening finds wrong: a file, an inherited socket
+            sys.stderr.write("".join(f"{problem}\n" for problem in error.problems))
+            return 2
         except Exception:
             log.exception("stop_cut_short" if life.deadline.expired() else "died", role=role)
             return 1

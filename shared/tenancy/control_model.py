@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import re
 from typing import Annotated, Final
 from urllib.parse import quote
 
 import msgspec
 
 from shared.errors import Corrupt
+from shared.objects.keys import control_key, parse_control_key
 
-PREFIX: Final = "control/"
 FORMAT: Final = 1
 QUOTED_LENGTH_MAX: Final = 300
 """Longer names go by their hash: keys of objects are bounded, and names are in the records."""
 RECORD_BYTES_MAX: Final = 256 * 1024
-_KEY: Final = re.compile(r"control/(?P<kind>[a-z]+)/(?P<place>[^/]+)/(?P<version>\d{10})\.json", re.ASCII)
 
 
 NO_BODY: Final = b"null"
@@ -29,7 +27,7 @@ def content_of(body: msgspec.Raw) -> bytes | None:
     return None if content == NO_BODY else content
 
 
-class Kind(enum.StrEnum):
+class ControlKind(enum.StrEnum):
     """The subject of a control record."""
 
     KEYS = "keys"
@@ -43,7 +41,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     format: int = FORMAT
-    kind: Kind
+    kind: ControlKind
     name: str
     version: Annotated[int, msgspec.Meta(ge=1, lt=10**10)]
     follows: str
@@ -99,14 +97,12 @@ def place_of(name: str) -> str:
     return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
 
 
-def object_key(kind: Kind, name: str, version: int) -> str:
+def object_key(kind: ControlKind, name: str, version: int) -> str:
     """The key of the object of a version; keys of one record sort by version."""
-    return f"{PREFIX}{kind}/{place_of(name)}/{version:010d}.json"
+    return control_key(kind, place_of(name), version)
 
 
-def parse_key(key: str) -> tuple[Kind, str, int] | None:
+def parse_key(key: str) -> tuple[ControlKind, str, int] | None:
     """(kind, place, version) of an object's key; None for any other key."""
-    found = _KEY.fullmatch(key)
-    if found is None or found["kind"] not in set(Kind):
-        return None
-    return Kind(found["kind"]), found["place"], int(found["version"])
+    found = parse_control_key(key)
+    return (ControlKind(found[0]), found[1], found[2]) if found and found[0] in set(ControlKind) else None

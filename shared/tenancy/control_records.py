@@ -28,6 +28,8 @@ import msgspec
 from redis.asyncio import Redis
 
 from shared.errors import AlreadyExists, Backoff, Corrupt, Unavailable
+from shared.objects.keys import CONTROL as CONTROL_PREFIX
+from shared.objects.keys import control_prefix
 from shared.objects.port import ObjectNotFound, ObjectStore
 from shared.process.clock import Clock
 from shared.process.telemetry import get_logger
@@ -36,9 +38,8 @@ from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 from shared.tenancy.control_model import (
     NO_BODY,
-    PREFIX,
+    ControlKind,
     Envelope,
-    Kind,
     content_of,
     decode_envelope,
     parse_key,
@@ -64,7 +65,7 @@ class Changed(NamedTuple):
     live: bool
 
 
-class Record(msgspec.Struct, frozen=True):
+class ControlRecord(msgspec.Struct, frozen=True):
     """A record as it is in Redis: its version, and its body, NO_BODY when it was deleted or cannot be read."""
 
     version: int
@@ -88,7 +89,7 @@ class _Version(NamedTuple):
 Change = Callable[[bytes | None], bytes | None]
 """Makes the new body (JSON; None: delete) of the present one (None: there is no record). May raise."""
 
-_RECORD: Final = msgspec.json.Decoder(Record)
+_RECORD: Final = msgspec.json.Decoder(ControlRecord)
 _encoded: Final = msgspec.json.encode
 
 
@@ -106,12 +107,12 @@ class ControlRecords:
 
     # Changes, in the bucket
 
-    async def read(self, kind: Kind, name: str) -> Envelope | None:
+    async def read(self, kind: ControlKind, name: str) -> Envelope | None:
         """The newest version in the bucket, deletions included; None when there is none. Raises Corrupt."""
         newest = max([version async for version in self._versions(kind, place_of(name))], default=None)
         return None if newest is None else await self._fetch(newest.key)
 
-    async def change(self, kind: Kind, name: str, change: Change) -> Changed:
+    async def change(self, kind: ControlKind, name: str, change: Change) -> Changed:
         """Replaces the record's body. `change` is called again when another writer was faster, and what it raises is
         raised. Raises Backoff when others are always faster.
         """
@@ -121,7 +122,7 @@ class ControlRecords:
                 return Changed(envelope, await self._put_live(envelope))
         raise Backoff("The record is being changed by others; try again")
 
-    async def create(self, kind: Kind, name: str, body: bytes) -> Changed:
+    async def create(self, kind: ControlKind, name: str, body: bytes) -> Changed:
         """Makes a new record. Raises AlreadyExists when there is one."""
 
         def new(present: bytes | None) -> bytes:
@@ -131,7 +132,7 @@ class ControlRecords:
 
         return await self.change(kind, name, new)
 
-    async def _next(self, kind: Kind, name: str, change: Change) -> Envelope | None:
+    async def _next(self, kind: ControlKind, name: str, change: Change) -> Envelope | None:
         """The next version, committed; None when another writer was faster."""
         newest = max([version async for version in self._versions(kind, place_of(name))], default=None)
         present = None if newest is None else await self._readable(newest)
@@ -163,8 +164,8 @@ class ControlRecords:
     async def _fetch(self, key: str) -> Envelope:
         return decode_envelope(await self._objects.get(key), key)
 
-    async def _versions(self, kind: Kind, place: str) -> AsyncIterator[_Version]:
-        async for info in self._objects.list(f"{PREFIX}{kind}/{place}/"):
+    async def _versions(self, kind: ControlKind, place: str) -> AsyncIterator[_Version]:
+        async for info in self._objects.list(control_prefix(kind, place)):
             parsed = parse_key(info.key)
             if parsed is not None:
                 yield _Version(parsed[2], info.key, info.modified_s)
@@ -179,13 +180,13 @@ class ControlRecords:
 
     # Look-ups, in Redis
 
-    async def look_up(self, kind: Kind, name: str) -> Record | None:
+    async def look_up(self, kind: ControlKind, name: str) -> ControlRecord | None:
         """The record as Redis has it; None when it has none."""
         call = ("HGET", self._keys.control(kind), place_of(name))
         found = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
         return None if found is None else _RECORD.decode(found)
 
-    async def all(self, kind: Kind) -> AsyncIterator[Record]:
+    async def all(self, kind: ControlKind) -> AsyncIterator[ControlRecord]:
         """Every record of this kind that Redis has, in no order; one that changes meanwhile may come twice."""
         cursor: bytes | str | int = "0"
         while True:
@@ -209,21 +210,21 @@ class ControlRecords:
         """
         newest = await self._newest_by_place()
         changed = 0
-        for kind in Kind:
+        for kind in ControlKind:
             behind = await self._behind(kind, newest.get(kind, {}))
             for start in range(0, len(behind), PROJECTED_AT_ONCE):
                 batch = [await self._as_live(*each) for each in behind[start : start + PROJECTED_AT_ONCE]]
                 changed += await self._put(kind, batch)
         if opening and not changed:
-            await self._put(Kind.KEYS, [])
+            await self._put(ControlKind.KEYS, [])
         if changed:
             log.warning("control_records_projected", records=changed)
         return changed
 
     async def tidy(self) -> int:
         """Deletes versions that were replaced more than `KEPT_S` ago; returns how many. The newest ones stay."""
-        versions: dict[tuple[Kind, str], list[_Version]] = {}
-        async for info in self._objects.list(PREFIX):
+        versions: dict[tuple[ControlKind, str], list[_Version]] = {}
+        async for info in self._objects.list(CONTROL_PREFIX):
             parsed = parse_key(info.key)
             if parsed is not None:
                 kind, place, number = parsed
@@ -232,15 +233,15 @@ class ControlRecords:
         await self._objects.delete(doomed)
         return len(doomed)
 
-    async def _newest_by_place(self) -> dict[Kind, dict[str, _Version]]:
-        newest: dict[Kind, dict[str, _Version]] = {}
-        async for info in self._objects.list(PREFIX):
+    async def _newest_by_place(self) -> dict[ControlKind, dict[str, _Version]]:
+        newest: dict[ControlKind, dict[str, _Version]] = {}
+        async for info in self._objects.list(CONTROL_PREFIX):
             parsed = parse_key(info.key)
             if parsed is not None:  # versions of a record come in ascending order
                 newest.setdefault(parsed[0], {})[parsed[1]] = _Version(parsed[2], info.key, info.modified_s)
         return newest
 
-    async def _behind(self, kind: Kind, newest: Mapping[str, _Version]) -> list[tuple[str, _Version]]:
+    async def _behind(self, kind: ControlKind, newest: Mapping[str, _Version]) -> list[tuple[str, _Version]]:
         """Records of which the bucket has a newer version than Redis."""
         found: list[tuple[str, _Version]] = []
         places = list(newest)
@@ -259,7 +260,7 @@ class ControlRecords:
         return (
             _live(envelope)
             if envelope
-            else (place, version.number, _encoded(Record(version.number, "", msgspec.Raw(NO_BODY))))
+            else (place, version.number, _encoded(ControlRecord(version.number, "", msgspec.Raw(NO_BODY))))
         )
 
     async def _readable(self, version: _Version) -> Envelope | None:
@@ -270,7 +271,7 @@ class ControlRecords:
             log.exception("control_record_damaged", record=version.key, message=error.message)
             return None
 
-    async def _put(self, kind: Kind, records: Iterable[tuple[str, int, bytes]]) -> int:
+    async def _put(self, kind: ControlKind, records: Iterable[tuple[str, int, bytes]]) -> int:
         args: list[Argument] = [secrets.token_hex(8)]
         for place, version, data in records:
             args += [place, version, data]
@@ -279,7 +280,11 @@ class ControlRecords:
 
 def _live(envelope: Envelope) -> tuple[str, int, bytes]:
     """A version as Redis has it: field, version, JSON."""
-    return place_of(envelope.name), envelope.version, _encoded(Record(envelope.version, envelope.name, envelope.body))
+    return (
+        place_of(envelope.name),
+        envelope.version,
+        _encoded(ControlRecord(envelope.version, envelope.name, envelope.body)),
+    )
 
 
 def superseded(versions: Sequence[_Version], now_s: float) -> list[str]:

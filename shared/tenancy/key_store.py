@@ -13,7 +13,7 @@ from shared.process.telemetry import get_logger
 from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.tenancy.api_keys import KeyRecord, NewKey, decode_record, draw_key, encode_record, problem_of
-from shared.tenancy.control_model import Kind
+from shared.tenancy.control_model import ControlKind
 from shared.tenancy.control_records import ControlRecords
 
 log = get_logger(__name__)
@@ -50,7 +50,7 @@ class KeyStore:
 
     async def look_up(self, key_id: str) -> bytes | None:
         """The record of a key as JSON; None when there is none."""
-        found = await self._records.look_up(Kind.KEYS, key_id)
+        found = await self._records.look_up(ControlKind.KEYS, key_id)
         return None if found is None else found.content
 
     async def generation(self) -> str:
@@ -81,7 +81,7 @@ class KeyStore:
         return sorted(found.values(), key=lambda record: (record.created_s, record.id))
 
     async def _readable(self) -> AsyncIterator[KeyRecord]:
-        async for found in self._records.all(Kind.KEYS):
+        async for found in self._records.all(ControlKind.KEYS):
             if found.content is None:
                 continue
             try:
@@ -103,7 +103,7 @@ class KeyStore:
         problem = problem_of(record)
         if problem:
             raise InvalidArgument(problem)
-        changed = await self._records.create(Kind.KEYS, key.id, encode_record(record))
+        changed = await self._records.create(ControlKind.KEYS, key.id, encode_record(record))
         return Made(record, key.text, changed.live)
 
     async def rotate(self, key_id: str, overlap_s: float, allowed: Callable[[KeyRecord], None]) -> Made:
@@ -147,5 +147,5 @@ class KeyStore:
                 raise Corrupt(f"the record of key {key_id} cannot be read: {error}") from error
             return encode_record(made[-1])
 
-        outcome = await self._records.change(Kind.KEYS, key_id, changed)
+        outcome = await self._records.change(ControlKind.KEYS, key_id, changed)
         return made[-1], outcome.live

@@ -311,6 +311,8 @@ def new_context(collection: Collection, workers: FakeWorkers | None = None, embe
         catalog=SimpleNamespace(tenants=None, databases=None, collections=None),
         forker=None,
         functions=None,
+        key_store=None,
+        authenticator=None,
         log=log,
         jobs=jobs,
         dirty=dirty,

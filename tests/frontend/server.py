@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from frontend.access.authenticator import Authenticator
 from frontend.app import build_app
 from frontend.collections.row_cache import RowCache
 from frontend.context import Context
@@ -53,7 +54,7 @@ async def client_of(context: Any) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @asynccontextmanager
-async def running(**settings: Any) -> AsyncIterator[Running]:
+async def running(authenticator: Authenticator | None = None, **settings: Any) -> AsyncIterator[Running]:
     config = new_config(**settings)
     catalog, clock = MemoryCatalog(), SystemClock()
     context: Any = Context(
@@ -70,6 +71,8 @@ async def running(**settings: Any) -> AsyncIterator[Running]:
         embedders=Embedders({}, None, timeout_s=10),
         forker=None,  # type: ignore[arg-type]
         functions=None,  # type: ignore[arg-type]
+        key_store=None,  # type: ignore[arg-type]
+        authenticator=authenticator,
     )
     async with (
         open_http_server(build_app(context), config.listener) as server,
