@@ -145,16 +145,16 @@ class Repairer:
             case DamageKind.DERIVED:
                 return RepairStep(finding, Remedy.REWRITE)
             case DamageKind.RECORDS:
-                return RepairStep(finding, Remedy.REWRITE, f"{_lost(finding)}, unless a compactor has a whole copy")
+                return RepairStep(finding, Remedy.REWRITE, f"{lost_with(finding)}, unless a compactor has a whole copy")
             case DamageKind.ENTRY if await self._copy_of_entry(finding) is not None:
                 return RepairStep(finding, Remedy.COPY_ENTRY)
             case DamageKind.ENTRY if finding.name.rpartition("/")[0].endswith("/log"):
-                return RepairStep(finding, Remedy.SKIP_ENTRY if self._skip else Remedy.NOTHING, _lost(finding))
+                return RepairStep(finding, Remedy.SKIP_ENTRY if self._skip else Remedy.NOTHING, lost_with(finding))
             case DamageKind.SNAPSHOT | DamageKind.JOURNAL:
                 return RepairStep(finding, Remedy.SNAPSHOT)
             case DamageKind.STATE | DamageKind.OTHER if finding.what == "is missing":
                 return RepairStep(finding, Remedy.WAIT)
-        return RepairStep(finding, Remedy.NOTHING, _lost(finding))
+        return RepairStep(finding, Remedy.NOTHING, lost_with(finding))
 
     async def _do(self, step: RepairStep) -> RepairStep:
         finding = step.finding
@@ -284,7 +284,7 @@ def _entry_id(finding: Finding) -> str:
     return finding.name.rpartition("/")[2]
 
 
-def _lost(finding: Finding) -> str:
+def lost_with(finding: Finding) -> str:
     """The loss that comes with what is damaged, for people."""
     if finding.positions is not None:
         first, end = finding.positions
@@ -293,4 +293,8 @@ def _lost(finding: Finding) -> str:
         named = f": {', '.join(finding.lost_ids)}" if finding.lost_ids else ""
         more = " .." if finding.lost_ids and finding.lost_rows > len(finding.lost_ids) else ""
         return f"{finding.lost_rows} records{named}{more}"
+    if finding.kind is DamageKind.ROOT:
+        return "nothing now; should Redis be lost before the next round, what the root before this one does not cover"
+    if finding.kind is DamageKind.SEALED:
+        return "reads of the past that need it; should Redis be lost, what only this has"
     return f"reads of {finding.collection} are refused" if finding.collection else ""

@@ -106,6 +106,8 @@ def _way_out(finding: Finding) -> str:
     """A sentence about what an operator can do where a repair can do nothing."""
     if finding.kind is DamageKind.ENTRY:
         return "--from a backup may have a copy; --skip passes over it, and gives its operations up"
+    if finding.kind is DamageKind.ROOT:
+        return "--from a copy of the bucket may have it; else the next round of compactions writes another one"
     if finding.collection:
         return (
             "--from a backup or a copy of the bucket may have it; else restore the collection under another name: "
