@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import msgspec
@@ -30,6 +31,7 @@ from shared.log.state import entry_id
 from shared.log.statements import Statement, Statements
 from shared.log.witness import Held, Seen
 from shared.manifest.newest import newest_manifest
+from shared.manifest.roots import RootStore
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock
 from shared.process.telemetry import get_logger
@@ -57,13 +59,15 @@ log = get_logger(__name__)
 class Healed(msgspec.Struct, frozen=True):
     """The outcome of a healing: whether Redis had less than was witnessed, how many operations were put back, by
     collection, and the lost ones. `began` are the head and the epoch that each collection had when it began: what was
-    put back since raises the head, and a log service that goes on must not judge by that what is lost.
+    put back since raises the head, and a log service that goes on must not judge by that what is lost. `gaps_end` says,
+    of each collection to which not everything came back, where the last gap in its log ends: manifests may cover it.
     """
 
     went_back: bool
     put_back: dict[str, int]
     lost: list[LostRange]
     began: dict[str, tuple[int, int]] = {}
+    gaps_end: dict[str, int] = {}
 
     @property
     def put_back_ops(self) -> int:
@@ -72,6 +76,16 @@ class Healed(msgspec.Struct, frozen=True):
 
 
 _HEALED: Final = msgspec.json.Decoder(Healed)
+
+
+class _HealedCollection(NamedTuple):
+    """The healing of one collection: how many operations were put back, which are lost, and where the last gap in its
+    log ends; None when it has none.
+    """
+
+    ops: int
+    lost: list[LostRange]
+    gaps_end: int | None
 
 
 class Testimony(NamedTuple):
@@ -97,6 +111,7 @@ class Healing:
         self._rendezvous = rendezvous
         self._heal_log = heal_log
         self._objects = objects
+        self._roots = RootStore(objects)
         self._clock = clock
         self._wait_s = wait_s
 
@@ -160,10 +175,17 @@ class Healing:
             for name, seen in testimony.seen.items()
             if name in positions
         }
-        lost = [each for _, some in found.values() for each in some if each not in earlier.lost]
+        lost = [each for one in found.values() for each in one.lost if each not in earlier.lost]
+        gaps = {name: one.gaps_end for name, one in found.items() if one.gaps_end is not None}
         went_back = earlier.went_back or bool(found) or not testimony.seen.keys().isdisjoint(waiting)
-        ops = {name: max(earlier.put_back.get(name, 0), found[name][0]) for name in found}
-        healed = Healed(went_back, {**earlier.put_back, **ops}, [*earlier.lost, *lost], earlier.began)
+        ops = {name: max(earlier.put_back.get(name, 0), found[name].ops) for name in found}
+        healed = Healed(
+            went_back,
+            {**earlier.put_back, **ops},
+            [*earlier.lost, *lost],
+            earlier.began,
+            {**earlier.gaps_end, **gaps},
+        )
         if found:
             await self._rendezvous.keep_findings(run, msgspec.json.encode(healed))
             _say(lost)
@@ -192,8 +214,8 @@ class Healing:
 
     async def _heal(
         self, collection: str, head: int, epoch: int, held: Sequence[Held], seen: Sequence[Seen], *, restored: bool
-    ) -> tuple[int, list[LostRange]]:
-        """Puts back what can be; the number of operations, and what is lost."""
+    ) -> _HealedCollection:
+        """Puts back what can be."""
         layout = await self._heal_log.layout(collection)
         there: list[tuple[int, int]] = []
         if layout is not None:
@@ -206,14 +228,23 @@ class Healing:
         ops = sum(end - first for first, end in there)
         PUT_BACK.inc(ops)
         lost = lost_ranges(collection, head, seen, there, 0)
-        if lost and layout is not None and not restored:
-            lost = lost_ranges(collection, head, seen, there, await self._covered(collection, layout))
-        return ops, lost
+        gaps_end = lost[-1].end if lost else None
+        if gaps_end is not None and layout is not None and not restored:
+            lost = lost_ranges(collection, head, seen, there, await self._covered(collection, layout, gaps_end))
+        return _HealedCollection(ops, lost, gaps_end)
 
-    async def _covered(self, collection: str, layout: Layout) -> int:
-        """The position below which the manifests in the bucket have everything."""
+    async def _covered(self, collection: str, layout: Layout, gaps_end: int) -> int:
+        """The position below which the restoration takes everything from manifests, so that a gap there is no loss
+        (`logservice.restoring.choice.begins_of_log`).
+        """
         newest = [(await newest_manifest(self._objects, collection, shard)).found for shard in layout.numbers]
-        return min(found[1].covers if found else 0 for found in newest)
+        covers = [found[1].covers if found else 0 for found in newest]
+        if len(set(covers)) == 1 or gaps_end <= min(covers):
+            return min(covers)
+        with suppress(Corrupt):  # a damaged root is reported by the restoration, and covers nothing here
+            root = await self._roots.newest(collection)
+            return root.position if root and not root.with_log else 0
+        return 0
 
     async def _put_back(self, collection: str, epoch: int, layout: Layout, append: LostAppend) -> bool:
         """Whether the log has the append now. An entry that does not decode is not put back."""

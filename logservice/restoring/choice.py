@@ -37,32 +37,37 @@ class Taken(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OwnState:
-    """Redis' state of a collection, one pointer per shard of its layout. `whole`: its log is whole behind the later of
-    these and the bucket's manifests, and those of its own that are the later ones are in the bucket with all files.
+    """Redis' state of a collection, one pointer per shard of its layout. `whole`: its log is whole behind the manifests
+    that `begins_of_log` gives, and those of them that Redis alone knows are in the bucket with all files. Below
+    `gaps_end` its log lacks positions that no witness gave back (`logservice.healing.put_back`), which no chain shows.
     """
 
     epoch: int
     head: int
     layout: Layout
     pointers: Sequence[Pointer | None]
-    whole: bool
+    whole: bool = False
+    gaps_end: int = FIRST_POSITION
 
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """The bucket's share of a collection: the newest root that is complete; and of each shard of `layout` the newest
-    manifest, unless the root names those of several shards. `latest` are these in any case, complete or not, and where
-    there is none since the newest root, those that it names, be it one with log: that is `logged`, and never `root`.
-    `layout` is the root's, or what the catalog says where there is none. `furthest` is the highest position, exclusive,
-    that any manifest of the collection covers. `versions_passed` manifests at most were committed after that one and
-    cannot be read. `dimension` is what the manifests say, None: nothing. `damaged` says by name what is wrong with each
-    stored thing because of which an older root or manifest is taken.
+    """The bucket's share of a collection: the newest root that is complete; and of each shard of `layout` the
+    newest manifest, unless the root names those of several shards. `latest` are these in any case, complete or not,
+    and where there is none since the newest root, those that it names, be it one with log: that is `logged`, and
+    never `root`. `beyond` are, of several shards with a root, the newest manifests again, None where there is none
+    since the root or it is not complete. `layout` is the root's, or what the catalog says where there is none.
+    `furthest` is the highest position, exclusive, that any manifest of the collection covers. `versions_passed`
+    manifests at most were committed after that one and cannot be read. `dimension` is what the manifests say, None:
+    nothing. `damaged` says by name what is wrong with each stored thing because of which an older root or manifest
+    is taken.
     """
 
     layout: Layout
     root: Root | None = None
     newest: Sequence[StoredManifest | None] = ()
     latest: Sequence[Pointer | None] = ()
+    beyond: Sequence[StoredManifest | None] = ()
     logged: Root | None = None
     furthest: int = FIRST_POSITION
     versions_passed: int = 0
@@ -91,7 +96,7 @@ def choose(own: OwnState | None, stored: StoredState) -> Choice:
 
     ```text
     Redis' own log                   shards    root    taken
-    whole, reaches as far            any       any     LOG: each shard's manifest is the later one of its two
+    whole, reaches as far            any       any     LOG, behind the manifests of `begins_of_log`
     whole, does not reach as far     as below
     not whole, or no state           as below
                                      several   there   ROOT
@@ -107,11 +112,36 @@ def choose(own: OwnState | None, stored: StoredState) -> Choice:
     bucket, moment = _of_bucket(stored)
     if own is None or not own.whole or (own.epoch, own.head) < moment or own.layout.first < bucket.layout.first:
         return bucket
-    pointers = list(own.pointers)
-    if own.layout == bucket.layout:
-        pointers = [later(*both) for both in zip(own.pointers, bucket.pointers, strict=True)]
-    position = min((_covers(pointer) for pointer in pointers), default=FIRST_POSITION)
-    return Choice(Taken.LOG, own.layout, pointers, [own.head] * own.layout.count, position)
+    pointers = begins_of_log(own, stored)
+    covers = [_covers(pointer) for pointer in pointers]
+    reach = max(own.head, covers[0]) if is_one_moment(covers) else own.head
+    return Choice(Taken.LOG, own.layout, pointers, [reach] * own.layout.count, min(covers))
+
+
+def begins_of_log(own: OwnState, stored: StoredState) -> list[Pointer | None]:
+    """The manifests, one per shard, behind which Redis' own log goes on: of each shard the later one of its own and of
+    the root's (of a single shard, the newest).
+
+    Those of several shards that were written since the root, in Redis' epoch, come before these when the state is of
+    one moment with them: a batch may be in the manifest of one shard, and on another one in the log alone. So either
+    they meet at a position; or the log has all from where the first of them ends to where the last one does.
+    """
+    bucket, _ = _of_bucket(stored)
+    if own.layout != bucket.layout:
+        return list(own.pointers)
+    pointers = [later(*both) for both in zip(own.pointers, bucket.pointers, strict=True)]
+    if not stored.beyond:
+        return pointers
+    since = [found[1] if found and found[0].epoch == own.epoch else None for found in stored.beyond]
+    newest = [later(*both) for both in zip(pointers, since, strict=True)]
+    covers = [_covers(pointer) for pointer in newest]
+    log_reaches = own.gaps_end <= min(covers) and max(covers) <= own.head
+    return newest if log_reaches or is_one_moment(covers) else pointers
+
+
+def is_one_moment(covers: Sequence[int]) -> bool:
+    """Whether manifests that cover these positions, one per shard, meet."""
+    return len(set(covers)) == 1
 
 
 def _of_bucket(stored: StoredState) -> tuple[Choice, tuple[int, int]]:

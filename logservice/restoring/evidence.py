@@ -9,8 +9,9 @@ counts once all that it names is there; until then the one before it does.
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
-from logservice.restoring.choice import OwnState, StoredManifest, StoredState, choose, later
+from logservice.restoring.choice import OwnState, StoredManifest, StoredState, begins_of_log
 from shared.catalog import Collection
 from shared.cluster.placement import Layout
 from shared.errors import Corrupt
@@ -54,7 +55,10 @@ class Evidence:
             for newest, pointer in zip([found[shard] for shard in layout.numbers], named, strict=True)
         ]
         newest: list[StoredManifest | None] = []
-        if root is None or layout.count == 1:
+        beyond: list[StoredManifest | None] = []
+        if root is not None and layout.count > 1:
+            beyond = [await self._if_complete(found[shard].found) for shard in layout.numbers]
+        else:
             newest = [await self._complete_or_older(found[shard].found, damaged) for shard in layout.numbers]
             manifests = [each[0] for each in newest if each] or manifests
             damaged |= {name: what for shard in layout.numbers for name, what in found[shard].damaged.items()}
@@ -63,6 +67,7 @@ class Evidence:
             root=root,
             newest=newest,
             latest=latest,
+            beyond=beyond,
             logged=logged,
             furthest=max((each.found[1].covers for each in found.values() if each.found), default=FIRST_POSITION),
             versions_passed=max(each.versions_passed for each in found.values()),
@@ -70,20 +75,22 @@ class Evidence:
             damaged=damaged,
         )
 
-    async def own(self, collection: Collection, stored: StoredState, log_: Log) -> OwnState:
-        """Redis' state of a collection, and whether that is whole."""
-        bucket = choose(None, stored)
-        shards = list(zip(collection.layout.numbers, collection.pointers, strict=True))
-        ahead = bucket.pointers if bucket.layout == collection.layout else [None] * len(shards)
-        whole = True
-        for (shard, pointer), other in zip(shards, ahead, strict=True):
-            start = later(pointer, other)
+    async def own(self, collection: Collection, stored: StoredState, log_: Log, gaps_end: int) -> OwnState:
+        """Redis' state of a collection, and whether that is whole. `gaps_end` is the position below which its log has
+        gaps.
+        """
+        own = OwnState(
+            collection.epoch, collection.head, collection.layout, collection.pointers, whole=True, gaps_end=gaps_end
+        )
+        complete = {found[1] for found in [*stored.newest, *stored.beyond] if found}
+        complete |= {pointer for pointer in stored.root.pointers if pointer} if stored.root else set()
+        for shard, start in zip(collection.layout.numbers, begins_of_log(own, stored), strict=True):
             covers = start.covers if start else FIRST_POSITION
-            there = start is None or start == other or await self.is_complete(collection.id, shard, start)
+            there = start is None or start in complete or await self.is_complete(collection.id, shard, start)
             if not there or not await log_.is_whole(collection.id, shard, covers):
-                whole = False
+                own = replace(own, whole=False)
                 log.warning("log_not_whole", collection=collection.id, shard=shard, covers=covers)
-        return OwnState(collection.epoch, collection.head, collection.layout, collection.pointers, whole)
+        return own
 
     async def _newest_root(self, collection_id: str, damaged: dict[str, str]) -> tuple[Root | None, list[Manifest]]:
         """The newest root all of whose manifests are complete, and these. When no root is complete the newest that can
@@ -112,6 +119,14 @@ class Evidence:
         with suppress(Corrupt):  # `_newest_root` reports it
             root = await self._roots.load(keys[-1]) if keys else None
             return root if root is not None and root.with_log else None
+        return None
+
+    async def _if_complete(self, found: StoredManifest | None) -> StoredManifest | None:
+        """A manifest, if the records that it names are there."""
+        with suppress(Corrupt):  # it is named by those that read it
+            if found is not None:
+                await self._verify_records(found[0])
+            return found
         return None
 
     async def _complete_or_older(self, newest: StoredManifest | None, damaged: dict[str, str]) -> StoredManifest | None:

@@ -209,7 +209,7 @@ class Reconciler:
             if signs.newer is not None:
                 epoch = _next_epoch(cluster, image)
                 signs = replace(signs, newer=await self._images.bring_forward(now, signs.newer, epoch))
-            brought = await self._bring_forward(cluster, image, signs, damaged, (run, testimony))
+            brought = await self._bring_forward(cluster, image, signs, damaged, (run, testimony), healed.gaps_end)
             await self._alone.restored(lost)
             await self._log.raise_commits(commits)  # it was the evidence
             return await self._catalog.mark.open(brought, run)
@@ -238,6 +238,7 @@ class Reconciler:
         signs: RollbackSigns,
         damaged: Sequence[str],
         heard: tuple[str, Testimony],
+        gaps_end: Mapping[str, int],
     ) -> Cluster:
         """Evidence that Redis went back holds for every collection: of those that nothing is known of, the log
         alone may have been lost. The snapshot with the new heads and the new epoch comes first, so that a loss right
@@ -251,6 +252,7 @@ class Reconciler:
             collections,
             {switched.id: switched.layout for switched in signs.switched},
             {collection.id: collection.head for collection in image.collections} if image else {},
+            gaps_end,
         )
         present = {collection.id for collection in collections} | unreadable.keys()
         known = {row.id: row for row in [*signs.lost, *(signs.newer.collections if signs.newer else [])]}

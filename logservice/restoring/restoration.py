@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from logservice.restoring.choice import Choice, StoredState, Taken
+from logservice.restoring.choice import Choice, StoredState, Taken, is_one_moment
 from shared import limits
 from shared.catalog.image import CatalogImage, CollectionImage
 from shared.log.state import Entry
 from shared.manifest.roots import Root, make_root
+from shared.records.model import FIRST_POSITION
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,8 @@ class Restoration:
     def unproven(self) -> list[str]:
         """The keys of the manifests that are taken up by their checksum alone: no pointer or root has their hash."""
         taken = set(self.choice.pointers) - set(self.stored.root.pointers if self.stored.root else [])
-        found = [manifest for manifest, pointer in filter(None, self.stored.newest) if pointer in taken]
+        manifests = filter(None, [*self.stored.newest, *self.stored.beyond])
+        found = [manifest for manifest, pointer in manifests if pointer in taken]
         return [manifest.key for manifest in found if manifest.proves_itself]
 
     def restored(self, image: CollectionImage) -> CollectionImage:
@@ -109,7 +111,9 @@ class Restoration:
             root = self.stored.root
             if root is None:
                 return None
-            layout, pointers, position = root.shards, root.pointers, root.position
+            covers = [pointer.covers if pointer else FIRST_POSITION for pointer in pointers]
+            if layout != root.shards or not is_one_moment(covers) or position < root.position:
+                layout, pointers, position = root.shards, root.pointers, root.position
         return make_root(self.collection, epoch, position, layout, pointers, written_by, created_s)
 
 

@@ -52,10 +52,15 @@ class Restorer:
         return await map_concurrently(plan, images, at_once=AT_ONCE)
 
     async def of_living(
-        self, collections: Iterable[Collection], layouts: Mapping[str, Layout], heads: Mapping[str, int]
+        self,
+        collections: Iterable[Collection],
+        layouts: Mapping[str, Layout],
+        heads: Mapping[str, int],
+        gaps_end: Mapping[str, int],
     ) -> list[Restoration]:
         """The restorations of collections that are there, in a Redis that went back. `layouts` are those that the
-        newest snapshot has, where they are later than Redis' own; `heads` are the snapshot's.
+        newest snapshot has, where they are later than Redis' own; `heads` are the snapshot's. `gaps_end` says where the
+        gaps end that healing left in logs.
 
         Of a collection whose manifests or roots cannot be read, Redis' own state is kept: it is reported, and does not
         stop the others; its compactors and its readers report it too.
@@ -65,7 +70,8 @@ class Restorer:
             head = heads.get(collection.id, 0)
             try:
                 stored = await self._evidence.stored(collection.id, layouts.get(collection.id, collection.layout))
-                own = await self._evidence.own(collection, stored, self._log)
+                gaps = gaps_end.get(collection.id, FIRST_POSITION)
+                own = await self._evidence.own(collection, stored, self._log, gaps)
             except Corrupt as error:
                 log.error("collection_not_compared", collection=collection.id, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
                 return _unchanged(collection, head)

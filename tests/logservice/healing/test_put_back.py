@@ -16,6 +16,7 @@ from shared.catalog.witness_loop import remembers_nothing
 from shared.errors import Unavailable
 from shared.log.batch import build_batch, split_batch
 from shared.log.heal import Heal, PutBackAppend, PutBackEntry
+from shared.manifest.roots import RootStore, make_root
 from shared.records.model import Op
 from tests.append_only_file import newest
 from tests.logservice.compacting import compact
@@ -169,6 +170,28 @@ async def test_what_was_compacted_and_trimmed_before_the_loss_is_not_lost(cluste
     report = await cluster.report()
     assert [(each["first"], each["end"]) for each in report["lost"]] == [(after.first, after.head)]
     assert (await cluster.log.read(collection.id, 0)).state.pointer == pointer
+
+
+async def test_a_gap_that_the_manifests_of_all_shards_cover_is_no_loss_although_no_root_names_them(
+    cluster: Healed,
+) -> None:
+    collection = await cluster.make("c", 2)
+    begin = make_root(collection.id, 0, 1, collection.layout, [None, None], "test", 0.0)
+    await RootStore(cluster.objects).create(begin)
+    async with cluster.witness("one") as one, cluster.witness("small", bytes_max=1) as small:
+        size = newest(cluster.server.directory).stat().st_size
+        await cluster.append(cluster.log_of(small), collection, [f"a{number}" for number in range(20)])
+        pointers = [await compact(cluster.log, cluster.objects, collection.id, shard) for shard in (0, 1)]
+        after = await cluster.append(cluster.log_of(one), collection, [f"b{number}" for number in range(9)])
+        await cluster.lose(newest(cluster.server.directory).stat().st_size - size)
+        assert (await cluster.log.read(collection.id, 0)).state.head == 1
+        await cluster.reconcile()
+    assert [(await cluster.log.read(collection.id, shard)).state.pointer for shard in (0, 1)] == pointers
+    assert sorted(await everything(cluster.log, collection)) == list(range(after.first, after.head))
+    assert (await cluster.report())["lost"] == []
+    newest_root = await RootStore(cluster.objects).newest(collection.id)
+    assert newest_root is not None
+    assert newest_root.pointers == pointers  # the next loss begins from them
 
 
 async def test_a_collection_that_was_deleted_loses_nothing(cluster: Healed) -> None:

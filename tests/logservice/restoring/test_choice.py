@@ -114,3 +114,26 @@ def test_whatever_is_chosen_of_several_shards_with_a_root_is_of_one_moment() -> 
                 assert whole
                 assert (epoch, own.head) >= (1, positions[1])
                 assert all(one in (*mine, *named) for one in chosen.pointers)
+
+
+def test_a_log_with_a_gap_goes_on_behind_the_manifests_that_cover_the_gap_and_not_behind_the_root() -> None:
+    meeting = StoredState(TWO, ROOT, beyond=[stored_manifest(6, 140), stored_manifest(7, 140)])
+    own = dataclasses.replace(OWN, pointers=[None, None], gaps_end=130)
+    assert choose(own, meeting) == Choice(Taken.LOG, TWO, [pointer(6, 140), pointer(7, 140)], [150, 150], 140)
+    apart = dataclasses.replace(meeting, beyond=[stored_manifest(6, 140), stored_manifest(7, 135)])
+    assert choose(own, apart).pointers == [pointer(6, 140), pointer(7, 135)]
+
+
+def test_manifests_since_the_root_that_do_not_meet_are_not_taken_where_the_log_between_them_has_a_gap() -> None:
+    apart = StoredState(TWO, ROOT, beyond=[stored_manifest(6, 140), stored_manifest(7, 125)])
+    own = dataclasses.replace(OWN, pointers=[None, None], gaps_end=130)
+    assert choose(own, apart).pointers == ROOT.pointers
+    ends_before = dataclasses.replace(own, head=139, gaps_end=1)
+    assert choose(ends_before, apart).pointers == ROOT.pointers
+
+
+def test_a_manifest_since_the_root_of_another_epoch_than_the_log_or_without_its_records_is_not_taken() -> None:
+    own = dataclasses.replace(OWN, pointers=[None, None], epoch=2)
+    stored = StoredState(TWO, ROOT, beyond=[stored_manifest(6, 140), stored_manifest(7, 140, epoch=2)])
+    assert choose(own, stored).pointers == [pointer(3, 100), pointer(7, 140)]
+    assert choose(own, dataclasses.replace(stored, beyond=[None, None])).pointers == ROOT.pointers
