@@ -68,7 +68,7 @@ def build_app(context: Context) -> Edge:
         Router(all_routes(context), TABLE),
         Cors(frozenset(config.cors_allow_origins)),
         AccessLog(config.access_log),
-        Bodies(config.body_bytes_max, config.body_timeout_s),
+        Bodies(config.body_bytes_max, config.body_timeout_s, config.body_rate_min),
         config,
         config.send_timeout_s,
         context.authenticator,

@@ -60,6 +60,11 @@ def parse_percent(text: str) -> float:
     return percent
 
 
+def parse_rate(text: str) -> int:
+    """A number of bytes a second, 0 for any. Raises ValueError with a sentence."""
+    return 0 if text.strip() == "0" else parse_positive(text)
+
+
 def parse_fds(text: str) -> tuple[int, ...]:
     """Numbers of file descriptors, separated by commas. Raises ValueError with a sentence."""
     names = parse_names(text)
@@ -200,6 +205,13 @@ class FrontendConfig(RequestLimits, ProcessConfig):
         "How long a client may take to send a request body.",
         default=120.0,
         parse=parse_seconds,
+    )
+    body_rate_min: int = setting(
+        "POLYCHROME_FRONTEND_BODY_RATE_MIN",
+        "Bytes a second at which a request body has to arrive at least, on the average of ten seconds; a slower one is "
+        "answered with 408. 0: at any rate.",
+        default=16 * 1024,
+        parse=parse_rate,
     )
     send_timeout_s: float = setting(
         "POLYCHROME_FRONTEND_SEND_TIMEOUT_S",

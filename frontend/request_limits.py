@@ -48,6 +48,11 @@ class RequestLimits:
         "Bytes of a collection's metadata, configuration and schema together, as JSON.",
         limits.COLLECTION_BYTES_MAX,
     )
+    tenants_max: int = _limit("TENANTS", "Tenants of the cluster; more are refused with 422.", limits.TENANTS_MAX)
+    databases_max: int = _limit("DATABASES", "Databases of a tenant; more are refused with 422.", limits.DATABASES_MAX)
+    collections_max: int = _limit(
+        "COLLECTIONS", "Collections of a database; more are refused with 422.", limits.COLLECTIONS_MAX
+    )
     ids_max: int = _limit("IDS", "Records of a write, and ids of a get or a delete.", limits.IDS_MAX)
     id_bytes_max: int = _limit("ID_BYTES", "Bytes of a record's id.", limits.ID_BYTES_MAX)
     document_bytes_max: int = _limit("DOCUMENT_BYTES", "Bytes of a record's document.", limits.DOCUMENT_BYTES_MAX)

@@ -35,6 +35,7 @@ from shared.catalog import Catalog
 from shared.catalog.forking import Forking
 from shared.catalog.functions import Functions
 from shared.catalog.journal import Journal, open_journal
+from shared.catalog.quotas import CatalogQuotas
 from shared.catalog.witness_loop import WitnessLoop, remembers_nothing
 from shared.cluster.membership import Membership
 from shared.history.past_log import PastLog
@@ -119,10 +120,13 @@ def build_context(
     """The frontend's services over its open connections. Makes no call."""
     keys = Keys(config.redis_prefix)
     clock = SystemClock()
-    catalog = Catalog(redis, keys, journal)
-    log = Log(
-        redis, keys, backlog_ops_max=config.backlog_ops_max, backlog_bytes_max=config.backlog_bytes_max, witness=witness
+    catalog = Catalog(
+        redis, keys, journal, CatalogQuotas(config.tenants_max, config.databases_max, config.collections_max)
     )
+    log = Log(
+        redis, keys, backlog_ops_max=config.backlog_ops_max, backlog_bytes_max=config.backlog_bytes_max,
+        metadata_pairs_max=config.metadata_pairs_max, witness=witness,
+    )  # fmt: skip
     dirty = DirtyShards(Jobs(redis, keys))
     rows = RowCache(
         catalog.databases, catalog.collections, clock, rows_max=config.rows_max, age_max_s=config.rows_age_max_s
@@ -137,7 +141,7 @@ def build_context(
         log=log,
         dirty=dirty,
         durable=durable,
-        groups=GroupCommit(log, dirty, durable),
+        groups=GroupCommit(log, dirty, durable, rows.learn),
         workers=Workers(
             Membership(redis, keys, "queryworker"), rpc, clock, replicas=config.replicas,
             hedge_percent_max=config.hedge_percent_max,

@@ -56,6 +56,11 @@ FACETS_MAX: Final = 64
 METADATA_PAIRS_MAX: Final = 10_000
 """Default of the (metadata key, value type) pairs that the records of a collection may have; configurable."""
 
+TENANTS_MAX: Final = 100_000
+DATABASES_MAX: Final = 10_000
+COLLECTIONS_MAX: Final = 100_000
+"""Defaults of the tenants of a cluster, the databases of a tenant and the collections of a database; configurable."""
+
 NEW_PAIRS_MAX: Final = 10_000
 """Pairs that one append may bring. The script that appends adds them while the log's server does nothing else."""
 

@@ -7,7 +7,9 @@ state, so a stale row costs a second try: `frontend.collections.current_row` ref
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Final
 
 from frontend.uuids import canonical_uuid
@@ -109,6 +111,12 @@ class RowCache:
         except NotFound:
             self.forget(collection.id)
             raise
+
+    def learn(self, collection: Collection, pairs: Iterable[tuple[str, str]]) -> None:
+        """Adds (metadata key, value type) pairs that an append brought to the row, unless it was read anew since."""
+        known = self._rows.get(collection.id)
+        if known is not None and known[0] is collection:
+            self._rows[collection.id] = (dataclasses.replace(collection, keys=collection.keys.union(pairs)), known[1])
 
     def forget(self, collection_id: str) -> None:
         """Drops the row: the caller has changed or deleted the collection, or found that it is gone."""

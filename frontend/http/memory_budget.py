@@ -23,6 +23,10 @@ class MemoryBudget:
         """Bytes held by all holders together."""
         return self._total
 
+    def held(self, holder: object) -> int:
+        """Bytes that `holder` holds."""
+        return self._held.get(holder, 0)
+
     async def acquire(self, holder: object, size: int) -> None:
         """Waits until `holder` may hold `size` bytes more, and counts them."""
         self._held.setdefault(holder, 0)

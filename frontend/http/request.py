@@ -8,7 +8,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from frontend.access.authorization import Hidden
-from frontend.http.memory_budget import MemoryBudget
+from frontend.http.body_budget import BodyBudget
 from frontend.request_limits import RequestLimits
 from shared.tenancy.principal import ANONYMOUS, Principal
 
@@ -21,7 +21,8 @@ PARSED_BODIES: Final = 2
 
 @dataclass(slots=True)
 class Bodies:
-    """The limits of request bodies: of each (`bytes_max`, and `timeout_s` for its arrival), and of all together.
+    """The limits of request bodies: of each (`bytes_max`, and `timeout_s` and `rate_min`, in bytes a second, for its
+    arrival), and of all together.
 
     `receiving` counts the bytes of large bodies as text; `parsed` counts them from their parsing on, by their bytes as
     text, each of which may become thirty bytes of objects. The holder of both budgets is the connection, which gives
@@ -30,12 +31,13 @@ class Bodies:
 
     bytes_max: int
     timeout_s: float
-    receiving: MemoryBudget = field(init=False)
-    parsed: MemoryBudget = field(init=False)
+    rate_min: int = 0
+    receiving: BodyBudget = field(init=False)
+    parsed: BodyBudget = field(init=False)
 
     def __post_init__(self) -> None:
-        self.receiving = MemoryBudget(RECEIVED_BODIES * self.bytes_max)
-        self.parsed = MemoryBudget(PARSED_BODIES * self.bytes_max)
+        self.receiving = BodyBudget(RECEIVED_BODIES, self.bytes_max)
+        self.parsed = BodyBudget(PARSED_BODIES, self.bytes_max)
 
     def release(self, connection: object) -> None:
         """Gives back what the connection holds of both budgets."""

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 import aiohttp
 from aiohttp import web
 
 from frontend.concurrency import IN_THREAD_BYTES_MIN, off_loop
+from frontend.http.arrival import Arrival
 from frontend.http.errors import BodyTimeout, BrokenBody
 from frontend.http.request import Request
 from frontend.parse.json_counts import check_counts
@@ -89,22 +91,57 @@ async def _receive(request: Request) -> bytes:
         raise _too_large()
     if request.transport is not None and request.headers.get("Expect", "").lower() == "100-continue":
         request.transport.write(CONTINUE)
+    now_s = asyncio.get_running_loop().time
+    bodies = request.bodies
+    arrival = Arrival(now_s(), now_s() + bodies.timeout_s, bodies.rate_min)
     chunks: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(request.bodies.timeout_s):
-            async for chunk in request.content.iter_any():
-                size += len(chunk)
-                if size > bytes_max:
-                    raise _too_large()
-                if size >= IN_THREAD_BYTES_MIN:
-                    await request.bodies.receiving.acquire(request.protocol, len(chunk))
-                chunks.append(chunk)
-    except TimeoutError:
-        raise BodyTimeout("The request body took too long to arrive") from None
+        while chunk := await _next_chunk(request, arrival):
+            size += len(chunk)
+            if size > bytes_max:
+                raise _too_large()
+            if size >= IN_THREAD_BYTES_MIN:
+                before_s = now_s()
+                async with _until(arrival.ends_s):
+                    await bodies.receiving.acquire(request.protocol, len(chunk), request.content_length)
+                arrival.resumed(now_s() - before_s)
+            chunks.append(chunk)
     except BROKEN as error:
         raise BrokenBody("Failed to buffer the request body: the connection or its framing broke") from error
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _next_chunk(request: Request, arrival: Arrival) -> bytes:
+    """The bytes of the body since the last chunk, empty at its end. Raises BodyTimeout when they come too slowly."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            async with asyncio.timeout_at(arrival.due_s):
+                chunk = await request.content.readany()
+        except TimeoutError:
+            chunk = None
+        arrival.came(len(chunk or b""))
+        if chunk == b"":
+            return chunk
+        if arrival.too_slow(loop.time()):
+            raise _too_slow()
+        if chunk is not None:
+            return chunk
+
+
+@asynccontextmanager
+async def _until(deadline_s: float) -> AsyncIterator[None]:
+    """Raises BodyTimeout at the deadline, a time of the event loop."""
+    try:
+        async with asyncio.timeout_at(deadline_s):
+            yield
+    except TimeoutError:
+        raise _too_slow() from None
+
+
+def _too_slow() -> BodyTimeout:
+    return BodyTimeout("The request body took too long to arrive")
 
 
 def _too_large() -> BodyTooLarge:

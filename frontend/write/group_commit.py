@@ -18,6 +18,7 @@ members would by itself, and each member is acknowledged when all of them are du
    Unavailable                          the group      all get it
    LessDurable (it was applied)         the group      all get it, and nothing is tried again
    UnknownOutcome, anything unforeseen  the group      all get it, and nothing is tried again
+   PairsFull (metadata keys)            their sum      halved, again and again, until those with too many are alone
    BacklogFull                          their sum      what still fits, in order, is appended; the others get it
    a batch that cannot be encoded       one of them    halved, again and again, until that one is alone
    ```
@@ -37,18 +38,19 @@ unknown to it in any case.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from frontend.concurrency import off_loop
 from frontend.parse.durability import DISK, Durability
-from frontend.write.operations import Operations, joined
+from frontend.write.operations import Operations, joined, new_keys_of
 from shared.errors import UnknownOutcome
 from shared.log.append import AppendRequest
 from shared.log.backlog import BacklogFull
 from shared.log.batch import split_batch
+from shared.log.pairs import PairsFull
 from shared.process.telemetry import get_logger
 from shared.records.model import Op
 
@@ -79,6 +81,13 @@ class _Member:
     done: asyncio.Future[None] | None = None
 
 
+Learn = Callable[["Collection", Sequence[tuple[str, str]]], None]
+
+
+def learn_nothing(_collection: Collection, _pairs: Sequence[tuple[str, str]]) -> None:
+    """For those who keep no rows."""
+
+
 _QueueKey = tuple[str, Durability]
 """Id of the collection, and the durability class of the writes."""
 
@@ -92,10 +101,13 @@ class _Queue:
 
 
 class GroupCommit:
-    """Appends writes, small ones in groups, and marks the shards that were written."""
+    """Appends writes, small ones in groups, and marks the shards that were written. `learn` is told of the metadata
+    keys that an append has brought, which the next one need not bring.
+    """
 
-    def __init__(self, log: Log, dirty: DirtyShards, durable: Durable) -> None:
+    def __init__(self, log: Log, dirty: DirtyShards, durable: Durable, learn: Learn = learn_nothing) -> None:
         self._log = log
+        self._learn = learn
         self._dirty = dirty
         self._durable = durable
         self._queues: dict[_QueueKey, _Queue] = {}
@@ -146,13 +158,11 @@ class GroupCommit:
         try:
             request = await _encode(members)
         except Exception as error:  # a value that no check refused: nothing was sent, and it must not hurt the others
-            if len(members) == 1:
-                return _fail(members, error)
-            half = len(members) // 2
-            await self._settle(members[:half], tries)
-            return await self._settle(members[half:], tries)
+            return await self._halve(members, tries, error)
         try:
             await self._send(members[0], request)
+        except PairsFull as full:
+            await self._halve(members, tries, full)
         except BacklogFull as full:
             fitting, refused = _divide(members, request.size, full) if tries > 1 else ([], members)
             _fail(refused, full)
@@ -163,10 +173,21 @@ class GroupCommit:
         else:
             _acknowledge(members)
 
+    async def _halve(self, members: Sequence[_Member], tries: int, error: Exception) -> None:
+        """Appends the members in two halves, because together they were refused with `error`; a single one gets it."""
+        if len(members) == 1:
+            _fail(members, error)
+            return
+        half = len(members) // 2
+        await self._settle(members[:half], tries)
+        await self._settle(members[half:], tries)
+
     async def _send(self, first: _Member, request: AppendRequest) -> None:
         """Appends the request of `first` and those like it."""
         await self._durable.check(first.durability)
         appended = await self._log.append(request)
+        if request.new_keys:
+            self._learn(first.collection, request.new_keys)
         self._dirty.add(request.collection_id, request.batches)
         await self._durable.reach(first.collection, appended, first.durability)
 
@@ -183,7 +204,7 @@ async def _encode(members: Sequence[_Member]) -> AppendRequest:
         batches=await off_loop(size, lambda: split_batch(joined(operations), collection.layout)),
         dimension=first.operations.width,
         generation=collection.generation,
-        new_keys=sorted(kinds - collection.keys),
+        new_keys=new_keys_of(collection, kinds),
         deletes_only=_deletes(first),
         replicas=first.durability.replicas,
     )

@@ -10,6 +10,9 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from frontend.request_limits import check_limit
+from shared.catalog import Collection
+from shared.limits import NEW_PAIRS_MAX
 from shared.log.batch import build_batch
 from shared.records.model import Op
 from shared.vectors.arrays import RowNumbers, Vectors
@@ -17,6 +20,15 @@ from shared.vectors.arrays import RowNumbers, Vectors
 SMALL_BYTES_MAX: Final = 64 * 1024
 """Size of a request body, in bytes, from which on its write is appended by itself: grouping would gain it nothing, and
 the others would wait for it."""
+
+
+def new_keys_of(collection: Collection, kinds: frozenset[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of the (metadata key, value type) pairs that the collection is not known to have. Raises LimitExceeded for
+    more than one append may bring.
+    """
+    new_keys = sorted(kinds - collection.keys)
+    check_limit("new metadata keys", len(new_keys), NEW_PAIRS_MAX, "metadatas")
+    return new_keys
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from prometheus_client import Counter
 from frontend.concurrency import off_loop
 from frontend.parse.durability import DISK, Durability
 from frontend.parse.writes import wrong_width
-from frontend.write.operations import Operations, joined
+from frontend.write.operations import Operations, joined, new_keys_of
 from frontend.write.writes import count_written
 from shared.cluster.placement import Layout, shard_of
 from shared.errors import Backoff, ConditionalWriteConflict, DimensionMismatch, InvalidArgument, StaleRead
@@ -102,7 +102,7 @@ class Committer:
                 batches=shard_batches,
                 dimension=width,
                 generation=collection.generation,
-                new_keys=sorted(kinds - collection.keys),
+                new_keys=new_keys_of(collection, kinds),
                 replicas=durability.replicas,
                 condition=None if token is None or not reads else Condition(token, reads),
             )

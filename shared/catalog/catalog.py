@@ -25,6 +25,7 @@ from shared.catalog.journal import Journal
 from shared.catalog.losses import Losses
 from shared.catalog.model import DEFAULT_DATABASE, DEFAULT_DATABASE_ID, DEFAULT_TENANT
 from shared.catalog.notes import Notes
+from shared.catalog.quotas import DEFAULT_QUOTAS, CatalogQuotas
 from shared.catalog.removal import Removal
 from shared.catalog.scripts import CatalogScripts
 from shared.catalog.slots import TENANTS
@@ -38,10 +39,12 @@ class Catalog:
     Redis is away or not restored.
 
     `journal` is the bucket's for every process that changes the catalog; without one, changes of the last moment are
-    lost with Redis.
+    lost with Redis. `quotas` bound what is created through it.
     """
 
-    def __init__(self, redis: Redis, keys: Keys, journal: Journal | None = None) -> None:
+    def __init__(
+        self, redis: Redis, keys: Keys, journal: Journal | None = None, quotas: CatalogQuotas = DEFAULT_QUOTAS
+    ) -> None:
         self.journal = journal or Journal(redis, keys)
         self.mark = ClusterMark(redis, keys)
         self.changes = Changes(redis, keys)
@@ -50,19 +53,22 @@ class Catalog:
         self.unproven = Notes(redis, keys.unproven)
         """Manifests that a restoration took up without a pointer's hash, and that have still to be compared with their
         records (`logservice.restoring.proving`)."""
-        self.tenants = Tenants(redis, keys, self.journal)
-        self.databases = Databases(redis, keys, self.tenants, self.journal)
-        self.collections = Collections(redis, keys, self.databases, self.journal)
+        self.tenants = Tenants(redis, keys, self.journal, quotas.tenants)
+        self.databases = Databases(redis, keys, self.tenants, self.journal, quotas.databases)
+        self.collections = Collections(redis, keys, self.databases, self.journal, quotas.collections)
         self._scripts = CatalogScripts(redis, keys)
         self._removal = Removal(redis, keys, self.journal)
 
     async def bootstrap(self) -> None:
         """Makes the default tenant and database, if they are missing."""
         await self.mark.require()
-        with suppress(AlreadyExists):
-            await self.tenants.create(DEFAULT_TENANT)
-        with suppress(AlreadyExists):
-            await self.databases.create(DEFAULT_TENANT, DEFAULT_DATABASE, DEFAULT_DATABASE_ID)
+        # Looked for first: a full server takes no creation, and a frontend must be able to start beside it.
+        if await self.tenants.get(DEFAULT_TENANT) is None:
+            with suppress(AlreadyExists):
+                await self.tenants.create(DEFAULT_TENANT)
+        if await self.databases.get(DEFAULT_TENANT, DEFAULT_DATABASE) is None:
+            with suppress(AlreadyExists):
+                await self.databases.create(DEFAULT_TENANT, DEFAULT_DATABASE, DEFAULT_DATABASE_ID)
 
     async def reset(self) -> None:
         """Removes everything and makes the defaults again."""

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- The collections of one database. A row is JSON; `generation` in it counts its changes. allow-oom: what leaves a full server is
 -- never refused, and a row is small beside what is behind it.
+-- What makes the catalog larger for a client ('add', 'resource', 'update') runs without that flag (shared/catalog/scripts.py).
 --
 -- KEYS   1  names_key       hash: name -> id
 --        2  rows_key        hash: id -> row
@@ -16,6 +17,8 @@
 --           'create' name id row [input]
 --                  {'OK'}, also when this id has taken the name before; {'TAKEN', id} when another one has it; {'CLOSED'};
 --                  {'TRASHED'} when the id was given up as an orphan
+--           'add' name id row most [input]
+--                  as 'create'; {'FULL'} when the database would have more than `most` collections
 --           'update' id generation name row [input]
 --                  puts the row, which has this generation and name: {'OK'}, also when it is there; {'STALE'} unless the present
 --                  row has the generation before this one; {'TAKEN', id} when another one has the name
@@ -87,6 +90,12 @@ function verbs.create(name, id, row, input)
   redis.call('ZADD', order_key, (newest or 0) + 1, id)
   changed(id)
   return {'OK'}
+end
+
+function verbs.add(name, id, row, most, input)
+  local is_new = redis.call('HEXISTS', names_key, name) == 0
+  if is_new and redis.call('HLEN', names_key) >= tonumber(most) then return {'FULL'} end
+  return verbs.create(name, id, row, input)
 end
 
 function verbs.update(id, generation, name, row, input)

@@ -14,10 +14,12 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from shared import limits
 from shared.catalog.databases import Databases
 from shared.catalog.journal import Journal
 from shared.catalog.losses import Losses
 from shared.catalog.model import UNSET, Collection, Database, Function, NewCollection, Unset
+from shared.catalog.quotas import quota_exceeded
 from shared.catalog.reading import CatalogReader, repeated
 from shared.catalog.rows import FIRST_GENERATION, changed_row, collection_of, function_of, new_row
 from shared.catalog.scripts import CatalogScripts
@@ -25,6 +27,7 @@ from shared.catalog.slots import path_to
 from shared.errors import AlreadyExists, Attached, Corrupt, Gone, NotFound, Unavailable
 from shared.log.lifecycle import Lifecycle
 from shared.log.outputs import Outputs
+from shared.log.pairs import Pairs, PairsReader
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX, Argument
 
@@ -35,9 +38,18 @@ of the same name won, so that all get through in the end; fifty at once need mor
 
 
 class Collections:
-    """The collections of all databases. Everything raises Unavailable while Redis is away or not restored."""
+    """The collections of all databases, each of which has `collections_max` of them at most. Everything raises
+    Unavailable while Redis is away or not restored.
+    """
 
-    def __init__(self, redis: Redis, keys: Keys, databases: Databases, journal: Journal) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        keys: Keys,
+        databases: Databases,
+        journal: Journal,
+        collections_max: int = limits.COLLECTIONS_MAX,
+    ) -> None:
         self.journal = journal
         self._redis = redis
         self._keys = keys
@@ -47,6 +59,8 @@ class Collections:
         self._lifecycle = Lifecycle(redis, keys)
         self._outputs = Outputs(redis, keys)
         self._losses = Losses(redis, keys)
+        self._collections_max = collections_max
+        self._pairs = PairsReader(redis, keys)
 
     # Reading
 
@@ -76,12 +90,15 @@ class Collections:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.hget(self._keys.rows(db.key), collection_id)
                 pipeline.hgetall(self._keys.state(collection_id))
-                pipeline.smembers(self._keys.metadata_keys(collection_id))
+                pipeline.scard(self._keys.metadata_keys(collection_id))
                 replies: list[Any] = await pipeline.execute()
                 return replies
 
-        row, state, keys = await repeated(read)
-        found = None if row is None else collection_of(db, collection_id, row, state, keys)
+        row, state, count = await repeated(read)
+        found = None
+        if row is not None:
+            pairs = (await self._pairs.read({collection_id: (state, count)}))[collection_id]
+            found = collection_of(db, collection_id, row, state, _readable(pairs))
         if found is None:
             await self._reader.require_cluster()
             if row is None:
@@ -156,12 +173,15 @@ class Collections:
         collections: list[Collection] = []
         for start in range(0, len(ids), PIPELINE_MAX):
             batch = ids[start : start + PIPELINE_MAX]
-            replies = await repeated(partial(self._states_and_keys, batch))
-            states, keys = replies[0::2], replies[1::2]
-            batch_rows = rows[start : start + PIPELINE_MAX]
-            for collection_id, row, state, pairs in zip(batch, batch_rows, states, keys, strict=True):
+            replies = await repeated(partial(self._states_and_counts, batch))
+            states = dict(zip(batch, zip(replies[0::2], replies[1::2], strict=True), strict=True))
+            pairs = await self._pairs.read(states)
+            for collection_id, row in zip(batch, rows[start : start + PIPELINE_MAX], strict=True):
+                if row is None:
+                    continue
                 try:
-                    found = None if row is None else collection_of(db, collection_id, row, state, pairs)
+                    readable = _readable(pairs[collection_id])
+                    found = collection_of(db, collection_id, row, states[collection_id][0], readable)
                 except Corrupt as error:
                     if damaged is None:
                         raise
@@ -171,12 +191,12 @@ class Collections:
                     collections.append(found)
         return collections
 
-    async def _states_and_keys(self, ids: Sequence[str]) -> list[Any]:
-        """The replies for each id: its state hash, and then its set of (metadata key, value type) pairs."""
+    async def _states_and_counts(self, ids: Sequence[str]) -> list[Any]:
+        """The replies for each id: its state hash, and then its number of (metadata key, value type) pairs."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             for collection_id in ids:
                 pipeline.hgetall(self._keys.state(collection_id))
-                pipeline.smembers(self._keys.metadata_keys(collection_id))
+                pipeline.scard(self._keys.metadata_keys(collection_id))
             replies: list[Any] = await pipeline.execute()
             return replies
 
@@ -206,21 +226,33 @@ class Collections:
         collection_id = str(uuid.uuid4())
         await self._lifecycle.create(collection_id, db.key, new.fixed, FIRST_GENERATION, dimension=new.dimension)
         inputs = new.function.inputs if new.function else ()
-        reply = await self._scripts.collections(db.key, "create", new.name, collection_id, new_row(new), *inputs)
+        reply = await self.add_row(db, new, collection_id, *inputs)
         if reply == [b"OK"]:
             return await self.get_by_id(db, collection_id)
         await self._lifecycle.collect(collection_id)
+        self.refuse_full(reply)
         _refuse_input(reply, inputs)
         if reply == [b"CLOSED"]:
             raise NotFound(f"Database [{db.name}] does not exist")
         return None
+
+    async def add_row(self, db: Database, new: NewCollection, collection_id: str, *inputs: str) -> list[Any]:
+        """The reply of collections.lua to the row of a collection whose state is there. Raises StorageFull."""
+        call: list[Argument] = [new.name, collection_id, new_row(new), self._collections_max, *inputs]
+        return await self._scripts.collections(db.key, "add", *call)
+
+    def refuse_full(self, reply: Sequence[Any]) -> None:
+        """Raises QuotaExceeded when that is what a reply to `add_row` says."""
+        if reply == [b"FULL"]:
+            raise quota_exceeded("Number of collections", "Create collection", self._collections_max)
 
     async def adopt(self, db: Database, collection_id: str, new: NewCollection) -> None:
         """Makes an orphan that was filled before, and is no fork, a collection. Raises AlreadyExists, and NotFound when
         the database was deleted, or the orphan was collected.
         """
         async with self.journal.change(path_to(db)):
-            reply = await self._scripts.collections(db.key, "create", new.name, collection_id, new_row(new))
+            reply = await self.add_row(db, new, collection_id)
+        self.refuse_full(reply)
         match reply:
             case [b"TAKEN", _]:
                 raise AlreadyExists(f"Collection [{new.name}] already exists")
@@ -303,6 +335,13 @@ class Collections:
         if collection.shards_wanted:
             await self._lifecycle.want_shards(collection.id, collection.shards_wanted)
         return collection.shards_wanted > 0
+
+
+def _readable(pairs: Pairs | Corrupt) -> Pairs:
+    """The pairs. Raises Corrupt when they cannot be read."""
+    if isinstance(pairs, Corrupt):
+        raise pairs
+    return pairs
 
 
 def _refuse_input(reply: Sequence[Any], inputs: Iterable[str]) -> None:

@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
 -- The databases of one tenant. A row is JSON: id, key (unique for ever). allow-oom: what leaves a full server is never refused.
+-- What makes the catalog larger for a client ('add', 'resource', 'update') runs without that flag (shared/catalog/scripts.py).
 --
 -- KEYS   1  databases_key   hash: name -> row
 --        2  order_key       zset of names by time of creation
@@ -9,6 +10,7 @@
 --        6  epoch_key       epoch of the restoration that was here last (restoring.lua)
 -- ARGV   1  verb            then its arguments:
 --           'create' name row    'OK', also when this very row is there; 'EXISTS'
+--           'add' name row most  as 'create'; 'FULL' when the tenant would have more than `most` databases
 --           'delete' name key    removes the database if it still has this key, and remembers the key: 'OK'. The commit of a deletion
 --           'clear'              removes all of them, and remembers their keys: 'OK'
 --           'collected' key      forgets the key of a deleted database of which nothing is left: 'OK'
@@ -39,6 +41,12 @@ function verbs.create(name, row)
   redis.call('ZADD', order_key, (newest or 0) + 1, name)
   changed(name)
   return 'OK'
+end
+
+function verbs.add(name, row, most)
+  local is_new = redis.call('HEXISTS', databases_key, name) == 0
+  if is_new and redis.call('HLEN', databases_key) >= tonumber(most) then return 'FULL' end
+  return verbs.create(name, row)
 end
 
 function verbs.delete(name, key)

@@ -9,8 +9,10 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
+from shared import limits
 from shared.catalog.journal import Journal
 from shared.catalog.model import Database
+from shared.catalog.quotas import quota_exceeded
 from shared.catalog.reading import CatalogReader, repeated
 from shared.catalog.removal import Removal
 from shared.catalog.scripts import CatalogScripts
@@ -21,9 +23,19 @@ from shared.redis.keys import Keys
 
 
 class Databases:
-    """The databases of all tenants. Everything raises Unavailable while Redis is away or not restored."""
+    """The databases of all tenants, each of which has `databases_max` of them at most. Everything raises Unavailable
+    while Redis is away or not restored.
+    """
 
-    def __init__(self, redis: Redis, keys: Keys, tenants: Tenants, journal: Journal) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        keys: Keys,
+        tenants: Tenants,
+        journal: Journal,
+        databases_max: int = limits.DATABASES_MAX,
+    ) -> None:
+        self._databases_max = databases_max
         self._redis = redis
         self._journal = journal
         self._keys = keys
@@ -33,16 +45,19 @@ class Databases:
         self._removal = Removal(redis, keys, journal)
 
     async def create(self, tenant: str, name: str, database_id: str | None = None) -> Database:
-        """The new database; its id is drawn unless one is given. Raises AlreadyExists, and NotFound when there is no
-        such tenant.
+        """The new database; its id is drawn unless one is given. Raises AlreadyExists, QuotaExceeded, and NotFound when
+        there is no such tenant.
         """
         if await self._tenants.get(tenant) is None:
             raise NotFound(f"Tenant [{tenant}] not found")
         database = Database(database_id or str(uuid.uuid4()), uuid.uuid4().hex, name, tenant)
         row = orjson.dumps({"id": database.id, "key": database.key})
         async with self._journal.change(path_of_tenant(tenant)):
-            if await self._scripts.databases(tenant, "create", name, row) == b"EXISTS":
-                raise AlreadyExists(f"Database [{name}] already exists")
+            match await self._scripts.databases(tenant, "add", name, row, self._databases_max):
+                case b"EXISTS":
+                    raise AlreadyExists(f"Database [{name}] already exists")
+                case b"FULL":
+                    raise quota_exceeded("Number of databases", "Create database", self._databases_max)
         return database
 
     async def get(self, tenant: str, name: str) -> Database | None:

@@ -11,7 +11,7 @@ from shared.catalog.collections import Collections
 from shared.catalog.families import Families
 from shared.catalog.model import Collection, Database, NewCollection
 from shared.catalog.removal import Removal
-from shared.catalog.rows import FIRST_GENERATION, new_row
+from shared.catalog.rows import FIRST_GENERATION
 from shared.catalog.scripts import CatalogScripts
 from shared.catalog.slots import path_to
 from shared.errors import AlreadyExists, NotFound, QuotaExceeded
@@ -52,17 +52,18 @@ class Forking:
 
     async def commit(self, db: Database, fork_id: str, new: NewCollection) -> Collection | None:
         """Writes the fork's row; the fork, or None when it had been taken for an orphan before. Raises AlreadyExists,
-        and NotFound when the database was deleted; in all these cases it is given up. Raises NotFound, too, when the
-        fork is gone already: deleted after its row was written, or buried before.
+        QuotaExceeded, and NotFound when the database was deleted; in all these cases it is given up. Raises NotFound,
+        too, when the fork is gone already: deleted after its row was written, or buried before.
         """
         async with self._collections.journal.change(path_to(db)):
-            reply = await self._scripts.collections(db.key, "create", new.name, fork_id, new_row(new))
+            reply = await self._collections.add_row(db, new, fork_id)
         if reply == [b"OK"]:
             found = await self._collections.get_by_id(db, fork_id)
             if found is None:
                 raise NotFound(f"Collection [{new.name}] does not exist")
             return found
         await self.give_up(new.ancestors[0], fork_id)
+        self._collections.refuse_full(reply)
         match reply:
             case [b"TAKEN", _]:
                 raise AlreadyExists(f"Collection [{new.name}] already exists")

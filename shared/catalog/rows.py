@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
@@ -11,6 +11,7 @@ from shared.catalog.model import Collection, Database, Function, NewCollection, 
 from shared.cluster.placement import Layout
 from shared.errors import Corrupt
 from shared.log.naming import state_name
+from shared.log.pairs import Pairs
 from shared.log.required import UNREADABLE, checked_fields, is_whole
 from shared.log.state import Pointer, position_of
 
@@ -53,7 +54,7 @@ def function_of(row: bytes) -> Function | None:
 
 
 def collection_of(
-    database: Database, collection_id: str, row: bytes, state: Mapping[bytes, bytes], keys: Iterable[bytes]
+    database: Database, collection_id: str, row: bytes, state: Mapping[bytes, bytes], keys: Pairs
 ) -> Collection | None:
     """The collection with this row, this state hash and these (metadata key, value type) pairs; None when the state is
     not whole or marked deleted, whatever the row says. Raises Corrupt, which names the state, when row or state cannot
@@ -69,9 +70,7 @@ def collection_of(
         raise Corrupt(f"the row or the state cannot be read: {error!r}", state_name(collection_id)) from error
 
 
-def _read(
-    database: Database, collection_id: str, row: bytes, state: Mapping[bytes, bytes], keys: Iterable[bytes]
-) -> Collection:
+def _read(database: Database, collection_id: str, row: bytes, state: Mapping[bytes, bytes], keys: Pairs) -> Collection:
     """The collection. Raises one of UNREADABLE."""
     fields = orjson.loads(row)
     layout = Layout.decode(state[b"layout"])
@@ -89,7 +88,7 @@ def _read(
         generation=fields["generation"],
         dimension=int(state[b"dim"]) if b"dim" in state else None,
         head=int(state[b"head"]),
-        keys=frozenset(_pair(key) for key in keys),
+        keys=keys,
         pointers=pointers_of(state, layout),
         fixed=orjson.loads(state[b"config"]),
         written=_written(state, layout),
@@ -124,8 +123,3 @@ def _rebuild(state: Mapping[bytes, bytes]) -> Rebuild | None:
         return None
     layout = Layout.decode(state[b"next"])
     return Rebuild(layout, int(state.get(b"built", 0)), pointers_of(state, layout), _written(state, layout))
-
-
-def _pair(encoded: bytes) -> tuple[str, str]:
-    key, kind = orjson.loads(encoded)
-    return key, kind

@@ -15,6 +15,21 @@ TENANTS: Final = Script("shared.catalog", "tenants", uses=["restoring"])
 DATABASES: Final = Script("shared.catalog", "databases", uses=["restoring"])
 COLLECTIONS: Final = Script("shared.catalog", "collections", uses=["restoring"])
 
+GROWING: Final = {
+    script: Script("shared.catalog", name, uses=["restoring"], flags="")
+    for script, name in ((TENANTS, "tenants"), (DATABASES, "databases"), (COLLECTIONS, "collections"))
+}
+"""The same scripts for the verbs by which clients make the catalog larger: a full server refuses those."""
+
+GROWING_VERBS: Final = frozenset({"add", "resource", "update"})
+
+
+def script_for(script: Script, verb: Argument) -> Script:
+    """The script that a full server refuses, if the verb makes the catalog larger for a client; else the script that it
+    takes: what leads to less is never refused, and neither is a restoration.
+    """
+    return GROWING[script] if verb in GROWING_VERBS else script
+
 
 class CatalogScripts:
     """The catalog's scripts, a method for each; verbs, arguments and replies are in the scripts' headers.
@@ -50,7 +65,7 @@ class CatalogScripts:
 
     async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Any:
         if self._epoch is None:
-            return await script.run(self._redis, keys, args)
+            return await script_for(script, args[0]).run(self._redis, keys, args)
         reply = await script.run(self._redis, keys, ["restoring", self._epoch, *args])
         require_not_later(reply)
         return reply

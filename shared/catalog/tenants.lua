@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- The tenants. A row is JSON: key (unique for ever), resource_name (null until it is set). allow-oom: what leaves a full server is
 -- never refused.
+-- What makes the catalog larger for a client ('add', 'resource', 'update') runs without that flag (shared/catalog/scripts.py).
 --
 -- KEYS   1  tenants_key     hash: name -> row
 --        2  resources_key   hash: resource name -> name of the tenant
@@ -12,6 +13,7 @@
 --        8  epoch_key       epoch of the restoration that was here last (restoring.lua)
 -- ARGV   1  verb            then its arguments:
 --           'create' name row          'OK', also when this very row is there; 'EXISTS'; 'TRASHED' until a reset is through with it
+--           'add' name row most        as 'create'; 'FULL' when there would be more than `most` tenants
 --           'resource' name resource   'OK'; 'OTHER' when the tenant has another one or the value another tenant; 'MISSING'
 --           'replace' name row         for a restoration: puts the row of a tenant that is there: 'OK'
 --           'named' name resource      for a restoration: the resource name is that of the tenant: 'OK'
@@ -39,6 +41,12 @@ function verbs.create(name, row)
   redis.call('HSET', tenants_key, name, row)
   changed(name)
   return 'OK'
+end
+
+function verbs.add(name, row, most)
+  local is_new = redis.call('HEXISTS', tenants_key, name) == 0
+  if is_new and redis.call('HLEN', tenants_key) >= tonumber(most) then return 'FULL' end
+  return verbs.create(name, row)
 end
 
 function verbs.replace(name, row)

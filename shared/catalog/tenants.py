@@ -8,8 +8,10 @@ from typing import Final
 import orjson
 from redis.asyncio import Redis
 
+from shared import limits
 from shared.catalog.journal import Journal
 from shared.catalog.model import Tenant
+from shared.catalog.quotas import quota_exceeded
 from shared.catalog.reading import CatalogReader
 from shared.catalog.removal import Removal
 from shared.catalog.scripts import CatalogScripts
@@ -22,9 +24,12 @@ RESET_TRIES: Final = 32
 
 
 class Tenants:
-    """The tenants of the cluster. Everything raises Unavailable while Redis is away or not restored."""
+    """The tenants of the cluster, `tenants_max` of them at most. Everything raises Unavailable while Redis is away or
+    not restored.
+    """
 
-    def __init__(self, redis: Redis, keys: Keys, journal: Journal) -> None:
+    def __init__(self, redis: Redis, keys: Keys, journal: Journal, tenants_max: int = limits.TENANTS_MAX) -> None:
+        self._tenants_max = tenants_max
         self._keys = keys
         self._journal = journal
         self._reader = CatalogReader(redis, keys)
@@ -32,13 +37,15 @@ class Tenants:
         self._removal = Removal(redis, keys, journal)
 
     async def create(self, name: str) -> None:
-        """Raises AlreadyExists."""
+        """Raises AlreadyExists, QuotaExceeded."""
         row = orjson.dumps({"key": uuid.uuid4().hex, "resource_name": None})
         async with self._journal.change(path_of_tenant(name)):  # with its databases: those of a removed one are gone
             for _ in range(RESET_TRIES):
-                match await self._scripts.tenants("create", name, row):
+                match await self._scripts.tenants("add", name, row, self._tenants_max):
                     case b"OK":
                         return
+                    case b"FULL":
+                        raise quota_exceeded("Number of tenants", "Create tenant", self._tenants_max)
                     case b"EXISTS":
                         raise AlreadyExists(f"Tenant [{name}] already exists")
                 await self._removal.clear_tenant(name)  # a reset is not through yet: finish it for this tenant

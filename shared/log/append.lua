@@ -20,7 +20,8 @@
 --        10  made_after      and the one that it has with this append; '' when the collection is no output
 --        11  request         request id of the append
 --        12  epoch           that the caller knew when it began; '' to accept any
---        13.. entries        five arguments each: shard, offset of its first operation in the append, operations, checksum of the
+--        13  pairs_max       pairs that the collection may have
+--        14.. entries        five arguments each: shard, offset of its first operation in the append, operations, checksum of the
 --                            payload (xxh3-128 in hex), payload. Those of a shard stand together
 --
 -- {'OK', first, head, time_ms}
@@ -32,6 +33,7 @@
 -- {'LOST', shard}        the state has lost what it says of this shard's stream, and gets it back
 -- {'STOPPED'}            not now: the collection's shards are being switched. Again in a moment; the stop expires by itself
 -- {'DIMENSION', d}       the collection has dimension d
+-- {'PAIRS', n}           the collection would have more pairs than `pairs_max`; it has n
 -- {'FULL', ops, bytes}   the backlog would pass a limit; it holds so much now
 -- {'CONFLICT'}           what was read may be lost, or was never there: the token is from before a restoration, or ahead
 -- {'PROVENANCE'}         the output has another provenance by now
@@ -42,10 +44,10 @@
 -- No allow-oom flag: a server that is out of memory refuses before the first write; but for deletes the script runs with that
 -- flag. Every check stands before the first write, because a script that fails half-way is not rolled back.
 
-local FIRST_STREAM, FIRST_ENTRY, PER_ENTRY = 4, 13, 5
+local FIRST_STREAM, FIRST_ENTRY, PER_ENTRY = 4, 14, 5
 local state_key, request_key, pairs_key = KEYS[1], KEYS[2], KEYS[3]
 local request_ttl_s, dimension, generation, ops_max, bytes_max, ops, new_pairs, condition, made_before, made_after, request,
-  epoch = unpack(ARGV, 1, FIRST_ENTRY - 1)
+  epoch, pairs_max = unpack(ARGV, 1, FIRST_ENTRY - 1)
 
 local remembered = redis.call('GET', request_key)
 if remembered then
@@ -164,6 +166,19 @@ end
 
 if made_after ~= '' and (made or '') ~= made_before then return {'PROVENANCE'} end
 
+-- Pairs are counted one by one only where their sum might be too much: most of them are there already then.
+local PAIRS_AT_ONCE = 1000  -- arguments of one command
+local wanted = new_pairs ~= '' and cmsgpack.unpack(new_pairs) or {}
+local kept = #wanted > 0 and redis.call('SCARD', pairs_key) or 0
+if kept + #wanted > tonumber(pairs_max) then
+  local missing = 0
+  for at = 1, #wanted, PAIRS_AT_ONCE do
+    local present = redis.call('SMISMEMBER', pairs_key, unpack(wanted, at, math.min(at + PAIRS_AT_ONCE - 1, #wanted)))
+    for _, is_present in ipairs(present) do missing = missing + 1 - is_present end
+  end
+  if missing > 0 and kept + missing > tonumber(pairs_max) then return {'PAIRS', kept} end
+end
+
 if backlog_ops + ops > tonumber(ops_max) or backlog_bytes + bytes > tonumber(bytes_max) then
   return {'FULL', backlog_ops, backlog_bytes}
 end
@@ -189,8 +204,10 @@ end
 redis.call('HSET', state_key, unpack(changed))
 if dimension ~= '' and not fixed_dimension then redis.call('HSET', state_key, 'dim', dimension) end
 if made_after ~= '' then redis.call('HSET', state_key, 'made', made_after) end
-if new_pairs ~= '' then
-  for _, pair in ipairs(cmsgpack.unpack(new_pairs)) do redis.call('SADD', pairs_key, pair) end
+local grown = 0
+for at = 1, #wanted, PAIRS_AT_ONCE do
+  grown = grown + redis.call('SADD', pairs_key, unpack(wanted, at, math.min(at + PAIRS_AT_ONCE - 1, #wanted)))
 end
+if grown > 0 then redis.call('HSET', state_key, 'grown', request) end
 redis.call('SET', request_key, first_text .. ' ' .. head_text, 'EX', request_ttl_s)
 return {'OK', first, head, now_ms}

@@ -15,6 +15,17 @@ from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, packed
 
 
+@dataclass(frozen=True, slots=True)
+class CollectionLimits:
+    """The most that one collection may have: operations and payload bytes in its streams, and pairs of a metadata key
+    and a type of value.
+    """
+
+    backlog_ops: int = limits.BACKLOG_OPS_MAX
+    backlog_bytes: int = limits.BACKLOG_BYTES_MAX
+    pairs: int = limits.METADATA_PAIRS_MAX
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppendRequest:
     """Operations that are appended to one collection's log together: all of them or none."""
@@ -63,6 +74,8 @@ class AppendRequest:
     def __post_init__(self) -> None:
         if not self.count:
             raise ValueError("an append has at least one operation")
+        if len(self.new_keys) > limits.NEW_PAIRS_MAX:
+            raise ValueError(f"an append brings at most {limits.NEW_PAIRS_MAX} pairs")
 
     @property
     def count(self) -> int:
@@ -99,15 +112,15 @@ def keys_of(request: AppendRequest, names: Keys) -> list[str]:
     ]
 
 
-def arguments_of(request: AppendRequest, ops_max: int, bytes_max: int, epoch: int | None) -> list[Argument]:
-    """ARGV, as append.lua's header says. The limits are those of the collection's whole backlog."""
+def arguments_of(request: AppendRequest, most: CollectionLimits, epoch: int | None) -> list[Argument]:
+    """ARGV, as append.lua's header says."""
     provenance = request.provenance
     args: list[Argument] = [
         limits.REQUEST_ID_TTL_S,
         "" if request.dimension is None else request.dimension,
         "" if request.generation is None else request.generation,
-        ops_max,
-        bytes_max,
+        most.backlog_ops,
+        most.backlog_bytes,
         request.count,
         packed([orjson.dumps(pair).decode() for pair in request.new_keys]) if request.new_keys else "",
         packed(request.condition.encode()) if request.condition is not None else "",
@@ -115,6 +128,7 @@ def arguments_of(request: AppendRequest, ops_max: int, bytes_max: int, epoch: in
         "" if provenance is None else provenance.after,
         request.request_id,
         "" if epoch is None else epoch,
+        most.pairs,
     ]
     for shard, entries in request.batches.items():
         for entry in entries:

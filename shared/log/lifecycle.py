@@ -26,6 +26,9 @@ from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 
 STATE = Script("shared.log", "state")
+STATE_CREATED = Script("shared.log", "state", flags="")
+"""The script as a client's creation of a collection runs it, which a full server refuses."""
+
 REJOIN = Script("shared.log", "rejoin")
 SCAN_COUNT = 1000
 _OF_SHARD = re.compile(rb"tail:(\d+)")
@@ -74,7 +77,7 @@ class Lifecycle:
     ) -> None:
         """Creates the state of a new collection: an orphan until the catalog row is written. `fixed` is what never
         changes of it (space, shards, ef_construction, max_neighbors); `family` the root of the family that a fork
-        joins, `epoch` that of its origin.
+        joins, `epoch` that of its origin. Raises StorageFull.
         """
         layout = Layout(0, fixed["shards"])
         args = ["create", *_fields(database_key, fixed, generation, dimension, layout), "head", FIRST_POSITION]
@@ -82,7 +85,7 @@ class Lifecycle:
         args += ["epoch", epoch] if epoch else []
         if layout.count > 1 and not family:
             args += ["cut", FIRST_POSITION]  # nothing is compacted before there is a root without manifests
-        await STATE.run(self._redis, [self._keys.state(collection_id)], args)
+        await STATE_CREATED.run(self._redis, [self._keys.state(collection_id)], args)
 
     async def restore(
         self,

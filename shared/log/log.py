@@ -27,13 +27,14 @@ from shared.errors import (
     StaleGeneration,
     Unavailable,
 )
-from shared.log.append import Appended, AppendRequest, arguments_of, keys_of
+from shared.log.append import Appended, AppendRequest, CollectionLimits, arguments_of, keys_of
 from shared.log.attempts import AppendAttempts
 from shared.log.backlog import BacklogFull
 from shared.log.condition import CONFLICT, Undecided
 from shared.log.linking import link, lost_newest
 from shared.log.naming import state_name
 from shared.log.outputs import ProvenanceConflict
+from shared.log.pairs import PairsFull
 from shared.log.required import UNREADABLE
 from shared.log.required import is_whole as is_readable
 from shared.log.state import (
@@ -83,8 +84,8 @@ APPEND_SECONDS: Final = Histogram(
 
 class Log:
     """The logs of all collections. `backlog_ops_max` operations and `backlog_bytes_max` payload bytes are the most that
-    one collection's streams may hold before they are compacted and trimmed. `witness` takes note of what is appended
-    and read.
+    one collection's streams may hold before they are compacted and trimmed, `metadata_pairs_max` the most pairs of a
+    metadata key and a type of value that its records may have. `witness` takes note of what is appended and read.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Log:
         *,
         backlog_ops_max: int = limits.BACKLOG_OPS_MAX,
         backlog_bytes_max: int = limits.BACKLOG_BYTES_MAX,
+        metadata_pairs_max: int = limits.METADATA_PAIRS_MAX,
         append_deadline_s: float = WRITE_DEADLINE_S,
         witness: Witness | None = None,
     ) -> None:
@@ -101,8 +103,7 @@ class Log:
             raise ValueError(f"the backlog's limit is 1 to {limits.BACKLOG_OPS_CEILING} operations")
         self._redis = redis
         self._keys = keys
-        self._backlog_ops_max = backlog_ops_max
-        self._backlog_bytes_max = backlog_bytes_max
+        self._most = CollectionLimits(backlog_ops_max, backlog_bytes_max, metadata_pairs_max)
         self._append_deadline_s = append_deadline_s
         self._substitutes = Substitutes(redis, keys)
         self._witness = witness
@@ -110,14 +111,14 @@ class Log:
     async def append(self, request: AppendRequest) -> Appended:
         """Appends all of the request or nothing; durable on return.
 
-        Raises Gone, StaleGeneration, DimensionMismatch, BacklogFull, StorageFull or
+        Raises Gone, StaleGeneration, DimensionMismatch, PairsFull, BacklogFull, StorageFull or
         Unavailable, when nothing was appended; or UnknownOutcome (it may be appended: the same request may be tried
         again). With a condition also ConditionalWriteConflict, or
         Undecided when the log does not tell whether it holds; with `provenance` also
         ProvenanceConflict, with `epoch` also StaleEpoch: nothing was appended then.
         """
         keys = keys_of(request, self._keys)
-        arguments = functools.partial(arguments_of, request, self._backlog_ops_max, self._backlog_bytes_max)
+        arguments = functools.partial(arguments_of, request, self._most)
         script = APPEND_DELETES if request.deletes_only else APPEND
         attempts = AppendAttempts(self._redis, self._keys, script, keys, arguments, request.epoch, request.replicas)
         with APPEND_SECONDS.time():
@@ -137,8 +138,10 @@ class Log:
             case [b"DIMENSION", dimension]:
                 message = f"Collection expecting embedding with dimension of {dimension}, got {request.dimension}"
                 raise DimensionMismatch(message, dimension)
+            case [b"PAIRS", count]:
+                raise PairsFull(count, self._most.pairs)
             case [b"FULL", ops, size]:
-                raise BacklogFull(self._backlog_ops_max - ops, self._backlog_bytes_max - size)
+                raise BacklogFull(self._most.backlog_ops - ops, self._most.backlog_bytes - size)
             case [b"CONFLICT"]:
                 raise ConditionalWriteConflict(CONFLICT)
             case [b"PROVENANCE"]:

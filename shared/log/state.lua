@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
 -- The life of a collection's state hash beside its log. allow-oom: what is small, or leads to less, is never refused.
+-- But a client's creation runs without that flag (shared/log/lifecycle.py).
 --
 -- KEYS   1  state_key   state hash of the collection
 --        2.. streams     'restore': those of its shards

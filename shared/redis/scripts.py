@@ -27,13 +27,13 @@ class Script:
     """A script, known to the server by its hash once it has run there.
 
     `package` and `name` say where its text is; `uses` names files beside it whose functions it needs. `flags` are the
-    server's flags of the script, in place of those in its first line.
+    server's flags of the script, in place of those in its first line; '' for none.
     """
 
     def __init__(self, package: str, name: str, *, uses: Sequence[str] = (), flags: str | None = None) -> None:
         shebang, own = _text(package, name).split("\n", 1)  # the server wants the flags in the first line
         if flags is not None:
-            shebang = f"#!lua flags={flags}"
+            shebang = f"#!lua flags={flags}" if flags else "#!lua"
         self.text = "\n".join([shebang, *(_text(package, used) for used in uses), own])
         self.sha = hashlib.sha1(self.text.encode()).hexdigest()  # noqa: S324  # the server's own name for it
 

@@ -200,3 +200,14 @@ async def test_a_row_that_cannot_be_refreshed_stays(catalog: CountingCatalog, ro
     with pytest.raises(Unavailable):
         await rows.refresh(row)
     assert await rows.resolve(*PLACE, row.id) is row
+
+
+async def test_a_row_learns_metadata_keys_unless_it_was_read_anew(catalog: CountingCatalog, rows: RowCache) -> None:
+    row = await rows.resolve(*PLACE, (await add(catalog)).id)
+    rows.learn(row, [("k", "int")])
+    learned = await rows.resolve(*PLACE, row.id)
+    assert learned.keys == {("k", "int")}
+    rows.learn(row, [("other", "int")])
+    assert await rows.resolve(*PLACE, row.id) is learned, "the row that was written by is not the present one"
+    rows.learn(learned, [("l", "bool")])
+    assert (await rows.resolve(*PLACE, row.id)).keys == {("k", "int"), ("l", "bool")}

@@ -25,6 +25,7 @@ from shared.errors import Backoff, DimensionMismatch, Gone, StaleGeneration, Una
 from shared.log.append import Appended, AppendRequest
 from shared.log.backlog import BacklogFull
 from shared.log.log import Log
+from shared.log.pairs import PairsFull
 from shared.records.model import Op
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
@@ -362,3 +363,28 @@ async def test_a_group_whose_answer_is_lost_is_unknown_to_each_and_appended_once
         found = list((await everything(log, collection)).values())
     assert len(set(found)) == len(found)
     assert found[-1] == "last"
+
+
+async def test_a_write_that_brings_too_many_metadata_keys_is_refused_and_those_beside_it_are_not(
+    redis: Redis, keys: Keys, collection: Collection
+) -> None:
+    backlog = Backlog(redis, keys, collection, metadata_pairs_max=3)
+    greedy = row("greedy", kinds=frozenset((name, "int") for name in "abcd"))
+    modest = [row(str(number), kinds=frozenset({("k", "int")})) for number in range(8)]
+    outcomes = await backlog.write(row("first"), *modest[:5], greedy, *modest[5:])
+    assert outcomes == [*[type(None)] * 6, PairsFull, *[type(None)] * 3]
+    assert await backlog.ids() == ["first", *(str(number) for number in range(8))]
+    assert await redis.smembers(keys.metadata_keys(collection.id)) == {b'["k","int"]'}
+
+
+async def test_metadata_keys_that_an_append_has_brought_are_told() -> None:
+    world, told = World(), list[Any]()
+    world.groups = GroupCommit(
+        world.log,  # type: ignore[arg-type]
+        world.dirty,
+        nothing_beyond_disk(),
+        lambda collection, pairs: told.append((collection, list(pairs))),
+    )
+    await world.write(row("a", kinds=frozenset({("k", "int")})), row("b"))
+    await world.outcomes()
+    assert told == [(COLLECTION, [("k", "int")])]
