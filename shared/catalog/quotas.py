@@ -1,4 +1,4 @@
-"""How much a catalog may hold, so that nobody fills Redis with names."""
+"""Quotas of the catalog: nobody fills Redis with names."""
 
 from __future__ import annotations
 

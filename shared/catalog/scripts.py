@@ -19,7 +19,7 @@ GROWING: Final = {
     script: Script("shared.catalog", name, uses=["restoring"], flags="")
     for script, name in ((TENANTS, "tenants"), (DATABASES, "databases"), (COLLECTIONS, "collections"))
 }
-"""The same scripts for the verbs by which clients make the catalog larger: a full server refuses those."""
+"""The scripts as the verbs run by which clients make the catalog larger: a full server refuses those."""
 
 GROWING_VERBS: Final = frozenset({"add", "resource", "update"})
 
