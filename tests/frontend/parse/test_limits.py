@@ -1,9 +1,12 @@
 from typing import Any
 
+import orjson
 import pytest
 
 from frontend.parse.filter_limits import check_filters
+from frontend.parse.json_counts import check_counts
 from frontend.parse.search import check_search, read_search
+from frontend.parse.selectors import Selectors
 from frontend.parse.writes import read_write
 from frontend.read.result_limits import asked_by_query, asked_by_searches, check_results
 from frontend.request_limits import RequestLimits
@@ -144,3 +147,22 @@ async def test_searches_without_a_limit_count_all_records() -> None:
     facets = read_search({"searches": [{"facets": {"keys": ["a", "b"], "limit": 10**9}}]}).searches
     assert not await refused(asked_by_searches(facets), head=50)
     assert await refused(asked_by_searches(facets), head=51)
+
+
+async def test_the_defaults_leave_alone_what_clients_are_known_to_send() -> None:
+    limits, many = RequestLimits(), 100_000
+    ids = [f"id{number}" for number in range(many)]
+    metadatas = [{f"key{key}": number for key in range(8)} for number in range(many)]
+    body = {"ids": ids, "embeddings": [[0.5]] * many, "metadatas": metadatas, "documents": ["text"] * many}
+    check_counts(orjson.dumps(body), limits)
+    assert len(read_write(Op.UPSERT, body, limits).ids) == many
+    long = {"ids": ["a"], "embeddings": [[0.5] * 4096], "documents": ["x" * 5_000_000], "uris": ["u" * 10_000]}
+    assert read_write(Op.ADD, long, limits).ids == ["a"]
+    assert (await Selectors(ids=ids[:39_000]).selection(None, limits)).ids == ids[:39_000]
+    where = {"key": {"$in": list(range(40_000))}}
+    assert (await Selectors(where=where).selection(None, limits)).where is not None
+    rows: Any = Rows(40_000)
+    collection = new_collection(head=40_000)
+    await check_results(rows, collection, asked_by_query(1, 10**6, RICH), limits, "query")
+    await check_results(rows, collection, asked_by_query(10, 10**6, PLAIN), limits, "query")
+    await check_results(rows, collection, asked_by_query(10_000, 10, RICH), limits, "query")
