@@ -12,7 +12,8 @@
 --           'create' name row    'OK', also when this very row is there; 'EXISTS'
 --           'add' name row most  as 'create'; 'FULL' when the tenant would have more than `most` databases
 --           'delete' name key    removes the database if it still has this key, and remembers the key: 'OK'. The commit of a deletion
---           'clear'              removes all of them, and remembers their keys: 'OK'
+--           'clear' version      removes all of them, and remembers their keys: 'OK'; 'LATER', and nothing happens, unless this is
+--                                the version of the slot
 --           'collected' key      forgets the key of a deleted database of which nothing is left: 'OK'
 --           'restoring' epoch verb ..    for a restoration: does this, unless the slot was restored in this epoch or a later one:
 --                  then 'LATER'
@@ -55,7 +56,8 @@ function verbs.delete(name, key)
   return 'OK'
 end
 
-function verbs.clear()
+function verbs.clear(version)
+  if (redis.call('GET', version_key) or '0') ~= version then return 'LATER' end
   for _, name in ipairs(redis.call('HKEYS', databases_key)) do remove(name, redis.call('HGET', databases_key, name)) end
   return 'OK'
 end

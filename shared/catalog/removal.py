@@ -23,11 +23,14 @@ from redis.asyncio import Redis
 from shared.catalog.journal import Journal
 from shared.catalog.scripts import CatalogScripts
 from shared.catalog.slots import path_of
+from shared.errors import Unavailable
 from shared.log.lifecycle import Lifecycle
 from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX
 
+CLEAR_TRIES: Final = 32
+"""Tries of clearing a removed tenant, which begin anew when its slots changed meanwhile."""
 CLOSED_TTL_S: Final = 24 * 3600
 """Time for which a deleted database refuses creations after nothing was left of it. Only a process that has held on to
 the database for longer could still create something in it, which no client would ever see.
@@ -50,11 +53,43 @@ class Removal:
             await self.clear_tenant(tenant)
 
     async def clear_tenant(self, tenant: str) -> None:
-        """Marks everything that belonged to a removed tenant, whose name may be used again then."""
-        await self._scripts.databases(tenant, "clear")
-        for key in await self._members(self._keys.database_trash(tenant)):
-            await self.finish_database(key)
-        await self._scripts.tenants("cleared", tenant)
+        """Marks everything that belonged to a removed tenant, whose name may be used again then. A process that sleeps
+        here while others do the same, and the name is used again, changes nothing of the new tenant: the scripts
+        compare the versions that the slots had before the tenant was seen to be in the trash.
+        """
+        for _ in range(CLEAR_TRIES):
+            _, databases = await self._versions(tenant)
+            if not await self._is_removed(tenant):
+                return
+            if await self._scripts.databases(tenant, "clear", databases) == b"LATER":
+                continue
+            for key in await self._members(self._keys.database_trash(tenant)):
+                await self.finish_database(key)
+            # Other tenants change the version, too, so it is asked for again after what may have taken long.
+            tenants, _ = await self._versions(tenant)
+            if not await self._is_removed(tenant) or await self._has_databases(tenant):
+                continue
+            if await self._scripts.tenants("cleared", tenant, tenants) == b"OK":
+                return
+        raise Unavailable("The server is being reset")
+
+    async def _versions(self, tenant: str) -> tuple[int, int]:
+        """The versions of the tenants' slot, and of the slot with this tenant's databases."""
+        calls = [("GET", self._keys.catalog_version), ("GET", self._keys.tenant_version(tenant))]
+        first, second = [
+            int(await retry_idempotent(lambda call=call: command(self._redis, *call), writes=False) or 0)  # type: ignore[misc] # no type for a lambda with a default
+            for call in calls
+        ]
+        return first, second
+
+    async def _is_removed(self, tenant: str) -> bool:
+        """Whether the tenant is in the trash: nobody can use its name again until it is cleared."""
+        call = ("SISMEMBER", self._keys.tenant_trash, tenant)
+        return bool(await retry_idempotent(lambda: command(self._redis, *call), writes=False))
+
+    async def _has_databases(self, tenant: str) -> bool:
+        call = ("EXISTS", self._keys.databases(tenant))
+        return bool(await retry_idempotent(lambda: command(self._redis, *call), writes=False))
 
     async def finish_database(self, key: str) -> None:
         """Closes a deleted database and marks its collections."""

@@ -19,7 +19,8 @@
 --           'named' name resource      for a restoration: the resource name is that of the tenant: 'OK'
 --           'remove' name              for a restoration: moves a tenant to the trash: 'OK'
 --           'reset'                    moves every tenant to the trash: 'OK'. The commit of a reset
---           'cleared' name             a removed tenant's databases are in its own trash now: 'OK'
+--           'cleared' name version     a removed tenant's databases are in its own trash now: 'OK'; 'LATER', and nothing happens,
+--                                      unless this is the version of the slot
 --           'collected' name           nothing is left of a removed tenant: 'OK'
 --           'changed'                  counts a change of the catalog: the number of changes
 --           'counted' least            for a restoration: makes the number of changes at least this: 'OK'
@@ -93,7 +94,8 @@ function verbs.reset()
   return 'OK'
 end
 
-function verbs.cleared(name)
+function verbs.cleared(name, version)
+  if (redis.call('GET', version_key) or '0') ~= version then return 'LATER' end
   redis.call('SMOVE', trash_key, cleared_key, name)
   return 'OK'
 end

@@ -7,11 +7,13 @@ from redis.asyncio import Redis
 
 from shared.catalog import Catalog, Database
 from shared.catalog.collector import Collector
+from shared.catalog.removal import Removal
 from shared.catalog.scripts import CatalogScripts
 from shared.errors import Gone
 from shared.log.lifecycle import Lifecycle
 from shared.log.log import Log
 from shared.redis.keys import Keys
+from shared.redis.scripts import Argument
 from tests.shared.log.appending import FIXED, append, make_collection
 
 
@@ -139,3 +141,53 @@ async def test_what_the_catalog_deleted_is_remembered_until_its_objects_are_gone
     assert since.items() <= (await collector.graves()).items()
     await collector.forget([one.id for one in made])
     assert (await collector.graves()).keys() == {kept.id}
+
+
+async def test_a_process_that_slept_within_a_reset_clears_nothing_of_a_tenant_that_was_made_again(
+    catalog: Catalog, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await catalog.tenants.create("acme")
+    await catalog.databases.create("acme", "main")
+    await CatalogScripts(redis, keys).tenants("reset")
+    sleeper = Removal(redis, keys, catalog.journal)
+    run, slept = CatalogScripts.databases, False
+
+    async def overtaken(scripts: CatalogScripts, tenant: str, verb: str, *args: Argument) -> object:
+        nonlocal slept
+        if verb == "clear" and not slept:
+            slept = True
+            await Removal(redis, keys, catalog.journal).clear_tenant("acme")
+            await catalog.tenants.create("acme")
+            await catalog.databases.create("acme", "main")
+        return await run(scripts, tenant, verb, *args)
+
+    monkeypatch.setattr(CatalogScripts, "databases", overtaken)
+    await sleeper.clear_tenant("acme")
+    assert slept
+    assert [each.name for each in await catalog.databases.of_tenant("acme")] == ["main"]
+
+
+async def test_a_process_that_slept_within_a_reset_ends_no_later_one_before_its_time(
+    catalog: Catalog, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Databases of the tenant that the second reset removed would show in a third one of the same name."""
+    await catalog.tenants.create("acme")
+    scripts = CatalogScripts(redis, keys)
+    await scripts.tenants("reset")
+    run, slept = CatalogScripts.tenants, False
+
+    async def overtaken(scripts: CatalogScripts, verb: str, *args: Argument) -> object:
+        nonlocal slept
+        if verb == "cleared" and not slept:
+            slept = True
+            await Removal(redis, keys, catalog.journal).clear_tenant("acme")
+            await catalog.tenants.create("acme")
+            await catalog.databases.create("acme", "main")
+            await run(scripts, "reset")
+        return await run(scripts, verb, *args)
+
+    monkeypatch.setattr(CatalogScripts, "tenants", overtaken)
+    await Removal(redis, keys, catalog.journal).clear_tenant("acme")
+    assert slept
+    await catalog.tenants.create("acme")
+    assert await catalog.databases.of_tenant("acme") == []
