@@ -21,8 +21,10 @@ from frontend.routes.collections import CollectionRoutes, ShardLimits
 from frontend.routes.databases import DatabaseRoutes
 from frontend.routes.forks import ForkRoutes
 from frontend.routes.functions import FunctionRoutes
+from frontend.routes.keys import KeyRoutes
 from frontend.routes.records import RecordRoutes
 from frontend.routes.system import SystemRoutes
+from frontend.routes.tenant_control import TenantControlRoutes
 from frontend.routes.tenants import TenantRoutes
 from frontend.routes.transactions import TransactionRoutes
 from frontend.write.transactions import Committer
@@ -52,6 +54,8 @@ def all_routes(context: Context) -> list[Route]:
         FunctionRoutes(rows, catalog.databases, catalog.collections, context.functions),
         DatabaseRoutes(catalog.tenants, catalog.databases),
         TenantRoutes(catalog.tenants),
+        KeyRoutes(context.key_store, catalog.tenants, context.clock),
+        TenantControlRoutes(catalog, rows, context.key_store),
         SystemRoutes(context.clock, catalog, rows, context.workers, allow_reset=config.allow_reset),
     )
     return [

@@ -14,9 +14,11 @@ from typing import Final, TypeVar
 
 from polychrome.answering import add_json
 from polychrome.backup.commands import add_backup, add_restore
+from polychrome.control.keys import add_keys
+from polychrome.control.tenants import add_tenants
 from polychrome.local.datadir import DataDirError
 from polychrome.local.listening import AddressError
-from polychrome.local.plan import ClusterOptions
+from polychrome.local.plan import AUTH_MODES, ClusterOptions
 from polychrome.local.redis_server import NoRedisServerError
 from polychrome.local.supervisor import BadConfigurationError
 from polychrome.local.up import TooFewFilesError, up
@@ -59,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     add_restore(commands.add_parser("restore", help="restore collections from a backup into a running cluster"))
     add_verify(commands.add_parser("verify", help="prove that all that is stored is what was written"))
     add_repair(commands.add_parser("repair", help="repair what polychrome verify finds, as far as it can be"))
+    add_keys(commands.add_parser("keys", help="create, list, show, rotate or revoke API keys of a running cluster"))
+    add_tenants(commands.add_parser("tenants", help="list, show or delete tenants of a running cluster"))
     text = "show or repair a damaged append-only file of a stopped cluster's Redis"
     add_repair_redis(commands.add_parser("repair-redis", help=text))
     bucket = commands.add_parser("create-bucket", help="create the bucket of POLYCHROME_BUCKET_URL if it is missing")
@@ -101,6 +105,8 @@ def _add_up(parser: argparse.ArgumentParser) -> None:
     text = "number of embedders, which embed texts for clients (default: 1 where their model is installed)"
     add("--embedders", type=_checked(_number), default=_embedders_default(), metavar="N", help=text)
     add("--shards-default", type=_checked(_shards), metavar="N", help="shards of a new collection (default: 1)")
+    text = "whether requests need a key (default: off, which only loopback addresses take)"
+    add("--auth", choices=AUTH_MODES, help=text)
     add("--allow-reset", action="store_true", help="let clients delete everything by POST /reset")
     add(
         "--cors-allow-origins",

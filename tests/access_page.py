@@ -39,6 +39,7 @@ def _scope(access: Access) -> str:
     words = {
         About.SELF: "",
         About.SYSTEM: "everything",
+        About.OWN: "within its own",
         About.TENANT: "the tenant",
         About.DATABASE: "the database",
     }

@@ -61,7 +61,7 @@ ORDER: Final[dict[str, tuple[frozenset[str], ...]]] = {
             "local",
             "location repair_redis",
             "answering",
-            "backup status",
+            "backup control status",
             "verify",
             "__main__",
         ),

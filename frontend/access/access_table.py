@@ -32,6 +32,8 @@ class About(enum.Enum):
     NAMED_COLLECTION = enum.auto()
     """The collection of the database whose name is `{name}`: the handler looks for it among those of the
     scope."""
+    OWN = enum.auto()
+    """Records of what is within the sender's own scope: the handler compares the scopes."""
     CRN = enum.auto()
     """The collection `{crn}`: the handler finds it among what the principal can see."""
 
@@ -194,6 +196,23 @@ needs `collection:delete_collection`; a further input has to be one that the pri
 """
 
 
+_CONTROL_API: Final = "/polychrome/v1"
+_KEYS: Final = _CONTROL_API + "/keys"
+_KEY: Final = _KEYS + "/{key_id}"
+
+_CONTROL: Final = {
+    ("POST", _KEYS): _row(About.OWN, Action.CREATE_KEY, metered=Metered.CONTROL),
+    ("GET", _KEYS): _row(About.OWN, Action.LIST_KEYS, metered=Metered.CONTROL, filtered=True),
+    ("GET", _KEY): _row(About.OWN, Action.LIST_KEYS, metered=Metered.CONTROL),
+    ("POST", _KEY + "/rotate"): _row(About.OWN, Action.CREATE_KEY, metered=Metered.CONTROL),
+    ("POST", _KEY + "/revoke"): _row(About.OWN, Action.REVOKE_KEY, metered=Metered.CONTROL),
+    ("GET", _CONTROL_API + "/tenants"): _row(About.SYSTEM, Action.LIST_TENANTS, metered=Metered.CONTROL),
+    ("GET", _CONTROL_API + "/tenants/{tenant}"): _row(About.TENANT, Action.GET_TENANT, metered=Metered.CONTROL),
+    ("DELETE", _CONTROL_API + "/tenants/{tenant}"): _row(About.SYSTEM, Action.DELETE_TENANT, metered=Metered.CONTROL),
+}
+"""Rows of what Chroma has no routes for. Nobody makes a key that may do more than its maker, or rotates one."""
+
+
 class AccessTable:
     """The rows by method and pattern of the path."""
 
@@ -211,5 +230,5 @@ class AccessTable:
         return ((method, pattern, access) for (method, pattern), access in self._rows.items())
 
 
-TABLE: Final = AccessTable({**_SYSTEM, **_PLACES, **_CATALOG, **_RECORDS, **_FUNCTIONS})
+TABLE: Final = AccessTable({**_SYSTEM, **_PLACES, **_CATALOG, **_RECORDS, **_FUNCTIONS, **_CONTROL})
 """The rows of all routes that a frontend has."""

@@ -88,6 +88,11 @@ def stand_in_for_name() -> str:
     return _NOWHERE
 
 
+def stand_in_for_id() -> str:
+    """The id of a collection that cannot exist, to be looked up in the place of a hidden one."""
+    return _NOTHING
+
+
 def _outside(scope: Scope, access: Access, path_params: Mapping[str, str]) -> Hidden | None:
     """The first of tenant, database and collection in the path that is outside of the scope."""
     tenant = path_params["tenant"]

@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from frontend.access.authorization import Hidden
+from frontend.access.authorization import Hidden, require
 from frontend.http.body_budget import BodyBudget
 from frontend.request_limits import RequestLimits
+from shared.tenancy.actions import Action
 from shared.tenancy.principal import ANONYMOUS, Principal
 
 RECEIVED_BODIES: Final = 16
@@ -64,3 +65,10 @@ class Request(web.BaseRequest):
         self.send_timeout_s = send_timeout_s
         self.path_params: dict[str, str] = {}
         self.body_bytes = 0
+
+    def require(self, *actions: Action) -> None:
+        """Raises PermissionDenied unless the principal has all of these actions: for what only the body tells. What is
+        hidden is answered as missing, whatever the body wants.
+        """
+        if self.hidden is None:
+            require(self.principal, *actions)

@@ -23,16 +23,19 @@ from frontend.http.router import Route
 from frontend.parse.body import read_json
 from frontend.parse.params import query_page
 from frontend.routes.paths import COLLECTION, COLLECTIONS, DATABASES
+from frontend.routes.visible import check_new_name, counted_collections, listed_collections, named_collection
 from frontend.uuids import canonical_uuid
 from shared.catalog import SHARDS_KEY, Collection, Database
-from shared.errors import InvalidArgument, NotFound, StaleGeneration
+from shared.errors import AlreadyExists, InvalidArgument, NotFound, StaleGeneration
 from shared.log.jobs import REBUILD
+from shared.tenancy.actions import Action
 
 if TYPE_CHECKING:
     from frontend.collections.row_cache import RowCache
     from frontend.http.request import Request
     from frontend.write.dirty import DirtyShards
     from shared.catalog import Catalog
+    from shared.tenancy.principal import Principal
 
 UPDATE_TRIES: Final = 16
 """Times that an update that loses against others reads the row again before it gives up."""
@@ -112,17 +115,30 @@ class CollectionRoutes:
         unchanged.
         """
         creation = read_creation(await read_json(request), request.limits)
+        get_or_create = creation.body.get_or_create
+        request.require(Action.GET_OR_CREATE_COLLECTION if get_or_create else Action.CREATE_COLLECTION)
         database_name = request.path_params["database"]
         check_database_name(database_name)
         new = new_collection(creation, self._shard_limits.default, self._shard_limits.most)
         database = await self._database(request)
         if database is None:
             raise _missing_database(database_name)
+        if not request.principal.scope.whole_databases:
+            return await self._get_instead(request.principal, database, creation.body.name, get_or_create)
         try:
-            collection, _ = await self._catalog.collections.create(database, new, creation.body.get_or_create)
+            collection, _ = await self._catalog.collections.create(database, new, get_or_create)
         except NotFound:
             raise _missing_database(database_name) from None
         return json_response(shown_collection(collection))
+
+    async def _get_instead(self, principal: Principal, database: Database, name: str, get: bool) -> HttpResponse:
+        """The answer to a creation by a principal that is bound to some collections, and can make no other one."""
+        collection = await named_collection(self._catalog.collections, principal, database, name)
+        if collection is None:
+            check_new_name(principal)
+        elif get:
+            return json_response(shown_collection(collection))
+        raise AlreadyExists(f"Collection [{name}] already exists")
 
     async def list_all(self, request: Request) -> HttpResponse:
         """Collections in the order of their creation; of a database that is not there, none."""
@@ -130,19 +146,23 @@ class CollectionRoutes:
         database = await self._database(request)
         if database is None:
             return json_response([])
-        found = await self._catalog.collections.of_database(database, limit, offset)
+        found = await listed_collections(self._catalog.collections, request.principal, database, limit, offset)
         return json_response([shown_collection(collection) for collection in found])
 
     async def count_all(self, request: Request) -> HttpResponse:
         """The number of collections; of a database that is not there, 0."""
         database = await self._database(request)
-        return json_response(0 if database is None else await self._catalog.collections.count(database))
+        if database is None:
+            return json_response(0)
+        return json_response(await counted_collections(self._catalog.collections, request.principal, database))
 
     async def get(self, request: Request) -> HttpResponse:
         """A collection, by its name."""
         name = request.path_params["name"]
         database = await self._database(request)
-        collection = None if database is None else await self._catalog.collections.get(database, name)
+        collection = None
+        if database is not None:
+            collection = await named_collection(self._catalog.collections, request.principal, database, name)
         if collection is None:
             raise _missing_name(name)
         return json_response(shown_collection(collection))
@@ -170,24 +190,46 @@ class CollectionRoutes:
                 "Validation error: crn: CRN must be in the format "
                 "<tenant_resource_name>:<database_name>:<collection_name> with non-empty parts"
             )
-        tenant = await self._catalog.tenants.find_by_resource_name(names[0])
-        database = None if tenant is None else await self._catalog.databases.get(tenant.name, names[1])
-        collection = None if database is None else await self._catalog.collections.get(database, names[2])
+        database = await self._database_of_crn(request.principal, *names[:2])
+        collection = None
+        if database is not None:
+            collection = await named_collection(self._catalog.collections, request.principal, database, names[2])
         if collection is None:
             raise _missing_name(crn)
         return json_response(shown_collection(collection))
+
+    async def _database_of_crn(self, principal: Principal, resource: str, name: str) -> Database | None:
+        """The database that a resource name and its own name mean, None when the principal sees none. A principal of
+        one tenant has the name compared with that tenant's, so that no other tenant's is looked up.
+        """
+        scope = principal.scope
+        if scope.tenant is None:
+            tenant = await self._catalog.tenants.find_by_resource_name(resource)
+        else:
+            tenant = await self._catalog.tenants.get(scope.tenant)
+        if tenant is None or tenant.resource_name != resource or not scope.has_database(tenant.name, name):
+            return None
+        return await self._catalog.databases.get(tenant.name, name)
 
     async def delete(self, request: Request) -> HttpResponse:
         """Deletes a collection, by its name."""
         name = request.path_params["name"]
         database = await self._database(request)
-        if database is None or not await self._catalog.collections.delete(database, name):
+        if database is None or not await self._delete(request.principal, database, name):
             raise _missing_name(name)
         return empty_response()
+
+    async def _delete(self, principal: Principal, database: Database, name: str) -> bool:
+        if principal.scope.whole_databases:
+            return await self._catalog.collections.delete(database, name)
+        seen = await named_collection(self._catalog.collections, principal, database, name)
+        return seen is not None and await self._catalog.collections.delete(database, name, only=seen.id)
 
     async def update(self, request: Request) -> HttpResponse:
         """Changes name, metadata and configuration together, or nothing of it."""
         update = read_update(await read_json(request), request.limits)
+        if update.body.new_name is not None and request.hidden is None:
+            check_new_name(request.principal)
         check_database_name(request.path_params["database"])
         collection_id = check_collection_id(request.path_params["name"])
         database = await self._database(request)

@@ -15,6 +15,7 @@ from frontend.parse.params import query_page
 from frontend.parse.shapes import shaped
 from frontend.routes.paths import DATABASES
 from frontend.routes.tenants import missing_tenant
+from frontend.routes.visible import check_new_database, listed_databases
 from shared.errors import NotFound
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class DatabaseRoutes:
         body = shaped(await read_json(request), DatabaseCreate)
         tenant = request.path_params["tenant"]
         check_new_database_name(body.name)
+        if request.hidden is None:
+            check_new_database(request.principal, body.name)
         if await self._tenants.get(tenant) is None:
             raise missing_tenant(tenant)
         await self._databases.create(tenant, body.name)
@@ -64,7 +67,7 @@ class DatabaseRoutes:
     async def list_all(self, request: Request) -> HttpResponse:
         """Databases in the order of their creation; of a tenant that nobody has created, none."""
         limit, offset = query_page(request)
-        found = await self._databases.of_tenant(request.path_params["tenant"], limit, offset)
+        found = await listed_databases(self._databases, request.principal, request.path_params["tenant"], limit, offset)
         return json_response([shown_database(database) for database in found])
 
     async def get(self, request: Request) -> HttpResponse:

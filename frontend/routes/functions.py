@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from frontend.access.authorization import stand_in_for_id
 from frontend.collections.requests import function_output
 from frontend.collections.row_cache import check_database_name, missing
 from frontend.http.responses import HttpResponse, json_response
@@ -19,8 +20,10 @@ from frontend.parse.shapes import shaped
 from frontend.parse.text_limits import utf8_bytes
 from frontend.request_limits import check_limit
 from frontend.routes.paths import COLLECTION
+from frontend.routes.visible import sees
 from shared.catalog.functions import KNOWN
 from shared.errors import AlreadyExists, Attached, Gone, InvalidArgument, NotFound, StaleGeneration
+from shared.tenancy.actions import Action
 
 if TYPE_CHECKING:
     from frontend.collections.row_cache import RowCache
@@ -114,6 +117,8 @@ class FunctionRoutes:
         """Detaches the function. Its output stays, as an ordinary collection, unless it shall be deleted too."""
         body = shaped(await read_json(request), Detach)
         db, source = await self._resolve(request)
+        if body.delete_output:
+            request.require(Action.DELETE_COLLECTION)
         output = await self._output(db, source, request, _missing_function(request))
         await self._functions.detach(db, output, source, body.delete_output)
         self._rows.forget(output.id)
@@ -124,9 +129,11 @@ class FunctionRoutes:
         body = shaped(await read_json(request), AddInput)
         db, source = await self._resolve(request)
         output = await self._output(db, source, request, _missing_function(request))
-        added = await self._collections.get_by_id(db, str(body.input_collection_id))
+        input_id = str(body.input_collection_id)
+        visible = request.principal.scope.has_collection(db.tenant, db.name, input_id)
+        added = await self._collections.get_by_id(db, input_id if visible else stand_in_for_id())
         if added is None:
-            raise missing(str(body.input_collection_id))
+            raise missing(input_id)
         _check_input(added)
         try:
             output = await self._functions.add_input(db, output, added)
@@ -134,7 +141,7 @@ class FunctionRoutes:
             other = await self._functions.output_of(db, added)
             if other is None:
                 raise StaleGeneration("The function was just detached; try again") from None
-            raise _already_attached(other) from None
+            raise _already_attached(other if sees(request.principal, other) else None) from None
         except Gone:
             raise NotFound(_missing_function(request)) from None
         self._rows.forget(output.id)
@@ -154,10 +161,12 @@ class FunctionRoutes:
 
     async def _output(self, db: Database, source: Collection, request: Request, otherwise: str) -> Collection:
         """The output of the function in the path, which is attached to `source`. Raises NotFound with the message
-        `otherwise`.
+        `otherwise`, also for an output that the principal does not see.
         """
         output = await self._functions.output_of(db, source)
         if output is None or output.function is None or output.function.name != request.path_params["name"]:
+            raise NotFound(otherwise)
+        if not sees(request.principal, output):
             raise NotFound(otherwise)
         return output
 
@@ -189,8 +198,12 @@ def _check_same(output: Collection, body: Attach) -> None:
         raise _already_attached(output)
 
 
-def _already_attached(output: Collection) -> AlreadyExists:
-    """The 409 of a collection that has a function; clients look for either of two spellings."""
+def _already_attached(output: Collection | None) -> AlreadyExists:
+    """The 409 of a collection that has a function; clients look for either of two spellings. `output` None: one that
+    the principal does not see.
+    """
+    if output is None:
+        return AlreadyExists("collection already has an attached function")
     function = output.function
     what = function and f"name={function.name}, function={function.function}, output_collection={output.name}"
     has = "collection already has an attached function"

@@ -6,5 +6,6 @@ from typing import Final
 
 TENANTS: Final = "/api/v2/tenants"
 DATABASES: Final = TENANTS + "/{tenant}/databases"
+CONTROL: Final = "/polychrome/v1"
 COLLECTIONS: Final = DATABASES + "/{database}/collections"
 COLLECTION: Final = COLLECTIONS + "/{collection_id}"

@@ -32,6 +32,7 @@ from frontend.routes.resolve import missing_once_deleted, resolve, resolve_with_
 from shared.records.include import Wanted
 from shared.records.model import Op
 from shared.search.model import Searches
+from shared.tenancy.actions import Action
 
 if TYPE_CHECKING:
     from frontend.collections.row_cache import RowCache
@@ -113,6 +114,8 @@ class RecordRoutes:
         how many; of ids that are named, all count, whether or not they exist.
         """
         body = await parse_body(request, parse_delete)
+        if body.where is not None or body.where_document is not None:
+            request.require(Action.GET)  # the answer tells how many records match
         durability = requested_durability(request, body.durability, self._durability_default)
         collection = await resolve(self._rows, request)
         selection = await body.selection(request.body_bytes, request.limits)

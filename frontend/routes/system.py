@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 from frontend.http.responses import HttpResponse, json_response
 from frontend.http.router import Route
+from frontend.routes.visible import listed_databases
 from shared.catalog import DEFAULT_DATABASE, DEFAULT_TENANT
 from shared.errors import Forbidden, PolychromeError
 from shared.limits import BATCH_SIZE_ADVICE
+from shared.tenancy.principal import ANONYMOUS, Principal
 
 if TYPE_CHECKING:
     from frontend.collections.row_cache import RowCache
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 API_VERSION: Final = "1.0.0"
 """The version of the API; a constant (docs/wire.md, section 4)."""
+
+ANY: Final = "*"
+DATABASES_SHOWN_MAX: Final = 256
+"""Most databases that an identity names one by one."""
 
 PROBE_TIMEOUT_S: Final = 1.0
 """Longest time that the log's server may take to answer a health check."""
@@ -43,7 +49,7 @@ class SystemRoutes:
             Route("GET", "/api/v2/healthcheck", self.healthcheck),
             Route("GET", "/api/v2/version", version),
             Route("GET", "/api/v2/pre-flight-checks", pre_flight_checks),
-            Route("GET", "/api/v2/auth/identity", identity),
+            Route("GET", "/api/v2/auth/identity", self.identity),
             Route("POST", "/api/v2/reset", self.reset),
         ]
 
@@ -74,6 +80,22 @@ class SystemRoutes:
             return False
         return True
 
+    async def identity(self, request: Request) -> HttpResponse:
+        """The client as the server knows it. Exactly these members: the Python client's constructor breaks on others.
+        Clients that were given no tenant and no database take them from here, if there is one of each.
+        """
+        principal = request.principal
+        if principal is ANONYMOUS:
+            return json_response({"user_id": "", "tenant": DEFAULT_TENANT, "databases": [DEFAULT_DATABASE]})
+        tenant = principal.scope.tenant
+        names = [ANY] if tenant is None else await self._database_names(principal, tenant)
+        return json_response({"user_id": principal.id, "tenant": tenant or ANY, "databases": names})
+
+    async def _database_names(self, principal: Principal, tenant: str) -> list[str]:
+        """The databases that the principal sees, `*` in their place when they are many."""
+        found = await listed_databases(self._catalog.databases, principal, tenant, DATABASES_SHOWN_MAX + 1, 0)
+        return [ANY] if len(found) > DATABASES_SHOWN_MAX else [database.name for database in found]
+
     async def reset(self, _request: Request) -> HttpResponse:
         """Deletes everything, when the configuration allows it. Whatever the body holds is ignored."""
         if not self._allow_reset:
@@ -91,8 +113,3 @@ async def version(_request: Request) -> HttpResponse:
 async def pre_flight_checks(_request: Request) -> HttpResponse:
     """The limits that clients ask for before they send batches."""
     return json_response({"max_batch_size": BATCH_SIZE_ADVICE, "supports_base64_encoding": True})
-
-
-async def identity(_request: Request) -> HttpResponse:
-    """Whom the server takes the client for. Exactly these members: the Python client's constructor breaks on others."""
-    return json_response({"user_id": "", "tenant": DEFAULT_TENANT, "databases": [DEFAULT_DATABASE]})

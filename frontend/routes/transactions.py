@@ -30,6 +30,7 @@ from shared.errors import InvalidArgument
 from shared.limits import READ_IDS_MAX
 from shared.records.include import Wanted
 from shared.records.model import Op
+from shared.tenancy.actions import Action
 
 if TYPE_CHECKING:
     from frontend.collections.row_cache import RowCache
@@ -115,6 +116,7 @@ class TransactionRoutes:
         """Writes all operations, or (409) none of them when something that was read has been written since."""
         can_embed = self._texts.available
         body, writes = await parse_body(request, lambda tree: _parse_commit(tree, can_embed, request.limits))
+        request.require(*actions_of(body))
         durability = requested_durability(request, body.durability, self._durability_default)
         collection = await resolve(self._rows, request)
         _check_commit(body)
@@ -143,6 +145,14 @@ class TransactionRoutes:
             assert prepared.refusal is not None
             raise prepared.refusal
         return prepared.operations
+
+
+def actions_of(body: ConditionalCommit) -> frozenset[Action]:
+    """The actions that a commit needs: those of its operations, and to read when it says what was read, because
+    whether it conflicts tells whether that was written since.
+    """
+    read = [Action.GET] if body.read_token is not None or body.read_ids else []
+    return frozenset([Action[each.operation.name] for each in body.operations] + read)
 
 
 def _parse_commit(

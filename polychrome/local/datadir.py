@@ -27,6 +27,7 @@ import msgspec
 
 from polychrome.local.directory_lock import LockedError, directory_locks
 from shared.process.disk import full_disk, is_full
+from shared.tenancy.api_keys import draw_key
 
 
 class DataDirError(Exception):
@@ -114,6 +115,23 @@ class DataDir:
     def unregister(self) -> None:
         """Removes cluster.json: no cluster is running any more."""
         _register_path(self.root).unlink(missing_ok=True)
+
+
+def bootstrap_key_path(root: Path) -> Path:
+    """The file with the key of a local cluster's operator."""
+    return root / "bootstrap.key"
+
+
+def bootstrap_key_file(root: Path) -> Path:
+    """The file with the key of a local cluster's operator, which its owner alone may read; drawn when there is none."""
+    path = bootstrap_key_path(root)
+    if not path.exists():
+        draft = path.with_suffix(".new")
+        draft.unlink(missing_ok=True)
+        draft.touch(mode=0o600)
+        draft.write_text(f"{draw_key().text}\n")
+        draft.replace(path)
+    return path
 
 
 def read_register(root: Path) -> Register | None:

@@ -26,6 +26,9 @@ EMBEDDING_FUNCTIONS: Final = ("default", "onnx_mini_lm_l6_v2", "sentence_transfo
 A function of such a name that asks for another model in its settings is refused.
 """
 
+AUTH: Final = "POLYCHROME_FRONTEND_AUTH"
+BOOTSTRAP_KEY_FILE: Final = "POLYCHROME_FRONTEND_BOOTSTRAP_KEY_FILE"
+AUTH_MODES: Final = ("off", "keys", "off-on-every-address")
 LOCAL_NAMES: Final = "POLYCHROME_FRONTEND_LOCAL_EMBEDDER_NAMES"
 DEFAULT_NAME: Final = "POLYCHROME_FRONTEND_EMBEDDER_DEFAULT"
 
@@ -47,6 +50,7 @@ class ClusterOptions:
     cors_allow_origins: tuple[str, ...] = ()
     in_memory: bool = False
     reserve_mib: int = 128
+    auth: str | None = None
 
     @property
     def url(self) -> str:
@@ -105,6 +109,8 @@ def _frontend_environ(
         environ["POLYCHROME_FRONTEND_LISTEN_FDS"] = ",".join(map(str, listen_fds))
     elif options.frontends > 1:
         environ["POLYCHROME_FRONTEND_REUSE_PORT"] = "true"
+    if options.auth is not None:
+        environ[AUTH] = options.auth
     if options.allow_reset:
         environ["POLYCHROME_FRONTEND_ALLOW_RESET"] = "true"
     if options.cors_allow_origins:

@@ -17,11 +17,12 @@ from polychrome.local.datadir import (
     DataDirFullError,
     ProcessEntry,
     Register,
+    bootstrap_key_file,
     open_data_dir,
     temporary_data_dir,
 )
 from polychrome.local.listening import listen
-from polychrome.local.plan import ClusterOptions, Stores, process_specs
+from polychrome.local.plan import AUTH, BOOTSTRAP_KEY_FILE, ClusterOptions, Stores, process_specs
 from polychrome.local.process import Process
 from polychrome.local.redis_server import RedisServer, ServerGate, answers, problem_of, redis_server
 from polychrome.local.redis_watch import RedisWatch
@@ -56,6 +57,8 @@ def up(options: ClusterOptions, say: Callable[[str], None]) -> None:
         _wait_for_space(space)
         bucket_url = os.environ.get("POLYCHROME_BUCKET_URL") or data_dir.objects.as_uri()
         stores = Stores(redis_url or _url(server), bucket_url, data_dir.scratch, data_dir.name)
+        if (options.auth or os.environ.get(AUTH)) == "keys":
+            os.environ.setdefault(BOOTSTRAP_KEY_FILE, str(bootstrap_key_file(data_dir.root)))
         specs = process_specs(options, stores, os.environ, listening.fds)
         if server is not None:
             specs.insert(0, server.prepare(refuse_writes=space.refusing))
@@ -179,6 +182,10 @@ def _url(server: RedisServer | None) -> str:
 
 def _announce(options: ClusterOptions, data_dir: DataDir, say: Callable[[str], None]) -> None:
     say(f"Polychrome is ready: {options.url}")
+    if (options.auth or os.environ.get(AUTH)) == "keys":
+        say(f"Requests need a key. That of the operator is in {os.environ[BOOTSTRAP_KEY_FILE]}")
+    else:
+        say("There is no authentication: whoever reaches it may do everything (--auth keys)")
     if options.in_memory:
         say(f"Nothing will be kept. To look at it: polychrome status --data-dir {data_dir.root}")
 

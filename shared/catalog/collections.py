@@ -121,6 +121,19 @@ class Collections:
             await self._losses.require_state(db.key, missing)
         return found
 
+    async def some(self, db: Database, ids: Iterable[str]) -> list[Collection]:
+        """Those collections of the database that have one of these ids, in order of creation. Raises Unavailable, too,
+        while what Redis lost of one of them is being restored.
+        """
+        found_ids = await self._reader.some_in_order(self._keys.order(db.key), frozenset(ids))
+        found = await self._get_many(db, found_ids)
+        if len(found) < len(found_ids) or not found_ids:
+            await self._reader.require_cluster()
+            await self._losses.require_whole(db.key)
+        for missing in set(found_ids) - {collection.id for collection in found}:
+            await self._losses.require_state(db.key, missing)
+        return found
+
     async def present(self, db: Database, damaged: dict[str, str] | None = None) -> list[Collection]:
         """Those collections of the database of which nothing is missing. `damaged` as for `all`."""
         return await self._get_many(db, await self._reader.members_in_order(self._keys.order(db.key)), damaged)
@@ -261,14 +274,16 @@ class Collections:
         if await self.get_by_id(db, collection_id) is None:
             raise NotFound(f"Collection [{new.name}] does not exist")
 
-    async def delete(self, db: Database, name: str) -> bool:
-        """False when there is none. After True nothing of it can be read or written any more."""
+    async def delete(self, db: Database, name: str, only: str | None = None) -> bool:
+        """False when there is none, or (with `only`, an id) when another collection has the name. After True nothing of
+        it can be read or written any more.
+        """
         async with self.journal.change(path_to(db)):
-            return await self._delete(db, name)
+            return await self._delete(db, name, only)
 
-    async def _delete(self, db: Database, name: str) -> bool:
+    async def _delete(self, db: Database, name: str, only: str | None) -> bool:
         collection_id = await self._reader.one("HGET", self._keys.names(db.key), name)
-        if collection_id is None:
+        if collection_id is None or only not in (None, collection_id.decode()):
             return False
         row = await self._reader.one("HGET", self._keys.rows(db.key), collection_id)
         await self._scripts.collections(db.key, "delete", name, collection_id)

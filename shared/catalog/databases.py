@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import orjson
@@ -86,6 +86,14 @@ class Databases:
         names = await self._reader.members_in_order(self._keys.database_order(tenant), limit, offset)
         rows = await self._reader.values(self._keys.databases(tenant), names)
         return [_database(tenant, name, row) for name, row in zip(names, rows, strict=True) if row is not None]
+
+    async def some(self, tenant: str, names: Iterable[str]) -> list[Database]:
+        """Those databases of the tenant that have one of these names, in order of creation."""
+        if await self._tenants.get(tenant) is None:
+            return []
+        found = await self._reader.some_in_order(self._keys.database_order(tenant), frozenset(names))
+        rows = await self._reader.values(self._keys.databases(tenant), found)
+        return [_database(tenant, name, row) for name, row in zip(found, rows, strict=True) if row is not None]
 
     async def all(self) -> AsyncIterator[Database]:
         """Every database of every tenant; each tenant's in order of creation."""

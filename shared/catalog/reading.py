@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
@@ -49,6 +49,15 @@ class CatalogReader:
             return []
         stop = -1 if limit is None else offset + limit - 1
         return [member.decode() for member in await self._reply("ZRANGE", key, offset, stop)]
+
+    async def some_in_order(self, key: str, members: Collection[str]) -> list[str]:
+        """Those of the members that a zset has, by score."""
+        given = sorted(members)
+        if not given:
+            return []
+        scores = await self._reply("ZMSCORE", key, *given)
+        found = [(float(score), member) for score, member in zip(scores, given, strict=True) if score is not None]
+        return [member for _, member in sorted(found)]
 
     async def values(self, key: str, fields: Sequence[str]) -> list[bytes | None]:
         """The values of a hash's fields; None for a field that is not there."""

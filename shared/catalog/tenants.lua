@@ -17,7 +17,7 @@
 --           'resource' name resource   'OK'; 'OTHER' when the tenant has another one or the value another tenant; 'MISSING'
 --           'replace' name row         for a restoration: puts the row of a tenant that is there: 'OK'
 --           'named' name resource      for a restoration: the resource name is that of the tenant: 'OK'
---           'remove' name              for a restoration: moves a tenant to the trash: 'OK'
+--           'remove' name              moves a tenant to the trash: 'OK'. The commit of its deletion
 --           'reset'                    moves every tenant to the trash: 'OK'. The commit of a reset
 --           'cleared' name version     a removed tenant's databases are in its own trash now: 'OK'; 'LATER', and nothing happens,
 --                                      unless this is the version of the slot

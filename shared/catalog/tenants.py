@@ -61,6 +61,15 @@ class Tenants:
         rows = await self._reader.all_values(self._keys.tenants)
         return [_tenant(name, rows[name]) for name in sorted(rows)]
 
+    async def delete(self, name: str) -> bool:
+        """Deletes the tenant with its databases and their collections. False when there is none."""
+        async with self._journal.change(path_of_tenant(name)):
+            if await self.get(name) is None:
+                return False
+            await self._scripts.tenants("remove", name)
+            await self._removal.clear_tenant(name)
+            return True
+
     async def set_resource_name(self, name: str, value: str) -> bool:
         """Gives the tenant its resource name. False when it has another one, or when the value belongs to another
         tenant. Raises NotFound.

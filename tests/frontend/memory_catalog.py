@@ -88,6 +88,9 @@ class MemoryDatabases:
         found = [database for database in self.rows.values() if database.tenant == tenant]
         return found[offset:][:limit]
 
+    async def some(self, tenant: str, names: frozenset[str]) -> list[Database]:
+        return [database for database in await self.of_tenant(tenant, None, 0) if database.name in names]
+
     async def delete(self, tenant: str, name: str) -> bool:
         database = self.rows.pop((tenant, name), None)
         if database is not None:
@@ -151,6 +154,9 @@ class MemoryCollections:
 
     async def of_database(self, db: Database, limit: int | None, offset: int) -> list[Collection]:
         return self._of(db)[offset:][:limit]
+
+    async def some(self, db: Database, ids: frozenset[str]) -> list[Collection]:
+        return [collection for collection in self._of(db) if collection.id in ids]
 
     async def count(self, db: Database) -> int:
         return len(self._of(db))

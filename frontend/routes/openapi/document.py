@@ -48,8 +48,15 @@ _PARAMETERS: Final[dict[str, JsonSchema]] = {
     "collection_id": {"type": "string", "format": "uuid"},
     "name": {"type": "string", "minLength": 1},
     "crn": {"type": "string", "minLength": 1},
+    "key_id": {"type": "string", "pattern": "^[a-z0-9]{16}$"},
 }
-_QUERY: Final[dict[str, JsonSchema]] = {"limit": U32, "offset": U32, "read_level": ref("ReadLevel"), "as_of": TEXT}
+_QUERY: Final[dict[str, JsonSchema]] = {
+    "limit": U32,
+    "offset": U32,
+    "read_level": ref("ReadLevel"),
+    "as_of": TEXT,
+    "tenant": TEXT,
+}
 
 
 def document() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from frontend.routes.openapi.json_schema import JsonSchema, array, ref
-from frontend.routes.paths import COLLECTION, COLLECTIONS, DATABASES, TENANTS
+from frontend.routes.paths import COLLECTION, COLLECTIONS, CONTROL, DATABASES, TENANTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +119,22 @@ def _functions() -> list[Operation]:
     ]
 
 
+def _control() -> list[Operation]:
+    key, keys, tenants = ref("Key"), CONTROL + "/keys", CONTROL + "/tenants"
+    page, control = ("limit", "offset"), ref("TenantDetail")
+    return [
+        Operation("post", keys, "create_key", ref("MadeKey"), "KeyCreate", 201, failures=(404,)),
+        Operation("get", keys, "list_keys", array(key), query=("tenant",)),
+        Operation("get", keys + "/{key_id}", "get_key", key, failures=(404,)),
+        Operation("post", keys + "/{key_id}/rotate", "rotate_key", ref("MadeKey"), "KeyRotate", failures=(404,)),
+        Operation("post", keys + "/{key_id}/revoke", "revoke_key", ref("ChangedKey"), failures=(404,)),
+        Operation("get", tenants, "list_tenants", array(ref("Tenant")), query=page),
+        Operation("get", tenants + "/{tenant}", "get_tenant_detail", control, failures=(404,)),
+        Operation("delete", tenants + "/{tenant}", "delete_tenant", ref("DeletedTenant"), failures=(404,)),
+    ]
+
+
 def operations() -> list[Operation]:
     """Every operation of the API."""
-    return [*_system(), *_tenants(), *_collections(), *_records(), *_transactions(), *_functions()]
+    chroma = [*_system(), *_tenants(), *_collections(), *_records(), *_transactions(), *_functions()]
+    return [*chroma, *_control()]

@@ -16,6 +16,7 @@ from frontend.parse.names import TENANT_NAME_LENGTH_MIN
 from frontend.routes.databases import DatabaseCreate
 from frontend.routes.forks import Fork
 from frontend.routes.functions import AddInput, Attach, Detach
+from frontend.routes.keys import KeyCreate, KeyRotate
 from frontend.routes.openapi.json_schema import (
     COUNT,
     JSON_OBJECT,
@@ -40,6 +41,8 @@ SHAPED: Final = (
     CollectionUpdate,
     GivenSchema,
     Fork,
+    KeyCreate,
+    KeyRotate,
     Attach,
     Detach,
     AddInput,

@@ -21,7 +21,35 @@ COLUMNS: Final[dict[str, JsonSchema]] = {
 
 def response_schemas() -> dict[str, JsonSchema]:
     """The bodies of responses, by name."""
-    return _system() | _catalog() | _records() | _transactions() | _functions()
+    return _system() | _catalog() | _records() | _transactions() | _functions() | _control()
+
+
+def _control() -> dict[str, JsonSchema]:
+    time_s, names = nullable({"type": "number"}), nullable(array(TEXT))
+    key: dict[str, JsonSchema] = {
+        "id": TEXT,
+        "name": TEXT,
+        "tenant": nullable(TEXT),
+        "databases": names,
+        "collections": names,
+        "role": nullable(TEXT),
+        "actions": names,
+        "created_s": {"type": "number"},
+        "creator": TEXT,
+        "expires_s": time_s,
+        "revoked_s": time_s,
+        "used_s": time_s,
+        "older_until_s": time_s,
+    }
+    live: dict[str, JsonSchema] = {"live": {"type": "boolean"}}
+    tenant: dict[str, JsonSchema] = {"name": TEXT, "resource_name": nullable(TEXT), "databases": COUNT, "keys": COUNT}
+    return {
+        "Key": an_object(key),
+        "ChangedKey": an_object(key | live),
+        "MadeKey": an_object({"key": TEXT} | key | live),
+        "TenantDetail": an_object(tenant),
+        "DeletedTenant": an_object({"name": TEXT, "keys_revoked": COUNT} | live),
+    }
 
 
 def _system() -> dict[str, JsonSchema]:

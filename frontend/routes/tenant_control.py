@@ -1,0 +1,69 @@
+"""Routes of tenants that Chroma has no routes for, below `/polychrome/v1`: list, show, delete."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from frontend.http.responses import HttpResponse, json_response
+from frontend.http.router import Route
+from frontend.parse.params import query_page
+from frontend.routes.paths import CONTROL
+from frontend.routes.tenants import missing_tenant
+
+if TYPE_CHECKING:
+    from frontend.collections.row_cache import RowCache
+    from frontend.http.request import Request
+    from shared.catalog import Catalog, Tenant
+    from shared.tenancy.key_store import KeyStore
+
+TENANTS: Final = CONTROL + "/tenants"
+
+
+class TenantControlRoutes:
+    """Handlers of the routes."""
+
+    def __init__(self, catalog: Catalog, rows: RowCache, key_store: KeyStore) -> None:
+        self._catalog = catalog
+        self._rows = rows
+        self._key_store = key_store
+
+    def routes(self) -> list[Route]:
+        """The routes of this group."""
+        return [
+            Route("GET", TENANTS, self.list_all),
+            Route("GET", TENANTS + "/{tenant}", self.get),
+            Route("DELETE", TENANTS + "/{tenant}", self.delete),
+        ]
+
+    async def list_all(self, request: Request) -> HttpResponse:
+        """The tenants, by name."""
+        limit, offset = query_page(request)
+        tenants = (await self._catalog.tenants.all())[offset:]
+        return json_response([_shown(tenant) for tenant in (tenants if limit is None else tenants[:limit])])
+
+    async def get(self, request: Request) -> HttpResponse:
+        """A tenant, with the number of its databases and of the keys that are bound to it."""
+        name = request.path_params["tenant"]
+        tenant = await self._catalog.tenants.get(name)
+        if tenant is None:
+            raise missing_tenant(name)
+        databases = await self._catalog.databases.of_tenant(name)
+        keys = await self._key_store.all(lambda record: record.tenant == name and record.revoked_s is None)
+        return json_response(_shown(tenant) | {"databases": len(databases), "keys": len(keys)})
+
+    async def delete(self, request: Request) -> HttpResponse:
+        """Deletes a tenant with all that it has, and revokes the keys that are bound to it: first the keys, so that
+        nobody fills what is being emptied. May be repeated when it was not answered.
+        """
+        name = request.path_params["tenant"]
+        keys = await self._key_store.all(lambda record: record.tenant == name and record.revoked_s is None)
+        live = await self._key_store.revoke_all(keys)
+        if not await self._catalog.tenants.delete(name) and not keys:
+            raise missing_tenant(name)
+        self._rows.clear()
+        answer = {"name": name, "keys_revoked": len(keys), "live": live}
+        return json_response(answer, 200 if live else 202)
+
+
+def _shown(tenant: Tenant) -> dict[str, Any]:
+    return {"name": tenant.name, "resource_name": tenant.resource_name}
