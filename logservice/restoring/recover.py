@@ -10,9 +10,10 @@ import msgspec
 
 from logservice.catalog.snapshots import Snapshots
 from logservice.catalog.stored import StoredCatalog
-from logservice.restoring.choice import Choice, OwnState, StoredState, Taken, choose
+from logservice.restoring.bucket_tails import BucketTails
+from logservice.restoring.choice import OwnState, StoredState, Taken, choose
 from logservice.restoring.evidence import Evidence
-from logservice.restoring.restoration import MissingRange, restoration_of
+from logservice.restoring.restoration import MissingRange, Restoration, restoration_of
 from logservice.restoring.unreadable_fields import UnreadableFields
 from shared.catalog import Cluster, Collection
 from shared.catalog.image import CatalogImage, CollectionImage, Images, merged
@@ -20,7 +21,6 @@ from shared.errors import Unavailable
 from shared.log.log import Log
 from shared.log.state import Pointer
 from shared.manifest.model import Manifest, ParentRef
-from shared.manifest.newest import newest_manifest
 from shared.manifest.roots import RootStore, make_root
 from shared.manifest.store import ManifestStore
 from shared.objects.port import ObjectStore
@@ -36,8 +36,8 @@ EMPTY_DIGEST: Final = to_hex(0)
 
 
 class Recovery:
-    """Restores states one by one, from the newest snapshot and the roots, when `logservice.restoring.database_recovery`
-    misses them.
+    """Restores states one by one, when `logservice.restoring.database_recovery` misses them: from the newest snapshot,
+    and from what the bucket has of the collection, as when all of Redis was lost.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Recovery:
         self._manifests = ManifestStore(objects)
         self._roots = RootStore(objects)
         self._evidence = Evidence(objects)
+        self._tails = BucketTails(objects, self._evidence)
         self._written_by = f"logservice {uuid.uuid4().hex}"
 
     async def recover(self, collection_id: str, row: dict[str, Any]) -> bool:
@@ -77,8 +78,9 @@ class Recovery:
         await self._unreadable.drop(known)
         stored = await self._evidence.stored(collection_id, known.layout)
         own = await self._own(known, stored)
+        found = await self._tails.extend(collection_id, choose(own, stored), stored)
         restoration = restoration_of(
-            collection_id, known.name, choose(own, stored), stored, known.head, own.head if own else 0
+            collection_id, known.name, found.choice, found.stored, known.head, own.head if own else 0, found.entries
         )
         restored = restoration.restored(known)
         await self._snapshot(image, restored, number)
@@ -90,7 +92,7 @@ class Recovery:
             )
         else:
             await self._images.clear_state(collection_id)
-            await self._from_bucket(restored, restoration.choice)
+            await self._from_bucket(restored, restoration)
             await self._report(restoration.missing)
         await self._unreadable.restored(known)
         log.error("state_restored", **asdict(restoration.missing))
@@ -122,15 +124,24 @@ class Recovery:
         if not await self._snapshots.write(merged(now, lost, {restored.id: restored.head}), number):
             raise Unavailable("Another snapshot of the catalog was written meanwhile")
 
-    async def _from_bucket(self, restored: CollectionImage, choice: Choice) -> None:
-        """Gives the collection what the bucket has of it."""
-        collection_id = restored.id
+    async def _from_bucket(self, restored: CollectionImage, restoration: Restoration) -> None:
+        """Gives the collection what the bucket has of it. The cluster is open: until the log is there, the state lacks
+        a field without which nothing is appended, read or compacted. The root is beyond all others of this epoch, and
+        before that of the first round, which has the log in its manifests.
+        """
+        collection_id, choice, has_log = restored.id, restoration.choice, bool(restoration.entries)
         epoch, shards = self._cluster.epoch, list(zip(choice.layout.numbers, choice.pointers, strict=True))
         pointers = [await self._supersede(collection_id, shard, pointer, epoch) for shard, pointer in shards]
+        end = restored.head - 1 if has_log else restored.head
+        position = choice.position if has_log else end
+        now_s = self._clock.now()
         await self._roots.create(
-            make_root(collection_id, epoch, restored.head, choice.layout, pointers, self._written_by, self._clock.now())
+            make_root(collection_id, epoch, end, choice.layout, pointers, self._written_by, now_s, with_log=has_log)
         )
-        await self._images.restore_state(restored, restored.head, epoch, restored.head, pointers)
+        await self._images.restore_state(restored, restored.head, epoch, position, pointers, is_complete=not has_log)
+        if has_log:
+            await self._images.put_back(collection_id, epoch, restoration.entries)
+            await self._images.fill_state(restored, restored.head, epoch, pointers, is_open=True)
 
     async def _own(self, known: CollectionImage, stored: StoredState) -> OwnState | None:
         """The state that the collection's streams tell of: its log goes on if they are whole behind the newest
@@ -139,11 +150,7 @@ class Recovery:
         rejoined = await self._images.rejoin_state(known)
         if not rejoined.streams or stored.layout != known.layout:
             return None
-        epoch_min, shards = stored.root.epoch if stored.root else 0, known.layout.numbers
-        pointers: list[Pointer | None] = []
-        for shard, named in zip(shards, choose(None, stored).pointers, strict=True):
-            newest = (await newest_manifest(self._objects, known.id, shard, epoch_min)).found
-            pointers.append(newest[1] if newest else named)
+        shards, pointers = known.layout.numbers, stored.latest
         covers = [pointer.covers if pointer else FIRST_POSITION for pointer in pointers]
         whole = [await self._log.is_whole(known.id, *each) for each in zip(shards, covers, strict=True)]
         # No state says any more which entry was the newest of each stream.

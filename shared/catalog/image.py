@@ -209,9 +209,12 @@ class Images:
         epoch: int,
         position: int,
         pointers: Sequence[Pointer | None],
+        *,
+        is_complete: bool = True,
     ) -> int:
         """Puts a collection's state back, or raises the head and the epoch of a state that is there; returns the head.
-        `pointers` are those of the shards of its layout, manifests of one moment, at `position`.
+        `pointers` are those of the shards of its layout, manifests of one moment, at `position`. One that is not yet
+        `is_complete` counts as lost for everybody, until `fill_state` completes it.
         """
         restored = await self._lifecycle.restore(
             collection.id,
@@ -220,7 +223,7 @@ class Images:
             position,
             database_key=collection.database_key,
             fixed=collection.fixed,
-            generation=orjson.loads(collection.row)["generation"],
+            generation=collection.generation if is_complete else None,
             dimension=collection.dimension,
             layout=collection.layout,
             pointers=pointers,

@@ -96,14 +96,15 @@ class Lifecycle:
         *,
         database_key: str,
         fixed: Mapping[str, Any],
-        generation: int,
+        generation: int | None,
         dimension: int | None,
         layout: Layout,
         pointers: Sequence[Pointer | None],
     ) -> int:
         """Creates a lost state, or raises the head and the epoch of one that is there; returns the head. Positions
         below the head are never handed out (again). `pointers` are those of the layout's shards: manifests of one
-        moment, which is `position`.
+        moment, which is `position`. Without `generation` the state is not whole yet, and everybody refuses it until
+        `fill` gives it one.
         """
         args = ["restore", head, epoch, *_fields(database_key, fixed, generation, dimension, layout)]
         for shard, pointer in zip(layout.numbers, pointers, strict=True):
@@ -257,10 +258,11 @@ class Lifecycle:
 
 
 def _fields(
-    database_key: str, fixed: Mapping[str, Any], generation: int, dimension: int | None, layout: Layout
+    database_key: str, fixed: Mapping[str, Any], generation: int | None, dimension: int | None, layout: Layout
 ) -> list[Argument]:
     """Fields and values that a state has from its first moment, but the head."""
-    fields: list[Argument] = ["gen", generation, "db", database_key, "config", orjson.dumps(dict(fixed))]
+    fields: list[Argument] = [] if generation is None else ["gen", generation]
+    fields += ["db", database_key, "config", orjson.dumps(dict(fixed))]
     fields += ["layout", layout.encode(), "laid_s", f"{time.time():.3f}"]
     fields += ["backlog_ops", 0, "backlog_bytes", 0, "created", f"{time.time():.3f}"]
     return fields if dimension is None else [*fields, "dim", dimension]

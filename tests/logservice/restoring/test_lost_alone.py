@@ -17,6 +17,7 @@ from shared.catalog import Collection, Database
 from shared.catalog.collector import Collector
 from shared.catalog.image import Images
 from shared.errors import DimensionMismatch, Gone, Unavailable
+from shared.history.archive import SealedLogs
 from shared.history.bucket_tail import read_bucket_tail
 from shared.log.batch import build_batch, split_batch
 from shared.log.required import required_fields
@@ -278,11 +279,19 @@ async def test_a_log_service_that_slept_over_a_state_does_not_clear_what_another
     assert list((await everything(world.log, made)).values()) == ["written since"]
 
 
-async def test_what_the_class_bucket_left_before_a_state_was_restored_is_not_continued(world: World) -> None:
-    """The restoration has given up that log, in the same epoch; what is acknowledged since is behind the manifest."""
+@pytest.mark.parametrize("in_bucket", [True, False])
+async def test_the_class_bucket_begins_behind_the_manifest_again_when_a_state_was_restored(
+    world: World, in_bucket: bool
+) -> None:
+    """In the same epoch, with the log that was in the bucket, or without it: what is acknowledged since joins what was
+    restored.
+    """
     made = await made_with_log(world)
     bucket = BucketLog(world.log, world.objects)
     await bucket.reach(made.id, made.layout)
+    kept = list(ids_of((await world.log.read(made.id, 0)).entries).values()) if in_bucket else []
+    if not in_bucket:
+        await world.objects.delete([each.key for each in await SealedLogs(world.objects).ranges(made.id, 0)])
     await world.redis.delete(world.keys.state(made.id), world.keys.log(made.id, 0))
     await recover_lost(world, sweep=True)
     written = await append(world.log, made, ["written since"])
@@ -290,7 +299,7 @@ async def test_what_the_class_bucket_left_before_a_state_was_restored_is_not_con
     pointer = (await world.log.read(made.id, 0)).state.pointer
     assert pointer is not None
     tail = await read_bucket_tail(world.objects, made.id, 0, pointer.covers)
-    assert (list(ids_of(tail.entries).values()), tail.reach) == (["written since"], written.head)
+    assert (list(ids_of(tail.entries).values()), tail.reach) == ([*kept, "written since"], written.head)
 
 
 async def test_a_log_service_that_slept_over_a_restoration_fills_in_no_pointer_of_the_time_before(world: World) -> None:
