@@ -52,8 +52,7 @@ async def read_json(request: Request, rows: str | None = None) -> Any:
 
 
 def _parse_counted(data: bytes, rows: str | None, limits: RequestLimits) -> Any:
-    check_counts(data, limits)
-    return parse(data, rows)
+    return parse(data, rows, in_pieces=check_counts(data, limits))
 
 
 async def parse_body(request: Request, parse_object: Callable[[dict[str, Any]], Body], rows: str | None = None) -> Body:

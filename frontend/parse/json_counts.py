@@ -18,12 +18,16 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from frontend.request_limits import RequestLimits, check_limit
-from shared.vectors.arrays import Uint8Array
+from shared.vectors.arrays import Indices, Mask, Uint8Array
 
 SLICE_BYTES: Final = 256 * 1024
 
+PARTS_MANY: Final = 100_000
+"""Containers and members that take about 20 ms to parse, in which no other thread runs."""
+
 _QUOTE: Final = ord('"')
 _BACKSLASH: Final = ord("\\")
+_STRUCTURAL: Final = np.isin(np.arange(256), list(b"{}[],"))
 _NO_BACKSLASH: Final = re.compile(rb"[^\\]", re.DOTALL)
 _WHERE: Final = "request body"
 
@@ -45,15 +49,19 @@ class JsonCounts(NamedTuple):
 NONE: Final = JsonCounts(0, 0, 0)
 
 
-def check_counts(data: bytes, limits: RequestLimits) -> None:
-    """Raises LimitExceeded for a JSON text with more containers, members or values than the limits say."""
-    if len(data) <= min(limits.json_containers_max, limits.json_members_max, limits.json_values_max):
-        return
-    if not _within(upper_bounds(data), limits):
+def check_counts(data: bytes, limits: RequestLimits) -> bool:
+    """Whether a JSON text may have so many containers and members (PARTS_MANY) that it should be parsed in pieces.
+    Raises LimitExceeded for one with more containers, members or values than the limits say.
+    """
+    if len(data) <= min(PARTS_MANY, limits.json_containers_max, limits.json_members_max, limits.json_values_max):
+        return False
+    bounds = upper_bounds(data)
+    if not _within(bounds, limits):
         counts = exact_counts(data, limits)
         check_limit("objects and arrays", counts.containers, limits.json_containers_max, _WHERE)
         check_limit("members of objects", counts.members, limits.json_members_max, _WHERE)
         check_limit("values", counts.commas, limits.json_values_max, _WHERE)
+    return bounds.containers + bounds.members > PARTS_MANY
 
 
 def _within(counts: JsonCounts, limits: RequestLimits) -> bool:
@@ -73,20 +81,39 @@ def exact_counts(data: bytes, limits: RequestLimits | None = None) -> JsonCounts
     """The counts outside of strings, of a text that is JSON; with `limits`, as soon as one of them is passed, those of
     the text up to there.
     """
-    counts, inside = NONE, False
-    for start, end in _whole_escapes(data):
-        # In this order: a backslash may be escaped as well. Then every quote opens or closes a string.
-        piece = data[start:end].replace(b"\\\\", b"").replace(b'\\"', b"")
-        text = np.frombuffer(piece, np.uint8)
-        if not len(text):
-            continue
-        in_string = np.bitwise_xor.accumulate(text == _QUOTE)
-        in_string ^= inside
-        inside = bool(in_string[-1])
-        counts += _count(text[~in_string])
+    counts = NONE
+    for _, text, outside in _outside_of_strings(data):
+        counts += _count(text[outside])
         if limits is not None and not _within(counts, limits):
             break
     return counts
+
+
+def structure(data: bytes) -> tuple[Indices, Uint8Array]:
+    """The places of all brackets and commas outside of strings, in order, and which character each is; of a text that
+    is JSON.
+    """
+    places, characters = [np.empty(0, np.int64)], [np.empty(0, np.uint8)]
+    for start, text, outside in _outside_of_strings(data):
+        found = np.flatnonzero(_STRUCTURAL[text] & outside)
+        places.append(found + start)
+        characters.append(text[found])
+    return np.concatenate(places), np.concatenate(characters)
+
+
+def _outside_of_strings(data: bytes) -> Iterator[tuple[int, Uint8Array, Mask]]:
+    """The text in slices: where each begins, its bytes, and which of them stand outside of strings. Escaped quotes and
+    backslashes are blanked.
+    """
+    inside = False
+    for start, end in _whole_escapes(data):
+        # In this order: a backslash may be escaped as well. Then every quote opens or closes a string.
+        piece = data[start:end].replace(b"\\\\", b"  ").replace(b'\\"', b"  ")
+        text = np.frombuffer(piece, np.uint8)
+        in_string = np.bitwise_xor.accumulate(text == _QUOTE)
+        in_string ^= inside
+        inside = bool(in_string[-1])
+        yield start, text, ~in_string
 
 
 def _whole_escapes(data: bytes) -> Iterator[tuple[int, int]]:

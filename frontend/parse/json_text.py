@@ -14,23 +14,19 @@ import re
 from typing import Any, Final
 
 import numpy as np
-import orjson
 
 from frontend.concurrency import IN_THREAD_BYTES_MIN
 from frontend.parse.number_rows import parse_with_rows
 from frontend.parse.shapes import wrong_shape
+from frontend.parse.sliced_json import DEPTH_MAX, MALFORMED, parse_at_once, parse_sliced
 from shared.errors import MalformedBody
 from shared.vectors.arrays import Indices, Uint8Array
-
-DEPTH_MAX: Final = 127
-"""Containers inside containers; more is a syntax error, as in Chroma's own parser (docs/wire.md, section 1)."""
 
 SHORT_BYTES_MAX: Final = 16 * 1024
 QUOTES_FEW: Final = 200
 """In a text of at most so many bytes and quotes, names are counted by splitting it at its quotes: setting up columns
 takes longer."""
 
-_MALFORMED: Final = "Failed to parse the request body as JSON: "
 _BLANK_BEFORE_COLON: Final = re.compile(rb'"[ \t\r\n]+:')
 _BLANKS_END: Final = ord(" ")  # the other blanks come before it, and nothing else of a JSON text outside of strings
 _CONTAINERS: Final = frozenset({dict, list})
@@ -39,13 +35,14 @@ _BACKSLASH: Final = ord("\\")
 _COLON: Final = ord(":")
 
 
-def parse(data: bytes, rows: str | None = None) -> Any:
+def parse(data: bytes, rows: str | None = None, *, in_pieces: bool = False) -> Any:
     """The JSON text as a tree of dicts, lists, strings, numbers, booleans and None. Rows of numbers in the member
-    `rows` of the root may be NumberRows. Raises MalformedBody, and WrongShape for a repeated member.
+    `rows` of the root may be NumberRows. A long text is parsed `in_pieces` so that other threads run in between. Raises
+    MalformedBody, and WrongShape for a repeated member.
     """
-    tree = None if rows is None else parse_with_rows(data, rows)
+    tree = None if rows is None or in_pieces else parse_with_rows(data, rows)
     if tree is None:
-        tree = _parse_any(data)
+        tree = _parse_any(data, rows, in_pieces=in_pieces)
     elif not any(type(value) in _CONTAINERS for value in tree.values()):
         return tree  # the root's members were checked, and no other object is there
     # Raises MalformedBody for a tree that is too deep.
@@ -54,16 +51,14 @@ def parse(data: bytes, rows: str | None = None) -> Any:
     return tree
 
 
-def _parse_any(data: bytes) -> Any:
+def _parse_any(data: bytes, rows: str | None, *, in_pieces: bool) -> Any:
     # A text of nothing but brackets makes millions of lists while no other request runs. The garbage collector would
     # traverse all of them again and again, for garbage that cannot be there, and that takes as long once more.
     collecting = len(data) >= IN_THREAD_BYTES_MIN and gc.isenabled()
     if collecting:
         gc.disable()
     try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise MalformedBody(f"{_MALFORMED}{error.msg} at line {error.lineno} column {error.colno}") from None
+        return parse_sliced(data, rows) if in_pieces else parse_at_once(data)
     finally:
         if collecting:
             gc.enable()
@@ -125,7 +120,7 @@ def _count_members(tree: Any) -> int:
         members += sum(map(len, objects))
         level = [child for node in objects for child in node.values() if type(child) in (dict, list)]
         level += [child for node in lists for child in node if type(child) in (dict, list)]
-    raise MalformedBody(f"{_MALFORMED}recursion limit exceeded")
+    raise MalformedBody(f"{MALFORMED}recursion limit exceeded")
 
 
 def _find_repeated(data: bytes) -> None:
@@ -135,7 +130,7 @@ def _find_repeated(data: bytes) -> None:
     try:
         json.loads(data, object_pairs_hook=_refuse_repeated, parse_float=_number, parse_int=_number)
     except RecursionError:
-        raise MalformedBody(f"{_MALFORMED}recursion limit exceeded") from None
+        raise MalformedBody(f"{MALFORMED}recursion limit exceeded") from None
 
 
 def _number(_: str) -> None:

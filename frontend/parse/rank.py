@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from frontend.parse.embeddings import read_embeddings
-from frontend.parse.json_text import DEPTH_MAX
 from frontend.parse.shapes import inside, shaped, wrong_shape
+from frontend.parse.sliced_json import DEPTH_MAX
 from frontend.parse.sparse import SparseVector, read_sparse
 from shared.errors import MalformedBody
 from shared.limits import U32_MAX

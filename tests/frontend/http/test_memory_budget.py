@@ -60,9 +60,9 @@ async def test_one_that_gives_up_waiting_holds_up_nobody() -> None:
 async def test_large_bodies_at_once_are_parsed_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     at_once: list[int] = []
 
-    def watched(data: bytes, rows: str | None) -> Any:
+    def watched(data: bytes, rows: str | None, **options: Any) -> Any:
         at_once.append(rooms.bytes)
-        return parse(data, rows)
+        return parse(data, rows, **options)
 
     monkeypatch.setattr(body, "parse", watched)
     monkeypatch.setattr("frontend.http.request.PARSED_BODIES", 1)

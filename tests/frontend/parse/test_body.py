@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frontend.parse.json_text import DEPTH_MAX, _count_names, parse
+from frontend.parse.json_text import _count_names, parse
+from frontend.parse.sliced_json import DEPTH_MAX
 from shared.errors import MalformedBody, WrongShape
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False, allow_infinity=False)

@@ -68,3 +68,10 @@ def test_a_text_with_more_than_the_limit_is_refused_with_limit_value_and_where(d
 )
 def test_a_text_at_the_limit_and_brackets_in_a_string_pass(data: bytes) -> None:
     check_counts(data, LIMITS)
+
+
+def test_a_text_of_many_parts_is_to_be_parsed_in_pieces() -> None:
+    limits = RequestLimits()
+    assert check_counts(b"[" + b"{}," * (json_counts.PARTS_MANY + 1) + b"1]", limits)
+    assert not check_counts(b"[" + b"{}," * (json_counts.PARTS_MANY - 1) + b"1]", limits)
+    assert not check_counts(b"[" + b"0.5," * 1_000_000 + b"1]", limits)
