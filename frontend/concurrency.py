@@ -1,10 +1,14 @@
-"""Heavy work leaves the event loop for a thread."""
+"""Heavy work leaves the event loop for a thread. There it ends soon after its request was cancelled."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import threading
 from collections.abc import Callable
 from typing import Final, ParamSpec, TypeVar
+
+from shared.process.work import Work
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -20,5 +24,10 @@ async def off_loop(
     the event loop.
     """
     if size is None or size >= IN_THREAD_BYTES_MIN:
-        return await asyncio.to_thread(work, *args, **kwargs)
+        given_up = threading.Event()
+        try:
+            return await asyncio.to_thread(Work(given_up=given_up.is_set).do, functools.partial(work, *args, **kwargs))
+        except asyncio.CancelledError:
+            given_up.set()
+            raise
     return work(*args, **kwargs)

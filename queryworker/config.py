@@ -45,6 +45,13 @@ class QueryWorkerConfig(ProcessConfig):
         default=2 * 1024**3,
         parse=parse_positive,
     )
+    work_bytes: int = setting(
+        "POLYCHROME_QUERYWORKER_WORK_BYTES",
+        "Bytes of memory that answers and the work on them may take. A request that would take more than a quarter of "
+        "them is refused with 400; requests of one tenant that together would take more than half, with 429.",
+        default=1024**3,
+        parse=parse_positive,
+    )
     past_bytes: int = setting(
         "POLYCHROME_QUERYWORKER_PAST_BYTES",
         "Views of the past, for reads with `as_of`, are dropped from memory, the longest unused first, while they hold "

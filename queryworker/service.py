@@ -18,6 +18,7 @@ from queryworker.shards.registry import EVICTION_INTERVAL_S, ShardRegistry
 from queryworker.shards.segment_pool import SegmentPool
 from queryworker.shards.shard import ServedShard
 from queryworker.thread_pool import ThreadPool
+from queryworker.work_memory import ProcessMemory
 from shared.catalog.damage import DamageReporter, Damages
 from shared.catalog.witness_loop import WitnessLoop, remembers_nothing
 from shared.cluster.membership import Membership
@@ -123,7 +124,7 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         stack.push_async_callback(shards.close)
         name = f"queryworker-{secrets.token_hex(4)}"  # clients see it: it tells nothing about the machine
         log.info("named_in_explanations", worker=name)
-        api = QueryWorkerApi(shards, threads, name)
+        api = QueryWorkerApi(shards, threads, name, ProcessMemory(config.work_bytes))
         stack.push_async_callback(api.close)
         server = RpcServer(api.methods())
         stack.push_async_callback(server.close)

@@ -182,6 +182,14 @@ class DeadlineExceeded(PolychromeError):
     code = "deadline_exceeded"
 
 
+class NotRepeated(PolychromeError):
+    """A process died or ran out of memory while it worked on the request, which is not given to another one: it might
+    do the same there. Ask for less, or again later.
+    """
+
+    code = "not_repeated"
+
+
 class WrongWorker(PolychromeError):
     """The process is draining or cannot serve the shard; ask the next one in rank."""
 

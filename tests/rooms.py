@@ -24,7 +24,8 @@ ORDER: Final[dict[str, tuple[frozenset[str], ...]]] = {
     for package, layers in {
         "shared": (
             "errors limits",
-            "process vectors",
+            "process",
+            "vectors",
             "records",
             "memtable search",
             "redis rpc objects",
@@ -34,7 +35,7 @@ ORDER: Final[dict[str, tuple[frozenset[str], ...]]] = {
             "history",
         ),
         "queryworker": (
-            "thread_pool filter",
+            "thread_pool work_memory filter",
             "view",
             "query shards",
             "calls cache_dir config",

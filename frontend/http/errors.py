@@ -102,6 +102,7 @@ WIRE: Final[dict[type[errors.PolychromeError], Wire]] = {
     errors.JournalAway: Wire(503),
     errors.NotJournaled: Wire(503),
     errors.WrongWorker: Wire(503),
+    errors.NotRepeated: Wire(503),
     errors.StaleGeneration: Wire(503),
     errors.StaleEpoch: Wire(503),
     errors.DeadlineExceeded: Wire(504),
@@ -172,7 +173,9 @@ def _shown_message(error: errors.PolychromeError, status: int) -> str:
         return f"{DAMAGED}: {error.name}" if error.name else DAMAGED
     if isinstance(error, errors.LessDurable):
         return f"The write is stored, and durability {error.message}"
-    return error.message if isinstance(error, EmbeddingFailed) else FAULTS.get(status, error.message)
+    return (
+        error.message if isinstance(error, EmbeddingFailed | errors.NotRepeated) else FAULTS.get(status, error.message)
+    )
 
 
 def internal_error_response() -> HttpResponse:

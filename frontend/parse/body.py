@@ -47,7 +47,7 @@ async def read_json(request: Request, rows: str | None = None) -> Any:
     data = await read_bytes(request)
     if len(data) >= IN_THREAD_BYTES_MIN:
         await request.bodies.parsed.acquire(request.protocol, len(data))
-        return await asyncio.to_thread(_parse_counted, data, rows, request.limits)
+        return await off_loop(None, _parse_counted, data, rows, request.limits)
     return _parse_counted(data, rows, request.limits)
 
 

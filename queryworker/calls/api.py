@@ -24,6 +24,7 @@ from queryworker.calls.method import (
     PendingCall,
     Request,
     ServedMethod,
+    Worth,
     answer_batch,
     batch_responses,
     each_answer,
@@ -35,6 +36,7 @@ from queryworker.query.batches import batches
 from queryworker.shards.registry import ShardRegistry
 from queryworker.thread_pool import ThreadPool
 from queryworker.view.read_view import ReadView
+from queryworker.work_memory import ProcessMemory
 from shared.errors import InvalidArgument
 from shared.process import telemetry
 from shared.records.selection import EVERYTHING
@@ -59,8 +61,9 @@ class QueryWorkerApi:
     handed to the threads: decoding long requests, and answering batches.
     """
 
-    def __init__(self, shards: ShardRegistry, threads: ThreadPool, worker: str) -> None:
-        """`worker` is the name of this worker, for explanations."""
+    def __init__(self, shards: ShardRegistry, threads: ThreadPool, worker: str, memory: ProcessMemory) -> None:
+        """`worker` is the name of this worker, for explanations; `memory` is what answers and work on them may take."""
+        self._worth = Worth(memory)
         self._shards = shards
         self._worker = worker
         self._threads = threads
@@ -172,7 +175,7 @@ class QueryWorkerApi:
         too_long: list[PendingCall[Request]] = []
         bytes_left = INLINE_BYTES_MAX
         for each in pending:
-            outcomes = answer_batch(method, context._replace(bytes_max=bytes_left), [each])
+            outcomes = answer_batch(method, context._replace(bytes_max=bytes_left), [each], self._worth)
             if any(outcome.is_too_long for outcome in outcomes):
                 too_long.append(each)
             else:
@@ -189,24 +192,25 @@ class QueryWorkerApi:
         speculation: Speculation | None = None,
     ) -> None:
         """Have the threads answer the calls, batch by batch; when that cannot be done, all of them fail."""
+        worth = self._worth if speculation is None else self._worth._replace(is_dropped=speculation.is_dropped)
         try:
             for numbers in method.batches([each.request for each in pending]):
                 batch = [pending[number] for number in numbers]
                 done = functools.partial(deliver, _calls(batch))
-                self._threads.submit(
-                    done, functools.partial(_answer_unless_dropped, speculation, method, context, batch)
-                )
+                self._threads.submit(done, functools.partial(_answer_unless_dropped, method, context, batch, worth))
         except Exception as error:
             fail_all(_calls(pending), error)
 
 
 def _answer_unless_dropped(
-    speculation: Speculation | None,
     method: ServedMethod[Request],
     context: ReadContext,
     batch: Sequence[PendingCall[Request]],
+    worth: Worth,
 ) -> list[CallOutcome]:
-    return [] if speculation is not None and speculation.dropped else answer_batch(method, context, batch)
+    if worth.is_dropped is not None and worth.is_dropped():
+        return []
+    return answer_batch(method, context, batch, worth)
 
 
 def _calls(pending: Sequence[PendingCall[Request]]) -> list[Call]:

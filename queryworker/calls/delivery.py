@@ -10,6 +10,7 @@ from typing import NamedTuple
 from queryworker.calls.method import CallOutcome
 from queryworker.thread_pool import ThreadPool
 from queryworker.view.read_view import ReadView
+from shared.process.work import Work
 from shared.rpc.messages import Shard
 from shared.rpc.server_call import Call
 
@@ -70,6 +71,8 @@ class Delivery:
                 self._send_chunk(source, outcome.call, outcome.answer, outcome.rest)
 
     def _fail(self, source: ReadSource, call: Call, error: BaseException) -> None:
+        if call.done:
+            return
         if not isinstance(error, Exception):
             call.fail(error)
             return
@@ -90,7 +93,8 @@ class Delivery:
 
     def _make_chunk(self, source: ReadSource, call: Call, rest: Iterator[bytes]) -> None:
         done = functools.partial(self._chunk_made, source, call, rest)
-        self._threads.submit(done, functools.partial(next, rest, None))
+        work = Work(given_up=call.is_done)  # a long answer has no deadline but that its caller reads
+        self._threads.submit(done, functools.partial(work.do, functools.partial(next, rest, None)))
 
     def _chunk_made(
         self, source: ReadSource, call: Call, rest: Iterator[bytes], chunk: bytes | None, error: BaseException | None
@@ -115,7 +119,11 @@ class Speculation:
         self._held: list[tuple[Sequence[Call], Sequence[CallOutcome] | None, BaseException | None]] = []
         self._confirmed = False
         self.dropped = False
-        """Whether work that has not begun is not worth beginning. Read by threads."""
+        """Whether the work is not worth beginning, or going on with. Read by threads."""
+
+    def is_dropped(self) -> bool:
+        """`dropped`, as a function."""
+        return self.dropped
 
     def deliver(
         self, calls: Sequence[Call], outcomes: Sequence[CallOutcome] | None, error: BaseException | None

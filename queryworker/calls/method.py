@@ -9,6 +9,9 @@ import msgspec
 
 from queryworker.query.answers import ReadContext
 from queryworker.query.get import AnswerTooLongError
+from queryworker.work_memory import ProcessMemory, TenantMemory
+from shared.errors import NotRepeated
+from shared.process.work import Work
 from shared.rpc.method import Method, RawMethod, Response
 from shared.rpc.query_worker_methods import ShardRequest
 from shared.rpc.server_call import Call
@@ -116,8 +119,30 @@ class CallOutcome(NamedTuple):
         return isinstance(self.error, AnswerTooLongError)
 
 
+class Worth(NamedTuple):
+    """Until when work on calls is worth going on with: while some caller waits, and not `is_dropped()`. It may take
+    `memory`.
+    """
+
+    memory: ProcessMemory
+    is_dropped: Callable[[], bool] | None = None
+
+    def work(self, calls: Sequence[Call]) -> Work:
+        """The work on these calls of one tenant."""
+        is_dropped = self.is_dropped
+        if len(calls) == 1 and is_dropped is None:
+            deadline_s, given_up = calls[0].deadline_s, calls[0].is_done
+        else:
+            deadline_s = max(call.deadline_s for call in calls)
+
+            def given_up() -> bool:
+                return (is_dropped is not None and is_dropped()) or all(call.done for call in calls)
+
+        return Work(deadline_s, given_up, TenantMemory(self.memory, calls[0].tenant))
+
+
 def answer_batch(
-    method: ServedMethod[Request], context: ReadContext, batch: Sequence[PendingCall[Request]]
+    method: ServedMethod[Request], context: ReadContext, batch: Sequence[PendingCall[Request]], worth: Worth
 ) -> list[CallOutcome]:
     """The outcomes of those calls of a batch that a caller still waits for. When the batch fails, each call is answered
     alone: one of them may be at fault.
@@ -125,13 +150,23 @@ def answer_batch(
     batch = [pending for pending in batch if not pending.call.done]
     if not batch:
         return []
-    try:
+
+    def answer() -> list[CallOutcome]:
         answers = method.answer(context, [pending.request for pending in batch])
         return [_succeeded(pending.call, answer) for pending, answer in zip(batch, answers, strict=True)]
+
+    try:
+        return worth.work([pending.call for pending in batch]).do(answer)
     except Exception as error:
         if len(batch) == 1:
-            return [CallOutcome(batch[0].call, b"", error)]
-        return [outcome for pending in batch for outcome in answer_batch(method, context, [pending])]
+            return [CallOutcome(batch[0].call, b"", _told(error))]
+        return [outcome for pending in batch for outcome in answer_batch(method, context, [pending], worth)]
+
+
+def _told(error: Exception) -> Exception:
+    if isinstance(error, MemoryError):
+        return NotRepeated("The request ran a query worker out of memory; ask for less")
+    return error
 
 
 def _succeeded(call: Call, answer: Answer) -> CallOutcome:

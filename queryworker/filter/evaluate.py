@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from queryworker.filter.result import FilterResult, conjunction, disjunction, exact
 from queryworker.filter.text import candidate_rows, containing, matching
+from shared.process import work
 from shared.records.where import (
     All,
     AnyOf,
@@ -34,6 +35,9 @@ GATHERED_SHARE_MAX: Final = 1 / 4
 """Documents are gathered into a column of their own before they are searched when they are at most this share of all;
 else the whole column is searched.
 """
+
+CHECKED_IDS: Final = 512 * 1024
+"""Ids that are looked up between two looks at whether the work is still wanted: some 30 ms."""
 
 
 class FilterColumns(Protocol):
@@ -65,6 +69,7 @@ def evaluate(where: Where, columns: FilterColumns) -> FilterResult:
     """Which of the rows match. Raises InvalidArgument for a pattern that the engine of regular expressions refuses, and
     TypeError for an order comparison with something other than a number, which no frontend sends.
     """
+    work.check()
     if isinstance(where, All):
         return conjunction((evaluate(clause, columns) for clause in _cheapest_first(where)), columns.rows)
     if isinstance(where, AnyOf):
@@ -101,7 +106,7 @@ def _filter_metadata(where: MetadataCompare | MetadataIn | ArrayContains, column
     if isinstance(where, ArrayContains):
         found[index.contains(where.key, where.value)] = True
     elif isinstance(where, MetadataIn):
-        for value in where.values:
+        for value in work.checked(where.values):
             found[index.equals(where.key, value)] = True
     elif where.op in (Compare.EQ, Compare.NE):
         found[index.equals(where.key, where.value)] = True
@@ -115,7 +120,11 @@ def _filter_metadata(where: MetadataCompare | MetadataIn | ArrayContains, column
 def _filter_ids(where: IdIn, columns: FilterColumns) -> Mask:
     """The rows whose id is one of the clause's."""
     wanted = pa.array(where.ids, type=columns.ids.type)
-    found: Mask = pc.is_in(columns.ids, value_set=wanted).to_numpy(zero_copy_only=False)
+    found: Mask = np.empty(columns.rows, np.bool_)
+    for at in range(0, columns.rows, CHECKED_IDS):
+        work.check()
+        part = columns.ids.slice(at, CHECKED_IDS)
+        found[at : at + CHECKED_IDS] = pc.is_in(part, value_set=wanted).to_numpy(zero_copy_only=False)
     return found
 
 

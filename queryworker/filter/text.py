@@ -19,6 +19,7 @@ from pyroaring import BitMap
 
 from queryworker.filter.literals import AllRequired, RequiredText, Requirement
 from queryworker.filter.pattern_parser import required_texts
+from shared.process import work
 from shared.records.regex import Matcher, compile_regex
 from shared.records.where import DocumentContains, DocumentRegex
 from shared.segment.text_index import TextIndex
@@ -35,6 +36,18 @@ _METACHARACTERS: Final = frozenset(r"\.+*?()|[]{}^$")
 _CHUNK_ROWS: Final = 4096
 _CHUNK_BYTES: Final = 16 * 1024 * 1024
 """Most documents, and bytes of documents, that are Python strings at the same time."""
+
+_LITERAL_CHUNK_ROWS: Final = 256 * 1024
+"""Most documents that are searched for a literal between two looks at whether the work is still wanted; their bytes are
+those of a chunk."""
+
+_CHECKED_BYTES: Final = 128 * 1024
+"""Bytes of documents that the engine searches for a pattern between two such looks. It is linear, but for patterns of
+many states it reads only a few MB/s."""
+
+
+_TEXT_BYTES: Final = 128
+"""A text takes as long as so many bytes, however short it is."""
 
 
 def candidate_rows(where: DocumentContains | DocumentRegex, index: TextIndex) -> BitMap | None:
@@ -65,9 +78,14 @@ def containing(documents: pa.Array, text: str) -> Mask:
     """
     if not text:
         return _mask(pc.is_valid(documents))
+    find, wanted = pc.match_substring_regex, re.escape(text)
     if len(text.encode()) > _RE2_LITERAL_BYTES_MAX:
-        return _mask(pc.match_substring(documents, text))
-    return _mask(pc.match_substring_regex(documents, re.escape(text)))
+        find, wanted = pc.match_substring, text
+    found = np.zeros(len(documents), np.bool_)
+    for begin, end in _chunks(documents, _LITERAL_CHUNK_ROWS):
+        work.check()
+        found[begin:end] = _mask(find(documents.slice(begin, end - begin), wanted))
+    return found
 
 
 def matching(documents: pa.Array, pattern: str) -> Mask:
@@ -78,27 +96,38 @@ def matching(documents: pa.Array, pattern: str) -> Mask:
     if _METACHARACTERS.isdisjoint(pattern):
         return containing(documents, pattern)
     found = np.zeros(len(documents), dtype=bool)
-    for begin, end in _chunks(documents):
+    for begin, end in _chunks(documents, _CHUNK_ROWS):
         found[begin:end] = _matching_chunk(documents.slice(begin, end - begin), matcher)
     return found
 
 
-def _chunks(documents: pa.Array) -> Iterator[tuple[int, int]]:
-    """Half-open ranges of rows that together are the column, each within the bounds of a chunk; a single document may
-    be longer than these.
+def _chunks(documents: pa.Array, rows_max: int) -> Iterator[tuple[int, int]]:
+    """Half-open ranges of up to `rows_max` rows that together are the column, each within the bytes of a chunk; a
+    single document may be longer than that.
     """
     ends = np.cumsum(pc.fill_null(pc.binary_length(documents), 0).to_numpy(), dtype=np.int64)
     begin, bytes_before = 0, 0
     while begin < len(documents):
         end = int(np.searchsorted(ends, bytes_before + _CHUNK_BYTES, side="right"))
-        end = min(max(end, begin + 1), begin + _CHUNK_ROWS, len(documents))
+        end = min(max(end, begin + 1), begin + rows_max, len(documents))
         yield begin, end
         begin, bytes_before = end, int(ends[end - 1])
 
 
 def _matching_chunk(chunk: pa.Array, matcher: Matcher) -> list[bool]:
     matches = matcher.matches
-    return [text is not None and matches(text) for text in chunk.to_pylist()]
+    return [text is not None and matches(text) for text in _checked(chunk.to_pylist())]
+
+
+def _checked(texts: list[str | None]) -> Iterator[str | None]:
+    """The texts, with a look at whether the work is still wanted before every _CHECKED_BYTES of them."""
+    left = 0
+    for text in texts:
+        if left <= 0:
+            work.check()
+            left = _CHECKED_BYTES
+        left -= _TEXT_BYTES if text is None else _TEXT_BYTES + len(text)
+        yield text
 
 
 def _mask(found: pa.BooleanArray) -> Mask:

@@ -9,12 +9,21 @@ import numpy as np
 
 from queryworker.view.part import ViewPart
 from queryworker.view.read_view import ReadView
+from shared.process import work
 from shared.records.columns import Columns
 from shared.records.model import Include
 from shared.vectors.arrays import Indices, Positions, RowNumbers
 
 FLOAT_JSON_BYTES: Final = 12
 """About how many bytes one number of an embedding takes in JSON."""
+
+FLOAT_BYTES: Final = 4
+
+RECORD_BYTES: Final = 256
+"""Memory of a record's texts as objects, beside their bytes."""
+
+READ_ROWS: Final = 4096
+"""Rows whose texts or vectors are read between two looks at whether the work is still wanted: some 10 ms."""
 
 
 class RowRefs(NamedTuple):
@@ -59,7 +68,7 @@ def assemble(view: ReadView, refs: RowRefs, requested: RequestedColumns) -> tupl
     by_part = _rows_by_part(view, refs)
 
     def text(column: str) -> list[str | None]:
-        return _texts(by_part, count, lambda rows: rows.part.texts(column, rows.rows))
+        return _texts(by_part, count, lambda rows: _read_texts(rows, column))
 
     dimension = view.dimension or 0
     inserted = np.empty(count, np.int64)
@@ -83,9 +92,22 @@ def encoded_bytes(view: ReadView, refs: RowRefs, requested: RequestedColumns) ->
         ("uri", requested.uris),
     )  # fmt: skip
     found = len(refs.rows) * (view.dimension or 0) * FLOAT_JSON_BYTES if requested.embeddings else 0
-    for rows in _rows_by_part(view, refs):
-        found += sum(rows.part.text_bytes(column, rows.rows) for column, is_requested in columns if is_requested)
+    for part, numbers, _ in _rows_by_part(view, refs):
+        for column, is_requested in columns:
+            for at in range(0, len(numbers) if is_requested else 0, READ_ROWS):
+                work.check()
+                found += part.text_bytes(column, numbers[at : at + READ_ROWS])
     return found
+
+
+def claim_columns(view: ReadView, refs: RowRefs, requested: RequestedColumns, *, as_json: bool) -> None:
+    """Claims the memory of an answer with these rows (`shared.process.work.claim`), before it is built: as the body of
+    the client's answer, or as columns.
+    """
+    size = encoded_bytes(view, refs, requested._replace(embeddings=requested.embeddings and as_json))
+    if requested.embeddings and not as_json:
+        size += FLOAT_BYTES * (view.dimension or 0) * len(refs.rows)
+    work.claim(size + RECORD_BYTES * len(refs.rows))
 
 
 class ViewRows:
@@ -130,6 +152,16 @@ def _rows_by_part(view: ReadView, refs: RowRefs) -> list[_PartRows]:
     ]
 
 
+def _read_texts(rows: _PartRows, column: str) -> list[str | None]:
+    if len(rows.rows) <= READ_ROWS:
+        return rows.part.texts(column, rows.rows)
+    found: list[str | None] = []
+    for at in range(0, len(rows.rows), READ_ROWS):
+        work.check()
+        found += rows.part.texts(column, rows.rows[at : at + READ_ROWS])
+    return found
+
+
 def _texts(by_part: list[_PartRows], count: int, read: Callable[[_PartRows], list[str | None]]) -> list[str | None]:
     if len(by_part) == 1:
         return read(by_part[0])
@@ -151,6 +183,8 @@ def _vectors(by_part: list[_PartRows], count: int, dimension: int) -> bytes:
         first = int(by_part[0].rows[0])
         return by_part[0].part.vectors[first : first + count].astype("<f4", copy=False).tobytes()
     found = np.empty((count, dimension), "<f4")
-    for rows in by_part:
-        found[rows.places] = rows.part.vectors[rows.rows]
+    for part, numbers, places in by_part:
+        for at in range(0, len(numbers), READ_ROWS):
+            work.check()
+            found[places[at : at + READ_ROWS]] = part.vectors[numbers[at : at + READ_ROWS]]
     return found.tobytes()

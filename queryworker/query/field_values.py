@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from shared.process import work
 from shared.search.model import OrderKey
 from shared.search.source import FacetValue
 from shared.segment.metadata_columns import Kind, NumberColumn, TextColumn
@@ -29,10 +30,11 @@ def value_counts(index: MetadataIndex, key: str, mask: Mask) -> Iterator[tuple[F
     A value may come twice, as a scalar and as an element.
     """
     for kind in Kind:
+        work.check()
         column = index.column(key, kind)
         if isinstance(column, TextColumn):
             having = np.add.reduceat(mask[column.rows], column.starts[:-1], dtype=np.int64)
-            for place in np.flatnonzero(having).tolist():
+            for place in work.checked(np.flatnonzero(having).tolist()):
                 yield column.value(place), int(having[place])
         elif isinstance(column, NumberColumn):
             values, having = np.unique(column.values[mask[column.rows]], return_counts=True)
@@ -49,6 +51,7 @@ def first_rows(
     """
     keys: list[Int64Array] = [inserted]
     for step in reversed(order_by):
+        work.check()
         ranks = _ranks(index, step.key)[rows]
         if step.direction == "desc":
             ranks = np.where(ranks == _NO_VALUE_RANK, _NO_VALUE_RANK, -ranks)

@@ -11,7 +11,15 @@ from typing import Final
 
 import numpy as np
 
-from queryworker.query.columns import NO_ROWS, RequestedColumns, RowRefs, assemble, encoded_bytes, written_at
+from queryworker.query.columns import (
+    NO_ROWS,
+    RequestedColumns,
+    RowRefs,
+    assemble,
+    claim_columns,
+    encoded_bytes,
+    written_at,
+)
 from queryworker.query.selected_rows import SelectedRows, select, select_numbers
 from queryworker.query.stats import ExecutionStats
 from queryworker.view.part import ViewPart
@@ -47,6 +55,8 @@ def get_records(view: ReadView, request: GetRequest, bytes_max: int | None = Non
     requested = requested_columns(request)
     if bytes_max is not None and encoded_bytes(view, found, requested) > bytes_max:
         raise AnswerTooLongError
+    if bytes_max is None:
+        claim_columns(view, found, requested, as_json=request.include is not None)
     inserted, columns = assemble(view, found, requested)
     stats.stage_ended("assemble")
     return GetResponse(

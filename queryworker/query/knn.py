@@ -8,20 +8,29 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 
-from queryworker.query.columns import NO_ROWS, RequestedColumns, RowRefs, assemble
+from queryworker.query.columns import NO_ROWS, RequestedColumns, RowRefs, assemble, claim_columns
 from queryworker.query.part_knn import PartSearch, nearest_in_part
 from queryworker.query.selected_rows import SelectedRows, select
 from queryworker.query.stats import ExecutionStats
 from queryworker.view.read_view import ReadView
 from shared.errors import InvalidArgument
+from shared.process import work
 from shared.rpc.messages import QueryRequest, QueryResponse
 from shared.vectors.arrays import Distances, Indices, Positions, RowNumbers
 from shared.vectors.distance import Nearest
+
+MERGED_HITS: Final = 256 * 1024
+"""About how many hits of all parts are searched for before they are merged: some 50 ms of merging. A request for more
+is searched block by block of its vectors, so that what is in memory beside the answer does not grow with it.
+"""
+
+HIT_BYTES: Final = 32
+"""Memory of a hit beside its record: its part, its row and its distance, and what the answer has of them."""
 
 
 def query_nearest(view: ReadView, request: QueryRequest, threads: int = 1) -> QueryResponse:
@@ -31,9 +40,17 @@ def query_nearest(view: ReadView, request: QueryRequest, threads: int = 1) -> Qu
     stats = ExecutionStats()
     selected = select(view, request.selection)
     stats.stage_ended("filter")
-    hits = _search_parts(view, selected, [request], 0, stats, threads)
+    found = sum(min(rows.count, request.k) for rows in selected)
+    work.claim(HIT_BYTES * request.n_queries * min(request.k, found))
+    blocks: list[_Merged] = []
+    step = max(threads, MERGED_HITS // max(1, found))
+    for first in range(0, request.n_queries, step):
+        block = _slice_of(request, first, first + step)
+        hits = _search_parts(view, selected, [block], 0, stats, threads)
+        blocks.append(_merge(hits, block.n_queries, block.k))
+    merged = _joined(blocks)
     stats.stage_ended("search")
-    response = _response(view, request, hits, request.n_queries)
+    response = _response(view, request, merged)
     stats.stage_ended("assemble")
     if not request.explain:
         return response
@@ -53,7 +70,7 @@ def query_batch(view: ReadView, requests: Sequence[QueryRequest]) -> QueryRespon
         alike = list(group)
         hits += _search_parts(view, select(view, alike[0].selection), alike, queries, ExecutionStats())
         queries += sum(request.n_queries for request in alike)
-    return _response(view, requests[0], hits, queries)
+    return _response(view, requests[0], _merge(hits, queries, requests[0].k))
 
 
 class _Hits(NamedTuple):
@@ -66,6 +83,38 @@ class _Hits(NamedTuple):
     rows: RowNumbers
     distances: Distances
     inserted: Positions
+
+
+class _Merged(NamedTuple):
+    """The nearest of all parts: how many each query has, and, query after query, where they are and how far."""
+
+    counts: list[int]
+    found: RowRefs
+    distances: Distances
+
+
+def _slice_of(request: QueryRequest, begin: int, end: int) -> QueryRequest:
+    """The request with its `begin`-th to `end`-th vectors alone."""
+    if begin == 0 and end >= request.n_queries:
+        return request
+    width = 4 * request.dimension
+    embeddings = request.embeddings[width * begin : width * end]
+    return msgspec.structs.replace(request, embeddings=embeddings, n_queries=min(end, request.n_queries) - begin)
+
+
+def _joined(blocks: Sequence[_Merged]) -> _Merged:
+    """The results of consecutive queries as one."""
+    if len(blocks) == 1:
+        return blocks[0]
+    found = [block.found for block in blocks]
+    return _Merged(
+        [count for block in blocks for count in block.counts],
+        RowRefs(
+            np.concatenate([NO_ROWS.parts, *(refs.parts for refs in found)]),
+            np.concatenate([NO_ROWS.rows, *(refs.rows for refs in found)]),
+        ),
+        np.concatenate([np.empty(0, np.float32), *(block.distances for block in blocks)]),
+    )
 
 
 def _search_parts(
@@ -105,9 +154,10 @@ def _part_hits(view: ReadView, number: int, first_query: int, nearest: Sequence[
     )
 
 
-def _response(view: ReadView, request: QueryRequest, hits: Sequence[_Hits], queries: int) -> QueryResponse:
-    counts, found, distances = _merge(hits, queries, request.k)
+def _response(view: ReadView, request: QueryRequest, merged: _Merged) -> QueryResponse:
+    counts, found, distances = merged
     requested = RequestedColumns(True, request.documents, request.metadatas, request.uris, request.include_embeddings)
+    claim_columns(view, found, requested, as_json=request.include is not None)
     inserted, columns = assemble(view, found, requested)
     return QueryResponse(
         counts=counts,
@@ -118,16 +168,15 @@ def _response(view: ReadView, request: QueryRequest, hits: Sequence[_Hits], quer
     )
 
 
-def _merge(hits: Sequence[_Hits], queries: int, k: int) -> tuple[list[int], RowRefs, Distances]:
-    """The k nearest of all parts for each of so many queries, equal distances by insertion: how many each query has,
-    and, query after query, where they are and how far.
-    """
+def _merge(hits: Sequence[_Hits], queries: int, k: int) -> _Merged:
+    """The k nearest of all parts for each of so many queries, equal distances by insertion."""
+    work.check()
     if not hits:
-        return [0] * queries, NO_ROWS, np.empty(0, np.float32)
+        return _Merged([0] * queries, NO_ROWS, np.empty(0, np.float32))
     all_ = hits[0] if len(hits) == 1 else _Hits(*map(np.concatenate, zip(*hits, strict=True)))
     order = np.lexsort((all_.inserted, all_.distances, all_.queries))
     found = np.bincount(all_.queries, minlength=queries)
     rank = np.arange(len(order)) - np.repeat(np.cumsum(found) - found, found)
     order = order[rank < k]
     counts: list[int] = np.minimum(found, k).tolist()
-    return counts, RowRefs(all_.parts[order], all_.rows[order]), all_.distances[order]
+    return _Merged(counts, RowRefs(all_.parts[order], all_.rows[order]), all_.distances[order])

@@ -5,7 +5,7 @@ the frontend makes one search over all shards. Pure functions of a read view; th
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import orjson
@@ -17,6 +17,7 @@ from queryworker.query.knn import query_nearest
 from queryworker.query.selected_rows import SelectedRows, select
 from queryworker.view.part import IndexedRange
 from queryworker.view.read_view import ReadView
+from shared.process import work
 from shared.records.columns import Columns
 from shared.records.selection import Selection
 from shared.records.where import Where
@@ -41,6 +42,9 @@ from shared.search.ranking import Neighbours, nearest_of
 from shared.search.row_order import take_rows
 from shared.search.source import Arguments, Frequencies, Result, Tally, WantedColumns
 from shared.vectors.arrays import Distances, Positions, SparseIndices
+
+VALUE_BYTES: Final = 256
+"""Memory of a value that is counted for a facet, or of a record that is sorted by its metadata."""
 
 
 def search_answer(context: ReadContext, request: SearchRequest) -> bytes:
@@ -134,7 +138,7 @@ class ReadViewSource:
         """The nearest matching records of each of `knns`, equal distances by insertion. Raises InvalidArgument for a
         vector of another dimension.
         """
-        return [self._find_nearest(where, knn) for knn in knns]
+        return [self._find_nearest(where, knn) for knn in work.checked(knns)]
 
     def count_frequencies(self, terms: Sequence[tuple[str, SparseIndices]]) -> Frequencies:
         """The number of live records, of all, whatever a search filters by, have each index of each (sparse key,
@@ -164,8 +168,12 @@ class ReadViewSource:
             positions = part.inserted[indexed_range.part_rows(rows)]
             first = first_rows(indexed_range.indexed.metadata, order_by, rows, positions, limit)
             first = indexed_range.part_rows(first)
+            work.claim(VALUE_BYTES * len(first))
             inserted.append(part.inserted[first])
-            values += [_sort_values(text, order_by) for text in part.texts("metadata", first)]
+            for at in range(0, len(first), work.CHECKED_ITEMS):
+                work.check()
+                texts = part.texts("metadata", first[at : at + work.CHECKED_ITEMS])
+                values += [_sort_values(text, order_by) for text in texts]
         found = np.concatenate([np.empty(0, np.int64), *inserted])
         by_insertion = np.argsort(found)
         values = [values[place] for place in by_insertion.tolist()]
@@ -180,7 +188,8 @@ class ReadViewSource:
             if mask is None:
                 mask = np.ones(indexed_range.indexed.rows, np.bool_)
             for field, into in counts.items():
-                for value, count in value_counts(indexed_range.indexed.metadata, field, mask):
+                counted = value_counts(indexed_range.indexed.metadata, field, mask)
+                for value, count in work.checked(_claimed(counted)):
                     typed = (type(value), value)  # in Python 1, 1.0 and True are equal
                     into[typed] = into.get(typed, 0) + count
         facets = {field: [(value, count) for (_, value), count in into.items()] for field, into in counts.items()}
@@ -227,6 +236,14 @@ class ReadViewSource:
                 inserted.append(selected.part.inserted[indexed_range.part_rows(found.rows)])
                 distances.append(found.distances)
         return nearest_of(inserted, distances, knn.limit)
+
+
+def _claimed(counts: Iterator[tuple[Value, int]]) -> Iterator[tuple[Value, int]]:
+    """The counts of values, whose memory is claimed as they come."""
+    for number, counted in enumerate(counts):
+        if not number % work.CHECKED_ITEMS:
+            work.claim(VALUE_BYTES * (work.CHECKED_ITEMS if number else 1))
+        yield counted
 
 
 def _sort_values(metadata_json: str | None, order_by: Sequence[OrderKey]) -> list[Sortable]:

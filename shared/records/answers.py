@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 
 from shared.errors import InvalidArgument
+from shared.process import work
 from shared.records.columns import Columns
 from shared.records.explanation import Explanation
 from shared.records.include import Wanted
@@ -24,6 +25,11 @@ from shared.vectors.arrays import Distances, Vectors
 
 EMPTY: Final = orjson.Fragment(b"{}")
 """The metadata that a record without any shows when it has a uri."""
+
+PIECE_NUMBERS: Final = 256 * 1024
+PIECE_ROWS: Final = 1024
+"""Numbers of embeddings, and other values, that are written at once: some 8 ms, in which the interpreter does nothing
+else."""
 
 _HIDDEN_KEY: Final = f'"{HIDDEN_METADATA_PREFIX}'
 
@@ -57,8 +63,10 @@ def encode_query(
     """
     bounds = list(pairwise(accumulate(counts, initial=0)))
 
+    rows = len(columns.ids)
+
     def per_query(values: Any, is_wanted: bool) -> list[Any] | None:
-        return [values[start:end] for start, end in bounds] if is_wanted else None
+        return [written(values[start:end], rows) for start, end in bounds] if is_wanted else None
 
     return encode_json(
         {
@@ -74,6 +82,22 @@ def encode_query(
         }
         | _explained(wanted, explanations)
     )
+
+
+def written(values: Any, rows: int) -> Any:
+    """A list or an array as it goes into an answer of so many rows: itself when these are few, and its JSON when they
+    are many, made piece by piece, with a look before each at whether the work is still wanted.
+    """
+    if values is None or rows <= PIECE_ROWS:
+        return values
+    step = PIECE_ROWS
+    if isinstance(values, np.ndarray) and values.ndim > 1:
+        step = max(1, PIECE_NUMBERS // max(1, values.shape[1]))
+    pieces: list[bytes] = []
+    for at in range(0, len(values), step):
+        work.check()
+        pieces.append(encode_json(values[at : at + step])[1:-1])
+    return orjson.Fragment(b"[" + b",".join(pieces) + b"]")
 
 
 def _explained(wanted: Wanted, explanations: Sequence[Explanation]) -> dict[str, Any]:
@@ -96,7 +120,7 @@ def shown_metadatas(columns: Columns) -> list[orjson.Fragment | None]:
     uris: Sequence[str | None] = columns.uris or [None] * len(texts)
     return [
         (EMPTY if uri is not None else None) if text is None else orjson.Fragment(shown_text(text))
-        for text, uri in zip(texts, uris, strict=True)
+        for text, uri in zip(work.checked(texts) if len(texts) > PIECE_ROWS else texts, uris, strict=True)
     ]
 
 

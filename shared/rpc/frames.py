@@ -9,7 +9,7 @@ Each side of a TCP connection sends frames, back to back. Integers are big-endia
  4   4  u32  bytes of the header
  8   4  u32  bytes of the payloads
 12   .  header, msgpack: an array with one element for each
-         calls    [call, method, request id, milliseconds left, bytes of its payload, window]
+         calls    [call, method, request id, milliseconds left, bytes of its payload, window, tenant, cost]
          answers  [call, bytes of its payload, code of the error, its message, more, paced]
          cancel   call
          leaving  (none)
@@ -39,6 +39,7 @@ Peers of the version before know neither window nor credit; both sides understan
   * Elements that are missing at the end of a header's array have their defaults (0, false); further ones are ignored.
   * A caller without a window gets its answer as a whole, or, if the method's request asks for that, in chunks that wait
     for no credit.
+  * A call without tenant and cost is one of nobody's, and as cheap as calls usually are.
   * Credit is sent for a call only after a chunk of its answer was `paced`; so a server that does not know this kind of
     frame never gets one.
 """
@@ -82,7 +83,8 @@ class FrameKind(enum.IntEnum):
 
 class CallHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`timeout_ms` is the time that the caller has left; `request_id` goes into the logs. `window`: bytes of the answer
-    that may be sent before credit is granted; 0 for a caller that does not grant any.
+    that may be sent before credit is granted; 0 for a caller that does not grant any. `tenant`: for whom the call is
+    made, empty when that is nobody. `cost`: the work that the caller estimates, 0 when it says nothing.
     """
 
     number: int
@@ -91,6 +93,8 @@ class CallHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
     timeout_ms: int
     payload_bytes: int
     window: int = 0
+    tenant: str = ""
+    cost: float = 0.0
 
 
 class AnswerHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):

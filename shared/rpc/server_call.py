@@ -51,18 +51,21 @@ class Call:
     """A call. `answer` or `fail` ends it; only the first of both counts.
 
     `payload` is the request, encoded; `deadline_s` is in the loop's time; `done` says that nobody waits for an answer
-    any more: work that has not begun is then not worth beginning. `long_answer` is the answer from its first piece on,
-    if it is sent as the caller grants.
+    any more: work on it is then not worth going on with. `tenant` is for whom the call is made, and `cost` what its
+    caller estimates, 0 when it says nothing. `long_answer` is the answer from its first piece on, if it is sent as the
+    caller grants.
     """
 
     __slots__ = (
-        "_bytes", "_connection", "_method", "_number", "_window", "begun_s", "deadline_s", "done", "long_answer",
-        "payload", "request_id", "took_s",
+        "_bytes", "_connection", "_method", "_number", "_window", "begun_s", "cost", "deadline_s", "done",
+        "long_answer", "payload", "request_id", "tenant", "took_s",
     )  # fmt: skip
 
     def __init__(self, connection: AnswerConnection, header: CallHeader, payload: memoryview, now_s: float) -> None:
         self.payload = payload
         self.request_id = header.request_id
+        self.tenant = header.tenant
+        self.cost = header.cost
         self.begun_s = now_s
         self.deadline_s = now_s + header.timeout_ms / 1000
         self.done = False
@@ -74,6 +77,10 @@ class Call:
         self._method = header.method
         self._number = header.number
         self._window = header.window
+
+    def is_done(self) -> bool:
+        """`done`, as a function, for any thread."""
+        return self.done
 
     def answer(self, payload: bytes) -> None:
         """Ends the call with its result, or with the last piece of it."""

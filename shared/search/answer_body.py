@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import orjson
 
-from shared.records.answers import shown_text
+from shared.process import work
+from shared.records.answers import shown_text, written
 from shared.records.columns import Columns
 from shared.records.model import HIDDEN_METADATA_PREFIX
 from shared.search.execution import SPECIAL, SearchAnswer
@@ -20,11 +22,12 @@ def encode_searches(answers: Sequence[SearchAnswer]) -> bytes:
     """The JSON body of the answer: one entry per search in each member. Six members are always there, with null for a
     column that was not selected; `counts` and `facets`, extensions of ours, only when some search wants them.
     """
+    rows = _rows(answers)
     body: dict[str, Any] = {
-        "ids": [answer.columns.ids for answer in answers],
+        "ids": [written(answer.columns.ids, rows) for answer in answers],
         "documents": _column(answers, DOCUMENT, lambda answer: answer.columns.documents or []),
         "embeddings": _column(answers, EMBEDDING, lambda answer: _matrix(answer.columns)),
-        "metadatas": [_metadatas(answer) for answer in answers],
+        "metadatas": [written(_metadatas(answer), rows) for answer in answers],
         "scores": _column(answers, SCORE, lambda answer: answer.scores),
         "select": [selected(answer.search.select) for answer in answers],
     }
@@ -44,7 +47,12 @@ def selected(keys: Sequence[str]) -> list[str]:
 
 
 def _column(answers: Sequence[SearchAnswer], name: str, read: Callable[[SearchAnswer], Any]) -> list[Any]:
-    return [read(answer) if name in answer.search.select else None for answer in answers]
+    rows = _rows(answers)
+    return [written(read(answer), rows) if name in answer.search.select else None for answer in answers]
+
+
+def _rows(answers: Sequence[SearchAnswer]) -> int:
+    return sum(len(answer.columns.ids) for answer in answers)
 
 
 def _matrix(columns: Columns) -> Any:
@@ -55,9 +63,9 @@ def _metadatas(answer: SearchAnswer) -> list[orjson.Fragment | None] | None:
     """The metadata of each record, whole or with the selected fields only; null for a record that has nothing of it."""
     texts = answer.columns.metadatas or []
     if METADATA in answer.search.select:
-        return [None if text is None else _whole(text) for text in texts]
+        return [None if text is None else _whole(text) for text in work.checked(texts)]
     fields = set(answer.search.select) - set(SPECIAL)
-    return [None if text is None else _fields(text, fields) for text in texts] if fields else None
+    return [None if text is None else _fields(text, fields) for text in work.checked(texts)] if fields else None
 
 
 def _whole(text: str) -> orjson.Fragment | None:
@@ -75,7 +83,7 @@ def _facets(tally: Tally, wanted: Facets) -> dict[str, list[dict[str, Any]]]:
     """The most frequent values of each field with their counts; equally frequent values by type and value."""
     found: dict[str, list[dict[str, Any]]] = {}
     for key in wanted.keys:
-        values = sorted(tally.facets.get(key, ()), key=_by_frequency)[: wanted.limit]
+        values = heapq.nsmallest(wanted.limit, work.checked(tally.facets.get(key, ())), key=_by_frequency)
         found[key] = [{"value": value, "count": count} for value, count in values]
     return found
 

@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 import orjson
 
+from shared.process import work
 from shared.records.columns import Columns
 from shared.search.expression import node_count
 from shared.search.grouping import kept_of_groups
@@ -118,13 +119,13 @@ async def _by_metadata(source: RecordSource, search: Search, ranked: Ranked) -> 
 
 
 def _ordered(search: Search, ranked: Ranked, texts: Sequence[str | None]) -> Ranked:
-    metadatas: list[dict[str, Any]] = [{} if text is None else orjson.loads(text) for text in texts]
+    metadatas: list[dict[str, Any]] = [{} if text is None else orjson.loads(text) for text in work.checked(texts)]
     chosen = np.arange(len(metadatas))
     if search.group_by is not None:
         chosen = np.array(kept_of_groups(search.group_by, ranked.scores.tolist(), metadatas), np.int64)
     if search.order_by:
         chosen = chosen[np.argsort(ranked.inserted[chosen])]
         keys = [step.key for step in search.order_by]
-        values = [[sortable(metadatas[index], key) for key in keys] for index in chosen.tolist()]
+        values = [[sortable(metadatas[index], key) for key in keys] for index in work.checked(chosen.tolist())]
         chosen = chosen[sorted_indices(search.order_by, values)]
     return Ranked(ranked.inserted[chosen], ranked.scores[chosen])

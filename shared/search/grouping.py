@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from shared.process import work
 from shared.search.model import SCORE, GroupBy
 from shared.search.value_order import Key, score_key, value_key, values_key
 
@@ -14,7 +15,7 @@ def kept_of_groups(group_by: GroupBy, scores: Sequence[float], metadatas: Sequen
     order of the answer: of equal records the first is kept.
     """
     groups: dict[Key, list[int]] = {}
-    for index, metadata in enumerate(metadatas):
+    for index, metadata in enumerate(work.checked(metadatas)):
         groups.setdefault(values_key(metadata, group_by.keys), []).append(index)
 
     def standing(index: int) -> Key:
@@ -24,7 +25,7 @@ def kept_of_groups(group_by: GroupBy, scores: Sequence[float], metadatas: Sequen
         )
 
     kept: list[int] = []
-    for members in groups.values():
+    for members in work.checked(groups.values()):
         if len(members) > group_by.k:
             members = sorted(members, key=standing, reverse=group_by.greatest)[: group_by.k]  # noqa: PLW2901 (stable)
         kept += members

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from shared.process import work
 from shared.search.model import OrderKey
 
 Sortable = bool | int | float | str | None
@@ -26,7 +27,9 @@ def sortable(metadata: Mapping[str, Any], key: str) -> Sortable:
 def sorted_indices(order_by: Sequence[OrderKey], rows: Sequence[Sequence[Sortable]]) -> list[int]:
     """Indices of `rows` in order. A row has one value per step of `order_by`; rows are given by insertion."""
     indices = list(range(len(rows)))
-    for step in reversed(range(len(order_by))):  # each sort is stable, so the first step decides and the last is a tie
+    for step in reversed(range(len(order_by))):
+        work.check()
+        # Each sort is stable, so the first step decides and the last is a tie.
         have = [index for index in indices if rows[index][step] is not None]
         lack = [index for index in indices if rows[index][step] is None]
         have.sort(

@@ -27,6 +27,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from shared.process import work
 from shared.search.expression import Combination, Constant, Expression, KnnValue, Operator
 from shared.vectors import elementary
 from shared.vectors.arrays import Distances, Float64Array, Mask, Positions, Scores
@@ -113,6 +114,7 @@ class _Candidates:
 
 
 def _evaluate(expression: Expression, candidates: _Candidates) -> _Values:
+    work.check()
     if isinstance(expression, Constant):
         return candidates.constant(expression.value)
     if isinstance(expression, KnnValue):

@@ -19,6 +19,7 @@ import numpy as np
 
 from shared.errors import Corrupt
 from shared.limits import GRAPH_EF_MAX, GRAPH_NEIGHBORS_MAX, GRAPH_NEIGHBORS_MIN
+from shared.process import work
 from shared.process.huge_pages import in_huge_pages
 from shared.segment.format import BASIS, SegmentInfo
 from shared.segment.graph_vectors import graph_vectors
@@ -38,6 +39,9 @@ from shared.vectors.space import Space
 
 _CHUNK_ROWS: Final = 8192
 _SEED: Final = 100
+
+_CHECKED_BEAM: Final = 16 * 1024
+"""Rows of beams that a thread searches between two looks at whether the work is still wanted: some 40 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,9 +218,17 @@ class Graph:
         gets does not depend on the other queries. None instead of rows when the graph does not reach that many from
         its entry (only hnswlib's refusal tells): then the caller has to scan.
         """
+        step = max(1, _CHECKED_BEAM // max(1, k, self._ef_search)) * max(1, threads)
+        found: list[RowNumbers | None] = []
+        for at in range(0, len(queries), step):
+            work.check()
+            found += self._search(queries[at : at + step], min(k, self.rows), threads)
+        return found
+
+    def _search(self, queries: Vectors, k: int, threads: int) -> list[RowNumbers | None]:
         compared = project_each(graph_vectors(self._space, queries), self._basis)
         try:
-            labels, _ = self._index.knn_query(compared, k=min(k, self.rows), num_threads=max(1, threads))
+            labels, _ = self._index.knn_query(compared, k=k, num_threads=max(1, threads))
         except RuntimeError:
             if len(queries) == 1:
                 return [None]

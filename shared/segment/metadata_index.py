@@ -20,6 +20,7 @@ import orjson
 import pyarrow as pa
 
 from shared.errors import Corrupt
+from shared.process import work
 from shared.records.indexing import EVERYTHING, Indexing
 from shared.records.where import Compare, Scalar
 from shared.segment.format import HEADER_BYTES, METADATA_MAGIC
@@ -63,6 +64,7 @@ class MetadataIndex:
         gathered: dict[_Name, tuple[list[RowNumbers32], list[Packed]]] = {}
         # Values are objects only for a chunk of rows at a time: those of a million rows would take gigabytes.
         for at in range(0, len(rows), _CHUNK_ROWS):
+            work.check()
             chunk = rows[at : at + _CHUNK_ROWS]
             texts = chunk.to_pylist() if isinstance(chunk, pa.Array) else chunk
             for name, (places, values) in _inverted(texts).items():

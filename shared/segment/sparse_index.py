@@ -32,6 +32,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from shared.process import work
 from shared.vectors.arrays import Float64Array, Int64Array, Mask, RowNumbers32, SparseIndices, SparseWeights
 from shared.vectors.distance import Nearest
 from shared.vectors.sparse import TYPE, SparseArrays, distances_of, is_sparse, of_json
@@ -86,6 +87,7 @@ class InvertedIndex:
         """How many rows (of those `within`, bool [count]) have each of `indices` [n]: int64 [n]."""
         found = np.zeros(len(indices), np.int64)
         for place, number in zip(*self._places(indices), strict=True):
+            work.check()
             rows = self.rows[self.starts[number] : self.starts[number + 1]]
             found[place] = len(rows) if within is None else np.count_nonzero(within[rows])
         return found
@@ -149,6 +151,7 @@ class _Search:
         hit = np.zeros(self._count, np.bool_)
         done = 0
         for postings in self._by_bound:
+            work.check()
             reached = sums[postings.rows]
             reached += postings.weights * postings.factor
             sums[postings.rows] = reached
@@ -167,6 +170,7 @@ class _Search:
 
     def _refined(self, candidates: _Candidates, done: int) -> Nearest:
         for postings in self._by_bound[done:]:
+            work.check()
             rows, sums, hit = candidates
             added, found = _looked_up(postings, rows)
             candidates = _Candidates(rows, sums + added, hit | found)
@@ -193,6 +197,7 @@ class _Search:
         """Sums the candidates anew in the prescribed order (step 4): the nearest rows."""
         sums, hit = np.zeros(len(rows)), np.zeros(len(rows), np.bool_)
         for postings in self._lists:
+            work.check()
             added, found = _looked_up(postings, rows)
             sums += added
             hit |= found
@@ -226,6 +231,7 @@ def sparse_indexes(texts: Sequence[str | None] | pa.Array, keys: Collection[str]
     """
     gathered: dict[str, _Gathered] = {key: _Gathered() for key in keys}
     for at in range(0, len(texts) if gathered else 0, _CHUNK_ROWS):
+        work.check()
         chunk = texts[at : at + _CHUNK_ROWS]
         for row, text in enumerate(chunk.to_pylist() if isinstance(chunk, pa.Array) else chunk, start=at):
             if text is None or TYPE not in text:

@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 import numkong
 import numpy as np
 
+from shared.process import work
 from shared.vectors.arrays import (
     Float32Array,
     Float32Matrix,
@@ -113,6 +114,7 @@ def candidates(
     unknown = np.flatnonzero(~(terms[:, _SQUARE] < _HUGE))
     found: list[RowNumbers | None] = []
     for query, product in zip(encoded.terms, _products(encoded.numbers, codes.numbers, rows), strict=True):
+        work.check()
         if _TINY < query[_SQUARE] < _HUGE:
             near = _shortlist(space, query, product, terms, unknown, k)
             found.append(near if rows is None else rows[near])
@@ -130,6 +132,7 @@ def _products(queries: Int8Matrix, numbers: Int8Matrix, rows: RowNumbers | None)
     found = np.empty((len(queries), count), np.float32)
     gathered = np.empty((0 if rows is None else min(count, _BLOCK_ROWS), numbers.shape[1]), np.int8)
     for at in range(0, count, _BLOCK_ROWS):
+        work.check()
         end = min(at + _BLOCK_ROWS, count)
         if rows is None:
             block = numbers[at:end]

@@ -24,6 +24,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from shared.process import work
 from shared.vectors.arrays import (
     Distances,
     Float32Array,
@@ -52,6 +53,8 @@ _CANDIDATES_MAX: Final = 16
 """A shortlist of more than so many times k rows was made with too coarse a bound."""
 _UNIT: Final = 2.0**-24
 """Half the distance from 1 to the next float32: the relative error of one rounding."""
+_CHECKED_FLOATS: Final = 1 << 22
+"""Numbers that are read between two looks at whether the work is still wanted (`shared.process.work`): some 3 ms."""
 _TINY: Final = 2.0**-120
 """Below this a float32 sum of squares has lost bits to underflow, and its relative error bound means nothing."""
 
@@ -70,6 +73,7 @@ def distances(space: Space, query: Vector, vectors: Vectors) -> Distances:
     step = max(1, _WIDE_FLOATS // max(1, vectors.shape[1]))
     with np.errstate(over="ignore"):
         for at in range(0, len(vectors), step):
+            work.check()
             found[at : at + step] = _wide_distances(space, wide, vectors[at : at + step])
     return found
 
@@ -103,9 +107,18 @@ def squared_norms(vectors: Vectors) -> SquaredNorms:
     """The square of the length of each of `vectors` [n, d]: `nearest` needs it of every vector, and a caller that scans
     the same vectors again had better keep it.
     """
+    step = _checked_rows(vectors)
+    if len(vectors) > step:
+        return np.concatenate([squared_norms(vectors[at : at + step]) for at in range(0, len(vectors), step)])
+    work.check()
     with np.errstate(over="ignore"):
         norms: SquaredNorms = np.einsum("ij,ij->i", vectors, vectors)
     return norms
+
+
+def _checked_rows(vectors: Vectors) -> int:
+    """The number of vectors of _CHECKED_FLOATS numbers."""
+    return max(_BLOCK_ROWS, _CHECKED_FLOATS // max(1, int(vectors.shape[1])))
 
 
 def nearest(
@@ -180,12 +193,16 @@ def _nearest_coded(
 
 def _products(queries: Vectors, vectors: Vectors) -> Float32Matrix:
     """Inner products, float32 [q, n], by BLAS."""
-    if len(queries) == 1:
-        single: Float32Matrix = vectors @ queries[0]
-        return single[None, :]
     found = np.empty((len(queries), len(vectors)), dtype=np.float32)
+    if len(queries) == 1:
+        step = _checked_rows(vectors)
+        for at in range(0, len(vectors), step):
+            work.check()
+            np.matmul(vectors[at : at + step], queries[0], out=found[0, at : at + step])
+        return found
     columns = np.ascontiguousarray(queries.T)
     for at in range(0, len(vectors), _BLOCK_ROWS):
+        work.check()
         found[:, at : at + _BLOCK_ROWS] = (vectors[at : at + _BLOCK_ROWS] @ columns).T
     return found
 
@@ -202,6 +219,7 @@ def _products_of(
     columns = np.ascontiguousarray(queries.T)
     block = np.empty((_BLOCK_ROWS, vectors.shape[1]), dtype=np.float32)
     for at in range(0, len(rows), _BLOCK_ROWS):
+        work.check()
         chosen = rows[at : at + _BLOCK_ROWS]
         gathered = block[: len(chosen)]
         np.take(vectors, chosen, axis=0, out=gathered, mode="clip")  # "raise" would make a copy first

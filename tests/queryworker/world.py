@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import math
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from queryworker.shards.registry import ShardRegistry
 from queryworker.shards.segment_pool import SegmentPool
 from queryworker.shards.shard import ServedShard
 from queryworker.thread_pool import ThreadPool
+from queryworker.work_memory import ProcessMemory
 from shared.catalog import Catalog
 from shared.catalog.damage import Damage, DamageReporter, Damages
 from shared.cluster.placement import Layout
@@ -89,6 +91,8 @@ class DirectCall(Call):
     def __init__(self, request: msgspec.Struct, request_id: str = "") -> None:
         self.payload = memoryview(msgspec.msgpack.encode(request))
         self.request_id = request_id
+        self.deadline_s = math.inf
+        self.tenant, self.cost = "", 0.0
         self.done = False
         self.chunks: list[bytes] = []
         self.holds_back = False
@@ -131,6 +135,7 @@ class Worker:
         self._reporting = asyncio.create_task(self.damage.run())
         self.manifests = BucketManifestLoader(ManifestStore(objects), self.pool, self.damage)
         self.threads, self.graph_threads = ThreadPool(2, "read"), ThreadPool(1, "graph")
+        self.memory = ProcessMemory(1 << 30)
         self.shards = ShardRegistry(
             lambda cid, number: ServedShard(
                 cid, number, self.log, self.manifests, self.threads, self.graph_threads, self.clock
@@ -142,7 +147,7 @@ class Worker:
             PastViews(PastLog(log, objects), self.manifests, self.threads, 1 << 40),
             self.pool.recheck,
         )
-        self.api = QueryWorkerApi(self.shards, self.threads, "worker")
+        self.api = QueryWorkerApi(self.shards, self.threads, "worker", self.memory)
         self.methods = self.api.methods()
 
     async def count(self, request: messages.CountRequest) -> messages.CountResponse:

@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from queryworker.query import answers
+from shared.errors import NotRepeated
 from shared.records import chunked_answers
 from shared.records.model import Include, Op
 from shared.records.selection import Selection
@@ -161,7 +162,7 @@ async def test_a_first_chunk_that_fails_where_the_loop_makes_it_is_told_too(
         few = msgspec.structs.replace(_get(world, EVERYTHING, in_parts=True), selection=Selection(ids=["r1", "r2"]))
         call = DirectCall(few)
         world.worker.methods["get"]([call])
-        with pytest.raises(MemoryError):
+        with pytest.raises(NotRepeated, match="out of memory"):
             await asyncio.wait_for(call.outcome, 10)
 
 

@@ -96,3 +96,20 @@ def test_a_collection_without_records_answers_every_query(n_queries: int) -> Non
     assert answer["ids"] == answer["documents"] == answer["metadatas"] == answer["distances"] == [[]] * n_queries
     assert answer["embeddings"] is None
     assert json.loads(empty_query_body(n_queries, Wanted(ALL)))["embeddings"] == [[]] * n_queries
+
+
+def test_a_long_answer_is_written_in_pieces_that_are_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 40
+    columns = Columns(
+        ids=[f"r{number}" for number in range(count)],
+        documents=[None if number % 3 else f"d{number}" for number in range(count)],
+        metadatas=[None if number % 4 else f'{{"n":{number}}}' for number in range(count)],
+        uris=[None] * count,
+        embeddings=np.arange(3 * count, dtype="<f4").tobytes(),
+        dimension=3,
+    )
+    counts, distances = [0, 7, 1, 32], np.arange(count, dtype=np.float32)
+    whole = encode_query(counts, distances, columns, Wanted(ALL))
+    monkeypatch.setattr("shared.records.answers.PIECE_ROWS", 3)
+    monkeypatch.setattr("shared.records.answers.PIECE_NUMBERS", 8)
+    assert encode_query(counts, distances, columns, Wanted(ALL)) == whole
