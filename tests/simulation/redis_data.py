@@ -372,6 +372,12 @@ def _sismember(data: Data, args: Args) -> Reply:
     return int(args[1] in (data.find(args[0], set) or ()))
 
 
+@command("SMISMEMBER")
+def _smismember(data: Data, args: Args) -> Reply:
+    members = data.find(args[0], set) or ()
+    return [int(each in members) for each in args[1:]]
+
+
 @command("SCARD")
 def _scard(data: Data, args: Args) -> Reply:
     return len(data.find(args[0], set) or ())

@@ -66,6 +66,11 @@ def _zscore(data: Data, args: Args) -> Reply:
     return None if score is None else number(score)
 
 
+@command("ZMSCORE")
+def _zmscore(data: Data, args: Args) -> Reply:
+    return [_zscore(data, [args[0], member]) for member in args[1:]]
+
+
 def _range(data: Data, args: Args, *, reverse: bool) -> Reply:
     value = data.find(args[0], SortedSet)
     ordered = value.ordered() if value is not None else []
