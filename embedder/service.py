@@ -19,6 +19,7 @@ from embedder.tokens import read_tokenizer
 from embedder.weights import read_weights
 from shared.cluster.membership import Membership
 from shared.cluster.registration import Registration, advertised_address
+from shared.process.cluster_secret import check_exposure, open_cluster_secret
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.rpc.server import RpcServer
@@ -51,6 +52,8 @@ async def open_service(config: EmbedderConfig) -> AsyncIterator[Embedder]:
     """Opens everything in order, and announces the embedder when all is there. Raises Unavailable while Redis is away,
     and Corrupt when the weights are not the model's.
     """
+    check_exposure(config, config.host)
+    secret = open_cluster_secret(config)
     async with AsyncExitStack() as stack:
         keys = Keys(config.redis_prefix)
         redis = await stack.enter_async_context(open_verified_redis(config.redis_url, keys))
@@ -58,7 +61,7 @@ async def open_service(config: EmbedderConfig) -> AsyncIterator[Embedder]:
         threads = stack.enter_context(ThreadPoolExecutor(config.threads, thread_name_prefix="embed"))
         batcher = Batcher(model.embed, threads, config.threads, config.waiting_tokens_max)
         stack.push_async_callback(batcher.close)
-        server = RpcServer(Api(tokenizer, batcher).methods())
+        server = RpcServer(Api(tokenizer, batcher).methods(), secret=secret)
         stack.push_async_callback(server.close)
         bound = await server.start(config.host, config.port)
         address = advertised_address(config.host, bound, config.advertise_host, config.redis_url)

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from frontend.access.authenticator import Authenticator
 from frontend.access.key_set_file import read_key_set
-from frontend.access.settings import OFF_ON_EVERY_ADDRESS, build_authenticator, is_loopback, not_alone
+from frontend.access.settings import OFF_ON_EVERY_ADDRESS, build_authenticator, not_alone
 from frontend.app import build_app
 from frontend.collections.forking import Forker
 from frontend.collections.row_cache import RowCache
@@ -47,7 +47,9 @@ from shared.log.witness import Witness
 from shared.objects.open import open_store
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock, SystemClock
+from shared.process.cluster_secret import open_cluster_secret
 from shared.process.config import ConfigError
+from shared.process.loopback import is_loopback
 from shared.process.telemetry import get_logger
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
@@ -212,7 +214,7 @@ async def open_service(config: FrontendConfig) -> AsyncIterator[Frontend]:
         open_journal(redis, keys, objects) as journal,
         open_http() as http,
     ):
-        rpc = RpcClient(answers_bytes_max=config.answers_bytes_max)
+        rpc = RpcClient(answers_bytes_max=config.answers_bytes_max, secret=open_cluster_secret(config))
         try:
             clock = SystemClock()
             witness = Witness(clock, config.witness_bytes, config.witness_s)

@@ -23,6 +23,7 @@ from polychrome.local.redis_server import NoRedisServerError
 from polychrome.local.supervisor import BadConfigurationError
 from polychrome.local.up import TooFewFilesError, up
 from polychrome.repair_redis import add_repair_redis
+from polychrome.secret_files import add_secrets
 from polychrome.status import status
 from polychrome.verify.commands import add_verify
 from polychrome.verify.repair_commands import add_repair
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     bucket = commands.add_parser("create-bucket", help="create the bucket of POLYCHROME_BUCKET_URL if it is missing")
     bucket.add_argument("url", nargs="?", default=os.environ.get("POLYCHROME_BUCKET_URL", ""), metavar="URL")
     bucket.set_defaults(run=_create_bucket)
+    add_secrets(commands.add_parser("secrets", help="draw the secrets of a cluster, or rotate them"), _say)
     return parser
 
 

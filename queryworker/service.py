@@ -30,6 +30,7 @@ from shared.manifest.store import ManifestStore
 from shared.objects.open import open_store
 from shared.process import telemetry
 from shared.process.clock import SystemClock
+from shared.process.cluster_secret import check_exposure, open_cluster_secret
 from shared.process.memory import keep_freed_memory
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
@@ -92,6 +93,8 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
     """
     keep_freed_memory()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    check_exposure(config, config.host)
+    secret = open_cluster_secret(config)
     async with AsyncExitStack() as stack:
         keys, clock = Keys(config.redis_prefix), SystemClock()
         witness_name = f"queryworker {config.process_id}"
@@ -126,7 +129,7 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         log.info("named_in_explanations", worker=name)
         api = QueryWorkerApi(shards, threads, name, ProcessMemory(config.work_bytes))
         stack.push_async_callback(api.close)
-        server = RpcServer(api.methods())
+        server = RpcServer(api.methods(), secret=secret)
         stack.push_async_callback(server.close)
         bound = await server.start(config.host, config.port)
         address = advertised_address(config.host, bound, config.advertise_host, config.redis_url)

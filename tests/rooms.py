@@ -58,7 +58,7 @@ ORDER: Final[dict[str, tuple[frozenset[str], ...]]] = {
             "__main__",
         ),
         "polychrome": (
-            "append_only bucket loss_report progress",
+            "append_only bucket loss_report progress secret_files",
             "local",
             "location repair_redis",
             "answering",

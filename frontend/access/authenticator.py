@@ -19,10 +19,11 @@ from typing import Final, NamedTuple, Protocol
 
 from frontend.access.credentials import AUTHORIZATION, CHROMA_TOKEN, Headers, Password, Token, credential_of
 from frontend.access.failures import Failures
-from frontend.access.secret_files import User, WatchedFile
+from frontend.access.secret_files import User
 from shared.errors import PolychromeError, Unauthenticated, Unavailable
 from shared.process.clock import Clock
 from shared.process.telemetry import get_logger
+from shared.process.watched_file import WatchedFile
 from shared.tenancy.actions import SYSTEM_ACTIONS
 from shared.tenancy.api_keys import KeyRecord, decode_record, digest_of, id_of_key, looks_like_key
 from shared.tenancy.principal import Principal, Scope

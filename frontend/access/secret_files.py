@@ -1,71 +1,13 @@
-"""Files of secrets that an operator may change while the process runs: the bootstrap key and the users of Basic."""
+"""The files of credentials: the bootstrap key, and the users of Basic."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable
-from pathlib import Path
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
-from shared.process.telemetry import get_logger
 from shared.tenancy.api_keys import digest_of, id_of_key, is_key_id
 
-Content = TypeVar("Content")
-
-FILE_BYTES_MAX: Final = 16 * 1024 * 1024
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
-
-log = get_logger(__name__)
-
-
-class WatchedFile(Generic[Content]):
-    """The content that `parse` makes of a file's text, made anew whenever the file was changed or replaced. While it
-    cannot be read or parsed, what it was stays, and the log says so once; a file that is gone has `nothing` in it.
-    """
-
-    def __init__(self, path: Path, parse: Callable[[str], Content], nothing: Content) -> None:
-        self._path = path
-        self._parse = parse
-        self._nothing = nothing
-        self._seen: object = None
-        self.content = nothing
-
-    def load(self) -> bool:
-        """Reads the file if it has changed; whether it has. Raises OSError and ValueError at the first reading, so that
-        a process with a wrong file does not start.
-        """
-        first = self._seen is None
-        try:
-            seen = _version(self._path)
-            if seen == self._seen:
-                return False
-            self._seen = seen
-            self.content = self._parse(_text(self._path))
-        except FileNotFoundError:
-            if first:
-                raise
-            changed = self._seen != "gone"
-            self._seen, self.content = "gone", self._nothing
-            return changed
-        except (OSError, ValueError) as error:
-            if first:
-                raise
-            log.error("secret_file_not_read", path=str(self._path), message=str(error))  # noqa: TRY400 (no stack: it could hold the text)
-            return False
-        return True
-
-
-def _version(path: Path) -> tuple[int, ...]:
-    found = path.stat()
-    return (found.st_ino, found.st_mtime_ns, found.st_size)
-
-
-def _text(path: Path) -> str:
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size > FILE_BYTES_MAX:
-            raise ValueError(f"{path} is longer than {FILE_BYTES_MAX} bytes")
-        return file.read().decode()
 
 
 def parse_bootstrap(text: str) -> str:

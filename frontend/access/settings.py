@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,11 @@ from urllib.parse import urlsplit
 
 from frontend.access.authenticator import Authenticator, KeyRecords, VerifyPassword, VerifyToken
 from frontend.access.claims import ClaimMap
-from frontend.access.secret_files import WatchedFile, parse_bootstrap, parse_users
+from frontend.access.secret_files import parse_bootstrap, parse_users
 from shared.process.clock import Clock
 from shared.process.config import parse_names
+from shared.process.loopback import is_loopback
+from shared.process.watched_file import WatchedFile
 
 OFF: Final = "off"
 KEYS: Final = "keys"
@@ -63,16 +64,6 @@ def not_alone(address: str) -> str:
         f"listening on {address} without authentication lets everybody who reaches it do everything: set "
         f"POLYCHROME_FRONTEND_AUTH to `{KEYS}`, or to `{OFF_ON_EVERY_ADDRESS}` if that is meant"
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a listener on this address or name is reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
 
 
 def parse_mode(text: str) -> str:

@@ -8,6 +8,7 @@ objects/        the object store
 .reserve/       below redis/ (and objects/, on another disk): room for a full disk (`polychrome.local.space`)
 scratch/        what compactors and query workers may lose
 logs/           one file per process
+cluster-secret  by which the cluster's processes know each other; its owner alone may read it
 name            random: tells this directory's processes from those of other clusters on the same Redis server
 ```
 """
@@ -26,6 +27,7 @@ from typing import Final
 import msgspec
 
 from polychrome.local.directory_lock import LockedError, directory_locks
+from polychrome.secret_files import ensure_cluster_secret
 from shared.process.disk import full_disk, is_full
 from shared.tenancy.api_keys import draw_key
 
@@ -82,6 +84,8 @@ class DataDir:
     def __init__(self, root: Path, lock_fds: tuple[int, ...]) -> None:
         self.root = root
         self.name = _name_of(root)
+        self.cluster_secret = root / "cluster-secret"
+        ensure_cluster_secret(self.cluster_secret)
         self.lock_fds = lock_fds
 
     @property

@@ -30,6 +30,7 @@ _LIBC: Final = ctypes.CDLL(None)  # loaded here: between fork and exec there is 
 
 
 PRELOADED: Final = (
+    "cryptography.hazmat.primitives.poly1305",
     "shared.catalog",
     "shared.cluster.registration",
     "shared.log.jobs",

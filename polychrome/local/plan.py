@@ -30,6 +30,7 @@ AUTH: Final = "POLYCHROME_FRONTEND_AUTH"
 BOOTSTRAP_KEY_FILE: Final = "POLYCHROME_FRONTEND_BOOTSTRAP_KEY_FILE"
 AUTH_MODES: Final = ("off", "keys", "off-on-every-address")
 LOCAL_NAMES: Final = "POLYCHROME_FRONTEND_LOCAL_EMBEDDER_NAMES"
+CLUSTER_SECRET_FILE: Final = "POLYCHROME_CLUSTER_SECRET_FILE"  # noqa: S105 (the name of a setting)
 DEFAULT_NAME: Final = "POLYCHROME_FRONTEND_EMBEDDER_DEFAULT"
 
 
@@ -62,14 +63,15 @@ class ClusterOptions:
 @dataclass(frozen=True, slots=True)
 class Stores:
     """The places of the cluster's state: the URLs of Redis and of the object store, which this cluster runs itself or
-    shares, and a folder for scratch space. `name` is the data directory's: part of the processes' ids, which are unique
-    in the membership even where several clusters share a Redis.
+    shares, a folder for scratch space, and the file of the cluster secret. `name` is the data directory's: part of the
+    processes' ids, which are unique in the membership even where several clusters share a Redis.
     """
 
     redis_url: str
     bucket_url: str
     scratch: Path
     name: str
+    cluster_secret: Path | None = None
 
 
 def process_specs(
@@ -80,6 +82,8 @@ def process_specs(
     sockets that frontends inherit; without any, each opens its own.
     """
     common = {"REDIS_URL": stores.redis_url, "POLYCHROME_BUCKET_URL": stores.bucket_url}
+    if stores.cluster_secret is not None and CLUSTER_SECRET_FILE not in inherited:
+        common[CLUSTER_SECRET_FILE] = str(stores.cluster_secret)
     by_role: dict[str, tuple[int, Mapping[str, str]]] = {
         "logservice": (options.log_services, {}),
         "compactor": (options.compactors, {"POLYCHROME_COMPACTOR_NICE": str(COMPACTOR_NICE)}),

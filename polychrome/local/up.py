@@ -56,7 +56,7 @@ def up(options: ClusterOptions, say: Callable[[str], None]) -> None:
         space = _space_watch(options, data_dir, server, say)
         _wait_for_space(space)
         bucket_url = os.environ.get("POLYCHROME_BUCKET_URL") or data_dir.objects.as_uri()
-        stores = Stores(redis_url or _url(server), bucket_url, data_dir.scratch, data_dir.name)
+        stores = Stores(redis_url or _url(server), bucket_url, data_dir.scratch, data_dir.name, data_dir.cluster_secret)
         if (options.auth or os.environ.get(AUTH)) == "keys":
             os.environ.setdefault(BOOTSTRAP_KEY_FILE, str(bootstrap_key_file(data_dir.root)))
         specs = process_specs(options, stores, os.environ, listening.fds)

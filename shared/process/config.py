@@ -27,6 +27,9 @@ PREFIX: Final = "POLYCHROME_"
 ROLES: Final = ("frontend", "logservice", "compactor", "queryworker", "embedder")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
+REQUIRED: Final = "required"
+OFF_ON_EVERY_ADDRESS: Final = "off-on-every-address"
+
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
 
 MISSING: Final = dataclasses.MISSING
@@ -184,6 +187,12 @@ def parse_seconds(text: str) -> float:
     return value
 
 
+def _parse_requirement(text: str) -> str:
+    if text not in (REQUIRED, OFF_ON_EVERY_ADDRESS):
+        raise ValueError(f"expected {REQUIRED} or {OFF_ON_EVERY_ADDRESS}")
+    return text
+
+
 def _parse_log_level(text: str) -> str:
     if text not in LOG_LEVELS:
         raise ValueError(f"expected one of {', '.join(LOG_LEVELS)}")
@@ -223,6 +232,26 @@ class ProcessConfig:
     admin_host: str = setting("POLYCHROME_ADMIN_HOST", "Address of /livez, /readyz and /metrics.", default="127.0.0.1")
     admin_port: int = setting(
         "POLYCHROME_ADMIN_PORT", "Port of /livez, /readyz and /metrics; 0: any free one.", default=0, parse=parse_port
+    )
+    admin_auth: str = setting(
+        "POLYCHROME_ADMIN_AUTH",
+        "required: on an address other than the loopback one, /metrics needs the cluster secret as a bearer token; "
+        "off-on-every-address: it needs none. /livez and /readyz never do.",
+        default=REQUIRED,
+        parse=_parse_requirement,
+    )
+    cluster_secret_file: Path | None = setting(
+        "POLYCHROME_CLUSTER_SECRET_FILE",
+        "File of the secret by which the processes of a cluster know each other: a line of at least 32 characters, or "
+        "two while it is rotated (the first is used, both are accepted). Read again when it changes. Empty: none.",
+        default=None,
+    )
+    cluster_auth: str = setting(
+        "POLYCHROME_CLUSTER_AUTH",
+        "required: without a cluster secret, query workers and embedders listen on loopback addresses only; "
+        "off-on-every-address: on any, and answer everybody who reaches them.",
+        default=REQUIRED,
+        parse=_parse_requirement,
     )
     log_level: str = setting(
         "POLYCHROME_LOG_LEVEL", "debug, info, warning or error.", default="info", parse=_parse_log_level

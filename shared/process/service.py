@@ -1,7 +1,8 @@
 """The life of a process, the same for all roles.
 
 1. Read the configuration; a wrong one ends the process with all its problems (exit code 2).
-2. Start the admin endpoint: `/livez` answers from here on, `/readyz` only while the service is ready.
+2. Start the admin endpoint: `/livez` answers from here on, `/readyz` only while the service is ready. Both answer
+   anybody; on an address that others can reach, the rest needs the cluster secret (`shared.process.admin_access`).
 3. Open the service, an async context manager. While something it needs is away (`Unavailable`), or a disk is full, try
    again with backoff.
 4. Run its loops. A loop that dies, or returns, takes the process down (exit code 1): the supervisor starts a fresh one.
@@ -32,6 +33,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shared.errors import Unavailable
 from shared.process import disk, open_files, telemetry
+from shared.process.admin_access import AdminAccess
 from shared.process.config import ConfigError, ProcessConfig, read
 from shared.process.memory import trim_when_idle, use_one_arena
 from shared.process.stopping import closed_after_s, ended_after_s
@@ -149,7 +151,7 @@ class _Lifecycle:
 
 
 async def _run_service(role: str, config: C, open_service: OpenService[C], life: _Lifecycle) -> None:
-    async with _admin_endpoint(config.admin_host, config.admin_port, life) as admin, AsyncExitStack() as stack:
+    async with _admin_endpoint(config, life) as admin, AsyncExitStack() as stack:
         service = await _open(role, stack, lambda: open_service(config))
         life.service = service
         log.info("ready", role=role, admin=admin, address=getattr(service, "address", None))
@@ -214,14 +216,18 @@ async def _drain(service: Service, timeout_s: float) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _admin_endpoint(host: str, port: int, life: _Lifecycle) -> AsyncIterator[str]:
+async def _admin_endpoint(config: ProcessConfig, life: _Lifecycle) -> AsyncIterator[str]:
     async def livez(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
     async def readyz(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n") if life.ready() else web.Response(status=503, text="not ready\n")
 
-    async def metrics(_request: web.Request) -> web.Response:
+    admits = AdminAccess(config)
+
+    async def metrics(request: web.Request) -> web.Response:
+        if (why := admits.refusal(request.headers.get("Authorization"))) is not None:
+            return web.Response(status=401, text=f"{why}\n", headers={"WWW-Authenticate": "Bearer"})
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app = web.Application()
@@ -229,7 +235,7 @@ async def _admin_endpoint(host: str, port: int, life: _Lifecycle) -> AsyncIterat
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=ADMIN_CLOSE_S)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port)
+        site = web.TCPSite(runner, config.admin_host, config.admin_port)
         await site.start()
         bound = runner.addresses[0]
         yield f"{bound[0]}:{bound[1]}"

@@ -13,6 +13,7 @@ from typing import Final, cast
 
 from shared import limits
 from shared.errors import Unavailable
+from shared.process.cluster_secret import ClusterSecret
 from shared.rpc.answer_budget import FIRST_WINDOW_BYTES, AnswerBudget
 from shared.rpc.chunks import Answer
 from shared.rpc.client_call import ClientCall
@@ -24,17 +25,21 @@ CONNECTIONS_PER_ADDRESS: Final = 2
 
 
 class RpcClient:
-    """Calls methods of other processes by address, `host:port`. `answers` is the memory budget of long answers."""
+    """Calls methods of other processes by address, `host:port`. `answers` is the memory budget of long answers. With
+    the cluster's `secret`, it calls those alone that prove to know it.
+    """
 
     def __init__(
         self,
         *,
+        secret: ClusterSecret | None = None,
         connections_per_address: int = CONNECTIONS_PER_ADDRESS,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         frame_bytes_max: int = limits.RPC_FRAME_BYTES_MAX,
         answers_bytes_max: int = limits.ANSWERS_BYTES_MAX,
     ) -> None:
         self.answers = AnswerBudget(answers_bytes_max)
+        self._secret = secret
         self._connections_per_address = connections_per_address
         self._connect_timeout_s = connect_timeout_s
         self._frame_bytes_max = frame_bytes_max
@@ -98,6 +103,7 @@ class RpcClient:
             connect_timeout_s=self._connect_timeout_s,
             frame_bytes_max=self._frame_bytes_max,
             on_unused=self._forget,
+            secret=self._secret,
         )
         return peer
 

@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 import msgspec
 
 from shared.errors import Unavailable
+from shared.process import telemetry
 from shared.rpc import frames
+from shared.rpc.authenticity import NONCE_BYTES, ClientHandshake, NotAuthentic
 from shared.rpc.client_call import ClientCall
+from shared.rpc.frame_seal import FrameSeal
 from shared.rpc.frames import BadFrame, CallHeader, Frame, FrameKind, FrameReader
+
+log = telemetry.get_logger(__name__)
 
 
 class ClientConnection(asyncio.Protocol):
     """`calls` are those that wait for an answer or the rest of one, by number. When the connection is lost they fail
-    with Unavailable.
+    with Unavailable. `proven` is done when the server has proved itself; it fails with ConnectionError when it does
+    not.
     """
 
-    def __init__(self, address: str, frame_bytes_max: int, on_lost: Callable[[ClientConnection], None]) -> None:
+    def __init__(
+        self,
+        address: str,
+        frame_bytes_max: int,
+        on_lost: Callable[[ClientConnection], None],
+        secrets: Sequence[bytes] = (),
+    ) -> None:
+        """`secrets`: those of the cluster, the one to use first. Without any, nothing has to be proved."""
         self.calls: dict[int, ClientCall] = {}
+        self.proven: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._handshake = ClientHandshake(secrets, os.urandom(NONCE_BYTES)) if secrets else None
+        self._seal: FrameSeal | None = None
         self._address = address
         self._on_lost = on_lost
         self._reader = FrameReader(frame_bytes_max)
@@ -31,7 +48,9 @@ class ClientConnection(asyncio.Protocol):
     @property
     def is_usable(self) -> bool:
         """Whether calls may be sent on it: it is open, and the server is not leaving."""
-        return self._transport is not None and not self._is_leaving and not self._transport.is_closing()
+        if self._transport is None or self._transport.is_closing():
+            return False
+        return self._handshake is None and not self._is_leaving
 
     def send(self, calls: Sequence[ClientCall]) -> None:
         """Sends calls in one frame."""
@@ -47,7 +66,7 @@ class ClientConnection(asyncio.Protocol):
             headers.append(
                 CallHeader(call.number, call.method, call.request_id, left_ms, len(call.payload), call.window)
             )
-        self._transport.writelines(frames.framed(FrameKind.CALLS, headers, [call.payload for call in calls]))
+        self._send_frame(self._transport, FrameKind.CALLS, headers, [call.payload for call in calls])
 
     def end(self, call: ClientCall) -> None:
         """The call has ended; when that was without an answer, the server may stop working on it."""
@@ -66,26 +85,62 @@ class ClientConnection(asyncio.Protocol):
 
     def _write(self, kind: FrameKind, headers: Sequence[int | tuple[int, int]]) -> None:
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.writelines(frames.framed(kind, headers, ()))
+            self._send_frame(self._transport, kind, headers, ())
+
+    def _send_frame(
+        self,
+        transport: asyncio.Transport,
+        kind: FrameKind,
+        headers: Sequence[CallHeader | int | tuple[int, int]],
+        payloads: Sequence[bytes],
+    ) -> None:
+        buffers = frames.framed(kind, headers, payloads)
+        if self._seal is not None:
+            buffers.append(self._seal.tag(buffers))
+        transport.writelines(buffers)
 
     # ---- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         frames.tune(transport.get_extra_info("socket"))
+        if self._handshake is None:
+            self.proven.set_result(None)
+        else:
+            self._transport.write(self._handshake.hello)
 
     def data_received(self, data: bytes) -> None:
         try:
+            if self._handshake is not None:
+                data = self._prove(self._handshake, data)
             for frame in self._reader.feed(data):
                 self._accept(frame)
+        except NotAuthentic as error:
+            log.warning("peer_not_authentic", address=self._address, error=str(error))
+            self.abort()
         except (BadFrame, msgspec.MsgspecError):
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        if not self.proven.done():
+            self.proven.set_exception(ConnectionError("the peer has not proved that it belongs to this cluster"))
+            self.proven.exception()  # seen: whoever waited for it may have given up
         calls, self.calls = self.calls, {}
         self._fail(calls.values())
         self._on_lost(self)
+
+    def _prove(self, handshake: ClientHandshake, data: bytes) -> bytes:
+        """Goes on with the opening of the connection; returns what has come behind it. Raises NotAuthentic."""
+        proof = handshake.feed(data)
+        if self._transport is None or handshake.channel is None:
+            return b""
+        self._transport.write(proof)
+        self._handshake, self._seal = None, handshake.channel.outgoing
+        self._reader.expect_tags(handshake.channel.incoming)
+        if not self.proven.done():  # else nobody waits for it any more
+            self.proven.set_result(None)
+        return handshake.rest
 
     def _fail(self, calls: Iterable[ClientCall]) -> None:
         for call in calls:

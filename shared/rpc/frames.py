@@ -23,6 +23,9 @@ when the call went well. `cancel` says that nobody waits for the calls any more;
 `leaving` says that the server takes no new calls on this connection and ends its side after the last answer. Anything
 else on the wire is a mistake that cannot be resynchronised: the connection is closed.
 
+In a cluster with a secret a connection opens with a proof of both sides (`shared.rpc.authenticity`), and a tag of 16
+bytes stands behind each frame (`shared.rpc.frame_seal`), which counts to none of the lengths above.
+
 Chunks. A call whose `window` is not 0 takes its answer in chunks, which come in order; each but the last says that
 `more` follow. The window is the number of bytes that the server may send of the answer at first. With every `credit`
 the caller adds to it, as it consumes what has come. When all credit is used up the server waits, and sends the answers
@@ -55,6 +58,7 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from shared import limits
+from shared.rpc.frame_seal import TAG_BYTES, FrameSeal
 
 MAGIC: Final = b"PC"
 VERSION: Final = 2
@@ -189,6 +193,13 @@ class FrameReader:
         self._frame_bytes_max = frame_bytes_max
         self._partial = bytearray()
         self._needed = HEAD_BYTES  # how long `_partial` must be before looking at it again is worth while
+        self._seal: FrameSeal | None = None
+        self._tag_bytes = 0
+
+    def expect_tags(self, seal: FrameSeal) -> None:
+        """From now on each frame must have its tag behind it."""
+        self._seal = seal
+        self._tag_bytes = TAG_BYTES
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames completed by `data`. Raises BadFrame; the reader is of no use after that."""
@@ -206,7 +217,7 @@ class FrameReader:
             self._needed = self._length(view, at)
             if len(view) - at < self._needed:
                 break
-            frames.append(_frame(view[at : at + self._needed]))
+            frames.append(_frame(self._checked(view[at : at + self._needed])))
             at += self._needed
         if at < len(view):
             self._partial = bytearray(view[at:])
@@ -224,7 +235,16 @@ class FrameReader:
         length: int = HEAD_BYTES + header_bytes + payload_bytes
         if header_bytes > limits.RPC_HEADER_BYTES_MAX or length > self._frame_bytes_max:
             raise BadFrame(f"a frame of {length} bytes is over the limit")
-        return length
+        return length + self._tag_bytes
+
+    def _checked(self, view: memoryview) -> memoryview:
+        """The frame without its tag. Raises BadFrame unless that is the tag of the next frame."""
+        if self._seal is None:
+            return view
+        split = len(view) - TAG_BYTES
+        if not self._seal.is_next(view[:split], view[split:]):
+            raise BadFrame("a frame without the tag of its connection and number")
+        return view[:split]
 
 
 _KINDS: Final = frozenset(FrameKind)

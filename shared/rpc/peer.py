@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from shared.errors import DeadlineExceeded, Unavailable
+from shared.process.cluster_secret import ClusterSecret
 from shared.rpc import frames
 from shared.rpc.answer_budget import AnswerBudget
 from shared.rpc.client_call import ClientCall
@@ -29,8 +30,10 @@ class Peer:
         connect_timeout_s: float,
         frame_bytes_max: int,
         on_unused: Callable[[str], None],
+        secret: ClusterSecret | None,
     ) -> None:
         """`on_unused` is called with the address when there are neither calls nor connections any more."""
+        self._secret = secret
         self.loop = asyncio.get_running_loop()
         self.answers = answers
         self.open: set[ClientCall] = set()
@@ -107,9 +110,8 @@ class Peer:
     async def _connect(self) -> None:
         """Makes a connection and sends the frames that wait for it, whichever of their callers have given up."""
         try:
-            host, port = frames.split_address(self._address)
             async with asyncio.timeout(self._connect_timeout_s):
-                _, connection = await self.loop.create_connection(self._new_connection, host, port)
+                connection = await self._open()
         except (OSError, ValueError) as error:  # TimeoutError is an OSError
             refused = Unavailable(f"cannot reach {self._address}: {error or type(error).__name__}")
             for calls in self._take_queued_frames():
@@ -123,13 +125,25 @@ class Peer:
             if waiting:
                 connection.send(waiting)
 
+    async def _open(self) -> ClientConnection:
+        """A connection whose server has proved itself. Raises OSError, ValueError."""
+        host, port = frames.split_address(self._address)
+        _, connection = await self.loop.create_connection(self._new_connection, host, port)
+        try:
+            await connection.proven
+        except BaseException:
+            connection.abort()
+            raise
+        return connection
+
     def _take_queued_frames(self) -> list[Sequence[ClientCall]]:
         self._connecting = None
         queued, self._queued_frames = self._queued_frames, []
         return queued
 
     def _new_connection(self) -> ClientConnection:
-        return ClientConnection(self._address, self._frame_bytes_max, self._connection_lost)
+        secrets = self._secret.current() if self._secret is not None else ()
+        return ClientConnection(self._address, self._frame_bytes_max, self._connection_lost, secrets)
 
     def _connection_lost(self, connection: ClientConnection) -> None:
         if connection in self._connections:

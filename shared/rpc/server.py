@@ -9,15 +9,20 @@ when its caller has no time left, when the caller cancelled it and when the conn
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from shared import errors, limits
 from shared.process import telemetry
+from shared.process.cluster_secret import ROTATION_CHECK_S, ClusterSecret
 from shared.rpc import frames
 from shared.rpc.deadline_timer import DeadlineTimer
 from shared.rpc.outgoing import UnsentBytes
 from shared.rpc.server_call import Serve
 from shared.rpc.server_connection import ServerConnection
+
+UNPROVEN_MAX: Final = 256
+"""Connections of a server that have not proved themselves, at most."""
 
 log = telemetry.get_logger(__name__)
 
@@ -26,7 +31,7 @@ class RpcServer:
     """Listens, and hands calls to the functions that serve them, by method.
 
     `calls_max` are the calls of one connection that are worked on at once, others wait; `frame_bytes_max` is the
-    longest frame, call and answer.
+    longest frame, call and answer. With the cluster's `secret`, it answers those alone that prove to know it.
     """
 
     def __init__(
@@ -35,7 +40,11 @@ class RpcServer:
         *,
         calls_max: int = limits.RPC_CALLS_MAX,
         frame_bytes_max: int = limits.RPC_FRAME_BYTES_MAX,
+        secret: ClusterSecret | None = None,
     ) -> None:
+        self._secret = secret
+        self._secret_timer: asyncio.TimerHandle | None = None
+        self.unproven: dict[ServerConnection, None] = {}
         self.methods = dict(methods)
         self.calls_max = calls_max
         self.frame_bytes_max = frame_bytes_max
@@ -47,8 +56,13 @@ class RpcServer:
         self._all_closed = asyncio.Event()
 
     async def start(self, host: str, port: int) -> str:
-        """Listens; returns the address as `host:port`, with the port that was given out where `port` is 0."""
+        """Listens; returns the address as `host:port`, with the port that was given out where `port` is 0. Raises
+        OSError, also when the file of the secret cannot be read, and ValueError when what is in it is no secret.
+        """
         loop = asyncio.get_running_loop()
+        if self._secret is not None:
+            self._secret.load()
+            self._look_at_secret(self._secret, loop)
         self._server = await loop.create_server(lambda: ServerConnection(self, loop), host, port)
         bound = self._server.sockets[0].getsockname()
         return frames.join_address(bound[0], bound[1])
@@ -83,10 +97,33 @@ class RpcServer:
         """Drops the connections, with what is still in flight on them."""
         self.draining = True
         self._timer.stop()
+        if self._secret_timer is not None:
+            self._secret_timer.cancel()
         if self._server is not None:
             self._server.close()
         for connection in list(self.connections):
             connection.abort()
+
+    @property
+    def secrets(self) -> Sequence[bytes]:
+        """The cluster's secrets as their file has them now; none: peers need not prove anything."""
+        return self._secret.current() if self._secret is not None else ()
+
+    def note_unproven(self, connection: ServerConnection) -> None:
+        """A connection was opened. When very many have not proved themselves, the oldest of these is dropped: a process
+        of the cluster needs a moment only, so it finds a place however many others come.
+        """
+        self.unproven[connection] = None
+        if len(self.unproven) > UNPROVEN_MAX:
+            next(iter(self.unproven)).abort()
+
+    def _look_at_secret(self, secret: ClusterSecret, loop: asyncio.AbstractEventLoop) -> None:
+        """Now and then: connections by a secret that holds no longer take no more calls."""
+        self._secret_timer = loop.call_later(ROTATION_CHECK_S, self._look_at_secret, secret, loop)
+        if secret.load():
+            log.info("cluster_secret_changed", accepted=len(secret.current()))
+            for connection in [each for each in self.connections if each.secret not in (None, *secret.current())]:
+                connection.leave()
 
     def note_calls(self, loop: asyncio.AbstractEventLoop) -> None:
         """Calls have come, with deadlines."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from collections import Counter as Tally
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol, cast
@@ -18,6 +19,8 @@ from prometheus_client import Counter, Histogram
 from shared import errors
 from shared.process import telemetry
 from shared.rpc import frames
+from shared.rpc.authenticity import NONCE_BYTES, ServerHandshake
+from shared.rpc.frame_seal import FrameSeal
 from shared.rpc.frames import FRAME_CALLS_MAX, OWN_FRAME_BYTES, AnswerHeader, BadFrame, Frame, FrameKind, FrameReader
 from shared.rpc.outgoing import LongAnswer, SendQueue, UnsentBytes
 from shared.rpc.server_call import Call, Serve
@@ -28,6 +31,9 @@ UNREAD_BYTES_MAX: Final = 1024 * 1024
 
 WAITING_BYTES_MAX: Final = 64 * 1024 * 1024
 """When the calls of a peer that are not taken up take more memory, further ones are refused."""
+
+PROOF_S: Final = 2.0
+"""Longest time that a peer may take to prove itself, in seconds."""
 
 log = telemetry.get_logger(__name__)
 CALL_SECONDS = Histogram(
@@ -75,11 +81,18 @@ class ConnectionOwner(Protocol):
     @property
     def methods(self) -> Mapping[str, Serve]: ...
 
+    @property
+    def secrets(self) -> Sequence[bytes]: ...
+
     connections: set[ServerConnection]
+    unproven: dict[ServerConnection, None]
     unsent: UnsentBytes
     calls_max: int
     frame_bytes_max: int
     draining: bool
+
+    def note_unproven(self, connection: ServerConnection) -> None:
+        """A connection was opened whose peer has still to prove itself."""
 
     def note_calls(self, loop: asyncio.AbstractEventLoop) -> None:
         """Calls have come, with deadlines."""
@@ -89,12 +102,18 @@ class ConnectionOwner(Protocol):
 
 
 class ServerConnection(asyncio.Protocol):
-    """`calls` are those that are not answered, or not wholly, by the numbers that the peer gave them."""
+    """`calls` are those that are not answered, or not wholly, by the numbers that the peer gave them. `secret` is the
+    one by which the peer has proved itself, None where it need not or has not yet.
+    """
 
     def __init__(self, server: ConnectionOwner, loop: asyncio.AbstractEventLoop) -> None:
         self.calls: dict[int, Call] = {}
         self.loop = loop
         self.answer_bytes_max = server.frame_bytes_max
+        self.secret: bytes | None = None
+        self._handshake: ServerHandshake | None = None
+        self._proof_timer: asyncio.TimerHandle | None = None
+        self._seal: FrameSeal | None = None
         self._server = server
         self._reader = FrameReader(server.frame_bytes_max)
         self._long_answers = SendQueue(server.unsent)
@@ -114,20 +133,51 @@ class ServerConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         frames.tune(transport.get_extra_info("socket"))
         self._server.connections.add(self)
-        if self._server.draining:
+        secrets = self._server.secrets
+        if secrets:
+            self._handshake = ServerHandshake(secrets, os.urandom(NONCE_BYTES))
+            self._proof_timer = self.loop.call_later(PROOF_S, self._refuse_peer, "it has not proved itself in time")
+            self._server.note_unproven(self)
+        elif self._server.draining:
             self.leave()
 
     def data_received(self, data: bytes) -> None:
         if self._is_finished:
             return  # calls that crossed the end of this side; their caller sees it close, and asks elsewhere
         try:
+            if self._handshake is not None:
+                data = self._prove(self._handshake, data)
             for frame in self._reader.feed(data):
                 self._accept(frame)
         except (BadFrame, msgspec.MsgspecError) as error:
-            BAD_CONNECTIONS.inc()
-            peer = self._transport.get_extra_info("peername") if self._transport else None
-            log.warning("bad_frame", peer=peer, error=str(error))
-            self.abort()
+            self._refuse_peer(str(error))
+
+    def _prove(self, handshake: ServerHandshake, data: bytes) -> bytes:
+        """Goes on with the opening of the connection; returns what has come behind it. Raises NotAuthentic."""
+        reply = handshake.feed(data)
+        if reply and self._transport is not None:
+            self._transport.write(reply)
+        if handshake.channel is None:
+            return b""
+        self._proof_ended()
+        self._handshake = None
+        self._seal, self.secret = handshake.channel.outgoing, handshake.channel.secret
+        self._reader.expect_tags(handshake.channel.incoming)
+        if self._server.draining:
+            self.leave()
+        return handshake.rest
+
+    def _proof_ended(self) -> None:
+        if self._proof_timer is not None:
+            self._proof_timer.cancel()
+        self._server.unproven.pop(self, None)
+
+    def _refuse_peer(self, why: str) -> None:
+        """Drops a connection whose peer does not do as it must."""
+        BAD_CONNECTIONS.inc()
+        peer = self._transport.get_extra_info("peername") if self._transport else None
+        log.warning("bad_frame", peer=peer, error=why)
+        self.abort()
 
     def pause_writing(self) -> None:
         self._is_writable = False
@@ -138,6 +188,7 @@ class ServerConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._proof_ended()
         self._server.connections.discard(self)
         for call in list(self.calls.values()):
             call.abandon()
@@ -146,7 +197,11 @@ class ServerConnection(asyncio.Protocol):
     # ---- calls
 
     def leave(self) -> None:
-        """Tells the peer to send its calls elsewhere; this side of the connection ends with the last answer."""
+        """Tells the peer to send its calls elsewhere; this side of the connection ends with the last answer. A peer
+        that has still to prove itself is told when it has.
+        """
+        if self._handshake is not None:
+            return
         if not self._is_leaving:
             self._is_leaving = True
             self._write(FrameKind.LEAVING, (), ())
@@ -155,6 +210,7 @@ class ServerConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Drops the connection."""
+        self._proof_ended()
         if self._transport is not None:
             self._transport.abort()
 
@@ -215,7 +271,10 @@ class ServerConnection(asyncio.Protocol):
 
     def _write(self, kind: FrameKind, headers: Sequence[AnswerHeader], payloads: Sequence[bytes | memoryview]) -> None:
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.writelines(frames.framed(kind, headers, payloads))
+            buffers = frames.framed(kind, headers, payloads)
+            if self._seal is not None:
+                buffers.append(self._seal.tag(buffers))
+            self._transport.writelines(buffers)
 
     def _finish_when_done(self) -> None:
         """Ends this side of the connection behind what is buffered when nothing more is to be sent. The other side is

@@ -43,6 +43,7 @@ class Here:
             ("minio:9000", self.objects_address),
             ("0.0.0.0", "127.0.0.1"),
             ("/var/lib/polychrome", str(scratch)),
+            ("/run/polychrome", str(scratch.parent)),
         ):
             text = text.replace(there, here)
         return text
@@ -75,4 +76,5 @@ def spec_of(service: Service, number: int, here: Here, scratch: Path) -> Process
     for key in environ:
         if key.startswith("POLYCHROME_") and key.endswith("_PORT"):
             environ[key] = str(free_port())
-    return ProcessSpec(name, service.name, (here.program(program), *arguments), environ)
+    argv = (here.program(program), *(here.value(word, scratch / name) for word in arguments))
+    return ProcessSpec(name, service.name, argv, environ)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from polychrome.local.plan import STOP_ORDER, ClusterOptions, Stores, process_specs
 from polychrome.local.process import Fork, Process, ProcessSpec, free_port
+from shared.process.cluster_secret import new_secret
 from tests.cluster.compose_file import PROCESSES, Here, read_services, spec_of
 from tests.cluster.fork_server import ServedModule
 from tests.cluster.stores import (
@@ -142,7 +143,10 @@ class ClusterBuilder:
             objects = stack.enter_context(storage(self.directory / "objects"))
             if objects.endpoint:
                 _create_bucket(objects)
-            specs = process_specs(self._options(), Stores(redis.url, objects.url, self.directory / "scratch", "test"))
+            secret = self.directory / "cluster-secret"
+            secret.write_text(new_secret())
+            stores = Stores(redis.url, objects.url, self.directory / "scratch", "test", secret)
+            specs = process_specs(self._options(), stores)
             specs = [self._own(spec, objects) for spec in specs]
             yield stack.enter_context(self._run(redis, objects, specs, fork=ServedModule))
 
@@ -157,8 +161,10 @@ class ClusterBuilder:
             assert objects.endpoint is not None
             here = Here(redis.url.rpartition("@")[2].removesuffix("/0"), objects.endpoint.address)
             scratch = self.directory / "scratch"
-            bucket = spec_of(services["bucket"], 1, here, scratch)
-            subprocess.run(bucket.argv, env=os.environ | dict(bucket.environ), check=True, capture_output=True)
+            scratch.mkdir(parents=True)
+            for first in ("secrets", "bucket"):
+                spec = spec_of(services[first], 1, here, scratch)
+                subprocess.run(spec.argv, env=os.environ | dict(spec.environ), check=True, capture_output=True)
             counts = (self.log_services, self.compactors, self.query_workers, self.embedders, self.frontends)
             specs = [
                 spec_of(services[role], number, here, scratch)

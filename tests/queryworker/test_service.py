@@ -93,13 +93,21 @@ async def test_a_draining_worker_says_so_refuses_and_leaves(
 async def test_a_worker_on_every_interface_advertises_an_address_that_reaches_it(
     valkey_server: RedisServer, keys: Keys, tmp_path: Path
 ) -> None:
-    wildcard = {"POLYCHROME_QUERYWORKER_HOST": "0.0.0.0"}
+    wildcard = {"POLYCHROME_QUERYWORKER_HOST": "0.0.0.0", "POLYCHROME_CLUSTER_AUTH": "off-on-every-address"}
     async with _served(valkey_server, keys, tmp_path, **wildcard) as (world, worker, _, client):
         assert worker.address.startswith("127.0.0.1:")
         await client.call(worker.address, COUNT, _count(world), timeout_s=5)
     named = {"POLYCHROME_QUERYWORKER_ADVERTISE_HOST": "worker.example"}
     async with _served(valkey_server, keys, tmp_path / "named", **named) as (_, worker, _, _):
         assert worker.address.startswith("worker.example:")
+
+
+async def test_a_worker_does_not_listen_to_others_without_a_secret(
+    valkey_server: RedisServer, keys: Keys, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="POLYCHROME_CLUSTER_SECRET_FILE"):
+        async with _served(valkey_server, keys, tmp_path, POLYCHROME_QUERYWORKER_HOST="0.0.0.0"):
+            pass
 
 
 def test_wrong_settings_are_all_reported() -> None:

@@ -12,8 +12,9 @@ import pytest
 from frontend.access.authenticator import BOOTSTRAP, HELD_MAX, USED_S, VERDICT_S_MAX, Authenticator
 from frontend.access.failures import FREE, HALF_LIFE_S, Failures, network_of
 from frontend.access.passwords import hash_password, verify_password
-from frontend.access.secret_files import User, WatchedFile, parse_bootstrap, parse_users
+from frontend.access.secret_files import User, parse_bootstrap, parse_users
 from shared.errors import Unauthenticated, Unavailable
+from shared.process.watched_file import WatchedFile
 from shared.tenancy.api_keys import digest_of, draw_key
 from tests.frontend.access.making import MemoryRecords, SteppedClock, bearer, headers, opened
 from tests.shared.tenancy.making import NOW_S, new_record

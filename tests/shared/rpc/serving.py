@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 
+from shared.process.cluster_secret import ClusterSecret
 from shared.rpc import frames
 from shared.rpc.chunks import Answer, ChunkStream
 from shared.rpc.client import RpcClient
@@ -112,13 +113,13 @@ async def until(met: Callable[[], bool]) -> None:
 
 @contextlib.asynccontextmanager
 async def serving(
-    handlers: Mapping[str, Method], client: RpcClient | None = None, **options: int
+    handlers: Mapping[str, Method], client: RpcClient | None = None, secret: ClusterSecret | None = None, **options: int
 ) -> AsyncIterator[tuple[RpcServer, RpcClient, str]]:
     """`options` are the server's."""
     methods = {
         name: handler if isinstance(handler, Gate | InPieces) else each(handler) for name, handler in handlers.items()
     }
-    server, client = RpcServer(methods, **options), client or RpcClient()
+    server, client = RpcServer(methods, secret=secret, **options), client or RpcClient(secret=secret)
     address = await server.start("127.0.0.1", 0)
     try:
         yield server, client, address
