@@ -96,7 +96,7 @@ ATTACKS = (
     ),
     Attack(
         "filter values", f"{VICTIM}/get", dumped({"where": {"k": {"$in": list(range(700_000))}}}),
-        400, "700000 values of $in and $nin, at most 50000",
+        400, "700000 values of $in and $nin, at most 10000",
     ),
     Attack(
         "regular expressions", f"{VICTIM}/get", dumped({"where_document": {"$or": [{"$regex": "a"}] * 20_000}}),

@@ -159,7 +159,7 @@ async def test_the_defaults_leave_alone_what_clients_are_known_to_send() -> None
     long = {"ids": ["a"], "embeddings": [[0.5] * 4096], "documents": ["x" * 5_000_000], "uris": ["u" * 10_000]}
     assert read_write(Op.ADD, long, limits).ids == ["a"]
     assert (await Selectors(ids=ids[:39_000]).selection(None, limits)).ids == ids[:39_000]
-    where = {"key": {"$in": list(range(40_000))}}
+    where = {"key": {"$in": list(range(10_000))}}
     assert (await Selectors(where=where).selection(None, limits)).where is not None
     rows: Any = Rows(40_000)
     collection = new_collection(head=40_000)
