@@ -1,0 +1,86 @@
+"""One cluster with authentication for all of these tests: they keep apart by tenants."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from shared.tenancy.api_keys import draw_key
+from tests.cluster.harness import Cluster, ClusterBuilder
+from tests.tenancy.keyring import Keyring, Place, furnished
+
+ISSUER, AUDIENCE = "https://issuer.example", "polychrome"
+
+
+@dataclass
+class Issuer:
+    """An issuer of tokens, whose key set is a file."""
+
+    key_set: Path
+    key: ec.EllipticCurvePrivateKey
+
+    def publish(self) -> None:
+        public = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(self.key.public_key()))
+        self.key_set.write_text(json.dumps({"keys": [public | {"kid": "1", "alg": "ES256", "use": "sig"}]}))
+
+    def token(self, **claims: Any) -> str:
+        common = {"iss": ISSUER, "aud": AUDIENCE, "sub": "mia", "exp": time.time() + 300}
+        return jwt.encode(common | claims, self.key, algorithm="ES256", headers={"kid": "1"})
+
+
+@dataclass
+class Guarded:
+    """A cluster with authentication, with what a test needs to get in."""
+
+    cluster: Cluster
+    keyring: Keyring
+    issuer: Issuer
+    users_file: Path
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    directory = tmp_path_factory.mktemp("tenancy")
+    bootstrap = draw_key()
+    (directory / "bootstrap").write_text(bootstrap.sha256)
+    users_file = directory / "users"
+    users_file.write_text("")
+    issuer = Issuer(directory / "jwks.json", ec.generate_private_key(ec.SECP256R1()))
+    issuer.publish()
+    environ = {
+        "POLYCHROME_FRONTEND_AUTH": "keys",
+        "POLYCHROME_FRONTEND_BOOTSTRAP_KEY_FILE": str(directory / "bootstrap"),
+        "POLYCHROME_FRONTEND_USERS_FILE": str(users_file),
+        "POLYCHROME_FRONTEND_JWT_KEYS": str(issuer.key_set),
+        "POLYCHROME_FRONTEND_JWT_ISSUER": ISSUER,
+        "POLYCHROME_FRONTEND_JWT_AUDIENCE": AUDIENCE,
+        "POLYCHROME_FRONTEND_JWT_CLAIMS": '{"tenant": "org", "databases": ["app", "dbs"], "role": "role"}',
+    }
+    with ClusterBuilder(directory / "cluster", frontends=2, environ=environ).start() as cluster:
+        keyring = Keyring(cluster.urls, bootstrap.text)
+        with keyring.client:
+            yield Guarded(cluster, keyring, issuer, users_file)
+
+
+@pytest.fixture(scope="session")
+def keyring(guarded: Guarded) -> Keyring:
+    return guarded.keyring
+
+
+@pytest.fixture(scope="session")
+def place(keyring: Keyring) -> Place:
+    return furnished(keyring)
+
+
+@pytest.fixture(scope="session")
+def other(keyring: Keyring) -> Place:
+    """Another tenant's, with equal names of everything."""
+    return furnished(keyring)

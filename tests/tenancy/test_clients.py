@@ -1,0 +1,135 @@
+"""The official clients with each kind of header, and the exceptions that they raise."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import time
+import warnings
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import chromadb
+import pytest
+from argon2 import PasswordHasher
+from chromadb.api import ClientAPI
+from chromadb.config import Settings
+from chromadb.errors import AuthorizationError, ChromaAuthError, NotFoundError
+
+from tests.clients.test_javascript import PACKAGE, node
+from tests.tenancy.conftest import Guarded
+from tests.tenancy.keyring import Keyring, Place
+
+__all__ = ["node"]
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """A client whose constructor raises leaves its connection to the garbage collector, which warns of it."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+TOKEN = "chromadb.auth.token_authn.TokenAuthClientProvider"
+BASIC = "chromadb.auth.basic_authn.BasicAuthClientProvider"
+
+
+def settings(**given: str) -> Settings:
+    return Settings(anonymized_telemetry=False, **given)
+
+
+def client_of(keyring: Keyring, place: Place, **given: str) -> ClientAPI:
+    url = urlsplit(keyring.urls[0])
+    return chromadb.HttpClient(
+        host=str(url.hostname),
+        port=url.port or 0,
+        tenant=place.tenant,
+        database=place.database,
+        settings=settings(**given),
+    )
+
+
+@pytest.mark.parametrize("header", ["Authorization", "X-Chroma-Token"])
+def test_the_python_client_reads_and_writes_by_a_token(keyring: Keyring, place: Place, header: str) -> None:
+    key = keyring.key(place.tenant, "write")
+    client = client_of(
+        keyring, place, chroma_client_auth_provider=TOKEN, chroma_client_auth_credentials=key,
+        chroma_auth_token_transport_header=header,
+    )  # fmt: skip
+    collection = client.get_collection("items", embedding_function=None)
+    collection.upsert(ids=["b"], embeddings=[[0.0, 1.0]])
+    assert set(collection.get()["ids"]) >= {"a", "b"}
+
+
+def test_the_python_client_reads_by_a_name_and_a_password(guarded: Guarded, place: Place) -> None:
+    key_id = guarded.keyring.made(place.tenant, "read")["id"]
+    guarded.users_file.write_text(f"mia:{PasswordHasher(memory_cost=1024, time_cost=1).hash('secret')}:{key_id}\n")
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            client = client_of(
+                guarded.keyring, place, chroma_client_auth_provider=BASIC, chroma_client_auth_credentials="mia:secret"
+            )
+            break
+        except AuthorizationError:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    assert client.get_user_identity().user_id == "mia"
+    with pytest.raises(ChromaAuthError, match="create_collection is needed"):
+        client.create_collection("other")
+
+
+def test_the_cloud_client_finds_its_tenant_and_database_by_its_key(keyring: Keyring, place: Place) -> None:
+    key = keyring.key(place.tenant, "read", databases=[place.database])
+    url = urlsplit(keyring.urls[0])
+    client = chromadb.CloudClient(
+        api_key=key, cloud_host=str(url.hostname), cloud_port=url.port or 0, enable_ssl=False, settings=settings()
+    )
+    assert [collection.name for collection in client.list_collections()][:1] == ["items"]
+    assert client.get_collection("items", embedding_function=None).count() >= 1
+
+
+def test_the_python_client_raises_its_own_exceptions(keyring: Keyring, place: Place, other: Place) -> None:
+    with pytest.raises(AuthorizationError):
+        client_of(keyring, place, chroma_client_auth_provider=TOKEN, chroma_client_auth_credentials="nonsense")
+    with pytest.raises(AuthorizationError):
+        client_of(keyring, place)
+    key = keyring.key(place.tenant, "read")
+    given = {"chroma_client_auth_provider": TOKEN, "chroma_client_auth_credentials": key}
+    client = client_of(keyring, place, **given)
+    with pytest.raises(ChromaAuthError):
+        client.get_collection("items", embedding_function=None).add(ids=["x"], embeddings=[[1.0, 1.0]])
+    with pytest.raises(NotFoundError):
+        client.get_collection("nothing")
+    with pytest.raises(NotFoundError, match=f"Tenant \\[{other.tenant}\\] not found"):
+        client_of(keyring, other, **given)
+
+
+def test_a_token_of_the_issuer_is_taken_where_a_key_is(guarded: Guarded, place: Place) -> None:
+    token = guarded.issuer.token(org=place.tenant, app={"dbs": ["main"]}, role="read")
+    given = {"chroma_client_auth_provider": TOKEN, "chroma_client_auth_credentials": token}
+    client = client_of(guarded.keyring, place, **given)
+    assert client.get_user_identity().databases == ["main"]
+    with pytest.raises(ChromaAuthError):
+        client.create_collection("other")
+
+
+def test_the_javascript_client_raises_its_own_exceptions(node: str, keyring: Keyring, place: Place) -> None:
+    ran = subprocess.run(
+        [node, "--test", "auth.test.mjs"],
+        cwd=PACKAGE,
+        env={
+            **os.environ,
+            "SERVER_URL": keyring.urls[0],
+            "WRITE_KEY": keyring.key(place.tenant, "write"),
+            "READ_KEY": keyring.key(place.tenant, "read", databases=[place.database]),
+            "TENANT": place.tenant,
+        },
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
