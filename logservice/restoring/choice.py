@@ -139,6 +139,17 @@ def begins_of_log(own: OwnState, stored: StoredState) -> list[Pointer | None]:
     return newest if log_reaches or is_one_moment(covers) else pointers
 
 
+def known_epoch(own: int, cluster: int, stored: StoredState) -> int:
+    """The epoch of a state of which Redis says `own`, in a cluster that is in the epoch `cluster` there. Every state is
+    of the cluster's epoch before that is opened, or was made since. So one of an earlier epoch than the bucket's, which
+    the cluster was opened in, has lost it.
+    """
+    manifests = [found[0].epoch for found in [*stored.newest, *stored.beyond] if found]
+    roots = [root.epoch for root in (stored.root, stored.logged) if root is not None]
+    bucket = max([*manifests, *roots], default=0)
+    return cluster if own < bucket <= cluster else own
+
+
 def is_one_moment(covers: Sequence[int]) -> bool:
     """Whether manifests that cover these positions, one per shard, meet."""
     return len(set(covers)) == 1

@@ -2,10 +2,11 @@
 Nobody else could do so then (`logservice.restoring.database_recovery` does in an open cluster), and no image of the
 catalog can be taken.
 
-Names, rows and order are put back from each other and from the bucket. A state whose streams are whole is made of them
-and of the bucket, and is compared with the bucket like all others afterwards. One whose streams are not whole is
-restored from the bucket, as in a Redis that lost everything. No snapshot is written here: this Redis may have gone
-back, and the bucket may know more than it.
+Names, rows and order are put back from each other and from the bucket. What a state says of a stream is filled in again
+of the stream: a log that the state does not tell of would seem to have lost entries. A state whose streams are whole is
+made of them and of the bucket, and is compared with the bucket like all others afterwards. One whose streams are not
+whole is restored from the bucket, as in a Redis that lost everything. No snapshot is written here: this Redis may have
+gone back, and the bucket may know more than it.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class LostAlone:
         self._log = log_
         self._evidence = Evidence(objects)
         self._unreadable = UnreadableFields(images, clock)
+        self._refilled: dict[str, list[str]] = {}
+        """The fields that were filled in, by collection, until that is in the report."""
 
     async def recover_rows(self, stored: CatalogImage | None) -> None:
         """Puts back names, rows and places in the order. `stored` is the catalog as the bucket has it."""
@@ -62,10 +65,22 @@ class LostAlone:
                 event = "state_rejoined" if rejoined else "state_not_rejoined"
                 log.error(event, collection=known.id, name=known.name)
 
-    async def restored(self, lost: Iterable[CollectionImage]) -> None:
-        """Says of these collections, whose states are whole again, that they were restored."""
+    async def rejoin_streams(self, now: CatalogImage) -> None:
+        """Gives the states of these collections back what they lost of what their streams say."""
+        self._refilled = await self._images.rejoin_all(now)
+        for collection in now.collections:
+            if fields := self._refilled.get(collection.id):
+                log.error("stream_fields_restored", collection=collection.id, name=collection.name, fields=fields)
+
+    async def restored(self, lost: Iterable[CollectionImage], now: CatalogImage) -> None:
+        """Says of these collections, whose states are whole again, that they were restored; and of those of the image,
+        which fields of their states were filled in.
+        """
         for known in lost:
             await self._unreadable.restored(known)
+        for collection in now.collections:
+            if fields := self._refilled.pop(collection.id, None):
+                await self._unreadable.refilled(collection, fields)
 
     async def _rejoin(self, cluster: Cluster, known: CollectionImage) -> bool:
         """Whether the streams of the shards are whole behind the newest manifests, and go equally far: then the state

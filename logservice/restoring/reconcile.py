@@ -210,11 +210,12 @@ class Reconciler:
                 epoch = _next_epoch(cluster, image)
                 signs = replace(signs, newer=await self._images.bring_forward(now, signs.newer, epoch))
             brought = await self._bring_forward(cluster, image, signs, damaged, (run, testimony), healed.gaps_end)
-            await self._alone.restored(lost)
+            await self._alone.restored(lost, now)
             await self._log.raise_commits(commits)  # it was the evidence
             return await self._catalog.mark.open(brought, run)
         heads = await self._owed.raise_heads(now, run)
         await self._owed.write(merged(now, None, heads), number, run)
+        await self._alone.restored([], now)
         await self._catalog.mark.mark_verified(run)
         return cluster
 
@@ -229,6 +230,7 @@ class Reconciler:
         if lost:
             await self._alone.rejoin(cluster, lost)
             now = await self._images.take(cluster, set())
+        await self._alone.rejoin_streams(now)
         return now, lost
 
     async def _bring_forward(
@@ -253,6 +255,7 @@ class Reconciler:
             {switched.id: switched.layout for switched in signs.switched},
             {collection.id: collection.head for collection in image.collections} if image else {},
             gaps_end,
+            cluster.epoch,
         )
         present = {collection.id for collection in collections} | unreadable.keys()
         known = {row.id: row for row in [*signs.lost, *(signs.newer.collections if signs.newer else [])]}

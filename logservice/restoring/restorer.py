@@ -5,10 +5,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from logservice.restoring.bucket_tails import BucketTails
-from logservice.restoring.choice import Choice, StoredState, Taken, choose
+from logservice.restoring.choice import Choice, StoredState, Taken, choose, known_epoch
 from logservice.restoring.evidence import Evidence
 from logservice.restoring.restoration import Restoration, restoration_of
 from shared.catalog import Collection
@@ -57,10 +58,11 @@ class Restorer:
         layouts: Mapping[str, Layout],
         heads: Mapping[str, int],
         gaps_end: Mapping[str, int],
+        epoch: int,
     ) -> list[Restoration]:
         """The restorations of collections that are there, in a Redis that went back. `layouts` are those that the
         newest snapshot has, where they are later than Redis' own; `heads` are the snapshot's. `gaps_end` says where the
-        gaps end that healing left in logs.
+        gaps end that healing left in logs, `epoch` is that of the cluster as Redis has it.
 
         Of a collection whose manifests or roots cannot be read, Redis' own state is kept: it is reported, and does not
         stop the others; its compactors and its readers report it too.
@@ -71,7 +73,8 @@ class Restorer:
             try:
                 stored = await self._evidence.stored(collection.id, layouts.get(collection.id, collection.layout))
                 gaps = gaps_end.get(collection.id, FIRST_POSITION)
-                own = await self._evidence.own(collection, stored, self._log, gaps)
+                known = replace(collection, epoch=known_epoch(collection.epoch, epoch, stored))
+                own = await self._evidence.own(known, stored, self._log, gaps)
             except Corrupt as error:
                 log.error("collection_not_compared", collection=collection.id, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
                 return _unchanged(collection, head)
@@ -138,10 +141,15 @@ class Restorer:
         await map_concurrently(bring, collections, at_once=AT_ONCE)
 
     async def _move_pointers(self, collection: Collection, choice: Choice, epoch: int) -> None:
-        """Moves pointers on to manifests that the bucket has, and whose operations are in Redis' own log."""
+        """Moves pointers on to manifests that the bucket has, and whose operations are in Redis' own log or were
+        trimmed from it.
+        """
         for shard, before, after in zip(choice.layout.numbers, collection.pointers, choice.pointers, strict=True):
-            if after is not None and after != before:
-                await self._log.commit(collection.id, shard, before, after, epoch)
+            if after is None or after == before:
+                continue
+            moved = await self._log.commit(collection.id, shard, before, after, epoch)
+            if not moved and before is None and await self._log.repoint(collection.id, shard, after, epoch):
+                log.error("pointer_restored", collection=collection.id, shard=shard)
 
 
 def _unchanged(collection: Collection, snapshot_head: int) -> Restoration:

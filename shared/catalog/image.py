@@ -239,6 +239,12 @@ class Images:
         """Gives a whole state back what it lost of what its streams say; the fields that were missing."""
         return (await self._lifecycle.rejoin(collection.id, collection.layout)).filled
 
+    async def rejoin_all(self, image: CatalogImage) -> dict[str, list[str]]:
+        """Gives the states of all collections of the image back what they lost of what their streams say: the fields
+        that were missing, by collection.
+        """
+        return await self._lifecycle.rejoin_many({each.id: each.layout for each in image.collections})
+
     async def fill_state(
         self,
         collection: CollectionImage,

@@ -123,6 +123,21 @@ class Lifecycle:
         end, count, filled = await REJOIN.run(self._redis, keys, layout.numbers)
         return Rejoined(end, count, [field.decode() for field in filled])
 
+    async def rejoin_many(self, layouts: Mapping[str, Layout]) -> dict[str, list[str]]:
+        """Gives the states of collections, by their layouts, back what they lost of what their streams say: the fields
+        that were missing, of each that lost any.
+        """
+        calls = []
+        for collection_id, layout in layouts.items():
+            streams = [self._keys.log(collection_id, shard) for shard in layout.numbers]
+            calls.append(([self._keys.state(collection_id), *streams], list(layout.numbers)))
+        answers = await REJOIN.run_many(self._redis, calls)
+        return {
+            collection_id: [field.decode() for field in filled]
+            for collection_id, (_, _, filled) in zip(layouts, answers, strict=True)
+            if filled
+        }
+
     async def logged_dimension(self, collection_id: str, layout: Layout) -> int | None:
         """The width of the embeddings in the streams; None when there are none."""
         for shard in layout.numbers:

@@ -182,3 +182,63 @@ async def test_no_root_is_written_of_a_round_when_it_is_lost_how_far_a_shard_mus
     await rounds.step({made.id: 1.0})
     found = [await roots.load(key) for key in await roots.keys(made.id) if key not in before]
     assert all(root.position == 1 for root in found), "the second shard has nothing of it in a manifest"
+
+
+async def _restart_with_less(world: World) -> None:
+    """Redis restarts, and the state of another collection is gone: all are compared with the bucket."""
+    other = await make_collection(world.catalog, await database_of(world), "other")
+    await world.snapshot()
+    await world.redis.delete(world.keys.state(other.id))
+    await world.redis.hdel(world.keys.cluster, "verified")
+    await world.reconciler().run()
+
+
+@pytest.mark.parametrize(
+    "fields", [("tail",), ("chain",), ("tail", "chain", "ops", "bytes"), ("m",), ("trimmed", "trimmed_ops")]
+)
+@pytest.mark.parametrize("shards", [1, 2])
+async def test_a_restart_with_a_torn_state_loses_nothing_of_its_log(
+    world: World, fields: tuple[str, ...], shards: int
+) -> None:
+    made = await made_with_log(world, shards)
+    known = [(await world.log.read(made.id, shard)).entries for shard in made.layout.numbers]
+    await _lose(world, made, *fields)
+    await _restart_with_less(world)
+    assert [(await world.log.read(made.id, shard)).entries for shard in made.layout.numbers] == known
+    back = await world.catalog.collections.get_by_id(await database_of(world), made.id)
+    assert back is not None
+    await append(world.log, back, ["after"])
+    report = await world.images.read_report()
+    assert report is not None
+    named = {each["collection"]: each["fields"] for each in report["restored_states"]}
+    assert fields == ("m",) or set(named[made.id]) == {f"{field}:0" for field in fields}
+
+
+async def test_a_restart_alone_fills_a_torn_state_in_before_anybody_is_let_in(world: World) -> None:
+    made = await made_with_log(world)
+    await world.snapshot()
+    known = (await world.log.read(made.id, 0)).entries
+    await _lose(world, made, "tail", "chain")
+    await world.redis.hdel(world.keys.cluster, "verified")
+    await world.reconciler().run()
+    assert (await world.log.read(made.id, 0)).entries == known
+    report = await world.images.read_report()
+    assert report is not None
+    assert report["restored_states"][0]["fields"] == ["tail:0", "chain:0"]
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+async def test_a_restart_with_a_state_that_lost_its_epoch_loses_nothing_of_its_log(world: World, shards: int) -> None:
+    """It would seem to be of before the restoration whose root the bucket has."""
+    made = await made_with_log(world, shards)
+    await world.restore()
+    back = await world.catalog.collections.get_by_id(await database_of(world), made.id)
+    assert back is not None
+    await append(world.log, back, [str(number) for number in range(8)])
+    known = [(await world.log.read(made.id, shard)).entries for shard in made.layout.numbers]
+    assert any(known)
+    await world.redis.hdel(world.keys.state(made.id), "epoch")
+    await _restart_with_less(world)
+    assert [(await world.log.read(made.id, shard)).entries for shard in made.layout.numbers] == known
+    state = (await world.log.read(made.id, 0)).state
+    assert state.epoch == (await world.cluster()).epoch
