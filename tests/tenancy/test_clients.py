@@ -24,6 +24,12 @@ from tests.tenancy.keyring import Keyring, Place
 __all__ = ["node"]
 
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
 @pytest.fixture(autouse=True)
 def collected() -> Iterator[None]:
     """A client whose constructor raises leaves its connection to the garbage collector, which warns of it."""
