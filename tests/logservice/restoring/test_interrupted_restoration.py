@@ -67,7 +67,7 @@ async def test_a_redis_from_before_the_first_write_learns_the_dimension_of_the_m
     commit = scripts.collections
 
     async def remembered(key: str, verb: str, *args: str | bytes) -> list[Any]:
-        if verb == "create":
+        if verb == "add":
             await rolling.remember()
         return await commit(key, verb, *args)
 
