@@ -20,6 +20,7 @@ from logservice.restoring.owed_snapshot import OWED
 from logservice.restoring.proving import Prover
 from logservice.restoring.reconcile import Reconciler
 from logservice.restoring.recover import Recovery
+from logservice.restoring.tenant_recovery import TenantRecovery
 from logservice.scheduling.rounds import Rounds
 from logservice.scheduling.scheduler import Scheduler
 from logservice.trimming.seal import Sealer
@@ -126,17 +127,13 @@ class Leader:
         reporter = DamageReporter(services.damages, config.process_id, clock)
         sealer = Sealer(services.log, self._objects, services.histories)
         trimmer = Trimmer(services.log, self._objects, clock, cluster.epoch, sealer, reporter)
-        stored_catalog = StoredCatalog(self._objects, self._snapshots, clock)
-        recovery = Recovery(cluster, services.images, services.log, self._snapshots, self._objects, clock)
         commits = CommitNumbers(self._objects)
         prover = Prover(services.catalog.unproven, services.damages, self._objects, clock, config.process_id)
         rounds = Rounds(services.cuts, self._objects, clock)
         scheduler = Scheduler(services.catalog, services.log, services.jobs, rounds, config.policy, clock, trimmer.add)
         snapshotter = Snapshotter(services.images, self._snapshots, cluster, clock)
         tidier = JournalTidier(self._objects, clock)
-        database_recovery = DatabaseRecovery(
-            services.catalog, services.collector, services.log, self._objects, stored_catalog, recovery
-        )
+        database_recovery = self._database_recovery(cluster, services)
         writable = WritableBucket(self._objects)
         damage = DamageWatch(services.damages, services.log, services.jobs, services.collector.graves, clock)
 
@@ -190,6 +187,19 @@ class Leader:
             every("commit_numbers", TIDY_COMMITS_S, commits.tidy, clock),
             every("garbage", config.garbage_s, collect_garbage, clock),
         ]
+
+    def _database_recovery(self, cluster: Cluster, services: LeaderServices) -> DatabaseRecovery:
+        """The recovery of what Redis loses of the catalog alone."""
+        objects, clock, images = self._objects, self._clock, services.images
+        return DatabaseRecovery(
+            services.catalog,
+            services.collector,
+            services.log,
+            objects,
+            StoredCatalog(objects, self._snapshots, clock),
+            Recovery(cluster, images, services.log, self._snapshots, objects, clock),
+            TenantRecovery(services.catalog, images, clock),
+        )
 
     def _control_loops(self, control: ControlRecords) -> list[Coroutine[Any, Any, None]]:
         """The loops that keep Redis' copy of the control records up to the bucket, and the bucket free of old ones."""

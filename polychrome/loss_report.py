@@ -66,6 +66,15 @@ class RestoredState(msgspec.Struct, frozen=True):
     at_s: float
 
 
+class RestoredRow(msgspec.Struct, frozen=True):
+    """A row of the catalog that Redis had lost alone, `what` for people, and that was restored at the time `at_s`, in
+    seconds since the epoch.
+    """
+
+    what: str
+    at_s: float
+
+
 class LossReport(msgspec.Struct, frozen=True):
     """The log service's last report. `unlisted` are the collections that the bucket has and no catalog lists."""
 
@@ -76,6 +85,7 @@ class LossReport(msgspec.Struct, frozen=True):
     damaged_journal: list[str] = []
     damaged_snapshots: list[str] = []
     restored_states: list[RestoredState] = []
+    restored_rows: list[RestoredRow] = []
 
 
 class SkippedEntry(NamedTuple):
@@ -104,12 +114,17 @@ def lines_of(report: LossReport, skipped: Sequence[SkippedEntry]) -> list[str]:
         *_some("unlisted", report.unlisted, lambda each: f"{each}  the bucket has it, and no catalog lists it {when}"),
         *_some("unread", damaged, lambda each: f"{each}  was damaged, and passed over {when}"),
         *_some("restored", report.restored_states, _restored),
+        *_some(
+            "restored", report.restored_rows, lambda row: f"{row.what}, which Redis had lost (at {time_of(row.at_s)})"
+        ),
         *_some("skipped", skipped, _skipped),
     ]
 
 
 def json_of(report: LossReport, skipped: Sequence[SkippedEntry]) -> dict[str, Any]:
-    """The members of the JSON object: `lost`, `missing`, `unlisted`, `unread`, `restored` and `skipped`."""
+    """The members of the JSON object: `lost`, `missing`, `unlisted`, `unread`, `restored`, `restored_rows` and
+    `skipped`.
+    """
     return {
         "reported_s": report.at_s,
         "lost": report.lost,
@@ -117,6 +132,7 @@ def json_of(report: LossReport, skipped: Sequence[SkippedEntry]) -> dict[str, An
         "unlisted": report.unlisted,
         "unread": [*report.damaged_journal, *report.damaged_snapshots],
         "restored": report.restored_states,
+        "restored_rows": report.restored_rows,
         "skipped": [
             {"collection": each.collection, "shard": each.shard, **msgspec.structs.asdict(each.skipped)}
             for each in skipped

@@ -1,4 +1,5 @@
-"""Recovers what Redis lost of a database alone (`shared.catalog.losses`): names, rows, places in the order, states.
+"""Recovers what Redis lost of the catalog alone (`shared.catalog.losses`): tenants first
+(`logservice.restoring.tenant_recovery`), then of a database names, rows, places in the order, states.
 
 1. Names, rows and order say the same of each collection, so each is put back from the others; a row that nobody in
    Redis has comes from the bucket, where every change of the catalog is.
@@ -20,9 +21,11 @@ from prometheus_client import Counter
 
 from logservice.catalog.stored import StoredCatalog
 from logservice.restoring.recover import Recovery
+from logservice.restoring.tenant_recovery import TenantRecovery
 from shared.catalog import Catalog, Collection, Database
 from shared.catalog.collector import Collector
 from shared.catalog.image import CatalogImage
+from shared.catalog.losses import TENANTS_NOTE
 from shared.errors import Corrupt
 from shared.log.log import Log
 from shared.manifest.newest import newest_manifest
@@ -56,7 +59,9 @@ class DatabaseRecovery:
         objects: ObjectStore,
         journaled: StoredCatalog,
         recovery: Recovery,
+        tenants: TenantRecovery,
     ) -> None:
+        self._tenants = tenants
         self._catalog = catalog
         self._log = log_
         self._objects = objects
@@ -72,13 +77,17 @@ class DatabaseRecovery:
         noted = await losses.noted.some()
         if not noted:
             return
+        whole = await self._tenants.recover(self._read_stored) if TENANTS_NOTE in noted else True
         databases = [database async for database in self._catalog.databases.all() if database.key in noted]
         await self._recover(databases, missed=True)
         for key in noted:
-            await losses.noted.remove(key)
+            if key != TENANTS_NOTE or whole:
+                await losses.noted.remove(key)
 
     async def sweep(self) -> None:
-        """Recovers all databases."""
+        """Recovers all tenants and databases."""
+        if not await self._tenants.recover(self._read_stored):
+            await self._catalog.losses.note(TENANTS_NOTE)
         await self._recover([database async for database in self._catalog.databases.all()], missed=False)
 
     async def _recover(self, databases: Sequence[Database], *, missed: bool) -> None:
@@ -86,7 +95,7 @@ class DatabaseRecovery:
         snapshot, and none is taken while rows are missing. What is damaged in the bucket does not keep others from
         being recovered. `missed`: somebody missed something of each of them.
         """
-        self._stored_rows = await self._read_rows()
+        self._stored_rows = rows_by_database(await self._read_stored())
         for recover in (self._recover_rows, functools.partial(self._recover_states, missed=missed)):
             for database in databases:
                 try:
@@ -95,14 +104,14 @@ class DatabaseRecovery:
                     names = {"database": database.name, "tenant": database.tenant}
                     log.error("database_not_recovered", **names, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
 
-    async def _read_rows(self) -> dict[str, dict[str, str]]:
-        """The rows in the bucket; none when no snapshot can be read."""
+    async def _read_stored(self) -> CatalogImage | None:
+        """The catalog in the bucket; None when no snapshot can be read."""
         try:
             stored = await self._journaled.newest()
         except Corrupt as error:
             log.error("catalog_snapshots_damaged", message=error.message)  # noqa: TRY400 (no stack: data is at fault)
-            return {}
-        return rows_by_database(stored.image if stored else None)
+            return None
+        return stored.image if stored else None
 
     async def _recover_states(self, database: Database, *, missed: bool) -> None:
         await self._collector.repair_database(database, self._recovery.recover)

@@ -17,10 +17,11 @@ import msgspec
 
 from logservice.restoring.database_recovery import rows_by_database
 from logservice.restoring.evidence import Evidence
+from logservice.restoring.tenant_recovery import TenantRecovery
 from logservice.restoring.unreadable_fields import UnreadableFields
 from shared.catalog import Catalog, Cluster
 from shared.catalog.image import CatalogImage, CollectionImage, Images
-from shared.errors import Corrupt
+from shared.errors import Corrupt, Unavailable
 from shared.log.log import Log
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock
@@ -41,9 +42,18 @@ class LostAlone:
         self._unreadable = UnreadableFields(images, clock)
         self._refilled: dict[str, list[str]] = {}
         """The fields that were filled in, by collection, until that is in the report."""
+        self._tenants = TenantRecovery(catalog, images, clock)
 
     async def recover_rows(self, stored: CatalogImage | None) -> None:
-        """Puts back names, rows and places in the order. `stored` is the catalog as the bucket has it."""
+        """Puts back names, rows and places in the order. `stored` is the catalog as the bucket has it. Raises
+        Unavailable, too, when somebody changes the tenants meanwhile.
+        """
+
+        async def read_stored() -> CatalogImage | None:
+            return stored
+
+        if not await self._tenants.recover(read_stored):
+            raise Unavailable("Tenants are changed while they are restored")
         rows, losses = rows_by_database(stored), self._catalog.losses
         async for database in self._catalog.databases.all():
             known = rows.get(database.key, {})

@@ -28,6 +28,7 @@ from shared.catalog.notes import Notes
 from shared.catalog.quotas import DEFAULT_QUOTAS, CatalogQuotas
 from shared.catalog.removal import Removal
 from shared.catalog.scripts import CatalogScripts
+from shared.catalog.slot_recovery import SlotRecovery
 from shared.catalog.slots import TENANTS
 from shared.catalog.tenants import Tenants
 from shared.errors import AlreadyExists
@@ -56,6 +57,7 @@ class Catalog:
         self.tenants = Tenants(redis, keys, self.journal, quotas.tenants)
         self.databases = Databases(redis, keys, self.tenants, self.journal, quotas.databases)
         self.collections = Collections(redis, keys, self.databases, self.journal, quotas.collections)
+        self.slots = SlotRecovery(redis, keys)
         self._scripts = CatalogScripts(redis, keys)
         self._removal = Removal(redis, keys, self.journal)
 

@@ -14,6 +14,9 @@
 --           'delete' name key    removes the database if it still has this key, and remembers the key: 'OK'. The commit of a deletion
 --           'clear' version      removes all of them, and remembers their keys: 'OK'; 'LATER', and nothing happens, unless this is
 --                                the version of the slot
+--           'recover' version name row   puts back what is missing of a database that is not deleted, its row and its place in
+--                                the order: 'OK'; 'TAKEN' when the name has another row; 'GONE' when it is deleted; 'LATER', and
+--                                nothing happens, unless this is the version of the slot
 --           'collected' key      forgets the key of a deleted database of which nothing is left: 'OK'
 --           'restoring' epoch verb ..    for a restoration: does this, unless the slot was restored in this epoch or a later one:
 --                  then 'LATER'
@@ -59,6 +62,17 @@ end
 function verbs.clear(version)
   if (redis.call('GET', version_key) or '0') ~= version then return 'LATER' end
   for _, name in ipairs(redis.call('HKEYS', databases_key)) do remove(name, redis.call('HGET', databases_key, name)) end
+  return 'OK'
+end
+
+function verbs.recover(version, name, row)
+  if (redis.call('GET', version_key) or '0') ~= version then return 'LATER' end
+  local present = redis.call('HGET', databases_key, name)
+  if present and present ~= row then return 'TAKEN' end
+  if redis.call('SISMEMBER', trash_key, key_of(row)) == 1 then return 'GONE' end
+  redis.call('HSET', databases_key, name, row)
+  local _, newest = unpack(redis.call('ZREVRANGE', order_key, 0, 0, 'WITHSCORES'))
+  redis.call('ZADD', order_key, 'NX', (newest or 0) + 1, name)
   return 'OK'
 end
 

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from shared import limits
 from shared.catalog.journal import Journal
+from shared.catalog.losses import Losses
 from shared.catalog.model import Database
 from shared.catalog.quotas import quota_exceeded
 from shared.catalog.reading import CatalogReader, repeated
@@ -43,6 +44,7 @@ class Databases:
         self._reader = CatalogReader(redis, keys)
         self._scripts = CatalogScripts(redis, keys)
         self._removal = Removal(redis, keys, journal)
+        self._losses = Losses(redis, keys)
 
     async def create(self, tenant: str, name: str, database_id: str | None = None) -> Database:
         """The new database; its id is drawn unless one is given. Raises AlreadyExists, QuotaExceeded, and NotFound when
@@ -50,6 +52,7 @@ class Databases:
         """
         if await self._tenants.get(tenant) is None:
             raise NotFound(f"Tenant [{tenant}] not found")
+        await self._losses.require_databases(tenant)  # the name may be that of a lost one
         database = Database(database_id or str(uuid.uuid4()), uuid.uuid4().hex, name, tenant)
         row = orjson.dumps({"id": database.id, "key": database.key})
         async with self._journal.change(path_of_tenant(tenant)):
@@ -74,6 +77,7 @@ class Databases:
         # A tenant that a reset has removed has no databases, even before they are cleared.
         if not known or row is None:
             await self._reader.require_cluster()
+            await (self._losses.require_databases(tenant) if known else self._losses.require_tenant(tenant))
             return None
         return _database(tenant, name, row)
 

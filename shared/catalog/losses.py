@@ -1,4 +1,4 @@
-"""Losses of a part of a database in Redis, while everything else is there: noticed by whoever misses it, recovered by
+"""Losses of a part of the catalog in Redis, while everything else is there: noticed by whoever misses it, recovered by
 the log service (`logservice.restoring.database_recovery`) from the bucket within seconds. Until then it is unavailable,
 and not gone.
 
@@ -21,6 +21,8 @@ from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX, Script
 
+TENANTS_NOTE: Final = "tenants"
+"""The note that tenants or databases are missed; no database has such a key."""
 AGREEMENT: Final = Script("shared.catalog", "agreement")
 
 
@@ -31,21 +33,51 @@ class Losses:
         self._redis = redis
         self._keys = keys
         self.noted = Notes(redis, keys.losses)
-        """The keys of the databases to look at."""
+        """The keys of the databases to look at, and TENANTS_NOTE for the tenants and their databases."""
 
     async def require_whole(self, database_key: str) -> None:
         """To be called before a collection counts as missing. Raises Unavailable when the database has lost something,
         which is noted.
         """
         if not await self.agrees(database_key):
-            await self.note(database_key)
-            raise Unavailable("A part of the catalog was lost and is being restored")
+            await self._miss(database_key)
 
     async def agrees(self, database_key: str) -> bool:
         """Whether the database has as many names as rows, and each has its place in the order."""
         names = self._keys
         keys = [names.names(database_key), names.rows(database_key), names.order(database_key)]
         return bool(await AGREEMENT.run(self._redis, keys, writes=False))
+
+    async def require_tenant(self, tenant: str) -> None:
+        """To be called before a tenant counts as missing, or is made. Raises Unavailable when it was lost, which is
+        noted: it has databases, and was not removed.
+        """
+        names = self._keys
+
+        async def ask() -> list[int]:
+            async with self._redis.pipeline(transaction=False) as pipeline:  # in this order
+                pipeline.exists(names.databases(tenant))
+                pipeline.sismember(names.tenant_trash, tenant)
+                pipeline.hexists(names.tenants, tenant)
+                replies: list[int] = await pipeline.execute()
+                return replies
+
+        databases, removed, there = await retry_idempotent(ask, writes=False)
+        if databases and not removed and not there:
+            await self._miss(TENANTS_NOTE)
+
+    async def require_databases(self, tenant: str) -> None:
+        """To be called before a tenant's database counts as missing. Raises Unavailable when rows or places in the
+        order of its databases were lost, which is noted.
+        """
+        rows = self._keys.databases(tenant)
+        keys = [rows, rows, self._keys.database_order(tenant)]  # there is nothing between their names and their rows
+        if not await AGREEMENT.run(self._redis, keys, writes=False):
+            await self._miss(TENANTS_NOTE)
+
+    async def _miss(self, noted: str) -> None:
+        await self.note(noted)
+        raise Unavailable("A part of the catalog was lost and is being restored")
 
     async def lacking(self, database_key: str, known: Iterable[str]) -> set[str]:
         """Those of these collections, which the database had, that have no row though nobody deleted them. It agrees

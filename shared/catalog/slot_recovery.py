@@ -29,8 +29,8 @@ Observed = Mapping[Slot, Observation]
 
 @dataclass
 class PutBack:
-    """What was put back, with names for people. `taken`: databases whose name another one has got meanwhile. `again`:
-    not everything was compared, or could be put back.
+    """Rows that were put back (`found`), with names for people. `taken`: databases whose name another one has got
+    meanwhile. `again`: not everything was compared, or could be put back.
     """
 
     found: list[str] = field(default_factory=list)

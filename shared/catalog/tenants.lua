@@ -17,6 +17,9 @@
 --           'resource' name resource   'OK'; 'OTHER' when the tenant has another one or the value another tenant; 'MISSING'
 --           'replace' name row         for a restoration: puts the row of a tenant that is there: 'OK'
 --           'named' name resource      for a restoration: the resource name is that of the tenant: 'OK'
+--           'recover' version name row  puts back what is missing of a tenant that is not removed: its row (this one, if there is
+--                                      none), and that its resource name is its own: 'OK'; 'GONE'; 'LATER', and nothing happens,
+--                                      unless this is the version of the slot
 --           'remove' name              moves a tenant to the trash: 'OK'. The commit of its deletion
 --           'reset'                    moves every tenant to the trash: 'OK'. The commit of a reset
 --           'cleared' name version     a removed tenant's databases are in its own trash now: 'OK'; 'LATER', and nothing happens,
@@ -59,6 +62,15 @@ end
 
 function verbs.named(name, resource)
   redis.call('HSET', resources_key, resource, name)
+  return 'OK'
+end
+
+function verbs.recover(version, name, row)
+  if (redis.call('GET', version_key) or '0') ~= version then return 'LATER' end
+  if redis.call('SISMEMBER', trash_key, name) == 1 then return 'GONE' end
+  redis.call('HSETNX', tenants_key, name, row)
+  local resource = cjson.decode(redis.call('HGET', tenants_key, name)).resource_name
+  if resource ~= cjson.null then redis.call('HSETNX', resources_key, resource, name) end
   return 'OK'
 end
 

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from shared import limits
 from shared.catalog.journal import Journal
+from shared.catalog.losses import Losses
 from shared.catalog.model import Tenant
 from shared.catalog.quotas import quota_exceeded
 from shared.catalog.reading import CatalogReader
@@ -35,10 +36,12 @@ class Tenants:
         self._reader = CatalogReader(redis, keys)
         self._scripts = CatalogScripts(redis, keys)
         self._removal = Removal(redis, keys, journal)
+        self._losses = Losses(redis, keys)
 
     async def create(self, name: str) -> None:
         """Raises AlreadyExists, QuotaExceeded."""
         row = orjson.dumps({"key": uuid.uuid4().hex, "resource_name": None})
+        await self._losses.require_tenant(name)
         async with self._journal.change(path_of_tenant(name)):  # with its databases: those of a removed one are gone
             for _ in range(RESET_TRIES):
                 match await self._scripts.tenants("add", name, row, self._tenants_max):
@@ -54,7 +57,10 @@ class Tenants:
     async def get(self, name: str) -> Tenant | None:
         """None when there is none of this name."""
         row = await self._reader.one("HGET", self._keys.tenants, name)
-        return None if row is None else _tenant(name, row)
+        if row is None:
+            await self._losses.require_tenant(name)
+            return None
+        return _tenant(name, row)
 
     async def all(self) -> list[Tenant]:
         """Every tenant, by name."""

@@ -13,6 +13,7 @@ from logservice.catalog.snapshots import Snapshotter
 from logservice.catalog.stored import StoredCatalog
 from logservice.restoring.database_recovery import DatabaseRecovery
 from logservice.restoring.recover import Recovery
+from logservice.restoring.tenant_recovery import TenantRecovery
 from shared.catalog import Collection, Database
 from shared.catalog.collector import Collector
 from shared.catalog.image import Images
@@ -51,7 +52,8 @@ async def recover_lost(world: World, *, sweep: bool = False) -> None:
     recovery = Recovery(cluster, world.images, world.log, world.snapshots, world.objects, clock)
     journaled = StoredCatalog(world.objects, world.snapshots, clock)
     collector = Collector(world.redis, world.keys, world.catalog)
-    databases = DatabaseRecovery(world.catalog, collector, world.log, world.objects, journaled, recovery)
+    tenants = TenantRecovery(world.catalog, world.images, clock)
+    databases = DatabaseRecovery(world.catalog, collector, world.log, world.objects, journaled, recovery, tenants)
     await (databases.sweep() if sweep else databases.step())
 
 

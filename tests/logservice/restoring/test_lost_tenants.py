@@ -41,6 +41,12 @@ async def redis(valkey_server: RedisServer) -> AsyncIterator[Redis]:
         yield client
 
 
+async def _settle(world: World, *tenants: str) -> None:
+    """As the journal does: nothing is pending any more, and a snapshot has everything."""
+    await world.redis.delete(world.keys.catalog_pending, *map(world.keys.tenant_pending, [TENANT, *tenants]))
+    await world.snapshot()
+
+
 async def _is_whole(world: World, collection_id: str) -> bool:
     found = await world.catalog.databases.get(TENANT, "default_database")
     owner = await world.catalog.tenants.find_by_resource_name("acme")
@@ -57,6 +63,7 @@ async def test_what_is_lost_of_tenants_comes_back_before_a_snapshot_forgets_it(
 ) -> None:
     made = await make_collection(world.catalog, await database_of(world), "hit")
     assert await world.catalog.tenants.set_resource_name(TENANT, "acme")
+    await _settle(world)
     snapshotter = Snapshotter(world.images, world.snapshots, await world.cluster(), SystemClock(), rest_ratio=0)
     assert await snapshotter.step(1)
     await world.redis.delete(*LOST[lost](world.keys))
@@ -77,7 +84,7 @@ async def test_what_is_lost_of_tenants_comes_back_before_a_snapshot_forgets_it(
 async def test_what_is_lost_of_tenants_comes_back_in_a_redis_that_restarts(world: World, lost: str) -> None:
     made = await make_collection(world.catalog, await database_of(world), "hit")
     assert await world.catalog.tenants.set_resource_name(TENANT, "acme")
-    await world.snapshot()
+    await _settle(world)
     await world.redis.delete(*LOST[lost](world.keys))
     await world.redis.hdel(world.keys.cluster, "verified")
     await world.reconciler().run()
@@ -87,7 +94,7 @@ async def test_what_is_lost_of_tenants_comes_back_in_a_redis_that_restarts(world
 async def test_a_tenant_that_is_missed_is_unavailable_and_not_gone(world: World) -> None:
     await world.catalog.tenants.create("other")
     await world.catalog.databases.create("other", "main")
-    await world.snapshot()
+    await _settle(world, "other")
     await world.redis.hdel(world.keys.tenants, "other")
     with pytest.raises(Unavailable):
         await world.catalog.databases.get("other", "main")
@@ -102,7 +109,7 @@ async def test_a_tenant_that_is_missed_is_unavailable_and_not_gone(world: World)
 
 async def test_a_log_service_that_slept_brings_back_no_database_that_was_deleted_meanwhile(world: World) -> None:
     await world.catalog.databases.create(TENANT, "doomed")
-    await world.snapshot()
+    await _settle(world)
     recovery = TenantRecovery(world.catalog, world.images, SystemClock())
     reads = 0
 
@@ -124,7 +131,7 @@ async def test_a_log_service_that_slept_brings_back_no_database_that_was_deleted
 async def test_what_a_reset_removed_does_not_come_back(world: World) -> None:
     await world.catalog.tenants.create("other")
     await world.catalog.databases.create("other", "main")
-    await world.snapshot()
+    await _settle(world, "other")
     await world.catalog.reset()
     await recover_lost(world, sweep=True)
     assert [each.name for each in await world.catalog.tenants.all()] == [TENANT]
