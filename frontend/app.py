@@ -76,4 +76,5 @@ def build_app(context: Context) -> Edge:
         config,
         config.send_timeout_s,
         context.authenticator,
+        config.browser_guard,
     )

@@ -17,6 +17,7 @@ from frontend.access.settings import (
     parse_mode,
 )
 from frontend.embed.settings import Endpoints, Keys, embedding_problems, parse_endpoints, parse_keys
+from frontend.http.browser_guard import BrowserGuard
 from frontend.http.listener import Listener
 from frontend.parse.durability import DISK, Durability, parse_durability
 from frontend.read.hedging import HEDGE_PERCENT_MAX
@@ -32,6 +33,7 @@ from shared.process.config import (
     parse_seconds,
     setting,
 )
+from shared.process.loopback import is_loopback
 
 ANSWERS_BYTES_MIN: Final = 4 * 1024 * 1024
 ACCESS_LOGS: Final = ("all", "failed", "off")
@@ -154,6 +156,13 @@ class FrontendConfig(RequestLimits, ProcessConfig):
         "Origins whose pages may call the API, separated by commas; * for any, empty for none.",
         default=(),
         parse=parse_origins,
+    )
+    hosts: tuple[str, ...] = setting(
+        "POLYCHROME_FRONTEND_HOSTS",
+        "Names that requests may have in the Host header, separated by commas, beside localhost and addresses; others "
+        "are answered with 403. * for any. Empty: none where the listener is on a loopback address and no credential "
+        "is needed (a page could have its own name point there), else any.",
+        default=(),
     )
     shards_default: int = setting(
         "POLYCHROME_FRONTEND_SHARDS_DEFAULT",
@@ -341,6 +350,13 @@ class FrontendConfig(RequestLimits, ProcessConfig):
             self.jwt_algorithms,
             self.jwt_claims,
         )
+
+    @property
+    def browser_guard(self) -> BrowserGuard:
+        """The check of what browsers send on behalf of pages."""
+        checked = bool(self.hosts) or (not self.access.on and all(map(is_loopback, self.listener.addresses())))
+        hosts = frozenset(name.lower() for name in self.hosts) if checked and "*" not in self.hosts else None
+        return BrowserGuard(frozenset(self.cors_allow_origins), hosts)
 
     @property
     def listener(self) -> Listener:

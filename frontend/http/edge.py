@@ -19,9 +19,10 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from frontend.access.access_table import About, Access
 from frontend.access.authorization import judge
-from frontend.access.credentials import Headers
+from frontend.access.credentials import AUTHORIZATION, CHROMA_TOKEN, Headers
 from frontend.http import errors
 from frontend.http.access_log import MODULE, AccessLog
+from frontend.http.browser_guard import BrowserGuard
 from frontend.http.cors import Cors
 from frontend.http.request import Bodies, Request
 from frontend.http.responses import HttpResponse, StreamedResponse
@@ -90,7 +91,9 @@ class Edge:
         limits: RequestLimits,
         send_timeout_s: float,
         authenticate: Authenticate | None = None,
+        guard: BrowserGuard | None = None,
     ) -> None:
+        self._guard = guard or BrowserGuard()
         self.in_flight = InFlight()
         self.access_log = access_log
         self.bodies = bodies
@@ -126,6 +129,7 @@ class Edge:
             return self._cors.preflight(), pattern
         try:
             check_sizes(request)
+            self._guard.check(request.method, request.headers)
             handler, pattern, request.path_params, access = self._router.find(request.method, request.rel_url.raw_path)
             if self._authenticate is not None and access.about is not About.NOTHING:
                 await self._admit(request, access, self._authenticate)
@@ -151,6 +155,9 @@ class Edge:
 
     def _finish(self, request: Request, answer: HttpResponse) -> None:
         answer.add("X-Request-Id", request_id.get())
+        answer.add("X-Content-Type-Options", "nosniff")
+        if AUTHORIZATION in request.headers or CHROMA_TOKEN in request.headers:
+            answer.add("Cache-Control", "no-store")
         if answer.status >= 400:
             answer.add("Chroma-Trace-Id", trace_id_of(request))
         if self._cors.enabled:

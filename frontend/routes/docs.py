@@ -22,6 +22,8 @@ pre { background: #f5f5f5; padding: .8rem; overflow-x: auto }
 .method { display: inline-block; min-width: 4.5rem; font-weight: 600; text-transform: uppercase }
 """
 
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
 
 @functools.cache
 def document_bytes() -> bytes:
@@ -62,7 +64,10 @@ def _details(title: str, content: Any) -> str:
 
 async def docs(_request: Request) -> HttpResponse:
     """The page."""
-    return HttpResponse(page(), content_type="text/html; charset=utf-8")
+    response = HttpResponse(page(), content_type="text/html; charset=utf-8")
+    response.add("Content-Security-Policy", _POLICY)
+    response.add("Referrer-Policy", "no-referrer")
+    return response
 
 
 async def docs_redirect(_request: Request) -> HttpResponse:

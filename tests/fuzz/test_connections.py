@@ -36,12 +36,12 @@ def closed_without_answer(connection: socket.socket) -> bool:
 
 
 def head(path: str, *headers: str, method: str = "POST") -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: test", "Content-Type: application/json", *headers, "", ""]
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json", *headers, "", ""]
     return "\r\n".join(lines).encode()
 
 
-GET = b"GET /api/v2 HTTP/1.1\r\nHost: test\r\n"
-POST = b"POST /api/v2/tenants HTTP/1.1\r\nHost: test\r\n"
+GET = b"GET /api/v2 HTTP/1.1\r\nHost: localhost\r\n"
+POST = b"POST /api/v2/tenants HTTP/1.1\r\nHost: localhost\r\n"
 MALFORMED = {
     "garbage": b"\x00\xff\xfe garbage\r\n\r\n",
     "tls": bytes([22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]) + b"\x00" * 32 + b"\r\n\r\n",
@@ -53,7 +53,7 @@ MALFORMED = {
     "negative length": POST + b"Content-Length: -2\r\n\r\n{}",
     "length in words": POST + b"Content-Length: two\r\n\r\n{}",
     "bad chunk size": POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
-    "endless line": b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: test\r\n\r\n",
+    "endless line": b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "endless header": GET + b"X: " + b"a" * 200_000 + b"\r\n\r\n",
     "many headers": GET + b"".join(b"X-%d: y\r\n" % n for n in range(50_000)) + b"\r\n",
 }

@@ -13,7 +13,7 @@ from frontend.http.body_budget import BodyBudget
 from tests.frontend.server import Running, running
 from tests.shared.log.appending import eventually
 
-HEAD = "POST /api/v2/tenants HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n"
+HEAD = "POST /api/v2/tenants HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n"
 PADDED = b'{"name": "abc", "x": "' + b"y" * 400_000 + b'"}'
 
 
@@ -106,7 +106,9 @@ async def test_a_slow_body_that_keeps_to_the_rate_arrives(monkeypatch: pytest.Mo
         host, _, port = server.server.address.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         body = b'{"name": "slow"}' + b" " * 1000
-        writer.write(HEAD.format(length=len(body)).replace("host: x", "host: x\r\nconnection: close").encode())
+        writer.write(
+            HEAD.format(length=len(body)).replace("host: localhost", "host: localhost\r\nconnection: close").encode()
+        )
         for at in range(0, len(body), 100):
             writer.write(body[at : at + 100])
             await asyncio.sleep(0.05)

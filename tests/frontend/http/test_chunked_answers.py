@@ -47,7 +47,7 @@ async def _raw(address: str, version: str) -> bytes:
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     body = orjson.dumps(WHOLE)
-    writer.write(f"POST {GET} HTTP/{version}\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+    writer.write(f"POST {GET} HTTP/{version}\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
     try:
         return await asyncio.wait_for(reader.read(), 10)
     finally:
@@ -131,7 +131,7 @@ async def _asked(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     body = orjson.dumps(WHOLE)
-    writer.write(f"POST {GET} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+    writer.write(f"POST {GET} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
     return reader, writer
 
 

@@ -21,8 +21,8 @@ from frontend.http.router import Route, Router
 from tests.frontend.server import COLLECTIONS, Running, running
 
 BODY_BYTES = 30_000_000
-LONG = b"GET /long HTTP/1.1\r\nhost: x\r\n\r\n"
-VERSION = b"GET /api/v2/version HTTP/1.1\r\nhost: x\r\n\r\n"
+LONG = b"GET /long HTTP/1.1\r\nhost: localhost\r\n\r\n"
+VERSION = b"GET /api/v2/version HTTP/1.1\r\nhost: localhost\r\n\r\n"
 HANGS_S = 30.0
 """What takes longer is taken to hang."""
 
@@ -107,7 +107,7 @@ async def test_a_body_that_is_still_arriving_is_read_and_its_request_answered() 
     body = orjson.dumps({"name": "uploaded", "metadata": {"long": "x" * 200_000}})
     async with running() as server:
         reader, writer = await _open(server)
-        writer.write(f"POST {COLLECTIONS} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode())
+        writer.write(f"POST {COLLECTIONS} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n".encode())
         writer.write(body[:1000])
         await _until(lambda: server.server.edge.in_flight.count)
         draining = await _drain_begun(server)
@@ -123,7 +123,7 @@ async def test_a_request_behind_an_answer_that_has_begun_is_answered_and_then_th
     """The first answer promised that the connection would stay; the second one takes that back."""
     async with _asked() as (server, client):
         draining = await _drain_begun(server)
-        await asyncio.get_running_loop().sock_sendall(client, b"GET /short HTTP/1.1\r\nhost: x\r\n\r\n")
+        await asyncio.get_running_loop().sock_sendall(client, b"GET /short HTTP/1.1\r\nhost: localhost\r\n\r\n")
         answers = await _read_all(client)
         assert answers.count(b"HTTP/1.1 200 ") == 2
         assert answers.count(b"Connection: close\r\n") == 1
@@ -143,10 +143,10 @@ async def test_a_request_behind_an_answer_that_ends_the_connection_is_not_begun(
     async with running() as server:
         server.server.edge._router = _router(Route("GET", "/held", wait))
         reader, writer = await _open(server)
-        writer.write(b"GET /held HTTP/1.1\r\nhost: x\r\n\r\n")
+        writer.write(b"GET /held HTTP/1.1\r\nhost: localhost\r\n\r\n")
         await _until(lambda: begun)
         draining = await _drain_begun(server)
-        writer.write(b"GET /held HTTP/1.1\r\nhost: x\r\n\r\n")
+        writer.write(b"GET /held HTTP/1.1\r\nhost: localhost\r\n\r\n")
         held.set()
         answer = await asyncio.wait_for(reader.read(), HANGS_S)
         assert answer.count(b"HTTP/1.1 200 ") == answer.count(b"Connection: close\r\n") == begun == 1

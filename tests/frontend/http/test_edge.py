@@ -17,7 +17,7 @@ from frontend.http.errors import NO_TRACE
 from tests.frontend.server import COLLECTIONS, DATABASES, Running, running
 
 ANY_COLLECTION = f"{COLLECTIONS}/6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
-HEARTBEAT = b"GET /api/v2/heartbeat HTTP/1.1\r\nhost: x\r\n"
+HEARTBEAT = b"GET /api/v2/heartbeat HTTP/1.1\r\nhost: localhost\r\n"
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ async def test_bodies_are_declared_as_json_or_not_at_all(
     declared = b"" if content_type is None else b"content-type: " + content_type.encode() + b"\r\n"
     body = b'{"name":"abc"}'
     answer = await server.raw(
-        b"POST /api/v2/tenants HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+        b"POST /api/v2/tenants HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
         + declared
         + b"content-length: %d\r\n\r\n" % len(body)
         + body
@@ -221,13 +221,13 @@ async def test_requests_are_counted_by_route_and_never_by_path(server: Running) 
     "text",
     [
         b"nonsense\r\n\r\n",
-        b"GET /api/v2/tenants/\xff\xfe HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /api/v2/tenants/\xff\xfe HTTP/1.1\r\nhost: localhost\r\n\r\n",
         b"GET /api/v2 HTTP/9.9\r\n\r\n",
         HEARTBEAT + b"bad header\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         HEARTBEAT + b"x: " + b"y" * 200_000 + b"\r\n\r\n",
-        b"POST /api/v2/tenants HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
-        b"POST /api/v2/tenants HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
+        b"POST /api/v2/tenants HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /api/v2/tenants HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n",
     ],
 )
 async def test_what_is_not_http_is_answered_with_400_and_not_logged(
@@ -248,7 +248,7 @@ async def test_a_client_that_hangs_up_in_its_body_leaves_nothing_behind(
 ) -> None:
     host, _, port = server.server.address.rpartition(":")
     _, writer = await asyncio.open_connection(host, int(port))
-    writer.write(b'POST /api/v2/tenants HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"name": "half')
+    writer.write(b'POST /api/v2/tenants HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{"name": "half')
     await writer.drain()
     writer.close()
     await writer.wait_closed()
@@ -260,7 +260,8 @@ async def test_a_body_that_does_not_arrive_is_408(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("frontend.http.server.LINGER_S", 0.05)
     async with running(body_timeout_s=0.05) as server:
         answer = await server.raw(
-            b'POST /api/v2/tenants HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 100\r\n\r\n{"name": "a',
+            b"POST /api/v2/tenants HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+            b'content-length: 100\r\n\r\n{"name": "a',
         )
     assert answer.startswith(b"HTTP/1.1 408 ")
 
@@ -324,7 +325,8 @@ async def test_cors_answers_preflights_and_marks_errors_too(
 
 async def test_pipelined_requests_are_answered_in_order(server: Running) -> None:
     answers = await server.raw(
-        b"GET /api/v2/version HTTP/1.1\r\nhost: x\r\n\r\nGET /api/v2/pre-flight-checks HTTP/1.1\r\nhost: x\r\n"
+        b"GET /api/v2/version HTTP/1.1\r\nhost: localhost\r\n\r\n"
+        b"GET /api/v2/pre-flight-checks HTTP/1.1\r\nhost: localhost\r\n"
         b"connection: close\r\n\r\n"
     )
     assert answers.index(b'"1.0.0"') < answers.index(b"max_batch_size")
@@ -335,7 +337,7 @@ async def test_expect_100_continue_is_honoured(server: Running) -> None:
     host, _, port = server.server.address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(
-        b"POST /api/v2/tenants HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\nconnection: close\r\n"
+        b"POST /api/v2/tenants HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\nconnection: close\r\n"
         b"content-length: %d\r\n\r\n" % len(body)
     )
     assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"

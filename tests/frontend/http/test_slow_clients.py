@@ -85,7 +85,7 @@ async def _client(address: str) -> AsyncIterator[socket.socket]:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
         client.connect((host, int(port)))
         client.setblocking(False)
-        head = f"POST {GET} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(LONG)}\r\n\r\n".encode()
+        head = f"POST {GET} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(LONG)}\r\n\r\n".encode()
         await asyncio.get_running_loop().sock_sendall(client, head + LONG)
         yield client
 
