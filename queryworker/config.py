@@ -67,7 +67,7 @@ class QueryWorkerConfig(ProcessConfig):
     )
     threads: int = setting(
         "POLYCHROME_QUERYWORKER_THREADS",
-        "Threads that execute reads.",
+        "Threads that execute reads; a tenant has at most so many at once, and others have one more then.",
         default=max(2, os.cpu_count() or 1),
         parse=parse_positive,
     )

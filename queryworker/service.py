@@ -102,7 +102,7 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         redis = await stack.enter_async_context(open_verified_redis(config.redis_url, keys))
         objects = await stack.enter_async_context(open_store(config.bucket_url))
         cache_dir = stack.enter_context(locked_cache_dir(config.cache_dir))
-        threads = ThreadPool(config.threads, "read")
+        threads = ThreadPool(config.threads, "read", spare=True)
         stack.push_async_callback(threads.close)
         graph_threads = ThreadPool(1, "graph", nice=GRAPH_NICE)
         stack.push_async_callback(graph_threads.close)

@@ -143,6 +143,12 @@ class Unavailable(PolychromeError):
     code = "unavailable"
 
 
+class ConnectionLost(Unavailable):
+    """The connection broke after a call was sent that changes nothing: its server may have died of it."""
+
+    code = "connection_lost"
+
+
 class UnknownOutcome(Unavailable):
     """The connection broke after a write was sent: it may or may not have been applied.
 

@@ -30,7 +30,7 @@ from frontend.http.router import METHOD_ORDER, UNKNOWN, Router
 from frontend.http.size_limits import check_sizes
 from frontend.request_limits import RequestLimits
 from shared.errors import PolychromeError
-from shared.process.telemetry import get_logger, request_id
+from shared.process.telemetry import get_logger, request_id, tenant
 from shared.tenancy.principal import Principal
 
 Authenticate = Callable[[Headers, str | None], Awaitable[Principal]]
@@ -133,6 +133,7 @@ class Edge:
             handler, pattern, request.path_params, access = self._router.find(request.method, request.rel_url.raw_path)
             if self._authenticate is not None and access.about is not About.NOTHING:
                 await self._admit(request, access, self._authenticate)
+            tenant.set(request.path_params.get("tenant", ""))  # of the task of the connection: set by each request
             return await handler(request), pattern
         except PolychromeError as error:
             _log_fault(error)

@@ -97,6 +97,7 @@ WIRE: Final[dict[type[errors.PolychromeError], Wire]] = {
     errors.Unimplemented: Wire(501),
     errors.StorageFull: Wire(507),
     errors.Unavailable: Wire(503),
+    errors.ConnectionLost: Wire(503),
     errors.UnknownOutcome: Wire(503),
     errors.LessDurable: Wire(503, "LessDurableError"),
     errors.JournalAway: Wire(503),

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shared.records.selection import Selection
-from shared.records.where import All, AnyOf, DocumentContains, DocumentRegex, Where
+from shared.records.where import All, AnyOf, DocumentContains, DocumentRegex, IdIn, MetadataIn, Where
 from shared.rpc.messages import CountRequest, GetRequest, QueryRequest
 from shared.rpc.query_worker_methods import ReadRequest
 from shared.rpc.search_messages import (
@@ -99,8 +99,36 @@ def costly(request: ReadRequest) -> bool:
 
 def estimated_rows(request: ReadRequest) -> float:
     """About how many rows a worker has to look at one by one for this request, by what the request says; infinite
-    when that depends on the shard's size. Metadata filters count nothing: indexes answer them.
+    when that depends on the shard's size. Indexes answer metadata filters: each operand counts as a row, and so does
+    each id.
     """
+    return _operands(request) + _looked_at(request)
+
+
+def _operands(request: ReadRequest) -> int:
+    """Values that are looked up in indexes before any row is looked at."""
+    match request:
+        case CountRequest(selection=selection) | GetRequest(selection=selection) | QueryRequest(selection=selection):
+            return _compared(selection.where) + len(selection.ids or ())
+        case SearchRequest(searches=searches):
+            return sum(_compared(search.where) for search in searches)
+        case NearestRequest(where=where) | OrderedRequest(where=where) | TallyRequest(where=where):
+            return _compared(where)
+    return 0
+
+
+def _compared(where: Where | None) -> int:
+    match where:
+        case MetadataIn(values=values):
+            return len(values)
+        case IdIn(ids=ids):
+            return len(ids)
+        case All(clauses=clauses) | AnyOf(clauses=clauses):
+            return sum(map(_compared, clauses))
+    return int(where is not None)
+
+
+def _looked_at(request: ReadRequest) -> float:
     match request:
         case CountRequest(selection=selection):
             return 0 if not _reads_documents(selection.where) else math.inf

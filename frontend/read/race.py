@@ -4,6 +4,7 @@
 the worker asked ..                  then
 fails                                the next one is asked in its place (fail-over)
 is silent and listed no more         the next one is asked beside it (fail-over): it may be cut off or stopped
+dies with the call in flight         the next one is asked, once, if the call is not costly: it may have died of it
 finds the stored data damaged        the next one is asked, once: the file on that worker's disk may be what is damaged
 is silent for `hedge_after_s`        the next one is asked beside it if the call is not costly and the budget
                                      allows it (hedge); otherwise the question comes up again as long after
@@ -23,6 +24,7 @@ from prometheus_client import Counter
 
 from frontend.read.candidates import FAILOVERS, Candidates
 from frontend.read.hedging import HedgeBudget, costly
+from frontend.read.worker_losses import WorkerLosses
 from shared.errors import Corrupt, DeadlineExceeded, Unavailable, WrongWorker
 from shared.process.telemetry import get_logger
 from shared.rpc.chunks import Answer, discard
@@ -56,12 +58,14 @@ class Race(Generic[Begun]):
         begin: Callable[[Member], asyncio.Future[Begun]],
         candidates: Candidates,
         budget: HedgeBudget,
+        losses: WorkerLosses,
         clock: Clock,
     ) -> None:
         self._request = request
         self._begin: Callable[[Member], asyncio.Future[Begun]] = begin
         self._candidates = candidates
         self._budget = budget
+        self._losses = losses
         self._clock = clock
         self._waiting = list(workers)
         self._running: dict[asyncio.Future[Begun], Member] = {}
@@ -70,7 +74,8 @@ class Race(Generic[Begun]):
         """The answer of a worker that has found the stored data damaged."""
 
     async def run(self, hedge_after_s: float) -> Begun:
-        """The first answer. Raises at once what another worker would answer as well, Corrupt when two found the stored
+        """The first answer. Raises at once what another worker would answer as well, NotRepeated as `WorkerLosses`
+        says, Corrupt when two found the stored
         data damaged, or one and no other answered; else the last failure when all workers failed.
         """
         self._budget.count_call(self._clock.monotonic())
@@ -102,6 +107,7 @@ class Race(Generic[Begun]):
                 return call.result()
             except ANOTHER_MAY_ANSWER as error:
                 self._candidates.distrust(worker, error)
+                self._losses.note(error)
                 failure = error
             except Corrupt as error:
                 if self._damaged is not None:

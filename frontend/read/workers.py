@@ -13,12 +13,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from frontend.concurrency import off_loop
 from frontend.read.candidates import Candidates
-from frontend.read.hedging import HEDGE_PERCENT_MAX, HedgeBudget
+from frontend.read.hedging import HEDGE_PERCENT_MAX, HedgeBudget, estimated_rows
 from frontend.read.race import ANOTHER_MAY_ANSWER, Begun, Race
+from frontend.read.worker_losses import WorkerLosses
 from shared.errors import PolychromeError, Unavailable, WrongWorker
 from shared.rpc import query_worker_methods as methods
 from shared.rpc.chunks import Answer, discard
@@ -44,11 +45,16 @@ if TYPE_CHECKING:
 
 Request = TypeVar("Request", bound=ReadRequest)
 
+COST_MAX: Final = 1_000_000.0
+"""Estimated rows of a call whose cost depends on the shard's size, or is greater: what is measured corrects it."""
+
 
 class Begin(Protocol[Begun]):
     """A method of `RpcClient` that begins a call. The answer comes as a whole, or a long one in chunks."""
 
-    def __call__(self, address: str, method: str, payload: bytes, *, timeout_s: float) -> asyncio.Future[Begun]: ...
+    def __call__(
+        self, address: str, method: str, payload: bytes, *, timeout_s: float, cost: float
+    ) -> asyncio.Future[Begun]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,8 @@ class CallTimeouts:
 class Workers:
     """The query workers as one service that answers. Of a hundred calls at most `hedge_percent_max` are hedged.
 
-    Every call raises Unavailable, DeadlineExceeded or Backoff when no worker answers in time, and otherwise what the
+    Every call raises Unavailable, DeadlineExceeded or Backoff when no worker answers in time, NotRepeated when workers
+    were lost over it, and otherwise what the
     worker found: Gone for a deleted collection, StaleGeneration for a shard of an earlier layout, StaleRead for a
     position that is not kept any more, InvalidArgument for vectors of another dimension, Corrupt for damaged data.
     """
@@ -148,32 +155,39 @@ class Workers:
         key = f"{request.shard.collection}/{request.shard.shard}"
         deadline = self._clock.monotonic() + self._timeouts.failover_s
         failure: PolychromeError = Unavailable("No query worker is available")
+        losses = WorkerLosses(request)
+        cost = min(COST_MAX, estimated_rows(request))
 
         def begin_at(worker: Member) -> asyncio.Future[Begun]:
-            return begin(worker.address, method.name, payload, timeout_s=self._timeouts.call_s)
+            return begin(worker.address, method.name, payload, timeout_s=self._timeouts.call_s, cost=cost)
 
         while True:
             workers = self._candidates.ranked(key)
             try:
                 if len(workers) == 1:
-                    return await self._ask_the_only(workers[0], begin_at)
+                    return await self._ask_the_only(workers[0], begin_at, losses)
                 if workers:
-                    race = Race(workers, request, begin_at, self._candidates, self._budget, self._clock)
+                    race = Race(workers, request, begin_at, self._candidates, self._budget, losses, self._clock)
                     return await race.run(self._timeouts.hedge_after_s)
             except ANOTHER_MAY_ANSWER as error:
+                if losses.is_over:
+                    raise
                 failure = error
             if self._clock.monotonic() + self._timeouts.retry_s >= deadline:
                 raise failure if not isinstance(failure, WrongWorker) else Unavailable(failure.message)
             await self._candidates.refresh(max_age_s=self._timeouts.retry_s)
             await self._clock.sleep(self._timeouts.retry_s)
 
-    async def _ask_the_only(self, worker: Member, begin_at: Callable[[Member], asyncio.Future[Begun]]) -> Begun:
+    async def _ask_the_only(
+        self, worker: Member, begin_at: Callable[[Member], asyncio.Future[Begun]], losses: WorkerLosses
+    ) -> Begun:
         """Without a second worker there is nothing to race."""
         call = begin_at(worker)
         try:
             return await call
         except ANOTHER_MAY_ANSWER as error:
             self._candidates.distrust(worker, error)
+            losses.note(error)
             raise
         except asyncio.CancelledError:
             discard(call)

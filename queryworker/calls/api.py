@@ -34,7 +34,7 @@ from queryworker.query import answers, search_source
 from queryworker.query.answers import ReadContext
 from queryworker.query.batches import batches
 from queryworker.shards.registry import ShardRegistry
-from queryworker.thread_pool import ThreadPool
+from queryworker.thread_pool import USUAL_COST_S, ThreadPool
 from queryworker.view.read_view import ReadView
 from queryworker.work_memory import ProcessMemory
 from shared.errors import InvalidArgument
@@ -51,6 +51,9 @@ INLINE_IDS_MAX: Final = 32
 """Number of records that are looked up in less time than a thread takes to wake up. They are in mapped files: of those
 that the system has put out of memory, a few pages for each record are read from the disk meanwhile.
 """
+
+ROW_S: Final = 2.5e-6
+"""Seconds for each row of a caller's estimate, in which a graph's beam gets a row further."""
 
 INLINE_BYTES_MAX: Final = 128 * 1024
 """Calls that came together are answered inline while their answers have about this many bytes in total."""
@@ -118,7 +121,7 @@ class QueryWorkerApi:
 
     async def _serve_large(self, method: ServedMethod[Request], call: Call) -> None:
         try:
-            request = await self._threads.run(method.decode, call.payload)
+            request = await self._threads.run_for(call.tenant, method.decode, call.payload)
         except Exception as error:
             call.fail(error)
         else:
@@ -197,7 +200,8 @@ class QueryWorkerApi:
             for numbers in method.batches([each.request for each in pending]):
                 batch = [pending[number] for number in numbers]
                 done = functools.partial(deliver, _calls(batch))
-                self._threads.submit(done, functools.partial(_answer_unless_dropped, method, context, batch, worth))
+                work = functools.partial(_answer_unless_dropped, method, context, batch, worth)
+                self._threads.submit(done, work, batch[0].call.tenant, _cost_s(batch))
         except Exception as error:
             fail_all(_calls(pending), error)
 
@@ -211,6 +215,11 @@ def _answer_unless_dropped(
     if worth.is_dropped is not None and worth.is_dropped():
         return []
     return answer_batch(method, context, batch, worth)
+
+
+def _cost_s(batch: Sequence[PendingCall[Request]]) -> float:
+    """About how long the batch takes in a thread, by what its callers estimate."""
+    return USUAL_COST_S + ROW_S * sum(pending.call.cost for pending in batch)
 
 
 def _calls(pending: Sequence[PendingCall[Request]]) -> list[Call]:

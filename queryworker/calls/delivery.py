@@ -94,7 +94,7 @@ class Delivery:
     def _make_chunk(self, source: ReadSource, call: Call, rest: Iterator[bytes]) -> None:
         done = functools.partial(self._chunk_made, source, call, rest)
         work = Work(given_up=call.is_done)  # a long answer has no deadline but that its caller reads
-        self._threads.submit(done, functools.partial(work.do, functools.partial(next, rest, None)))
+        self._threads.submit(done, functools.partial(work.do, functools.partial(next, rest, None)), call.tenant)
 
     def _chunk_made(
         self, source: ReadSource, call: Call, rest: Iterator[bytes], chunk: bytes | None, error: BaseException | None

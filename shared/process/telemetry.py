@@ -20,6 +20,9 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 request_id: Final[ContextVar[str]] = ContextVar("request_id", default="")
 """The request that this task works for; travels with every call between processes."""
 
+tenant: Final[ContextVar[str]] = ContextVar("tenant", default="")
+"""The tenant that this task works for, empty when that is nobody; travels with every call between processes."""
+
 
 def get_logger(name: str) -> FilteringBoundLogger:
     """The logger of a module; `name` shows as `module`."""

@@ -47,22 +47,27 @@ class RpcClient:
         self._timer = DeadlineTimer(self._expire)
         self._closed = False
 
-    def begin(self, address: str, method: str, payload: bytes, *, timeout_s: float) -> asyncio.Future[memoryview]:
+    def begin(
+        self, address: str, method: str, payload: bytes, *, timeout_s: float, cost: float = 0.0
+    ) -> asyncio.Future[memoryview]:
         """The answer's payload as a whole, when it comes.
 
         It fails with the error that the method raised, by its code; with Unavailable when the connection cannot be made
-        or breaks; with DeadlineExceeded after `timeout_s` seconds. Cancelling it tells the server so.
+        or breaks (ConnectionLost: while the server may have worked on it); with DeadlineExceeded after `timeout_s`
+        seconds. Cancelling it tells the server so. `cost` is an estimate of the work, which the server schedules by.
         """
         # An answer that no window was given for is never a ChunkStream.
-        return cast("asyncio.Future[memoryview]", self._begin(address, method, payload, timeout_s, 0))
+        return cast("asyncio.Future[memoryview]", self._begin(address, method, payload, timeout_s, 0, cost))
 
-    def begin_chunks(self, address: str, method: str, payload: bytes, *, timeout_s: float) -> asyncio.Future[Answer]:
+    def begin_chunks(
+        self, address: str, method: str, payload: bytes, *, timeout_s: float, cost: float = 0.0
+    ) -> asyncio.Future[Answer]:
         """The answer's payload, when it comes: as a whole, or, when it is long, as a ChunkStream, of which the first
         chunk has come. It fails as `begin` does. Each further chunk may take as long as the first, once it is granted.
 
         A caller that is given a ChunkStream reads it to the end or closes it.
         """
-        return self._begin(address, method, payload, timeout_s, FIRST_WINDOW_BYTES)
+        return self._begin(address, method, payload, timeout_s, FIRST_WINDOW_BYTES, cost)
 
     async def call(self, address: str, method: str, payload: bytes, *, timeout_s: float) -> memoryview:
         """`begin`, and wait for it."""
@@ -82,10 +87,10 @@ class RpcClient:
         return len(peer.open) if peer is not None else 0
 
     def _begin(
-        self, address: str, method: str, payload: bytes, timeout_s: float, window: int
+        self, address: str, method: str, payload: bytes, timeout_s: float, window: int, cost: float
     ) -> asyncio.Future[Answer]:
         peer = self._peers.get(address) or self._new_peer(address)
-        call = ClientCall(peer, method, payload, timeout_s, window)
+        call = ClientCall(peer, method, payload, timeout_s, window, cost)
         if self._closed:
             call.fail(Unavailable("this process is stopping"))
         elif len(payload) + limits.RPC_HEADER_BYTES_MAX > self._frame_bytes_max:

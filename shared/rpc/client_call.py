@@ -12,6 +12,9 @@ from shared.rpc.answer_budget import AnswerBudget
 from shared.rpc.chunks import Answer, ChunkStream
 from shared.rpc.frames import AnswerHeader, BadFrame
 
+TENANT_CHARACTERS_MAX: Final = 128
+"""Tenants that agree in so many characters of their names share a queue: the headers of a frame are bounded."""
+
 NOT_SENT: Final = 0
 """Number of a call that was not sent yet."""
 
@@ -55,16 +58,20 @@ class ClientCall:
     """
 
     __slots__ = (
-        "answer", "connection", "deadline_s", "frame", "method", "number", "owner", "payload", "request_id", "stream",
-        "timeout_s", "window",
+        "answer", "connection", "cost", "deadline_s", "frame", "method", "number", "owner", "payload", "request_id",
+        "stream", "tenant", "timeout_s", "window",
     )  # fmt: skip
 
-    def __init__(self, owner: CallOwner, method: str, payload: bytes, timeout_s: float, window: int) -> None:
+    def __init__(
+        self, owner: CallOwner, method: str, payload: bytes, timeout_s: float, window: int, cost: float = 0.0
+    ) -> None:
         """`window`: bytes of the answer that may come before more is granted; 0: all of it, as a whole."""
         self.owner = owner
         self.method = method
         self.payload = payload
         self.request_id = telemetry.request_id.get()
+        self.tenant = telemetry.tenant.get()[:TENANT_CHARACTERS_MAX]
+        self.cost = cost
         self.timeout_s = timeout_s
         self.deadline_s = owner.loop.time() + timeout_s
         self.window = window

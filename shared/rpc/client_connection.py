@@ -9,7 +9,7 @@ from typing import cast
 
 import msgspec
 
-from shared.errors import Unavailable
+from shared.errors import ConnectionLost, Unavailable
 from shared.process import telemetry
 from shared.rpc import frames
 from shared.rpc.authenticity import NONCE_BYTES, ClientHandshake, NotAuthentic
@@ -22,7 +22,7 @@ log = telemetry.get_logger(__name__)
 
 class ClientConnection(asyncio.Protocol):
     """`calls` are those that wait for an answer or the rest of one, by number. When the connection is lost they fail
-    with Unavailable. `proven` is done when the server has proved itself; it fails with ConnectionError when it does
+    with ConnectionLost. `proven` is done when the server has proved itself; it fails with ConnectionError when it does
     not.
     """
 
@@ -55,7 +55,8 @@ class ClientConnection(asyncio.Protocol):
     def send(self, calls: Sequence[ClientCall]) -> None:
         """Sends calls in one frame."""
         if self._transport is None or not self.is_usable:  # lost as soon as it was made
-            self._fail(calls)
+            for call in calls:
+                call.fail(Unavailable(f"the connection to {self._address} was lost"))
             return
         headers = []
         for call in calls:
@@ -63,9 +64,7 @@ class ClientConnection(asyncio.Protocol):
             call.number, call.connection = self._last_number, self
             self.calls[call.number] = call
             left_ms = max(1, int((call.deadline_s - call.owner.loop.time()) * 1000))
-            headers.append(
-                CallHeader(call.number, call.method, call.request_id, left_ms, len(call.payload), call.window)
-            )
+            headers.append(_header(call, left_ms))
         self._send_frame(self._transport, FrameKind.CALLS, headers, [call.payload for call in calls])
 
     def end(self, call: ClientCall) -> None:
@@ -144,7 +143,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _fail(self, calls: Iterable[ClientCall]) -> None:
         for call in calls:
-            call.fail(Unavailable(f"the connection to {self._address} was lost"))
+            call.fail(ConnectionLost(f"the connection to {self._address} was lost"))
 
     def _accept(self, frame: Frame) -> None:
         if frame.kind is FrameKind.LEAVING:
@@ -161,3 +160,9 @@ class ClientConnection(asyncio.Protocol):
                 call = self.calls.pop(header.number, None)
                 if call is not None:  # else nobody waits any more
                     call.end(header, payload)
+
+
+def _header(call: ClientCall, left_ms: int) -> CallHeader:
+    return CallHeader(
+        call.number, call.method, call.request_id, left_ms, len(call.payload), call.window, call.tenant, call.cost
+    )

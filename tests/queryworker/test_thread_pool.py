@@ -107,3 +107,38 @@ async def test_a_closed_pool_refuses_jobs_that_no_thread_would_ever_take() -> No
     with pytest.raises(RuntimeError, match="closed"):
         async with asyncio.timeout(5):
             await threads.run(int)
+
+
+async def test_a_tenant_never_has_all_threads_and_turns_go_by_what_jobs_took() -> None:
+    """The greedy one says that its jobs cost nothing."""
+    threads = ThreadPool(1, "test", spare=True)
+    release = threading.Event()
+    order: list[str] = []
+
+    def job(tenant: str, takes_s: float) -> None:
+        order.append(tenant)
+        release.wait()
+        time.sleep(takes_s)
+
+    greedy = [asyncio.ensure_future(threads.run_for("greedy", job, "greedy", 0.05)) for _ in range(3)]
+    async with asyncio.timeout(10):
+        while not order:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        other = asyncio.ensure_future(threads.run_for("modest", order.append, "modest"))
+        await other
+        assert order == ["greedy", "modest"], "in the spare thread, which takes none of the greedy one"
+        release.set()
+        await greedy[0]
+        modest = [asyncio.ensure_future(threads.run_for("modest", order.append, "modest")) for _ in range(5)]
+        await asyncio.gather(*greedy, *modest)
+    assert order.count("greedy") == 3
+    await threads.close()
+
+
+async def test_all_jobs_of_a_tenant_are_done_though_wakes_go_to_threads_that_may_not_take_them() -> None:
+    threads = ThreadPool(1, "test", spare=True)
+    async with asyncio.timeout(30):
+        for _ in range(50):
+            done = await asyncio.gather(*(threads.run_for(f"t{n % 2}", lambda n=n: n) for n in range(20)))  # type: ignore[misc]
+            assert done == list(range(20))
+    await threads.close()

@@ -40,12 +40,18 @@ STARTED_S: Final = 1_800_000_000.0
 class InlineThreads(ThreadPool):
     """A pool whose work is done on the loop, each job whole, after a delay that is drawn."""
 
-    def __init__(self, count: int, name: str, nice: int = 0) -> None:
+    def __init__(self, count: int, name: str, nice: int = 0, *, spare: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
         self._pending = 0
         self._closed = False
 
-    def submit(self, callback: Callback[Result], work: Callable[[], Result]) -> None:
+    def submit(
+        self,
+        callback: Callback[Result],
+        work: Callable[[], Result],
+        tenant: str = "",
+        cost_s: float = 0.0,
+    ) -> None:
         if self._closed:
             raise RuntimeError("the threads are closed")
         self._pending += 1

@@ -7,7 +7,7 @@ import pytest
 
 from frontend.read.hedging import HEDGES_MIN, WINDOW_S, HedgeBudget, costly, estimated_rows
 from shared.records.selection import Selection
-from shared.records.where import All, AnyOf, Compare, DocumentContains, DocumentRegex, MetadataCompare
+from shared.records.where import All, AnyOf, Compare, DocumentContains, DocumentRegex, MetadataCompare, MetadataIn
 from shared.rpc.messages import CountRequest, GetRequest, QueryRequest, Shard
 from shared.rpc.query_worker_methods import ReadRequest
 from shared.rpc.search_messages import (
@@ -136,3 +136,17 @@ def test_what_may_look_at_many_rows_is_not_hedged(request_: ReadRequest) -> None
 def test_the_searches_of_a_request_add_up() -> None:
     one = Search(rank=Constant(1.0), knns=[knn()], limit=10)
     assert estimated_rows(SearchRequest(SHARD, [one] * 3)) == 3 * estimated_rows(SearchRequest(SHARD, [one])) == 330
+
+
+def test_a_filter_of_many_operands_is_costly_and_one_of_a_few_is_not() -> None:
+    for count, is_costly in ((100, False), (5000, True)):
+        values = AnyOf([METADATA, MetadataIn("k", list(range(count)))])
+        ids = Selection(ids=[f"r{number}" for number in range(count)])
+        for request in (
+            CountRequest(SHARD, Selection(where=values)),
+            QueryRequest(SHARD, b"", 1, 2, 10, 100, Selection(where=values)),
+            QueryRequest(SHARD, b"", 1, 2, 10, 100, ids),
+            SearchRequest(SHARD, [Search(rank=Constant(1.0), where=values, select=[], limit=1)]),
+            TallyRequest(SHARD, values, []),
+        ):
+            assert costly(request) is is_costly

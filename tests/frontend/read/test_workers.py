@@ -71,7 +71,9 @@ class FakeRpc:
         self.busy: dict[str, int] = {}
         self.on_call: Callable[[str], None] = lambda worker: None
 
-    def begin(self, address: str, method: str, payload: bytes, *, timeout_s: float) -> asyncio.Future[memoryview]:
+    def begin(
+        self, address: str, method: str, payload: bytes, *, timeout_s: float, cost: float = 0.0
+    ) -> asyncio.Future[memoryview]:
         worker = address.partition(":")[0]
         if method != "prefetch":
             self.asked.append(worker)

@@ -122,7 +122,7 @@ async def test_calls_in_flight_fail_at_once_when_the_connection_drops_and_the_ne
         for connection in list(server.connections):
             connection.abort()
         results = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
-        assert all(type(result) is errors.Unavailable for result in results)
+        assert all(type(result) is errors.ConnectionLost for result in results)
         assert bytes(await client.call(address, "echo", b"again", timeout_s=5)) == b"again"
 
 
@@ -276,7 +276,7 @@ async def test_of_a_frame_whose_connection_is_lost_every_call_fails_and_a_held_o
         for connection in list(server.connections):
             connection.abort()
         outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
-        assert [type(outcome) for outcome in outcomes] == [errors.Unavailable] * 5
+        assert [type(outcome) for outcome in outcomes] == [errors.ConnectionLost] * 5
         assert bytes(await held) == b"held"
 
 
@@ -342,3 +342,16 @@ async def test_answers_that_are_ready_together_leave_together() -> None:
         (frame,) = frames.FrameReader().feed(await reader.read(1000))
         assert [bytes(payload) for _, payload in frames.answers_of(frame)] == [b"a", b"b", b"c"]
         writer.close()
+
+
+async def test_a_call_carries_its_tenant_and_what_its_caller_estimates() -> None:
+    gate = Gate()
+    async with serving({"gate": gate}) as (_, client, address):
+        token = telemetry.tenant.set("t" * 1000)
+        calls = [client.begin(address, "gate", b"", timeout_s=60, cost=2.5)]
+        telemetry.tenant.reset(token)
+        calls.append(client.begin(address, "gate", b"", timeout_s=60))
+        await until(lambda: len(gate.calls) == 2)
+        assert sorted((len(call.tenant), call.cost) for call in gate.calls) == [(0, 0.0), (128, 2.5)]
+        for call in calls:
+            call.cancel()
