@@ -71,9 +71,9 @@ class OwedSnapshot:
         if raises.owed >= limits.OWED_RAISES_MAX:
             await WritableBucket(self._objects).require()
         raised = raised_heads(now)
-        await self._mark.owe_raise()
+        await self._mark.owe_raise(now.epoch)
         await self._images.raise_heads(raised)
-        await self._mark.mark_raised(run)
+        await self._mark.mark_raised(run, now.epoch)
         return raised
 
     async def write(self, image: CatalogImage, number: int, run: str) -> None:

@@ -141,6 +141,7 @@ class Reconciler:
 
     async def _restore(self, newest: NewestSnapshot, number: int, run: str) -> Cluster:
         ran_on = await self._catalog.mark.close_connections() > 0
+        token = await self._catalog.mark.begin()
         testimony = await self._healing.hear(run, ran_on=ran_on) if self._healing else NO_TESTIMONY
         image, damaged = await self._journaled.with_journal(newest)
         image = self._owed.with_known_heads(image)
@@ -159,9 +160,9 @@ class Reconciler:
         await self._require_unopened(cluster)
         await self._images.restore_rows(image, cluster.epoch)
         await self._catalog.unproven.add(key for each in restorations for key in each.unproven)
-        await self._report(cluster, restorations, image, damaged, healed)
+        await self._report(token, cluster, restorations, image, damaged, healed)
         await self._log.raise_commits(await self._commits.newest())
-        return await self._catalog.mark.open(cluster, run)
+        return await self._catalog.mark.open(cluster, run, token)
 
     async def _heal_restored(
         self, run: str, testimony: Testimony, restorations: Iterable[Restoration], epoch: int
@@ -188,6 +189,7 @@ class Reconciler:
 
     async def _verify(self, cluster: Cluster, newest: NewestSnapshot | None, number: int, run: str) -> Cluster:
         """The cluster, open for this run of the server."""
+        token = await self._catalog.mark.begin()  # before anything is read that may be lost meanwhile
         image, damaged = await self._journaled.with_journal(newest) if newest else (None, list[str]())
         image = self._owed.with_known_heads(image) if image else None
         known = {collection.id for collection in image.collections} if image else set()
@@ -209,14 +211,15 @@ class Reconciler:
             if signs.newer is not None:
                 epoch = _next_epoch(cluster, image)
                 signs = replace(signs, newer=await self._images.bring_forward(now, signs.newer, epoch))
-            brought = await self._bring_forward(cluster, image, signs, damaged, (run, testimony), healed.gaps_end)
+            heard = (run, testimony)
+            brought = await self._bring_forward(token, cluster, image, signs, damaged, heard, healed.gaps_end)
             await self._alone.restored(lost, now)
             await self._log.raise_commits(commits)  # it was the evidence
-            return await self._catalog.mark.open(brought, run)
+            return await self._catalog.mark.open(brought, run, token)
         heads = await self._owed.raise_heads(now, run)
         await self._owed.write(merged(now, None, heads), number, run)
         await self._alone.restored([], now)
-        await self._catalog.mark.mark_verified(run)
+        await self._catalog.mark.mark_verified(run, cluster.epoch)
         return cluster
 
     async def _take(self, cluster: Cluster, image: CatalogImage | None) -> tuple[CatalogImage, list[CollectionImage]]:
@@ -235,6 +238,7 @@ class Reconciler:
 
     async def _bring_forward(
         self,
+        token: str,
         cluster: Cluster,
         image: CatalogImage | None,
         signs: RollbackSigns,
@@ -282,11 +286,12 @@ class Reconciler:
         if signs.newer is not None:
             await self._images.restore_rows(signs.newer, brought.epoch)
         await self._catalog.unproven.add(key for each in restorations for key in each.unproven)
-        await self._report(brought, restorations, image, damaged, healed)
+        await self._report(token, brought, restorations, image, damaged, healed)
         return brought
 
     async def _report(
         self,
+        token: str,
         cluster: Cluster,
         restorations: Sequence[Restoration],
         image: CatalogImage | None,
@@ -315,7 +320,8 @@ class Reconciler:
                 "damaged_snapshots": [name for name in damaged if kind_of(name) is DamageKind.SNAPSHOT],
                 "put_back_ops": healed.put_back_ops,
                 "lost": [msgspec.structs.asdict(lost) for lost in healed.lost],
-            }
+            },
+            token,
         )
 
     async def _name_damage(self, collection: str, damaged: Mapping[str, str]) -> None:

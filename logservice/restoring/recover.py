@@ -107,9 +107,12 @@ class Recovery:
 
     async def _report(self, missing: MissingRange) -> None:
         """Adds what is missing to the report of the last reconciliation."""
-        report = await self._images.read_report() or {}
-        others = [each for each in report.get("missing", []) if each["collection"] != missing.collection]
-        await self._images.write_report({**report, "missing": [*others, asdict(missing)]})
+
+        def amended(report: dict[str, Any]) -> dict[str, Any]:
+            others = [each for each in report.get("missing", []) if each["collection"] != missing.collection]
+            return {**report, "missing": [*others, asdict(missing)]}
+
+        await self._images.amend_report(amended)
 
     async def _snapshot(self, image: CatalogImage, restored: CollectionImage, number: int) -> None:
         """Writes a snapshot with the new head before anything is handed out from it: a loss of Redis right after must

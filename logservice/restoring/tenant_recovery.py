@@ -8,6 +8,7 @@ that restarts, before it is open.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from shared.catalog import Catalog
@@ -46,8 +47,8 @@ class TenantRecovery:
                 log.error("databases_not_restored", taken=done.taken)
             if done.found:
                 log.error("tenants_restored", rows=done.found)
-                report = await self._images.read_report()
-                await self._images.write_report(with_restored_rows(report, done.found, self._clock.now()))
+                found, now_s = done.found, self._clock.now()
+                await self._images.amend_report(partial(with_restored_rows, found=found, at_s=now_s))
             if not done.again:
                 return True
         return False

@@ -61,8 +61,8 @@ class UnreadableFields:
 
     async def refilled(self, collection: CollectionImage | Collection, fields: Sequence[str]) -> None:
         """Adds to the report of the last loss that these fields of the collection's state were filled in again."""
-        report = await self._images.read_report()
-        await self._images.write_report(with_restored_state(report, collection, fields, self._clock.now()))
+        now_s = self._clock.now()
+        await self._images.amend_report(lambda report: with_restored_state(report, collection, fields, now_s))
 
 
 def with_restored_state(

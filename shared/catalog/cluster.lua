@@ -3,37 +3,61 @@
 --
 -- KEYS   1  cluster_key   hash: the mark of the cluster
 --        2  report_key    string: what the last reconciliation found
+--        3  token_key     string, while Redis is restored: the token of the restoration that began last. It is lost with all that
+--                         the restoration has put back, if Redis is emptied once more meanwhile
 -- ARGV   1  verb          then its arguments:
---           'open' epoch field value ..
---                                   sets the epoch and other fields of the mark: 'OK'; 'LATER' when it has a later epoch
---           'verify' run            says that this run of the server was compared with the bucket: 'OK'
---           'owe'                   counts that heads are about to be raised: 'OK'
---           'raised' run            says that they were raised for this run of the server: 'OK'
+--           'begin' token           a restoration begins: 'OK'
+--           'open' epoch token field value ..
+--                                   sets the epoch and other fields of the mark: 'OK'; 'LATER' when it has a later epoch, or
+--                                   this is not the token of the restoration that began last; '' for none
+--           'verify' epoch run      says that this run of the server was compared with the bucket: 'OK'; 'LATER' in another epoch
+--           'owe' epoch             counts that heads are about to be raised: 'OK'; 'LATER' in another epoch
+--           'raised' epoch run      says that they were raised for this run of the server: 'OK'; 'LATER' in another epoch
 --           'settle' run            says that a snapshot has the raised heads, if they were not raised for another since: 'OK'
---           'report' report         keeps the report (JSON): 'OK'
+--           'report' token report   keeps the report (JSON) of a restoration: 'OK'; 'LATER' when another one began since
+--           'amend' before report   keeps this report in the place of the one before ('' for none): 'OK'; 'LATER' when it is
+--                                   another one by now
 
-local FIRST_FIELD = 3
-local cluster_key, report_key = KEYS[1], KEYS[2]
-local verb, argument = ARGV[1], ARGV[2]
+local FIRST_FIELD = 4
+local cluster_key, report_key, token_key = unpack(KEYS)
+local verb, argument, value = unpack(ARGV, 1, 3)
 
-if verb == 'open' then
+local function is_present(epoch) return redis.call('HGET', cluster_key, 'epoch') == epoch end
+
+local function is_last(token) return token == '' or redis.call('GET', token_key) == token end
+
+if verb == 'begin' then
+  redis.call('SET', token_key, argument)
+  return 'OK'
+elseif verb == 'open' then
+  if not is_last(value) then return 'LATER' end
   if tonumber(redis.call('HGET', cluster_key, 'epoch') or 0) > tonumber(argument) then return 'LATER' end
   redis.call('HSET', cluster_key, 'epoch', argument, unpack(ARGV, FIRST_FIELD))
+  redis.call('DEL', token_key)
   return 'OK'
 elseif verb == 'verify' then
-  redis.call('HSET', cluster_key, 'verified', argument)
+  if not is_present(argument) then return 'LATER' end
+  redis.call('HSET', cluster_key, 'verified', value)
+  redis.call('DEL', token_key)
   return 'OK'
 elseif verb == 'owe' then
+  if not is_present(argument) then return 'LATER' end
   redis.call('HINCRBY', cluster_key, 'owed', 1)
   return 'OK'
 elseif verb == 'raised' then
-  redis.call('HSET', cluster_key, 'raised', argument)
+  if not is_present(argument) then return 'LATER' end
+  redis.call('HSET', cluster_key, 'raised', value)
   return 'OK'
 elseif verb == 'settle' then
   if redis.call('HGET', cluster_key, 'raised') == argument then redis.call('HSET', cluster_key, 'owed', 0) end
   return 'OK'
 elseif verb == 'report' then
-  redis.call('SET', report_key, argument)
+  if not is_last(argument) then return 'LATER' end
+  redis.call('SET', report_key, value)
+  return 'OK'
+elseif verb == 'amend' then
+  if (redis.call('GET', report_key) or '') ~= argument then return 'LATER' end
+  redis.call('SET', report_key, value)
   return 'OK'
 end
 return redis.error_reply('ERR unknown verb')

@@ -96,16 +96,24 @@ class ClusterMark:
             raise Unavailable("The log service has not opened this cluster yet")
         return Standing(Cluster(cluster_id.decode(), int(epoch)), (verified or b"").decode())
 
-    async def open(self, cluster: Cluster | None = None, run: str | None = None) -> Cluster:
+    async def begin(self) -> str:
+        """Begins a restoration of this Redis; returns its token, which `open` and `write_report` require. It is lost
+        with all that was restored when Redis is emptied once more, and another restoration has another one.
+        """
+        token = uuid.uuid4().hex
+        await self._run("begin", token)
+        return token
+
+    async def open(self, cluster: Cluster | None = None, run: str | None = None, token: str = "") -> Cluster:
         """Opens a new cluster in this Redis, or the one that was restored; returns it. `run`, the server's run that was
         compared with the bucket (None: the present one), is verified from here on. For the log service, and for tests
-        that run without one. Raises Unavailable when it was restored again meanwhile: the mark is of a later epoch.
+        that run without one. `token` is that of the restoration, "" where nothing was restored. Raises Unavailable when
+        Redis was emptied or restored again meanwhile: the token is another one, or the mark is of a later epoch.
         """
         opened = cluster or Cluster.new()
         verified = run or (await self.server_run()).id
         fields = ("id", opened.id, "format", FORMAT, "verified", verified, "owed", 0)
-        if await self._run("open", opened.epoch, *fields) == b"LATER":
-            raise Unavailable("The cluster was restored meanwhile by another log service")
+        await self._run("open", opened.epoch, token, *fields)
         return opened
 
     async def server_run(self) -> ServerRun:
@@ -123,9 +131,11 @@ class ClusterMark:
         """
         return await close_verified(self._redis, self._keys)
 
-    async def mark_verified(self, run: str) -> None:
-        """Says that what this run of the server holds was compared with the bucket."""
-        await self._run("verify", run)
+    async def mark_verified(self, run: str, epoch: int) -> None:
+        """Says that what this run of the server holds was compared with the bucket. Raises Unavailable unless the
+        cluster is in this epoch.
+        """
+        await self._run("verify", epoch, run)
 
     async def owed_raises(self) -> OwedRaises:
         """The raises of heads that no snapshot may have yet."""
@@ -133,13 +143,15 @@ class ClusterMark:
         owed, run = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
         return OwedRaises(int(owed or 0), (run or b"").decode())
 
-    async def owe_raise(self) -> None:
-        """Counts a raise of heads, before it begins."""
-        await self._run("owe")
+    async def owe_raise(self, epoch: int) -> None:
+        """Counts a raise of heads, before it begins. Raises Unavailable unless the cluster is in this epoch."""
+        await self._run("owe", epoch)
 
-    async def mark_raised(self, run: str) -> None:
-        """Says that heads were raised for this run of the server."""
-        await self._run("raised", run)
+    async def mark_raised(self, run: str, epoch: int) -> None:
+        """Says that heads were raised for this run of the server. Raises Unavailable unless the cluster is in this
+        epoch.
+        """
+        await self._run("raised", epoch, run)
 
     async def settle_raises(self, run: str) -> None:
         """Says that a snapshot has all heads that were raised up to this run of the server. Nothing happens when they
@@ -147,9 +159,15 @@ class ClusterMark:
         """
         await self._run("settle", run)
 
-    async def write_report(self, report: bytes) -> None:
-        """Keeps what the last reconciliation found, as JSON."""
-        await self._run("report", report)
+    async def write_report(self, report: bytes, token: str) -> None:
+        """Keeps what the restoration with this token found, as JSON. Raises Unavailable when Redis was emptied or
+        restored again meanwhile.
+        """
+        await self._run("report", token, report)
+
+    async def amend_report(self, report: bytes, before: bytes | None) -> None:
+        """Keeps this report in the place of the one before. Raises Unavailable when that is another one by now."""
+        await self._run("amend", before or b"", report)
 
     async def read_report(self) -> bytes | None:
         """None before the first reconciliation that had something to report."""
@@ -158,5 +176,8 @@ class ClusterMark:
         )
         return found
 
-    async def _run(self, *args: Argument) -> bytes:
-        return bytes(await CLUSTER.run(self._redis, [self._keys.cluster, self._keys.report], args))
+    async def _run(self, *args: Argument) -> None:
+        """Raises Unavailable where the script refuses."""
+        keys = [self._keys.cluster, self._keys.report, self._keys.restoring]
+        if await CLUSTER.run(self._redis, keys, args) == b"LATER":
+            raise Unavailable("The cluster was lost or restored meanwhile, or its report has changed")

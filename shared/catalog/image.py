@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -330,9 +330,17 @@ class Images:
         """
         return await self._forward.correct(now, stored, epoch)
 
-    async def write_report(self, report: Mapping[str, Any]) -> None:
-        """Keeps what the last reconciliation found, for operators to read."""
-        await self._catalog.mark.write_report(orjson.dumps(report))
+    async def write_report(self, report: Mapping[str, Any], token: str) -> None:
+        """Keeps what the restoration with this token found, for operators to read."""
+        await self._catalog.mark.write_report(orjson.dumps(report), token)
+
+    async def amend_report(self, amend: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
+        """Keeps what `amend` makes of the report, an empty one before the first. Raises Unavailable when another
+        process has changed it in this moment.
+        """
+        before = await self._catalog.mark.read_report()
+        amended = amend({} if before is None else orjson.loads(before))
+        await self._catalog.mark.amend_report(orjson.dumps(amended), before)
 
     async def read_report(self) -> dict[str, Any] | None:
         """The report that `write_report` kept last; None before that."""

@@ -19,6 +19,7 @@ class Keys:
         self.prefix = prefix
         self.cluster = f"{prefix}:{{catalog}}:cluster"
         self.report = f"{prefix}:{{catalog}}:report"
+        self.restoring = f"{prefix}:{{catalog}}:restoring"
         self.changes = f"{prefix}:{{catalog}}:changes"
         self.graves = f"{prefix}:{{catalog}}:graves"
         self.commits = f"{prefix}:{{catalog}}:commits"

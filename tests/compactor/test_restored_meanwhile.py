@@ -141,7 +141,7 @@ async def test_a_compaction_of_writes_that_a_restart_lost_without_a_sign_brings_
     for key, content in before:
         assert content is not None
         await shop.redis.restore(key, 0, content, replace=True)
-    await losing.catalog.mark.mark_verified("an earlier run")
+    await losing.catalog.mark.mark_verified("an earlier run", (await losing.catalog.mark.standing()).cluster.epoch)
     await losing.reconcile()
     await shop.write(Op.UPSERT, {"new": row(rng)})
     waits.go.set()

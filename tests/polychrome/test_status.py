@@ -165,7 +165,7 @@ async def test_the_report_of_a_real_loss_and_what_was_skipped_are_read_from_redi
     await world.redis.delete(world.keys.log(made.id, 0))
     skipped = await Substitutes(world.redis, world.keys).skip(made.id, 0, entry.id)
     assert skipped is not None
-    await world.images.write_report({**(await world.images.read_report() or {}), "unlisted": ["stranger"]})
+    await world.images.write_report({**(await world.images.read_report() or {}), "unlisted": ["stranger"]}, "")
     monkeypatch.setenv("REDIS_URL", redis_server.url)
     monkeypatch.setenv("POLYCHROME_REDIS_PREFIX", world.keys.prefix)
     lines: list[str] = []

@@ -71,7 +71,7 @@ async def test_a_damaged_snapshot_stops_no_restart_and_is_a_sign_of_a_redis_that
     await world.snapshot()
     key = snapshot_key(await world.snapshots.next_number() - 1)
     await world.objects.put(key, b"damaged")
-    await world.catalog.mark.mark_verified("an earlier run")
+    await world.catalog.mark.mark_verified("an earlier run", (await world.cluster()).epoch)
     head, epoch = (await world.log.read(made.id, 0)).state.head, (await world.cluster()).epoch
     await world.reconcile()
     state = (await world.log.read(made.id, 0)).state

@@ -107,7 +107,7 @@ async def test_a_redis_that_went_back_behind_a_damaged_manifest_is_brought_forwa
     await _flip(world.objects, manifest_key(hit.id, 0, 3))
     await world.redis.hset(world.keys.state(hit.id), "m:0", pointers[0].encode())
     await world.redis.set(world.keys.commits, 1)
-    await world.catalog.mark.mark_verified("an earlier run")
+    await world.catalog.mark.mark_verified("an earlier run", (await world.cluster()).epoch)
     await world.reconciler().run()
     assert await _pointer(world, hit) == pointers[1]
     report = await world.images.read_report()

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from logservice.catalog.snapshots import Snapshots
 from logservice.restoring.reconcile import Reconciler
 from shared.catalog import Catalog, Cluster
-from shared.catalog.image import Images
+from shared.catalog.image import CatalogImage, Images
 from shared.errors import StaleEpoch, Unavailable, UnknownOutcome
 from shared.log import log as log_module
 from shared.log.append import AppendRequest
@@ -236,7 +236,7 @@ async def test_a_bring_forward_that_died_half_way_shows(world: World, monkeypatc
     await append(world.log, collection, ["a"])
     await world.snapshot()
     await world.redis.hset(world.keys.state(collection.id), "head", 1)
-    await world.catalog.mark.mark_verified("an earlier run")
+    await world.catalog.mark.mark_verified("an earlier run", (await world.cluster()).epoch)
     opening = world.reconciler()
     with monkeypatch.context() as patched:
         patched.setattr(world.catalog.mark, "open", _die)
@@ -280,3 +280,68 @@ async def test_who_wrote_and_who_read_an_append_hold_it_in_one_epoch(
         await Log(redis, keys, witness=read).read(made.id, 0)
     held = [entry for witness in (wrote, read) for entry in witness.beyond({made.id: 1}).held]
     assert [entry.epoch for entry in held] == [1, 1]
+
+
+async def test_a_redis_that_is_emptied_within_a_restoration_is_not_opened(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The states that were back are gone once more: they would be recovered alone, from less."""
+    [collection] = [one async for one in world.catalog.collections.all()]
+    await append(world.log, collection, ["a"])
+    await world.lose()
+    restore = Images.restore_rows
+
+    async def lose_again(images: Images, image: CatalogImage, epoch: int) -> None:
+        await world.lose()
+        await restore(images, image, epoch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Images, "restore_rows", lose_again)
+        with pytest.raises(Unavailable):
+            await world.reconciler().run()
+    assert await world.catalog.mark.read() is None
+    await world.reconciler().run()
+    assert [one.id async for one in world.catalog.collections.all()] == [collection.id]
+
+
+async def test_a_redis_that_is_emptied_while_it_is_brought_forward_is_not_opened(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [collection] = [one async for one in world.catalog.collections.all()]
+    await append(world.log, collection, ["a"])
+    await world.snapshot()
+    await world.redis.hset(world.keys.state(collection.id), "head", 1)
+    await world.catalog.mark.mark_verified("an earlier run", 0)
+    opened = world.catalog.mark.open
+
+    async def lose_again(*args: Any) -> Cluster:
+        await world.lose()
+        return await opened(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.catalog.mark, "open", lose_again)
+        with pytest.raises(Unavailable):
+            await world.reconciler().run()
+    assert await world.catalog.mark.read() is None
+
+
+async def test_a_log_service_of_an_earlier_epoch_verifies_and_raises_nothing_and_overwrites_no_report(
+    world: World,
+) -> None:
+    earlier = await world.cluster()
+    token = await world.catalog.mark.begin()
+    await world.restore()
+    report, mark = await world.catalog.mark.read_report(), world.catalog.mark
+    with pytest.raises(Unavailable):
+        await mark.mark_verified("a run", earlier.epoch)
+    with pytest.raises(Unavailable):
+        await mark.owe_raise(earlier.epoch)
+    with pytest.raises(Unavailable):
+        await mark.mark_raised("a run", earlier.epoch)
+    with pytest.raises(Unavailable):
+        await mark.write_report(b"{}", token)
+    with pytest.raises(Unavailable):
+        await mark.amend_report(b"{}", b"an earlier report")
+    assert await mark.read_report() == report
+    assert (await mark.server_run()).verified
+    assert (await mark.owed_raises()).owed == 0

@@ -75,9 +75,9 @@ async def test_a_server_that_restarts_while_it_is_verified_is_not_verified(
     await asyncio.to_thread(rolling.server.restart)
     mark = rolling.catalog.mark.mark_verified
 
-    async def too_late(run: str) -> None:
+    async def too_late(run: str, epoch: int) -> None:
         await asyncio.to_thread(rolling.server.restart)
-        await mark(run)
+        await mark(run, epoch)
 
     with monkeypatch.context() as patched:
         patched.setattr(rolling.catalog.mark, "mark_verified", too_late)

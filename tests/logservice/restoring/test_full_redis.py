@@ -35,7 +35,7 @@ async def test_a_log_service_takes_the_lead_over_a_full_server_and_the_log_is_tr
         first = await publish(objects, made.id, 0, 3, None)
         await publish(objects, made.id, 0, 3, first)
         await CommitNumbers(objects).leave(2)
-        await catalog.mark.mark_verified("an earlier run")
+        await catalog.mark.mark_verified("an earlier run", 0)
         await _fill(redis)
         await Reconciler(catalog, images, log, objects, Snapshots(objects, 10), SystemClock()).run()
         assert (await catalog.mark.server_run())[1]
