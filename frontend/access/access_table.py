@@ -14,8 +14,8 @@ from typing import Final
 from shared.tenancy.actions import Action
 
 
-class About(enum.Enum):
-    """The part of the path that the actions are done to."""
+class About(enum.IntEnum):
+    """The part of the path that the actions are done to. From TENANT on it is in one tenant, which the path names."""
 
     NOTHING = enum.auto()
     """Anyone may do it, without a credential."""
@@ -23,6 +23,10 @@ class About(enum.Enum):
     """The sender itself: any valid credential will do."""
     SYSTEM = enum.auto()
     """All tenants: the scope has to be everything."""
+    OWN = enum.auto()
+    """Records of what is within the sender's own scope: the handler compares the scopes."""
+    CRN = enum.auto()
+    """The collection `{crn}`: the handler finds it among what the principal can see."""
     TENANT = enum.auto()
     """The tenant `{tenant}`."""
     DATABASE = enum.auto()
@@ -32,10 +36,6 @@ class About(enum.Enum):
     NAMED_COLLECTION = enum.auto()
     """The collection of the database whose name is `{name}`: the handler looks for it among those of the
     scope."""
-    OWN = enum.auto()
-    """Records of what is within the sender's own scope: the handler compares the scopes."""
-    CRN = enum.auto()
-    """The collection `{crn}`: the handler finds it among what the principal can see."""
 
 
 class Metered(enum.Enum):

@@ -1,7 +1,7 @@
 """The authenticator: from a request's credential to its principal.
 
-A verdict is remembered under the hash of what the request has sent, so that an authenticated request costs one hash and
-one look-up in memory. A verdict holds until its credential expires, and only while the *generation* of the control
+A verdict is remembered under what the request has sent, so that an authenticated request costs one look-up in memory
+(`known`). A verdict holds until its credential expires, and only while the *generation* of the control
 records is the one that was known before the record was looked up: that word is read once a second, so whatever is
 revoked or changed holds everywhere within two seconds. While the word cannot be read, verdicts hold for `stale_s` more;
 after that everything is unavailable, but to the bootstrap key, which rests on a file alone.
@@ -10,7 +10,6 @@ after that everything is unavailable, but to the bootstrap key, which rests on a
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -42,6 +41,7 @@ HELD_MAX: Final = 256
 VERIFICATIONS: Final = 2
 """Passwords and signatures that are verified at once: each is work of a core."""
 
+_NONE: Final[list[str]] = []
 REFUSED: Final = "The credential is not valid"
 """The message of every refusal of a well-formed credential: why is nobody's business."""
 TOO_MANY: Final = "Too many attempts are waiting; try again later"
@@ -66,8 +66,18 @@ class KeyRecords(Protocol):
         ...
 
 
+_Sent = tuple[tuple[str, ...], tuple[str, ...]]
+"""The values of the two headers with credentials, as they were sent."""
+
+
+def _sent(headers: Headers) -> _Sent:
+    return tuple(headers.getall(AUTHORIZATION, _NONE)), tuple(headers.getall(CHROMA_TOKEN, _NONE))
+
+
 class _Verdict(NamedTuple):
-    """A principal, until when it holds (seconds since the epoch), and the generation that it rests on; None: none."""
+    """A principal, until when it holds (seconds of the monotonic clock), and the generation that it rests on; None:
+    none.
+    """
 
     principal: Principal
     until_s: float
@@ -104,8 +114,8 @@ class Authenticator:
         self._verify_token = verify_token
         self._stale_s = stale_s
         self._failures = Failures(clock)
-        self._verdicts: OrderedDict[bytes, _Verdict] = OrderedDict()
-        self._refusals: OrderedDict[bytes, str] = OrderedDict()
+        self._verdicts: OrderedDict[_Sent, _Verdict] = OrderedDict()
+        self._refusals: OrderedDict[_Sent, str] = OrderedDict()
         self._word = ""
         self._files_changed = 0
         self._generation = ""  # the word of the records, and how often the files have changed
@@ -118,14 +128,8 @@ class Authenticator:
         """The principal of a request with these headers from this address. Raises Unauthenticated, and
         Unavailable while nobody knows whether the credential still holds.
         """
-        authorization, chroma_token = headers.getall(AUTHORIZATION, []), headers.getall(CHROMA_TOKEN, [])
-        sent = hashlib.sha256("\0".join((*authorization, "", *chroma_token)).encode("utf-8", "replace")).digest()
-        verdict = self._verdicts.get(sent)
-        if verdict is not None and self._holds(verdict):
-            if verdict.principal.key_id is not None:
-                self._used.add(verdict.principal.key_id)
-            return verdict.principal
-        credential = credential_of(authorization, chroma_token)
+        sent = _sent(headers)
+        credential = credential_of(*sent)
         try:
             verdict = await self._verify(sent, credential, remote)
         except Unauthenticated:
@@ -140,20 +144,28 @@ class Authenticator:
             self._used.add(verdict.principal.key_id)
         return verdict.principal
 
-    def _holds(self, verdict: _Verdict) -> bool:
-        if verdict.generation is None:
-            return self._clock.now() < verdict.until_s
-        return (
-            verdict.generation == self._generation
-            and self._clock.monotonic() - self._heard_s <= self._stale_s
-            and self._clock.now() < verdict.until_s
-        )
+    def known(self, headers: Headers) -> Principal | None:
+        """The principal of a request with these headers, if its credential was verified before and still holds; else
+        the authenticator is to be called.
+        """
+        verdict = self._verdicts.get(_sent(headers))
+        if verdict is None:
+            return None
+        principal, until_s, generation = verdict
+        now_s = self._clock.monotonic()
+        if now_s >= until_s:
+            return None
+        if generation is not None and (generation != self._generation or now_s - self._heard_s > self._stale_s):
+            return None
+        if principal.key_id is not None:
+            self._used.add(principal.key_id)
+        return principal
 
-    async def _verify(self, sent: bytes, credential: Token | Password, remote: str | None) -> _Verdict:
+    async def _verify(self, sent: _Sent, credential: Token | Password, remote: str | None) -> _Verdict:
         if isinstance(credential, Password):
             return await self._password(credential, remote)
         if self._is_bootstrap(credential.text):
-            return _Verdict(BOOTSTRAP, self._clock.now() + VERDICT_S_MAX, None)
+            return _Verdict(BOOTSTRAP, self._clock.monotonic() + VERDICT_S_MAX, None)
         self._require_heard()
         if looks_like_key(credential.text):
             return await self._key(sent, credential.text)
@@ -163,7 +175,7 @@ class Authenticator:
         known = self._bootstrap.content if self._bootstrap is not None else ""
         return bool(known) and hmac.compare_digest(known, digest_of(text))
 
-    async def _key(self, sent: bytes, text: str) -> _Verdict:
+    async def _key(self, sent: _Sent, text: str) -> _Verdict:
         key_id = id_of_key(text)
         if key_id is None:
             raise Unauthenticated("The API key is malformed: it was mistyped or cut off")
@@ -177,7 +189,7 @@ class Authenticator:
             while len(self._refusals) > REFUSALS_MAX:
                 self._refusals.popitem(last=False)
             raise Unauthenticated(REFUSED)
-        return _Verdict(record.principal(), until_s, generation)
+        return _Verdict(record.principal(), self._moment(until_s), generation)
 
     async def _token(self, text: str) -> _Verdict:
         if self._verify_token is None:
@@ -185,7 +197,7 @@ class Authenticator:
         now_s, generation = self._clock.now(), self._generation
         async with self._turn():
             principal, expires_s = await self._verify_token(text)
-        return _Verdict(principal, min(expires_s, now_s + VERDICT_S_MAX), generation)
+        return _Verdict(principal, self._moment(min(expires_s, now_s + VERDICT_S_MAX)), generation)
 
     async def _password(self, credential: Password, remote: str | None) -> _Verdict:
         """Waits before the password is looked at: each attempt costs much, and an address that has failed before may
@@ -203,7 +215,12 @@ class Authenticator:
             raise Unauthenticated(REFUSED)
         of_key = record.principal()
         principal = Principal(credential.name, of_key.scope, of_key.actions, of_key.key_id)
-        return _Verdict(principal, min(record.expires_s or float("inf"), now_s + VERDICT_S_MAX), generation)
+        until_s = min(record.expires_s or float("inf"), now_s + VERDICT_S_MAX)
+        return _Verdict(principal, self._moment(until_s), generation)
+
+    def _moment(self, time_s: float) -> float:
+        """A time since the epoch, by the monotonic clock."""
+        return self._clock.monotonic() + time_s - self._clock.now()
 
     async def _record(self, key_id: str) -> KeyRecord | None:
         """The record; None when there is none, or none that can be read."""

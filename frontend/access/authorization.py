@@ -33,7 +33,11 @@ _NOTHING: Final = str(uuid.uuid4())
 """The id of no collection: ids are drawn by servers."""
 _TOPOLOGY: Final = "+"
 _DATABASE_NAME_LENGTH_MIN: Final = 3
-_PLACES: Final = frozenset({About.TENANT, About.DATABASE, About.COLLECTION, About.NAMED_COLLECTION})
+
+# Members of an enumeration are slow to look up, and each request does.
+_SYSTEM: Final = About.SYSTEM
+_TENANT: Final = About.TENANT
+_COLLECTION: Final = About.COLLECTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ def judge(principal: Principal, access: Access, path_params: Mapping[str, str]) 
     `path_params`: the decoded parameters of a route with this row.
     """
     scope = principal.scope
-    if access.about in _PLACES:
+    if access.about >= _TENANT:
         hidden = _outside(scope, access, path_params)
         if hidden is not None:
             return hidden
@@ -65,9 +69,9 @@ def judge(principal: Principal, access: Access, path_params: Mapping[str, str]) 
         raise denied(*access.actions - principal.actions)
     if access.any_of and access.any_of.isdisjoint(principal.actions):
         raise denied(*access.any_of)
-    if access.about is About.SYSTEM and not scope.everything:
+    if access.about is _SYSTEM and not scope.everything:
         raise PermissionDenied("Permission denied: not within the scope of one tenant")
-    if access.whole and not (scope.whole_tenants if access.about is About.TENANT else scope.whole_databases):
+    if access.whole and not (scope.whole_tenants if access.about is _TENANT else scope.whole_databases):
         raise PermissionDenied("Permission denied: the scope has only a part of it")
     return None
 
@@ -98,11 +102,11 @@ def _outside(scope: Scope, access: Access, path_params: Mapping[str, str]) -> Hi
     tenant = path_params["tenant"]
     if scope.tenant is not None and tenant != scope.tenant:
         return Hidden("tenant", tenant, _NOWHERE)
-    if access.about is About.TENANT:
+    if access.about is _TENANT:
         return None
     if scope.databases is not None and (database := path_params["database"]) not in scope.databases:
         return _hidden_database(database)
-    if scope.collections is None or access.about is not About.COLLECTION:
+    if scope.collections is None or access.about is not _COLLECTION:
         return None
     collection_id = path_params[access.id_param]
     if collection_id in scope.collections:

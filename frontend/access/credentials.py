@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from multidict import istr
+
 from shared.errors import Unauthenticated
 
-AUTHORIZATION: Final = "Authorization"
-CHROMA_TOKEN: Final = "x-chroma-token"  # noqa: S105  # a header's name
+AUTHORIZATION: Final = istr("Authorization")
+CHROMA_TOKEN: Final = istr("x-chroma-token")  # a header's name
 CREDENTIAL_LENGTH_MAX: Final = 16 * 1024
 _TOKEN: Final = re.compile(r"[!-~]+", re.ASCII)
 

@@ -12,12 +12,11 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from frontend.access.access_table import About, Access
+from frontend.access.access_table import PUBLIC, Access
 from frontend.access.authorization import judge
 from frontend.access.credentials import AUTHORIZATION, CHROMA_TOKEN, Headers
 from frontend.http import errors
@@ -33,8 +32,18 @@ from shared.errors import PolychromeError
 from shared.process.telemetry import get_logger, request_id, tenant
 from shared.tenancy.principal import Principal
 
-Authenticate = Callable[[Headers, str | None], Awaitable[Principal]]
-"""Finds the principal by a request's headers and the address of its sender. Raises Unauthenticated, Unavailable."""
+
+class Authentication(Protocol):
+    """Finds the principal of a request: `frontend.access.authenticator`."""
+
+    def known(self, headers: Headers) -> Principal | None:
+        """The principal of a credential that was verified before and still holds; None: ask."""
+        ...
+
+    async def __call__(self, headers: Headers, remote: str | None) -> Principal:
+        """The principal, by the headers and the address of the sender. Raises Unauthenticated, Unavailable."""
+        ...
+
 
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?", re.ASCII)
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
@@ -90,7 +99,7 @@ class Edge:
         bodies: Bodies,
         limits: RequestLimits,
         send_timeout_s: float,
-        authenticate: Authenticate | None = None,
+        authenticator: Authentication | None = None,
         guard: BrowserGuard | None = None,
     ) -> None:
         self._guard = guard or BrowserGuard()
@@ -101,7 +110,7 @@ class Edge:
         self._send_timeout_s = send_timeout_s
         self._router = router
         self._cors = cors
-        self._authenticate = authenticate
+        self._authenticator = authenticator
 
     def request(self, *args: Any) -> Request:
         """The request factory that aiohttp calls, with the arguments of its own requests."""
@@ -131,8 +140,11 @@ class Edge:
             check_sizes(request)
             self._guard.check(request.method, request.headers)
             handler, pattern, request.path_params, access = self._router.find(request.method, request.rel_url.raw_path)
-            if self._authenticate is not None and access.about is not About.NOTHING:
-                await self._admit(request, access, self._authenticate)
+            if self._authenticator is not None and access is not PUBLIC:
+                principal = self._authenticator.known(request.headers)
+                if principal is None:
+                    principal = await self._authenticator(request.headers, request.remote)
+                _admit(request, access, principal)
             tenant.set(request.path_params.get("tenant", ""))  # of the task of the connection: set by each request
             return await handler(request), pattern
         except PolychromeError as error:
@@ -143,16 +155,6 @@ class Edge:
         except Exception:  # a fault of the server: logged with its stack, and 500 to the client
             log.exception("unforeseen")
             return errors.internal_error_response(), pattern
-
-    async def _admit(self, request: Request, access: Access, authenticate: Authenticate) -> None:
-        """Sets the principal, and has the route's row decide, before anything of the body is read. Raises
-        Unauthenticated, PermissionDenied, Unavailable.
-        """
-        request.principal = await authenticate(request.headers, request.remote)
-        hidden = judge(request.principal, access, request.path_params)
-        if hidden is not None:
-            request.hidden = hidden
-            request.path_params = {**request.path_params, hidden.param: hidden.stand_in}
 
     def _finish(self, request: Request, answer: HttpResponse) -> None:
         answer.add("X-Request-Id", request_id.get())
@@ -174,6 +176,17 @@ class Edge:
 
 
 _new_ids: Final = map(f"{os.urandom(8).hex()}{{:016x}}".format, itertools.count())
+
+
+def _admit(request: Request, access: Access, principal: Principal) -> None:
+    """Sets the principal, and has the route's row decide, before anything of the body is read. Raises
+    PermissionDenied.
+    """
+    request.principal = principal
+    hidden = judge(principal, access, request.path_params)
+    if hidden is not None:
+        request.hidden = hidden
+        request.path_params = {**request.path_params, hidden.param: hidden.stand_in}
 
 
 def request_id_of(request: Request) -> str:

@@ -8,9 +8,11 @@ from typing import Any
 from multidict import CIMultiDict
 
 from frontend.access.authenticator import Authenticator
+from frontend.access.credentials import Headers
 from shared.errors import Unavailable
 from shared.process.clock import SystemClock
 from shared.tenancy.api_keys import KeyRecord, encode_record
+from shared.tenancy.principal import Principal
 from tests.shared.tenancy.making import NOW_S
 
 
@@ -72,7 +74,14 @@ def bearer(text: str) -> CIMultiDict[str]:
     return headers(authorization=f"Bearer {text}")
 
 
+class Asked(Authenticator):
+    """An authenticator that is asked as the server asks it."""
+
+    async def __call__(self, headers: Headers, remote: str | None) -> Principal:
+        return self.known(headers) or await super().__call__(headers, remote)
+
+
 async def opened(records: MemoryRecords, clock: SteppedClock, **options: Any) -> Authenticator:
-    authenticator = Authenticator(records, clock, **options)
+    authenticator = Asked(records, clock, **options)
     await authenticator.look()
     return authenticator
