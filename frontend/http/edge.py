@@ -145,7 +145,8 @@ class Edge:
                 if principal is None:
                     principal = await self._authenticator(request.headers, request.remote)
                 _admit(request, access, principal)
-            tenant.set(request.path_params.get("tenant", ""))  # of the task of the connection: set by each request
+            # Of the connection's task, so set by each request. Work on another tenant's path is the sender's.
+            tenant.set(request.principal.tenant or request.path_params.get("tenant", ""))
             return await handler(request), pattern
         except PolychromeError as error:
             _log_fault(error)
