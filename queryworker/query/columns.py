@@ -19,8 +19,8 @@ FLOAT_JSON_BYTES: Final = 12
 
 FLOAT_BYTES: Final = 4
 
-RECORD_BYTES: Final = 256
-"""Memory of a record's texts as objects, beside their bytes."""
+TEXT_BYTES: Final = 64
+"""Memory of a text as an object, beside its bytes."""
 
 READ_ROWS: Final = 4096
 """Rows whose texts or vectors are read between two looks at whether the work is still wanted: some 10 ms."""
@@ -100,14 +100,19 @@ def encoded_bytes(view: ReadView, refs: RowRefs, requested: RequestedColumns) ->
     return found
 
 
-def claim_columns(view: ReadView, refs: RowRefs, requested: RequestedColumns, *, as_json: bool) -> None:
-    """Claims the memory of an answer with these rows (`shared.process.work.claim`), before it is built: as the body of
-    the client's answer, or as columns.
+def objects_bytes(records: int, requested: RequestedColumns) -> int:
+    """About how much memory the columns of so many records take beside the bytes of their values."""
+    return TEXT_BYTES * records * sum((requested.ids, requested.documents, requested.metadatas, requested.uris))
+
+
+def claim_values(view: ReadView, refs: RowRefs, requested: RequestedColumns, *, as_json: bool) -> None:
+    """Claims the memory of the values of an answer with these rows (`shared.process.work.claim`), before they are read:
+    in the body of the client's answer, or in columns.
     """
     size = encoded_bytes(view, refs, requested._replace(embeddings=requested.embeddings and as_json))
     if requested.embeddings and not as_json:
         size += FLOAT_BYTES * (view.dimension or 0) * len(refs.rows)
-    work.claim(size + RECORD_BYTES * len(refs.rows))
+    work.claim(size)
 
 
 class ViewRows:

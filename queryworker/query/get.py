@@ -16,14 +16,16 @@ from queryworker.query.columns import (
     RequestedColumns,
     RowRefs,
     assemble,
-    claim_columns,
+    claim_values,
     encoded_bytes,
+    objects_bytes,
     written_at,
 )
 from queryworker.query.selected_rows import SelectedRows, select, select_numbers
 from queryworker.query.stats import ExecutionStats
 from queryworker.view.part import ViewPart
 from queryworker.view.read_view import ReadView
+from shared.process import work
 from shared.records.selection import EVERYTHING
 from shared.rpc.messages import CountRequest, CountResponse, GetRequest, GetResponse
 from shared.vectors.arrays import Indices, Mask, Positions, RowNumbers
@@ -56,7 +58,8 @@ def get_records(view: ReadView, request: GetRequest, bytes_max: int | None = Non
     if bytes_max is not None and encoded_bytes(view, found, requested) > bytes_max:
         raise AnswerTooLongError
     if bytes_max is None:
-        claim_columns(view, found, requested, as_json=request.include is not None)
+        work.claim(objects_bytes(len(found.rows), requested))
+        claim_values(view, found, requested, as_json=request.include is not None)
     inserted, columns = assemble(view, found, requested)
     stats.stage_ended("assemble")
     return GetResponse(

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 
-from queryworker.query.columns import NO_ROWS, RequestedColumns, RowRefs, assemble, claim_columns
+from queryworker.query.columns import NO_ROWS, RequestedColumns, RowRefs, assemble, claim_values, objects_bytes
 from queryworker.query.part_knn import PartSearch, nearest_in_part
 from queryworker.query.selected_rows import SelectedRows, select
 from queryworker.query.stats import ExecutionStats
@@ -41,7 +41,7 @@ def query_nearest(view: ReadView, request: QueryRequest, threads: int = 1) -> Qu
     selected = select(view, request.selection)
     stats.stage_ended("filter")
     found = sum(min(rows.count, request.k) for rows in selected)
-    work.claim(HIT_BYTES * request.n_queries * min(request.k, found))
+    _claim_hits(request, request.n_queries, selected)
     blocks: list[_Merged] = []
     step = max(threads, MERGED_HITS // max(1, found))
     for first in range(0, request.n_queries, step):
@@ -68,9 +68,21 @@ def query_batch(view: ReadView, requests: Sequence[QueryRequest]) -> QueryRespon
     # By their bytes: in Python 1, 1.0 and True are equal, in a filter they are not.
     for _, group in itertools.groupby(requests, key=lambda request: msgspec.msgpack.encode(request.selection)):
         alike = list(group)
-        hits += _search_parts(view, select(view, alike[0].selection), alike, queries, ExecutionStats())
-        queries += sum(request.n_queries for request in alike)
+        selected, count = select(view, alike[0].selection), sum(request.n_queries for request in alike)
+        _claim_hits(alike[0], count, selected)
+        hits += _search_parts(view, selected, alike, queries, ExecutionStats())
+        queries += count
     return _response(view, requests[0], _merge(hits, queries, requests[0].k))
+
+
+def _claim_hits(request: QueryRequest, queries: int, selected: Sequence[SelectedRows]) -> None:
+    """Claims the memory of what so many vectors find at most, before any of it is searched for."""
+    most = queries * min(request.k, sum(rows.count for rows in selected))
+    work.claim(HIT_BYTES * most + objects_bytes(most, _requested(request)))
+
+
+def _requested(request: QueryRequest) -> RequestedColumns:
+    return RequestedColumns(True, request.documents, request.metadatas, request.uris, request.include_embeddings)
 
 
 class _Hits(NamedTuple):
@@ -156,8 +168,8 @@ def _part_hits(view: ReadView, number: int, first_query: int, nearest: Sequence[
 
 def _response(view: ReadView, request: QueryRequest, merged: _Merged) -> QueryResponse:
     counts, found, distances = merged
-    requested = RequestedColumns(True, request.documents, request.metadatas, request.uris, request.include_embeddings)
-    claim_columns(view, found, requested, as_json=request.include is not None)
+    requested = _requested(request)
+    claim_values(view, found, requested, as_json=request.include is not None)
     inserted, columns = assemble(view, found, requested)
     return QueryResponse(
         counts=counts,

@@ -158,7 +158,7 @@ async def test_a_call_that_was_given_up_or_has_expired_frees_its_thread_and_its_
     async with open_world(valkey_server.url, keys, tmp_path) as world:
         await world.write(adds(0, 3000))
         await world.count()
-        abandoned = DirectCall(_large_query(world, 2500, 3000))
+        abandoned = DirectCall(_large_query(world, 900, 3000))
         world.worker.methods["query"]([abandoned])
         await asyncio.sleep(4 * BEGUN_S)
         assert not world.worker.threads.idle
@@ -167,7 +167,7 @@ async def test_a_call_that_was_given_up_or_has_expired_frees_its_thread_and_its_
         assert await _idle_after_s(world) < 2 * _patience_s()
         assert world.worker.memory.held == 0
 
-        expired = DirectCall(_large_query(world, 2500, 3000))
+        expired = DirectCall(_large_query(world, 900, 3000))
         expired.deadline_s = time.monotonic() + 4 * BEGUN_S
         world.worker.methods["query"]([expired])
         with pytest.raises(DeadlineExceeded):
