@@ -17,7 +17,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from shared.records.selection import Selection
+from shared.records.selection import EVERYTHING, Selection
 from shared.records.where import All, AnyOf, DocumentContains, DocumentRegex, IdIn, MetadataIn, Where
 from shared.rpc.messages import CountRequest, GetRequest, QueryRequest
 from shared.rpc.query_worker_methods import ReadRequest
@@ -102,6 +102,8 @@ def estimated_rows(request: ReadRequest) -> float:
     when that depends on the shard's size. Indexes answer metadata filters: each operand counts as a row, and so does
     each id.
     """
+    if isinstance(request, QueryRequest) and request.selection == EVERYTHING:  # most calls: found at once
+        return request.n_queries * max(request.k, request.ef_search)
     return _operands(request) + _looked_at(request)
 
 
