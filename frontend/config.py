@@ -19,6 +19,7 @@ from frontend.access.settings import (
 from frontend.embed.settings import Endpoints, Keys, embedding_problems, parse_endpoints, parse_keys
 from frontend.http.browser_guard import BrowserGuard
 from frontend.http.listener import Listener
+from frontend.http.tls import TlsFiles
 from frontend.parse.durability import DISK, Durability, parse_durability
 from frontend.read.hedging import HEDGE_PERCENT_MAX
 from frontend.request_limits import RequestLimits
@@ -156,6 +157,19 @@ class FrontendConfig(RequestLimits, ProcessConfig):
         "Origins whose pages may call the API, separated by commas; * for any, empty for none.",
         default=(),
         parse=parse_origins,
+    )
+    tls_certificate_file: Path | None = setting(
+        "POLYCHROME_FRONTEND_TLS_CERTIFICATE_FILE",
+        "PEM file with the certificate of the HTTP API and its chain; read again when it changes. Empty: plain HTTP.",
+        default=None,
+    )
+    tls_key_file: Path | None = setting(
+        "POLYCHROME_FRONTEND_TLS_KEY_FILE", "PEM file with the key of that certificate.", default=None
+    )
+    tls_client_ca_file: Path | None = setting(
+        "POLYCHROME_FRONTEND_TLS_CLIENT_CA_FILE",
+        "PEM file with the authority that clients must have a certificate of; empty: they need none.",
+        default=None,
     )
     hosts: tuple[str, ...] = setting(
         "POLYCHROME_FRONTEND_HOSTS",
@@ -333,6 +347,9 @@ class FrontendConfig(RequestLimits, ProcessConfig):
         )
         problems += self.problems()
         problems += self.access.problems(self.host)
+        given = {self.tls_certificate_file is None, self.tls_key_file is None}
+        if len(given) == 2 or (self.tls_client_ca_file is not None and self.tls is None):
+            problems.append("TLS needs both POLYCHROME_FRONTEND_TLS_CERTIFICATE_FILE and _TLS_KEY_FILE")
         if problems:
             raise ConfigError(problems)
 
@@ -368,4 +385,12 @@ class FrontendConfig(RequestLimits, ProcessConfig):
             self.keepalive_timeout_s,
             self.first_request_timeout_s,
             self.listen_fds,
+            self.tls,
         )
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """The files of the certificate; None for plain HTTP."""
+        if self.tls_certificate_file is None or self.tls_key_file is None:
+            return None
+        return TlsFiles(self.tls_certificate_file, self.tls_key_file, self.tls_client_ca_file)

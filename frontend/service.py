@@ -86,6 +86,7 @@ class Frontend:
             self._server.close_silent_connections,
             self._witness_loop.run,
             *(() if authenticator is None else (authenticator.watch,)),
+            *(() if self._server.tls is None else (self._server.tls.watch,)),
         )
 
     def ready(self) -> bool:

@@ -6,6 +6,8 @@ import os
 import socket
 from dataclasses import dataclass
 
+from frontend.http.tls import TlsFiles
+
 
 @dataclass(frozen=True, slots=True)
 class Listener:
@@ -22,6 +24,9 @@ class Listener:
 
     fds: tuple[int, ...] = ()
     """File descriptors of sockets that listen already, and that are used instead of the address and the port."""
+
+    tls: TlsFiles | None = None
+    """The certificate to answer by; None for plain HTTP."""
 
     def addresses(self) -> list[str]:
         """The addresses that are listened on: of inherited sockets their own, else the configured one."""

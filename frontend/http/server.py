@@ -22,6 +22,8 @@ from frontend.http.edge import Edge, InFlight
 from frontend.http.errors import internal_error_response, malformed_request_response
 from frontend.http.listener import Listener
 from frontend.http.sending import WatchedConnection
+from frontend.http.tls import Tls
+from shared.process.config import ConfigError
 
 URL_BYTES_MAX: Final = 64 * 1024
 HEADER_BYTES_MAX: Final = 64 * 1024
@@ -43,6 +45,9 @@ ACCEPT_TURNS: Final = 4
 CLOSE_TIMEOUT_S: Final = 0.5
 """Longest time that closing waits for handlers to end by themselves, and then for connections to be closed, in seconds.
 Short, for draining has waited for them."""
+
+HANDSHAKE_S: Final = 10.0
+"""Longest time that a client may take for its TLS handshake, in seconds."""
 
 LINGER_S: Final = 5.0
 """Longest time that the rest of a refused body is read and dropped, so that the client can read why, in seconds."""
@@ -138,6 +143,8 @@ class HttpServer:
     def __init__(self, edge: Edge, listener: Listener) -> None:
         self.edge = edge
         self._listener = listener
+        self.tls = Tls(listener.tls) if listener.tls is not None else None
+        """The certificate, None for plain HTTP."""
         logger = logging.getLogger("frontend.http")
         logger.addFilter(_not_the_clients_fault)
         handler: Any = edge  # takes the requests that `edge.request` makes
@@ -172,8 +179,13 @@ class HttpServer:
 
     async def _listen(self, **where: Any) -> None:
         loop = asyncio.get_running_loop()
-        server: asyncio.Server = await loop.create_server(self._connection, backlog=LISTEN_BACKLOG, **where)
+        server: asyncio.Server = await loop.create_server(
+            self._connection, backlog=LISTEN_BACKLOG, **where, **self._tls_options()
+        )
         self._listening.append(server)
+
+    def _tls_options(self) -> dict[str, Any]:
+        return {} if self.tls is None else {"ssl": self.tls.context, "ssl_handshake_timeout": HANDSHAKE_S}
 
     def _connection(self) -> _Connection:
         loop = asyncio.get_running_loop()
@@ -191,7 +203,10 @@ class HttpServer:
         waiting = [] if self._listener.fds else self._accept_waiting()
         self._stop_listening()
         for accepted in waiting:
-            await asyncio.get_running_loop().connect_accepted_socket(self._connection, accepted)
+            with contextlib.suppress(OSError):  # a client that does not finish its TLS handshake
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    self._connection, accepted, **self._tls_options()
+                )
         for _ in range(ACCEPT_TURNS):
             await asyncio.sleep(0)
         with contextlib.suppress(TimeoutError):
@@ -252,8 +267,13 @@ class HttpServer:
 
 @asynccontextmanager
 async def open_http_server(edge: Edge, listener: Listener) -> AsyncIterator[HttpServer]:
-    """A server that listens, for as long as the context lasts."""
-    server = HttpServer(edge, listener)
+    """A server that listens, for as long as the context lasts. Raises OSError when the address is taken, ConfigError
+    for a certificate that cannot be used.
+    """
+    try:
+        server = HttpServer(edge, listener)
+    except OSError as error:
+        raise ConfigError([f"the files of the certificate cannot be used: {error}"]) from error
     try:
         await server.start()
         yield server

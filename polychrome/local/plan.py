@@ -31,6 +31,7 @@ BOOTSTRAP_KEY_FILE: Final = "POLYCHROME_FRONTEND_BOOTSTRAP_KEY_FILE"
 AUTH_MODES: Final = ("off", "keys", "off-on-every-address")
 LOCAL_NAMES: Final = "POLYCHROME_FRONTEND_LOCAL_EMBEDDER_NAMES"
 CLUSTER_SECRET_FILE: Final = "POLYCHROME_CLUSTER_SECRET_FILE"  # noqa: S105 (the name of a setting)
+TLS_CERTIFICATE_FILE: Final = "POLYCHROME_FRONTEND_TLS_CERTIFICATE_FILE"
 DEFAULT_NAME: Final = "POLYCHROME_FRONTEND_EMBEDDER_DEFAULT"
 
 
@@ -51,13 +52,14 @@ class ClusterOptions:
     cors_allow_origins: tuple[str, ...] = ()
     in_memory: bool = False
     reserve_mib: int = 128
+    tls: bool = False
     auth: str | None = None
 
     @property
     def url(self) -> str:
         """URL of the API."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)

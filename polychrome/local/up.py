@@ -22,7 +22,7 @@ from polychrome.local.datadir import (
     temporary_data_dir,
 )
 from polychrome.local.listening import listen
-from polychrome.local.plan import AUTH, BOOTSTRAP_KEY_FILE, ClusterOptions, Stores, process_specs
+from polychrome.local.plan import AUTH, BOOTSTRAP_KEY_FILE, TLS_CERTIFICATE_FILE, ClusterOptions, Stores, process_specs
 from polychrome.local.process import Process
 from polychrome.local.redis_server import RedisServer, ServerGate, answers, problem_of, redis_server
 from polychrome.local.redis_watch import RedisWatch
@@ -50,7 +50,7 @@ def up(options: ClusterOptions, say: Callable[[str], None]) -> None:
         data_dir = _open_data_dir(options, say, stack)
         listening = listen(options.host, options.port)
         stack.callback(listening.close)
-        options = replace(options, port=listening.port)
+        options = replace(options, port=listening.port, tls=bool(os.environ.get(TLS_CERTIFICATE_FILE)))
         redis_url = os.environ.get("REDIS_URL")
         server = None if redis_url else redis_server(data_dir.redis, durable=not options.in_memory)
         space = _space_watch(options, data_dir, server, say)
