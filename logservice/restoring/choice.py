@@ -40,6 +40,9 @@ class OwnState:
     """Redis' state of a collection, one pointer per shard of its layout. `whole`: its log is whole behind the manifests
     that `begins_of_log` gives, and those of them that Redis alone knows are in the bucket with all files. Below
     `gaps_end` its log lacks positions that no witness gave back (`logservice.healing.put_back`), which no chain shows.
+    `epoch` is the one whose history it is the beginning of: a later one than Redis says when Redis came back as it was
+    before a restoration that went on with its log. `as_found` are its epoch and head as they were in Redis, before
+    anything was put back.
     """
 
     epoch: int
@@ -48,6 +51,13 @@ class OwnState:
     pointers: Sequence[Pointer | None]
     whole: bool = False
     gaps_end: int = FIRST_POSITION
+    as_found: tuple[int, int] = (0, FIRST_POSITION)
+
+    @property
+    def continued(self) -> tuple[int, int]:
+        """Its epoch in Redis, and the head up to which it has no gap but those that manifests cover."""
+        epoch, head = self.as_found
+        return epoch, head if self.gaps_end > FIRST_POSITION else max(head, self.head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +96,16 @@ class Choice:
     pointers: list[Pointer | None]
     covered: list[int]
     position: int
+    continues: tuple[int, int] | None = field(default=None, compare=False)
+    """With `Taken.LOG`, what the root of the new epoch says (`shared.manifest.roots`)."""
+
+
+def history_epoch(found: tuple[int, int], root: Root | None) -> int:
+    """The epoch whose history a state in Redis is the beginning of; `found` are the epoch and the head that it has."""
+    epoch, head = found
+    if root is not None and root.continues is not None and root.continues[0] == epoch and head <= root.continues[1]:
+        return root.epoch
+    return epoch
 
 
 def choose(own: OwnState | None, stored: StoredState) -> Choice:
@@ -115,7 +135,7 @@ def choose(own: OwnState | None, stored: StoredState) -> Choice:
     pointers = begins_of_log(own, stored)
     covers = [_covers(pointer) for pointer in pointers]
     reach = max(own.head, covers[0]) if is_one_moment(covers) else own.head
-    return Choice(Taken.LOG, own.layout, pointers, [reach] * own.layout.count, min(covers))
+    return Choice(Taken.LOG, own.layout, pointers, [reach] * own.layout.count, min(covers), own.continued)
 
 
 def begins_of_log(own: OwnState, stored: StoredState) -> list[Pointer | None]:

@@ -9,9 +9,9 @@ counts once all that it names is there; until then the one before it does.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from logservice.restoring.choice import OwnState, StoredManifest, StoredState, begins_of_log
+from logservice.restoring.choice import OwnState, StoredManifest, StoredState, begins_of_log, history_epoch
 from shared.catalog import Collection
 from shared.cluster.placement import Layout
 from shared.errors import Corrupt
@@ -26,6 +26,16 @@ from shared.process.telemetry import get_logger
 from shared.records.model import FIRST_POSITION
 
 log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class HealedLog:
+    """A collection's log as healing left it: `head` is the one before it, None where nothing was done; below `gaps_end`
+    the log has gaps since.
+    """
+
+    head: int | None = None
+    gaps_end: int = FIRST_POSITION
 
 
 class Evidence:
@@ -75,12 +85,17 @@ class Evidence:
             damaged=damaged,
         )
 
-    async def own(self, collection: Collection, stored: StoredState, log_: Log, gaps_end: int) -> OwnState:
-        """Redis' state of a collection, and whether that is whole. `gaps_end` is the position below which its log has
-        gaps.
-        """
+    async def own(self, collection: Collection, stored: StoredState, log_: Log, healed: HealedLog) -> OwnState:
+        """Redis' state of a collection, and whether that is whole. `healed` says what was done to its log before."""
+        found = collection.epoch, collection.head if healed.head is None else healed.head
         own = OwnState(
-            collection.epoch, collection.head, collection.layout, collection.pointers, whole=True, gaps_end=gaps_end
+            epoch=history_epoch(found, stored.root),
+            head=collection.head,
+            layout=collection.layout,
+            pointers=collection.pointers,
+            whole=True,
+            gaps_end=healed.gaps_end,
+            as_found=found,
         )
         complete = {found[1] for found in [*stored.newest, *stored.beyond] if found}
         complete |= {pointer for pointer in stored.root.pointers if pointer} if stored.root else set()

@@ -48,6 +48,7 @@ import msgspec
 from logservice.catalog.snapshots import NewestSnapshot, Snapshots
 from logservice.catalog.stored import StoredCatalog
 from logservice.healing.put_back import NO_TESTIMONY, NOTHING, Healed, Healing, Testimony
+from logservice.restoring.evidence import HealedLog
 from logservice.restoring.lost_alone import LostAlone
 from logservice.restoring.owed_snapshot import OwedSnapshot
 from logservice.restoring.restoration import Restoration, RollbackSigns, heads_of_unread, signs_of_rollback
@@ -63,6 +64,7 @@ from shared.objects.keys import collection_of
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock
 from shared.process.telemetry import get_logger
+from shared.records.model import FIRST_POSITION
 from shared.tenancy.control_records import ControlRecords
 
 log = get_logger(__name__)
@@ -212,7 +214,7 @@ class Reconciler:
                 epoch = _next_epoch(cluster, image)
                 signs = replace(signs, newer=await self._images.bring_forward(now, signs.newer, epoch))
             heard = (run, testimony)
-            brought = await self._bring_forward(token, cluster, image, signs, damaged, heard, healed.gaps_end)
+            brought = await self._bring_forward(token, cluster, image, signs, damaged, heard, _healed_logs(healed))
             await self._alone.restored(lost, now)
             await self._log.raise_commits(commits)  # it was the evidence
             return await self._catalog.mark.open(brought, run, token)
@@ -244,7 +246,7 @@ class Reconciler:
         signs: RollbackSigns,
         damaged: Sequence[str],
         heard: tuple[str, Testimony],
-        gaps_end: Mapping[str, int],
+        healed_logs: Mapping[str, HealedLog],
     ) -> Cluster:
         """Evidence that Redis went back holds for every collection: of those that nothing is known of, the log
         alone may have been lost. The snapshot with the new heads and the new epoch comes first, so that a loss right
@@ -258,7 +260,7 @@ class Reconciler:
             collections,
             {switched.id: switched.layout for switched in signs.switched},
             {collection.id: collection.head for collection in image.collections} if image else {},
-            gaps_end,
+            healed_logs,
             cluster.epoch,
         )
         present = {collection.id for collection in collections} | unreadable.keys()
@@ -338,3 +340,9 @@ class Reconciler:
 def _next_epoch(cluster: Cluster, image: CatalogImage | None) -> int:
     """The epoch that begins when a Redis that went back, and holds this cluster, is brought forward to the image."""
     return max(cluster.epoch, image.epoch if image else 0) + 1
+
+
+def _healed_logs(healed: Healed) -> dict[str, HealedLog]:
+    return {
+        name: HealedLog(head, healed.gaps_end.get(name, FIRST_POSITION)) for name, (head, _) in healed.began.items()
+    }

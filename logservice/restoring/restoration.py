@@ -114,7 +114,9 @@ class Restoration:
             covers = [pointer.covers if pointer else FIRST_POSITION for pointer in pointers]
             if layout != root.shards or not is_one_moment(covers) or position < root.position:
                 layout, pointers, position = root.shards, root.pointers, root.position
-        return make_root(self.collection, epoch, position, layout, pointers, written_by, created_s)
+        return make_root(
+            self.collection, epoch, position, layout, pointers, written_by, created_s, continues=choice.continues
+        )
 
 
 def restoration_of(

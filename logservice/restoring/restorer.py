@@ -10,7 +10,7 @@ from typing import Final
 
 from logservice.restoring.bucket_tails import BucketTails
 from logservice.restoring.choice import Choice, StoredState, Taken, choose, known_epoch
-from logservice.restoring.evidence import Evidence
+from logservice.restoring.evidence import Evidence, HealedLog
 from logservice.restoring.restoration import Restoration, restoration_of
 from shared.catalog import Collection
 from shared.catalog.image import CollectionImage, Images
@@ -57,12 +57,12 @@ class Restorer:
         collections: Iterable[Collection],
         layouts: Mapping[str, Layout],
         heads: Mapping[str, int],
-        gaps_end: Mapping[str, int],
+        healed: Mapping[str, HealedLog],
         epoch: int,
     ) -> list[Restoration]:
         """The restorations of collections that are there, in a Redis that went back. `layouts` are those that the
-        newest snapshot has, where they are later than Redis' own; `heads` are the snapshot's. `gaps_end` says where the
-        gaps end that healing left in logs, `epoch` is that of the cluster as Redis has it.
+        newest snapshot has, where they are later than Redis' own; `heads` are the snapshot's. `healed` are the logs to
+        which something was put back, `epoch` is that of the cluster as Redis has it.
 
         Of a collection whose manifests or roots cannot be read, Redis' own state is kept: it is reported, and does not
         stop the others; its compactors and its readers report it too.
@@ -72,9 +72,9 @@ class Restorer:
             head = heads.get(collection.id, 0)
             try:
                 stored = await self._evidence.stored(collection.id, layouts.get(collection.id, collection.layout))
-                gaps = gaps_end.get(collection.id, FIRST_POSITION)
                 known = replace(collection, epoch=known_epoch(collection.epoch, epoch, stored))
-                own = await self._evidence.own(known, stored, self._log, gaps)
+                log_before = healed.get(collection.id, HealedLog())
+                own = await self._evidence.own(known, stored, self._log, log_before)
             except Corrupt as error:
                 log.error("collection_not_compared", collection=collection.id, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
                 return _unchanged(collection, head)

@@ -87,6 +87,7 @@ class WitnessLoop:
             before, run = run, await mark.server_run()
             if run.id != before.id:
                 return  # another run already: it wants a statement of its own
+        await self._carry_over(mark, statements)
         announced_s = float("-inf")
         # A client connects again by itself: the end of the run may pass unseen between two commands, not for long. And
         # a server may lose everything while it runs.
@@ -95,3 +96,15 @@ class WitnessLoop:
                 await statements.announce(self._name)
                 announced_s = self._clock.monotonic()
             await command(redis, "BLPOP", self._keys.witnessed("", ""), ATTEND_S)
+
+    async def _carry_over(self, mark: ClusterMark, statements: Statements) -> None:
+        """Finds out which of the entries of earlier epochs the log goes on with: those can be given back once more. An
+        answer that spans another restoration says nothing.
+        """
+        cluster = await mark.read()
+        if cluster is None:
+            return
+        held = self._witness.of_earlier_epochs(cluster.epoch)
+        there = await statements.in_log(held)
+        if held and await mark.read() == cluster:
+            self._witness.carry_over(held, there, cluster.epoch)

@@ -10,6 +10,7 @@ Everything of one run of the server lies under that run's name, and expires. Eve
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -24,6 +25,11 @@ from shared.redis.scripts import PIPELINE_MAX, Argument, Script
 _HELD_ENTRIES: Final = msgspec.msgpack.Decoder(list[Held])
 
 STATEMENTS: Final = Script("shared.log", "statements")
+
+HELD: Final = Script("shared.log", "held")
+
+HELD_PAGE: Final = 64
+"""Entries that are looked for at a time: each is taken out of its stream with its payload, inside the server."""
 
 STATEMENT_TTL_S: Final = 900
 """Seconds after which what witnesses gave is gone, if no log service took it."""
@@ -102,6 +108,19 @@ class Statements:
                 some = []
         statement = msgspec.json.encode(Statement(len(beyond.held), beyond.seen))
         await self._run(run, witness, "state", STATEMENT_TTL_S, witness, statement)
+
+    async def in_log(self, held: Iterable[Held]) -> list[Held]:
+        """Those of these entries that the log has."""
+        by_stream, found = defaultdict[str, list[Held]](list), list[Held]()
+        for each in held:
+            by_stream[self._keys.log(each.collection, each.shard)].append(each)
+        for stream, entries in by_stream.items():
+            for start in range(0, len(entries), HELD_PAGE):
+                some = entries[start : start + HELD_PAGE]
+                args = [argument for each in some for argument in (each.id, each.checksum)]
+                there: list[int] = await HELD.run(self._redis, [stream], args, writes=False)
+                found += [each for each, is_there in zip(some, there, strict=True) if is_there]
+        return found
 
     async def made(self, run: str) -> dict[str, Statement]:
         """The statements that were made so far, by witness."""

@@ -126,6 +126,26 @@ class Witness:
             [seen for seen, _ in self._seen if seen.first >= heads.get(seen.collection, seen.end)],
         )
 
+    def of_earlier_epochs(self, epoch: int) -> list[Held]:
+        """The entries that were in the log in an epoch before this one."""
+        return [held for held, _ in self._held.values() if held.epoch < epoch]
+
+    def carry_over(self, held: Iterable[Held], there: Iterable[Held], epoch: int) -> None:
+        """The cluster was restored, and is in this epoch. Of the entries `held`, of earlier epochs, the log has those
+        that are `there`; the others were given up, or are in manifests.
+        """
+        kept = {(each.collection, each.shard, each.id) for each in there}
+        for each in held:
+            key = each.collection, each.shard, each.id
+            present, when_s = self._held.get(key, (None, 0.0))
+            if present is not each:
+                continue
+            if key in kept:
+                self._held[key] = msgspec.structs.replace(each, epoch=epoch), when_s
+            else:
+                del self._held[key]
+                self._bytes -= _bytes_of(each)
+
     def _hold(self, held: Held) -> None:
         key = (held.collection, held.shard, held.id)
         if (before := self._held.pop(key, None)) is not None:

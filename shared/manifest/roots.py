@@ -57,6 +57,10 @@ class Root(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     shards; `manifests` are those of its shards, ascending, without the shards that have none. `written_by` names the
     writer; `created_s` is its clock, in seconds since the epoch: shown, never compared. `checksum` is the xxh3-128, in
     hex, of the object's bytes with an empty checksum.
+
+    `continues` is there where a restoration went on with Redis' own log: that log's epoch, and the head up to which it
+    is the beginning of what the collection is in this root's epoch. A Redis that comes back as it was before that
+    restoration, with no later head, has nothing that was given up.
     """
 
     format: int = FORMAT
@@ -69,6 +73,7 @@ class Root(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     created_s: float
     checksum: str = ""
     with_log: bool = False
+    continues: tuple[int, int] | None = None
 
     def encode(self) -> bytes:
         """The bytes of the root's object: always the same for equal roots."""
@@ -111,6 +116,8 @@ class Root(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise Corrupt(f"root {self.key} fails its checksum")
         if self.epoch < 0 or self.position < FIRST_POSITION or min(self.layout[0], self.layout[1] - 1) < 0:
             raise Corrupt(f"root {self.key} has an epoch, a position or a layout that there cannot be")
+        if self.continues is not None and not 0 <= self.continues[0] < self.epoch:
+            raise Corrupt(f"root {self.key} continues an epoch that is none before its own")
         numbers = [manifest.shard for manifest in self.manifests]
         if numbers != sorted(set(numbers)) or not set(numbers) <= set(self.shards.numbers):
             raise Corrupt(f"root {self.key} names manifests of shards {numbers}, its layout is {self.layout}")
@@ -135,6 +142,7 @@ def make_root(
     created_s: float,
     *,
     with_log: bool = False,
+    continues: tuple[int, int] | None = None,
 ) -> Root:
     """The root that names these manifests, one per shard of the layout, None where a shard has none."""
     named = [
@@ -151,6 +159,7 @@ def make_root(
         written_by=written_by,
         created_s=created_s,
         with_log=with_log,
+        continues=continues,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import hiredis
@@ -155,8 +155,11 @@ async def open_redis(url: str, prepare: Callable[[Connection], Awaitable[int]] |
         yield client
     finally:
         await client.shared.close()
-        await client.aclose()
-        await pool.aclose()
+        for close in (client.aclose, pool.aclose):
+            # A connection that does not close in time must not take the place of what ends the caller: a task that was
+            # cancelled would go on.
+            with suppress(failures.TimeoutError):
+                await close()
 
 
 def known_epoch(redis: Redis) -> int | None:

@@ -172,6 +172,25 @@ async def test_what_was_compacted_and_trimmed_before_the_loss_is_not_lost(cluste
     assert (await cluster.log.read(collection.id, 0)).state.pointer == pointer
 
 
+@pytest.mark.parametrize("shards", [1, 2])
+async def test_what_was_put_back_once_is_put_back_after_the_next_loss_too(cluster: Healed, shards: int) -> None:
+    collection = await cluster.make("c", shards)
+    async with cluster.witness("one") as one:
+        log = cluster.log_of(one)
+        await cluster.append(log, collection, ["before"])
+        size = newest(cluster.server.directory).stat().st_size
+        for number in range(5):
+            await cluster.append(log, collection, [f"{number}-{at}" for at in range(4)])
+        for epoch in (1, 2):
+            await cluster.lose(newest(cluster.server.directory).stat().st_size - size)
+            assert len(await everything(cluster.log, collection)) == 1
+            assert (await cluster.reconcile()).epoch == epoch
+            assert await everything(cluster.log, collection) == cluster.written
+            async with asyncio.timeout(5):
+                while one.of_earlier_epochs(epoch):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
+
 async def test_a_gap_that_the_manifests_of_all_shards_cover_is_no_loss_although_no_root_names_them(
     cluster: Healed,
 ) -> None:

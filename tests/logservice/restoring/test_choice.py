@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from logservice.restoring.choice import Choice, OwnState, StoredManifest, StoredState, Taken, choose
+from logservice.restoring.choice import Choice, OwnState, StoredManifest, StoredState, Taken, choose, history_epoch
 from shared.cluster.placement import Layout
 from shared.log.state import Pointer
 from shared.manifest.model import Manifest
@@ -137,3 +137,18 @@ def test_a_manifest_since_the_root_of_another_epoch_than_the_log_or_without_its_
     stored = StoredState(TWO, ROOT, beyond=[stored_manifest(6, 140), stored_manifest(7, 140, epoch=2)])
     assert choose(own, stored).pointers == [pointer(3, 100), pointer(7, 140)]
     assert choose(own, dataclasses.replace(stored, beyond=[None, None])).pointers == ROOT.pointers
+
+
+def test_a_redis_that_is_as_it_was_before_a_restoration_with_its_log_has_the_beginning_of_the_epoch_after_it() -> None:
+    continued = make_root("c", 1, 100, TWO, ROOT.pointers, "test", 0.0, continues=(0, 150))
+    assert history_epoch((0, 120), continued) == 1
+    assert history_epoch((0, 151), continued) == 0  # what it has behind 150 may have been given up
+    assert history_epoch((0, 120), ROOT) == 0
+    assert history_epoch((0, 120), None) == 0
+
+
+def test_a_log_that_goes_on_says_up_to_where_it_is_whole() -> None:
+    own = dataclasses.replace(OWN, as_found=(0, 120))
+    assert choose(own, STORED).continues == (0, 150)  # what was put back counts
+    assert choose(dataclasses.replace(own, gaps_end=130), STORED).continues == (0, 120)
+    assert choose(dataclasses.replace(own, whole=False), STORED).continues is None
