@@ -39,6 +39,7 @@ from shared.log.log import Log
 from shared.manifest.commits import CommitNumbers
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock
+from shared.process.concurrency import cancellations, require_uncancelled
 from shared.process.telemetry import get_logger
 from shared.tenancy.control_records import ControlRecords
 
@@ -102,7 +103,9 @@ class Leader:
 
     async def run(self) -> None:
         """Leads until it is cancelled: reconciles, works, and begins again when Redis has changed."""
+        before = cancellations()
         while True:
+            require_uncancelled(before)  # two leaders would get into each other's way
             self.reconciled = False
             try:
                 cluster = await self._reconciler.run()

@@ -9,6 +9,7 @@ from prometheus_client import Counter
 
 from shared.errors import Backoff, Corrupt, Unavailable
 from shared.process.clock import Clock
+from shared.process.concurrency import cancellations, require_uncancelled
 from shared.process.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -37,7 +38,9 @@ async def every(
     A step that raises Unavailable, Backoff or Corrupt is logged, counted under the loop's `name`, and repeated.
     Anything else is a defect, and is raised.
     """
+    before = cancellations()
     while True:
+        require_uncancelled(before)
         began = clock.monotonic()
         pause_s = period_s
         try:

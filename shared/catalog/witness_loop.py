@@ -17,6 +17,7 @@ from shared.errors import PolychromeError, Unavailable
 from shared.log.statements import Statements
 from shared.log.witness import Witness
 from shared.process.clock import Clock
+from shared.process.concurrency import cancellations, require_uncancelled
 from shared.process.telemetry import get_logger
 from shared.redis.client import command, open_redis
 from shared.redis.keys import Keys
@@ -59,7 +60,9 @@ class WitnessLoop:
 
     async def run(self) -> None:
         """A loop, for ever."""
+        before = cancellations()
         while True:
+            require_uncancelled(before)
             try:
                 async with open_redis(self._url) as redis:
                     await self._attend(redis)

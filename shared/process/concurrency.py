@@ -42,3 +42,18 @@ async def map_concurrently(
 
     await together([take_items() for _ in range(at_once)])
     return [results[number] for number in range(len(results))]
+
+
+def cancellations() -> int:
+    """Counts how often the present task was asked to end."""
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
+
+
+def require_uncancelled(before: int) -> None:
+    """For whoever handles an error and goes on: raises CancelledError when the task was asked to end since `before`,
+    what `cancellations` was when the work began. A library that fails while it cleans up after a cancellation raises
+    its own error in the place of CancelledError, and a task that goes on then never ends.
+    """
+    if cancellations() > before:
+        raise asyncio.CancelledError

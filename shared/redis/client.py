@@ -20,6 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from shared.errors import Backoff, PolychromeError, StorageFull, Unavailable, UnknownOutcome
+from shared.process.concurrency import cancellations, require_uncancelled
 from shared.redis.deadline import Deadline
 from shared.redis.pipelined_connection import COMMAND_BYTES_MAX, PipelinedConnection, SharedConnection
 
@@ -176,9 +177,11 @@ async def command(redis: Redis, *args: Any) -> Any:
 @contextmanager
 def translated_errors(*, writes: bool = False) -> Iterator[None]:
     """Turns redis-py's errors into the project's. A write whose reply was lost is an UnknownOutcome."""
+    before = cancellations()
     try:
         yield
     except _REDIS_FAILURES as error:
+        require_uncancelled(before)
         raise translate_error(error, writes=writes) from error
 
 
@@ -210,7 +213,7 @@ async def retry_idempotent(attempt: Callable[[], Awaitable[T]], *, writes: bool,
     """
     unknown = False
     last: PolychromeError | None = None
-    pause_s = PAUSE_FIRST_S
+    pause_s, before_call = PAUSE_FIRST_S, cancellations()
     try:
         with Deadline(deadline_s or (WRITE_DEADLINE_S if writes else READ_DEADLINE_S)):
             while True:
@@ -218,6 +221,7 @@ async def retry_idempotent(attempt: Callable[[], Awaitable[T]], *, writes: bool,
                 try:
                     return await attempt()
                 except _REDIS_FAILURES as error:
+                    require_uncancelled(before_call)
                     meaning = translate_error(error, writes=writes)
                     if isinstance(meaning, Backoff) and before:
                         # An earlier attempt may have been applied; a full server refuses to look that up.
