@@ -103,9 +103,8 @@ class Leader:
 
     async def run(self) -> None:
         """Leads until it is cancelled: reconciles, works, and begins again when Redis has changed."""
-        before = cancellations()
         while True:
-            require_uncancelled(before)  # two leaders would get into each other's way
+            before = cancellations()
             self.reconciled = False
             try:
                 cluster = await self._reconciler.run()
@@ -113,6 +112,7 @@ class Leader:
                     self.reconciled = True
                     await self._work(cluster, services)
             except (Unavailable, Backoff) as error:
+                require_uncancelled(before)  # else two would lead, and get into each other's way
                 log.warning("reconciliation_postponed", message=error.message)
                 await self._clock.sleep(PAUSE_AFTER_FAILURE_S)
 

@@ -38,14 +38,14 @@ async def every(
     A step that raises Unavailable, Backoff or Corrupt is logged, counted under the loop's `name`, and repeated.
     Anything else is a defect, and is raised.
     """
-    before = cancellations()
     while True:
-        require_uncancelled(before)
+        before = cancellations()
         began = clock.monotonic()
         pause_s = period_s
         try:
             await step()
         except (Unavailable, Backoff) as error:
+            require_uncancelled(before)
             FAILURES.labels(name).inc()
             log.warning("step_postponed", loop=name, message=error.message)
             pause_s = max(period_s, PAUSE_AFTER_FAILURE_S)

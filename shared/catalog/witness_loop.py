@@ -60,13 +60,13 @@ class WitnessLoop:
 
     async def run(self) -> None:
         """A loop, for ever."""
-        before = cancellations()
         while True:
-            require_uncancelled(before)
+            before = cancellations()
             try:
                 async with open_redis(self._url) as redis:
                     await self._attend(redis)
             except (PolychromeError, RedisError, OSError) as error:
+                require_uncancelled(before)
                 log.debug("witness_disconnected", error=str(error))
             await self._clock.sleep(RECONNECT_S)
 

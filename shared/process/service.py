@@ -34,6 +34,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from shared.errors import Unavailable
 from shared.process import disk, open_files, telemetry
 from shared.process.admin_access import AdminAccess
+from shared.process.concurrency import cancellations
 from shared.process.config import ConfigError, ProcessConfig, read
 from shared.process.memory import trim_when_idle, use_one_arena
 from shared.process.stopping import closed_after_s, ended_after_s
@@ -201,7 +202,13 @@ async def _open(
 
 
 async def _never_ending(loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    await loop()
+    try:
+        await loop()
+    except asyncio.CancelledError as error:
+        if cancellations():
+            raise
+        # A task group takes no notice of it: the process would live on without the loop.
+        raise RuntimeError(f"the loop {getattr(loop, '__qualname__', loop)} was cancelled from within") from error
     raise RuntimeError(f"the loop {getattr(loop, '__qualname__', loop)} returned")
 
 

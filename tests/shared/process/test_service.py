@@ -1,5 +1,6 @@
 """The life of a process, tried on a real one: its service is defined below and run as a program."""
 
+import asyncio
 import json
 import os
 import signal
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+
+from shared.process.service import _never_ending
 
 PROGRAM = """
 import asyncio, contextlib, os, time
@@ -184,3 +187,20 @@ def test_a_wrong_configuration_ends_it_with_every_problem(tmp_path: Path) -> Non
     assert process.popen.returncode == 2
     assert b"REDIS_URL" in errors
     assert b"POLYCHROME_LOG_LEVEL" in errors
+
+
+async def test_a_loop_that_is_cancelled_from_within_counts_as_a_defect_and_one_from_without_ends() -> None:
+    async def from_within() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(RuntimeError, match="cancelled from within"):
+        await asyncio.create_task(_never_ending(from_within))
+
+    async def for_ever() -> None:
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(_never_ending(for_ever))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
