@@ -22,7 +22,10 @@ from tests.faults.kills import Killer
 
 CUT_BYTES: Final = (30_000, 60_000)
 PAUSE_S: Final = (0.3, 3.0)
-SAYS_WHAT_IS_LOST: Final = r'"event":"(collections_without_a_row|manifest_given_up|acknowledged_operations_lost)"'
+SAYS_WHAT_IS_LOST: Final = (
+    r'"event":"(collections_without_a_row|manifest_given_up|acknowledged_operations_lost|rows_restored|tenants_restored'
+    r'|state_rejoined|state_not_rejoined|state_restored|stream_fields_restored)"'
+)
 """Errors that the log service and compactors log on such days."""
 
 
