@@ -178,7 +178,9 @@ class Healing:
         lost = [each for one in found.values() for each in one.lost if each not in earlier.lost]
         gaps = {name: one.gaps_end for name, one in found.items() if one.gaps_end is not None}
         went_back = earlier.went_back or bool(found) or not testimony.seen.keys().isdisjoint(waiting)
-        ops = {name: max(earlier.put_back.get(name, 0), found[name].ops) for name in found}
+        # What was put back into a log that the restoration replaced does not count.
+        before = {} if restored else earlier.put_back
+        ops = {name: max(before.get(name, 0), found[name].ops) for name in found}
         healed = Healed(
             went_back,
             {**earlier.put_back, **ops},

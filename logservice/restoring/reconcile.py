@@ -278,8 +278,9 @@ class Reconciler:
         await self._restorer.write_roots([each for each in restorations if not each.keeps_log], brought.epoch)
         await self._require_unopened(brought)
         await self._restorer.restore_lost(rows, by_id, brought.epoch)
-        healed = await self._heal_restored(*heard, [by_id[row.id] for row in rows], brought.epoch)
         await self._restorer.bring_forward(collections, by_id, brought.epoch)
+        # Once more for those whose log was replaced: what was put back into it went with it.
+        healed = await self._heal_restored(*heard, [each for each in restorations if not each.keeps_log], brought.epoch)
         await self._restorer.write_roots([each for each in restorations if each.keeps_log], brought.epoch)
         await self._images.raise_heads(heads, brought.epoch)
         for collection_id, what in unreadable.items():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -301,6 +303,36 @@ async def test_a_redis_that_lost_everything_gets_back_what_no_manifest_has(
     expected = {position: id_ for position, id_ in cluster.written.items() if position >= begins}
     assert {position: id_ for position, id_ in found.items() if position in expected} == expected
     assert (await cluster.report())["lost"] == []
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+async def test_a_redis_of_two_epochs_ago_gets_back_what_was_written_since_and_no_manifest_has(
+    cluster: Healed, tmp_path: Path, shards: int
+) -> None:
+    """Its own log is of an epoch that was given up, and gives way to what the bucket has."""
+    collection = await cluster.make("c", shards)
+    await cluster.append(cluster.log, collection, [f"old{number}" for number in range(8)])
+    await cluster.snapshot()
+    await asyncio.to_thread(cluster.server.kill)
+    shutil.copytree(cluster.server.directory, tmp_path / "older")
+    await asyncio.to_thread(cluster.server.start)
+    await cluster.reconcile()
+    for shard in range(shards):
+        await compact(cluster.log, cluster.objects, collection.id, shard)
+    await asyncio.to_thread(cluster.server.lose_everything)
+    assert (await cluster.reconcile()).epoch == 1
+    cluster.written.clear()
+    async with cluster.witness("one") as one:
+        for number in range(4):
+            await cluster.append(cluster.log_of(one), collection, [f"{number}-{at}" for at in range(4)])
+        await asyncio.to_thread(cluster.server.kill)
+        shutil.rmtree(cluster.server.directory)
+        shutil.copytree(tmp_path / "older", cluster.server.directory)
+        await asyncio.to_thread(cluster.server.start)
+        assert (await cluster.reconcile()).epoch == 2
+    found = await everything(cluster.log, collection)
+    assert {position: id_ for position, id_ in found.items() if position in cluster.written} == cluster.written
+    assert (await cluster.report())["put_back_ops"] == len(cluster.written)
 
 
 async def test_a_redis_that_lost_everything_names_what_nobody_holds(cluster: Healed) -> None:
