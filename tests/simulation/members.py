@@ -172,6 +172,8 @@ async def open_frontend(config: FrontendConfig) -> AsyncIterator[Frontend]:
 class NoHttpServer:
     """In the place of what `open_http_server` and `open_http` open."""
 
+    tls = None
+
     def __init__(self, *_given: object) -> None:
         """Takes whatever they are given."""
 
