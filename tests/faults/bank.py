@@ -128,7 +128,7 @@ async def missing_collections(cluster: Cluster) -> set[str]:
     """The collections of which the last comparison of Redis with the bucket says that something may be missing."""
     async with open_redis(cluster.redis.url) as redis:
         report = await command(redis, "GET", Keys().report)
-    return set() if report is None else {lost["collection"] for lost in orjson.loads(report)["missing"]}
+    return set() if report is None else {lost["collection"] for lost in orjson.loads(report).get("missing", [])}
 
 
 def _payload(ids: list[str], metadatas: list[dict[str, int]]) -> dict[str, Any]:

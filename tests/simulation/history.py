@@ -123,7 +123,7 @@ class History:
                 history.dropped |= {position for position in positions if position >= covers}
 
     def _reported(self, report: dict[str, Any]) -> None:
-        for missing in report["missing"]:
+        for missing in report.get("missing", []):
             covered = dict(enumerate(missing["covered"]))
             self.collections[missing["collection"]].losses.append(Loss(covered, missing["head"]))
 
