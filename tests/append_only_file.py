@@ -30,12 +30,12 @@ def boundaries(content: bytes) -> list[int]:
 
 
 def cut(directory: Path, lost_min: int, lost_max: int | None = None) -> int:
-    """Cuts the file at the boundary of a command, `lost_min` bytes before its end or a little more. The number of bytes
-    that are lost.
+    """Cuts the file at the boundary of a command, `lost_min` bytes before its end or a little more; all of a shorter
+    one. The number of bytes that are lost.
     """
     path = newest(directory)
     content = path.read_bytes()
-    keep = max(place for place in [0, *boundaries(content)] if place <= len(content) - lost_min)
+    keep = max(place for place in [0, *boundaries(content)] if place <= max(0, len(content) - lost_min))
     lost = len(content) - keep
     assert lost_max is None or lost <= lost_max
     path.write_bytes(content[:keep])

@@ -23,6 +23,8 @@ from tests.faults.losses import Disturb, Losses
 BASE: Final = "/api/v2/tenants/default_tenant/databases/default_database/collections"
 CLIENTS: Final = 4
 REQUEST_TIMEOUT_S: Final = 30.0
+LISTING_S: Final = 30.0
+"""Time within which the catalog answers again after the last loss, in seconds."""
 PAUSE_AFTER_FAILURE_S: Final = 0.1
 REFUSED: Final = "nothing was changed"
 """In the message of a 503 after which nothing has happened."""
@@ -166,8 +168,12 @@ class CatalogWorkload:
     async def everything(self) -> dict[str, Held]:
         """All collections that clients of this seed have named, by name."""
         rows: list[dict[str, Any]] = []
+        patient_until_s = asyncio.get_running_loop().time() + LISTING_S
         while True:
             async with self._session.get(f"{self._urls[0]}{BASE}?limit=500&offset={len(rows)}") as response:
+                if response.status == 503 and asyncio.get_running_loop().time() < patient_until_s:
+                    await asyncio.sleep(0.2)
+                    continue
                 response.raise_for_status()
                 page = await response.json()
             if not page:

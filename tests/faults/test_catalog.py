@@ -42,7 +42,7 @@ async def test_the_catalog_survives_redis_lost_cut_and_older(cluster: Cluster) -
 
 
 def _cut(directory: Path, lost: int) -> None:
-    assert cut(directory, lost) >= lost
+    assert cut(directory, lost) > 0
 
 
 async def test_a_frontend_that_stands_still_or_dies_in_a_loss_acknowledges_nothing_that_is_not_there(
