@@ -18,7 +18,7 @@ from tests.cluster.waiting import wait_until
 BASE_PACKAGES: Final = "python3,python3-venv,python3-dev,g++,ca-certificates,redis-server"
 BRIDGE: Final = "polychrome0"
 PYTHON_IMAGE: Final = "docker.io/library/python:3.11-slim-bookworm"
-REDIS_IMAGE: Final = "docker.io/valkey/valkey:9.1"
+REDIS_IMAGE: Final = "docker.io/valkey/valkey:9.1.2"
 MINIO_IMAGE: Final = "quay.io/minio/minio:RELEASE.2025-09-07T16-13-09Z"
 
 # Debian's Redis under Valkey's names.
