@@ -13,7 +13,7 @@ from logservice.catalog.stored import JournalTidier, StoredCatalog
 from logservice.config import LogserviceConfig
 from logservice.damage import DamageWatch
 from logservice.garbage.collector import GarbageCollector
-from logservice.garbage.plan import CatalogView, LayoutChange, ShardKey
+from logservice.garbage.plan import CatalogView, LayoutChange
 from logservice.loops import PAUSE_AFTER_FAILURE_S, SWEEP_REST_RATIO, every
 from logservice.restoring.database_recovery import DatabaseRecovery
 from logservice.restoring.owed_snapshot import OWED
@@ -32,6 +32,7 @@ from shared.catalog.damage import DamageReporter, Damages
 from shared.catalog.functions import Functions
 from shared.catalog.history import Histories, history_of
 from shared.catalog.image import Images
+from shared.cluster.placement import ShardKey
 from shared.errors import Backoff, Unavailable
 from shared.log.cuts import Cuts
 from shared.log.jobs import Jobs

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import Counter, Histogram
 
+from shared.cluster.placement import ShardKey
 from shared.history.archive import SealedLogs
 from shared.history.sealed_log import OBJECT_BYTES
 from shared.log.state import Entry, after_position, position_of
@@ -48,8 +49,6 @@ SECONDS: Final = Histogram(
     "Time to put a shard's log into the bucket.",
     buckets=(0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
 )
-
-ShardKey = tuple[str, int]
 
 
 class BucketLog:

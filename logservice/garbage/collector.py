@@ -19,13 +19,13 @@ from logservice.garbage.plan import (
     GarbagePlan,
     Listing,
     Periods,
-    ShardKey,
     plan_garbage,
     plan_manifests,
     shard_of_manifest,
     shards_of,
 )
 from logservice.garbage.roots import RootPlan, RootReferences, plan_roots, references_of
+from shared.cluster.placement import ShardKey
 from shared.errors import Corrupt
 from shared.manifest.model import decode
 from shared.manifest.roots import Root, RootStore

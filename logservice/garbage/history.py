@@ -17,15 +17,13 @@ from collections.abc import Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import Final
 
+from shared.cluster.placement import ShardKey
 from shared.log.state import Pointer
 from shared.objects.keys import SealedRange, parse_log_key
 from shared.objects.port import ObjectInfo
 
 CONTAINED_S: Final = 300.0
 """Age at which an object goes that another one contains, in seconds: whoever has just listed it still finds it."""
-
-ShardKey = tuple[str, int]
-"""Collection id and number of a shard."""
 
 NOTHING_NEEDED: Final[Mapping[ShardKey, tuple[int, int]]] = MappingProxyType({})
 

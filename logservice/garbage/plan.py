@@ -42,6 +42,7 @@ from typing import Final
 
 from logservice.garbage.history import plan_sealed_logs
 from logservice.garbage.roots import RootReferences
+from shared.cluster.placement import ShardKey
 from shared.log.state import Pointer
 from shared.objects.keys import (
     PROBES,
@@ -52,9 +53,6 @@ from shared.objects.keys import (
     parse_segment_file_key,
 )
 from shared.objects.port import ObjectInfo
-
-ShardKey = tuple[str, int]
-"""Collection id and number of a shard."""
 
 NO_ROOTS: Final = RootReferences()
 

@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
+from shared.cluster.placement import ShardKey
 from shared.log.state import Pointer
 from shared.manifest.roots import Root
 from shared.objects.keys import manifest_key, parse_root_key
@@ -32,10 +33,6 @@ class RootPlan:
 
     kept: list[str]
     deleted: list[str]
-
-
-ShardKey = tuple[str, int]
-"""Collection id and number of a shard."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Final
 
 from queryworker.view.read_view import ReadView
 from shared.catalog.damage import DamageReporter
+from shared.cluster.placement import ShardKey
 from shared.process.clock import Clock
 from shared.process.telemetry import get_logger
 from shared.segment.format import SegmentInfo
@@ -21,8 +22,6 @@ from shared.segment.format import SegmentInfo
 FETCHED_AGAIN: Final = "this worker fetches it again"
 EXAMINE_AGAIN_S: Final = 60.0
 """Pause after an examination of a shard that found nothing: every byte of its segments is read."""
-
-ShardKey = tuple[str, int]
 
 log = get_logger(__name__)
 

@@ -17,6 +17,7 @@ from prometheus_client import Counter, Gauge
 from queryworker.thread_pool import ThreadPool
 from queryworker.view.read_view import ReadView
 from queryworker.view.shard_view import OpenManifest, ShardView
+from shared.cluster.placement import ShardKey
 from shared.errors import StaleRead
 from shared.history.past_log import PastBase, PastLog
 from shared.history.past_manifests import PastManifest
@@ -32,9 +33,6 @@ class PastManifestLoader(Protocol):
     async def load_past(self, past: PastManifest | None, state: ShardState) -> OpenManifest:
         """The manifest with its segments opened; None: one without segments. Raises Corrupt, Unavailable."""
         ...
-
-
-ShardKey = tuple[str, int]
 
 
 class PastViews:

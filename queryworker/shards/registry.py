@@ -14,6 +14,7 @@ from queryworker.shards.past_views import PastViews
 from queryworker.shards.shard import ServedShard
 from queryworker.view.read_view import ReadView
 from shared.catalog.damage import DamageReporter
+from shared.cluster.placement import ShardKey
 from shared.errors import Corrupt, Damaged, Gone, PolychromeError, StaleGeneration, StaleRead, Unavailable
 from shared.log.state import position_of
 from shared.log.verification import DamagedEntry
@@ -29,9 +30,6 @@ TAIL_ROWS: Final = Gauge("polychrome_queryworker_tail_slots", "Record versions i
 
 EVICTION_INTERVAL_S: Final = 5.0
 """Pause between two looks for shards to evict."""
-
-ShardKey = tuple[str, int]
-"""Id of the collection, number of the shard."""
 
 log = telemetry.get_logger(__name__)
 

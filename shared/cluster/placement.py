@@ -15,6 +15,9 @@ import xxhash
 
 from shared.vectors.arrays import Hashes, Int64Array
 
+ShardKey = tuple[str, int]
+"""Id of the collection, number of the shard."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
