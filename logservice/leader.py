@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from logservice.accounting.stored_counter import StoredCounter
 from logservice.catalog.snapshots import Snapshots, Snapshotter
 from logservice.catalog.stored import JournalTidier, StoredCatalog
 from logservice.config import LogserviceConfig
@@ -56,6 +57,8 @@ WATCH_DAMAGE_S: Final = 5.0
 PROJECT_CONTROL_S: Final = 5.0
 TIDY_CONTROL_S: Final = 300.0
 COLLECT_ORPHANS_S: Final = 300.0
+COUNT_STORED_S: Final = 60.0
+REFRESH_STORED_S: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class LeaderServices:
     damages: Damages
     cuts: Cuts
     control: ControlRecords
+    stored: StoredCounter
 
 
 class RedisChanged(Exception):  # not an error: a reason to begin anew
@@ -130,7 +134,7 @@ class Leader:
         config, clock = self._config, self._clock
         reporter = DamageReporter(services.damages, config.process_id, clock)
         sealer = Sealer(services.log, self._objects, services.histories)
-        trimmer = Trimmer(services.log, self._objects, clock, cluster.epoch, sealer, reporter)
+        trimmer = Trimmer(services.log, self._objects, clock, cluster.epoch, sealer, reporter, services.stored.trimmed)
         commits = CommitNumbers(self._objects)
         prover = Prover(services.catalog.unproven, services.damages, self._objects, clock, config.process_id)
         rounds = Rounds(services.cuts, self._objects, clock)
@@ -188,6 +192,7 @@ class Leader:
             every("damage", WATCH_DAMAGE_S, damage.step, clock),
             every("prove", PROVE_S, prover.step, clock),
             *self._control_loops(services.control),
+            *self._accounting_loops(services),
             every("commit_numbers", TIDY_COMMITS_S, commits.tidy, clock),
             every("garbage", config.garbage_s, collect_garbage, clock),
         ]
@@ -210,6 +215,14 @@ class Leader:
         return [
             every("project_control", PROJECT_CONTROL_S, control.project, self._clock),
             every("tidy_control", TIDY_CONTROL_S, control.tidy, self._clock),
+        ]
+
+    def _accounting_loops(self, services: LeaderServices) -> list[Coroutine[Any, Any, None]]:
+        """The loops that count what tenants have and use."""
+        stored = services.stored
+        return [
+            every("count_stored", COUNT_STORED_S, stored.sweep, self._clock, SWEEP_REST_RATIO),
+            every("refresh_stored", REFRESH_STORED_S, stored.refresh, self._clock),
         ]
 
     async def _watch(self, cluster: Cluster) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from prometheus_client import Gauge
 
+from logservice.accounting.stored_counter import StoredCounter
 from logservice.catalog.snapshots import Snapshots
 from logservice.config import LogserviceConfig
 from logservice.healing.put_back import Healing
@@ -40,6 +41,7 @@ from shared.redis.client import open_redis
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.tenancy.control_records import ControlRecords
+from shared.tenancy.stored import StoredTable
 
 log = get_logger(__name__)
 
@@ -206,16 +208,17 @@ async def _open_leader_services(
 ) -> AsyncIterator[LeaderServices]:
     """Opens the leader's services. Raises Unavailable while Redis is away or not verified."""
     async with open_verified_redis(config.redis_url, keys) as redis, open_journal(redis, keys, objects) as journal:
-        catalog = Catalog(redis, keys, journal)
+        catalog, clock, log_ = Catalog(redis, keys, journal), SystemClock(), Log(redis, keys)
         yield LeaderServices(
             catalog=catalog,
             images=Images(redis, keys, catalog),
             collector=Collector(redis, keys, catalog),
             functions=Functions(redis, keys, catalog.collections),
             histories=Histories(redis, keys, config.history_s),
-            log=Log(redis, keys),
+            log=log_,
             jobs=Jobs(redis, keys),
             damages=Damages(redis, keys),
             cuts=Cuts(redis, keys),
-            control=ControlRecords(redis, keys, objects, SystemClock(), config.process_id),
+            control=ControlRecords(redis, keys, objects, clock, config.process_id),
+            stored=StoredCounter(StoredTable(redis, keys), catalog, log_, objects, clock),
         )

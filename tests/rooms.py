@@ -67,7 +67,7 @@ ORDER: Final[dict[str, tuple[frozenset[str], ...]]] = {
             "__main__",
         ),
         "logservice": (
-            "damage garbage healing loops scheduling trimming writable",
+            "accounting damage garbage healing loops scheduling trimming writable",
             "catalog config",
             "restoring",
             "leader",

@@ -5,6 +5,7 @@ a collection keeps its history (`logservice.trimming.seal`).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from prometheus_client import Counter
@@ -14,6 +15,7 @@ from shared.catalog.damage import DamageReporter
 from shared.errors import Corrupt, Unavailable
 from shared.log.log import Log
 from shared.log.state import Pointer
+from shared.manifest.model import Manifest
 from shared.manifest.store import ManifestStore, verify_present
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock
@@ -37,6 +39,13 @@ RETRY_S: Final = 10.0
 
 Shard = tuple[str, int]
 
+Trimmed = Callable[[Manifest], None]
+"""Called with a committed manifest once the log was trimmed up to it."""
+
+
+def _ignored(_: Manifest) -> None:
+    """For those who need not know what was trimmed."""
+
 
 class Trimmer:
     """Trims the shards that the scheduler hands over. A shard that is handed over again before it was trimmed is
@@ -44,9 +53,17 @@ class Trimmer:
     """
 
     def __init__(
-        self, log_: Log, objects: ObjectStore, clock: Clock, epoch: int, sealer: Sealer, damage: DamageReporter
+        self,
+        log_: Log,
+        objects: ObjectStore,
+        clock: Clock,
+        epoch: int,
+        sealer: Sealer,
+        damage: DamageReporter,
+        trimmed: Trimmed = _ignored,
     ) -> None:
         self._log = log_
+        self._trimmed = trimmed
         self._damage = damage
         self._damaged: dict[Shard, str] = {}
         """The names of what was found damaged when a shard was to be trimmed."""
@@ -83,7 +100,7 @@ class Trimmer:
         shard, pointer = handed_over
         collection_id, number = shard
         try:
-            await self._read_back(shard, pointer)
+            manifest = await self._read_back(shard, pointer)
             sealed = await self._sealer.seal(collection_id, number, pointer)
             dropped = await self._log.trim(collection_id, number, sealed, self._epoch)
         except Unavailable as error:
@@ -92,21 +109,23 @@ class Trimmer:
             await self._unreadable(shard, pointer, error)
         else:
             self._failed.pop(shard, None)
+            self._trimmed(manifest)
             if (name := self._damaged.pop(shard, None)) is not None:
                 self._damage.whole(name)
             TRIMS.inc()
             TRIMMED_ENTRIES.inc(dropped)
             log.debug("trimmed", collection=collection_id, shard=number, covers=pointer.covers, entries=dropped)
 
-    async def _read_back(self, shard: Shard, pointer: Pointer) -> None:
-        """Raises Corrupt unless the manifest can be read and its segments' files are there, whole. The pointer proves
-        only that it was committed.
+    async def _read_back(self, shard: Shard, pointer: Pointer) -> Manifest:
+        """The manifest. Raises Corrupt unless it can be read and its segments' files are there, whole. The pointer
+        proves only that it was committed.
         """
         manifest = await self._manifests.load(*shard, pointer)
         if manifest.covers != pointer.covers:
             raise Corrupt(f"{manifest.key} covers {manifest.covers}, its pointer {pointer.covers}")
         for segment in manifest.segments:
             await verify_present(self._objects, segment.info)
+        return manifest
 
     async def _unreadable(self, shard: Shard, pointer: Pointer, error: Corrupt) -> None:
         """Reports a manifest that did not read back, whose log is kept: it is all there is. A deleted collection's

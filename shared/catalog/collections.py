@@ -153,6 +153,10 @@ class Collections:
                 unreadable[missing] = error.message
         return found, unreadable
 
+    async def ids(self, db: Database) -> list[str]:
+        """The ids of the database's collections, in order of creation, without a look at them."""
+        return await self._reader.members_in_order(self._keys.order(db.key))
+
     async def names(self, db: Database) -> dict[str, str]:
         """The name of each collection of the database, by id."""
         names = await self._reader.all_values(self._keys.names(db.key))

@@ -31,6 +31,7 @@ from shared.log.append import Appended, AppendRequest, CollectionLimits, argumen
 from shared.log.attempts import AppendAttempts
 from shared.log.backlog import BacklogFull
 from shared.log.condition import CONFLICT, Undecided
+from shared.log.layouts import OwnedLayout, read_layouts
 from shared.log.linking import link, lost_newest
 from shared.log.naming import state_name
 from shared.log.outputs import ProvenanceConflict
@@ -271,6 +272,10 @@ class Log:
     async def reach_one_end(self, collection_id: str, covers: Mapping[int, int]) -> bool:
         """Whether the streams of shards, whose manifests cover this, end with the same append, as far as it shows."""
         return await reach_one_end(self._redis, self._keys, collection_id, covers)
+
+    async def layouts(self, ids: Sequence[str]) -> dict[str, OwnedLayout]:
+        """The layout and the database of each collection that is there and whose state can be read."""
+        return await read_layouts(self._redis, self._keys, ids)
 
     async def states(
         self, shards: Sequence[tuple[str, int]], damaged: dict[str, str] | None = None

@@ -67,6 +67,9 @@ class Keys:
     def tenant_epoch(self, tenant: str) -> str:
         return f"{self._tenant(tenant)}:epoch"
 
+    def stored(self, tenant: str) -> str:
+        return f"{self._tenant(tenant)}:stored"
+
     def names(self, database: str) -> str:
         return f"{self._database(database)}:names"
 

@@ -1,0 +1,196 @@
+"""Counts what tenants have stored, and writes it into Redis (`shared.tenancy.stored`).
+
+Two loops of the leader. `sweep` looks at every collection, database after database, and so finds what was created and
+deleted. `refresh` looks at collections whose log was trimmed since, which is soon after each of their compactions.
+
+A manifest is read once, and its amounts are kept; the trimmer, which reads each new one, hands them over. A new leader
+knows none. So that it need not read all of them before it can say anything, a tenant's amounts are written as soon as
+its own manifests are read; those that an earlier leader wrote stay until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from logservice.accounting.ledger import (
+    NO_MANIFEST,
+    DatabaseLedger,
+    ManifestAmounts,
+    amounts_of,
+    is_current,
+    shard_sums,
+    total_of,
+)
+from shared.catalog import Catalog, Database
+from shared.cluster.placement import Layout
+from shared.errors import Corrupt, Unavailable
+from shared.log.layouts import OwnedLayout
+from shared.log.log import Log
+from shared.log.state import Pointer
+from shared.manifest.model import Manifest
+from shared.manifest.store import ManifestStore
+from shared.objects.port import ObjectStore
+from shared.process.clock import Clock
+from shared.process.concurrency import map_concurrently
+from shared.process.telemetry import get_logger
+from shared.redis.scripts import PIPELINE_MAX
+from shared.tenancy.stored import StoredAmounts, StoredTable
+
+log = get_logger(__name__)
+
+MANIFESTS_AT_ONCE: Final = 8
+"""Manifests that are read at a time."""
+WAITING_MAX: Final = 100_000
+"""Collections that wait for `refresh`; those beyond it wait for the next sweep."""
+REWRITE_S: Final = 3600.0
+"""Amounts that don't change are written again after so long, in seconds, long before they are forgotten."""
+
+Shard = tuple[str, int]
+
+
+class StoredCounter:
+    """The stored amounts of all tenants, as one leader counts them. Everything raises Unavailable while Redis or the
+    bucket is away.
+    """
+
+    def __init__(self, table: StoredTable, catalog: Catalog, log_: Log, objects: ObjectStore, clock: Clock) -> None:
+        self._catalog = catalog
+        self._log = log_
+        self._manifests = ManifestStore(objects)
+        self._table = table
+        self._clock = clock
+        self._known: dict[Shard, ManifestAmounts] = {}
+        self._tenants: dict[str, dict[str, DatabaseLedger]] = {}
+        """The ledgers of each tenant's databases, by the database's key."""
+        self._databases: dict[str, DatabaseLedger] = {}
+        """All ledgers, by the database's key."""
+        self._written: dict[str, StoredAmounts] = {}
+        self._waiting: set[str] = set()
+        self._turn = asyncio.Lock()
+
+    @property
+    def written(self) -> Mapping[str, StoredAmounts]:
+        """The amounts of each tenant that this leader wrote last."""
+        return self._written
+
+    def trimmed(self, manifest: Manifest) -> None:
+        """Has the collection counted again: its log was trimmed up to this manifest."""
+        self._known[manifest.collection, manifest.shard] = amounts_of(manifest)
+        if len(self._waiting) < WAITING_MAX:
+            self._waiting.add(manifest.collection)
+
+    # Looks
+
+    async def sweep(self) -> None:
+        """Counts every collection, tenant after tenant."""
+        tenants = [tenant.name for tenant in await self._catalog.tenants.all()]
+        seen: set[str] = set()
+        for tenant in tenants:
+            ledgers: dict[str, DatabaseLedger] = {}
+            for database in await self._catalog.databases.of_tenant(tenant):
+                async with self._turn:
+                    ledgers[database.key] = self._databases[database.key] = await self._count_database(database)
+                seen.update(ledgers[database.key].collections)
+            self._tenants[tenant] = ledgers
+            await self._write(tenant)
+        async with self._turn:
+            self._forget(set(tenants), seen)
+
+    async def refresh(self) -> int:
+        """Counts the collections again whose log was trimmed; returns how many. One whose database is newer than the
+        last sweep waits for the next one.
+        """
+        waiting, self._waiting = self._waiting, set()
+        try:
+            async with self._turn:
+                tenants = await self._refresh(sorted(waiting))
+        except Unavailable:
+            self._waiting |= waiting
+            raise
+        for tenant in sorted(tenants & self._tenants.keys()):  # of others the sweep knows only a part yet
+            await self._write(tenant)
+        return len(waiting)
+
+    async def _refresh(self, ids: Sequence[str]) -> set[str]:
+        """Counts collections in the ledgers of their databases; the tenants that these are of."""
+        tenants: set[str] = set()
+        for start in range(0, len(ids), PIPELINE_MAX):
+            batch = ids[start : start + PIPELINE_MAX]
+            layouts = await self._log.layouts(batch)
+            for database_key, members in _by_database(layouts).items():
+                ledger = self._databases.get(database_key)
+                if ledger is not None:
+                    await self._count(ledger, members)
+                    tenants.add(ledger.tenant)
+        return tenants
+
+    async def _count_database(self, database: Database) -> DatabaseLedger:
+        ledger = DatabaseLedger(database.tenant, database.name)
+        ids = await self._catalog.collections.ids(database)
+        for start in range(0, len(ids), PIPELINE_MAX):
+            layouts = await self._log.layouts(ids[start : start + PIPELINE_MAX])
+            await self._count(ledger, {collection_id: owned.layout for collection_id, owned in layouts.items()})
+        return ledger
+
+    async def _count(self, ledger: DatabaseLedger, layouts: Mapping[str, Layout]) -> None:
+        shards = [(collection_id, number) for collection_id, layout in layouts.items() for number in layout.numbers]
+        damaged: dict[str, str] = {}
+        states = dict(zip(shards, await self._log.states(shards, damaged), strict=True))
+        present = {shard: state for shard, state in states.items() if state is not None and not state.deleted}
+        await self._learn({shard: state.pointer for shard, state in present.items()})
+        for collection_id, layout in layouts.items():
+            found = [(state, shard) for n in layout.numbers if (state := present.get(shard := (collection_id, n)))]
+            if found:
+                ledger.put(collection_id, [shard_sums(state, self._known[shard]) for state, shard in found])
+            else:
+                ledger.drop(collection_id)
+
+    # What is read
+
+    async def _learn(self, pointers: Mapping[Shard, Pointer | None]) -> None:
+        """Reads the manifests whose amounts are not known."""
+        new = [
+            (shard, pointer) for shard, pointer in pointers.items() if not is_current(self._known.get(shard), pointer)
+        ]
+        await map_concurrently(self._read_manifest, new, at_once=MANIFESTS_AT_ONCE)
+
+    async def _read_manifest(self, named: tuple[Shard, Pointer | None]) -> None:
+        shard, pointer = named
+        if pointer is None:
+            self._known[shard] = NO_MANIFEST
+            return
+        try:
+            self._known[shard] = amounts_of(await self._manifests.load(*shard, pointer))
+        except Corrupt as error:  # the trimmer or the next read reports it as damage
+            log.warning("stored_amounts_unknown", collection=shard[0], shard=shard[1], message=error.message)
+            before = self._known.get(shard, NO_MANIFEST)
+            self._known[shard] = before._replace(version=pointer.version, readable=False)
+
+    # What is written
+
+    async def _write(self, tenant: str) -> None:
+        """Writes the amounts of a tenant unless they are there already."""
+        ledgers = self._tenants.get(tenant, {})
+        by_name = {ledger.name: ledger.sums for ledger in ledgers.values()}
+        amounts = StoredAmounts(total_of(ledgers), by_name, self._clock.now())
+        before = self._written.get(tenant)
+        if before is None or before[:2] != amounts[:2] or amounts.at_s - before.at_s >= REWRITE_S:
+            await self._table.write(tenant, amounts)
+            self._written[tenant] = amounts
+
+    def _forget(self, tenants: set[str], collections: set[str]) -> None:
+        """Forgets what a sweep has not seen."""
+        for gone in self._tenants.keys() - tenants:
+            del self._tenants[gone]
+            self._written.pop(gone, None)
+        self._databases = {key: ledger for ledgers in self._tenants.values() for key, ledger in ledgers.items()}
+        self._known = {shard: known for shard, known in self._known.items() if shard[0] in collections}
+
+
+def _by_database(layouts: Mapping[str, OwnedLayout]) -> dict[str, dict[str, Layout]]:
+    found: dict[str, dict[str, Layout]] = {}
+    for collection_id, owned in layouts.items():
+        found.setdefault(owned.database_key, {})[collection_id] = owned.layout
+    return found
