@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,31 @@ ISSUER, AUDIENCE = "https://issuer.example", "polychrome"
 
 @dataclass
 class Issuer:
-    """An issuer of tokens, whose key set is a file."""
+    """An issuer of tokens, whose key set is a file. It signs by the last of its keys, which have their names."""
 
     key_set: Path
-    key: ec.EllipticCurvePrivateKey
+    keys: dict[str, ec.EllipticCurvePrivateKey] = field(default_factory=dict)
 
-    def publish(self) -> None:
-        public = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(self.key.public_key()))
-        self.key_set.write_text(json.dumps({"keys": [public | {"kid": "1", "alg": "ES256", "use": "sig"}]}))
+    @property
+    def key(self) -> ec.EllipticCurvePrivateKey:
+        return self.keys[max(self.keys)]
 
-    def token(self, **claims: Any) -> str:
+    def add_key(self) -> None:
+        """A new key, which is in the key set beside those before."""
+        self.keys[str(len(self.keys) + 1)] = ec.generate_private_key(ec.SECP256R1())
+        draft = self.key_set.with_suffix(".new")
+        draft.write_text(json.dumps({"keys": [self._public(kid, key) for kid, key in self.keys.items()]}))
+        draft.replace(self.key_set)
+
+    def _public(self, kid: str, key: ec.EllipticCurvePrivateKey) -> dict[str, Any]:
+        public: dict[str, Any] = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(key.public_key()))
+        return public | {"kid": kid, "alg": "ES256", "use": "sig"}
+
+    def token(self, kid: str | None = None, **claims: Any) -> str:
+        """One with these claims beside the usual ones, by the newest key or another one."""
         common = {"iss": ISSUER, "aud": AUDIENCE, "sub": "mia", "exp": time.time() + 300}
-        return jwt.encode(common | claims, self.key, algorithm="ES256", headers={"kid": "1"})
+        given = kid or max(self.keys)
+        return jwt.encode(common | claims, self.keys[given], algorithm="ES256", headers={"kid": given})
 
 
 @dataclass
@@ -53,10 +66,11 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     (directory / "bootstrap").write_text(bootstrap.sha256)
     users_file = directory / "users"
     users_file.write_text("")
-    issuer = Issuer(directory / "jwks.json", ec.generate_private_key(ec.SECP256R1()))
-    issuer.publish()
+    issuer = Issuer(directory / "jwks.json")
+    issuer.add_key()
     environ = {
         "POLYCHROME_FRONTEND_AUTH": "keys",
+        "POLYCHROME_FRONTEND_ALLOW_RESET": "false",  # the operator asks for it as well
         "POLYCHROME_FRONTEND_BOOTSTRAP_KEY_FILE": str(directory / "bootstrap"),
         "POLYCHROME_FRONTEND_USERS_FILE": str(users_file),
         "POLYCHROME_FRONTEND_JWT_KEYS": str(issuer.key_set),

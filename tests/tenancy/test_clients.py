@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import gc
 import os
 import subprocess
-import time
 import warnings
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from chromadb.config import Settings
 from chromadb.errors import AuthorizationError, ChromaAuthError, NotFoundError
 
 from tests.clients.test_javascript import PACKAGE, node
+from tests.cluster.waiting import wait_until
 from tests.tenancy.conftest import Guarded
 from tests.tenancy.keyring import Keyring, Place
 
@@ -70,22 +71,29 @@ def test_the_python_client_reads_and_writes_by_a_token(keyring: Keyring, place: 
     assert set(collection.get()["ids"]) >= {"a", "b"}
 
 
-def test_the_python_client_reads_by_a_name_and_a_password(guarded: Guarded, place: Place) -> None:
+@pytest.fixture
+def user(guarded: Guarded, place: Place) -> str:
+    """A name and a password, of a key that reads."""
     key_id = guarded.keyring.made(place.tenant, "read")["id"]
     guarded.users_file.write_text(f"mia:{PasswordHasher(memory_cost=1024, time_cost=1).hash('secret')}:{key_id}\n")
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            client = client_of(
-                guarded.keyring, place, chroma_client_auth_provider=BASIC, chroma_client_auth_credentials="mia:secret"
-            )
-            break
-        except AuthorizationError:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+    headers = {"Authorization": f"Basic {base64.b64encode(b'mia:secret').decode()}"}
+
+    def taken() -> bool:
+        return guarded.keyring.ask(None, "GET", f"/api/v2/tenants/{place.tenant}", **headers).status_code == 200
+
+    wait_until(taken, "the new file of users", 10)
+    return "mia:secret"
+
+
+def test_the_python_client_reads_by_a_name_and_a_password(keyring: Keyring, place: Place, user: str) -> None:
+    client = client_of(keyring, place, chroma_client_auth_provider=BASIC, chroma_client_auth_credentials=user)
     assert client.get_user_identity().user_id == "mia"
+    assert client.get_collection("items", embedding_function=None).count() >= 1
     with pytest.raises(ChromaAuthError, match="create_collection is needed"):
         client.create_collection("other")
+    wrong = {"chroma_client_auth_provider": BASIC, "chroma_client_auth_credentials": "mia:wrong"}
+    with pytest.raises(AuthorizationError):
+        client_of(keyring, place, **wrong)
 
 
 def test_the_cloud_client_finds_its_tenant_and_database_by_its_key(keyring: Keyring, place: Place) -> None:
@@ -123,7 +131,10 @@ def test_a_token_of_the_issuer_is_taken_where_a_key_is(guarded: Guarded, place: 
         client.create_collection("other")
 
 
-def test_the_javascript_client_raises_its_own_exceptions(node: str, keyring: Keyring, place: Place) -> None:
+def test_the_javascript_client_takes_each_header_and_raises_its_own_exceptions(
+    node: str, guarded: Guarded, place: Place, user: str
+) -> None:
+    keyring = guarded.keyring
     ran = subprocess.run(
         [node, "--test", "auth.test.mjs"],
         cwd=PACKAGE,
@@ -132,6 +143,8 @@ def test_the_javascript_client_raises_its_own_exceptions(node: str, keyring: Key
             "SERVER_URL": keyring.urls[0],
             "WRITE_KEY": keyring.key(place.tenant, "write"),
             "READ_KEY": keyring.key(place.tenant, "read", databases=[place.database]),
+            "TOKEN": guarded.issuer.token(org=place.tenant, app={"dbs": ["main"]}, role="read"),
+            "USER_AND_PASSWORD": user,
             "TENANT": place.tenant,
         },
         capture_output=True,

@@ -72,11 +72,13 @@ def test_a_key_stays_revoked_when_redis_is_lost_or_comes_back_older(guarded: Gua
     assert refused_everywhere(keyring, first)
 
     keyring.revoke(second)
-    redis.kill()
+    redis.kill()  # before a frontend has asked it what has changed
     shutil.rmtree(data)
     redis.start()
     wait_until(lambda: open_again(kept), "frontends that take keys", 120)
+    opened_s = time.monotonic()
     wait_until(lambda: refused_everywhere(keyring, second), "a refusal by every frontend", 60)
+    assert time.monotonic() - opened_s < EVERYWHERE_S + 2, "beyond the promise and what a busy machine takes"
     assert never_taken
 
 

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { ChromaClient, ChromaForbiddenError, ChromaNotFoundError, ChromaUnauthorizedError } from "chromadb";
 
 const url = new URL(process.env.SERVER_URL);
-const { READ_KEY, WRITE_KEY, TENANT } = process.env;
+const { READ_KEY, WRITE_KEY, TOKEN, USER_AND_PASSWORD, TENANT } = process.env;
 const where = { host: url.hostname, port: Number(url.port), ssl: false };
 const at = { ...where, tenant: TENANT, database: "main" };
 
@@ -15,6 +15,25 @@ test("a key is taken in either header", async () => {
     await collection.upsert({ ids: ["js"], embeddings: [[1, 1]] });
     assert.ok((await collection.count()) >= 1);
   }
+});
+
+test("a token, or a name and a password, is taken where a key is, and may do what its scope says", async () => {
+  const basic = Buffer.from(USER_AND_PASSWORD).toString("base64");
+  for (const headers of [
+    { Authorization: `Bearer ${TOKEN}` },
+    { "x-chroma-token": TOKEN },
+    { Authorization: `Basic ${basic}` },
+  ]) {
+    const client = new ChromaClient({ ...at, headers });
+    const collection = await client.getCollection({ name: "items" });
+    assert.ok((await collection.count()) >= 1);
+    await assert.rejects(collection.add({ ids: ["no"], embeddings: [[1, 1]] }), ChromaForbiddenError);
+  }
+});
+
+test("contradicting headers are refused", async () => {
+  const headers = { Authorization: `Bearer ${WRITE_KEY}`, "x-chroma-token": READ_KEY };
+  await assert.rejects(new ChromaClient({ ...at, headers }).listCollections(), ChromaUnauthorizedError);
 });
 
 // As the CloudClient, which insists on TLS, leaves them to the server.
