@@ -22,6 +22,7 @@ from frontend.routes.databases import DatabaseRoutes
 from frontend.routes.forks import ForkRoutes
 from frontend.routes.functions import FunctionRoutes
 from frontend.routes.keys import KeyRoutes
+from frontend.routes.plans import PlanRoutes
 from frontend.routes.records import RecordRoutes
 from frontend.routes.system import SystemRoutes
 from frontend.routes.tenant_control import TenantControlRoutes
@@ -55,7 +56,8 @@ def all_routes(context: Context) -> list[Route]:
         DatabaseRoutes(catalog.tenants, catalog.databases),
         TenantRoutes(catalog.tenants),
         KeyRoutes(context.key_store, catalog.tenants, context.clock),
-        TenantControlRoutes(catalog, rows, context.key_store),
+        TenantControlRoutes(catalog, rows, context.key_store, context.plan_store),
+        PlanRoutes(context.plan_store, catalog.tenants),
         SystemRoutes(context.clock, catalog, rows, context.workers, allow_reset=config.allow_reset),
     )
     return [

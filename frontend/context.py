@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from shared.log.log import Log
     from shared.process.clock import Clock
     from shared.tenancy.key_store import KeyStore
+    from shared.tenancy.plan_store import PlanStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,5 +44,6 @@ class Context:
     forker: Forker
     functions: Functions
     key_store: KeyStore
+    plan_store: PlanStore
     authenticator: Authenticator | None
     """None while everybody may do everything."""

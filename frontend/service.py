@@ -56,6 +56,7 @@ from shared.redis.keys import Keys
 from shared.rpc.client import RpcClient
 from shared.tenancy.control_records import ControlRecords
 from shared.tenancy.key_store import KeyStore
+from shared.tenancy.plan_store import PlanStore
 
 log = get_logger(__name__)
 
@@ -135,7 +136,8 @@ def build_context(
         catalog.databases, catalog.collections, clock, rows_max=config.rows_max, age_max_s=config.rows_age_max_s
     )
     past_log = PastLog(log, objects)
-    key_store = KeyStore(ControlRecords(redis, keys, objects, clock, config.process_id), redis, keys, clock)
+    records = ControlRecords(redis, keys, objects, clock, config.process_id)
+    key_store = KeyStore(records, redis, keys, clock)
     durable = Durable(log, BucketLog(log, objects), clock)
     return Context(
         config=config,
@@ -158,6 +160,7 @@ def build_context(
         ),
         functions=Functions(redis, keys, catalog.collections),
         key_store=key_store,
+        plan_store=PlanStore(records),
         authenticator=_authenticator(config, key_store, http, clock),
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 from polychrome.answering import add_json
 from polychrome.backup.commands import add_backup, add_restore
 from polychrome.control.keys import add_keys
+from polychrome.control.plans import add_plans
 from polychrome.control.tenants import add_tenants
 from polychrome.local.datadir import DataDirError
 from polychrome.local.listening import AddressError
@@ -63,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     add_verify(commands.add_parser("verify", help="prove that all that is stored is what was written"))
     add_repair(commands.add_parser("repair", help="repair what polychrome verify finds, as far as it can be"))
     add_keys(commands.add_parser("keys", help="create, list, show, rotate or revoke API keys of a running cluster"))
-    add_tenants(commands.add_parser("tenants", help="list, show or delete tenants of a running cluster"))
+    text = "list, show or delete tenants of a running cluster, and set their plans and quotas"
+    add_tenants(commands.add_parser("tenants", help=text))
+    add_plans(commands.add_parser("plans", help="list, show, set or delete plans of a running cluster"))
     text = "show or repair a damaged append-only file of a stopped cluster's Redis"
     add_repair_redis(commands.add_parser("repair-redis", help=text))
     bucket = commands.add_parser("create-bucket", help="create the bucket of POLYCHROME_BUCKET_URL if it is missing")

@@ -48,7 +48,7 @@ class Metered(enum.Enum):
     CATALOG_READ = enum.auto()
     CATALOG_WRITE = enum.auto()
     CONTROL = enum.auto()
-    """Work on tenants and keys."""
+    """Work on tenants, keys and plans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +199,9 @@ needs `collection:delete_collection`; a further input has to be one that the pri
 _CONTROL_API: Final = "/polychrome/v1"
 _KEYS: Final = _CONTROL_API + "/keys"
 _KEY: Final = _KEYS + "/{key_id}"
+_PLANS: Final = _CONTROL_API + "/plans"
+_PLAN: Final = _PLANS + "/{plan}"
+_OF_TENANT: Final = _CONTROL_API + "/tenants/{tenant}"
 
 _CONTROL: Final = {
     ("POST", _KEYS): _row(About.OWN, Action.CREATE_KEY, metered=Metered.CONTROL),
@@ -211,6 +214,18 @@ _CONTROL: Final = {
     ("DELETE", _CONTROL_API + "/tenants/{tenant}"): _row(About.SYSTEM, Action.DELETE_TENANT, metered=Metered.CONTROL),
 }
 """Rows of what Chroma has no routes for. Nobody makes a key that may do more than its maker, or rotates one."""
+
+_PLAN_ROWS: Final = {
+    ("GET", _PLANS): _row(About.SYSTEM, Action.GET_PLAN, metered=Metered.CONTROL),
+    ("GET", _PLAN): _row(About.SYSTEM, Action.GET_PLAN, metered=Metered.CONTROL),
+    ("PUT", _PLAN): _row(About.SYSTEM, Action.SET_PLAN, metered=Metered.CONTROL),
+    ("DELETE", _PLAN): _row(About.SYSTEM, Action.SET_PLAN, metered=Metered.CONTROL),
+    ("GET", _OF_TENANT + "/plan"): _row(About.TENANT, Action.GET_QUOTAS, metered=Metered.CONTROL),
+    ("PUT", _OF_TENANT + "/plan"): _row(About.SYSTEM, Action.SET_QUOTAS, metered=Metered.CONTROL),
+    ("GET", _OF_TENANT + "/quotas"): _row(About.TENANT, Action.GET_QUOTAS, metered=Metered.CONTROL, whole=True),
+    ("PUT", _OF_TENANT + "/quotas"): _row(About.SYSTEM, Action.SET_QUOTAS, metered=Metered.CONTROL),
+}
+"""Rows of plans and of what tenants have of them: an operator sets them, a tenant's administrator sees its own."""
 
 
 class AccessTable:
@@ -230,5 +245,5 @@ class AccessTable:
         return ((method, pattern, access) for (method, pattern), access in self._rows.items())
 
 
-TABLE: Final = AccessTable({**_SYSTEM, **_PLACES, **_CATALOG, **_RECORDS, **_FUNCTIONS, **_CONTROL})
+TABLE: Final = AccessTable({**_SYSTEM, **_PLACES, **_CATALOG, **_RECORDS, **_FUNCTIONS, **_CONTROL, **_PLAN_ROWS})
 """The rows of all routes that a frontend has."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from frontend.http.request import Request
     from shared.catalog import Catalog, Tenant
     from shared.tenancy.key_store import KeyStore
+    from shared.tenancy.plan_store import PlanStore
 
 TENANTS: Final = CONTROL + "/tenants"
 
@@ -22,10 +23,11 @@ TENANTS: Final = CONTROL + "/tenants"
 class TenantControlRoutes:
     """Handlers of the routes."""
 
-    def __init__(self, catalog: Catalog, rows: RowCache, key_store: KeyStore) -> None:
+    def __init__(self, catalog: Catalog, rows: RowCache, key_store: KeyStore, plan_store: PlanStore) -> None:
         self._catalog = catalog
         self._rows = rows
         self._key_store = key_store
+        self._plan_store = plan_store
 
     def routes(self) -> list[Route]:
         """The routes of this group."""
@@ -53,7 +55,7 @@ class TenantControlRoutes:
 
     async def delete(self, request: Request) -> HttpResponse:
         """Deletes a tenant with all that it has, and revokes the keys that are bound to it: first the keys, so that
-        nobody fills what is being emptied. May be repeated when it was not answered.
+        nobody fills what is being emptied. Its plan and its quotas go last. May be repeated when it was not answered.
         """
         name = request.path_params["tenant"]
         keys = await self._key_store.all(lambda record: record.tenant == name and record.revoked_s is None)
@@ -61,6 +63,7 @@ class TenantControlRoutes:
         if not await self._catalog.tenants.delete(name) and not keys:
             raise missing_tenant(name)
         self._rows.clear()
+        live &= await self._plan_store.forget_tenant(name)
         answer = {"name": name, "keys_revoked": len(keys), "live": live}
         return json_response(answer, 200 if live else 202)
 

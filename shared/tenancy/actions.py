@@ -12,6 +12,8 @@ class Action(enum.StrEnum):
     """A thing that a request does. The part before the colon says what it is done to."""
 
     RESET = "system:reset"
+    GET_PLAN = "system:get_plan"
+    SET_PLAN = "system:set_plan"
 
     CREATE_TENANT = "tenant:create_tenant"
     GET_TENANT = "tenant:get_tenant"
@@ -21,6 +23,8 @@ class Action(enum.StrEnum):
     LIST_KEYS = "tenant:list_keys"
     CREATE_KEY = "tenant:create_key"
     REVOKE_KEY = "tenant:revoke_key"
+    GET_QUOTAS = "tenant:get_quotas"
+    SET_QUOTAS = "tenant:set_quotas"
 
     CREATE_DATABASE = "db:create_database"
     GET_DATABASE = "db:get_database"
@@ -98,6 +102,7 @@ ADMIN_ACTIONS: Final = WRITE_ACTIONS | {
     Action.LIST_KEYS,
     Action.CREATE_KEY,
     Action.REVOKE_KEY,
+    Action.GET_QUOTAS,
 }
 SYSTEM_ACTIONS: Final = frozenset(Action)
 

@@ -197,6 +197,10 @@ class ControlRecords:
             if int(cursor) == 0:
                 return
 
+    async def count(self, kind: ControlKind) -> int:
+        """Number of records of this kind that Redis has, those included that were deleted."""
+        return int(await retry_idempotent(lambda: command(self._redis, "HLEN", self._keys.control(kind)), writes=False))
+
     async def generation(self) -> str:
         """The word that is another one whenever any record has changed; empty before the first change."""
         found = await retry_idempotent(lambda: command(self._redis, "GET", self._keys.control_generation), writes=False)

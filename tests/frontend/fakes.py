@@ -312,6 +312,7 @@ def new_context(collection: Collection, workers: FakeWorkers | None = None, embe
         forker=None,
         functions=None,
         key_store=None,
+        plan_store=None,
         authenticator=None,
         log=log,
         jobs=jobs,

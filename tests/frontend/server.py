@@ -72,6 +72,7 @@ async def running(authenticator: Authenticator | None = None, **settings: Any) -
         forker=None,  # type: ignore[arg-type]
         functions=None,  # type: ignore[arg-type]
         key_store=None,  # type: ignore[arg-type]
+        plan_store=None,  # type: ignore[arg-type]
         authenticator=authenticator,
     )
     async with (

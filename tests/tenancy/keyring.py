@@ -111,6 +111,9 @@ BODIES: dict[str, Any] = {
     "/keys": {"tenant": "nobody", "role": "read"},
     "/rotate": {},
     "/revoke": {},
+    "/plans/{plan}": {"quotas": {"shards": 256}},
+    "/plan": {"plan": None},
+    "/quotas": {"quotas": {}},
 }
 
 
@@ -130,6 +133,7 @@ def path_of(pattern: str, place: Place, **changes: str) -> str:
         "name": place.name,
         "crn": place.crn,
         "key_id": "a" * 16,
+        "plan": "of-a-test",
     }
     for name, value in (values | changes).items():
         pattern = pattern.replace(f"{{{name}}}", value)

@@ -49,6 +49,7 @@ _PARAMETERS: Final[dict[str, JsonSchema]] = {
     "name": {"type": "string", "minLength": 1},
     "crn": {"type": "string", "minLength": 1},
     "key_id": {"type": "string", "pattern": "^[a-z0-9]{16}$"},
+    "plan": {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"},
 }
 _QUERY: Final[dict[str, JsonSchema]] = {
     "limit": U32,
@@ -56,6 +57,8 @@ _QUERY: Final[dict[str, JsonSchema]] = {
     "read_level": ref("ReadLevel"),
     "as_of": TEXT,
     "tenant": TEXT,
+    "database": TEXT,
+    "collection": {"type": "string", "format": "uuid"},
 }
 
 

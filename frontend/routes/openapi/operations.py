@@ -134,7 +134,24 @@ def _control() -> list[Operation]:
     ]
 
 
+def _plans() -> list[Operation]:
+    plans, of_tenant = CONTROL + "/plans", CONTROL + "/tenants/{tenant}"
+    plan, changed, here = ref("Plan"), ref("ChangedPlan"), ("database", "collection")
+    return [
+        Operation("get", plans, "list_plans", array(plan)),
+        Operation("get", plans + "/{plan}", "get_plan", plan, failures=(404,)),
+        Operation("put", plans + "/{plan}", "put_plan", changed, "PlanBody"),
+        Operation("delete", plans + "/{plan}", "delete_plan", ref("DeletedPlan"), failures=(404, 409)),
+        Operation("get", of_tenant + "/plan", "get_tenant_plan", ref("TenantPlan"), failures=(404,)),
+        Operation(
+            "put", of_tenant + "/plan", "set_tenant_plan", ref("ChangedTenantPlan"), "PlanChoice", failures=(404,)
+        ),
+        Operation("get", of_tenant + "/quotas", "get_quotas", ref("TenantQuotas"), query=here, failures=(404,)),
+        Operation("put", of_tenant + "/quotas", "set_quotas", ref("ChangedQuotas"), "Overrides", failures=(404,)),
+    ]
+
+
 def operations() -> list[Operation]:
     """Every operation of the API."""
     chroma = [*_system(), *_tenants(), *_collections(), *_records(), *_transactions(), *_functions()]
-    return [*chroma, *_control()]
+    return [*chroma, *_control(), *_plans()]

@@ -29,6 +29,7 @@ from frontend.routes.openapi.json_schema import (
     ref,
 )
 from frontend.routes.openapi.record_schemas import INCLUDES, METADATA, PATCH, VECTOR
+from frontend.routes.plans import Overrides, PlanBody, PlanChoice
 from frontend.routes.tenants import TenantCreate, TenantUpdate
 from frontend.routes.transactions import ConditionalCommit
 from shared.records.model import ReadLevel
@@ -43,6 +44,9 @@ SHAPED: Final = (
     Fork,
     KeyCreate,
     KeyRotate,
+    PlanBody,
+    PlanChoice,
+    Overrides,
     Attach,
     Detach,
     AddInput,

@@ -21,7 +21,7 @@ COLUMNS: Final[dict[str, JsonSchema]] = {
 
 def response_schemas() -> dict[str, JsonSchema]:
     """The bodies of responses, by name."""
-    return _system() | _catalog() | _records() | _transactions() | _functions() | _control()
+    return _system() | _catalog() | _records() | _transactions() | _functions() | _control() | _plans()
 
 
 def _control() -> dict[str, JsonSchema]:
@@ -49,6 +49,26 @@ def _control() -> dict[str, JsonSchema]:
         "MadeKey": an_object({"key": TEXT} | key | live),
         "TenantDetail": an_object(tenant),
         "DeletedTenant": an_object({"name": TEXT, "keys_revoked": COUNT} | live),
+    }
+
+
+def _plans() -> dict[str, JsonSchema]:
+    quotas: JsonSchema = {"type": "object", "additionalProperties": nullable({"type": "number", "minimum": 0})}
+    live: dict[str, JsonSchema] = {"live": {"type": "boolean"}}
+    plan: dict[str, JsonSchema] = {"name": TEXT, "quotas": quotas}
+    of_tenant: dict[str, JsonSchema] = {"tenant": TEXT, "plan": nullable(TEXT)}
+    place: dict[str, JsonSchema] = {"database": nullable(TEXT), "collection": nullable(UUID), "quotas": quotas}
+    places: JsonSchema = {"type": "object", "additionalProperties": quotas}
+    return {
+        "Plan": an_object(plan),
+        "ChangedPlan": an_object(plan | live),
+        "DeletedPlan": an_object({"name": TEXT} | live),
+        "TenantPlan": an_object(of_tenant),
+        "ChangedTenantPlan": an_object(of_tenant | live),
+        "TenantQuotas": an_object(
+            of_tenant | place | {"overrides": quotas, "databases": places, "collections": places}
+        ),
+        "ChangedQuotas": an_object({"tenant": TEXT} | place | live),
     }
 
 
