@@ -79,4 +79,5 @@ def build_app(context: Context) -> Edge:
         config.send_timeout_s,
         context.authenticator,
         config.browser_guard,
+        context.audit,
     )

@@ -16,6 +16,7 @@ from frontend.access.settings import (
     parse_jwt_keys,
     parse_mode,
 )
+from frontend.audit.settings import audit_mode, parse_audit_mode
 from frontend.embed.settings import Endpoints, Keys, embedding_problems, parse_endpoints, parse_keys
 from frontend.http.browser_guard import BrowserGuard
 from frontend.http.listener import Listener
@@ -148,6 +149,21 @@ class FrontendConfig(RequestLimits, ProcessConfig):
         "nested one) or fixed_tenant (a tenant), databases, collections, role, roles ({value: role}), actions.",
         default=None,
         parse=parse_claim_map,
+    )
+    audit: str = setting(
+        "POLYCHROME_FRONTEND_AUDIT",
+        "Requests that leave a line in the audit log in the bucket: control (refusals, and what changes tenants, "
+        "databases, collections or keys), all (everything but what anyone may ask for) or off. Empty: control where "
+        "requests need a credential, else off.",
+        default="",
+        parse=parse_audit_mode,
+    )
+    audit_seal_s: float = setting(
+        "POLYCHROME_FRONTEND_AUDIT_SEAL_S",
+        "Longest time between a request and its line in the bucket; a frontend that is killed takes the lines of that "
+        "time with it.",
+        default=10.0,
+        parse=parse_seconds,
     )
     allow_reset: bool = setting(
         "POLYCHROME_FRONTEND_ALLOW_RESET", "Whether POST /reset may delete everything.", default=False
@@ -367,6 +383,11 @@ class FrontendConfig(RequestLimits, ProcessConfig):
             self.jwt_algorithms,
             self.jwt_claims,
         )
+
+    @property
+    def audit_mode(self) -> str:
+        """The requests that leave a line in the audit log: off, control or all."""
+        return audit_mode(self.audit, authenticates=self.access.on)
 
     @property
     def browser_guard(self) -> BrowserGuard:

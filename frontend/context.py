@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from frontend.access.authenticator import Authenticator
+    from frontend.audit.log import AuditLog
     from frontend.collections.forking import Forker
     from frontend.collections.row_cache import RowCache
     from frontend.config import FrontendConfig
@@ -47,3 +48,5 @@ class Context:
     plan_store: PlanStore
     authenticator: Authenticator | None
     """None while everybody may do everything."""
+    audit: AuditLog | None = None
+    """None when nothing is written down."""

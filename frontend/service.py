@@ -16,6 +16,8 @@ from frontend.access.authenticator import Authenticator
 from frontend.access.key_set_file import read_key_set
 from frontend.access.settings import OFF_ON_EVERY_ADDRESS, build_authenticator, not_alone
 from frontend.app import build_app
+from frontend.audit.log import AuditLog
+from frontend.audit.settings import OFF as AUDIT_OFF
 from frontend.collections.forking import Forker
 from frontend.collections.row_cache import RowCache
 from frontend.config import FrontendConfig
@@ -87,6 +89,7 @@ class Frontend:
             self._server.close_silent_connections,
             self._witness_loop.run,
             *(() if authenticator is None else (authenticator.watch,)),
+            *(() if self._context.audit is None else (self._context.audit.run,)),
             *(() if self._server.tls is None else (self._server.tls.watch,)),
         )
 
@@ -162,6 +165,7 @@ def build_context(
         key_store=key_store,
         plan_store=PlanStore(records),
         authenticator=_authenticator(config, key_store, http, clock),
+        audit=_audit(config, objects, clock),
     )  # fmt: skip
 
 
@@ -172,6 +176,16 @@ def _authenticator(
     if not config.access.on:
         return None
     return build_authenticator(config.access, key_store, clock, partial(read_key_set, http))
+
+
+def _audit(config: FrontendConfig, objects: ObjectStore, clock: Clock) -> AuditLog | None:
+    """None when nothing is written down."""
+    if config.audit_mode == AUDIT_OFF:
+        return None
+    return AuditLog(
+        objects, clock, config.process_id, config.audit_mode, authenticates=config.access.on,
+        seal_s=config.audit_seal_s,
+    )  # fmt: skip
 
 
 async def _open_access(config: FrontendConfig, authenticator: Authenticator | None) -> None:
@@ -231,5 +245,7 @@ async def open_service(config: FrontendConfig) -> AsyncIterator[Frontend]:
                     yield Frontend(server, context, witness_loop)
             finally:
                 await context.forker.close()
+                if context.audit is not None:
+                    await context.audit.close()
         finally:
             await rpc.close()

@@ -46,7 +46,7 @@ ORDER: Final[dict[str, tuple[frozenset[str], ...]]] = {
             "concurrency request_limits uuids",
             "access",
             "http",
-            "parse",
+            "audit parse",
             "collections",
             "embed read",
             "write",

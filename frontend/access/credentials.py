@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from multidict import istr
 
 from shared.errors import Unauthenticated
+from shared.tenancy.api_keys import id_of_key
 
 AUTHORIZATION: Final = istr("Authorization")
 CHROMA_TOKEN: Final = istr("x-chroma-token")  # a header's name
@@ -56,6 +57,15 @@ def credential_of(authorization: Sequence[str], chroma_token: Sequence[str]) -> 
     if any(other != found[0] for other in found[1:]):
         raise Unauthenticated("The request has credentials that contradict each other")
     return found[0]
+
+
+def claimed_key_id(headers: Headers) -> str | None:
+    """The id of the API key in a request's headers, whether the key holds or not; None of any other credential."""
+    try:
+        credential = credential_of(headers.getall(AUTHORIZATION, []), headers.getall(CHROMA_TOKEN, []))
+    except Unauthenticated:
+        return None
+    return id_of_key(credential.text) if isinstance(credential, Token) else None
 
 
 def _authorized(value: str) -> Token | Password:

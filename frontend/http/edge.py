@@ -25,7 +25,7 @@ from frontend.http.browser_guard import BrowserGuard
 from frontend.http.cors import Cors
 from frontend.http.request import Bodies, Request
 from frontend.http.responses import HttpResponse, StreamedResponse
-from frontend.http.router import METHOD_ORDER, UNKNOWN, Router
+from frontend.http.router import METHOD_ORDER, Router
 from frontend.http.size_limits import check_sizes
 from frontend.request_limits import RequestLimits
 from shared.errors import PolychromeError
@@ -42,6 +42,14 @@ class Authentication(Protocol):
 
     async def __call__(self, headers: Headers, remote: str | None) -> Principal:
         """The principal, by the headers and the address of the sender. Raises Unauthenticated, Unavailable."""
+        ...
+
+
+class Auditing(Protocol):
+    """Writes down what was done: `frontend.audit.log`."""
+
+    def note(self, request: Request, status: int) -> None:
+        """A request was answered with this status; 0: its client has no answer. Never waits, never fails."""
         ...
 
 
@@ -101,7 +109,9 @@ class Edge:
         send_timeout_s: float,
         authenticator: Authentication | None = None,
         guard: BrowserGuard | None = None,
+        audit: Auditing | None = None,
     ) -> None:
+        self._audit = audit
         self._guard = guard or BrowserGuard()
         self.in_flight = InFlight()
         self.access_log = access_log
@@ -120,26 +130,29 @@ class Edge:
         started = time.perf_counter()
         self.in_flight.begin(request.protocol)
         token = request_id.set(request_id_of(request))
+        status = 0
         try:
-            answer, pattern = await self._answer(request)
+            answer = await self._answer(request)
             self._finish(request, answer)
             status = await answer.send(request) if isinstance(answer, StreamedResponse) else answer.status
-            self._observe(request, pattern, status, time.perf_counter() - started)
+            self._observe(request, status, time.perf_counter() - started)
             return answer
         finally:
+            if self._audit is not None:
+                self._audit.note(request, status)
             request_id.reset(token)
             self.bodies.release(request.protocol)
             self.in_flight.end()
 
-    async def _answer(self, request: Request) -> tuple[HttpResponse, str]:
-        """The answer, and the pattern of the route that gave it."""
-        pattern = UNKNOWN
+    async def _answer(self, request: Request) -> HttpResponse:
         if request.method == "OPTIONS" and self._cors.enabled:
-            return self._cors.preflight(), pattern
+            return self._cors.preflight()
         try:
             check_sizes(request)
             self._guard.check(request.method, request.headers)
-            handler, pattern, request.path_params, access = self._router.find(request.method, request.rel_url.raw_path)
+            match = self._router.find(request.method, request.rel_url.raw_path)
+            handler, request.pattern, request.path_params, request.access = match
+            access = request.access
             if self._authenticator is not None and access is not PUBLIC:
                 principal = self._authenticator.known(request.headers)
                 if principal is None:
@@ -147,15 +160,15 @@ class Edge:
                 _admit(request, access, principal)
             # Of the connection's task, so set by each request. Work on another tenant's path is the sender's.
             tenant.set(request.principal.tenant or request.path_params.get("tenant", ""))
-            return await handler(request), pattern
+            return await handler(request)
         except PolychromeError as error:
             _log_fault(error)
             if request.hidden is not None:
                 error.message = request.hidden.unveil(error.message)
-            return errors.error_response(error, request.path), pattern
+            return errors.error_response(error, request.path)
         except Exception:  # a fault of the server: logged with its stack, and 500 to the client
             log.exception("unforeseen")
-            return errors.internal_error_response(), pattern
+            return errors.internal_error_response()
 
     def _finish(self, request: Request, answer: HttpResponse) -> None:
         answer.add("X-Request-Id", request_id.get())
@@ -169,7 +182,8 @@ class Edge:
         if self.in_flight.draining:
             answer.force_close()
 
-    def _observe(self, request: Request, pattern: str, status: int, seconds: float) -> None:
+    def _observe(self, request: Request, status: int, seconds: float) -> None:
+        pattern = request.pattern
         method = request.method if request.method in METHOD_ORDER else "other"
         _counter(method, pattern, status).inc()
         _histogram(pattern).observe(seconds)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from frontend.access.access_table import PUBLIC, Access
 from frontend.access.authorization import Hidden, require
 from frontend.http.body_budget import BodyBudget
 from frontend.request_limits import RequestLimits
@@ -18,6 +19,9 @@ RECEIVED_BODIES: Final = 16
 
 PARSED_BODIES: Final = 2
 """Number of bodies of the greatest length that may be parsed at once."""
+
+UNKNOWN: Final = "unknown"
+"""The pattern of requests that no route is for, in metrics and in logs."""
 
 
 @dataclass(slots=True)
@@ -51,10 +55,16 @@ class Request(web.BaseRequest):
     `body_bytes` is the length of its body, 0 before the body was read; `send_timeout_s` is how long its client may take
     next to nothing of the response.
 
+    `access` and `pattern` are those of the route that was found. `subject` is the name or the id of what the request
+    has made, for the audit log: the handler says it.
+
     `principal` is set before any handler runs. `hidden` is what of the path is outside of its scope: `path_params` have
     a stand-in for it.
     """
 
+    access: Access = PUBLIC
+    pattern: str = UNKNOWN
+    subject: str = ""
     principal: Principal = ANONYMOUS
     hidden: Hidden | None = None
 

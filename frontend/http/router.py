@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from frontend.access.access_table import PUBLIC, Access, AccessTable
-from frontend.http.request import Request
+from frontend.http.request import UNKNOWN, Request
 from frontend.http.responses import HttpResponse
 from shared.errors import InvalidArgument
 
@@ -22,9 +22,6 @@ Handler = Callable[[Request], Awaitable[HttpResponse]]
 METHOD_ORDER: Final = ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS")
 REST: Final = "/{rest}"
 """Ends a pattern that stands for every path below."""
-
-UNKNOWN: Final = "unknown"
-"""The pattern of requests that no route is for, in metrics and in the log."""
 
 
 class Route(NamedTuple):

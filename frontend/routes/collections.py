@@ -119,6 +119,7 @@ class CollectionRoutes:
         request.require(Action.GET_OR_CREATE_COLLECTION if get_or_create else Action.CREATE_COLLECTION)
         database_name = request.path_params["database"]
         check_database_name(database_name)
+        request.subject = creation.body.name
         new = new_collection(creation, self._shard_limits.default, self._shard_limits.most)
         database = await self._database(request)
         if database is None:

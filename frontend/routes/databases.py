@@ -57,6 +57,7 @@ class DatabaseRoutes:
         body = shaped(await read_json(request), DatabaseCreate)
         tenant = request.path_params["tenant"]
         check_new_database_name(body.name)
+        request.subject = body.name
         if request.hidden is None:
             check_new_database(request.principal, body.name)
         if await self._tenants.get(tenant) is None:

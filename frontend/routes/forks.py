@@ -65,6 +65,7 @@ class ForkRoutes:
         if database is None:
             raise missing(collection.id)
         fork = await self._fork(database, collection, body)
+        request.subject = fork.id
         self._dirty.add(fork.id, fork.layout.numbers)
         return json_response(shown_collection(fork))
 

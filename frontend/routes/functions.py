@@ -83,6 +83,7 @@ class FunctionRoutes:
     async def attach(self, request: Request) -> HttpResponse:
         """Attaches a function; a function that is attached already with the same names is the answer, unchanged."""
         body = shaped(await read_json(request), Attach)
+        request.subject = body.name
         check_limit("bytes of a name", utf8_bytes(body.name), request.limits.name_bytes_max, "name")
         db, source = await self._resolve(request)
         if body.function_id not in KNOWN:

@@ -100,7 +100,9 @@ class KeyRoutes:
             raise missing_tenant(body.tenant)
         if body.tenant is not None and await self._tenants.get(body.tenant) is None:
             raise missing_tenant(body.tenant)
-        return _made(await self._key_store.create(allowed), None, 201)
+        made = await self._key_store.create(allowed)
+        request.subject = made.record.id
+        return _made(made, None, 201)
 
     async def list_all(self, request: Request) -> HttpResponse:
         """The keys within the sender's scope, the oldest first; with the parameter `tenant`, of this tenant alone."""

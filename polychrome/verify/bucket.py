@@ -16,6 +16,7 @@ from polychrome.verify.shard import ShardPlace, ShardProver
 from shared.errors import Corrupt, Gone
 from shared.log.state import Pointer
 from shared.objects.keys import (
+    AUDIT,
     CATALOG,
     COMMITS,
     PROBES,
@@ -28,7 +29,7 @@ from shared.objects.port import ObjectInfo, ObjectStore
 from shared.segment.format import RECORDS
 
 COLLECTIONS_AT_ONCE: Final = 4
-_OWN: Final = (CATALOG, COMMITS, PROBES)
+_OWN: Final = (AUDIT, CATALOG, COMMITS, PROBES)
 """Prefixes of objects without content that counts."""
 
 PointerOf = Callable[[str, int], Awaitable[Pointer | None]]

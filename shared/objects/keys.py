@@ -1,6 +1,8 @@
 """The keys of the bucket: what lies where, and what a key names. Nobody else puts keys together or takes them apart.
 
 ```text
+audit/<day>/<process>-<start>-<number, 10 digits>.jsonl                 a part of a process's audit log
+audit/heads/<number, 20 digits>.json                                    the ends of all audit logs, as seen at a time
 catalog/<number, 20 digits>.json.gz                                     a snapshot of the catalog
 catalog/journal/<epoch, 10 digits>-<number, 20 digits>-<writer>.json    an entry of the catalog's journal
 commits/<number, 20 digits>                                             the number of a commit
@@ -12,7 +14,7 @@ probes/<any>                                                            objects 
 <collection>/<shard>/log/<first, 20 digits>-<end, 20 digits>.log        a sealed log object
 ```
 
-Numbers are padded, so that keys sort by them. The objects of the first five are nobody's; the others are those of a
+Numbers are padded, so that keys sort by them. The objects of the first seven are nobody's; the others are those of a
 collection, whose id is a UUID. A `parse_` function returns None for a key of any other form.
 """
 
@@ -22,6 +24,10 @@ import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+AUDIT: Final = "audit/"
+AUDIT_HEADS: Final = f"{AUDIT}heads/"
+AUDIT_DAYS: Final = f"{AUDIT}2"
+"""The prefix of the parts of audit logs in listings, without the heads beside them: days begin with the year."""
 CATALOG: Final = "catalog/"
 SNAPSHOTS: Final = f"{CATALOG}0"
 """The prefix of snapshots in listings, without the journal beside them. No number needs all digits."""
@@ -31,6 +37,10 @@ CONTROL: Final = "control/"
 PROBES: Final = "probes/"
 """The prefix of the objects that a process creates and deletes to see whether the store takes writes."""
 
+_AUDIT_PART: Final = re.compile(
+    r"audit/(\d{4}-\d\d-\d\d)/([A-Za-z0-9_=%-][A-Za-z0-9._=%-]*-\d{13}[0-9a-f]{8})-(\d{10})\.jsonl", re.ASCII
+)
+_AUDIT_HEADS: Final = re.compile(r"audit/heads/(\d{20})\.json", re.ASCII)
 _SNAPSHOT: Final = re.compile(r"catalog/(\d{20})\.json\.gz", re.ASCII)
 _JOURNAL_ENTRY: Final = re.compile(r"catalog/journal/(\d{10})-(\d{20})-[0-9a-f]+\.json", re.ASCII)
 _COMMIT: Final = re.compile(r"commits/(\d{20})", re.ASCII)
@@ -41,6 +51,43 @@ _OF_SHARD: Final = re.compile(r"([^/]+)/(\d+)/(manifests|segments|log)/.+", re.A
 _MANIFEST: Final = re.compile(r"([^/]+)/(\d+)/manifests/(\d{20})\.json", re.ASCII)
 _SEGMENT_FILE: Final = re.compile(r"([^/]+/\d+/segments/[^/]+)/[^/]+", re.ASCII)
 _SEALED: Final = re.compile(r"([^/]+)/(\d+)/log/(\d{20})-(\d{20})\.log", re.ASCII)
+
+
+class AuditPart(NamedTuple):
+    """The place of a part of an audit log: its day (UTC, 2026-11-30), the chain that it belongs to (that of a life of
+    a process, `<process>-<start>`), and its number in the chain, from 0.
+    """
+
+    day: str
+    chain: str
+    number: int
+
+    @property
+    def key(self) -> str:
+        """The key of the object."""
+        return f"{audit_day_prefix(self.day)}{self.chain}-{self.number:010d}.jsonl"
+
+
+def audit_day_prefix(day: str) -> str:
+    """The prefix of the keys of all parts of audit logs of a day."""
+    return f"{AUDIT}{day}/"
+
+
+def parse_audit_key(key: str) -> AuditPart | None:
+    """The place of a part of an audit log."""
+    found = _AUDIT_PART.fullmatch(key)
+    return AuditPart(found[1], found[2], int(found[3])) if found else None
+
+
+def audit_heads_key(number: int) -> str:
+    """The key of the heads with this number."""
+    return f"{AUDIT_HEADS}{number:020d}.json"
+
+
+def parse_audit_heads_key(key: str) -> int | None:
+    """The number of heads."""
+    found = _AUDIT_HEADS.fullmatch(key)
+    return int(found[1]) if found else None
 
 
 def snapshot_key(number: int) -> str:

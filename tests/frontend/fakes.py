@@ -314,6 +314,7 @@ def new_context(collection: Collection, workers: FakeWorkers | None = None, embe
         key_store=None,
         plan_store=None,
         authenticator=None,
+        audit=None,
         log=log,
         jobs=jobs,
         dirty=dirty,

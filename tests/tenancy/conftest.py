@@ -73,6 +73,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         "POLYCHROME_FRONTEND_ALLOW_RESET": "false",  # the operator asks for it as well
         "POLYCHROME_FRONTEND_BOOTSTRAP_KEY_FILE": str(directory / "bootstrap"),
         "POLYCHROME_FRONTEND_USERS_FILE": str(users_file),
+        "POLYCHROME_FRONTEND_AUDIT": "all",
+        "POLYCHROME_FRONTEND_AUDIT_SEAL_S": "0.3",
         "POLYCHROME_FRONTEND_JWT_KEYS": str(issuer.key_set),
         "POLYCHROME_FRONTEND_JWT_ISSUER": ISSUER,
         "POLYCHROME_FRONTEND_JWT_AUDIENCE": AUDIENCE,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from frontend.access.access_table import PUBLIC, AccessTable
-from frontend.http.request import Request
+from frontend.http.request import UNKNOWN, Request
 from frontend.http.responses import HttpResponse
-from frontend.http.router import UNKNOWN, Route, Router
+from frontend.http.router import Route, Router
 from shared.errors import InvalidArgument
 
 

@@ -1,0 +1,132 @@
+"""The audit log of a running cluster: what leaves a line, and what never is in one."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from frontend.access.access_table import TABLE, Access, Metered
+from shared.objects.keys import parse_audit_key
+from shared.tenancy.api_keys import id_of_key
+from shared.tenancy.audit import Event
+from shared.tenancy.audit_chain import entries_of
+from tests.cluster.waiting import wait_until
+from tests.tenancy.conftest import Guarded
+from tests.tenancy.keyring import CONTROL, Keyring, Place, body_of, furnished, path_of
+
+ROUTES = [
+    (method, pattern, access)
+    for method, pattern, access in TABLE
+    if access.metered in (Metered.CONTROL, Metered.CATALOG_WRITE)
+]
+
+
+class Written:
+    """The audit logs in the bucket's directory."""
+
+    def __init__(self, guarded: Guarded) -> None:
+        self._directory = Path(guarded.cluster.directory / "objects" / "audit")
+
+    def parts(self) -> Iterator[Path]:
+        yield from sorted(self._directory.glob("2*/*.jsonl"))
+
+    def bytes(self) -> bytes:
+        return b"".join(path.read_bytes() for path in self.parts())
+
+    def of(self, request_id: str) -> list[Event]:
+        """The events of a request."""
+        named = [path for path in self.parts() if request_id.encode() in path.read_bytes()]
+        entries = [entry for path in named for entry in entries_of(path.read_bytes())]
+        return [entry for entry in entries if isinstance(entry, Event) and entry.request == request_id]
+
+    def wait_for(self, request_id: str) -> Event:
+        wait_until(lambda: bool(self.of(request_id)), f"the event of {request_id}", 20)
+        (event,) = self.of(request_id)
+        return event
+
+
+@pytest.fixture(scope="module")
+def written(guarded: Guarded) -> Written:
+    return Written(guarded)
+
+
+def asked(keyring: Keyring, key: str | None, method: str, path: str, body: Any = None) -> tuple[str, httpx.Response]:
+    """The id of a new request, and its answer."""
+    request_id = uuid.uuid4().hex
+    return request_id, keyring.ask(key, method, path, body, **{"X-Request-Id": request_id})
+
+
+def test_every_route_of_the_control_plane_leaves_a_line(keyring: Keyring, written: Written) -> None:
+    place = furnished(keyring)
+    sent: dict[str, tuple[str, str, Access]] = {}
+    for method, pattern, access in sorted(ROUTES, key=lambda row: row[0] == "DELETE"):
+        request_id, _ = asked(keyring, keyring.bootstrap, method, path_of(pattern, place), body_of(method, pattern))
+        sent[request_id] = (method, pattern, access)
+    for request_id, (method, pattern, access) in sent.items():
+        event = written.wait_for(request_id)
+        assert (event.method, event.route, event.outcome) == (method, pattern, "allowed")
+        assert set(event.actions) == access.actions | access.any_of
+        assert event.actor.kind == "bootstrap"
+        assert event.tenant == (place.tenant if "{tenant}" in pattern else "")
+        assert event.collection in ("", place.collection_id, place.name)
+
+
+def test_each_kind_of_refusal_leaves_a_line(keyring: Keyring, place: Place, other: Place, written: Written) -> None:
+    reader = keyring.key(place.tenant, "read")
+    revoked = keyring.key(place.tenant, "read")
+    keyring.revoke(revoked)
+    cases = {
+        "unauthenticated": asked(keyring, None, "POST", f"{place.path}/get", {}),
+        "denied": asked(keyring, reader, "DELETE", place.database_path),
+        "hidden": asked(keyring, reader, "POST", f"{other.path}/get", {}),
+    }
+    for outcome, (request_id, answer) in cases.items():
+        event = written.wait_for(request_id)
+        assert (event.outcome, event.status) == (outcome, answer.status_code)
+        assert event.address == "127.0.0.1"
+    hidden = written.wait_for(cases["hidden"][0])
+    assert (hidden.tenant, hidden.actor.tenant, hidden.actor.id) == (other.tenant, place.tenant, id_of_key(reader))
+
+
+def test_a_line_names_what_was_made(keyring: Keyring, place: Place, written: Written) -> None:
+    request_id, answer = asked(keyring, keyring.bootstrap, "POST", f"{CONTROL}/keys",
+                               {"tenant": place.tenant, "role": "read"})  # fmt: skip
+    assert written.wait_for(request_id).subject == answer.json()["id"]
+    request_id, _ = asked(keyring, keyring.bootstrap, "POST", f"{place.database_path}/collections", {"name": "audited"})
+    assert written.wait_for(request_id).subject == "audited"
+
+
+def test_no_secret_no_document_and_no_vector_is_in_it(keyring: Keyring, place: Place, written: Written) -> None:
+    mark = uuid.uuid4().hex
+    writer = keyring.key(place.tenant, "write")
+    body = {"ids": [f"id-{mark}"], "documents": [f"text {mark}"], "embeddings": [[0.123456789, 0.987654321]],
+            "metadatas": [{f"key-{mark}": f"value {mark}"}]}  # fmt: skip
+    _, answer = asked(keyring, writer, "POST", f"{place.path}/upsert", body)
+    assert answer.status_code == 200
+    asked(keyring, writer, "POST", f"{place.path}/get", {"where_document": {"$contains": mark}})
+    asked(keyring, writer, "POST", f"{place.path}/query?x={mark}", {"query_embeddings": [[0.123456789, 1]]})
+    asked(keyring, writer, "POST", f"{place.database_path}/collections", {"name": "made", "metadata": {"a": mark}})
+    asked(keyring, keyring.bootstrap, "POST", f"{CONTROL}/keys/{writer}/revoke", {})  # a key in the place of its id
+    made = keyring.made(place.tenant, "read")
+    keyring.ask(None, "GET", f"/api/v2/tenants/{writer}", **{"X-Request-Id": f"of-{writer}"})
+    keyring.client.get(f"/api/v2/tenants/{place.tenant}", headers={"x-chroma-token": writer + "0"})
+    keyring.client.get(f"/api/v2/tenants/{place.tenant}", auth=("mia", f"password-{mark}"))
+    last, _ = asked(keyring, writer, "GET", f"/api/v2/tenants/{place.tenant}")
+    written.wait_for(last)
+    stored = written.bytes()
+    for secret in (mark, "0.123456", writer.split("_")[2], made["key"].split("_")[2], keyring.bootstrap.split("_")[2]):
+        assert secret.encode() not in stored, secret
+    assert f"pck_{id_of_key(writer)}[cut]".encode() in stored
+
+
+def test_what_a_sender_chooses_stays_on_its_line(keyring: Keyring, place: Place, written: Written) -> None:
+    name = "x\n{}\u202e\x1b[0m" + "y" * 400
+    request_id, _ = asked(keyring, keyring.bootstrap, "POST", "/api/v2/tenants", {"name": name[:100]})
+    event = written.wait_for(request_id)
+    assert event.subject.startswith("x\\n{}\\u202e\\x1b[0m")
+    assert all(parse_audit_key(f"audit/{path.parent.name}/{path.name}") for path in written.parts())
