@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -105,9 +106,9 @@ class Simulation:
                 violations.append(violation)
             except ExceptionGroup as several:
                 found, others = several.split(Violation)
-                if others is not None:
-                    raise
                 violations += _flat(found)
+                if others is not None:  # an error that no client expects
+                    violations.append(Violation("error", "".join(traceback.format_exception(others, chain=False))))
             except Stuck:
                 violations.append(Violation("stuck", "nothing is left to do"))
             outcome = Outcome(self.seed, self.trace.digest, list(violations), list(self.trace.lines), self.loop.time())

@@ -25,6 +25,7 @@ from shared.errors import (
     Backoff,
     ConditionalWriteConflict,
     DeadlineExceeded,
+    NotRepeated,
     StaleGeneration,
     StaleRead,
     Unavailable,
@@ -40,7 +41,7 @@ T = TypeVar("T")
 
 CALL_S: Final = 30.0
 OPENING_BALANCE: Final = 100
-REFUSED: Final = (Unavailable, Backoff, DeadlineExceeded, WrongWorker, StaleRead, StaleGeneration)
+REFUSED: Final = (Unavailable, Backoff, DeadlineExceeded, WrongWorker, StaleRead, StaleGeneration, NotRepeated)
 """Errors after which a client tries again later. UnknownOutcome is an Unavailable."""
 
 Documents = dict[str, str]
