@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from logservice.accounting.rollup import Rollup
 from logservice.accounting.stored_counter import StoredCounter
 from logservice.catalog.snapshots import Snapshots, Snapshotter
 from logservice.catalog.stored import JournalTidier, StoredCatalog
@@ -44,6 +45,7 @@ from shared.process.clock import Clock
 from shared.process.concurrency import cancellations, require_uncancelled
 from shared.process.telemetry import get_logger
 from shared.tenancy.control_records import ControlRecords
+from shared.tenancy.usage_flush import FLUSH_S, UsageFlusher
 
 log = get_logger(__name__)
 
@@ -59,6 +61,7 @@ TIDY_CONTROL_S: Final = 300.0
 COLLECT_ORPHANS_S: Final = 300.0
 COUNT_STORED_S: Final = 60.0
 REFRESH_STORED_S: Final = 2.0
+ROLL_UP_S: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ class LeaderServices:
     cuts: Cuts
     control: ControlRecords
     stored: StoredCounter
+    usage: UsageFlusher
+    rollup: Rollup
 
 
 class RedisChanged(Exception):  # not an error: a reason to begin anew
@@ -223,6 +228,8 @@ class Leader:
         return [
             every("count_stored", COUNT_STORED_S, stored.sweep, self._clock, SWEEP_REST_RATIO),
             every("refresh_stored", REFRESH_STORED_S, stored.refresh, self._clock),
+            every("flush_usage", FLUSH_S, services.usage.flush, self._clock),
+            every("roll_up_usage", ROLL_UP_S, services.rollup.step, self._clock),
         ]
 
     async def _watch(self, cluster: Cluster) -> None:

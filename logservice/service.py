@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from prometheus_client import Gauge
 
+from logservice.accounting.rollup import Rollup
 from logservice.accounting.stored_counter import StoredCounter
 from logservice.catalog.snapshots import Snapshots
 from logservice.config import LogserviceConfig
@@ -42,12 +43,18 @@ from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.tenancy.control_records import ControlRecords
 from shared.tenancy.stored import StoredTable
+from shared.tenancy.usage import LOG_SOURCE, UsageTotals
+from shared.tenancy.usage_flush import UsageFlusher
+from shared.tenancy.usage_parts import UsageParts
+from shared.tenancy.usage_table import UsageTable
 
 log = get_logger(__name__)
 
 LEASE_NAME: Final = "logservice"
 RENEWALS_PER_LEASE: Final = 3
 MEMBER_TTL_S: Final = 15.0
+LOG_SUBJECTS_MAX: Final = 1_000_000
+"""Collections whose writes in one hour are counted: as many as there may be in a large cluster."""
 
 LEADING: Final = Gauge("polychrome_logservice_leading", "1 while this process leads.")
 
@@ -209,6 +216,8 @@ async def _open_leader_services(
     """Opens the leader's services. Raises Unavailable while Redis is away or not verified."""
     async with open_verified_redis(config.redis_url, keys) as redis, open_journal(redis, keys, objects) as journal:
         catalog, clock, log_ = Catalog(redis, keys, journal), SystemClock(), Log(redis, keys)
+        totals, table = UsageTotals(subjects_max=LOG_SUBJECTS_MAX), UsageTable(redis, keys)
+        stored = StoredCounter(StoredTable(redis, keys), catalog, log_, objects, clock, totals)
         yield LeaderServices(
             catalog=catalog,
             images=Images(redis, keys, catalog),
@@ -220,5 +229,7 @@ async def _open_leader_services(
             damages=Damages(redis, keys),
             cuts=Cuts(redis, keys),
             control=ControlRecords(redis, keys, objects, clock, config.process_id),
-            stored=StoredCounter(StoredTable(redis, keys), catalog, log_, objects, clock),
+            stored=stored,
+            usage=UsageFlusher(table, totals, clock, f"{LOG_SOURCE}{config.process_id}"),
+            rollup=Rollup(table, UsageParts(objects), clock, config.process_id, stored.tenant_of),
         )

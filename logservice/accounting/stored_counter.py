@@ -1,5 +1,7 @@
 """Counts what tenants have stored, and writes it into Redis (`shared.tenancy.stored`).
 
+By the way it collects what was written (`shared.tenancy.usage`): the totals in the states that it reads.
+
 Two loops of the leader. `sweep` looks at every collection, database after database, and so finds what was created and
 deleted. `refresh` looks at collections whose log was trimmed since, which is soon after each of their compactions.
 
@@ -24,7 +26,6 @@ from logservice.accounting.ledger import (
     total_of,
 )
 from shared.catalog import Catalog, Database
-from shared.cluster.placement import Layout
 from shared.errors import Corrupt, Unavailable
 from shared.log.layouts import OwnedLayout
 from shared.log.log import Log
@@ -37,6 +38,7 @@ from shared.process.concurrency import map_concurrently
 from shared.process.telemetry import get_logger
 from shared.redis.scripts import PIPELINE_MAX
 from shared.tenancy.stored import StoredAmounts, StoredTable
+from shared.tenancy.usage import Measure, Subject, UsageTotals, hour_of, parse_written
 
 log = get_logger(__name__)
 
@@ -47,6 +49,13 @@ WAITING_MAX: Final = 100_000
 REWRITE_S: Final = 3600.0
 """Amounts that don't change are written again after so long, in seconds, long before they are forgotten."""
 
+OWNERS_KEPT: Final = 10_000
+"""Collections whose tenants are remembered although they may be deleted: what was done for them has to be counted."""
+WRITTEN_HOURS: Final = 48
+"""Age, in hours, of what was written and nobody has counted, beyond which nobody will: while no log service runs."""
+STORED_TIME_S_MAX: Final = 2 * 3600
+"""Longest time between two sweeps for which stored amounts are counted, in seconds."""
+
 Shard = tuple[str, int]
 
 
@@ -55,7 +64,17 @@ class StoredCounter:
     bucket is away.
     """
 
-    def __init__(self, table: StoredTable, catalog: Catalog, log_: Log, objects: ObjectStore, clock: Clock) -> None:
+    def __init__(
+        self,
+        table: StoredTable,
+        catalog: Catalog,
+        log_: Log,
+        objects: ObjectStore,
+        clock: Clock,
+        usage: UsageTotals | None = None,
+    ) -> None:
+        self._usage = UsageTotals() if usage is None else usage
+        self._swept_s: float | None = None
         self._catalog = catalog
         self._log = log_
         self._manifests = ManifestStore(objects)
@@ -68,7 +87,12 @@ class StoredCounter:
         """All ledgers, by the database's key."""
         self._written: dict[str, StoredAmounts] = {}
         self._waiting: set[str] = set()
+        self._owners: dict[str, str] = {}
         self._turn = asyncio.Lock()
+
+    def tenant_of(self, collection_id: str) -> str:
+        """The tenant of a collection; empty when the last sweep has not seen it."""
+        return self._owners.get(collection_id, "")
 
     @property
     def written(self) -> Mapping[str, StoredAmounts]:
@@ -97,6 +121,7 @@ class StoredCounter:
             await self._write(tenant)
         async with self._turn:
             self._forget(set(tenants), seen)
+        self._count_stored_time()
 
     async def refresh(self) -> int:
         """Counts the collections again whose log was trimmed; returns how many. One whose database is newer than the
@@ -131,10 +156,12 @@ class StoredCounter:
         ids = await self._catalog.collections.ids(database)
         for start in range(0, len(ids), PIPELINE_MAX):
             layouts = await self._log.layouts(ids[start : start + PIPELINE_MAX])
-            await self._count(ledger, {collection_id: owned.layout for collection_id, owned in layouts.items()})
+            await self._count(ledger, layouts)
         return ledger
 
-    async def _count(self, ledger: DatabaseLedger, layouts: Mapping[str, Layout]) -> None:
+    async def _count(self, ledger: DatabaseLedger, owned: Mapping[str, OwnedLayout]) -> None:
+        self._count_written(ledger.tenant, owned)
+        layouts = {collection_id: each.layout for collection_id, each in owned.items()}
         shards = [(collection_id, number) for collection_id, layout in layouts.items() for number in layout.numbers]
         damaged: dict[str, str] = {}
         states = dict(zip(shards, await self._log.states(shards, damaged), strict=True))
@@ -146,6 +173,27 @@ class StoredCounter:
                 ledger.put(collection_id, [shard_sums(state, self._known[shard]) for state, shard in found])
             else:
                 ledger.drop(collection_id)
+
+    def _count_written(self, tenant: str, owned: Mapping[str, OwnedLayout]) -> None:
+        oldest = hour_of(self._clock.now()) - WRITTEN_HOURS
+        self._owners.update(dict.fromkeys(owned, tenant))
+        for collection_id, each in owned.items():
+            for hour, used in (found for field in each.written for found in parse_written(field)):
+                if hour >= oldest:
+                    self._usage.raise_to(hour, Subject(tenant, collection_id), used)
+
+    def _count_stored_time(self) -> None:
+        """Counts what tenants have stored for the time since the last sweep."""
+        now_s, before_s = self._clock.now(), self._swept_s
+        self._swept_s = now_s
+        seconds = 0 if before_s is None else min(max(0, round(now_s - before_s)), STORED_TIME_S_MAX)
+        for tenant, amounts in self._written.items():
+            used = {
+                Measure.STORED_RECORD_S.value: amounts.sums.records * seconds,
+                Measure.STORED_BYTE_S.value: amounts.sums.bytes * seconds,
+            }
+            if any(used.values()):
+                self._usage.add(hour_of(now_s), Subject(tenant), used)
 
     # What is read
 
@@ -186,11 +234,13 @@ class StoredCounter:
             del self._tenants[gone]
             self._written.pop(gone, None)
         self._databases = {key: ledger for ledgers in self._tenants.values() for key, ledger in ledgers.items()}
+        if len(self._owners) > 2 * len(collections) + OWNERS_KEPT:  # else those of deleted collections are still of use
+            self._owners = {each: tenant for each, tenant in self._owners.items() if each in collections}
         self._known = {shard: known for shard, known in self._known.items() if shard[0] in collections}
 
 
-def _by_database(layouts: Mapping[str, OwnedLayout]) -> dict[str, dict[str, Layout]]:
-    found: dict[str, dict[str, Layout]] = {}
+def _by_database(layouts: Mapping[str, OwnedLayout]) -> dict[str, dict[str, OwnedLayout]]:
+    found: dict[str, dict[str, OwnedLayout]] = {}
     for collection_id, owned in layouts.items():
-        found.setdefault(owned.database_key, {})[collection_id] = owned.layout
+        found.setdefault(owned.database_key, {})[collection_id] = owned
     return found

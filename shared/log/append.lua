@@ -56,9 +56,9 @@ if remembered then
 end
 
 local first, fixed_dimension, newest_generation, deleted, backlog_ops, backlog_bytes, layout, stop_ends_ms, floor, made,
-  present_epoch = unpack(
+  present_epoch, written_in_hour = unpack(
   redis.call('HMGET', state_key, 'head', 'dim', 'gen', 'deleted', 'backlog_ops', 'backlog_bytes', 'layout', 'fence', 'floor',
-             'made', 'epoch'))
+             'made', 'epoch', 'written'))
 if not first or deleted then return {'GONE'} end
 -- Lost in part, or damaged (shared/log/required.py).
 local function is(form, text) return text and string.match(text, form) end
@@ -189,6 +189,16 @@ local head = first + ops
 local first_text, head_text, time_text = string.format('%d', first), string.format('%d', head), string.format('%d', now_ms)
 local changed = {'head', head_text, 'backlog_ops', string.format('%d', backlog_ops + ops),
                  'backlog_bytes', string.format('%d', backlog_bytes + bytes)}
+
+-- What was written in this hour, for the accounting of usage (`shared.tenancy.usage`): exact, for it is in the same step.
+local hour = math.floor(now_ms / 3600000)
+local known_hour, hour_ops, hour_bytes = string.match(written_in_hour or '', '^(%d+) (%d+) (%d+)$')
+if tonumber(known_hour) ~= hour then
+  if known_hour then changed[#changed + 1], changed[#changed + 2] = 'written_before', written_in_hour end
+  hour_ops, hour_bytes = 0, 0
+end
+changed[#changed + 1], changed[#changed + 2] = 'written', string.format('%d %d %d', hour, hour_ops + ops, hour_bytes + bytes)
+
 local written, stream = 0, nil
 for at = FIRST_ENTRY, #ARGV, PER_ENTRY do
   local shard, offset, entry_ops, checksum, payload = unpack(ARGV, at, at + PER_ENTRY - 1)

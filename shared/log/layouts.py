@@ -1,4 +1,4 @@
-"""The databases and the layouts of many collections, read from their states."""
+"""The databases and the layouts of many collections, and what was written in them lately, read from their states."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from shared.redis.scripts import PIPELINE_MAX
 
 
 class OwnedLayout(NamedTuple):
-    """The present layout of a collection, and the key of the database that it belongs to."""
+    """The present layout of a collection, and the key of the database that it belongs to. `written` are the fields of
+    that name and `written_before`, as they are stored (`shared.tenancy.usage.parse_written`).
+    """
 
     database_key: str
     layout: Layout
+    written: tuple[bytes | None, bytes | None] = (None, None)
 
 
 async def read_layouts(redis: Redis, keys: Keys, ids: Sequence[str]) -> dict[str, OwnedLayout]:
@@ -30,15 +33,15 @@ async def read_layouts(redis: Redis, keys: Keys, ids: Sequence[str]) -> dict[str
     for start in range(0, len(ids), PIPELINE_MAX):
         batch = ids[start : start + PIPELINE_MAX]
         rows = await retry_idempotent(partial(_rows, redis, keys, batch), writes=False)
-        for collection_id, (database_key, layout, deleted) in zip(batch, rows, strict=True):
+        for collection_id, (database_key, layout, deleted, *written) in zip(batch, rows, strict=True):
             if deleted is None and is_whole({"db": database_key, "layout": layout}):
-                found[collection_id] = OwnedLayout(database_key.decode(), Layout.decode(layout))
+                found[collection_id] = OwnedLayout(database_key.decode(), Layout.decode(layout), tuple(written))
     return found
 
 
 async def _rows(redis: Redis, keys: Keys, ids: Iterable[str]) -> list[Any]:
     async with redis.pipeline(transaction=False) as pipeline:
         for collection_id in ids:
-            pipeline.hmget(keys.state(collection_id), ["db", "layout", "deleted"])
+            pipeline.hmget(keys.state(collection_id), ["db", "layout", "deleted", "written", "written_before"])
         rows: list[Any] = await pipeline.execute()
         return rows

@@ -8,13 +8,14 @@ catalog/journal/<epoch, 10 digits>-<number, 20 digits>-<writer>.json    an entry
 commits/<number, 20 digits>                                             the number of a commit
 control/<kind>/<place>/<version, 10 digits>.json                        a version of a control record
 probes/<any>                                                            objects that processes try the store with
+usage/<hour>/<number, 4 digits>.json                                    what was used in an hour (`2026-12-01T02`)
 <collection>/roots/<epoch, 10 digits>-<position, 20 digits>.json        a root
 <collection>/<shard>/manifests/<version, 20 digits>.json                a manifest
 <collection>/<shard>/segments/<segment id>/<file>                       a file of a segment; `condemned`: a mark on it
 <collection>/<shard>/log/<first, 20 digits>-<end, 20 digits>.log        a sealed log object
 ```
 
-Numbers are padded, so that keys sort by them. The objects of the first seven are nobody's; the others are those of a
+Numbers are padded, so that keys sort by them. The objects of the first eight are nobody's; the others are those of a
 collection, whose id is a UUID. A `parse_` function returns None for a key of any other form.
 """
 
@@ -34,6 +35,7 @@ SNAPSHOTS: Final = f"{CATALOG}0"
 JOURNAL: Final = f"{CATALOG}journal/"
 COMMITS: Final = "commits/"
 CONTROL: Final = "control/"
+USAGE: Final = "usage/"
 PROBES: Final = "probes/"
 """The prefix of the objects that a process creates and deletes to see whether the store takes writes."""
 
@@ -45,6 +47,7 @@ _SNAPSHOT: Final = re.compile(r"catalog/(\d{20})\.json\.gz", re.ASCII)
 _JOURNAL_ENTRY: Final = re.compile(r"catalog/journal/(\d{10})-(\d{20})-[0-9a-f]+\.json", re.ASCII)
 _COMMIT: Final = re.compile(r"commits/(\d{20})", re.ASCII)
 _CONTROL: Final = re.compile(r"control/([a-z]+)/([^/]+)/(\d{10})\.json", re.ASCII)
+_USAGE: Final = re.compile(r"usage/(\d{4}-\d{2}-\d{2}T\d{2})/(\d{4})\.json", re.ASCII)
 _COLLECTION: Final = re.compile(r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})/", re.ASCII)
 _ROOT: Final = re.compile(r"([^/]+)/roots/(\d{10})-(\d{20})\.json", re.ASCII)
 _OF_SHARD: Final = re.compile(r"([^/]+)/(\d+)/(manifests|segments|log)/.+", re.ASCII)
@@ -146,6 +149,22 @@ def parse_control_key(key: str) -> tuple[str, str, int] | None:
     """(kind, place, version) of a control record's key."""
     found = _CONTROL.fullmatch(key)
     return (found[1], found[2], int(found[3])) if found else None
+
+
+def usage_prefix(hour: str) -> str:
+    """The prefix of the keys of what was used in an hour; of a part of its name, those of several hours."""
+    return f"{USAGE}{hour}"
+
+
+def usage_key(hour: str, number: int) -> str:
+    """The key of a part of what was used in an hour; the keys sort by hour, then by number."""
+    return f"{USAGE}{hour}/{number:04d}.json"
+
+
+def parse_usage_key(key: str) -> tuple[str, int] | None:
+    """(hour, number) of the key of a part of what was used."""
+    found = _USAGE.fullmatch(key)
+    return (found[1], int(found[2])) if found else None
 
 
 def collection_of(key: str) -> str | None:

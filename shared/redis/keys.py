@@ -37,6 +37,7 @@ class Keys:
         self.families = f"{prefix}:{{catalog}}:families"
 
         self.control_generation = f"{prefix}:{{catalog}}:control:generation"
+        self.usage_hours = f"{prefix}:{{catalog}}:usage"
         self.used_keys = f"{prefix}:{{catalog}}:control:used"
 
         self.catalog_version = f"{prefix}:{{catalog}}:version"
@@ -45,6 +46,9 @@ class Keys:
 
     def control(self, kind: str) -> str:
         return f"{self.prefix}:{{catalog}}:control:{kind}"
+
+    def usage(self, hour: str) -> str:
+        return f"{self.prefix}:{{catalog}}:usage:{hour}"
 
     def forks(self, root: str) -> str:
         return f"{self.prefix}:{{catalog}}:forks:{root}"

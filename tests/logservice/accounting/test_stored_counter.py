@@ -18,9 +18,11 @@ from shared.manifest.model import SegmentRef
 from shared.manifest.store import ManifestStore
 from shared.objects.keys import manifest_key, segment_path
 from shared.objects.port import ObjectStore
+from shared.process.clock import SystemClock
 from shared.redis.keys import Keys
 from shared.segment.format import FileInfo, SegmentInfo
 from shared.tenancy.stored import StoredAmounts, StoredSums, StoredTable
+from shared.tenancy.usage import Subject, UsageTotals, hour_of
 from shared.vectors.space import Space
 from tests.logservice.compacting import publish
 from tests.logservice.conftest import SteppedClock
@@ -201,3 +203,56 @@ async def test_a_tenant_of_which_a_part_is_counted_yet_is_not_written(
     monkeypatch.setattr(catalog.collections, "ids", refreshed_meanwhile)
     await counter.sweep()
     assert (await amounts_of(table)).sums == StoredSums(3, BYTES, 1)
+
+
+async def used_by(counted: UsageTotals) -> dict[int, dict[Subject, dict[str, int]]]:
+    return {hour: counted.take(hour, 1000) for hour in counted.hours_changed}
+
+
+async def test_what_was_written_is_counted_from_the_log_whichever_leader_looks(
+    redis: Redis, keys: Keys, catalog: Catalog, database: Database, log: Log, objects: ObjectStore
+) -> None:
+    made = await make_collection(catalog, database, shards=2)
+    await append(log, made, ["a", "b", "c"], request_id="first")
+    await append(log, made, ["a", "b", "c"], request_id="first")  # repeated
+    await append(log, made, ["d"])
+    size = sum(state.bytes_backlog for state in await log.states([(made.id, 0), (made.id, 1)]) if state)
+    for _ in range(2):
+        totals = UsageTotals()
+        leader = StoredCounter(StoredTable(redis, keys), catalog, log, objects, SystemClock(), totals)
+        await leader.sweep()
+        ((_, found),) = (await used_by(totals)).items()
+        subject = Subject("default_tenant", made.id)
+        assert found == {subject: {"records_written": 4, "bytes_written": size}}
+        assert leader.tenant_of(made.id) == "default_tenant"
+
+
+async def test_an_append_in_another_hour_keeps_the_totals_of_the_one_before(
+    redis: Redis, keys: Keys, catalog: Catalog, database: Database, log: Log, objects: ObjectStore
+) -> None:
+    made = await make_collection(catalog, database)
+    await append(log, made, ["a"])
+    now = hour_of(SystemClock().now())
+    await redis.hset(keys.state(made.id), "written", f"{now - 1} 7 700")
+    await append(log, made, ["b"])
+    totals = UsageTotals()
+    await StoredCounter(StoredTable(redis, keys), catalog, log, objects, SystemClock(), totals).sweep()
+    found = await used_by(totals)
+    assert found[now - 1] == {Subject("default_tenant", made.id): {"records_written": 7, "bytes_written": 700}}
+    assert found[now][Subject("default_tenant", made.id)]["records_written"] == 1
+
+
+async def test_what_is_stored_is_counted_by_the_time_that_it_is(
+    redis: Redis, keys: Keys, catalog: Catalog, database: Database, log: Log, objects: ObjectStore, clock: SteppedClock
+) -> None:
+    made = await make_collection(catalog, database)
+    await commit(log, objects, made, rows=3)
+    totals = UsageTotals()
+    counter = StoredCounter(StoredTable(redis, keys), catalog, log, objects, clock, totals)
+    await counter.sweep()
+    clock.time_s += 60
+    await counter.sweep()
+    hour = hour_of(clock.time_s)
+    assert totals.take(hour, 10) == {
+        Subject("default_tenant"): {"stored_record_s": 3 * 60, "stored_byte_s": BYTES * 60}
+    }
