@@ -41,7 +41,7 @@ def count_queries(count: int) -> None:
 
 
 def count_tokens(count: int) -> None:
-    """So many tokens of texts were embedded for the request."""
+    """Texts of so many tokens were embedded for the request."""
     meter = current.get()
     if meter is not None:
         meter.embedding_tokens += count

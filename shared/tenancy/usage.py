@@ -29,7 +29,9 @@ LOG_SOURCE: Final = "log/"
 
 
 class Measure(enum.StrEnum):
-    """What is counted. Times are in milliseconds, those of stored amounts in seconds times records or bytes."""
+    """Kinds of amounts that are counted. Times are in milliseconds; stored amounts count in seconds times records or
+    bytes.
+    """
 
     REQUESTS_READ = "requests_read"
     REQUESTS_WRITE = "requests_write"
@@ -173,7 +175,7 @@ def _greatest(one: UsageEntry, other: UsageEntry) -> UsageEntry:
 
 
 def by_tenant(entries: Iterable[UsageEntry]) -> dict[str, dict[str, int]]:
-    """What each tenant used, from merged entries; under the empty name what nobody is known to have used."""
+    """The amounts that each tenant used, from merged entries; under the empty name those of nobody that is known."""
     found: dict[str, dict[str, int]] = {}
     for entry in entries:
         totals = found.setdefault(entry.tenant, {})
