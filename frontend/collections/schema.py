@@ -85,13 +85,11 @@ def _vector_config(settings: VectorSettings) -> dict[str, Any]:
     return config | {"hnsw": dict(settings.numbers)}
 
 
-def completed(given: GivenSchema | None) -> Schema:
+def completed(given: GivenSchema) -> Schema:
     """The given schema merged into the default one, which it overrides. Only keys of the default schema are completed;
     other keys stay as they were given.
     """
     schema = default_schema()
-    if given is None:
-        return schema
     _overlay(schema["defaults"], plain_json(given.defaults))
     for key, types in given.keys.items():
         _overlay(schema["keys"].setdefault(key, {}), plain_json(types))
@@ -125,11 +123,13 @@ def _check_vector_numbers(types: Mapping[str, Any]) -> None:
 
 
 def reconciled(given: GivenSchema | None, settings: VectorSettings) -> tuple[Schema, VectorSettings]:
-    """The schema of a new collection and the settings it ends up with, from the two that the request may hold.
+    """The schema of a new collection and the settings that it ends up with, from the two that the request may hold.
 
     A schema that says nothing beyond the default gives way to the configuration; two that both say something are
     refused. Raises InvalidArgument.
     """
+    if given is None:
+        return default_schema(settings), settings
     schema = completed(given)
     plain = _is_default(schema)
     if not settings.is_default() and not (plain and _leaves_embedding_alone(given)):
@@ -140,11 +140,11 @@ def reconciled(given: GivenSchema | None, settings: VectorSettings) -> tuple[Sch
     return schema, settings_of(schema)
 
 
-def _leaves_embedding_alone(given: GivenSchema | None) -> bool:
+def _leaves_embedding_alone(given: GivenSchema) -> bool:
     """False for a vector index of `#embedding` that names no source: the default one names `#document`, so that index
     is a choice even where all else in it is as the default.
     """
-    types = given and given.keys.get(EMBEDDING_KEY)
+    types = given.keys.get(EMBEDDING_KEY)
     index = types and types.float_list and types.float_list.vector_index
     return not index or index.config.source_key is not None
 

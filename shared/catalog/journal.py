@@ -35,6 +35,7 @@ from shared.catalog.pending import Observation, PendingChanges
 from shared.catalog.slots import Path, Slot
 from shared.errors import Backoff, JournalAway, NotJournaled, PolychromeError, Unavailable, UnknownOutcome
 from shared.objects.port import ObjectStore
+from shared.process.concurrency import together
 from shared.process.telemetry import get_logger
 from shared.redis.keys import Keys
 
@@ -159,13 +160,20 @@ class BucketJournal(Journal):
             self._task = asyncio.create_task(self._write_all())
 
     async def _write_all(self) -> None:
-        """Writes entries until nobody waits and nothing is owed."""
-        while self._waiting or self._owed:
+        """Writes entries until nobody waits and nothing is owed. What an entry has is cleared while the next one is
+        read: the command goes out first, so that the rows are not in that one, too.
+        """
+        written: list[Observation] = []
+        while self._waiting or self._owed or written:
+            if not (self._waiting or self._owed):
+                await self._clear(written)
+                written = []
+                continue
             group, self._waiting = self._waiting, []
             slots = _in_order([*(waiting.path for waiting in group), tuple(self._owed)])
             try:
                 async with asyncio.timeout(WRITE_S_MAX):
-                    observed, standing = await self._write(group, slots)
+                    written, standing = await self._write(group, slots, written)
             except (PolychromeError, TimeoutError) as error:
                 self._failed(group, slots, error)
                 await self._pause()
@@ -178,13 +186,17 @@ class BucketJournal(Journal):
                 self._owed.pop(slot, None)
             for waiting in group:
                 _acknowledge(waiting, standing)
-            await self._clear(observed)
 
-    async def _write(self, group: Sequence[_Waiting], slots: Sequence[Slot]) -> tuple[list[Observation], Standing]:
-        """Writes an entry with what is pending in the slots; what that was, and what the cluster rests on after it."""
+    async def _write(
+        self, group: Sequence[_Waiting], slots: Sequence[Slot], written: Sequence[Observation]
+    ) -> tuple[list[Observation], Standing]:
+        """Clears what was written, and writes an entry with what is pending in the slots; what that was, and what the
+        cluster rests on after it.
+        """
         known = {waiting.standing for waiting in group}
         before = known.pop() if len(known) == 1 else await self._mark.standing()
-        observed = [each for each in await self._pending.observe(slots) if each.rows]
+        _, found = await together([self._clear(written), self._pending.observe(slots)])
+        observed = [each for each in found if each.rows]
         if observed:
             await self._create(before.cluster, observed)
         standing = await self._mark.standing()
@@ -210,12 +222,16 @@ class BucketJournal(Journal):
             async with asyncio.timeout(PAUSE_AFTER_FAILURE_S):
                 await self._arrived.wait()
 
-    async def _clear(self, observed: Sequence[Observation]) -> None:
-        """Clears these rows. While Redis is away they stay pending and are written once more, which does no harm."""
+    async def _clear(self, observed: Sequence[Observation]) -> Sequence[Observation]:
+        """Clears these rows, if any; returns those that stay pending, because Redis is away. They are written once
+        more then, which does no harm.
+        """
         try:
             await self._pending.clear(observed)
         except (Unavailable, Backoff) as error:
             log.warning("journal_not_cleared", message=error.message)
+            return observed
+        return ()
 
     def _failed(self, group: Sequence[_Waiting], slots: Sequence[Slot], error: Exception) -> None:
         FAILURES.inc()

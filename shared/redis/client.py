@@ -94,8 +94,14 @@ class _TlsConnection(_ConnectionFixes, SSLConnection):
     pass
 
 
+_SHARED: Final = frozenset({"EVALSHA", "HGET", "HMGET", "GET"})
+"""Commands that go over the shared connection: quick ones, whose replies redis-py hands on as they are."""
+
+
 class _Client(Redis):
-    """Sends small scripts, which are most commands, over one connection that they share; all else over the pool."""
+    """Sends small scripts and look-ups, which are most commands, over one connection that they share; all else over the
+    pool.
+    """
 
     def __init__(self, pool: BlockingConnectionPool, shared: SharedConnection) -> None:
         super().__init__(connection_pool=pool)
@@ -104,7 +110,7 @@ class _Client(Redis):
         """The epoch of the cluster when the newest connection was made, if that was asked for."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        if args[0] == "EVALSHA" and _payload(args) <= COMMAND_BYTES_MAX:
+        if args[0] in _SHARED and _payload(args) <= COMMAND_BYTES_MAX:
             packed = hiredis.pack_command(args)
             if self.shared.accepts(len(packed)):
                 return await self.shared.execute(packed)

@@ -64,6 +64,8 @@ class Script:
         """
         answers: list[Any] = []
         pending = list(calls)
+        if len(pending) == 1:  # without the script's text, and over the connection of small commands
+            return [await self.run(redis, *pending[0])]
         for start in range(0, len(pending), PIPELINE_MAX):
             answers.extend(await self._run_some(redis, pending[start : start + PIPELINE_MAX]))
         return answers

@@ -38,6 +38,13 @@ from shared.vectors.space import Space
 NOTHING: dict[str, Any] = {"defaults": {}, "keys": {}}
 
 
+def filled(tree: Any) -> dict[str, Any]:
+    """The schema of a request, completed."""
+    given = given_schema(tree)
+    assert given is not None
+    return completed(given)
+
+
 def vector(config: dict[str, Any], *, enabled: bool = True) -> dict[str, Any]:
     return {"float_list": {"vector_index": {"enabled": enabled, "config": config}}}
 
@@ -154,7 +161,7 @@ def test_the_older_spelling_means_the_same() -> None:
 
 def test_a_given_schema_is_completed_from_the_default_but_own_keys_stay_as_given() -> None:
     off = plain("string", "string_inverted_index", enabled=False)
-    found = completed(given_schema(keyed(cat=off, __document=plain("string", "fts_index", enabled=False))))
+    found = filled(keyed(cat=off, __document=plain("string", "fts_index", enabled=False)))
     expected = default_schema()
     expected["keys"]["cat"] = off
     expected["keys"]["#document"]["string"]["fts_index"]["enabled"] = False
@@ -244,7 +251,7 @@ def test_the_default_space_does_not_reach_the_embedding_and_survives_an_update()
 
 
 def test_keys_grow_with_a_copy_of_the_default_and_hidden_ones_do_not_show() -> None:
-    base = completed(given_schema(keyed(cat=plain("string", "string_inverted_index", enabled=False))))
+    base = filled(keyed(cat=plain("string", "string_inverted_index", enabled=False)))
     before = copy.deepcopy(base)
     shown = shown_schema(base, {("cat", "int"), ("cat", "string"), ("n", "float"), ("chroma:x", "int")})
     assert base == before
@@ -253,8 +260,8 @@ def test_keys_grow_with_a_copy_of_the_default_and_hidden_ones_do_not_show() -> N
     assert "chroma:x" not in shown["keys"]
 
 
-STRINGS_OFF = completed(given_schema(keyed(cat=plain("string", "string_inverted_index", enabled=False))))
-TEXT_OFF = completed(given_schema(keyed(__document=plain("string", "fts_index", enabled=False))))
+STRINGS_OFF = filled(keyed(cat=plain("string", "string_inverted_index", enabled=False)))
+TEXT_OFF = filled(keyed(__document=plain("string", "fts_index", enabled=False)))
 
 
 @pytest.mark.parametrize(
