@@ -16,6 +16,13 @@ def _parse_lease(text: str) -> float:
     return value
 
 
+def _parse_retention_days(text: str) -> int:
+    days = 0 if text.strip() == "0" else parse_positive(text)
+    if days == 1:
+        raise ValueError("expected 0, or at least 2 days")
+    return days
+
+
 @dataclass(frozen=True)
 class LogserviceConfig(ProcessConfig):
     """Settings of one log service. Of several, one leads and the others stand by."""
@@ -93,6 +100,12 @@ class LogserviceConfig(ProcessConfig):
         "Files in the bucket that nothing names are kept for so long; must be longer than the longest compaction.",
         default=6 * 3600.0,
         parse=parse_seconds,
+    )
+    audit_retention_days: int = setting(
+        "POLYCHROME_LOGSERVICE_AUDIT_RETENTION_DAYS",
+        "Days for which audit logs are kept, 2 or more; 0: for ever.",
+        default=365,
+        parse=_parse_retention_days,
     )
     retention_s: float = setting(
         "POLYCHROME_LOGSERVICE_RETENTION_S",

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from logservice.accounting.rollup import Rollup
 from logservice.accounting.stored_counter import StoredCounter
+from logservice.audit.keeper import AuditKeeper
 from logservice.catalog.snapshots import Snapshots, Snapshotter
 from logservice.catalog.stored import JournalTidier, StoredCatalog
 from logservice.config import LogserviceConfig
@@ -58,6 +59,7 @@ PROVE_S: Final = 5.0
 WATCH_DAMAGE_S: Final = 5.0
 PROJECT_CONTROL_S: Final = 5.0
 TIDY_CONTROL_S: Final = 300.0
+AUDIT_HEADS_S: Final = 60.0
 COLLECT_ORPHANS_S: Final = 300.0
 COUNT_STORED_S: Final = 60.0
 REFRESH_STORED_S: Final = 2.0
@@ -148,6 +150,7 @@ class Leader:
         tidier = JournalTidier(self._objects, clock)
         database_recovery = self._database_recovery(cluster, services)
         writable = WritableBucket(self._objects)
+        audit = AuditKeeper(self._objects, clock, config.process_id, config.audit_retention_days)
         damage = DamageWatch(services.damages, services.log, services.jobs, services.collector.graves, clock)
 
         async def collect_garbage() -> None:
@@ -197,6 +200,7 @@ class Leader:
             every("damage", WATCH_DAMAGE_S, damage.step, clock),
             every("prove", PROVE_S, prover.step, clock),
             *self._control_loops(services.control),
+            every("audit_heads", AUDIT_HEADS_S, audit.step, clock, SWEEP_REST_RATIO),
             *self._accounting_loops(services),
             every("commit_numbers", TIDY_COMMITS_S, commits.tidy, clock),
             every("garbage", config.garbage_s, collect_garbage, clock),

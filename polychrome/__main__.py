@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from polychrome.answering import add_json
+from polychrome.audit.commands import add_audit
 from polychrome.backup.commands import add_backup, add_restore
 from polychrome.control.keys import add_keys
 from polychrome.control.plans import add_plans
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "list, show or delete tenants of a running cluster, and set their plans and quotas"
     add_tenants(commands.add_parser("tenants", help=text))
     add_plans(commands.add_parser("plans", help="list, show, set or delete plans of a running cluster"))
+    add_audit(commands.add_parser("audit", help="prove or search the audit logs in a cluster's bucket"))
     text = "show or repair a damaged append-only file of a stopped cluster's Redis"
     add_repair_redis(commands.add_parser("repair-redis", help=text))
     bucket = commands.add_parser("create-bucket", help="create the bucket of POLYCHROME_BUCKET_URL if it is missing")

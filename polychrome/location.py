@@ -47,6 +47,16 @@ def locate(data_dir: Path) -> ClusterLocation:
     return ClusterLocation(redis_url, prefix, bucket_url or (data_dir.resolve() / "objects").as_uri())
 
 
+def bucket_url(data_dir: Path) -> str:
+    """The bucket that POLYCHROME_BUCKET_URL names, or that of the cluster in `data_dir`, whether it runs or not. Raises
+    LocationError.
+    """
+    given = os.environ.get("POLYCHROME_BUCKET_URL")
+    if given is None and not (data_dir / "objects").is_dir():
+        raise LocationError(f"there are no data of a cluster in {data_dir}: name a bucket, or another by --data-dir")
+    return given or (data_dir.resolve() / "objects").as_uri()
+
+
 def existing_url(place: str) -> str:
     """The URL of an object store that is there already. Raises LocationError for a directory that is not, which opening
     would create.

@@ -15,8 +15,7 @@ from typing import Annotated, Final
 import msgspec
 
 from shared.errors import Corrupt
-from shared.objects.keys import AUDIT_HEADS, audit_heads_key, parse_audit_heads_key
-from shared.objects.port import ObjectStore
+from shared.objects.keys import audit_heads_key
 from shared.tenancy.audit import Count, Moment
 from shared.tenancy.audit_chain import NOTHING, Digest
 
@@ -42,15 +41,17 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 class Heads(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The heads of all chains by their names. `oldest` is the number of the oldest heads that are kept, `follows` the
-    SHA-256 of the bytes of the ones before. `sha256` is that of these bytes with an empty one in its place.
+    SHA-256 of the bytes of the ones before. Parts of days before `kept_since` are deleted, or will be. `sha256` is that
+    of these bytes with an empty one in its place.
     """
 
     format: int = FORMAT
-    number: Annotated[int, msgspec.Meta(ge=1, lt=10**20)]
-    oldest: Annotated[int, msgspec.Meta(ge=1, lt=10**20)]
+    number: Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
+    oldest: Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
     follows: str
     time: Moment
     writer: str
+    kept_since: str
     heads: dict[str, Head]
     sha256: str = ""
 
@@ -84,9 +85,3 @@ def decode_heads(data: bytes, key: str) -> Heads:
     if heads.key != key:
         raise Corrupt(f"{key} has the heads {heads.key}", key)
     return heads
-
-
-async def newest_heads_key(objects: ObjectStore) -> str | None:
-    """The key of the newest heads, None when there are none. Raises Unavailable."""
-    keys = [info.key async for info in objects.list(AUDIT_HEADS) if parse_audit_heads_key(info.key) is not None]
-    return keys[-1] if keys else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ import httpx
 import pytest
 
 from frontend.access.access_table import TABLE, Access, Metered
+from polychrome.__main__ import main
 from shared.objects.keys import parse_audit_key
 from shared.tenancy.api_keys import id_of_key
 from shared.tenancy.audit import Event
@@ -69,7 +72,8 @@ def test_every_route_of_the_control_plane_leaves_a_line(keyring: Keyring, writte
         sent[request_id] = (method, pattern, access)
     for request_id, (method, pattern, access) in sent.items():
         event = written.wait_for(request_id)
-        assert (event.method, event.route, event.outcome) == (method, pattern, "allowed")
+        forbidden = pattern.endswith("/reset")  # by a setting
+        assert (event.method, event.route, event.outcome) == (method, pattern, "denied" if forbidden else "allowed")
         assert set(event.actions) == access.actions | access.any_of
         assert event.actor.kind == "bootstrap"
         assert event.tenant == (place.tenant if "{tenant}" in pattern else "")
@@ -130,3 +134,78 @@ def test_what_a_sender_chooses_stays_on_its_line(keyring: Keyring, place: Place,
     event = written.wait_for(request_id)
     assert event.subject.startswith("x\\n{}\\u202e\\x1b[0m")
     assert all(parse_audit_key(f"audit/{path.parent.name}/{path.name}") for path in written.parts())
+
+
+def ran(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """The exit code of `polychrome audit`, and what it prints."""
+    with pytest.raises(SystemExit) as ended:
+        main(["audit", *words])
+    printed = capsys.readouterr()
+    return int(ended.value.code or 0), printed.out, printed.err
+
+
+@pytest.fixture
+def bucket(guarded: Guarded) -> str:
+    return str(guarded.cluster.directory / "objects")
+
+
+def test_the_command_proves_what_a_running_cluster_has_written(
+    keyring: Keyring, place: Place, written: Written, bucket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last, _ = asked(keyring, keyring.bootstrap, "POST", f"{place.path}/get", {})
+    written.wait_for(last)
+    code, out, _ = ran(capsys, "verify", bucket)
+    assert code == 0, out
+    assert out.splitlines()[-1] == "whole"
+    code, out, _ = ran(capsys, "verify", bucket, "--json")
+    assert json.loads(out)["chains"] >= 2
+
+
+def test_the_command_names_what_was_changed_in_a_copy(
+    written: Written, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(Path(bucket) / "audit", tmp_path / "audit")
+    part = next(path for path in sorted((tmp_path / "audit").glob("2*/*.jsonl")) if b'"denied"' in path.read_bytes())
+    part.chmod(0o600)
+    part.write_bytes(part.read_bytes().replace(b'"denied"', b'"allowed"'))
+    code, out, _ = ran(capsys, "verify", str(tmp_path))
+    assert code == 1
+    assert part.name in out
+    assert "was changed" in out
+
+
+def test_the_command_finds_events_by_what_is_known_of_them(
+    keyring: Keyring, place: Place, other: Place, written: Written, bucket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader = keyring.key(place.tenant, "read")
+    denied, _ = asked(keyring, reader, "DELETE", place.database_path)
+    hidden, _ = asked(keyring, reader, "POST", f"{other.path}/get", {})
+    read, _ = asked(keyring, reader, "POST", f"{place.path}/get", {})
+    for request_id in (denied, hidden, read):
+        written.wait_for(request_id)
+
+    def found(*words: str) -> set[str]:
+        code, out, _ = ran(capsys, "search", bucket, "--json", *words)
+        assert code == 0
+        return {event["request"] for event in json.loads(out) if event.get("actor", {}).get("id") == id_of_key(reader)}
+
+    key_id = str(id_of_key(reader))
+    assert found("--actor", key_id) == {denied, hidden, read}
+    assert found("--actor", key_id, "--outcome", "denied") == {denied}
+    assert found("--actor", key_id, "--action", "db:delete_database") == {denied}
+    assert found("--actor", key_id, "--action", "get") == {hidden, read}
+    assert found("--tenant", other.tenant) == {hidden}
+    assert found("--actor", key_id, "--to", "2020-01-01T00:00:00Z") == set()
+    assert found("--actor", key_id, "--from", "2020-01-01T00:00:00Z") == {denied, hidden, read}
+    assert len(json.loads(ran(capsys, "search", bucket, "--json", "--limit", "2")[1])) == 2
+    code, out, _ = ran(capsys, "search", bucket, "--actor", key_id, "--outcome", "denied")
+    assert code == 0
+    assert f"denied 403  key {key_id} of {place.tenant} 127.0.0.1  db:delete_database  DELETE" in out
+
+
+def test_without_an_audit_log_nothing_is_proved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = ran(capsys, "verify", str(tmp_path))
+    assert code == 2
+    assert "there is no audit log" in err
+    assert ran(capsys, "verify", str(tmp_path / "nowhere"))[0] == 2
+    assert ran(capsys, "search", "--data-dir", str(tmp_path / "nowhere"))[0] == 2

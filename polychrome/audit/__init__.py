@@ -1,0 +1,1 @@
+"""`polychrome audit`: proves the audit logs in a bucket, and searches them."""
