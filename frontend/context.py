@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from frontend.access.authenticator import Authenticator
+    from frontend.admission.admission import Admission
     from frontend.audit.log import AuditLog
     from frontend.collections.forking import Forker
     from frontend.collections.row_cache import RowCache
@@ -46,6 +47,7 @@ class Context:
     functions: Functions
     key_store: KeyStore
     plan_store: PlanStore
+    admission: Admission
     authenticator: Authenticator | None
     """None while everybody may do everything."""
     audit: AuditLog | None = None

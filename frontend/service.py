@@ -15,6 +15,10 @@ from redis.asyncio import Redis
 from frontend.access.authenticator import Authenticator
 from frontend.access.key_set_file import read_key_set
 from frontend.access.settings import OFF_ON_EVERY_ADDRESS, build_authenticator, not_alone
+from frontend.admission.admission import Admission
+from frontend.admission.catalog_quotas import PlannedQuotas
+from frontend.admission.known_quotas import KnownQuotas
+from frontend.admission.live_frontends import WITNESS_ROLE, LiveFrontends
 from frontend.app import build_app
 from frontend.audit.log import AuditLog
 from frontend.audit.settings import OFF as AUDIT_OFF
@@ -37,13 +41,13 @@ from shared.catalog import Catalog
 from shared.catalog.forking import Forking
 from shared.catalog.functions import Functions
 from shared.catalog.journal import Journal, open_journal
-from shared.catalog.quotas import CatalogQuotas
 from shared.catalog.witness_loop import WitnessLoop, remembers_nothing
 from shared.cluster.membership import Membership
 from shared.history.past_log import PastLog
 from shared.log.forks import Forks
 from shared.log.jobs import Jobs
 from shared.log.log import Log
+from shared.log.statements import Statements
 from shared.log.times import EntryTimes
 from shared.log.witness import Witness
 from shared.objects.open import open_store
@@ -88,6 +92,7 @@ class Frontend:
             *self._context.workers.loops,
             self._server.close_silent_connections,
             self._witness_loop.run,
+            self._context.admission.watch,
             *(() if authenticator is None else (authenticator.watch,)),
             *(() if self._context.audit is None else (self._context.audit.run,)),
             *(() if self._server.tls is None else (self._server.tls.watch,)),
@@ -127,9 +132,11 @@ def build_context(
     """The frontend's services over its open connections. Makes no call."""
     keys = Keys(config.redis_prefix)
     clock = SystemClock()
-    catalog = Catalog(
-        redis, keys, journal, CatalogQuotas(config.tenants_max, config.databases_max, config.collections_max)
-    )
+    records = ControlRecords(redis, keys, objects, clock, config.process_id)
+    plan_store = PlanStore(records)
+    admission = Admission(KnownQuotas(plan_store, config), clock, LiveFrontends(Statements(redis, keys)).count)
+    quotas = PlannedQuotas(config.tenants_max, config.databases_max, config.collections_max, admission)
+    catalog = Catalog(redis, keys, journal, quotas)
     log = Log(
         redis, keys, backlog_ops_max=config.backlog_ops_max, backlog_bytes_max=config.backlog_bytes_max,
         metadata_pairs_max=config.metadata_pairs_max, witness=witness,
@@ -139,7 +146,6 @@ def build_context(
         catalog.databases, catalog.collections, clock, rows_max=config.rows_max, age_max_s=config.rows_age_max_s
     )
     past_log = PastLog(log, objects)
-    records = ControlRecords(redis, keys, objects, clock, config.process_id)
     key_store = KeyStore(records, redis, keys, clock)
     durable = Durable(log, BucketLog(log, objects), clock)
     return Context(
@@ -163,7 +169,8 @@ def build_context(
         ),
         functions=Functions(redis, keys, catalog.collections),
         key_store=key_store,
-        plan_store=PlanStore(records),
+        plan_store=plan_store,
+        admission=admission,
         authenticator=_authenticator(config, key_store, http, clock),
         audit=_audit(config, objects, clock),
     )  # fmt: skip
@@ -224,7 +231,7 @@ def open_http() -> aiohttp.ClientSession:
 @asynccontextmanager
 async def open_service(config: FrontendConfig) -> AsyncIterator[Frontend]:
     """A frontend that listens, for as long as the context lasts. Raises Unavailable when Redis is away."""
-    keys, witness_name = Keys(config.redis_prefix), f"frontend {config.process_id}"
+    keys, witness_name = Keys(config.redis_prefix), f"{WITNESS_ROLE} {config.process_id}"
     await remembers_nothing(config.redis_url, keys, witness_name)
     async with (
         open_store(config.bucket_url) as objects,
@@ -240,6 +247,7 @@ async def open_service(config: FrontendConfig) -> AsyncIterator[Frontend]:
             context = build_context(config, redis, objects, rpc, http, journal, witness)
             await context.catalog.bootstrap()
             await _open_access(config, context.authenticator)
+            await context.admission.look()
             try:
                 async with open_http_server(build_app(context), config.listener) as server:
                     yield Frontend(server, context, witness_loop)

@@ -119,6 +119,14 @@ class Backoff(PolychromeError):
         self.retry_after_s = retry_after_s
 
 
+class RateLimited(Backoff):
+    """The tenant has used up what it may use in this second, or as much of it is being worked on as may be. Nothing was
+    done.
+    """
+
+    code = "rate_limited"
+
+
 class StorageFull(Backoff):
     """The log has no room for records, in memory or on its disk. Nothing was written; deletes are still taken."""
 

@@ -45,6 +45,7 @@ ORDER: Final[dict[str, tuple[frozenset[str], ...]]] = {
         "frontend": (
             "concurrency request_limits uuids",
             "access",
+            "admission",
             "http",
             "audit parse",
             "collections",

@@ -7,6 +7,7 @@ Chroma refuses it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -28,15 +29,25 @@ if TYPE_CHECKING:
     from shared.catalog import Collection
 
 
+Charge = Callable[["Collection", Sequence[str]], None]
+"""Told of texts that are about to be embedded. May raise RateLimited."""
+
+
+def _charge_nothing(_collection: Collection, _texts: Sequence[str]) -> None:
+    """For those who have no quotas."""
+
+
 class TextEmbedding:
     """Turns the texts of requests into vectors, by the embedding function that the collection selects.
 
-    All methods raise InvalidArgument for texts that are refused or that no function is there for, and Backoff,
+    All methods raise InvalidArgument for texts that are refused or that no function is there for, and Backoff
+    (RateLimited, when `charge` raises it),
     EmbeddingFailed or DeadlineExceeded when the function fails; nothing was stored then.
     """
 
-    def __init__(self, embedders: Embedders) -> None:
+    def __init__(self, embedders: Embedders, charge: Charge = _charge_nothing) -> None:
         self._embedders = embedders
+        self._charge = charge
 
     @property
     def available(self) -> bool:
@@ -49,8 +60,12 @@ class TextEmbedding:
         """The vectors of a query, decoded from its body of `size` bytes or made of its texts."""
         if isinstance(given, RawEmbeddings):
             return await off_loop(size, decode, given)
-        vectors = await self._embedders.embed(collection, given.texts)
+        vectors = await self._embed(collection, given.texts)
         return _column(vectors, None, given.count)
+
+    async def _embed(self, collection: Collection, texts: Sequence[str]) -> Vectors:
+        self._charge(collection, texts)
+        return await self._embedders.embed(collection, texts)
 
     async def embed_documents(self, collection: Collection, write: Write, size: int | None) -> Write:
         """The write, its documents embedded if that is what it asks for. Whatever else is wrong with it is found
@@ -63,7 +78,7 @@ class TextEmbedding:
         places = [place for place, document in enumerate(documents) if document is not None]
         if not places:
             return write
-        vectors = await self._embedders.embed(collection, [text for text in documents if text is not None])
+        vectors = await self._embed(collection, [text for text in documents if text is not None])
         present = None if len(places) == len(documents) else np.array(places, np.int64)
         return replace(write, embeddings=_column(vectors, present, len(documents)))
 
@@ -83,7 +98,7 @@ class TextEmbedding:
         if collection.dimension is None and not names_function(collection):
             raise text_refused(with_texts[0])
         texts = list(dict.fromkeys(text for payload in body.searches for text in payload.texts))
-        vectors = (await self._embedders.embed(collection, texts)).tolist()
+        vectors = (await self._embed(collection, texts)).tolist()
         return _with_vectors(body, dict(zip(texts, vectors, strict=True)))
 
 

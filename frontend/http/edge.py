@@ -53,6 +53,21 @@ class Auditing(Protocol):
         ...
 
 
+class Admitting(Protocol):
+    """Decides whether a request is worked on now: `frontend.admission`."""
+
+    @property
+    def active(self) -> bool:
+        """Whether anything bounds anybody."""
+        ...
+
+    async def admit(self, request: Request, tenant: str) -> None:
+        """Sets the request's quotas and limits, and its ticket; `tenant` is the one whose work it is. Raises
+        RateLimited, Unavailable.
+        """
+        ...
+
+
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?", re.ASCII)
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
 
@@ -110,8 +125,10 @@ class Edge:
         authenticator: Authentication | None = None,
         guard: BrowserGuard | None = None,
         audit: Auditing | None = None,
+        admission: Admitting | None = None,
     ) -> None:
         self._audit = audit
+        self._admission = admission
         self._guard = guard or BrowserGuard()
         self.in_flight = InFlight()
         self.access_log = access_log
@@ -130,7 +147,7 @@ class Edge:
         started = time.perf_counter()
         self.in_flight.begin(request.protocol)
         token = request_id.set(request_id_of(request))
-        status = 0
+        status, answer = 0, None
         try:
             answer = await self._answer(request)
             self._finish(request, answer)
@@ -140,6 +157,8 @@ class Edge:
         finally:
             if self._audit is not None:
                 self._audit.note(request, status)
+            if request.ticket is not None:
+                request.ticket.close(request.body_bytes, 0 if answer is None else answer.bytes_out)
             request_id.reset(token)
             self.bodies.release(request.protocol)
             self.in_flight.end()
@@ -159,9 +178,13 @@ class Edge:
                     principal = await self._authenticator(request.headers, request.remote)
                 _admit(request, access, principal)
             # Of the connection's task, so set by each request. Work on another tenant's path is the sender's.
-            tenant.set(request.principal.tenant or request.path_params.get("tenant", ""))
+            whose = request.principal.tenant or request.path_params.get("tenant", "")
+            tenant.set(whose)
+            if self._admission is not None and self._admission.active:
+                await self._admission.admit(request, whose)
             return await handler(request)
-        except PolychromeError as error:
+        except PolychromeError as raised:
+            error = request.quotas.refusal(raised, request.access.actions or request.access.any_of)
             _log_fault(error)
             if request.hidden is not None:
                 error.message = request.hidden.unveil(error.message)

@@ -92,6 +92,7 @@ WIRE: Final[dict[type[errors.PolychromeError], Wire]] = {
     errors.WrongShape: Wire(422),
     errors.QuotaExceeded: Wire(422),
     errors.Backoff: Wire(429, "Backoff"),
+    errors.RateLimited: Wire(429, "RateLimitError"),
     errors.Corrupt: Wire(500, "InternalError"),
     errors.Damaged: Wire(500, "InternalError"),
     errors.Unimplemented: Wire(501),

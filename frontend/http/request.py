@@ -9,6 +9,8 @@ from aiohttp import web
 
 from frontend.access.access_table import PUBLIC, Access
 from frontend.access.authorization import Hidden, require
+from frontend.admission.request_view import Ticket
+from frontend.admission.tenant_quotas import NO_QUOTAS, PlaceQuotas
 from frontend.http.body_budget import BodyBudget
 from frontend.request_limits import RequestLimits
 from shared.tenancy.actions import Action
@@ -57,6 +59,7 @@ class Request(web.BaseRequest):
 
     `access` and `pattern` are those of the route that was found. `subject` is the name or the id of what the request
     has made, for the audit log: the handler says it.
+    `quotas` are those of its tenant at the place that it is about; of what it may hold `limits` say it all.
 
     `principal` is set before any handler runs. `hidden` is what of the path is outside of its scope: `path_params` have
     a stand-in for it.
@@ -67,6 +70,9 @@ class Request(web.BaseRequest):
     subject: str = ""
     principal: Principal = ANONYMOUS
     hidden: Hidden | None = None
+    quotas: PlaceQuotas = NO_QUOTAS
+    ticket: Ticket | None = None
+    """Closed when the request has been answered."""
 
     def __init__(self, bodies: Bodies, limits: RequestLimits, send_timeout_s: float, *args: Any) -> None:
         super().__init__(*args)

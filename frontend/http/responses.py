@@ -51,6 +51,11 @@ class HttpResponse(web.StreamResponse):
         self._lines = "" if content_type is None else f"Content-Type: {content_type}\r\n"
         self._request: web.BaseRequest | None = None
 
+    @property
+    def bytes_out(self) -> int:
+        """Length of the body, as far as it was sent when the request ended."""
+        return len(self.body)
+
     def add(self, name: str, value: str) -> None:
         """Adds a header. The value must not have line ends, whoever it comes from."""
         self._lines += f"{name}: {value}\r\n"
@@ -111,6 +116,12 @@ class StreamedResponse(HttpResponse):
         super().__init__(status=status)
         self._chunks = chunks
         self._is_chunked = True
+        self._sent = 0
+
+    @property
+    def bytes_out(self) -> int:
+        """Length of the body, as far as it was sent when the request ended."""
+        return self._sent
 
     async def send(self, request: web.BaseRequest) -> int:
         """Sends the response. Called while the request is still in flight, and not by aiohttp; so it is in flight until
@@ -139,6 +150,7 @@ class StreamedResponse(HttpResponse):
         transport.write(self._head(request.version))
         with client_watched(request, self._client_gone):
             async for chunk in self._chunks:
+                self._sent += len(chunk)
                 _write(transport, _framed(chunk) if self._is_chunked else (chunk,))
                 await client_has_taken(request)
         if self._is_chunked:

@@ -55,8 +55,8 @@ class Catalog:
         """Manifests that a restoration took up without a pointer's hash, and that have still to be compared with their
         records (`logservice.restoring.proving`)."""
         self.tenants = Tenants(redis, keys, self.journal, quotas.tenants)
-        self.databases = Databases(redis, keys, self.tenants, self.journal, quotas.databases)
-        self.collections = Collections(redis, keys, self.databases, self.journal, quotas.collections)
+        self.databases = Databases(redis, keys, self.tenants, self.journal, quotas)
+        self.collections = Collections(redis, keys, self.databases, self.journal, quotas)
         self.slots = SlotRecovery(redis, keys)
         self._scripts = CatalogScripts(redis, keys)
         self._removal = Removal(redis, keys, self.journal)

@@ -14,12 +14,11 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from shared import limits
 from shared.catalog.databases import Databases
 from shared.catalog.journal import Journal
 from shared.catalog.losses import Losses
 from shared.catalog.model import UNSET, Collection, Database, Function, NewCollection, Unset
-from shared.catalog.quotas import quota_exceeded
+from shared.catalog.quotas import DEFAULT_QUOTAS, CatalogQuotas, quota_exceeded
 from shared.catalog.reading import CatalogReader, repeated
 from shared.catalog.rows import FIRST_GENERATION, changed_row, collection_of, function_of, new_row
 from shared.catalog.scripts import CatalogScripts
@@ -38,8 +37,8 @@ of the same name won, so that all get through in the end; fifty at once need mor
 
 
 class Collections:
-    """The collections of all databases, each of which has `collections_max` of them at most. Everything raises
-    Unavailable while Redis is away or not restored.
+    """The collections of all databases, each of which has as many of them at most as `quotas` say. Everything
+    raises Unavailable while Redis is away or not restored.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class Collections:
         keys: Keys,
         databases: Databases,
         journal: Journal,
-        collections_max: int = limits.COLLECTIONS_MAX,
+        quotas: CatalogQuotas = DEFAULT_QUOTAS,
     ) -> None:
         self.journal = journal
         self._redis = redis
@@ -59,7 +58,7 @@ class Collections:
         self._lifecycle = Lifecycle(redis, keys)
         self._outputs = Outputs(redis, keys)
         self._losses = Losses(redis, keys)
-        self._collections_max = collections_max
+        self._quotas = quotas
         self._pairs = PairsReader(redis, keys)
 
     # Reading
@@ -247,7 +246,7 @@ class Collections:
         if reply == [b"OK"]:
             return await self.get_by_id(db, collection_id)
         await self._lifecycle.collect(collection_id)
-        self.refuse_full(reply)
+        self.refuse_full(db, reply)
         _refuse_input(reply, inputs)
         if reply == [b"CLOSED"]:
             raise NotFound(f"Database [{db.name}] does not exist")
@@ -255,13 +254,15 @@ class Collections:
 
     async def add_row(self, db: Database, new: NewCollection, collection_id: str, *inputs: str) -> list[Any]:
         """The reply of collections.lua to the row of a collection whose state is there. Raises StorageFull."""
-        call: list[Argument] = [new.name, collection_id, new_row(new), self._collections_max, *inputs]
+        most = self._quotas.collections_of(db.tenant, db.name)
+        call: list[Argument] = [new.name, collection_id, new_row(new), most, *inputs]
         return await self._scripts.collections(db.key, "add", *call)
 
-    def refuse_full(self, reply: Sequence[Any]) -> None:
+    def refuse_full(self, db: Database, reply: Sequence[Any]) -> None:
         """Raises QuotaExceeded when that is what a reply to `add_row` says."""
         if reply == [b"FULL"]:
-            raise quota_exceeded("Number of collections", "Create collection", self._collections_max)
+            most = self._quotas.collections_of(db.tenant, db.name)
+            raise quota_exceeded("Number of collections", "Create collection", most, most)
 
     async def adopt(self, db: Database, collection_id: str, new: NewCollection) -> None:
         """Makes an orphan that was filled before, and is no fork, a collection. Raises AlreadyExists, and NotFound when
@@ -269,7 +270,7 @@ class Collections:
         """
         async with self.journal.change(path_to(db)):
             reply = await self.add_row(db, new, collection_id)
-        self.refuse_full(reply)
+        self.refuse_full(db, reply)
         match reply:
             case [b"TAKEN", _]:
                 raise AlreadyExists(f"Collection [{new.name}] already exists")

@@ -9,11 +9,10 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
-from shared import limits
 from shared.catalog.journal import Journal
 from shared.catalog.losses import Losses
 from shared.catalog.model import Database
-from shared.catalog.quotas import quota_exceeded
+from shared.catalog.quotas import DEFAULT_QUOTAS, CatalogQuotas, quota_exceeded
 from shared.catalog.reading import CatalogReader, repeated
 from shared.catalog.removal import Removal
 from shared.catalog.scripts import CatalogScripts
@@ -24,8 +23,8 @@ from shared.redis.keys import Keys
 
 
 class Databases:
-    """The databases of all tenants, each of which has `databases_max` of them at most. Everything raises Unavailable
-    while Redis is away or not restored.
+    """The databases of all tenants, each of which has as many of them at most as `quotas` say. Everything raises
+    Unavailable while Redis is away or not restored.
     """
 
     def __init__(
@@ -34,9 +33,9 @@ class Databases:
         keys: Keys,
         tenants: Tenants,
         journal: Journal,
-        databases_max: int = limits.DATABASES_MAX,
+        quotas: CatalogQuotas = DEFAULT_QUOTAS,
     ) -> None:
-        self._databases_max = databases_max
+        self._quotas = quotas
         self._redis = redis
         self._journal = journal
         self._keys = keys
@@ -55,12 +54,13 @@ class Databases:
         await self._losses.require_databases(tenant)  # the name may be that of a lost one
         database = Database(database_id or str(uuid.uuid4()), uuid.uuid4().hex, name, tenant)
         row = orjson.dumps({"id": database.id, "key": database.key})
+        most = self._quotas.databases_of(tenant)
         async with self._journal.change(path_of_tenant(tenant)):
-            match await self._scripts.databases(tenant, "add", name, row, self._databases_max):
+            match await self._scripts.databases(tenant, "add", name, row, most):
                 case b"EXISTS":
                     raise AlreadyExists(f"Database [{name}] already exists")
                 case b"FULL":
-                    raise quota_exceeded("Number of databases", "Create database", self._databases_max)
+                    raise quota_exceeded("Number of databases", "Create database", most, most)
         return database
 
     async def get(self, tenant: str, name: str) -> Database | None:

@@ -63,7 +63,7 @@ class Forking:
                 raise NotFound(f"Collection [{new.name}] does not exist")
             return found
         await self.give_up(new.ancestors[0], fork_id)
-        self._collections.refuse_full(reply)
+        self._collections.refuse_full(db, reply)
         match reply:
             case [b"TAKEN", _]:
                 raise AlreadyExists(f"Collection [{new.name}] already exists")

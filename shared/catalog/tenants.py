@@ -48,7 +48,7 @@ class Tenants:
                     case b"OK":
                         return
                     case b"FULL":
-                        raise quota_exceeded("Number of tenants", "Create tenant", self._tenants_max)
+                        raise quota_exceeded("Number of tenants", "Create tenant", self._tenants_max, self._tenants_max)
                     case b"EXISTS":
                         raise AlreadyExists(f"Tenant [{name}] already exists")
                 await self._removal.clear_tenant(name)  # a reset is not through yet: finish it for this tenant

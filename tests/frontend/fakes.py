@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from frontend.admission.admission import Admission
+from frontend.admission.known_quotas import KnownQuotas
 from frontend.collections.configuration import VectorSettings, shown_configuration
 from frontend.collections.row_cache import missing
 from frontend.collections.schema import default_schema
 from frontend.config import FrontendConfig
 from frontend.embed.embedders import Embedders
 from frontend.read.past import Past
+from frontend.request_limits import RequestLimits
 from frontend.write.dirty import DirtyShards
 from frontend.write.durable import Durable
 from frontend.write.group_commit import GroupCommit
@@ -32,6 +36,7 @@ from shared.records.include import Wanted
 from shared.rpc.answer_budget import AnswerBudget
 from shared.rpc.chunks import Answer, ChunkStream
 from shared.rpc.messages import CountRequest, CountResponse, GetRequest, GetResponse, QueryRequest, QueryResponse
+from shared.tenancy.quotas import Resolved, TenantRecord
 
 COLLECTION_ID = "0f0e0d0c-0b0a-4908-8706-050403020100"
 
@@ -269,6 +274,42 @@ class FakeWorkers:
         )
 
 
+class FakePlans:
+    """The records of plans: those of tenants, by name, and a generation that a test draws anew."""
+
+    def __init__(self, tenants: Mapping[str, Resolved] | None = None) -> None:
+        self.tenants = dict(tenants or {})
+        self.word = ""
+        self.away = False
+        self.asked: list[str] = []
+
+    async def generation(self) -> str:
+        self._require_there()
+        return self.word
+
+    async def any(self) -> bool:
+        self._require_there()
+        return bool(self.tenants)
+
+    async def resolve(self, tenant: str) -> Resolved:
+        self._require_there()
+        self.asked.append(tenant)
+        await asyncio.sleep(0)
+        return self.tenants.get(tenant, Resolved({}, {}, TenantRecord(tenant)))
+
+    def _require_there(self) -> None:
+        if self.away:
+            raise Unavailable("Redis is away")
+
+
+async def one_frontend() -> int:
+    return 1
+
+
+def nothing_planned() -> Admission:
+    return Admission(KnownQuotas(FakePlans(), RequestLimits()), SystemClock(), one_frontend)
+
+
 def nothing_beyond_disk() -> Durable:
     """For writes that ask for no other durability class than the disk."""
     nowhere: Any = None
@@ -313,6 +354,7 @@ def new_context(collection: Collection, workers: FakeWorkers | None = None, embe
         functions=None,
         key_store=None,
         plan_store=None,
+        admission=nothing_planned(),
         authenticator=None,
         audit=None,
         log=log,

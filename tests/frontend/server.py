@@ -18,7 +18,7 @@ from frontend.context import Context
 from frontend.embed.embedders import Embedders
 from frontend.http.server import HttpServer, open_http_server
 from shared.process.clock import SystemClock
-from tests.frontend.fakes import new_config
+from tests.frontend.fakes import new_config, nothing_planned
 from tests.frontend.memory_catalog import MemoryCatalog
 
 DATABASES = "/api/v2/tenants/default_tenant/databases"
@@ -73,6 +73,7 @@ async def running(authenticator: Authenticator | None = None, **settings: Any) -
         functions=None,  # type: ignore[arg-type]
         key_store=None,  # type: ignore[arg-type]
         plan_store=None,  # type: ignore[arg-type]
+        admission=nothing_planned(),
         authenticator=authenticator,
     )
     async with (
