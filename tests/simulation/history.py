@@ -63,7 +63,9 @@ class CollectionHistory:
     committed: dict[int, int] = field(default_factory=dict)
     """By shard, the highest position up to which a committed manifest ever had everything."""
     dropped: set[int] = field(default_factory=set)
-    """Positions of what Redis forgot when it went back, and no manifest had."""
+    """Positions of what Redis forgot when it went back, and no manifest had; of an append with all of its parts, since
+    none is restored alone.
+    """
 
     def positions_of(self, id_: str, document: str | None) -> list[int]:
         return [operation.position for operation in self.by_id[id_] if operation.document == document]
@@ -76,6 +78,12 @@ def operations_in(shard: int, effect: Effect) -> Iterator[Operation]:
     columns = (batch.column(name).to_pylist() for name in ("op", "offset", "id", "document"))
     for op, offset, id_, document in zip(*columns, strict=True):
         yield Operation(first + offset, shard, id_, None if op == int(Op.DELETE) else document)
+
+
+def whole_append(effect: Effect) -> range:
+    """The positions of the append that the added entry is a part of."""
+    fields = dict(zip(effect[3::2], effect[4::2], strict=True))
+    return range(int(fields[b"f"]), int(fields[b"e"]))
 
 
 class History:
@@ -119,8 +127,8 @@ class History:
             if effect[0] == b"XADD" and (stream := _STREAM.fullmatch(effect[1])):
                 history, shard = self.collections[stream[1].decode()], int(stream[2])
                 covers = history.committed.get(shard, 0)
-                positions = {operation.position for operation in operations_in(shard, effect)}
-                history.dropped |= {position for position in positions if position >= covers}
+                if any(operation.position >= covers for operation in operations_in(shard, effect)):
+                    history.dropped |= set(whole_append(effect))
 
     def _reported(self, report: dict[str, Any]) -> None:
         for missing in report.get("missing", []):
