@@ -36,7 +36,7 @@ from shared.catalog.functions import Functions
 from shared.catalog.history import Histories, history_of
 from shared.catalog.image import Images
 from shared.cluster.placement import ShardKey
-from shared.errors import Backoff, Unavailable
+from shared.errors import Backoff, Corrupt, Unavailable
 from shared.log.cuts import Cuts
 from shared.log.jobs import Jobs
 from shared.log.log import Log
@@ -126,6 +126,9 @@ class Leader:
             except (Unavailable, Backoff) as error:
                 require_uncancelled(before)  # else two would lead, and get into each other's way
                 log.warning("reconciliation_postponed", message=error.message)
+                await self._clock.sleep(PAUSE_AFTER_FAILURE_S)
+            except Corrupt as error:  # until it is put right: ending here would only begin the same elsewhere
+                log.error("reconciliation_refused", name=error.name, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
                 await self._clock.sleep(PAUSE_AFTER_FAILURE_S)
 
     async def _work(self, cluster: Cluster, services: LeaderServices) -> None:
@@ -217,6 +220,7 @@ class Leader:
             StoredCatalog(objects, self._snapshots, clock),
             Recovery(cluster, images, services.log, self._snapshots, objects, clock),
             TenantRecovery(services.catalog, images, clock),
+            clock,
         )
 
     def _control_loops(self, control: ControlRecords) -> list[Coroutine[Any, Any, None]]:

@@ -151,6 +151,19 @@ class Unavailable(PolychromeError):
     code = "unavailable"
 
 
+class Garbled(Unavailable):
+    """A value of the catalog in Redis is there and cannot be read. It counts as lost, and the log service puts it back
+    from the bucket; what it belongs to is unavailable until then. `name` is what the registry of damage calls it
+    (`shared.catalog.row_names`).
+    """
+
+    code = "garbled"
+
+    def __init__(self, message: str, name: str = "") -> None:
+        super().__init__(f"{message}: {name}" if name else message)
+        self.name = name
+
+
 class ConnectionLost(Unavailable):
     """The connection broke after a call was sent that changes nothing: its server may have died of it."""
 

@@ -98,6 +98,7 @@ WIRE: Final[dict[type[errors.PolychromeError], Wire]] = {
     errors.Unimplemented: Wire(501),
     errors.StorageFull: Wire(507),
     errors.Unavailable: Wire(503),
+    errors.Garbled: Wire(503),
     errors.ConnectionLost: Wire(503),
     errors.UnknownOutcome: Wire(503),
     errors.LessDurable: Wire(503, "LessDurableError"),
@@ -171,7 +172,7 @@ def _shown_message(error: errors.PolychromeError, status: int) -> str:
         return UNKNOWN_OUTCOME
     if isinstance(error, errors.Damaged):
         return f"{DAMAGED}: {error.message}"
-    if isinstance(error, errors.Corrupt):
+    if isinstance(error, errors.Corrupt | errors.Garbled):
         return f"{DAMAGED}: {error.name}" if error.name else DAMAGED
     if isinstance(error, errors.LessDurable):
         return f"The write is stored, and durability {error.message}"

@@ -5,7 +5,8 @@ in the order: nothing in Redis shows that, and a snapshot without them would be 
 from __future__ import annotations
 
 from shared.catalog.image import CatalogImage
-from shared.catalog.losses import TENANTS_NOTE, Losses
+from shared.catalog.losses import Losses
+from shared.catalog.scripts import TENANTS_NOTE
 from shared.errors import Unavailable
 
 

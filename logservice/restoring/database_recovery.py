@@ -21,15 +21,18 @@ from prometheus_client import Counter
 
 from logservice.catalog.stored import StoredCatalog
 from logservice.restoring.recover import Recovery
+from logservice.restoring.row_recovery import RowRecovery
 from logservice.restoring.tenant_recovery import TenantRecovery
 from shared.catalog import Catalog, Collection, Database
 from shared.catalog.collector import Collector
 from shared.catalog.image import CatalogImage
-from shared.catalog.losses import TENANTS_NOTE
+from shared.catalog.scripts import TENANTS_NOTE
+from shared.catalog.slots import Slot
 from shared.errors import Corrupt
 from shared.log.log import Log
 from shared.manifest.newest import newest_manifest
 from shared.objects.port import ObjectStore
+from shared.process.clock import Clock
 from shared.process.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -60,6 +63,7 @@ class DatabaseRecovery:
         journaled: StoredCatalog,
         recovery: Recovery,
         tenants: TenantRecovery,
+        clock: Clock,
     ) -> None:
         self._tenants = tenants
         self._catalog = catalog
@@ -70,6 +74,7 @@ class DatabaseRecovery:
         self._recovery = recovery
         self._stored_rows: Mapping[str, Mapping[str, str]] = {}
         """The rows in the bucket, by id, of each database, by its key."""
+        self._rows = RowRecovery(catalog, clock)
 
     async def step(self) -> None:
         """Recovers the databases in which somebody missed something."""
@@ -78,7 +83,7 @@ class DatabaseRecovery:
         if not noted:
             return
         whole = await self._tenants.recover(self._read_stored) if TENANTS_NOTE in noted else True
-        databases = [database async for database in self._catalog.databases.all() if database.key in noted]
+        databases = [database async for database in self._catalog.databases.all(set()) if database.key in noted]
         await self._recover(databases, missed=True)
         for key in noted:
             if key != TENANTS_NOTE or whole:
@@ -88,14 +93,19 @@ class DatabaseRecovery:
         """Recovers all tenants and databases."""
         if not await self._tenants.recover(self._read_stored):
             await self._catalog.losses.note(TENANTS_NOTE)
-        await self._recover([database async for database in self._catalog.databases.all()], missed=False)
+        await self._recover([database async for database in self._catalog.databases.all(set())], missed=False)
 
     async def _recover(self, databases: Sequence[Database], *, missed: bool) -> None:
         """Recovers these databases, the rows of all before the states of any: a state is not restored without a
         snapshot, and none is taken while rows are missing. What is damaged in the bucket does not keep others from
         being recovered. `missed`: somebody missed something of each of them.
         """
-        self._stored_rows = rows_by_database(await self._read_stored())
+        slots = {database.key: Slot(database=database.key) for database in databases}
+        surveys = {key: await self._catalog.garbled.survey(slot) for key, slot in slots.items()}
+        stored = await self._read_stored()
+        self._stored_rows = rows_by_database(stored)
+        for database in databases:
+            await self._rows.put_right(database, surveys[database.key], stored, is_open=True)
         for recover in (self._recover_rows, functools.partial(self._recover_states, missed=missed)):
             for database in databases:
                 try:

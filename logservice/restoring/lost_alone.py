@@ -17,10 +17,12 @@ import msgspec
 
 from logservice.restoring.database_recovery import rows_by_database
 from logservice.restoring.evidence import Evidence
+from logservice.restoring.row_recovery import RowRecovery
 from logservice.restoring.tenant_recovery import TenantRecovery
 from logservice.restoring.unreadable_fields import UnreadableFields
 from shared.catalog import Catalog, Cluster
 from shared.catalog.image import CatalogImage, CollectionImage, Images
+from shared.catalog.slots import Slot
 from shared.errors import Corrupt, Unavailable
 from shared.log.log import Log
 from shared.objects.port import ObjectStore
@@ -43,6 +45,7 @@ class LostAlone:
         self._refilled: dict[str, list[str]] = {}
         """The fields that were filled in, by collection, until that is in the report."""
         self._tenants = TenantRecovery(catalog, images, clock)
+        self._rows = RowRecovery(catalog, clock)
 
     async def recover_rows(self, stored: CatalogImage | None) -> None:
         """Puts back names, rows and places in the order. `stored` is the catalog as the bucket has it. Raises
@@ -52,10 +55,12 @@ class LostAlone:
         async def read_stored() -> CatalogImage | None:
             return stored
 
-        if not await self._tenants.recover(read_stored):
+        if not await self._tenants.recover(read_stored, is_open=False):
             raise Unavailable("Tenants are changed while they are restored")
         rows, losses = rows_by_database(stored), self._catalog.losses
-        async for database in self._catalog.databases.all():
+        async for database in self._catalog.databases.all(set()):
+            survey = await self._catalog.garbled.survey(Slot(database=database.key))
+            await self._rows.put_right(database, survey, stored, is_open=False)
             known = rows.get(database.key, {})
             if not await losses.agrees(database.key) or await losses.lacking(database.key, known):
                 there = await self._catalog.collections.recover(database, known)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
+from logservice.restoring.garbled_rows import GarbledRowRecovery
 from shared.catalog import Catalog
 from shared.catalog.image import CatalogImage, Images
 from shared.process.clock import Clock
@@ -34,15 +35,21 @@ class TenantRecovery:
         self._catalog = catalog
         self._images = images
         self._clock = clock
+        self._garbled = GarbledRowRecovery(catalog, clock)
 
-    async def recover(self, read_stored: ReadStored) -> bool:
-        """Puts back what is missing. False when something is still to be compared, because it was changed meanwhile."""
+    async def recover(self, read_stored: ReadStored, *, is_open: bool = True) -> bool:
+        """Puts back what is missing, in a Redis that `is_open` or not. False when something is still to be compared,
+        because it was changed meanwhile.
+        """
         for _ in range(TURNS_MAX):
             observed = await self._catalog.slots.observe()  # first: what is changed from here on is no loss
+            garbled = await self._garbled.find(observed)
             stored = await read_stored()
+            mended = await self._garbled.mend(garbled, stored)
             if stored is None:
                 return True
-            done = await self._catalog.slots.put_back(observed, stored)
+            done = await self._catalog.slots.put_back(observed, stored, is_open=is_open)
+            done.found += mended
             if done.taken:
                 log.error("databases_not_restored", taken=done.taken)
             if done.found:

@@ -21,6 +21,7 @@ from shared.catalog.cluster import ClusterMark
 from shared.catalog.collections import Collections
 from shared.catalog.damage import Damages
 from shared.catalog.databases import Databases
+from shared.catalog.garbled_rows import GarbledRows
 from shared.catalog.journal import Journal
 from shared.catalog.losses import Losses
 from shared.catalog.model import DEFAULT_DATABASE, DEFAULT_DATABASE_ID, DEFAULT_TENANT
@@ -58,6 +59,7 @@ class Catalog:
         self.databases = Databases(redis, keys, self.tenants, self.journal, quotas)
         self.collections = Collections(redis, keys, self.databases, self.journal, quotas)
         self.slots = SlotRecovery(redis, keys)
+        self.garbled = GarbledRows(redis, keys)
         self._scripts = CatalogScripts(redis, keys)
         self._removal = Removal(redis, keys, self.journal)
 

@@ -31,6 +31,12 @@
 --                  puts back what is missing of a collection that is not deleted: its name, its row (this one, if there is none; ''
 --                  where it is not known) and its place in the order: {'OK'}; {'TAKEN', id} when another one has the name;
 --                  {'GONE'} when it is deleted or its row is not known
+--           'untie' name id
+--                  forgets that a name leads to this id if there is no row of the id, or its row has another name: {'OK', 1}; {'OK', 0}
+--           'unplace' id
+--                  takes an id from the order that no row has: {'OK', 1}, or {'OK', 0}
+--           'refeed' input output
+--                  notes the output of an input, of which the output's row tells, if no other one is noted: {'OK', 1}, or {'OK', 0}
 --           'delete' name id
 --                  removes the collection if the name is this id's: {'OK'}. The commit of a deletion
 --           'abandon' id
@@ -41,22 +47,24 @@
 --                  takes deleted collections of which nothing is left from the trash: {'OK'}
 --           'expire' ttl_s
 --                  of a deleted database of which nothing is left, forgets after so long that it is closed: {'OK'}
+--        {'LOST'}, and nothing happens, when the slot's version or a row that is needed was lost
 --           'restoring' epoch verb ..    for a restoration: does this, unless the slot was restored in this epoch or a later one:
 --                  then {'LATER'}
 --        input: id of one that the function, whose output the collection is, has got. Then also {'GONE'} when there is no such
 --        collection, and {'ATTACHED', output} when it has another output
 
 local FIRST_COLLECTED = 2
+local CHANGING = { create = true, add = true, update = true, delete = true }
 local names_key, rows_key, order_key, trash_key, closed_key, functions_key, version_key, pending_key, epoch_key = unpack(KEYS)
 local verb = ARGV[1]
 
-local function changed(id) redis.call('HSET', pending_key, id, redis.call('INCR', version_key)) end
+local function changed(id) redis.call('HSET', pending_key, id, next_version(version_key)) end
 
 -- The output of an input, if there is one.
 local function output_of(input)
   local output = redis.call('HGET', functions_key, input)
   local row = output and redis.call('HGET', rows_key, output)
-  local made_by = row and cjson.decode(row)['function']
+  local made_by = row and (decoded(row) or {})['function']
   if type(made_by) ~= 'table' then return nil end
   for _, each in ipairs(made_by.inputs) do
     if each == input then return output end
@@ -102,7 +110,8 @@ function verbs.update(id, generation, name, row, input)
   local present = redis.call('HGET', rows_key, id)
   if present == row then return {'OK'} end
   if not present then return {'STALE'} end
-  local old = cjson.decode(present)
+  local old = decoded(present)
+  if not old or not tonumber(old.generation) then return {'LOST'} end
   if old.generation + 1 ~= tonumber(generation) then return {'STALE'} end
   local owner = redis.call('HGET', names_key, name)
   if owner and owner ~= id then return {'TAKEN', owner} end
@@ -119,8 +128,8 @@ end
 function verbs.replace(name, id, row)
   local present = redis.call('HGET', rows_key, id)
   if not present then return {'OK'} end
-  local old_name = cjson.decode(present).name
-  if redis.call('HGET', names_key, old_name) == id then redis.call('HDEL', names_key, old_name) end
+  local old_name = (decoded(present) or {}).name
+  if old_name and redis.call('HGET', names_key, old_name) == id then redis.call('HDEL', names_key, old_name) end
   redis.call('HSET', names_key, name, id)
   redis.call('HSET', rows_key, id, row)
   changed(id)
@@ -136,7 +145,8 @@ function verbs.recover(id, row)
   if redis.call('EXISTS', closed_key) == 1 or redis.call('SISMEMBER', trash_key, id) == 1 then return {'GONE'} end
   local known = redis.call('HGET', rows_key, id) or row
   if known == '' then return {'GONE'} end
-  local name = cjson.decode(known).name
+  local name = (decoded(known) or {}).name
+  if not name then return {'GONE'} end
   local owner = redis.call('HGET', names_key, name)
   if owner and owner ~= id then return {'TAKEN', owner} end
   redis.call('HSET', names_key, name, id)
@@ -146,6 +156,28 @@ function verbs.recover(id, row)
     redis.call('ZADD', order_key, (newest or 0) + 1, id)
   end
   return {'OK'}
+end
+
+function verbs.untie(name, id)
+  if redis.call('HGET', names_key, name) ~= id then return {'OK', 0} end
+  local row = redis.call('HGET', rows_key, id)
+  if row and (decoded(row) or {name = name}).name == name then return {'OK', 0} end
+  redis.call('HDEL', names_key, name)
+  return {'OK', 1}
+end
+
+function verbs.unplace(id)
+  if redis.call('HEXISTS', rows_key, id) == 1 then return {'OK', 0} end
+  return {'OK', redis.call('ZREM', order_key, id)}
+end
+
+function verbs.refeed(input, output)
+  if output_of(input) then return {'OK', 0} end
+  local noted = redis.call('HGET', functions_key, input)
+  redis.call('HSET', functions_key, input, output)
+  if output_of(input) then return {'OK', 1} end
+  if noted then redis.call('HSET', functions_key, input, noted) else redis.call('HDEL', functions_key, input) end
+  return {'OK', 0}
 end
 
 function verbs.delete(name, id)
@@ -169,7 +201,7 @@ end
 function verbs.close()
   redis.call('SET', closed_key, '1')
   for _, id in ipairs(redis.call('HVALS', names_key)) do redis.call('SADD', trash_key, id) end
-  redis.call('INCR', version_key)
+  next_version(version_key)
   redis.call('DEL', names_key, rows_key, order_key, functions_key, pending_key) -- the end of the database says it for all of them
   return {'OK'}
 end
@@ -192,4 +224,5 @@ function verbs.restoring(epoch, name, ...)
 end
 
 if not verbs[verb] then return redis.error_reply('ERR unknown verb') end
+if CHANGING[verb] and has_lost_version(version_key, rows_key) then return {'LOST'} end
 return verbs[verb](unpack(ARGV, 2, 8))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
 from functools import partial
 from typing import Any, Final
 
@@ -19,14 +19,14 @@ from shared.catalog.journal import Journal
 from shared.catalog.losses import Losses
 from shared.catalog.model import UNSET, Collection, Database, Function, NewCollection, Unset
 from shared.catalog.quotas import DEFAULT_QUOTAS, CatalogQuotas, quota_exceeded
-from shared.catalog.reading import CatalogReader, repeated
+from shared.catalog.reading import CatalogReader, repeated, text_of
 from shared.catalog.rows import FIRST_GENERATION, changed_row, collection_of, function_of, new_row
 from shared.catalog.scripts import CatalogScripts
-from shared.catalog.slots import path_to
-from shared.errors import AlreadyExists, Attached, Corrupt, Gone, NotFound, Unavailable
+from shared.catalog.slots import Slot, path_to
+from shared.errors import AlreadyExists, Attached, Corrupt, Garbled, Gone, NotFound, Unavailable
 from shared.log.lifecycle import Lifecycle
 from shared.log.outputs import Outputs
-from shared.log.pairs import Pairs, PairsReader
+from shared.log.pairs import PairsReader
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX, Argument
 
@@ -69,7 +69,10 @@ class Collections:
         if collection_id is None:
             await self._losses.require_whole(db.key)
             return None
-        return await self.get_by_id(db, collection_id.decode())
+        found = await self.get_by_id(db, text_of(collection_id))
+        if found is None:
+            await self._losses.require_named(db.key, name, collection_id)
+        return found
 
     async def get_durable(self, db: Database, collection_id: str) -> Collection | None:
         """As `get_by_id`, and its creation is durable: nothing may be acknowledged in a collection that could be lost
@@ -97,7 +100,11 @@ class Collections:
         found = None
         if row is not None:
             pairs = (await self._pairs.read({collection_id: (state, count)}))[collection_id]
-            found = collection_of(db, collection_id, row, state, _readable(pairs))
+            try:
+                found = collection_of(db, collection_id, row, state, pairs)
+            except Garbled:
+                await self._losses.note(db.key)
+                raise
         if found is None:
             await self._reader.require_cluster()
             if row is None:
@@ -116,9 +123,16 @@ class Collections:
         found = await self._get_many(db, ids)
         if len(found) < len(ids) or (not ids and limit != 0):
             await self._losses.require_whole(db.key)
-        for missing in set(ids) - {collection.id for collection in found}:
-            await self._losses.require_state(db.key, missing)
+        await self._require_listed(db, set(ids) - {collection.id for collection in found})
         return found
+
+    async def _require_listed(self, db: Database, missing: Set[str]) -> None:
+        """To be called of ids that have a place in the order, and of which no collection was found. Raises Unavailable
+        when that is because Redis has lost something.
+        """
+        await self._losses.require_rows(Slot(database=db.key), sorted(missing))
+        for collection_id in missing:
+            await self._losses.require_state(db.key, collection_id)
 
     async def some(self, db: Database, ids: Iterable[str]) -> list[Collection]:
         """Those collections of the database that have one of these ids, in order of creation. Raises Unavailable, too,
@@ -129,8 +143,7 @@ class Collections:
         if len(found) < len(found_ids) or not found_ids:
             await self._reader.require_cluster()
             await self._losses.require_whole(db.key)
-        for missing in set(found_ids) - {collection.id for collection in found}:
-            await self._losses.require_state(db.key, missing)
+        await self._require_listed(db, set(found_ids) - {collection.id for collection in found})
         return found
 
     async def present(self, db: Database, damaged: dict[str, str] | None = None) -> list[Collection]:
@@ -159,7 +172,7 @@ class Collections:
     async def names(self, db: Database) -> dict[str, str]:
         """The name of each collection of the database, by id."""
         names = await self._reader.all_values(self._keys.names(db.key))
-        return {collection_id.decode(): name for name, collection_id in names.items()}
+        return {text_of(collection_id): name for name, collection_id in names.items()}
 
     async def count(self, db: Database) -> int:
         """Number of collections that the database has."""
@@ -169,12 +182,14 @@ class Collections:
         return count
 
     async def all(self, damaged: dict[str, str] | None = None) -> AsyncIterator[Collection]:
-        """Every collection. Raises Unavailable rather than end early on a server that has lost everything; and Corrupt
-        when the row or the state of one cannot be read, unless `damaged` is given: then it is left out, and its id is
-        there with what is wrong.
+        """Every collection. Raises Unavailable rather than end early on a server that has lost everything; Garbled when
+        a row cannot be read, and Corrupt when the state of a collection cannot, unless `damaged` is given: then it is
+        left out, and its id is there with what is wrong. Left out, too, are all of a tenant or a database of which that
+        is so.
         """
         await self._reader.require_cluster()
-        async for database in self._databases.all():
+        unreadable = None if damaged is None else set[str]()
+        async for database in self._databases.all(unreadable):
             ids = await self._reader.members_in_order(self._keys.order(database.key))
             for start in range(0, len(ids), PIPELINE_MAX):
                 for collection in await self._get_many(database, ids[start : start + PIPELINE_MAX], damaged):
@@ -196,9 +211,10 @@ class Collections:
                 if row is None:
                     continue
                 try:
-                    readable = _readable(pairs[collection_id])
-                    found = collection_of(db, collection_id, row, states[collection_id][0], readable)
-                except Corrupt as error:
+                    found = collection_of(db, collection_id, row, states[collection_id][0], pairs[collection_id])
+                except (Corrupt, Garbled) as error:
+                    if isinstance(error, Garbled):
+                        await self._losses.note(db.key)
                     if damaged is None:
                         raise
                     damaged[collection_id] = error.message
@@ -288,15 +304,26 @@ class Collections:
 
     async def _delete(self, db: Database, name: str, only: str | None) -> bool:
         collection_id = await self._reader.one("HGET", self._keys.names(db.key), name)
-        if collection_id is None or only not in (None, collection_id.decode()):
+        if collection_id is None or only not in (None, text_of(collection_id)):
             return False
         row = await self._reader.one("HGET", self._keys.rows(db.key), collection_id)
+        if row is None:
+            await self._losses.require_named(db.key, name, collection_id)
+            return False
+        function = await self._function_of(db, text_of(collection_id), row)
         await self._scripts.collections(db.key, "delete", name, collection_id)
         await self._lifecycle.mark_deleted([collection_id.decode()])
-        function = None if row is None else function_of(row)
         for input_id in function.inputs if function else ():
             await self._outputs.unfeed(input_id, collection_id.decode())
         return True
+
+    async def _function_of(self, db: Database, collection_id: str, row: bytes) -> Function | None:
+        """The function whose output the collection is. Raises Garbled for a row that cannot be read, which is noted."""
+        try:
+            return function_of(collection_id, row)
+        except Garbled:
+            await self._losses.note(db.key)
+            raise
 
     async def update(
         self,
@@ -355,13 +382,6 @@ class Collections:
         if collection.shards_wanted:
             await self._lifecycle.want_shards(collection.id, collection.shards_wanted)
         return collection.shards_wanted > 0
-
-
-def _readable(pairs: Pairs | Corrupt) -> Pairs:
-    """The pairs. Raises Corrupt when they cannot be read."""
-    if isinstance(pairs, Corrupt):
-        raise pairs
-    return pairs
 
 
 def _refuse_input(reply: Sequence[Any], inputs: Iterable[str]) -> None:

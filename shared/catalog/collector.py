@@ -9,7 +9,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence, Set
 from typing import Any, Final
 
-import orjson
 from redis.asyncio import Redis
 
 from shared.catalog.catalog import Catalog
@@ -17,9 +16,12 @@ from shared.catalog.families import Families
 from shared.catalog.losses import Losses
 from shared.catalog.model import Database
 from shared.catalog.pending import PendingChanges
+from shared.catalog.readable import collection_row
+from shared.catalog.reading import text_of
 from shared.catalog.removal import Removal
 from shared.catalog.scripts import CatalogScripts
 from shared.catalog.slots import TENANTS, Path, Slot, path_of, path_of_tenant, path_to
+from shared.errors import Garbled
 from shared.log.lifecycle import Lifecycle, Owner
 from shared.log.required import checked_fields, is_whole
 from shared.process.telemetry import get_logger
@@ -58,8 +60,8 @@ class Collector:
 
     async def collect_deleted(self) -> int:
         """Finishes and collects every committed deletion; returns how many collections that was."""
-        deleted = await self._removal.collect([tenant.name for tenant in await self._catalog.tenants.all()])
-        async for database in self._catalog.databases.all():
+        deleted = await self._removal.collect([tenant.name for tenant in await self._catalog.tenants.all(set())])
+        async for database in self._catalog.databases.all(set()):
             deleted += await self._removal.collect_database(database.tenant, database.key)
         return deleted
 
@@ -68,9 +70,9 @@ class Collector:
         write it; returns in how many slots that was.
         """
         paths: dict[Slot, Path] = {TENANTS: (TENANTS,)}
-        for tenant in await self._catalog.tenants.all():
+        for tenant in await self._catalog.tenants.all(set()):
             paths[Slot(tenant=tenant.name)] = path_of_tenant(tenant.name)
-            for database in await self._catalog.databases.of_tenant(tenant.name):
+            for database in await self._catalog.databases.of_tenant(tenant.name, damaged=set()):
                 paths[Slot(database=database.key)] = path_of(tenant.name, database.key)
         behind = await self._pending.any_of(list(paths))
         for slot in behind:
@@ -151,7 +153,12 @@ class Collector:
             if not some:
                 break
             for collection_id, row, generation in some:
-                touched += await self._repair(database, collection_id, orjson.loads(row), generation, recover)
+                try:
+                    fields = collection_row(collection_id, row)
+                except Garbled:
+                    await self._losses.note(database.key)
+                    continue
+                touched += await self._repair(database, collection_id, fields, generation, recover)
         return touched
 
     async def _rows(self, database_key: str, start: int) -> list[tuple[str, bytes, bytes | None]]:
@@ -164,10 +171,10 @@ class Collector:
             rows = await command(self._redis, "HMGET", self._keys.rows(database_key), *ids)
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for collection_id in ids:
-                    pipeline.hmget(self._keys.state(collection_id.decode()), ["gen", *checked_fields()])
+                    pipeline.hmget(self._keys.state(text_of(collection_id)), ["gen", *checked_fields()])
                 states = await pipeline.execute()
         return [
-            (collection_id.decode(), row, generation if _is_whole(checked, database_key) else None)
+            (text_of(collection_id), row, generation if _is_whole(checked, database_key) else None)
             for collection_id, row, (generation, *checked) in zip(ids, rows, states, strict=True)
             if row is not None
         ]

@@ -20,6 +20,7 @@ import msgspec
 from prometheus_client import Gauge
 from redis.asyncio import Redis
 
+from shared.catalog.row_names import is_row_name
 from shared.errors import Backoff, Corrupt, Unavailable
 from shared.log.naming import is_state_name, is_stream_name
 from shared.objects.keys import CATALOG, JOURNAL, parse_log_key, parse_root_key, parse_shard_key
@@ -66,6 +67,7 @@ class DamageKind(enum.StrEnum):
     ENTRY = "entry"
     SEALED = "sealed"
     STATE = "state"
+    ROW = "row"
     OTHER = "other"
 
 
@@ -90,6 +92,8 @@ def kind_of(name: str) -> DamageKind:
         return DamageKind.RECORDS if name.endswith(f"/{RECORDS}") else _OF_SHARD[of_shard.kind]
     if is_stream_name(name):
         return DamageKind.ENTRY
+    if is_row_name(name):
+        return DamageKind.ROW
     return DamageKind.STATE if is_state_name(name) else DamageKind.OTHER
 
 
@@ -144,7 +148,7 @@ class Damages:
     async def names(self) -> set[str]:
         """The names of all damages. One that was too long is cut."""
         found: list[bytes] = await retry_idempotent(lambda: command(self._redis, "HKEYS", self._key), writes=False)
-        return {name.decode() for name in found}
+        return {name.decode("utf-8", "replace") for name in found}
 
     async def measure(self) -> list[Damage]:
         """All damages; brings the metric up to date, in the process that is to show it."""

@@ -17,19 +17,24 @@
 --           'recover' version name row   puts back what is missing of a database that is not deleted, its row and its place in
 --                                the order: 'OK'; 'TAKEN' when the name has another row; 'GONE' when it is deleted; 'LATER', and
 --                                nothing happens, unless this is the version of the slot
+--           'unplace' name       takes a name from the order that no row has: 1 when it was there, else 0
 --           'collected' key      forgets the key of a deleted database of which nothing is left: 'OK'
+--        'LOST', and nothing happens, when the slot's version was lost
 --           'restoring' epoch verb ..    for a restoration: does this, unless the slot was restored in this epoch or a later one:
 --                  then 'LATER'
 
+local CHANGING = { create = true, add = true, delete = true }
 local databases_key, order_key, trash_key, version_key, pending_key, epoch_key = unpack(KEYS)
 local verb = ARGV[1]
 
-local function changed(name) redis.call('HSET', pending_key, name, redis.call('INCR', version_key)) end
+local function changed(name) redis.call('HSET', pending_key, name, next_version(version_key)) end
 
-local function key_of(row) return cjson.decode(row).key end
+-- The key in a row; nil when that cannot be read.
+local function key_of(row) return (decoded(row) or {}).key end
 
 local function remove(name, row)
-  redis.call('SADD', trash_key, key_of(row))
+  -- Of a removed tenant nobody knows what was in a row that cannot be read: the database's collections are not found any more.
+  if key_of(row) then redis.call('SADD', trash_key, key_of(row)) end
   redis.call('HDEL', databases_key, name)
   redis.call('ZREM', order_key, name)
   changed(name)
@@ -60,13 +65,13 @@ function verbs.delete(name, key)
 end
 
 function verbs.clear(version)
-  if (redis.call('GET', version_key) or '0') ~= version then return 'LATER' end
+  if (number_at(version_key) or 0) ~= tonumber(version) then return 'LATER' end
   for _, name in ipairs(redis.call('HKEYS', databases_key)) do remove(name, redis.call('HGET', databases_key, name)) end
   return 'OK'
 end
 
 function verbs.recover(version, name, row)
-  if (redis.call('GET', version_key) or '0') ~= version then return 'LATER' end
+  if (number_at(version_key) or 0) ~= tonumber(version) then return 'LATER' end
   local present = redis.call('HGET', databases_key, name)
   if present and present ~= row then return 'TAKEN' end
   if redis.call('SISMEMBER', trash_key, key_of(row)) == 1 then return 'GONE' end
@@ -74,6 +79,11 @@ function verbs.recover(version, name, row)
   local _, newest = unpack(redis.call('ZREVRANGE', order_key, 0, 0, 'WITHSCORES'))
   redis.call('ZADD', order_key, 'NX', (newest or 0) + 1, name)
   return 'OK'
+end
+
+function verbs.unplace(name)
+  if redis.call('HEXISTS', databases_key, name) == 1 then return 0 end
+  return redis.call('ZREM', order_key, name)
 end
 
 function verbs.collected(key)
@@ -87,4 +97,5 @@ function verbs.restoring(epoch, name, ...)
 end
 
 if not verbs[verb] then return redis.error_reply('ERR unknown verb') end
+if CHANGING[verb] and has_lost_version(version_key, databases_key) then return 'LOST' end
 return verbs[verb](unpack(ARGV, 2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -13,12 +13,13 @@ from shared.catalog.journal import Journal
 from shared.catalog.losses import Losses
 from shared.catalog.model import Database
 from shared.catalog.quotas import DEFAULT_QUOTAS, CatalogQuotas, quota_exceeded
+from shared.catalog.readable import database_row
 from shared.catalog.reading import CatalogReader, repeated
 from shared.catalog.removal import Removal
-from shared.catalog.scripts import CatalogScripts
-from shared.catalog.slots import path_of_tenant
+from shared.catalog.scripts import TENANTS_NOTE, CatalogScripts
+from shared.catalog.slots import Slot, path_of_tenant
 from shared.catalog.tenants import Tenants
-from shared.errors import AlreadyExists, NotFound
+from shared.errors import AlreadyExists, Garbled, NotFound
 from shared.redis.keys import Keys
 
 
@@ -79,17 +80,41 @@ class Databases:
             await self._reader.require_cluster()
             await (self._losses.require_databases(tenant) if known else self._losses.require_tenant(tenant))
             return None
-        return _database(tenant, name, row)
+        return (await self._readable(tenant, {name: row}, None))[0]
 
-    async def of_tenant(self, tenant: str, limit: int | None = None, offset: int = 0) -> list[Database]:
+    async def of_tenant(
+        self, tenant: str, limit: int | None = None, offset: int = 0, damaged: set[str] | None = None
+    ) -> list[Database]:
         """In order of creation, `limit` of them at most (None: all), without the first `offset`; none for an unknown
-        tenant.
+        tenant. Raises Garbled when the row of one cannot be read, unless `damaged` is given: then it is left out, and
+        its name is there.
         """
         if limit == 0 or await self._tenants.get(tenant) is None:
             return []
         names = await self._reader.members_in_order(self._keys.database_order(tenant), limit, offset)
-        rows = await self._reader.values(self._keys.databases(tenant), names)
-        return [_database(tenant, name, row) for name, row in zip(names, rows, strict=True) if row is not None]
+        rows = dict(zip(names, await self._reader.values(self._keys.databases(tenant), names), strict=True))
+        if damaged is None:
+            await self._losses.require_rows(Slot(tenant=tenant), [name for name, row in rows.items() if row is None])
+        return await self._readable(tenant, rows, damaged)
+
+    async def _readable(
+        self, tenant: str, rows: Mapping[str, bytes | None], damaged: set[str] | None
+    ) -> list[Database]:
+        """The databases with these rows; None for one that is not there. `damaged` as for `of_tenant`."""
+        found: list[Database] = []
+        for name, row in rows.items():
+            if row is None:
+                continue
+            try:
+                fields = database_row(tenant, name, row)
+            except Garbled:
+                await self._losses.note(TENANTS_NOTE)
+                if damaged is None:
+                    raise
+                damaged.add(name)
+            else:
+                found.append(Database(fields["id"], fields["key"], name, tenant))
+        return found
 
     async def some(self, tenant: str, names: Iterable[str]) -> list[Database]:
         """Those databases of the tenant that have one of these names, in order of creation."""
@@ -97,12 +122,21 @@ class Databases:
             return []
         found = await self._reader.some_in_order(self._keys.database_order(tenant), frozenset(names))
         rows = await self._reader.values(self._keys.databases(tenant), found)
-        return [_database(tenant, name, row) for name, row in zip(found, rows, strict=True) if row is not None]
+        return await self._readable(tenant, dict(zip(found, rows, strict=True)), None)
 
-    async def all(self) -> AsyncIterator[Database]:
-        """Every database of every tenant; each tenant's in order of creation."""
-        for tenant in await self._tenants.all():
-            for database in await self.of_tenant(tenant.name):
+    async def all(self, damaged: set[str] | None = None) -> AsyncIterator[Database]:
+        """Every database of every tenant; each tenant's in order of creation. Raises Garbled when the row of a tenant
+        or a database cannot be read, unless `damaged` is given: then it is left out, and its name is there.
+        """
+        for tenant in await self._tenants.all(damaged):
+            try:
+                databases = await self.of_tenant(tenant.name, damaged=damaged)
+            except Garbled as error:  # its row was whole a moment ago
+                if damaged is None:
+                    raise
+                damaged.add(error.name)
+                continue
+            for database in databases:
                 yield database
 
     async def delete(self, tenant: str, name: str) -> bool:
@@ -114,8 +148,3 @@ class Databases:
             await self._scripts.databases(tenant, "delete", name, database.key)
             await self._removal.finish_database(database.key)
             return True
-
-
-def _database(tenant: str, name: str, row: bytes) -> Database:
-    fields = orjson.loads(row)
-    return Database(fields["id"], fields["key"], name, tenant)

@@ -139,7 +139,7 @@ class Functions:
             return None
         rows = self._keys.rows(database.decode())
         row = await retry_idempotent(lambda: command(self._redis, "HGET", rows, output), writes=False)
-        return None if row is None else function_of(row)
+        return None if row is None else function_of(output, row)
 
     async def read_input(self, collection_id: str) -> FunctionInput | None:
         """The input as it is now; None when it is gone."""

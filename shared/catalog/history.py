@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import orjson
 from redis.asyncio import Redis
 
+from shared.catalog.readable import collection_row
 from shared.catalog.reading import CatalogReader
 from shared.redis.keys import Keys
 
@@ -39,4 +39,4 @@ class Histories:
         if database is None:
             return 0.0
         row = await self._reader.one("HGET", self._keys.rows(database.decode()), collection_id)
-        return 0.0 if row is None else history_of(orjson.loads(row)["metadata"], self._default_s)
+        return 0.0 if row is None else history_of(collection_row(collection_id, row)["metadata"], self._default_s)

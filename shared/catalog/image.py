@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -14,6 +14,7 @@ from shared.catalog.catalog import Catalog
 from shared.catalog.cluster import Cluster
 from shared.catalog.damage import Damages
 from shared.catalog.families import Families
+from shared.catalog.garbled_rows import NOBODY_HAS
 from shared.catalog.image_model import (
     CatalogImage,
     CollectionImage,
@@ -27,19 +28,24 @@ from shared.catalog.image_model import (
 from shared.catalog.losses import Losses
 from shared.catalog.model import Collection, Database
 from shared.catalog.pending import PendingChanges
+from shared.catalog.readable import can_be_read
+from shared.catalog.reading import text_of
 from shared.catalog.removal import Removal
+from shared.catalog.row_names import row_name
 from shared.catalog.rows import function_of
-from shared.catalog.scripts import CatalogScripts
+from shared.catalog.scripts import TENANTS_NOTE, CatalogScripts
 from shared.catalog.slots import TENANTS, Slot
 from shared.cluster.placement import Layout
-from shared.errors import Corrupt, Unavailable
+from shared.errors import Corrupt, Garbled, Unavailable
 from shared.log.forks import Forks
 from shared.log.lifecycle import Lifecycle, Rejoined
 from shared.log.naming import state_name
+from shared.log.pairs import split_pairs
 from shared.log.rebuild import Rebuilds
 from shared.log.required import UNREADABLE, checked_fields, is_whole
 from shared.log.state import FIRST_ID, Entry, Pointer
 from shared.log.tails import pages
+from shared.process.telemetry import get_logger
 from shared.redis.client import command, retry_idempotent, translated_errors
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX
@@ -55,6 +61,8 @@ __all__ = [
     "merged",
 ]
 
+
+log = get_logger(__name__)
 
 IMAGED: Final = ("head", "dim", "config", "layout")
 """The fields of a state that an image has."""
@@ -90,7 +98,8 @@ class Images:
     async def take(self, cluster: Cluster, lost: set[str] | None = None) -> CatalogImage:
         """The catalog of this cluster. Raises Unavailable when Redis was lost on the way, even if it is restored by
         now: an image of half a catalog must never become a snapshot. So it is raised, too, when a row or a state was
-        lost alone, unless `lost` is given: then the ids of these collections, which the image lacks, are added to it.
+        lost alone, unless `lost` is given: then the ids of these collections, which the image lacks, are added to it;
+        and when a row cannot be read, unless the bucket was found to know nothing of it: the image lacks that.
         Raises Corrupt when what a snapshot has of a state cannot be read.
         """
         missing: list[tuple[str, str]] = []
@@ -100,10 +109,10 @@ class Images:
         databases: list[DatabaseImage] = []
         collections: list[CollectionImage] = []
         waiting: set[str] = set()
-        for name, tenant_row in sorted((await self._rows(self._keys.tenants)).items()):
+        for name, tenant_row in sorted((await self._rows(TENANTS)).items()):
             tenants.append(TenantImage(name, tenant_row, await self._version(self._keys.tenant_version(name))))
-            rows = await self._rows(self._keys.databases(name))
-            for database in await self._catalog.databases.of_tenant(name):
+            rows = await self._rows(Slot(tenant=name))
+            for database in await self._catalog.databases.of_tenant(name, damaged=set()):
                 if database.name in rows:
                     version_then = await self._version(self._keys.database_version(database.key))
                     row = rows[database.name]
@@ -131,12 +140,30 @@ class Images:
 
     async def _version(self, key: str) -> int:
         """The version of a slot. It is asked for before the slot's rows: they may be of a later one."""
-        return int(await retry_idempotent(lambda: command(self._redis, "GET", key), writes=False) or 0)
+        version = await retry_idempotent(lambda: command(self._redis, "GET", key), writes=False) or b"0"
+        if not version.isdigit():
+            await self.losses.note(TENANTS_NOTE)
+            raise Unavailable("The version of a slot of the catalog was lost and is being restored")
+        return int(version)
 
-    async def _rows(self, key: str) -> dict[str, str]:
+    async def _rows(self, slot: Slot) -> dict[str, str]:
+        key = slot.keys(self._keys)[0]
         with translated_errors():
             rows: Mapping[bytes, bytes] = await command(self._redis, "HGETALL", key)
-        return {name.decode(): row.decode() for name, row in rows.items()}
+        found: dict[str, str] = {}
+        for name, row in rows.items():
+            if text_of(name).encode() == name and can_be_read(slot, row):
+                found[name.decode()] = row.decode()
+            else:
+                await self._require_unknown(slot, text_of(name))
+        return found
+
+    async def _require_unknown(self, slot: Slot, row: str) -> None:
+        """Raises Garbled, and has the log service look, unless the bucket was found to know nothing of this row."""
+        name = row_name(slot, row)
+        if not any(each.name == name and each.doing == NOBODY_HAS for each in await self.damages.all()):
+            await self.losses.note(slot.database or TENANTS_NOTE)
+            raise Garbled("a row cannot be read", name)
 
     async def _require_found(self, missing: Sequence[tuple[str, str]], lost: set[str] | None) -> None:
         """Raises Unavailable, or adds to `lost`, where a collection that was missed has lost its state."""
@@ -148,10 +175,11 @@ class Images:
 
     async def _collections(self, database: Database, missing: list[tuple[str, str]]) -> AsyncIterator[CollectionImage]:
         """The collections of the database; those without a row or a whole state go to `missing`."""
+        slot = Slot(database=database.key)
         with translated_errors():
             ids = await command(self._redis, "ZRANGE", self._keys.order(database.key), 0, -1)
         for start in range(0, len(ids), PIPELINE_MAX):
-            some = [collection_id.decode() for collection_id in ids[start : start + PIPELINE_MAX]]
+            some = [text_of(collection_id) for collection_id in ids[start : start + PIPELINE_MAX]]
             with translated_errors():
                 rows = await command(self._redis, "HMGET", self._keys.rows(database.key), *some)
                 async with self._redis.pipeline(transaction=False) as pipeline:
@@ -161,6 +189,10 @@ class Images:
                     answers = await pipeline.execute()
             for collection_id, row, state, keys in zip(some, rows, answers[0::2], answers[1::2], strict=True):
                 checked, deleted = dict(zip(checked_fields(), state, strict=False)), state[-1]
+                if row is not None and not can_be_read(slot, row):
+                    await self._require_unknown(slot, collection_id)
+                    continue
+                await self._drop_garbled(collection_id, keys)
                 if row is not None and is_whole(checked, database.key):
                     try:
                         yield collection_image(
@@ -170,6 +202,16 @@ class Images:
                         raise Corrupt(f"the state cannot be read: {error!r}", state_name(collection_id)) from error
                 elif deleted is None:
                     missing.append((database.key, collection_id))
+
+    async def _drop_garbled(self, collection_id: str, keys: Iterable[bytes]) -> None:
+        """Removes what cannot be read of these metadata keys of a collection: snapshots put lost ones back."""
+        _, garbled = split_pairs(keys)
+        if garbled:
+            log.error(
+                "metadata_keys_unreadable", collection=collection_id, values=[repr(each[:60]) for each in garbled]
+            )
+            call = ("SREM", self._keys.metadata_keys(collection_id), *garbled)
+            await retry_idempotent(lambda: command(self._redis, *call), writes=True)
 
     async def restore_rows(self, image: CatalogImage, epoch: int) -> None:
         """Puts back every row of a tenant, a database or a collection that is missing. The collections' states have to
@@ -187,7 +229,7 @@ class Images:
             await scripts.databases(database.tenant, "create", database.name, database.row)
         for collection in image.collections:
             await scripts.collections(collection.database_key, "create", collection.name, collection.id, collection.row)
-            function = function_of(collection.row.encode())
+            function = function_of(collection.id, collection.row)
             for input_id in function.inputs if function else ():
                 await scripts.collections(collection.database_key, "feed", input_id, collection.id)
         living = {collection.id for collection in image.collections}

@@ -11,6 +11,7 @@ import xxhash
 
 from shared.cluster.placement import Layout
 from shared.errors import Corrupt
+from shared.log.pairs import split_pairs
 
 FORMAT: Final = 2
 FORMATS_READ: Final = (1, FORMAT)
@@ -87,11 +88,11 @@ def collection_image(
     collection_id: str, database_key: str, row: bytes, state: Sequence[bytes | None], keys: set[bytes]
 ) -> CollectionImage:
     """The image of a collection with this row. `state` has the fields head, dim, config and layout of its state, of
-    which the first is there; `keys` are its (metadata key, value type) pairs as they are stored.
+    which the first is there; `keys` are its (metadata key, value type) pairs as they are stored, of which those are
+    left out that cannot be read. Raises one of UNREADABLE for a state that cannot be read.
     """
     head, dimension, config, encoded = state
     layout = Layout.decode(encoded or b"0 1")
-    pairs: list[tuple[str, str]] = sorted((pair[0], pair[1]) for pair in map(orjson.loads, keys))
     return CollectionImage(
         id=collection_id,
         database_key=database_key,
@@ -99,7 +100,7 @@ def collection_image(
         fixed=orjson.loads(config or b"{}"),
         dimension=None if dimension is None else int(dimension),
         head=int(head or 0),
-        keys=pairs,
+        keys=sorted(split_pairs(keys)[0]),
         shards=(layout.first, layout.count),
     )
 

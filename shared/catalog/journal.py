@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence, Set
 from contextlib import asynccontextmanager, suppress
 from typing import Final, NamedTuple
 
@@ -32,7 +32,7 @@ from shared.catalog.changes import Changes
 from shared.catalog.cluster import Cluster, ClusterMark, Standing
 from shared.catalog.journal_entry import JournalEntry
 from shared.catalog.pending import Observation, PendingChanges
-from shared.catalog.slots import Path, Slot
+from shared.catalog.slots import TENANTS, Path, Slot
 from shared.errors import Backoff, JournalAway, NotJournaled, PolychromeError, Unavailable, UnknownOutcome
 from shared.objects.port import ObjectStore
 from shared.process.concurrency import together
@@ -83,6 +83,8 @@ class _Waiting(NamedTuple):
     path: Path
     standing: Standing
     done: asyncio.Future[None]
+    own: Path
+    """The slots of the path of which no row may be left out."""
 
 
 @asynccontextmanager
@@ -134,14 +136,15 @@ class BucketJournal(Journal):
 
     async def settle(self, path: Path) -> None:
         if await self._pending.any_of(path):
-            await self._save(path, await self._mark.standing())
+            await self._save(path, await self._mark.standing(), own=())  # rows that cannot be read wait for themselves
 
     async def settle_row(self, path: Path, row: str) -> None:
         if await self._pending.has(path[0], row):
             await self._save(path, await self._mark.standing())
 
-    async def _save(self, path: Path, standing: Standing) -> None:
-        waiting = _Waiting(path, standing, asyncio.get_running_loop().create_future())
+    async def _save(self, path: Path, standing: Standing, own: Path | None = None) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(path, standing, done, path[:1] if own is None else own)
         self._waiting.append(waiting)
         self._arrived.set()
         self._wake()
@@ -173,7 +176,7 @@ class BucketJournal(Journal):
             slots = _in_order([*(waiting.path for waiting in group), tuple(self._owed)])
             try:
                 async with asyncio.timeout(WRITE_S_MAX):
-                    written, standing = await self._write(group, slots, written)
+                    written, unreadable, standing = await self._write(group, slots, written)
             except (PolychromeError, TimeoutError) as error:
                 self._failed(group, slots, error)
                 await self._pause()
@@ -185,26 +188,29 @@ class BucketJournal(Journal):
             for slot in slots:
                 self._owed.pop(slot, None)
             for waiting in group:
-                _acknowledge(waiting, standing)
+                _acknowledge(waiting, standing, unreadable)
 
     async def _write(
         self, group: Sequence[_Waiting], slots: Sequence[Slot], written: Sequence[Observation]
-    ) -> tuple[list[Observation], Standing]:
-        """Clears what was written, and writes an entry with what is pending in the slots; what that was, and what the
-        cluster rests on after it.
+    ) -> tuple[list[Observation], set[tuple[Slot, str]], Standing]:
+        """Clears what was written, and writes an entry with what is pending in the slots; what that was, which pending
+        rows cannot be read and are not in it, and what the cluster rests on after it.
         """
         known = {waiting.standing for waiting in group}
         before = known.pop() if len(known) == 1 else await self._mark.standing()
         _, found = await together([self._clear(written), self._pending.observe(slots)])
         observed = [each for each in found if each.rows]
-        if observed:
-            await self._create(before.cluster, observed)
+        unreadable = await self._create(before.cluster, observed) if observed else set()
         standing = await self._mark.standing()
         # Read in another epoch than the entry says: nothing of it counts, and nothing may be cleared.
-        return (observed if standing == before else [], standing)
+        written = [each.without(unreadable) for each in observed] if standing == before else []
+        return [each for each in written if each.rows], unreadable, standing
 
-    async def _create(self, cluster: Cluster, observed: Sequence[Observation]) -> None:
-        slots, number = await asyncio.gather(self._pending.described(observed), self._pending.number())
+    async def _create(self, cluster: Cluster, observed: Sequence[Observation]) -> set[tuple[Slot, str]]:
+        """Creates the entry of these rows; returns those that it has not, because they cannot be read."""
+        (slots, unreadable), number = await asyncio.gather(self._pending.described(observed), self._pending.number())
+        if not slots:
+            return unreadable
         entry = JournalEntry(cluster.id, cluster.epoch, number, self._writer, time.time(), slots)
         try:
             created = await self._objects.create(entry.key, entry.encode())
@@ -214,6 +220,7 @@ class BucketJournal(Journal):
         if not created:
             raise Unavailable(f"{entry.key} is there already")
         ENTRIES.inc()
+        return unreadable
 
     async def _pause(self) -> None:
         """Waits before the next attempt, for less when there is another change to write."""
@@ -247,10 +254,13 @@ def _fail(group: Sequence[_Waiting], error: Exception) -> None:
             waiting.done.set_exception(error)
 
 
-def _acknowledge(waiting: _Waiting, standing: Standing) -> None:
+def _acknowledge(waiting: _Waiting, standing: Standing, unreadable: Set[tuple[Slot, str]]) -> None:
+    """Ends the wait of a change, which is in the journal, unless it was of a row that cannot be read any more."""
     if waiting.done.done():
         return
-    if waiting.standing == standing:
+    if any(slot in waiting.own or (slot == TENANTS and Slot(tenant=row) in waiting.own) for slot, row in unreadable):
+        waiting.done.set_exception(NotJournaled("What was changed in the catalog was damaged before it was durable"))
+    elif waiting.standing == standing:
         waiting.done.set_result(None)
     else:
         waiting.done.set_exception(NotJournaled("Redis was restarted or restored while the catalog was changed"))

@@ -9,20 +9,22 @@ after them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from redis.asyncio import Redis
 
 from shared.catalog.notes import Notes
+from shared.catalog.readable import can_be_read, tenant_row
+from shared.catalog.reading import NO_TEXT
+from shared.catalog.scripts import TENANTS_NOTE
+from shared.catalog.slots import Slot
 from shared.errors import Unavailable
 from shared.log.required import checked_fields, is_whole
 from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import PIPELINE_MAX, Script
 
-TENANTS_NOTE: Final = "tenants"
-"""The note that tenants or databases are missed; no database has such a key."""
 AGREEMENT: Final = Script("shared.catalog", "agreement")
 
 
@@ -75,16 +77,72 @@ class Losses:
         if not await AGREEMENT.run(self._redis, keys, writes=False):
             await self._miss(TENANTS_NOTE)
 
+    async def require_rows(self, slot: Slot, listed: Sequence[str]) -> None:
+        """To be called of names or ids that have a place in the slot's order of creation, and of which no row was
+        found. Raises Unavailable when one has its place still, and no row, which is noted: both go together.
+        """
+        rows, *_, order = slot.keys(self._keys)
+        for start in range(0, len(listed), PIPELINE_MAX):
+            some = listed[start : start + PIPELINE_MAX]
+
+            async def ask(some: Sequence[str] = some) -> list[list[Any]]:
+                async with self._redis.pipeline(transaction=True) as pipeline:
+                    pipeline.zmscore(order, list(some))
+                    pipeline.hmget(rows, list(some))
+                    answers: list[list[Any]] = await pipeline.execute()
+                    return answers
+
+            places, found = await retry_idempotent(ask, writes=False)
+            if any(
+                row is None and (place is not None or NO_TEXT in each)
+                for each, place, row in zip(some, places, found, strict=True)
+            ):
+                await self._miss(slot.database or TENANTS_NOTE)
+
+    async def require_named(self, database_key: str, name: str, collection_id: bytes) -> None:
+        """To be called when the collection with this id, which the name led to, was not found. Raises Unavailable when
+        the name leads there still, and there is no row, which is noted: both go together.
+        """
+        leads_to, row = await self._both(
+            (self._keys.names(database_key), name), self._keys.rows(database_key), collection_id
+        )
+        if leads_to == collection_id and row is None:
+            await self._miss(database_key)
+
+    async def require_owner(self, resource: str, tenant: bytes) -> None:
+        """To be called when the tenant that the resource name led to was not found, or has another one. Raises
+        Unavailable when both is so still, which is noted.
+        """
+        leads_to, row = await self._both((self._keys.resources, resource), self._keys.tenants, tenant)
+        if leads_to != tenant:
+            return
+        if row is None or tenant_row("", row)["resource_name"] != resource:
+            await self._miss(TENANTS_NOTE)
+
+    async def _both(self, source: tuple[str, str], rows: str, target: bytes) -> tuple[bytes | None, bytes | None]:
+        """Where a field of a hash leads to, and the row that `target` has, as of one moment."""
+
+        async def ask() -> list[Any]:
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.hget(*source)
+                pipeline.hmget(rows, [target])
+                replies: list[Any] = await pipeline.execute()
+                return replies
+
+        leads_to, found = await retry_idempotent(ask, writes=False)
+        return leads_to, found[0]
+
     async def _miss(self, noted: str) -> None:
         await self.note(noted)
         raise Unavailable("A part of the catalog was lost and is being restored")
 
     async def lacking(self, database_key: str, known: Iterable[str]) -> set[str]:
-        """Those of these collections, which the database had, that have no row though nobody deleted them. It agrees
+        """Those of these collections, which the database had, that have no row which can be read, though nobody deleted
+        them. It agrees
         all the same when all of it was lost. Whoever deletes one puts it into the trash in the same step, and there is
         a grave before it leaves that.
         """
-        ids, found = list(known), set[str]()
+        ids, found, slot = list(known), set[str](), Slot(database=database_key)
         names = self._keys
         for start in range(0, len(ids), PIPELINE_MAX):
             some = ids[start : start + PIPELINE_MAX]
@@ -99,7 +157,7 @@ class Losses:
 
             answers = await retry_idempotent(ask, writes=False)
             for collection_id, row, deleted, grave in zip(some, *answers, strict=True):
-                if row is None and not deleted and grave is None:
+                if (row is None or not can_be_read(slot, row)) and not deleted and grave is None:
                     found.add(collection_id)
         return found
 

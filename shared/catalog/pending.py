@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,6 +12,8 @@ from redis.asyncio import Redis
 
 from shared.catalog.image_model import CollectionImage, DatabaseImage, TenantImage, collection_image
 from shared.catalog.journal_entry import SlotChanges
+from shared.catalog.readable import UNREADABLE, can_be_read
+from shared.catalog.reading import text_of
 from shared.catalog.scripts import CatalogScripts, require_not_later
 from shared.catalog.slots import Slot
 from shared.redis.client import command, retry_idempotent
@@ -44,6 +47,10 @@ class Observation:
     version: int
     rows: tuple[PendingRow, ...]
 
+    def without(self, rows: Set[tuple[Slot, str]]) -> Observation:
+        """The observation of all rows but these."""
+        return dataclasses.replace(self, rows=tuple(row for row in self.rows if (self.slot, row.id) not in rows))
+
 
 class PendingChanges:
     """The pending rows of all slots in one Redis. Everything raises Unavailable."""
@@ -56,7 +63,15 @@ class PendingChanges:
     async def observe(self, slots: Sequence[Slot]) -> list[Observation]:
         """The pending rows of these slots, which are read in this order, each at one moment."""
         replies = await JOURNAL.run_many(self._redis, [(slot.keys(self._keys), ["observe"]) for slot in slots])
+        for slot, reply in zip(slots, replies, strict=True):
+            await self._forget([name for name in reply[1::4] if text_of(name).encode() != name], slot)
         return [_observation(slot, reply) for slot, reply in zip(slots, replies, strict=True)]
+
+    async def _forget(self, names: Sequence[bytes], slot: Slot) -> None:
+        """Removes notes of which the name was damaged, so that it is nobody's."""
+        if names:
+            key = slot.keys(self._keys)[PENDING_KEY]
+            await retry_idempotent(lambda: command(self._redis, "HDEL", key, *names), writes=True)
 
     async def clear(self, observed: Sequence[Observation]) -> None:
         """Says that the journal has these rows. What was changed again since stays pending."""
@@ -104,14 +119,27 @@ class PendingChanges:
         """A new number for an entry of the journal; it counts as a change of the catalog."""
         return int(await self._scripts.tenants("changed"))  # a script: a full server refuses no deletion
 
-    async def described(self, observed: Sequence[Observation]) -> list[SlotChanges]:
+    async def described(self, observed: Sequence[Observation]) -> tuple[list[SlotChanges], set[tuple[Slot, str]]]:
         """The rows as the journal has them; of collections also what outlives the log of their states. A row without
-        a state is left out, as snapshots do: nothing could be restored of it.
+        a state is left out, as snapshots do: nothing could be restored of it. Left out, too, and returned, are rows
+        that cannot be read, or whose states cannot: they stay pending until the log service has put them right.
         """
-        collections = await self._collections([each for each in observed if each.slot.database is not None])
-        return [_described(each, collections) for each in observed if each.rows]
+        unreadable = {
+            (each.slot, row.id)
+            for each in observed
+            for row in each.rows
+            if row.row is not None and not can_be_read(each.slot, row.row)
+        }
+        readable = [each.without(unreadable) for each in observed]
+        collections, of_states = await self._collections([each for each in readable if each.slot.database is not None])
+        readable = [each.without(of_states) for each in readable]
+        return [_described(each, collections) for each in readable if each.rows], unreadable | of_states
 
-    async def _collections(self, observed: Sequence[Observation]) -> dict[str, CollectionImage]:
+    async def _collections(
+        self, observed: Sequence[Observation]
+    ) -> tuple[dict[str, CollectionImage], set[tuple[Slot, str]]]:
+        """The images of the living collections, by id; and the rows whose states cannot be read."""
+        unreadable: set[tuple[Slot, str]] = set()
         living = [(each.slot.database or "", row) for each in observed for row in each.rows if row.row is not None]
         images: dict[str, CollectionImage] = {}
         for start in range(0, len(living), PIPELINE_MAX):
@@ -120,8 +148,11 @@ class PendingChanges:
             states = await retry_idempotent(lambda ids=ids: self._states(ids), writes=False)  # type: ignore[misc] # no type for a lambda with a default
             for (database, row), state, keys in zip(some, states[0::2], states[1::2], strict=True):
                 if state[0] is not None:
-                    images[row.id] = collection_image(row.id, database, row.row or b"", state, keys)
-        return images
+                    try:
+                        images[row.id] = collection_image(row.id, database, row.row or b"", state, keys)
+                    except UNREADABLE:
+                        unreadable.add((Slot(database=database), row.id))
+        return images, unreadable
 
     async def _states(self, ids: Sequence[str]) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipeline:
@@ -135,8 +166,9 @@ class PendingChanges:
 def _observation(slot: Slot, reply: Sequence[Any]) -> Observation:
     version, *rest = reply
     rows = tuple(
-        PendingRow(name.decode(), int(changed), row, None if order is None else float(order))
+        PendingRow(text_of(name), int(changed), row, None if order is None else float(order))
         for name, changed, row, order in zip(rest[0::4], rest[1::4], rest[2::4], rest[3::4], strict=True)
+        if text_of(name).encode() == name
     )
     return Observation(slot, int(version), rows)
 

@@ -25,6 +25,15 @@ async def repeated(read: Callable[[], Awaitable[T]]) -> T:
     return await retry_idempotent(read, writes=False, deadline_s=CATALOG_READ_S)
 
 
+NO_TEXT: Final = "\ufffd"
+"""The character in the place of bytes of a name or an id that are no text."""
+
+
+def text_of(stored: bytes) -> str:
+    """A name or an id that Redis has. Bytes that are no text become a name that nothing has."""
+    return stored.decode(errors="replace")
+
+
 class CatalogReader:
     """Single reads. Everything raises Unavailable."""
 
@@ -48,7 +57,7 @@ class CatalogReader:
         if limit == 0:
             return []
         stop = -1 if limit is None else offset + limit - 1
-        return [member.decode() for member in await self._reply("ZRANGE", key, offset, stop)]
+        return [text_of(member) for member in await self._reply("ZRANGE", key, offset, stop)]
 
     async def some_in_order(self, key: str, members: Collection[str]) -> list[str]:
         """Those of the members that a zset has, by score."""
@@ -69,7 +78,7 @@ class CatalogReader:
     async def all_values(self, key: str) -> dict[str, bytes]:
         """All fields of a hash with their values."""
         found: Mapping[bytes, bytes] = await self._reply("HGETALL", key)
-        return {field.decode(): value for field, value in found.items()}
+        return {text_of(field): value for field, value in found.items()}
 
     async def _reply(self, *call: Any) -> Any:
         return await repeated(lambda: command(self._redis, *call))

@@ -8,6 +8,7 @@ from typing import Any, Final
 import orjson
 
 from shared.catalog.model import Collection, Database, Function, NewCollection, Rebuild
+from shared.catalog.readable import collection_row
 from shared.cluster.placement import Layout
 from shared.errors import Corrupt
 from shared.log.naming import state_name
@@ -47,9 +48,13 @@ def encode_row(row: Mapping[str, Any]) -> bytes:
     return orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
 
 
-def function_of(row: bytes) -> Function | None:
-    """The function whose output the collection with this row is; None when it is no output."""
-    encoded = orjson.loads(row).get("function")
+def function_of(collection_id: str, row: bytes | str) -> Function | None:
+    """The function whose output the collection with this row is; None when it is no output. Raises Garbled."""
+    return _function(collection_row(collection_id, row))
+
+
+def _function(fields: Mapping[str, Any]) -> Function | None:
+    encoded = fields.get("function")
     return None if encoded is None else Function.decode(encoded)
 
 
@@ -57,22 +62,24 @@ def collection_of(
     database: Database, collection_id: str, row: bytes, state: Mapping[bytes, bytes], keys: Pairs
 ) -> Collection | None:
     """The collection with this row, this state hash and these (metadata key, value type) pairs; None when the state is
-    not whole or marked deleted, whatever the row says. Raises Corrupt, which names the state, when row or state cannot
-    be read.
+    not whole or marked deleted, whatever the row says. Raises Garbled when the row cannot be read, and Corrupt, which
+    names the state, when the state cannot.
     """
     if b"deleted" in state:
         return None
     if not is_whole({field: state.get(field.encode()) for field in checked_fields()}, database.key):
         return None
+    fields = collection_row(collection_id, row)
     try:
-        return _read(database, collection_id, row, state, keys)
+        return _read(database, collection_id, fields, state, keys)
     except UNREADABLE as error:
-        raise Corrupt(f"the row or the state cannot be read: {error!r}", state_name(collection_id)) from error
+        raise Corrupt(f"the state cannot be read: {error!r}", state_name(collection_id)) from error
 
 
-def _read(database: Database, collection_id: str, row: bytes, state: Mapping[bytes, bytes], keys: Pairs) -> Collection:
+def _read(
+    database: Database, collection_id: str, fields: Mapping[str, Any], state: Mapping[bytes, bytes], keys: Pairs
+) -> Collection:
     """The collection. Raises one of UNREADABLE."""
-    fields = orjson.loads(row)
     layout = Layout.decode(state[b"layout"])
     earlier = int(state.get(b"ops_before", 0))
     return Collection(
@@ -100,7 +107,7 @@ def _read(database: Database, collection_id: str, row: bytes, state: Mapping[byt
         root_position=int(state[b"root"]) if b"root" in state else None,
         versions_before=int(state.get(b"versions_before", 0)),
         ancestors=tuple(fields.get("ancestors", ())),
-        function=function_of(row),
+        function=_function(fields),
         feeds=state[b"feeds"].decode() if b"feeds" in state else None,
         counted=int(state.get(b"counted", 0)),
         runs=int(state.get(b"runs", 0)),

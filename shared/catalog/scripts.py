@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from shared.catalog.notes import Notes
 from shared.errors import Unavailable
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
@@ -20,6 +21,9 @@ GROWING: Final = {
     for script, name in ((TENANTS, "tenants"), (DATABASES, "databases"), (COLLECTIONS, "collections"))
 }
 """The scripts as the verbs run by which clients make the catalog larger: a full server refuses those."""
+
+TENANTS_NOTE: Final = "tenants"
+"""The note that something of the tenants or their databases is missed; no database has such a key."""
 
 GROWING_VERBS: Final = frozenset({"add", "resource", "update"})
 
@@ -47,25 +51,32 @@ class CatalogScripts:
         names = self._keys
         keys = [names.tenants, names.resources, names.tenant_trash, names.cleared_tenants, names.changes]
         keys += [names.catalog_version, names.catalog_pending, names.catalog_epoch]
-        return await self._run(TENANTS, keys, [verb, *args])
+        return await self._run(TENANTS, keys, [verb, *args], TENANTS_NOTE)
 
     async def databases(self, tenant: str, verb: str, *args: Argument) -> Any:
         names = self._keys
         keys = [names.databases(tenant), names.database_order(tenant), names.database_trash(tenant)]
         keys += [names.tenant_version(tenant), names.tenant_pending(tenant), names.tenant_epoch(tenant)]
-        return await self._run(DATABASES, keys, [verb, *args])
+        return await self._run(DATABASES, keys, [verb, *args], TENANTS_NOTE)
 
     async def collections(self, database_key: str, verb: str, *args: Argument) -> list[Any]:
         key, names = database_key, self._keys
         keys = [names.names(key), names.rows(key), names.order(key), names.trash(key), names.closed(key)]
         keys += [names.functions(key), names.database_version(key), names.database_pending(key)]
         keys += [names.database_epoch(key)]
-        reply: list[Any] = await self._run(COLLECTIONS, keys, [verb, *args])
+        reply: list[Any] = await self._run(COLLECTIONS, keys, [verb, *args], key)
         return reply
 
-    async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+    async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Argument], note: str) -> Any:
+        """The script's reply. Raises Unavailable, and has the log service look at what `note` says, when the script was
+        refused because something of its slot was lost.
+        """
         if self._epoch is None:
-            return await script_for(script, args[0]).run(self._redis, keys, args)
+            reply = await script_for(script, args[0]).run(self._redis, keys, args)
+            if reply in (b"LOST", [b"LOST"]):
+                await Notes(self._redis, self._keys.losses).add([note])
+                raise Unavailable("A part of the catalog was lost and is being restored")
+            return reply
         reply = await script.run(self._redis, keys, ["restoring", self._epoch, *args])
         require_not_later(reply)
         return reply

@@ -16,8 +16,12 @@ from dataclasses import dataclass, field
 import orjson
 from redis.asyncio import Redis
 
+from shared.catalog.changes import Changes
+from shared.catalog.garbled_rows import GarbledRows
 from shared.catalog.image_model import CatalogImage, DatabaseImage
 from shared.catalog.pending import Observation, PendingChanges
+from shared.catalog.readable import UNREADABLE, can_be_read
+from shared.catalog.reading import text_of
 from shared.catalog.scripts import CatalogScripts
 from shared.catalog.slots import TENANTS, Slot
 from shared.redis.client import command, retry_idempotent
@@ -56,18 +60,25 @@ class SlotRecovery:
         self._keys = keys
         self._pending = PendingChanges(redis, keys)
         self._scripts = CatalogScripts(redis, keys)
+        self._garbled = GarbledRows(redis, keys)
+        self._changes = Changes(redis, keys)
 
     async def observe(self) -> Observed:
         """The slots as they are before the bucket is read."""
-        names = await self._hash(self._keys.tenants)
-        slots = [TENANTS, *(Slot(tenant=name) for name in names)]
+        slots = await self.slots()
         return dict(zip(slots, await self._pending.observe(slots), strict=True))
 
-    async def put_back(self, observed: Observed, stored: CatalogImage) -> PutBack:
+    async def slots(self) -> list[Slot]:
+        """The slot of the tenants, and those of the databases of each tenant that there is."""
+        return [TENANTS, *(Slot(tenant=name) for name in await self._hash(self._keys.tenants))]
+
+    async def put_back(self, observed: Observed, stored: CatalogImage, *, is_open: bool = True) -> PutBack:
         """Puts back what is missing of what the bucket has (`stored`), and resource names and places in the order that
-        rows in Redis tell of.
+        rows in Redis tell of. What leads nowhere in these is removed. Versions that were lost are put right first;
+        in a Redis that is not `is_open` they are left out, for it may have gone back.
         """
         done = PutBack()
+        await (self._advance(observed, stored, done) if is_open else self._forget(observed, done))
         await self._tenants(observed[TENANTS], stored, done)
         databases: dict[str, list[DatabaseImage]] = {}
         for database in stored.databases:
@@ -77,6 +88,25 @@ class SlotRecovery:
                 await self._databases(slot.tenant, seen, databases.get(slot.tenant, ()), done)
         return done
 
+    async def _advance(self, observed: Observed, stored: CatalogImage, done: PutBack) -> None:
+        versions = {Slot(tenant=tenant.name): tenant.version for tenant in stored.tenants}
+        versions[TENANTS] = stored.version
+        for slot in observed:
+            if await self._garbled.advance(slot, versions.get(slot, 0)):
+                done.found.append(
+                    "the version of the tenants" if slot == TENANTS else f"the version of tenant {slot.tenant}"
+                )
+                done.again = True
+        if await self._changes.restore(stored.changes):
+            done.found.append("the number of changes")
+
+    async def _forget(self, observed: Observed, done: PutBack) -> None:
+        for slot in observed:
+            if await self._garbled.forget_version(slot):
+                done.again = True
+        if await self._changes.forget():
+            done.again = True
+
     async def _tenants(self, seen: Observation, stored: CatalogImage, done: PutBack) -> None:
         rows, pending = await self._hash(self._keys.tenants), {row.id for row in seen.rows}
         owners = await self._hash(self._keys.resources)
@@ -85,26 +115,47 @@ class SlotRecovery:
                 reply = await self._scripts.tenants("recover", seen.version, tenant.name, tenant.row)
                 done.add(reply, f"tenant {tenant.name}")
                 done.again = done.again or reply == b"OK"
+        resources = {name: _member(row, "resource_name") for name, row in rows.items()}
+        for resource, owner in owners.items():
+            name = text_of(owner)
+            if name not in resources or (resources[name] != resource and can_be_read(TENANTS, rows[name])):
+                reply = await self._scripts.tenants("unowned", seen.version, resource, owner)
+                done.add(reply, f"resource name {resource}, which led to {name}")
+                done.again = True
         for name, row in rows.items():
-            resource = orjson.loads(row)["resource_name"]
-            if resource is not None and resource not in owners:
+            owned = resources[name]
+            if owned is not None and owned not in owners:
                 reply = await self._scripts.tenants("recover", seen.version, name, row)
-                done.add(reply, f"resource name {resource} of tenant {name}")
+                done.add(reply, f"resource name {owned} of tenant {name}")
 
     async def _databases(self, tenant: str, seen: Observation, stored: Iterable[DatabaseImage], done: PutBack) -> None:
         rows, pending = await self._hash(self._keys.databases(tenant)), {row.id for row in seen.rows}
         call = ("ZRANGE", self._keys.database_order(tenant), 0, -1)
-        places = {name.decode() for name in await retry_idempotent(lambda: command(self._redis, *call), writes=False)}
+        ordered = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
+        places = {text_of(name) for name in ordered}
         missing: dict[str, bytes | str] = {name: row for name, row in rows.items() if name not in places}
         for database in stored:
             own = rows.get(database.name)
-            if own is None or orjson.loads(own)["key"] != database.key:
+            if own is None or _member(own, "key") not in (None, database.key):
                 missing[database.name] = database.row
         for name, row in missing.items():
             if name not in pending:
                 reply = await self._scripts.databases(tenant, "recover", seen.version, name, row)
                 done.add(reply, f"database {name} of tenant {tenant}")
+        known = rows.keys() | missing.keys() | pending
+        for name in ordered:
+            if text_of(name) not in known and await self._scripts.databases(tenant, "unplace", name):
+                done.found.append(f"the order of tenant {tenant}, which had {text_of(name)}")
 
     async def _hash(self, key: str) -> dict[str, bytes]:
         found = await retry_idempotent(lambda: command(self._redis, "HGETALL", key), writes=False)
-        return {name.decode(): value for name, value in found.items()}
+        return {text_of(name): value for name, value in found.items()}
+
+
+def _member(row: bytes, name: str) -> str | None:
+    """A member of a row; None also for a row that cannot be read, which is somebody else's to mend."""
+    try:
+        value = orjson.loads(row)[name]
+    except UNREADABLE:
+        return None
+    return value if isinstance(value, str) else None

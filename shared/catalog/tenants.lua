@@ -20,6 +20,8 @@
 --           'recover' version name row  puts back what is missing of a tenant that is not removed: its row (this one, if there is
 --                                      none), and that its resource name is its own: 'OK'; 'GONE'; 'LATER', and nothing happens,
 --                                      unless this is the version of the slot
+--           'unowned' version resource name  forgets the owner of a resource name which is not that tenant's: 'OK'; 'LATER', and
+--                                      nothing happens, unless this is the version of the slot
 --           'remove' name              moves a tenant to the trash: 'OK'. The commit of its deletion
 --           'reset'                    moves every tenant to the trash: 'OK'. The commit of a reset
 --           'cleared' name version     a removed tenant's databases are in its own trash now: 'OK'; 'LATER', and nothing happens,
@@ -27,6 +29,7 @@
 --           'collected' name           nothing is left of a removed tenant: 'OK'
 --           'changed'                  counts a change of the catalog: the number of changes
 --           'counted' least            for a restoration: makes the number of changes at least this: 'OK'
+--        'LOST', and nothing happens, when the slot's version, the number of changes or a row that is needed was lost
 --           'restoring' epoch verb ..    for a restoration: does this, unless the slot was restored in this epoch or a later one:
 --                  then 'LATER'
 
@@ -34,7 +37,12 @@ local tenants_key, resources_key, trash_key, cleared_key, changes_key, version_k
   unpack(KEYS)
 local verb = ARGV[1]
 
-local function changed(name) redis.call('HSET', pending_key, name, redis.call('INCR', version_key)) end
+local CHANGING = { create = true, add = true, resource = true, remove = true, reset = true }
+
+local function changed(name) redis.call('HSET', pending_key, name, next_version(version_key)) end
+
+-- The resource name of a tenant; cjson.null while it has none, nil when its row cannot be read.
+local function resource_of(name) return (decoded(redis.call('HGET', tenants_key, name)) or {}).resource_name end
 
 local verbs = {}
 
@@ -66,18 +74,24 @@ function verbs.named(name, resource)
 end
 
 function verbs.recover(version, name, row)
-  if (redis.call('GET', version_key) or '0') ~= version then return 'LATER' end
+  if (number_at(version_key) or 0) ~= tonumber(version) then return 'LATER' end
   if redis.call('SISMEMBER', trash_key, name) == 1 then return 'GONE' end
   redis.call('HSETNX', tenants_key, name, row)
-  local resource = cjson.decode(redis.call('HGET', tenants_key, name)).resource_name
-  if resource ~= cjson.null then redis.call('HSETNX', resources_key, resource, name) end
+  local resource = resource_of(name)
+  if type(resource) == 'string' then redis.call('HSETNX', resources_key, resource, name) end
+  return 'OK'
+end
+
+function verbs.unowned(version, resource, name)
+  if (number_at(version_key) or 0) ~= tonumber(version) then return 'LATER' end
+  if redis.call('HGET', resources_key, resource) == name then redis.call('HDEL', resources_key, resource) end
   return 'OK'
 end
 
 function verbs.remove(name)
   if redis.call('HEXISTS', tenants_key, name) == 0 then return 'OK' end
-  local resource = cjson.decode(redis.call('HGET', tenants_key, name)).resource_name
-  if resource ~= cjson.null then redis.call('HDEL', resources_key, resource) end
+  local resource = resource_of(name)
+  if type(resource) == 'string' then redis.call('HDEL', resources_key, resource) end
   redis.call('SADD', trash_key, name)
   redis.call('HDEL', tenants_key, name)
   changed(name)
@@ -87,7 +101,8 @@ end
 function verbs.resource(name, resource)
   local present = redis.call('HGET', tenants_key, name)
   if not present then return 'MISSING' end
-  local row = cjson.decode(present)
+  local row = decoded(present)
+  if not row then return 'LOST' end
   if row.resource_name ~= cjson.null then return row.resource_name == resource and 'OK' or 'OTHER' end
   if redis.call('HEXISTS', resources_key, resource) == 1 then return 'OTHER' end
   row.resource_name = resource
@@ -107,7 +122,7 @@ function verbs.reset()
 end
 
 function verbs.cleared(name, version)
-  if (redis.call('GET', version_key) or '0') ~= version then return 'LATER' end
+  if (number_at(version_key) or 0) ~= tonumber(version) then return 'LATER' end
   redis.call('SMOVE', trash_key, cleared_key, name)
   return 'OK'
 end
@@ -117,10 +132,16 @@ function verbs.collected(name)
   return 'OK'
 end
 
-function verbs.changed() return redis.call('INCR', changes_key) end
+function verbs.changed()
+  -- The first change of all is counted after it was made. A number that was lost must not begin anew: an entry of the journal
+  -- whose number is not beyond the newest snapshot's counts for nothing.
+  local is_new = (number_at(version_key) or 0) <= 1 and redis.call('EXISTS', changes_key) == 0
+  if has_lost_version(version_key, tenants_key) or not (number_at(changes_key) or is_new) then return 'LOST' end
+  return redis.call('INCR', changes_key)
+end
 
 function verbs.counted(least)
-  if tonumber(redis.call('GET', changes_key) or 0) < tonumber(least) then redis.call('SET', changes_key, least) end
+  if (number_at(changes_key) or 0) < tonumber(least) then redis.call('SET', changes_key, least) end
   return 'OK'
 end
 
@@ -130,4 +151,5 @@ function verbs.restoring(epoch, name, ...)
 end
 
 if not verbs[verb] then return redis.error_reply('ERR unknown verb') end
+if CHANGING[verb] and has_lost_version(version_key, tenants_key) then return 'LOST' end
 return verbs[verb](unpack(ARGV, 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import Final
 
 import orjson
@@ -13,11 +14,12 @@ from shared.catalog.journal import Journal
 from shared.catalog.losses import Losses
 from shared.catalog.model import Tenant
 from shared.catalog.quotas import quota_exceeded
-from shared.catalog.reading import CatalogReader
+from shared.catalog.readable import tenant_row
+from shared.catalog.reading import CatalogReader, text_of
 from shared.catalog.removal import Removal
-from shared.catalog.scripts import CatalogScripts
+from shared.catalog.scripts import TENANTS_NOTE, CatalogScripts
 from shared.catalog.slots import TENANTS, path_of_tenant
-from shared.errors import AlreadyExists, NotFound, Unavailable
+from shared.errors import AlreadyExists, Garbled, NotFound, Unavailable
 from shared.redis.keys import Keys
 
 RESET_TRIES: Final = 32
@@ -60,12 +62,26 @@ class Tenants:
         if row is None:
             await self._losses.require_tenant(name)
             return None
-        return _tenant(name, row)
+        return (await self._readable({name: row}, None))[0]
 
-    async def all(self) -> list[Tenant]:
-        """Every tenant, by name."""
-        rows = await self._reader.all_values(self._keys.tenants)
-        return [_tenant(name, rows[name]) for name in sorted(rows)]
+    async def all(self, damaged: set[str] | None = None) -> list[Tenant]:
+        """Every tenant, by name. Raises Garbled when the row of one cannot be read, unless `damaged` is given: then it
+        is left out, and its name is there.
+        """
+        return await self._readable(await self._reader.all_values(self._keys.tenants), damaged)
+
+    async def _readable(self, rows: Mapping[str, bytes], damaged: set[str] | None) -> list[Tenant]:
+        """The tenants with these rows. `damaged` as for `all`."""
+        found: list[Tenant] = []
+        for name in sorted(rows):
+            try:
+                found.append(Tenant(name, tenant_row(name, rows[name])["resource_name"]))
+            except Garbled:
+                await self._losses.note(TENANTS_NOTE)
+                if damaged is None:
+                    raise
+                damaged.add(name)
+        return found
 
     async def delete(self, name: str) -> bool:
         """Deletes the tenant with its databases and their collections. False when there is none."""
@@ -89,8 +105,7 @@ class Tenants:
     async def find_by_resource_name(self, value: str) -> Tenant | None:
         """The tenant with this resource name."""
         name = await self._reader.one("HGET", self._keys.resources, value)
-        return None if name is None else await self.get(name.decode())
-
-
-def _tenant(name: str, row: bytes) -> Tenant:
-    return Tenant(name, orjson.loads(row)["resource_name"])
+        found = None if name is None else await self.get(text_of(name))
+        if name is not None and (found is None or found.resource_name != value):
+            await self._losses.require_owner(value, name)
+        return found

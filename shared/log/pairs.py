@@ -18,8 +18,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 from redis.asyncio import Redis
 
-from shared.errors import Corrupt, QuotaExceeded
-from shared.log.naming import state_name
+from shared.errors import QuotaExceeded
 from shared.redis.client import retry_idempotent
 from shared.redis.keys import Keys
 
@@ -86,12 +85,12 @@ class PairsReader:
         self._keys = keys
         self._cache = cache or PairsCache()
 
-    async def read(self, states: Mapping[str, tuple[Mapping[bytes, bytes], int]]) -> dict[str, Pairs | Corrupt]:
-        """The pairs of collections, by their ids; of each the state hash is given, and how many pairs it has. Corrupt,
-        which names the state, where they cannot be read. Raises Unavailable.
+    async def read(self, states: Mapping[str, tuple[Mapping[bytes, bytes], int]]) -> dict[str, Pairs]:
+        """The pairs of collections, by their ids; of each the state hash is given, and how many pairs it has. One that
+        cannot be read is as good as lost, and left out. Raises Unavailable.
         """
         marks = {each: Mark(state.get(b"grown"), state.get(b"epoch"), count) for each, (state, count) in states.items()}
-        found: dict[str, Pairs | Corrupt] = {}
+        found: dict[str, Pairs] = {}
         missing: list[str] = []
         for collection_id, mark in marks.items():
             known = self._cache.get(collection_id, mark) if mark.size else Pairs()
@@ -102,8 +101,9 @@ class PairsReader:
         if missing:
             replies = await retry_idempotent(lambda: self._fetch(missing), writes=False)
             for collection_id, ((grown, epoch), members) in zip(missing, replies, strict=True):
-                found[collection_id] = pairs = _decoded(collection_id, members)
-                if not isinstance(pairs, Corrupt):
+                found[collection_id], garbled = split_pairs(members)
+                if not garbled:  # else it will have the same mark when it is whole again
+                    pairs = found[collection_id]
                     self._cache.put(collection_id, Mark(grown, epoch, len(members)), pairs)
         return found
 
@@ -118,8 +118,17 @@ class PairsReader:
         return replies
 
 
-def _decoded(collection_id: str, members: Iterable[bytes]) -> Pairs | Corrupt:
-    try:
-        return frozenset((key, kind) for key, kind in map(orjson.loads, members))
-    except (ValueError, TypeError) as error:
-        return Corrupt(f"the metadata keys cannot be read: {error!r}", state_name(collection_id))
+def split_pairs(members: Iterable[bytes]) -> tuple[Pairs, list[bytes]]:
+    """The pairs of a stored set, and its members that cannot be read."""
+    pairs, garbled = set[tuple[str, str]](), list[bytes]()
+    for member in members:
+        try:
+            key, kind = orjson.loads(member)
+        except (ValueError, TypeError):
+            garbled.append(member)
+            continue
+        if isinstance(key, str) and isinstance(kind, str):
+            pairs.add((key, kind))
+        else:
+            garbled.append(member)
+    return frozenset(pairs), garbled

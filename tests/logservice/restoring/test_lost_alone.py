@@ -53,7 +53,9 @@ async def recover_lost(world: World, *, sweep: bool = False) -> None:
     journaled = StoredCatalog(world.objects, world.snapshots, clock)
     collector = Collector(world.redis, world.keys, world.catalog)
     tenants = TenantRecovery(world.catalog, world.images, clock)
-    databases = DatabaseRecovery(world.catalog, collector, world.log, world.objects, journaled, recovery, tenants)
+    databases = DatabaseRecovery(
+        world.catalog, collector, world.log, world.objects, journaled, recovery, tenants, clock
+    )
     await (databases.sweep() if sweep else databases.step())
 
 
