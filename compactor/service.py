@@ -20,6 +20,7 @@ from compactor.checkpoints import Checkpoints, Step
 from compactor.compaction import Compactor, Ending, ResourceLimits
 from compactor.config import CompactorConfig
 from compactor.functions import FunctionRunner
+from compactor.metering import JobMetering
 from compactor.rebuild import Rebuilder
 from shared.catalog import Catalog
 from shared.catalog.damage import DamageReporter, Damages
@@ -37,6 +38,7 @@ from shared.process.telemetry import get_logger
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.segment.cache import SegmentCache
+from shared.tenancy.usage_table import UsageTable
 
 log = get_logger(__name__)
 
@@ -71,7 +73,9 @@ class CompactorService:
         config: CompactorConfig,
         membership: Membership,
         damage: DamageReporter,
+        metering: JobMetering,
     ) -> None:
+        self._metering = metering
         self._jobs = jobs
         self._compactor = compactor
         self._rebuilder = rebuilder
@@ -89,7 +93,7 @@ class CompactorService:
 
     @property
     def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        return [self._announce, self._damage.run, *[self._work] * self._config.concurrency]
+        return [self._announce, self._damage.run, self._metering.run, *[self._work] * self._config.concurrency]
 
     def ready(self) -> bool:
         return not self._stopping
@@ -99,6 +103,7 @@ class CompactorService:
         self._stopping = True
         async with self._idle:
             await self._idle.wait_for(lambda: not self._running)
+        await self._metering.close()
         try:
             await self._membership.leave(self._config.process_id)
         except Unavailable as error:
@@ -136,7 +141,10 @@ class CompactorService:
             job = await self._jobs.claim(holder, self._config.lease_s)
             if job is None:
                 return False
-            if await self._do(job, holder):
+            began_s = self._clock.monotonic()
+            finished = await self._do(job, holder)
+            self._metering.count(job.collection_id, self._clock.monotonic() - began_s)
+            if finished:
                 await self._jobs.finish(job, holder)
             return True
         finally:
@@ -253,7 +261,10 @@ async def open_service(config: CompactorConfig) -> AsyncIterator[CompactorServic
             runner = FunctionRunner(functions, Outputs(redis, keys), shard_log, jobs, objects, cache)
             membership = Membership(redis, keys, "compactor")
             damage = DamageReporter(damages, name, clock)
-            yield CompactorService(jobs, compactor, rebuilder, runner, checkpoints, clock, config, membership, damage)
+            metering = JobMetering(UsageTable(redis, keys), clock, name)
+            yield CompactorService(
+                jobs, compactor, rebuilder, runner, checkpoints, clock, config, membership, damage, metering
+            )
 
 
 def _give_way(nice: int) -> None:

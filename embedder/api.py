@@ -52,7 +52,8 @@ class Api:
     async def _embed(self, payload: memoryview) -> bytes:
         texts = await asyncio.to_thread(self._tokens, payload)
         vectors = await self._batcher.embed(texts)
-        return EMBED.encode_response(EmbedResponse(vectors.astype("<f4", copy=False).tobytes(), WIDTH))
+        tokens = sum(map(len, texts))
+        return EMBED.encode_response(EmbedResponse(vectors.astype("<f4", copy=False).tobytes(), WIDTH, tokens))
 
     def _tokens(self, payload: memoryview) -> list[TokenIds]:
         """The texts of a request as the model takes them. Raises InvalidArgument."""

@@ -81,4 +81,5 @@ def build_app(context: Context) -> Edge:
         config.browser_guard,
         context.audit,
         context.admission,
+        context.metering,
     )

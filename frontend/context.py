@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from frontend.collections.row_cache import RowCache
     from frontend.config import FrontendConfig
     from frontend.embed.embedders import Embedders
+    from frontend.http.metering import RequestMetering
     from frontend.read.past import Past
     from frontend.read.workers import Workers
     from frontend.write.dirty import DirtyShards
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from shared.process.clock import Clock
     from shared.tenancy.key_store import KeyStore
     from shared.tenancy.plan_store import PlanStore
+    from shared.tenancy.usage_flush import UsageFlusher
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +54,6 @@ class Context:
     """None while everybody may do everything."""
     audit: AuditLog | None = None
     """None when nothing is written down."""
+    metering: RequestMetering | None = None
+    usage: UsageFlusher | None = None
+    """None, as the metering, where nothing is counted."""

@@ -29,6 +29,7 @@ from frontend.context import Context
 from frontend.embed.embedders import Embedder, Embedders
 from frontend.embed.endpoint import EndpointEmbedder
 from frontend.embed.local import LocalEmbedder
+from frontend.http.metering import RequestMetering
 from frontend.http.server import HttpServer, open_http_server
 from frontend.read.past import Past
 from frontend.read.past_times import PastTimes
@@ -63,6 +64,9 @@ from shared.rpc.client import RpcClient
 from shared.tenancy.control_records import ControlRecords
 from shared.tenancy.key_store import KeyStore
 from shared.tenancy.plan_store import PlanStore
+from shared.tenancy.usage import UsageTotals
+from shared.tenancy.usage_flush import UsageFlusher
+from shared.tenancy.usage_table import UsageTable
 
 log = get_logger(__name__)
 
@@ -95,6 +99,7 @@ class Frontend:
             self._context.admission.watch,
             *(() if authenticator is None else (authenticator.watch,)),
             *(() if self._context.audit is None else (self._context.audit.run,)),
+            *(() if self._context.usage is None else (self._context.usage.run,)),
             *(() if self._server.tls is None else (self._server.tls.watch,)),
         )
 
@@ -118,6 +123,8 @@ class Frontend:
             async with asyncio.timeout(last_hints_s):
                 await self._context.dirty.flush()
                 await self._witness_loop.leave()
+                if self._context.usage is not None:
+                    await self._context.usage.flush()
 
 
 def build_context(
@@ -148,6 +155,7 @@ def build_context(
     past_log = PastLog(log, objects)
     key_store = KeyStore(records, redis, keys, clock)
     durable = Durable(log, BucketLog(log, objects), clock)
+    totals = UsageTotals()
     return Context(
         config=config,
         clock=clock,
@@ -173,6 +181,8 @@ def build_context(
         admission=admission,
         authenticator=_authenticator(config, key_store, http, clock),
         audit=_audit(config, objects, clock),
+        metering=RequestMetering(totals, clock),
+        usage=UsageFlusher(UsageTable(redis, keys), totals, clock, config.process_id),
     )  # fmt: skip
 
 

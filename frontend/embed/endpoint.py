@@ -24,6 +24,7 @@ from frontend.concurrency import off_loop
 from frontend.http.errors import EmbeddingFailed
 from shared.errors import Backoff, InvalidArgument, PolychromeError
 from shared.process.concurrency import together
+from shared.process.metering import count_tokens
 from shared.process.telemetry import get_logger
 from shared.vectors.arrays import Vectors
 
@@ -57,8 +58,13 @@ class _Item(msgspec.Struct):
     index: int
 
 
+class _Usage(msgspec.Struct):
+    total_tokens: int = 0
+
+
 class _Answer(msgspec.Struct):
     data: list[_Item]
+    usage: _Usage | None = None
 
 
 _ANSWER: Final = msgspec.json.Decoder(_Answer)
@@ -185,15 +191,18 @@ class EndpointEmbedder:
         EmbeddingFailed for anything else.
         """
         try:
-            items = _ANSWER.decode(data).data
+            answer = _ANSWER.decode(data)
         except msgspec.MsgspecError as error:
             raise self._unusable(str(error)) from None
+        items = answer.data
         if sorted(item.index for item in items) != list(range(count)):
             raise self._unusable(f"{len(items)} vectors for {count} texts, or not one for each")
         widths = {len(item.embedding) for item in items}
         if len(widths) != 1 or 0 in widths or self._endpoint.dimensions not in (None, *widths):
             raise self._unusable(f"dimensions {sorted(widths)}")
         items.sort(key=lambda item: item.index)
+        if answer.usage is not None:
+            count_tokens(max(0, answer.usage.total_tokens))
         with np.errstate(over="ignore"):
             return np.array([item.embedding for item in items], np.float32)
 

@@ -21,6 +21,7 @@ from frontend.embed.settings import LOCAL_MODEL
 from frontend.http.errors import EmbeddingFailed
 from shared.errors import PolychromeError, Unavailable, WrongWorker
 from shared.process.concurrency import together
+from shared.process.metering import count_tokens
 from shared.process.telemetry import get_logger
 from shared.rpc.embed_messages import EMBED, EmbedRequest
 from shared.vectors.arrays import Vectors
@@ -112,6 +113,7 @@ class LocalEmbedder:
         finally:
             self._calls[member.id] -= 1
         answer = EMBED.decode_response(data)
+        count_tokens(answer.tokens)
         return np.frombuffer(answer.embeddings, "<f4").reshape(-1, answer.dimension)
 
     def _least_busy(self) -> Member | None:

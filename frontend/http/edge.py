@@ -23,6 +23,7 @@ from frontend.http import errors
 from frontend.http.access_log import MODULE, AccessLog
 from frontend.http.browser_guard import BrowserGuard
 from frontend.http.cors import Cors
+from frontend.http.metering import RequestMetering
 from frontend.http.request import Bodies, Request
 from frontend.http.responses import HttpResponse, StreamedResponse
 from frontend.http.router import METHOD_ORDER, Router
@@ -126,7 +127,9 @@ class Edge:
         guard: BrowserGuard | None = None,
         audit: Auditing | None = None,
         admission: Admitting | None = None,
+        metering: RequestMetering | None = None,
     ) -> None:
+        self._metering = metering
         self._audit = audit
         self._admission = admission
         self._guard = guard or BrowserGuard()
@@ -148,11 +151,14 @@ class Edge:
         self.in_flight.begin(request.protocol)
         token = request_id.set(request_id_of(request))
         status, answer = 0, None
+        meter = None if self._metering is None else self._metering.begin()
         try:
             answer = await self._answer(request)
             self._finish(request, answer)
             status = await answer.send(request) if isinstance(answer, StreamedResponse) else answer.status
             self._observe(request, status, time.perf_counter() - started)
+            if self._metering is not None and meter is not None:
+                self._metering.end(request, meter, status, answer.bytes_out)
             return answer
         finally:
             if self._audit is not None:

@@ -29,6 +29,7 @@ from frontend.read.search_requests import check_indexes, empty_search_body, sear
 from frontend.request_limits import check_limit
 from frontend.routes.paths import COLLECTION
 from frontend.routes.resolve import missing_once_deleted, resolve, resolve_with_dimension
+from shared.process.metering import count_queries
 from shared.records.include import Wanted
 from shared.records.model import Op
 from shared.search.model import Searches
@@ -162,6 +163,7 @@ class RecordRoutes:
         asked = asked_by_query(given.count, body.k, body.include)
         check_limit("vectors or texts", given.count, request.limits.query_vectors_max, "query")
         await check_results(self._rows, collection, asked, request.limits, "query")
+        count_queries(given.count)
         embeddings = await self._texts.query_vectors(collection, given, request.body_bytes)
         _check_query(collection, selection, embeddings)
         wanted, as_of = Wanted(body.include, explain=body.explain), read_as_of(body.as_of)
@@ -183,6 +185,7 @@ class RecordRoutes:
             self._rows, request, lambda: off_loop(request.body_bytes, check_search, body.searches, request.limits)
         )
         await check_results(self._rows, collection, asked_by_searches(body.searches), request.limits, "searches")
+        count_queries(len(body.searches))
         body = await self._texts.embed_searches(collection, body)
         check_indexes(collection, body)
         as_of = read_as_of(body.as_of)

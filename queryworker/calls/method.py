@@ -155,12 +155,22 @@ def answer_batch(
         answers = method.answer(context, [pending.request for pending in batch])
         return [_succeeded(pending.call, answer) for pending, answer in zip(batch, answers, strict=True)]
 
+    work = worth.work([pending.call for pending in batch])
     try:
-        return worth.work([pending.call for pending in batch]).do(answer)
+        outcomes = work.do(answer)
     except Exception as error:
         if len(batch) == 1:
             return [CallOutcome(batch[0].call, b"", _told(error))]
         return [outcome for pending in batch for outcome in answer_batch(method, context, [pending], worth)]
+    _share_scanned(work, batch)
+    return outcomes
+
+
+def _share_scanned(work: Work, batch: Sequence[PendingCall[Request]]) -> None:
+    """Tells the callers what was scanned for their batch, each an equal share."""
+    rows, size = work.rows_scanned // len(batch), work.bytes_scanned // len(batch)
+    for pending in batch:
+        pending.call.scanned(rows, size)
 
 
 def _told(error: Exception) -> Exception:

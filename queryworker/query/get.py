@@ -45,7 +45,9 @@ def count_records(view: ReadView, request: CountRequest) -> CountResponse:
     if request.selection == EVERYTHING:
         return CountResponse(view.live_records, view.position)
     selected = select(view, request.selection)
-    return CountResponse(sum(rows.resolved().count for rows in selected), view.position)
+    count = sum(rows.resolved().count for rows in selected)
+    work.scanned(count)
+    return CountResponse(count, view.position)
 
 
 def get_records(view: ReadView, request: GetRequest, bytes_max: int | None = None) -> GetResponse:
@@ -90,6 +92,7 @@ def _find(view: ReadView, request: GetRequest, stats: ExecutionStats) -> tuple[S
         begin, end = request.offset, None if request.limit is None else request.offset + request.limit
     stats.stage_ended("filter")
     found = _page(selected, begin, end, stats)
+    work.scanned(len(found.rows))
     stats.stage_ended("search")
     return selected, found
 
@@ -101,6 +104,7 @@ def _page(selected: Sequence[SelectedRows], begin: int, end: int | None, stats: 
         return _first_matching(_by_insertion(selected), selected, end, stats).slice(begin, end)
     for number in undecided:
         stats.part(number).documents_read += selected[number].count
+        work.scanned(selected[number].count)
     return _by_insertion([rows.resolved() for rows in selected], begin, end)
 
 
@@ -126,6 +130,7 @@ def _resolve(refs: RowRefs, selected: Sequence[SelectedRows], stats: ExecutionSt
             places = np.flatnonzero(refs.parts == number)
             matching[places] = rows.undecided.resolve(refs.rows[places])
             stats.part(number).documents_read += len(places)
+            work.scanned(len(places))
     return matching
 
 

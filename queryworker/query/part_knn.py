@@ -18,6 +18,7 @@ from queryworker.query.planner import BeamOutcome, GraphSearch, is_enough, plan
 from queryworker.query.selected_rows import SelectedRows
 from queryworker.query.stats import PartStats
 from queryworker.view.part import GraphSearcher
+from shared.process import work
 from shared.segment.projection import oversampled
 from shared.vectors.arrays import Indices, Mask, RowNumbers, Vector, Vectors
 from shared.vectors.distance import Nearest, distances, nearest_many
@@ -27,6 +28,9 @@ PLANS: Final = Counter("polychrome_queryworker_plans_total", "Searches of one ve
 _SCANS = PLANS.labels("scan")
 _GRAPHS = PLANS.labels("graph")
 _SCANS_AFTER_GRAPH = PLANS.labels("scan_after_graph")
+
+VECTOR_NUMBER_BYTES: Final = 4
+"""Bytes of a number of a vector as it is stored. What is scanned counts so, also where codes save reading it."""
 
 EXTRA_CANDIDATES: Final = 8
 """A scan under an undecided filter finds twice as many candidates as are wanted, and this many more."""
@@ -112,7 +116,7 @@ def _resolved(search: PartSearch, stats: PartStats) -> PartSearch:
     """The search among the rows that match, after all undecided rows were resolved."""
     selected = search.selected
     if selected.undecided is not None:
-        stats.documents_read += selected.count
+        _count_documents(selected.count, stats)
         selected = selected.resolved()
     return search._replace(selected=selected, k=min(search.k, selected.count))
 
@@ -124,8 +128,18 @@ def _matching_places(selected: SelectedRows, rows: RowNumbers, stats: PartStats)
 
 
 def _resolve(undecided: FilterResult, rows: RowNumbers, stats: PartStats) -> Mask:
-    stats.documents_read += len(rows)
+    _count_documents(len(rows), stats)
     return undecided.resolve(rows)
+
+
+def _count_examined(rows: int, queries: Vectors, stats: PartStats) -> None:
+    stats.examined += rows
+    work.scanned(rows, rows * VECTOR_NUMBER_BYTES * queries.shape[1])
+
+
+def _count_documents(rows: int, stats: PartStats) -> None:
+    stats.documents_read += rows
+    work.scanned(rows)
 
 
 def _outcome(beam: int, places: Indices, wanted: int) -> BeamOutcome:
@@ -165,7 +179,7 @@ def _search_graph(search: PartSearch, queries: Vectors, beam: int, stats: PartSt
     assert graph is not None
     _GRAPHS.inc(len(queries))
     stats.beams.append(beam)
-    stats.examined += beam * len(queries)
+    _count_examined(beam * len(queries), queries, stats)
     return graph.search(queries, beam, search.threads)
 
 
@@ -200,7 +214,7 @@ def _scan_selected(search: PartSearch, queries: Vectors, stats: PartStats) -> li
     """
     part, count, k = search.selected.part, search.selected.count, search.k
     stats.scans += len(queries)
-    stats.examined += count * len(queries)
+    _count_examined(count * len(queries), queries, stats)
     rows = None if count == part.rows else search.selected.rows()
     # Norms of all rows are worth computing only when many of them are compared, and there are no codes.
     norms = None if part.codes is not None else part.norms(compute=64 * count > part.rows)

@@ -208,6 +208,7 @@ class ReadViewSource:
         """The ranges of metadata indexes in which the matching rows lie; parts without a matching row are left out."""
         for selected in self._select(where):
             if selected.count:
+                work.scanned(selected.count)
                 for indexed_range in selected.part.indexed_ranges():
                     yield selected, indexed_range
 

@@ -50,10 +50,11 @@ def _never() -> bool:
 
 class Work:
     """A piece of work in a thread. `deadline_s` is in the time of `time.monotonic`, as that of event loops;
-    `given_up()` says, to any thread, whether nobody waits for the result any more.
+    `given_up()` says, to any thread, whether nobody waits for the result any more. `rows_scanned` and `bytes_scanned`
+    are what was looked at for it.
     """
 
-    __slots__ = ("_claimed", "_counted", "_deadline_s", "_given_up", "_memory")
+    __slots__ = ("_claimed", "_counted", "_deadline_s", "_given_up", "_memory", "bytes_scanned", "rows_scanned")
 
     def __init__(
         self,
@@ -65,6 +66,8 @@ class Work:
         self._given_up = given_up
         self._memory = memory
         self._claimed = self._counted = 0
+        self.rows_scanned = 0
+        self.bytes_scanned = 0
 
     def check(self) -> None:
         """Raises Cancelled or DeadlineExceeded when the work is not worth going on with. Takes less than a
@@ -117,6 +120,14 @@ def claim(size: int) -> None:
     current = _current.get()
     if current is not None:
         current.claim(size)
+
+
+def scanned(rows: int, size: int = 0) -> None:
+    """Counts rows, and bytes of theirs, that this thread looks at for its work: for the accounting of usage."""
+    current = _current.get()
+    if current is not None:
+        current.rows_scanned += rows
+        current.bytes_scanned += size
 
 
 def checked(items: Iterable[Item]) -> Iterator[Item]:

@@ -7,7 +7,7 @@ import math
 from typing import Final, Protocol
 
 from shared.errors import BY_CODE, PolychromeError
-from shared.process import telemetry
+from shared.process import metering, telemetry
 from shared.rpc.answer_budget import AnswerBudget
 from shared.rpc.chunks import Answer, ChunkStream
 from shared.rpc.frames import AnswerHeader, BadFrame
@@ -58,8 +58,8 @@ class ClientCall:
     """
 
     __slots__ = (
-        "answer", "connection", "cost", "deadline_s", "frame", "method", "number", "owner", "payload", "request_id",
-        "stream", "tenant", "timeout_s", "window",
+        "answer", "connection", "cost", "deadline_s", "frame", "meter", "method", "number", "owner", "payload",
+        "request_id", "stream", "tenant", "timeout_s", "window",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +71,7 @@ class ClientCall:
         self.payload = payload
         self.request_id = telemetry.request_id.get()
         self.tenant = telemetry.tenant.get()[:TENANT_CHARACTERS_MAX]
+        self.meter = metering.current.get()
         self.cost = cost
         self.timeout_s = timeout_s
         self.deadline_s = owner.loop.time() + timeout_s
@@ -99,7 +100,10 @@ class ClientCall:
         """The answer, or the last chunk of it, or the failure."""
         if header.code:
             self.fail(BY_CODE.get(header.code, PolychromeError)(header.message))
-        elif self.stream is not None:
+            return
+        if self.meter is not None and (self.stream is not None or not self.answer.done()):
+            self.meter.scanned(header.rows_scanned, header.bytes_scanned)
+        if self.stream is not None:
             self._add(self.stream, payload)
             self.stream.end()
         elif not self.answer.done():  # else it was cancelled, and the cancel crossed the answer

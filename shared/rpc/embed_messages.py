@@ -16,10 +16,13 @@ class EmbedRequest(msgspec.Struct, frozen=True):
 
 
 class EmbedResponse(msgspec.Struct, frozen=True):
-    """A vector per text, in their order: little-endian float32 [texts, dimension], each of length 1."""
+    """A vector per text, in their order: little-endian float32 [texts, dimension], each of length 1. `tokens`: how many
+    tokens the model has taken for all of them.
+    """
 
     embeddings: bytes
     dimension: int
+    tokens: int = 0
 
 
 EMBED: Final = Method("embed", EmbedRequest, EmbedResponse)

@@ -10,7 +10,7 @@ Each side of a TCP connection sends frames, back to back. Integers are big-endia
  8   4  u32  bytes of the payloads
 12   .  header, msgpack: an array with one element for each
          calls    [call, method, request id, milliseconds left, bytes of its payload, window, tenant, cost]
-         answers  [call, bytes of its payload, code of the error, its message, more, paced]
+         answers  [call, bytes of its payload, code of the error, its message, more, paced, rows, bytes scanned]
          cancel   call
          leaving  (none)
          credit   [call, bytes]
@@ -103,7 +103,8 @@ class CallHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 class AnswerHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`code` is that of a class in `shared.errors`, or empty. `more`: this is a chunk, and others follow. `paced`: the
-    server sends no more of this answer than the caller has granted.
+    server sends no more of this answer than the caller has granted. `rows_scanned` and `bytes_scanned`, with the end of
+    an answer: what the server looked at for it.
     """
 
     number: int
@@ -112,6 +113,8 @@ class AnswerHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
     message: str = ""
     more: bool = False
     paced: bool = False
+    rows_scanned: int = 0
+    bytes_scanned: int = 0
 
 
 Header = TypeVar("Header", CallHeader, AnswerHeader)

@@ -57,8 +57,8 @@ class Call:
     """
 
     __slots__ = (
-        "_bytes", "_connection", "_method", "_number", "_window", "begun_s", "cost", "deadline_s", "done",
-        "long_answer", "payload", "request_id", "tenant", "took_s",
+        "_bytes", "_bytes_scanned", "_connection", "_method", "_number", "_rows_scanned", "_window", "begun_s", "cost",
+        "deadline_s", "done", "long_answer", "payload", "request_id", "tenant", "took_s",
     )  # fmt: skip
 
     def __init__(self, connection: AnswerConnection, header: CallHeader, payload: memoryview, now_s: float) -> None:
@@ -72,6 +72,7 @@ class Call:
         self.took_s: float | None = None
         """Time until a long answer began; how fast it is read is not the server's doing."""
         self._bytes = 0
+        self._rows_scanned = self._bytes_scanned = 0
         self._connection = connection
         self.long_answer: LongAnswer | None = None
         self._method = header.method
@@ -82,13 +83,17 @@ class Call:
         """`done`, as a function, for any thread."""
         return self.done
 
+    def scanned(self, rows: int, size: int) -> None:
+        """Has the caller told, with the end of the answer, how many rows and bytes were looked at for it."""
+        self._rows_scanned, self._bytes_scanned = rows, size
+
     def answer(self, payload: bytes) -> None:
         """Ends the call with its result, or with the last piece of it."""
         if self.done or not self._fits(payload):
             return
         if self.long_answer is None and (not self._window or len(payload) <= self._window):
             self._end(OK)
-            self._connection.send(AnswerHeader(self._number, len(payload)), payload)
+            self._connection.send(self._header(len(payload), more=False, paced=False), payload)
         else:
             self._hold(payload, None)
 
@@ -162,8 +167,13 @@ class Call:
         """Sends the next bytes of a long answer, in its turn (`shared.rpc.outgoing`)."""
         if is_last:
             self._end(OK)
-        header = AnswerHeader(self._number, len(payload), more=not is_last, paced=self._window > 0)
+        header = self._header(len(payload), more=not is_last, paced=self._window > 0)
         self._connection.send_slice(header, payload)
+
+    def _header(self, size: int, *, more: bool, paced: bool) -> AnswerHeader:
+        if more:
+            return AnswerHeader(self._number, size, more=True, paced=paced)
+        return AnswerHeader(self._number, size, "", "", False, paced, self._rows_scanned, self._bytes_scanned)
 
     def cut(self) -> None:
         """Fails a long answer that is read too slowly when others need the memory (`shared.rpc.outgoing`)."""

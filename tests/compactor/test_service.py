@@ -19,6 +19,7 @@ from compactor.checkpoints import Checkpoints, Pause, Step, parse_pause
 from compactor.compaction import Compactor, Ending
 from compactor.config import CompactorConfig
 from compactor.functions import FunctionRunner
+from compactor.metering import JobMetering
 from compactor.service import CompactorService, open_service
 from shared.catalog.damage import DamageReporter, Damages
 from shared.cluster.membership import Membership
@@ -27,6 +28,7 @@ from shared.log.jobs import Jobs
 from shared.process.clock import Clock, SystemClock
 from shared.process.config import ConfigError, read
 from shared.records.model import Op
+from shared.tenancy.usage_table import UsageTable
 from tests.compactor.conftest import Shop
 from tests.compactor.steps import WaitsAt, row
 from tests.redis_server import RedisServer
@@ -70,7 +72,8 @@ def service_of(
     membership = Membership(shop.redis, shop.keys, "compactor")
     parts = cast(Compactor, compactor), shop.rebuilder(), cast(FunctionRunner, NoFunctions())
     damage = DamageReporter(Damages(shop.redis, shop.keys), "me", clock)
-    return CompactorService(jobs, *parts, Checkpoints(clock), clock, config, membership, damage)
+    metering = JobMetering(UsageTable(shop.redis, shop.keys), clock, "me")
+    return CompactorService(jobs, *parts, Checkpoints(clock), clock, config, membership, damage, metering)
 
 
 async def test_a_queued_shard_is_compacted_and_its_lease_given_back(shop: Shop, jobs: Jobs) -> None:
@@ -213,7 +216,7 @@ async def test_draining_finishes_the_job_at_hand_and_takes_no_other(shop: Shop, 
     await shop.write(Op.ADD, {"a": row(random.Random(1))})
     wait = WaitsAt(Step.UPLOADED)
     service = service_of(shop, jobs, shop.compactor(wait))
-    announcing, _, loop = service.loops
+    announcing, _, _, loop = service.loops
     heard = asyncio.create_task(announcing())
     membership = Membership(shop.redis, shop.keys, "compactor")
     while not await membership.members():  # noqa: ASYNC110 (the other side is a server)
