@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from shared.tenancy.api_keys import draw_key
 from tests.cluster.harness import Cluster, ClusterBuilder
 from tests.tenancy.keyring import Keyring, Place, furnished
+
+CLIENTS = [
+    pytest.mark.usefixtures("collected"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+"""Marks of tests in which constructors of the Python client raise."""
 
 ISSUER, AUDIENCE = "https://issuer.example", "polychrome"
 
@@ -57,6 +66,15 @@ class Guarded:
     keyring: Keyring
     issuer: Issuer
     users_file: Path
+
+
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """A client whose constructor raises leaves its connection to the garbage collector, which warns of it."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

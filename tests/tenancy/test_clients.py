@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import base64
-import gc
 import os
 import subprocess
-import warnings
-from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import chromadb
@@ -19,25 +16,13 @@ from chromadb.errors import AuthorizationError, ChromaAuthError, NotFoundError
 
 from tests.clients.test_javascript import PACKAGE, node
 from tests.cluster.waiting import wait_until
-from tests.tenancy.conftest import Guarded
+from tests.tenancy.conftest import CLIENTS, Guarded
 from tests.tenancy.keyring import Keyring, Place
 
 __all__ = ["node"]
 
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-@pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
-    """A client whose constructor raises leaves its connection to the garbage collector, which warns of it."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+pytestmark = CLIENTS
 
 
 TOKEN = "chromadb.auth.token_authn.TokenAuthClientProvider"

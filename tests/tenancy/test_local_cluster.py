@@ -15,10 +15,11 @@ from chromadb.config import Settings
 from chromadb.errors import AuthorizationError, ChromaAuthError
 
 from tests.polychrome.terminal import Terminal, terminals
+from tests.tenancy.conftest import CLIENTS
 
 __all__ = ["terminals"]
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of a client whose constructor raises
+pytestmark = CLIENTS
 
 
 def polychrome(*words: str, folder: Path) -> str:
