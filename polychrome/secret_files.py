@@ -1,4 +1,6 @@
-"""Makes the secrets of a cluster: the file by which its processes know each other, and passwords for containers."""
+"""Makes the secrets of a cluster: the file by which its processes know each other, passwords, and the file that tells
+Redis who may do what with them.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,16 @@ import argparse
 import os
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from polychrome.redis_users import DEFAULT_PREFIX, PASSWORD_BYTES, operator_line, user_lines
 from shared.process.cluster_secret import SECRETS_MAX, new_secret, parse_secrets
+from shared.process.config import ROLES
 
-PASSWORD_BYTES: Final = 24
+OPERATOR_PASSWORD: Final = "REDIS_PASSWORD"  # noqa: S105 (the name of a variable)
 
 
 def ensure_cluster_secret(path: Path) -> bool:
@@ -42,11 +47,31 @@ def retire_cluster_secret(path: Path) -> bool:
     return True
 
 
-def _write(path: Path, lines: Sequence[str]) -> None:
-    """Replaces the file, which its owner alone may read, not even others while it is written."""
+def write_redis_users(path: Path, environ: Mapping[str, str], prefix: str = DEFAULT_PREFIX) -> None:
+    """Writes the users of Redis (`aclfile`), by the passwords in these variables. The file holds hashes of passwords;
+    the server, which may be another user of the machine, can read it. Raises OSError, and ValueError for a password
+    that is missing.
+    """
+    missing = [name for name in (OPERATOR_PASSWORD, *map(password_variable, ROLES)) if not environ.get(name)]
+    if missing:
+        raise ValueError(f"these variables, of `polychrome secrets`, are not set: {', '.join(missing)}")
+    passwords = {role: environ[password_variable(role)] for role in ROLES}
+    _write(path, [operator_line(environ[OPERATOR_PASSWORD]), *user_lines(passwords, prefix)], mode=0o644)
+
+
+def password_variable(role: str) -> str:
+    """The variable with the password that the processes of a role have for Redis."""
+    return f"REDIS_{role.upper()}_PASSWORD"
+
+
+def _write(path: Path, lines: Sequence[str], mode: int = 0o600) -> None:
+    """Replaces the file, whole or not at all. Unless `mode` says otherwise its owner alone may read it, not even others
+    while it is written.
+    """
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)
     draft.touch(mode=0o600)
+    draft.chmod(mode)
     with draft.open("w") as file:
         file.write("".join(f"{line}\n" for line in lines))
         file.flush()
@@ -57,7 +82,10 @@ def _write(path: Path, lines: Sequence[str]) -> None:
 def environment_lines() -> list[str]:
     """Lines for the file `.env` of compose.yaml, with passwords that have just been drawn."""
     return [
-        f"REDIS_PASSWORD={secrets.token_hex(PASSWORD_BYTES)}",
+        *(
+            f"{name}={secrets.token_hex(PASSWORD_BYTES)}"
+            for name in (OPERATOR_PASSWORD, *map(password_variable, ROLES))
+        ),
         f"AWS_ACCESS_KEY_ID=polychrome-{secrets.token_hex(4)}",
         f"AWS_SECRET_ACCESS_KEY={secrets.token_hex(PASSWORD_BYTES)}",
     ]
@@ -65,27 +93,42 @@ def environment_lines() -> list[str]:
 
 def add_secrets(parser: argparse.ArgumentParser, say: Callable[[str], None]) -> None:
     """The options of `polychrome secrets`."""
-    text = "file to write the cluster secret to, unless it has one; without it, passwords for .env are printed"
+    text = "file to write the cluster secret to, unless it has one"
     parser.add_argument("--cluster-secret", type=Path, metavar="FILE", help=text)
     change = parser.add_mutually_exclusive_group()
     change.add_argument("--rotate", action="store_true", help="put a new secret above the one in the file")
     change.add_argument("--retire", action="store_true", help="remove the older one of two secrets from the file")
+    text = "file to write the users of Redis to (aclfile), by the passwords in the environment"
+    parser.add_argument("--redis-users", type=Path, metavar="FILE", help=text)
+    parser.description = "Without a file, passwords that have just been drawn are printed as lines of .env."
     parser.set_defaults(run=lambda arguments: _run(arguments, say))
 
 
 def _run(arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
     path: Path | None = arguments.cluster_secret
-    if path is None:
-        if arguments.rotate or arguments.retire:
-            sys.exit("polychrome: --rotate and --retire need --cluster-secret FILE")
+    users: Path | None = arguments.redis_users
+    if path is None and (arguments.rotate or arguments.retire):
+        sys.exit("polychrome: --rotate and --retire need --cluster-secret FILE")
+    if path is None and users is None:
         for line in environment_lines():
             say(line)
-        return 0
+    if path is not None:
+        with _told(path):
+            say(f"{path}: {_change(path, rotate=arguments.rotate, retire=arguments.retire)}")
+    if users is not None:
+        with _told(users):
+            write_redis_users(users, os.environ, os.environ.get("POLYCHROME_REDIS_PREFIX", DEFAULT_PREFIX))
+            say(f"{users}: the users of Redis were written")
+    return 0
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Ends the program with what is wrong with the file."""
     try:
-        say(f"{path}: {_change(path, rotate=arguments.rotate, retire=arguments.retire)}")
+        yield
     except (OSError, ValueError) as error:
         sys.exit(f"polychrome: {path}: {error}")
-    return 0
 
 
 def _change(path: Path, *, rotate: bool, retire: bool) -> str:

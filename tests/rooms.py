@@ -59,7 +59,8 @@ ORDER: Final[dict[str, tuple[frozenset[str], ...]]] = {
             "__main__",
         ),
         "polychrome": (
-            "append_only bucket loss_report progress secret_files",
+            "append_only bucket loss_report progress redis_users",
+            "secret_files",
             "local",
             "location repair_redis",
             "answering",

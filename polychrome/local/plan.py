@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -74,6 +74,8 @@ class Stores:
     scratch: Path
     name: str
     cluster_secret: Path | None = None
+    redis_urls: Mapping[str, str] = field(default_factory=dict)
+    """URLs of Redis for the processes of some roles, in place of `redis_url`: each has a user of its own."""
 
 
 def process_specs(
@@ -83,7 +85,7 @@ def process_specs(
     environment sets already: those about embedding functions are left as they are. `listen_fds` are the listening
     sockets that frontends inherit; without any, each opens its own.
     """
-    common = {"REDIS_URL": stores.redis_url, "POLYCHROME_BUCKET_URL": stores.bucket_url}
+    common = {"POLYCHROME_BUCKET_URL": stores.bucket_url}
     if stores.cluster_secret is not None and CLUSTER_SECRET_FILE not in inherited:
         common[CLUSTER_SECRET_FILE] = str(stores.cluster_secret)
     by_role: dict[str, tuple[int, Mapping[str, str]]] = {
@@ -95,12 +97,21 @@ def process_specs(
     }
     fds = {"frontend": listen_fds}
     return [
-        _spec(role, number, {**common, **environ, **_identity(role, number, stores)}, fds.get(role, ()))
+        _spec(
+            role,
+            number,
+            {**common, **_redis(role, stores), **environ, **_identity(role, number, stores)},
+            fds.get(role, ()),
+        )
         for role in START_ORDER
         if role in by_role
         for count, environ in [by_role[role]]
         for number in range(1, count + 1)
     ]
+
+
+def _redis(role: str, stores: Stores) -> dict[str, str]:
+    return {"REDIS_URL": stores.redis_urls.get(role, stores.redis_url)}
 
 
 def _spec(role: str, number: int, environ: Mapping[str, str], fds: tuple[int, ...]) -> ProcessSpec:

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,7 @@ from typing import Final
 import redis
 
 from polychrome.local.process import ProcessSpec, free_port
+from polychrome.redis_users import DEFAULT_PREFIX, PASSWORD_BYTES, new_passwords, user_lines
 from shared.process.disk import is_full
 
 PROGRAMS: Final = ("valkey-server", "redis-server")
@@ -55,10 +56,18 @@ class RedisServer:
     port: int
     password: str = field(repr=False)
     durable: bool = True
+    prefix: str = DEFAULT_PREFIX
+    users: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Passwords of the users that it has beside the one that may do everything, by their roles."""
 
     @property
     def url(self) -> str:
         return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """The URL for the processes of each role, by roles."""
+        return {role: f"redis://{role}:{word}@127.0.0.1:{self.port}/0" for role, word in self.users.items()}
 
     @property
     def log_directory(self) -> Path:
@@ -82,6 +91,7 @@ class RedisServer:
             f"bind 127.0.0.1\nport {self.port}\nrequirepass {self.password}\n"
             f'dir "{self.directory}"\nmaxmemory-policy noeviction\nsave ""\nmaxmemory {int(refuse_writes)}\n'
             + (_DURABLE if self.durable else "appendonly no\n")
+            + "".join(f"{line}\n" for line in user_lines(self.users, self.prefix))
         )
 
 
@@ -121,9 +131,21 @@ class ServerGate:
         return True
 
 
-def redis_server(directory: Path, *, durable: bool = True, port: int | None = None) -> RedisServer:
-    """A server on this loopback port (None: a free one), under a new password. Raises NoRedisServerError."""
-    return RedisServer(find_program(), directory.resolve(), port or free_port(), secrets.token_urlsafe(24), durable)
+def redis_server(
+    directory: Path, *, durable: bool = True, port: int | None = None, prefix: str = DEFAULT_PREFIX
+) -> RedisServer:
+    """A server on this loopback port (None: a free one), under new passwords. `prefix` is that of the keys that its
+    users may reach. Raises NoRedisServerError.
+    """
+    return RedisServer(
+        find_program(),
+        directory.resolve(),
+        port or free_port(),
+        secrets.token_urlsafe(PASSWORD_BYTES),
+        durable,
+        prefix,
+        new_passwords(),
+    )
 
 
 def find_program() -> Path:

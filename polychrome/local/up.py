@@ -28,6 +28,7 @@ from polychrome.local.redis_server import RedisServer, ServerGate, answers, prob
 from polychrome.local.redis_watch import RedisWatch
 from polychrome.local.space import Reserve, SpaceWatch, Watched, disks_of
 from polychrome.local.supervisor import Supervisor
+from polychrome.redis_users import DEFAULT_PREFIX
 from shared.process import open_files
 from shared.process.disk import is_full
 
@@ -52,11 +53,19 @@ def up(options: ClusterOptions, say: Callable[[str], None]) -> None:
         stack.callback(listening.close)
         options = replace(options, port=listening.port, tls=bool(os.environ.get(TLS_CERTIFICATE_FILE)))
         redis_url = os.environ.get("REDIS_URL")
-        server = None if redis_url else redis_server(data_dir.redis, durable=not options.in_memory)
+        prefix = os.environ.get("POLYCHROME_REDIS_PREFIX", DEFAULT_PREFIX)
+        server = None if redis_url else redis_server(data_dir.redis, durable=not options.in_memory, prefix=prefix)
         space = _space_watch(options, data_dir, server, say)
         _wait_for_space(space)
         bucket_url = os.environ.get("POLYCHROME_BUCKET_URL") or data_dir.objects.as_uri()
-        stores = Stores(redis_url or _url(server), bucket_url, data_dir.scratch, data_dir.name, data_dir.cluster_secret)
+        stores = Stores(
+            redis_url or _url(server),
+            bucket_url,
+            data_dir.scratch,
+            data_dir.name,
+            data_dir.cluster_secret,
+            server.urls if server is not None else {},
+        )
         if (options.auth or os.environ.get(AUTH)) == "keys":
             os.environ.setdefault(BOOTSTRAP_KEY_FILE, str(bootstrap_key_file(data_dir.root)))
         specs = process_specs(options, stores, os.environ, listening.fds)
@@ -66,7 +75,6 @@ def up(options: ClusterOptions, say: Callable[[str], None]) -> None:
             Process(spec, data_dir.log(spec.name), data_dir.lock_fds, fork=fork.ForkedModule, others_fds=listening.fds)
             for spec in specs
         ]
-        prefix = os.environ.get("POLYCHROME_REDIS_PREFIX", "pc")
         repair = f"polychrome repair-redis --data-dir {shlex.quote(str(data_dir.root))}"
         watch = RedisWatch(server, space, repair, prefix, say)
         registrar = Registrar(data_dir, partial(_register, options, stores, processes, space, watch))
@@ -202,7 +210,7 @@ def _register(
         for process in processes
         if process.pid is not None
     ]
-    prefix = os.environ.get("POLYCHROME_REDIS_PREFIX", "pc")
+    prefix = os.environ.get("POLYCHROME_REDIS_PREFIX", DEFAULT_PREFIX)
     return Register(
         options.url,
         stores.redis_url,

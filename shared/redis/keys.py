@@ -1,4 +1,5 @@
-"""The name of every key in Redis, in one place. What each holds is the table in docs/architecture.md.
+"""The name of every key in Redis, in one place. What each holds is the table in docs/architecture.md; which roles may
+use it, the rules in polychrome/redis_users.py.
 
 The part in braces is the hash slot: one script touches keys of one slot only, so a cluster of Redis servers can hold
 them. Names that clients choose are percent-encoded, so that a brace in a tenant's name cannot move a key.

@@ -44,6 +44,7 @@ class Here:
             ("0.0.0.0", "127.0.0.1"),
             ("/var/lib/polychrome", str(scratch)),
             ("/run/polychrome", str(scratch.parent)),
+            ("/run/redis-users", str(scratch.parent)),
         ):
             text = text.replace(there, here)
         return text

@@ -129,6 +129,8 @@ class ClusterBuilder:
     s3: bool = False
     storage: Callable[[Path], AbstractContextManager[ObjectStorage]] | None = None
     """What the bucket lies in, given a directory; None: a directory, or with `s3` a server of its own."""
+    redis_program: Path | None = None
+    """The server program; None: the one that `polychrome up` takes."""
     cors_allow_origins: str = "http://example.com"
     environ: Mapping[str, str] = field(default_factory=dict)
 
@@ -138,14 +140,14 @@ class ClusterBuilder:
         of a process that has imported what they have in common.
         """
         with ExitStack() as stack:
-            redis = stack.enter_context(own_redis(self.directory))
+            redis = stack.enter_context(own_redis(self.directory, self.redis_program))
             storage = self.storage or (ministack_storage if self.s3 else directory_storage)
             objects = stack.enter_context(storage(self.directory / "objects"))
             if objects.endpoint:
                 _create_bucket(objects)
             secret = self.directory / "cluster-secret"
             secret.write_text(new_secret())
-            stores = Stores(redis.url, objects.url, self.directory / "scratch", "test", secret)
+            stores = Stores(redis.url, objects.url, self.directory / "scratch", "test", secret, redis.urls)
             specs = process_specs(self._options(), stores)
             specs = [self._own(spec, objects) for spec in specs]
             yield stack.enter_context(self._run(redis, objects, specs, fork=ServedModule))
@@ -157,14 +159,17 @@ class ClusterBuilder:
         """
         services = read_services()
         with ExitStack() as stack:
-            redis = stack.enter_context(redis_by_command(self.directory, services["redis"].command))
             assert objects.endpoint is not None
-            here = Here(redis.url.rpartition("@")[2].removesuffix("/0"), objects.endpoint.address)
             scratch = self.directory / "scratch"
             scratch.mkdir(parents=True)
+            here = Here("", objects.endpoint.address)
             for first in ("secrets", "bucket"):
                 spec = spec_of(services[first], 1, here, scratch)
                 subprocess.run(spec.argv, env=os.environ | dict(spec.environ), check=True, capture_output=True)
+            command = tuple(here.value(word, scratch / "redis") for word in services["redis"].command)
+            password = services["redis"].environ["REDIS_PASSWORD"]
+            redis = stack.enter_context(redis_by_command(self.directory, command, password))
+            here = Here(redis.url.rpartition("@")[2].removesuffix("/0"), objects.endpoint.address)
             counts = (self.log_services, self.compactors, self.query_workers, self.embedders, self.frontends)
             specs = [
                 spec_of(services[role], number, here, scratch)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -16,8 +16,9 @@ from tests.shared.objects.ministack import running_ministack
 class RedisNode:
     """A Redis server that keeps its port and data through `kill` and `start`."""
 
-    def __init__(self, spec: ProcessSpec, url: str, log_path: Path) -> None:
+    def __init__(self, spec: ProcessSpec, url: str, log_path: Path, urls: Mapping[str, str] | None = None) -> None:
         self.url = url
+        self.urls = urls or {}
         self.process = Process(spec, log_path)
 
     def start(self) -> None:
@@ -34,18 +35,21 @@ class RedisNode:
 
 
 @contextmanager
-def own_redis(directory: Path) -> Iterator[RedisNode]:
-    """The server that `polychrome up` starts."""
+def own_redis(directory: Path, program: Path | None = None) -> Iterator[RedisNode]:
+    """The server that `polychrome up` starts, or this program as it would start that."""
     server = redis_server(directory / "redis")
-    with _running(RedisNode(server.prepare(), server.url, directory / "redis.log")) as node:
+    if program is not None:
+        server = replace(server, program=program)
+    with _running(RedisNode(server.prepare(), server.url, directory / "redis.log", server.urls)) as node:
         yield node
 
 
 @contextmanager
-def redis_by_command(directory: Path, command: tuple[str, ...]) -> Iterator[RedisNode]:
-    """A server by its own command line (`valkey-server --appendonly yes ...`), on a free port."""
+def redis_by_command(directory: Path, command: tuple[str, ...], password: str) -> Iterator[RedisNode]:
+    """A server by its own command line (`valkey-server --appendonly yes ...`), on a free port. `password` is that of
+    its user `default`.
+    """
     port = free_port()
-    password = command[command.index("--requirepass") + 1]
     data = directory / "redis"
     data.mkdir(parents=True)
     here = ("--bind", "127.0.0.1", "--port", str(port), "--dir", str(data))

@@ -18,7 +18,7 @@ def test_every_process_is_a_service_with_its_command_and_its_stores() -> None:
     services = read_services()
     for role in PROCESSES:
         assert services[role].command == ("python3", "-m", role)
-        assert services[role].environ["REDIS_URL"] == "redis://:polychrome@redis:6379/0"
+        assert services[role].environ["REDIS_URL"] == f"redis://{role}:polychrome@redis:6379/0"
         assert services[role].environ["POLYCHROME_BUCKET_URL"] == "s3://polychrome"
 
 
@@ -35,7 +35,7 @@ def test_replicas_differ_only_in_what_containers_have_to_themselves(tmp_path: Pa
     first, second = (spec_of(service, number, here, tmp_path) for number in (1, 2))
     differing = {key for key in first.environ if first.environ[key] != second.environ[key]}
     assert differing <= {"POLYCHROME_FRONTEND_PORT", "POLYCHROME_ADMIN_PORT"}
-    assert first.environ["REDIS_URL"] == "redis://:polychrome@127.0.0.1:1/0"
+    assert first.environ["REDIS_URL"] == "redis://frontend:polychrome@127.0.0.1:1/0"
     assert first.environ["AWS_ENDPOINT_URL_S3"] == "http://127.0.0.1:2"
 
 
