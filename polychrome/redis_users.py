@@ -45,7 +45,9 @@ class Rule(NamedTuple):
 
 _COLLECTIONS: Final = "~{????????-????-????-????-????????????}:*"
 _CLUSTER: Final = "%R~{catalog}:cluster"
-_REPORTS: Final = Rule(f"{_WRITE} {_SCRIPTS}", ("~{catalog}:damage", "~{catalog}:losses", "~{catalog}:usage:*"))
+_REPORTS: Final = Rule(
+    f"{_WRITE} {_SCRIPTS}", ("~{catalog}:damage", "~{catalog}:losses", "~{catalog}:usage", "~{catalog}:usage:*")
+)
 """To report damage and losses, and to count usage."""
 _WITNESS: Final = Rule(f"{_WRITE} {_SCRIPTS}", ("~{witness}:*",))
 

@@ -216,8 +216,10 @@ class ClusterBuilder:
             cluster.wait_ready()
             yield cluster
             cluster.stop()
+            denials = redis.denials()
         finally:
             cluster.kill()
+        assert not denials, "Redis refused what a role needs (polychrome/redis_users.py):\n" + "\n".join(denials)
         unexpected = cluster.unexpected_log_lines()
         assert not unexpected, "the logs hold errors that no test announced:\n" + "\n".join(unexpected[:20])
 

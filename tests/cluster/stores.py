@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
+import redis
 
 from polychrome.local.process import Process, ProcessSpec, free_port
 from polychrome.local.redis_server import answers, find_program, redis_server
@@ -27,6 +28,13 @@ class RedisNode:
 
     def kill(self) -> None:
         self.process.kill()
+
+    def denials(self) -> list[str]:
+        """What its users were refused since it started, or since this was asked."""
+        with redis.Redis.from_url(self.url) as client:
+            found = [f"{each['username']}: {each['reason']} {each['object']}" for each in client.acl_log()]
+            client.acl_log_reset()
+        return found
 
     def _up(self) -> bool:
         if not self.process.running():
