@@ -17,6 +17,7 @@ from frontend.http.router import REST, Route, Router
 from frontend.read.point_in_time import PointInTimeReader
 from frontend.read.reader import Reader
 from frontend.routes import docs
+from frontend.routes.audit import AuditRoutes
 from frontend.routes.collections import CollectionRoutes, ShardLimits
 from frontend.routes.databases import DatabaseRoutes
 from frontend.routes.forks import ForkRoutes
@@ -56,6 +57,7 @@ def all_routes(context: Context) -> list[Route]:
         DatabaseRoutes(catalog.tenants, catalog.databases),
         TenantRoutes(catalog.tenants),
         KeyRoutes(context.key_store, catalog.tenants, context.clock),
+        AuditRoutes(context.objects, context.clock),
         TenantControlRoutes(catalog, rows, context.key_store, context.plan_store),
         PlanRoutes(context.plan_store, catalog.tenants),
         SystemRoutes(context.clock, catalog, rows, context.workers, allow_reset=config.allow_reset),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from shared.catalog import Catalog
     from shared.catalog.functions import Functions
     from shared.log.log import Log
+    from shared.objects.port import ObjectStore
     from shared.process.clock import Clock
     from shared.tenancy.key_store import KeyStore
     from shared.tenancy.plan_store import PlanStore
@@ -36,6 +37,7 @@ class Context:
 
     config: FrontendConfig
     clock: Clock
+    objects: ObjectStore
     catalog: Catalog
     log: Log
     dirty: DirtyShards

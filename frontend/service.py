@@ -159,6 +159,7 @@ def build_context(
     return Context(
         config=config,
         clock=clock,
+        objects=objects,
         catalog=catalog,
         log=log,
         dirty=dirty,

@@ -63,7 +63,7 @@ ORDER: Final[dict[str, tuple[frozenset[str], ...]]] = {
             "secret_files",
             "local",
             "location repair_redis",
-            "answering",
+            "answering audited",
             "audit backup control status",
             "verify",
             "__main__",

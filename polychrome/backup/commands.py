@@ -27,6 +27,7 @@ from polychrome.answering import (
     parse_moment,
     show,
 )
+from polychrome.audited import write_command
 from polychrome.backup.archive import Archive
 from polychrome.backup.choice import chosen, is_suitable, kind_of, outdated, selected_ids
 from polychrome.backup.model import Backup, CollectionBackup, is_name
@@ -139,6 +140,7 @@ async def _take(place: str, arguments: argparse.Namespace) -> Answer:
         if f"{url_of(place).rstrip('/')}/".startswith(f"{cluster.bucket_url.rstrip('/')}/"):
             raise InvalidArgument("a backup does not belong into the cluster's own bucket")
         selected = selected_ids(arguments.collection, await _collections(cluster.catalog))
+        await write_command(cluster.objects, SystemClock(), "backup", ", ".join(arguments.collection) or "everything")
         archive = Archive(destination, Progress("copied"))
         taker = Taker(cluster.catalog, cluster.log, cluster.objects, archive, SystemClock(), selected)
         backup = await taker.take(cluster.mark)
@@ -202,6 +204,7 @@ async def _restore(arguments: argparse.Namespace) -> Answer:
         else:
             backup = await _suitable(archive, arguments.source, arguments.collection, arguments.at_s)
         names = chosen(backup, arguments.collection, arguments.new_name)
+        await write_command(cluster.objects, SystemClock(), "restore", f"{backup.name}: {', '.join(names.values())}")
         restorer = Restorer(
             cluster.catalog, cluster.lifecycle, cluster.forks, cluster.removal, cluster.jobs, cluster.objects, archive,
             SystemClock(), cluster.mark,

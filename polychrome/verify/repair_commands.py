@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from polychrome.answering import DAMAGED, NOT_DONE, WHOLE, add_json, done_or_complain, say, show
+from polychrome.audited import write_command
 from polychrome.location import LocationError, existing_url
 from polychrome.progress import Progress
 from polychrome.verify.bucket import Sample
@@ -73,6 +74,8 @@ async def _repair(arguments: argparse.Namespace) -> Repaired:
         if arguments.copies is not None:
             copies = await stack.enter_async_context(open_store(existing_url(arguments.copies)))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="polychrome-repair-", dir=arguments.scratch))
+        if arguments.yes:
+            await write_command(place.objects, SystemClock(), "repair")
         stores = RepairStores(place.objects, place.redis, place.keys, copies)
         repairer = Repairer(stores, Path(folder), SystemClock(), skip=arguments.skip)
         return await repair(place, repairer, arguments.scratch, yes=arguments.yes, wait_s=arguments.wait)

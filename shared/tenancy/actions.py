@@ -20,6 +20,7 @@ class Action(enum.StrEnum):
     UPDATE_TENANT = "tenant:update_tenant"
     LIST_TENANTS = "tenant:list_tenants"
     DELETE_TENANT = "tenant:delete_tenant"
+    READ_AUDIT = "tenant:read_audit"
     LIST_KEYS = "tenant:list_keys"
     CREATE_KEY = "tenant:create_key"
     REVOKE_KEY = "tenant:revoke_key"
@@ -99,6 +100,7 @@ ADMIN_ACTIONS: Final = WRITE_ACTIONS | {
     Action.UPDATE_TENANT,
     Action.CREATE_DATABASE,
     Action.DELETE_DATABASE,
+    Action.READ_AUDIT,
     Action.LIST_KEYS,
     Action.CREATE_KEY,
     Action.REVOKE_KEY,

@@ -141,7 +141,7 @@ def _escaped(character: str) -> str:
 def moment_of(time_s: float) -> str:
     """A time in seconds since the epoch as a record has it."""
     moment = datetime.datetime.fromtimestamp(time_s, datetime.UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+    return f"{moment.year:04d}-{moment:%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
 
 
 def day_of(moment: str) -> str:

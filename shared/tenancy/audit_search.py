@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +12,8 @@ from shared.objects.port import ObjectStore
 from shared.tenancy.audit import AuditOutcome, Entry, Event, Gap, day_of, moment_of
 from shared.tenancy.audit_chain import entries_of
 
+DAYS_MAX: Final = 100
+"""Days that are listed one by one; of more, the whole log is."""
 _DAY: Final = datetime.timedelta(days=1)
 
 
@@ -59,32 +61,25 @@ def _is_named(action: str, name: str) -> bool:
 
 
 async def parts_between(
-    objects: ObjectStore, since: str | None, until: str | None, after: str = ""
+    objects: ObjectStore, since: str | None, until: str | None, start: str = ""
 ) -> AsyncIterator[AuditPart]:
-    """The parts that may have entries of [since, until), in the order of their keys, those up to the key `after` left
-    out. Entries of a day lie in parts of that day. Raises Unavailable.
+    """The parts that may have entries of [since, until), in the order of their keys, from the key `start` on. Entries
+    of a day lie in parts of that day. Raises Unavailable.
     """
-    if since is None:
-        prefixes: Iterator[str] = iter([AUDIT_DAYS])
-    else:
-        prefixes = map(audit_day_prefix, _days(day_of(since), day_of(until or moment_of(_now_s()))))
-    last = None if until is None else day_of(until)
-    for prefix in prefixes:
-        if prefix < after and not after.startswith(prefix):
+    now = moment_of(datetime.datetime.now(datetime.UTC).timestamp())
+    first, last = day_of(since or ""), day_of(until or now)
+    days = _days(first, last) if first else None
+    for prefix in [AUDIT_DAYS] if days is None else map(audit_day_prefix, days):
+        if prefix < start and not start.startswith(prefix):
             continue
         async for info in objects.list(prefix):
             part = parse_audit_key(info.key)
-            if part is not None and info.key > after and (last is None or part.day <= last):
+            if part is not None and info.key >= start and part.day >= first and (until is None or part.day <= last):
                 yield part
 
 
-def _now_s() -> float:
-    return datetime.datetime.now(datetime.UTC).timestamp()
-
-
-def _days(first: str, last: str) -> Iterator[str]:
-    """The days from the first to the last, and one more: clocks differ."""
-    day, end = datetime.date.fromisoformat(first), datetime.date.fromisoformat(last) + _DAY
-    while day <= end:
-        yield day.isoformat()
-        day += _DAY
+def _days(first: str, last: str) -> list[str] | None:
+    """The days from the first to the last, and one more: clocks differ. None when there are too many of them."""
+    day, number = datetime.date.fromisoformat(first), datetime.date.fromisoformat(last).toordinal() + 2
+    number -= day.toordinal()
+    return None if number > DAYS_MAX or last >= "9999" else [(day + each * _DAY).isoformat() for each in range(number)]

@@ -30,6 +30,22 @@ class FaultProxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of a client, with one request."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)  # an event loop has no more than a weak hold of a task
+        try:
+            await self._answer(reader, writer)
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+    async def close(self) -> None:
+        """Ends what is left of connections."""
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             if self.away:
@@ -43,7 +59,6 @@ class FaultProxy:
                 await writer.drain()
             else:
                 await self._pass_on(head, reader, writer)
-        writer.close()
 
     async def _pass_on(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up_reader, up_writer = await asyncio.open_connection(self._host, self._port)
@@ -79,7 +94,8 @@ def faulty_storage(directory: Path) -> Iterator[tuple[ObjectStorage, FaultProxy]
             port = server.sockets[0].getsockname()[1]
             yield ObjectStorage(behind.url, S3Endpoint(f"http://127.0.0.1:{port}")), proxy
         finally:
+            loop.call_soon_threadsafe(server.close)
+            asyncio.run_coroutine_threadsafe(proxy.close(), loop).result(10)
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
-            server.close()
             loop.close()

@@ -359,6 +359,7 @@ def new_context(collection: Collection, workers: FakeWorkers | None = None, embe
         audit=None,
         metering=None,
         usage=None,
+        objects=None,
         log=log,
         jobs=jobs,
         dirty=dirty,

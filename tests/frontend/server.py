@@ -17,6 +17,7 @@ from frontend.collections.row_cache import RowCache
 from frontend.context import Context
 from frontend.embed.embedders import Embedders
 from frontend.http.server import HttpServer, open_http_server
+from shared.objects.memory import MemoryStore
 from shared.process.clock import SystemClock
 from tests.frontend.fakes import new_config, nothing_planned
 from tests.frontend.memory_catalog import MemoryCatalog
@@ -60,6 +61,7 @@ async def running(authenticator: Authenticator | None = None, **settings: Any) -
     context: Any = Context(
         config=config,
         clock=clock,
+        objects=MemoryStore(clock.now),
         catalog=catalog,  # type: ignore[arg-type]  # the same interface over dictionaries
         log=None,  # type: ignore[arg-type]
         dirty=SimpleNamespace(add=lambda *_: None),  # type: ignore[arg-type]

@@ -209,3 +209,54 @@ def test_without_an_audit_log_nothing_is_proved(tmp_path: Path, capsys: pytest.C
     assert "there is no audit log" in err
     assert ran(capsys, "verify", str(tmp_path / "nowhere"))[0] == 2
     assert ran(capsys, "search", "--data-dir", str(tmp_path / "nowhere"))[0] == 2
+
+
+def test_a_tenants_administrator_reads_what_concerns_the_tenant(
+    keyring: Keyring, place: Place, other: Place, written: Written
+) -> None:
+    admin = keyring.key(place.tenant, "admin")
+    mine, _ = asked(keyring, admin, "POST", f"{place.path}/get", {})
+    elsewhere, _ = asked(keyring, admin, "POST", f"{other.path}/get", {})
+    operators, _ = asked(keyring, keyring.bootstrap, "POST", f"{place.path}/get", {})
+    intruders, _ = asked(keyring, keyring.key(other.tenant, "admin"), "POST", f"{place.path}/get", {})
+    for request_id in (mine, elsewhere, operators, intruders):
+        written.wait_for(request_id)
+
+    def seen(key: str, **params: str) -> set[str]:
+        found, cursor = set(), {"limit": "1000"}
+        while True:
+            query = "&".join(f"{name}={value}" for name, value in (params | cursor).items())
+            answer = keyring.ask(key, "GET", f"{CONTROL}/audit?{query}")
+            assert answer.status_code == 200, answer.text
+            found |= {event.get("request", "") for event in answer.json()["events"]}
+            if answer.json()["next"] is None:
+                return found
+            cursor["cursor"] = answer.json()["next"]
+
+    assert {mine, elsewhere, operators, intruders} & seen(admin) == {mine, elsewhere, operators}
+    assert {mine, elsewhere, operators, intruders} & seen(keyring.bootstrap) == {mine, elsewhere, operators, intruders}
+    assert seen(admin, tenant=other.tenant) & {mine, elsewhere} == {elsewhere}
+    part = keyring.key(place.tenant, "admin", databases=[place.database])
+    assert keyring.ask(part, "GET", f"{CONTROL}/audit").status_code == 403
+    assert keyring.ask(keyring.key(place.tenant, "write"), "GET", f"{CONTROL}/audit").status_code == 403
+
+
+def test_commands_that_work_on_the_stores_themselves_leave_an_event(
+    guarded: Guarded, place: Place, written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("REDIS_URL", guarded.cluster.redis.url)
+    monkeypatch.setenv("POLYCHROME_BUCKET_URL", guarded.cluster.objects.url)
+    backups, new_name = str(tmp_path / "backups"), f"copy-{uuid.uuid4().hex[:8]}"
+    for words in (["backup", backups, "--collection", place.collection_id],
+                  ["restore", backups, "--collection", place.collection_id, "--as", new_name]):  # fmt: skip
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 0, capsys.readouterr().err
+    events = [entry for path in written.parts() for entry in entries_of(path.read_bytes())]
+    by_operators = [each for each in events if isinstance(each, Event) and each.actor.kind == "operator"]
+    done = {event.route: event.subject for event in by_operators if event.actor.id}
+    assert done["polychrome backup"] == place.collection_id
+    assert done["polychrome restore"].endswith(f": {new_name}")
+    capsys.readouterr()
+    assert ran(capsys, "verify", str(guarded.cluster.directory / "objects"))[0] == 0

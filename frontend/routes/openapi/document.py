@@ -57,6 +57,7 @@ _QUERY: Final[dict[str, JsonSchema]] = {
     "read_level": ref("ReadLevel"),
     "as_of": TEXT,
     "tenant": TEXT,
+    **dict.fromkeys(("actor", "action", "outcome", "from", "to", "cursor"), TEXT),
     "database": TEXT,
     "collection": {"type": "string", "format": "uuid"},
 }

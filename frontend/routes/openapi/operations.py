@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from frontend.routes.openapi.json_schema import JsonSchema, array, ref
 from frontend.routes.paths import COLLECTION, COLLECTIONS, CONTROL, DATABASES, TENANTS
+
+AUDIT_QUERY: Final = ("tenant", "actor", "action", "outcome", "from", "to", "limit", "cursor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,7 @@ def _control() -> list[Operation]:
         Operation("get", keys + "/{key_id}", "get_key", key, failures=(404,)),
         Operation("post", keys + "/{key_id}/rotate", "rotate_key", ref("MadeKey"), "KeyRotate", failures=(404,)),
         Operation("post", keys + "/{key_id}/revoke", "revoke_key", ref("ChangedKey"), failures=(404,)),
+        Operation("get", CONTROL + "/audit", "search_audit", ref("AuditPage"), query=AUDIT_QUERY),
         Operation("get", tenants, "list_tenants", array(ref("Tenant")), query=page),
         Operation("get", tenants + "/{tenant}", "get_tenant_detail", control, failures=(404,)),
         Operation("delete", tenants + "/{tenant}", "delete_tenant", ref("DeletedTenant"), failures=(404,)),

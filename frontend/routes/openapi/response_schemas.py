@@ -48,6 +48,7 @@ def _control() -> dict[str, JsonSchema]:
         "ChangedKey": an_object(key | live),
         "MadeKey": an_object({"key": TEXT} | key | live),
         "TenantDetail": an_object(tenant),
+        "AuditPage": an_object({"events": array(JSON_OBJECT), "next": nullable(TEXT)}),
         "DeletedTenant": an_object({"name": TEXT, "keys_revoked": COUNT} | live),
     }
 
