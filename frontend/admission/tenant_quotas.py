@@ -37,6 +37,15 @@ _LIMITS: Final[dict[Quota, tuple[str, ...]]] = {
 limit's refusal has for it.
 """
 
+_WORDS: Final[dict[Quota, str]] = {
+    Quota.RECORDS: "Number of records",
+    Quota.BYTES: "Stored bytes",
+    Quota.FUNCTIONS: "Number of functions",
+    Quota.SHARDS: "Number of shards",
+    Quota.RESULTS: "Number of results",
+}
+"""The words for other quotas that are checked here, in messages."""
+
 LOWERED: Final = frozenset(_LIMITS)
 _ACCOUNTED: Final = RATES | {Quota.CONCURRENCY}
 
@@ -66,6 +75,12 @@ class PlaceQuotas:
     def lower(self, quota: Quota, most: int) -> int:
         """The lower one of a quota's value and the process's own limit."""
         return int(min(self.most(quota), most))
+
+    def check(self, quota: Quota, usage: float, actions: Collection[Action]) -> None:
+        """Raises QuotaExceeded when a request with these actions would make the usage more than the quota allows."""
+        most = self.most(quota)
+        if usage > most:
+            raise quota_exceeded(_WORDS[quota], action_words(actions), int(usage), int(most))
 
     def refusal(self, error: PolychromeError, actions: Collection[Action]) -> PolychromeError:
         """The error as the client gets it: that of a quota for a limit that a quota has lowered. `actions` are those of

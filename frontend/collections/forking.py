@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -105,9 +106,12 @@ class Forker:
         """The forks that the collection's family ever made."""
         return await self._forking.count(collection)
 
-    async def fork(self, db: Database, collection_id: str, name: str, as_of: int | None = None) -> Collection:
+    async def fork(
+        self, db: Database, collection_id: str, name: str, as_of: int | None = None, most: float = math.inf
+    ) -> Collection:
         """The new collection: what the other one is at a moment of this call, or was as of a position of its past.
-        Raises Gone, AlreadyExists, NotFound, QuotaExceeded, Unavailable, Corrupt, and StaleRead for a past that is not
+        The family may make `most` forks, and no more than this process allows. Raises Gone, AlreadyExists, NotFound,
+        QuotaExceeded, Unavailable, Corrupt, and StaleRead for a past that is not
         kept. An append that the position lies within is not in the fork.
 
         Nothing is left of a fork that fails, or is cancelled, before its commit. A commit that has begun is finished.
@@ -115,7 +119,7 @@ class Forker:
         self._in_progress += 1
         self._idle.clear()
         try:
-            return await self._fork(db, collection_id, name, as_of)
+            return await self._fork(db, collection_id, name, as_of, int(min(most, self._forks_max)))
         finally:
             self._in_progress -= 1
             if not self._in_progress:
@@ -129,14 +133,14 @@ class Forker:
         except TimeoutError:
             log.warning("forks_left", forks=self._in_progress)
 
-    async def _fork(self, db: Database, collection_id: str, name: str, as_of: int | None) -> Collection:
+    async def _fork(self, db: Database, collection_id: str, name: str, as_of: int | None, most: int) -> Collection:
         for _ in range(TRIES):
             origin = await self._origin(db, collection_id)
             if await self._collections.get(db, name) is not None:
                 raise AlreadyExists(f"Collection [{name}] already exists")
             source = _Source(origin) if as_of is None else await self._past_source(origin, as_of)
             new = _like(origin, name)
-            fork_id = await self._reserve(origin, new)
+            fork_id = await self._reserve(origin, new, most)
             try:
                 await self._fill(db, source, fork_id)
             except _MovedOn:
@@ -150,11 +154,11 @@ class Forker:
                 return forked
         raise Unavailable("The collection changes faster than it can be forked")
 
-    async def _reserve(self, origin: Collection, new: NewCollection) -> str:
+    async def _reserve(self, origin: Collection, new: NewCollection, most: int) -> str:
         """The id of the fork to be, which now counts in its family; given up when the caller was cancelled meanwhile.
         Raises QuotaExceeded.
         """
-        reserving = asyncio.ensure_future(self._forking.reserve(origin, new, self._forks_max))
+        reserving = asyncio.ensure_future(self._forking.reserve(origin, new, most))
         try:
             return await run_to_end(reserving)
         except asyncio.CancelledError:

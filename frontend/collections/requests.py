@@ -162,6 +162,12 @@ def check_update(update: Update, shards_max: int) -> None:
     )
 
 
+def shards_wanted(update: Update) -> int:
+    """The shards that an update asks for, 0 when it leaves them as they are; of a checked or an unchecked update."""
+    wanted = (update.metadata or {}).get(SHARDS_KEY, 0)
+    return wanted if type(wanted) is int else 0
+
+
 def check_shards(update: Update, collection: Collection) -> None:
     """Raises InvalidArgument for an update that asks for fewer shards than the collection has, or is getting."""
     least = collection.shards_to_be

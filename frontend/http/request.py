@@ -15,6 +15,7 @@ from frontend.http.body_budget import BodyBudget
 from frontend.request_limits import RequestLimits
 from shared.tenancy.actions import Action
 from shared.tenancy.principal import ANONYMOUS, Principal
+from shared.tenancy.quotas import Quota
 
 RECEIVED_BODIES: Final = 16
 """Number of bodies of the greatest length that may be held as text at once."""
@@ -81,6 +82,10 @@ class Request(web.BaseRequest):
         self.send_timeout_s = send_timeout_s
         self.path_params: dict[str, str] = {}
         self.body_bytes = 0
+
+    def check_quota(self, quota: Quota, usage: float) -> None:
+        """Raises QuotaExceeded when the usage is more than the quota allows."""
+        self.quotas.check(quota, usage, self.access.actions or self.access.any_of)
 
     def require(self, *actions: Action) -> None:
         """Raises PermissionDenied unless the principal has all of these actions: for what only the body tells. What is

@@ -15,6 +15,7 @@ from frontend.collections.requests import (
     new_collection,
     read_creation,
     read_update,
+    shards_wanted,
 )
 from frontend.collections.row_cache import check_collection_id, check_database_name, missing
 from frontend.collections.schema import shown_schema
@@ -29,6 +30,7 @@ from shared.catalog import SHARDS_KEY, Collection, Database
 from shared.errors import AlreadyExists, InvalidArgument, NotFound, StaleGeneration
 from shared.log.jobs import REBUILD
 from shared.tenancy.actions import Action
+from shared.tenancy.quotas import Quota
 
 if TYPE_CHECKING:
     from frontend.collections.row_cache import RowCache
@@ -120,7 +122,9 @@ class CollectionRoutes:
         database_name = request.path_params["database"]
         check_database_name(database_name)
         request.subject = creation.body.name
-        new = new_collection(creation, self._shard_limits.default, self._shard_limits.most)
+        default = request.quotas.lower(Quota.SHARDS, self._shard_limits.default)
+        new = new_collection(creation, default, self._shard_limits.most)
+        request.check_quota(Quota.SHARDS, new.fixed["shards"])
         database = await self._database(request)
         if database is None:
             raise _missing_database(database_name)
@@ -236,6 +240,7 @@ class CollectionRoutes:
         database = await self._database(request)
         if database is None:
             raise missing(collection_id)
+        request.check_quota(Quota.SHARDS, shards_wanted(update))
         await self._update(database, collection_id, update)
         return empty_response()
 

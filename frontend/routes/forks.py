@@ -17,6 +17,7 @@ from frontend.routes.collections import shown_collection
 from frontend.routes.paths import COLLECTION
 from frontend.routes.resolve import missing_once_deleted, resolve
 from shared.errors import InvalidArgument
+from shared.tenancy.quotas import Quota
 
 if TYPE_CHECKING:
     from frontend.collections.forking import Forker
@@ -64,18 +65,18 @@ class ForkRoutes:
         database = await self._databases.get(path_params["tenant"], path_params["database"])
         if database is None:
             raise missing(collection.id)
-        fork = await self._fork(database, collection, body)
+        fork = await self._fork(request, database, collection, body)
         request.subject = fork.id
         self._dirty.add(fork.id, fork.layout.numbers)
         return json_response(shown_collection(fork))
 
-    async def _fork(self, database: Database, collection: Collection, body: Fork) -> Collection:
-        as_of = read_as_of(body.as_of)
+    async def _fork(self, request: Request, database: Database, collection: Collection, body: Fork) -> Collection:
+        as_of, most = read_as_of(body.as_of), request.quotas.most(Quota.FORKS)
         if as_of is None:
-            return await self._forker.fork(database, collection.id, body.new_name)
+            return await self._forker.fork(database, collection.id, body.new_name, most=most)
 
         async def fork(position: int) -> Collection:
-            return await self._forker.fork(database, collection.id, body.new_name, position)
+            return await self._forker.fork(database, collection.id, body.new_name, position, most)
 
         return await self._past.read(collection, as_of, fork)
 

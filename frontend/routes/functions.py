@@ -4,6 +4,7 @@ it.
 
 from __future__ import annotations
 
+import math
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +25,7 @@ from frontend.routes.visible import sees
 from shared.catalog.functions import KNOWN
 from shared.errors import AlreadyExists, Attached, Gone, InvalidArgument, NotFound, StaleGeneration
 from shared.tenancy.actions import Action
+from shared.tenancy.quotas import Quota
 
 if TYPE_CHECKING:
     from frontend.collections.row_cache import RowCache
@@ -96,6 +98,7 @@ class FunctionRoutes:
                 _check_same(output, body)
                 return json_response({"attached_function": _shown_summary(output), "created": False})
             _check_input(source)
+            await self._check_number(request, db)
             try:
                 new = function_output(body.output_collection, body.name, body.function_id, source.id)
                 output = await self._functions.attach(db, source, new)
@@ -107,6 +110,13 @@ class FunctionRoutes:
                 raise missing(source.id) from None
             return json_response({"attached_function": _shown_summary(output), "created": True})
         raise StaleGeneration("The collection is being changed by others; try again")
+
+    async def _check_number(self, request: Request, db: Database) -> None:
+        """Raises QuotaExceeded when the database has as many functions as its quota allows. Those that are attached at
+        the same moment are not seen.
+        """
+        if request.quotas.most(Quota.FUNCTIONS) != math.inf:
+            request.check_quota(Quota.FUNCTIONS, await self._functions.count(db) + 1)
 
     async def get(self, request: Request) -> HttpResponse:
         """The function that is attached under this name, and how far it is."""

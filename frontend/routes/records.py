@@ -24,7 +24,7 @@ from frontend.parse.selectors import check_delete, parse_delete, parse_get, pars
 from frontend.parse.writes import check_width, read_write, refuse_fields
 from frontend.read.gets import Get, Page
 from frontend.read.queries import Query, empty_query_body
-from frontend.read.result_limits import asked_by_query, asked_by_searches, check_results
+from frontend.read.result_limits import asked_by_get, asked_by_query, asked_by_searches, check_each, check_results
 from frontend.read.search_requests import check_indexes, empty_search_body, searches_of
 from frontend.request_limits import check_limit
 from frontend.routes.paths import COLLECTION
@@ -145,6 +145,7 @@ class RecordRoutes:
         collection = await resolve(self._rows, request)
         selection = await body.selection(request.body_bytes, request.limits)
         check_filterable(collection, selection.where)
+        await check_each(self._rows, collection, request, [asked_by_get(selection, body.limit)])
         wanted = Wanted(body.include, explain=body.explain)
         get = Get(selection, Page(body.offset or 0, body.limit), wanted)
 
@@ -163,6 +164,7 @@ class RecordRoutes:
         asked = asked_by_query(given.count, body.k, body.include)
         check_limit("vectors or texts", given.count, request.limits.query_vectors_max, "query")
         await check_results(self._rows, collection, asked, request.limits, "query")
+        await check_each(self._rows, collection, request, [body.k])
         count_queries(given.count)
         embeddings = await self._texts.query_vectors(collection, given, request.body_bytes)
         _check_query(collection, selection, embeddings)
@@ -185,6 +187,7 @@ class RecordRoutes:
             self._rows, request, lambda: off_loop(request.body_bytes, check_search, body.searches, request.limits)
         )
         await check_results(self._rows, collection, asked_by_searches(body.searches), request.limits, "searches")
+        await check_each(self._rows, collection, request, [search.limit for search in body.searches])
         count_queries(len(body.searches))
         body = await self._texts.embed_searches(collection, body)
         check_indexes(collection, body)

@@ -22,6 +22,7 @@ from frontend.parse.selectors import DeleteBody, GetBody, parse_delete
 from frontend.parse.shapes import shaped
 from frontend.parse.writes import Write, read_write
 from frontend.read.gets import Get, Page
+from frontend.read.result_limits import asked_by_get, check_each
 from frontend.request_limits import RequestLimits, check_limit
 from frontend.routes.paths import COLLECTION
 from frontend.routes.resolve import missing_once_deleted, resolve
@@ -107,6 +108,7 @@ class TransactionRoutes:
             raise InvalidArgument("as_of: the reads of a transaction are as of its read_token")
         selection = await body.selection(request.body_bytes, request.limits)
         check_filterable(collection, selection.where)
+        await check_each(self._rows, collection, request, [asked_by_get(selection, body.limit)])
         wanted = Wanted(body.include, explain=body.explain)
         get = Get(selection, Page(body.offset or 0, body.limit), wanted)
         found, token = await self._reader.get(collection, get, body.read_token)

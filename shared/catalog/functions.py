@@ -74,6 +74,13 @@ class Functions:
         found = None if output is None else await self._collections.get_by_id(db, output.decode())
         return found if found and found.function and input_collection.id in found.function.inputs else None
 
+    async def count(self, db: Database) -> int:
+        """The number of collections of the database that are the output of a function."""
+        key = self._keys.functions(db.key)
+        ids = set(await retry_idempotent(lambda: command(self._redis, "HVALS", key), writes=False))
+        outputs = await self._collections.some(db, (output.decode() for output in ids))
+        return sum(output.function is not None and bool(output.function.inputs) for output in outputs)
+
     async def attach(self, db: Database, input_collection: Collection, new: NewCollection) -> Collection:
         """Attaches the function of `new` to its first input; returns the output, which is a new collection. Raises
         Attached, AlreadyExists (the output's name is taken), NotFound, Gone.
