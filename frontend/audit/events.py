@@ -83,7 +83,7 @@ def event_of(
         method=request.method if request.method in METHOD_ORDER else "other",
         route=request.pattern,
         actions=_actions_of(request.access),
-        tenant=shown_text(params.get("tenant", "")),
+        tenant=shown_text(params.get("tenant", request.subject_tenant)),
         database=shown_text(params.get("database", "")),
         collection=shown_text(collection),
         subject=shown_text(subject),

@@ -10,8 +10,8 @@
 
 A process that is killed takes the events of the last `seal_s` seconds with it, and those that wait for the bucket.
 
-Refusals are cheap to cause. Of one sender (outcome, principal and address) `REFUSALS_MAX` a period have events of their
-own; those beyond share one, which says how many they were.
+Refusals are cheap to cause. Of one sender (outcome, principal and network) `REFUSALS_MAX` a period have events of their
+own, of all senders `ALL_REFUSALS_MAX`; those beyond share one for each sender, which says how many they were.
 
 Every `HEARTBEAT_S` a part is written even if nothing has happened: a chain that is not heard of for longer and was not
 closed was cut off.
@@ -24,12 +24,14 @@ import contextlib
 import functools
 import secrets
 from collections import deque
+from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 from prometheus_client import Counter, Gauge
 
+from frontend.access.failures import network_of
 from frontend.audit.events import actor_of, event_of, folded_event, is_wanted, outcome_of
 from shared.errors import PolychromeError
 from shared.objects.keys import AuditPart
@@ -63,6 +65,8 @@ REFUSALS_S: Final = 10.0
 """Period in which refusals are counted, in seconds."""
 REFUSALS_MAX: Final = 100
 """Refusals of one sender in a period that have events of their own."""
+ALL_REFUSALS_MAX: Final = 2000
+"""Refusals of all senders in a period that have events of their own."""
 SENDERS_MAX: Final = 1000
 """Senders of refusals that are told apart in a period."""
 RETRY_S: Final = 1.0
@@ -81,8 +85,8 @@ FAILURES: Final = Counter("polychrome_frontend_audit_failures_total", "Parts of 
 log = get_logger(__name__)
 _ALLOWED: Final = AuditOutcome.ALLOWED
 
-_Sender = tuple[AuditOutcome, Actor | None, str | None]
-"""The outcome, the sender and its address, by which refusals are counted; None: of all others together."""
+_Sender = tuple[AuditOutcome, Actor | None, str]
+"""The outcome, the sender and its network, by which refusals are counted; None: of all others together."""
 
 
 class AuditLog:
@@ -108,7 +112,8 @@ class AuditLog:
         self._authenticates = authenticates
         self._waiting: deque[Entry] = deque()
         self._lost: Gap | None = None
-        self._refusals: dict[_Sender, tuple[int, Event]] = {}
+        self._refusals: dict[_Sender, _Refusals] = {}
+        self._refusals_alone = 0
         self._folded_s = clock.monotonic()
         self._full = asyncio.Event()
         self._writing = asyncio.Lock()
@@ -133,30 +138,39 @@ class AuditLog:
             return
         _counted(outcome).inc()
         actor = actor_of(request, authenticates=self._authenticates)
-        sender: _Sender | None = None
-        if outcome is not _ALLOWED:
-            sender = self._sender(outcome, actor, request.remote)
-            count, first = self._refusals.get(sender, (0, None))
-            if first is not None:
-                self._refusals[sender] = (count + 1, first)
-                if count >= REFUSALS_MAX:
-                    return
+        refusals = None if outcome is _ALLOWED else self._refusals_of(outcome, actor, request.remote)
+        alone = refusals is None or self._counts_alone(refusals)
+        if not alone and refusals is not None and refusals.like is not None:
+            return
         event = event_of(request, actor, status, outcome, self._clock.now(), request_id.get())
-        if sender is not None:
-            self._refusals.setdefault(sender, (1, event))
-        self._add(event)
+        if refusals is not None:
+            refusals.like = event
+        if alone:
+            self._add(event)
 
-    def _sender(self, outcome: AuditOutcome, actor: Actor, remote: str | None) -> _Sender:
-        sender = (outcome, actor, remote)
-        return sender if sender in self._refusals or len(self._refusals) < SENDERS_MAX else (outcome, None, None)
+    def _counts_alone(self, refusals: _Refusals) -> bool:
+        """Counts a refusal; whether it has an event of its own."""
+        refusals.count += 1
+        alone = refusals.alone < REFUSALS_MAX and self._refusals_alone < ALL_REFUSALS_MAX
+        refusals.alone += alone
+        self._refusals_alone += alone
+        return alone
+
+    def _refusals_of(self, outcome: AuditOutcome, actor: Actor, remote: str | None) -> _Refusals:
+        sender: _Sender = (outcome, actor, network_of(remote))
+        if sender not in self._refusals and len(self._refusals) >= SENDERS_MAX:
+            sender = (outcome, None, "")
+        return self._refusals.setdefault(sender, _Refusals())
 
     def _fold(self) -> None:
         """Ends a period: of senders with too many refusals, says how many more there were."""
         self._folded_s = self._clock.monotonic()
-        refusals, self._refusals = self._refusals, {}
-        for (_, actor, _), (count, first) in refusals.items():
-            if count > REFUSALS_MAX:
-                self._add(folded_event(first, self._clock.now(), count - REFUSALS_MAX, mixed=actor is None))
+        self._refusals_alone = 0
+        folded, self._refusals = self._refusals, {}
+        for (_, actor, _), refusals in folded.items():
+            more = refusals.count - refusals.alone
+            if more and refusals.like is not None:
+                self._add(folded_event(refusals.like, self._clock.now(), more, mixed=actor is None))
 
     def _add(self, entry: Event) -> None:
         if len(self._waiting) >= WAITING_MAX:
@@ -167,9 +181,9 @@ class AuditLog:
             self._full.set()
 
     def _lose(self, event: Event) -> None:
-        LOST.inc()
+        LOST.inc(event.count)
         lost, since = (0, event.time) if self._lost is None else (self._lost.lost, self._lost.since)
-        self._lost = Gap(time=event.time, lost=lost + 1, since=since)
+        self._lost = Gap(time=event.time, lost=lost + event.count, since=since)
         log.warning("audit_event_lost", audit=msgspec.to_builtins(event))
 
     # Sealing
@@ -253,6 +267,17 @@ class AuditLog:
         self._written_s = self._clock.monotonic()
         log.info("audit_part_sealed", part=key, entries=sealed.entries, sha256=sealed.sha256)
         return True
+
+
+@dataclass(slots=True)
+class _Refusals:
+    """The refusals of a sender in a period: `count` of them, of which `alone` have events of their own, and any of
+    them, `like`.
+    """
+
+    count: int = 0
+    alone: int = 0
+    like: Event | None = None
 
 
 class _Unwritten(NamedTuple):

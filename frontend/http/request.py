@@ -59,7 +59,7 @@ class Request(web.BaseRequest):
     next to nothing of the response.
 
     `access` and `pattern` are those of the route that was found. `subject` is the name or the id of what the request
-    has made, for the audit log: the handler says it.
+    has made, for the audit log, and `subject_tenant` its tenant where the path names none: the handler says it.
     `quotas` are those of its tenant at the place that it is about; of what it may hold `limits` say it all.
 
     `principal` is set before any handler runs. `hidden` is what of the path is outside of its scope: `path_params` have
@@ -69,6 +69,7 @@ class Request(web.BaseRequest):
     access: Access = PUBLIC
     pattern: str = UNKNOWN
     subject: str = ""
+    subject_tenant: str = ""
     principal: Principal = ANONYMOUS
     hidden: Hidden | None = None
     quotas: PlaceQuotas = NO_QUOTAS

@@ -98,6 +98,7 @@ class KeyRoutes:
 
         if body.tenant is not None and (not principal.scope.has_tenant(body.tenant)):
             raise missing_tenant(body.tenant)
+        request.subject_tenant = body.tenant or ""
         if body.tenant is not None and await self._tenants.get(body.tenant) is None:
             raise missing_tenant(body.tenant)
         made = await self._key_store.create(allowed)
@@ -144,6 +145,7 @@ class KeyRoutes:
             raise missing_key(key_id)
         record = await self._key_store.get(key_id)
         _check_visible(request.principal, record)
+        request.subject_tenant = record.tenant or ""
         return record
 
     async def _changed(self, made: Made) -> HttpResponse:

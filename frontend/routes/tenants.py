@@ -57,7 +57,7 @@ class TenantRoutes:
         body = shaped(await read_json(request), TenantCreate)
         check_limit("bytes of a name", utf8_bytes(body.name), request.limits.name_bytes_max, "name")
         check_new_tenant_name(body.name)
-        request.subject = body.name
+        request.subject = request.subject_tenant = body.name
         await self._tenants.create(body.name)
         return empty_response()
 

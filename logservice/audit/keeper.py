@@ -3,7 +3,7 @@
 A round:
 
 1. The newest heads are read (`shared.tenancy.audit_heads`). What this process wrote itself counts as well: heads that
-   were taken away, or replaced by older ones, are said in the log, and written anew under a number that leaves a gap.
+   were taken away or replaced are said in the log, and written anew behind them, so that the proof shows it.
 2. The parts of the days since the last round are listed; of each chain that has gone on, the newest part is read.
 3. If parts are too old, the heads say from which part on, and behind which hash, each chain has to be there, and from
    which day on parts are kept at all. A chain that is too old as a whole is left out: a process that lives writes a
@@ -75,6 +75,7 @@ class AuditKeeper:
         self._writer = writer
         self._retention_days = retention_days
         self._own = _Known()
+        self._tampered = False
         self._listed_since = ""
 
     async def step(self) -> None:
@@ -90,8 +91,7 @@ class AuditKeeper:
             await self._see(part, heads)
         expired, kept_since = await self._expired(known, today)
         await self._cut(expired, heads)
-        missing = max(numbers, default=0) < known.number
-        changed = missing or heads != known.heads or kept_since != known.kept_since
+        changed = self._tampered or heads != known.heads or kept_since != known.kept_since
         if changed and not await self._write(known, numbers, heads, kept_since):
             return
         self._listed_since = _before(today)
@@ -105,14 +105,20 @@ class AuditKeeper:
     async def _read(self, numbers: list[int]) -> _Known:
         """The newest heads, and what this process knows beyond them."""
         newest = numbers[-1] if numbers else 0
-        if newest == self._own.number:
-            return self._own
-        if newest < self._own.number:
+        self._tampered = newest < self._own.number
+        if self._tampered:
             log.error("audit_heads_missing", newest=newest, written=self._own.number)
+            return self._own
+        if not newest:
             return self._own
         key = audit_heads_key(newest)
         data = await self._objects.get(key)
         sha256 = hashlib.sha256(data).hexdigest()
+        if newest == self._own.number:
+            self._tampered = sha256 != self._own.sha256
+            if self._tampered:
+                log.error("audit_heads_replaced", object=key)
+            return self._own
         try:
             found = decode_heads(data, key)
         except Corrupt as error:

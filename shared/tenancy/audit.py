@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import datetime
 import enum
+import functools
+import math
 import re
 from typing import Annotated, Final
 from urllib.parse import quote
@@ -20,7 +22,7 @@ TEXT_LENGTH_MAX: Final = 256
 ACTIONS_MAX: Final = 16
 
 _CUT: Final = "..."
-_STORED_LENGTH_MAX: Final = 10 * TEXT_LENGTH_MAX + len(_CUT)  # each character may have become an escape
+_STORED_LENGTH_MAX: Final = TEXT_LENGTH_MAX + len(_CUT)
 _CREDENTIAL: Final = re.compile(
     r"(pck_[A-Za-z0-9]{0,16}+)[A-Za-z0-9_]+|(eyJ)[A-Za-z0-9_=-]+\.[A-Za-z0-9_.=-]*", re.ASCII
 )
@@ -124,14 +126,19 @@ def shown_text(text: str) -> str:
     """A text that a sender chose, as a record has it: credentials cut out, bounded, and printable; a backslash begins
     an escape of Python's.
     """
-    text = text[: 4 * TEXT_LENGTH_MAX]
+    if len(text) <= TEXT_LENGTH_MAX:
+        return _shown(text)
+    return _shown.__wrapped__(text[: 4 * TEXT_LENGTH_MAX])
+
+
+@functools.lru_cache(maxsize=4096)
+def _shown(text: str) -> str:
+    """Names come again and again: what was made of the short ones is remembered."""
     if "pck_" in text or "eyJ" in text:
         text = _CREDENTIAL.sub(r"\1\2[cut]", text)
-    if len(text) > TEXT_LENGTH_MAX:
-        text = text[:TEXT_LENGTH_MAX] + _CUT
-    if text.isascii() and text.isprintable() and "\\" not in text:
-        return text
-    return "".join(each if each.isprintable() and each != "\\" else _escaped(each) for each in text)
+    if not (text.isascii() and text.isprintable() and "\\" not in text):
+        text = "".join(each if each.isprintable() and each != "\\" else _escaped(each) for each in text)
+    return text if len(text) <= TEXT_LENGTH_MAX else text[:TEXT_LENGTH_MAX] + _CUT
 
 
 def _escaped(character: str) -> str:
@@ -140,8 +147,14 @@ def _escaped(character: str) -> str:
 
 def moment_of(time_s: float) -> str:
     """A time in seconds since the epoch as a record has it."""
-    moment = datetime.datetime.fromtimestamp(time_s, datetime.UTC)
-    return f"{moment.year:04d}-{moment:%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+    second = math.floor(time_s)
+    return f"{_second(second)}.{int((time_s - second) * 1000):03d}Z"
+
+
+@functools.lru_cache(maxsize=16)
+def _second(second: int) -> str:
+    moment = datetime.datetime.fromtimestamp(second, datetime.UTC)
+    return f"{moment.year:04d}-{moment:%m-%dT%H:%M:%S}"
 
 
 def day_of(moment: str) -> str:

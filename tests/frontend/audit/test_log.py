@@ -56,6 +56,7 @@ def request(route: tuple[str, str] = DELETE, **members: Any) -> Any:
     access = TABLE.row(*route)
     defaults = {"method": route[0], "pattern": route[1], "access": access, "path_params": dict(PATH), "hidden": None}
     others = {"principal": principal(), "remote": "10.0.0.1", "headers": CIMultiDict[str](), "subject": ""}
+    others["subject_tenant"] = ""
     return SimpleNamespace(**{**defaults, **others, **members})
 
 
@@ -256,6 +257,20 @@ async def test_refusals_without_end_leave_a_bounded_number_of_events(logged: Log
     assert len(events) == REFUSALS_MAX + 2
     assert sum(event.count for event in events) == REFUSALS_MAX + 51
     assert (events[-1].count, events[-1].route, events[-1].address) == (50, "*", "10.0.0.1")
+
+
+async def test_senders_of_one_network_are_one_and_all_together_have_a_bound(
+    logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "ALL_REFUSALS_MAX", 150)
+    for number in range(200):
+        logged.log.note(request(QUERY, remote=f"2001:db8::{number:x}"), 403)
+    for number in range(80):
+        logged.log.note(request(QUERY, remote=f"10.0.0.{number}"), 403)
+    await logged.log.flush(closing=True)
+    events = await logged.events()
+    assert sum(event.count for event in events) == 280
+    assert [event.count for event in events[150:]] == [100] + [1] * 30, "of the network, and of each address"
 
 
 async def test_many_addresses_are_not_remembered_without_end(logged: Logged) -> None:

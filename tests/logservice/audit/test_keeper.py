@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from logservice.audit import keeper as keeper_module
@@ -115,6 +117,17 @@ async def test_heads_that_were_taken_away_are_written_anew_behind_a_gap(
     assert "audit_heads_missing" in capsys.readouterr().out
     assert await chains.keys("audit/heads/") == [audit_heads_key(1), audit_heads_key(3)]
     assert await chains.lasts() == [("a", 0, 0), ("b", 0, 0)]
+
+
+async def test_heads_that_were_replaced_are_not_believed(chains: Chains, capsys: pytest.CaptureFixture[str]) -> None:
+    await chains.write("a")
+    await chains.keeper.step()
+    forged = msgspec.structs.replace(await chains.heads(), heads={}, sha256="")
+    await chains.bucket.put(audit_heads_key(1), forged.encode())
+    await chains.keeper.step()
+    assert "audit_heads_replaced" in capsys.readouterr().out
+    assert ((await chains.heads()).number, await chains.lasts()) == (2, [("a", 0, 0)])
+    assert (await chains.heads()).follows != hashlib.sha256(forged.encode()).hexdigest()
 
 
 async def test_damaged_heads_are_said_and_followed(chains: Chains, capsys: pytest.CaptureFixture[str]) -> None:

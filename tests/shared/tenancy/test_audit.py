@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from shared.objects.keys import AuditPart, parse_audit_key
 from shared.objects.port import check_key
@@ -125,6 +127,7 @@ def test_flaws_that_are_named_are_bounded() -> None:
         ("right\u202eto left\x7f", "right\\u202eto left\\x7f"),
         ("half \ud800", "half \\ud800"),
         ("x" * 5000, "x" * 256 + "..."),
+        ("\u202e" * 5000, "\\u202e" * 42 + "\\u20" + "..."),
         ("eyJhbGciOi.eyJzdWIi.c2ln", "eyJ[cut]"),
     ],
 )
@@ -136,10 +139,17 @@ def test_what_senders_choose_is_escaped_and_bounded(text: str, shown: str) -> No
     assert part.entries[0].subject == shown
 
 
-def test_the_longest_texts_can_be_read_again() -> None:
-    text = shown_text("\U0001d173" * 1000)
-    part = check_part(PLACE, seal(PLACE, NOTHING, [event(subject=text, tenant=text, collection=text)]).data)
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(), max_size=600))
+@example("\U0001d173" * 1000)
+def test_whatever_a_sender_chooses_can_be_read_again(text: str) -> None:
+    shown = shown_text(text)
+    assert shown.isprintable()
+    assert len(shown) <= 259
+    part = check_part(PLACE, seal(PLACE, NOTHING, [event(subject=shown, tenant=shown, collection=shown)]).data)
     assert part.flaws == []
+    assert isinstance(part.entries[0], Event)
+    assert part.entries[0].tenant == shown
 
 
 def test_a_key_is_cut_out_of_a_text_but_for_its_id() -> None:
