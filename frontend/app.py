@@ -47,12 +47,13 @@ def all_routes(context: Context) -> list[Route]:
     reader = Reader(context.workers, rows, context.log)
     writer = Writer(context.log, context.groups, rows, texts)
     committer = Committer(context.log, context.dirty, context.workers, context.durable)
+    stored = context.stored
     shard_limits = ShardLimits(config.shards_default, config.shards_max)
     groups = (
-        RecordRoutes(rows, reader, context.past, writer, texts, config.durability),
+        RecordRoutes(rows, reader, context.past, writer, texts, config.durability, stored),
         CollectionRoutes(catalog, rows, context.dirty, shard_limits),
-        TransactionRoutes(rows, PointInTimeReader(context.log, reader), committer, texts, config.durability),
-        ForkRoutes(rows, catalog.databases, context.forker, context.past, context.dirty),
+        TransactionRoutes(rows, PointInTimeReader(context.log, reader), committer, texts, config.durability, stored),
+        ForkRoutes(rows, catalog.databases, context.forker, context.past, context.dirty, stored),
         FunctionRoutes(rows, catalog.databases, catalog.collections, context.functions),
         DatabaseRoutes(catalog.tenants, catalog.databases),
         TenantRoutes(catalog.tenants),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from frontend.access.authenticator import Authenticator
     from frontend.admission.admission import Admission
+    from frontend.admission.stored_quotas import StoredQuotas
     from frontend.audit.log import AuditLog
     from frontend.collections.forking import Forker
     from frontend.collections.row_cache import RowCache
@@ -52,6 +53,7 @@ class Context:
     key_store: KeyStore
     plan_store: PlanStore
     admission: Admission
+    stored: StoredQuotas
     authenticator: Authenticator | None
     """None while everybody may do everything."""
     audit: AuditLog | None = None

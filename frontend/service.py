@@ -17,8 +17,10 @@ from frontend.access.key_set_file import read_key_set
 from frontend.access.settings import OFF_ON_EVERY_ADDRESS, build_authenticator, not_alone
 from frontend.admission.admission import Admission
 from frontend.admission.catalog_quotas import PlannedQuotas
+from frontend.admission.collection_amounts import ManifestsAndLog
 from frontend.admission.known_quotas import KnownQuotas
 from frontend.admission.live_frontends import WITNESS_ROLE, LiveFrontends
+from frontend.admission.stored_quotas import StoredQuotas
 from frontend.app import build_app
 from frontend.audit.log import AuditLog
 from frontend.audit.settings import OFF as AUDIT_OFF
@@ -51,6 +53,7 @@ from shared.log.log import Log
 from shared.log.statements import Statements
 from shared.log.times import EntryTimes
 from shared.log.witness import Witness
+from shared.manifest.store import ManifestStore
 from shared.objects.open import open_store
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock, SystemClock
@@ -64,6 +67,7 @@ from shared.rpc.client import RpcClient
 from shared.tenancy.control_records import ControlRecords
 from shared.tenancy.key_store import KeyStore
 from shared.tenancy.plan_store import PlanStore
+from shared.tenancy.stored import StoredTable
 from shared.tenancy.usage import UsageTotals
 from shared.tenancy.usage_flush import UsageFlusher
 from shared.tenancy.usage_table import UsageTable
@@ -180,6 +184,7 @@ def build_context(
         key_store=key_store,
         plan_store=plan_store,
         admission=admission,
+        stored=StoredQuotas(StoredTable(redis, keys), ManifestsAndLog(log, ManifestStore(objects)), clock),
         authenticator=_authenticator(config, key_store, http, clock),
         audit=_audit(config, objects, clock),
         metering=RequestMetering(totals, clock),

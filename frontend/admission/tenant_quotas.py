@@ -76,9 +76,11 @@ class PlaceQuotas:
         """The lower one of a quota's value and the process's own limit."""
         return int(min(self.most(quota), most))
 
-    def check(self, quota: Quota, usage: float, actions: Collection[Action]) -> None:
-        """Raises QuotaExceeded when a request with these actions would make the usage more than the quota allows."""
-        most = self.most(quota)
+    def check(self, quota: Quota, usage: float, actions: Collection[Action], most: float | None = None) -> None:
+        """Raises QuotaExceeded when a request with these actions would make the usage more than `most`, or else than
+        the quota allows.
+        """
+        most = self.most(quota) if most is None else most
         if usage > most:
             raise quota_exceeded(_WORDS[quota], action_words(actions), int(usage), int(most))
 

@@ -84,9 +84,9 @@ class Request(web.BaseRequest):
         self.path_params: dict[str, str] = {}
         self.body_bytes = 0
 
-    def check_quota(self, quota: Quota, usage: float) -> None:
-        """Raises QuotaExceeded when the usage is more than the quota allows."""
-        self.quotas.check(quota, usage, self.access.actions or self.access.any_of)
+    def check_quota(self, quota: Quota, usage: float, most: float | None = None) -> None:
+        """Raises QuotaExceeded when the usage is more than `most`, or else than the quota allows."""
+        self.quotas.check(quota, usage, self.access.actions or self.access.any_of, most)
 
     def require(self, *actions: Action) -> None:
         """Raises PermissionDenied unless the principal has all of these actions: for what only the body tells. What is

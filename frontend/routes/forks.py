@@ -20,6 +20,7 @@ from shared.errors import InvalidArgument
 from shared.tenancy.quotas import Quota
 
 if TYPE_CHECKING:
+    from frontend.admission.stored_quotas import StoredQuotas
     from frontend.collections.forking import Forker
     from frontend.collections.row_cache import RowCache
     from frontend.http.request import Request
@@ -39,7 +40,16 @@ class Fork(msgspec.Struct, frozen=True):
 class ForkRoutes:
     """Handlers of the fork routes."""
 
-    def __init__(self, rows: RowCache, databases: Databases, forker: Forker, past: Past, dirty: DirtyShards) -> None:
+    def __init__(
+        self,
+        rows: RowCache,
+        databases: Databases,
+        forker: Forker,
+        past: Past,
+        dirty: DirtyShards,
+        stored: StoredQuotas,
+    ) -> None:
+        self._stored = stored
         self._rows = rows
         self._databases = databases
         self._forker = forker
@@ -65,6 +75,7 @@ class ForkRoutes:
         database = await self._databases.get(path_params["tenant"], path_params["database"])
         if database is None:
             raise missing(collection.id)
+        await self._stored.check(request, collection, 1)  # it counts what it shares with its origin, too
         fork = await self._fork(request, database, collection, body)
         request.subject = fork.id
         self._dirty.add(fork.id, fork.layout.numbers)

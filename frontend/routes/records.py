@@ -36,6 +36,7 @@ from shared.search.model import Searches
 from shared.tenancy.actions import Action
 
 if TYPE_CHECKING:
+    from frontend.admission.stored_quotas import StoredQuotas
     from frontend.collections.row_cache import RowCache
     from frontend.embed.texts import TextEmbedding
     from frontend.http.request import Request
@@ -63,7 +64,9 @@ class RecordRoutes:
         writer: Writer,
         texts: TextEmbedding,
         durability_default: Durability,
+        stored: StoredQuotas,
     ) -> None:
+        self._stored = stored
         self._rows = rows
         self._reader = reader
         self._past = past
@@ -107,6 +110,7 @@ class RecordRoutes:
         write = await parse_body(request, read, "embeddings")
         durability = requested_durability(request, write.durability, self._durability_default)
         collection = await resolve(self._rows, request)
+        await self._stored.check(request, collection, 0 if op is Op.UPDATE else len(write.ids))
         await self._writer.write(collection, write, request.body_bytes, durability)
         return named(empty_response(status), durability)
 

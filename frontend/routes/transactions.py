@@ -34,6 +34,7 @@ from shared.records.model import Op
 from shared.tenancy.actions import Action
 
 if TYPE_CHECKING:
+    from frontend.admission.stored_quotas import StoredQuotas
     from frontend.collections.row_cache import RowCache
     from frontend.embed.texts import TextEmbedding
     from frontend.http.request import Request
@@ -87,7 +88,9 @@ class TransactionRoutes:
         committer: Committer,
         texts: TextEmbedding,
         durability_default: Durability,
+        stored: StoredQuotas,
     ) -> None:
+        self._stored = stored
         self._rows = rows
         self._reader = reader
         self._committer = committer
@@ -122,6 +125,8 @@ class TransactionRoutes:
         durability = requested_durability(request, body.durability, self._durability_default)
         collection = await resolve(self._rows, request)
         _check_commit(body)
+        if any(each.operation is not Verb.DELETE for each in body.operations):
+            await self._stored.check(request, collection, _records_added(writes))
         request_id = uuid.uuid4().hex
 
         async def commit(current: Collection) -> Appended:
@@ -169,6 +174,11 @@ def _parse_commit(
         else read_write(Op[each.operation.name], each.payload, limits, can_embed=can_embed)
         for each in body.operations
     ]
+
+
+def _records_added(writes: list[Write | DeleteBody]) -> int:
+    """The records that a commit adds at most."""
+    return sum(len(write.ids) for write in writes if not isinstance(write, DeleteBody) and write.op is not Op.UPDATE)
 
 
 def _check_commit(body: ConditionalCommit) -> None:

@@ -16,20 +16,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from logservice.accounting.ledger import (
-    NO_MANIFEST,
-    DatabaseLedger,
-    ManifestAmounts,
-    amounts_of,
-    is_current,
-    shard_sums,
-    total_of,
-)
+from logservice.accounting.ledger import DatabaseLedger, is_current, total_of
 from shared.catalog import Catalog, Database
 from shared.errors import Corrupt, Unavailable
 from shared.log.layouts import OwnedLayout
 from shared.log.log import Log
 from shared.log.state import Pointer
+from shared.manifest.amounts import NO_MANIFEST, ManifestAmounts, amounts_of, shard_sums
 from shared.manifest.model import Manifest
 from shared.manifest.store import ManifestStore
 from shared.objects.port import ObjectStore

@@ -12,6 +12,7 @@ import numpy as np
 
 from frontend.admission.admission import Admission
 from frontend.admission.known_quotas import KnownQuotas
+from frontend.admission.stored_quotas import StoredQuotas
 from frontend.collections.configuration import VectorSettings, shown_configuration
 from frontend.collections.row_cache import missing
 from frontend.collections.schema import default_schema
@@ -302,6 +303,20 @@ class FakePlans:
             raise Unavailable("Redis is away")
 
 
+@dataclass
+class FakeAmounts:
+    """What tenants or collections have stored: one answer for all."""
+
+    answer: Any = None
+    reads: int = 0
+
+    async def read(self, _place: object) -> Any:
+        self.reads += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
 async def one_frontend() -> int:
     return 1
 
@@ -355,6 +370,7 @@ def new_context(collection: Collection, workers: FakeWorkers | None = None, embe
         key_store=None,
         plan_store=None,
         admission=nothing_planned(),
+        stored=StoredQuotas(FakeAmounts(), FakeAmounts(), SystemClock()),
         authenticator=None,
         audit=None,
         metering=None,

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
+import time
 from typing import Any
 
 import httpx
 import pytest
 from chromadb.errors import ChromaError
 
+from shared.redis.client import open_redis
+from shared.redis.keys import Keys
+from shared.tenancy.stored import StoredAmounts, StoredSums, StoredTable
 from tests.clients.test_javascript import PACKAGE, node
 from tests.cluster.waiting import wait_until
+from tests.tenancy.conftest import Guarded
 from tests.tenancy.keyring import CONTROL, Keyring, Place, furnished
 from tests.tenancy.test_clients import TOKEN, client_of
 
@@ -110,3 +116,42 @@ def test_the_javascript_client_raises_its_own_exceptions(node: str, keyring: Key
         [node, "--test", "quotas.test.mjs"], cwd=PACKAGE, env=environ, capture_output=True, text=True, timeout=60
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_a_full_collection_takes_deletes_alone_and_has_room_again_after_them(keyring: Keyring) -> None:
+    place, key = given(keyring)
+    quotas = {"quotas": {"records": 3}, "collection": place.collection_id}
+    keyring.do("PUT", f"{CONTROL}/tenants/{place.tenant}/quotas", quotas)
+
+    def add(*ids: str) -> int:
+        body = {"ids": ids, "embeddings": [[1.0, 0.0]] * len(ids)}
+        return keyring.ask(key, "POST", place.path + "/upsert", body).status_code
+
+    wait_until(lambda: add("b", "c", "d", "e") == 422, "quotas that hold", 60)
+    keyring.ask(key, "POST", place.path + "/delete", {"ids": ["b", "c", "d", "e"]})
+    wait_until(lambda: add("b", "c") == 200, "room for two records", 60)
+    wait_until(lambda: add("d") == 422, "a full collection", 60)
+    assert keyring.ask(key, "POST", place.path + "/update", {"ids": ["b"], "documents": ["changed"]}).status_code == 200
+    assert keyring.ask(key, "POST", place.path + "/fork", {"new_name": "forked"}).status_code == 422
+    assert keyring.ask(key, "POST", place.path + "/delete", {"ids": ["a", "b"]}).status_code == 200
+    wait_until(lambda: add("d") == 200, "room for a record", 60)
+
+
+def test_a_tenant_is_full_by_what_the_log_service_has_counted(guarded: Guarded, keyring: Keyring) -> None:
+    place, key = given(keyring, records=1000, bytes=10**9)
+    counted = StoredAmounts(StoredSums(1000, 500), {place.database: StoredSums(1000, 500)}, time.time())
+
+    async def count() -> None:
+        async with open_redis(guarded.cluster.redis.url) as redis:
+            await StoredTable(redis, Keys()).write(place.tenant, counted)
+
+    def add() -> httpx.Response:
+        return keyring.ask(key, "POST", place.path + "/add", {"ids": ["b"], "embeddings": [[1.0, 0.0]]})
+
+    def full() -> bool:
+        asyncio.run(count())  # again and again: the log service counts, too
+        return add().status_code == 422
+
+    wait_until(full, "a full tenant", 60)
+    assert refused(add(), "Number of records", "Add", 1001, 1000)
+    assert keyring.ask(key, "POST", place.path + "/delete", {"ids": ["a"]}).status_code == 200
