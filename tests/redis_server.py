@@ -14,7 +14,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -49,10 +49,13 @@ def free_port() -> int:
 
 
 class RedisServer:
-    """One server process: durable on every append, without eviction. The port stays the same over restarts."""
+    """One server process: durable on every append, without eviction. The port stays the same over restarts. `options`
+    are further ones of its command line.
+    """
 
-    def __init__(self, binary: str, directory: Path) -> None:
+    def __init__(self, binary: str, directory: Path, options: Mapping[str, str] | None = None) -> None:
         self._binary = binary
+        self._options = options or {}
         self.directory = directory
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
@@ -64,6 +67,7 @@ class RedisServer:
         options = {
             "port": str(self.port), "bind": "127.0.0.1", "dir": str(self.directory), "appendonly": "yes",
             "appendfsync": "always", "save": "", "maxmemory-policy": "noeviction",
+            **self._options,
         }  # fmt: skip
         command = [self._binary]
         for name, value in options.items():

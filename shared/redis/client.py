@@ -91,7 +91,9 @@ class _PlainConnection(_ConnectionFixes, Connection):
 
 
 class _TlsConnection(_ConnectionFixes, SSLConnection):
-    pass
+    async def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        self.ssl_context.context = None  # made anew of its files: certificates are replaced while processes run
+        await super().connect_check_health(*args, **kwargs)
 
 
 _SHARED: Final = frozenset({"EVALSHA", "HGET", "HMGET", "GET"})

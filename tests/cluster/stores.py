@@ -82,6 +82,8 @@ class S3Endpoint:
     url: str
     access_key: str = "polychrome"
     secret_key: str = "polychrome-secret"
+    ca_bundle: Path | None = None
+    """The authority of an https server."""
 
     @property
     def address(self) -> str:
@@ -97,6 +99,7 @@ class S3Endpoint:
             "AWS_REGION": "us-east-1",
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            **({"AWS_CA_BUNDLE": str(self.ca_bundle)} if self.ca_bundle else {}),
         }
 
 
