@@ -11,11 +11,12 @@ import datetime
 import enum
 import functools
 import math
-import re
 from typing import Annotated, Final
 from urllib.parse import quote
 
 import msgspec
+
+from shared.tenancy.credential_text import without_credentials
 
 TEXT_LENGTH_MAX: Final = 256
 """Characters of a text in a record; what is longer is cut."""
@@ -23,10 +24,6 @@ ACTIONS_MAX: Final = 16
 
 _CUT: Final = "..."
 _STORED_LENGTH_MAX: Final = TEXT_LENGTH_MAX + len(_CUT)
-_CREDENTIAL: Final = re.compile(
-    r"(pck_[A-Za-z0-9]{0,16}+)[A-Za-z0-9_]+|(eyJ)[A-Za-z0-9_=-]+\.[A-Za-z0-9_.=-]*", re.ASCII
-)
-"""An API key, of which the id may stay, or a JWT."""
 _PLACE_LENGTH_MAX: Final = 100
 
 Shown = Annotated[str, msgspec.Meta(max_length=_STORED_LENGTH_MAX)]
@@ -134,8 +131,7 @@ def shown_text(text: str) -> str:
 @functools.lru_cache(maxsize=4096)
 def _shown(text: str) -> str:
     """Names come again and again: what was made of the short ones is remembered."""
-    if "pck_" in text or "eyJ" in text:
-        text = _CREDENTIAL.sub(r"\1\2[cut]", text)
+    text = without_credentials(text)
     if not (text.isascii() and text.isprintable() and "\\" not in text):
         text = "".join(each if each.isprintable() and each != "\\" else _escaped(each) for each in text)
     return text if len(text) <= TEXT_LENGTH_MAX else text[:TEXT_LENGTH_MAX] + _CUT

@@ -8,6 +8,7 @@ import pytest
 from frontend.http import access_log
 from frontend.http.access_log import AccessLog
 from shared.process import telemetry
+from shared.tenancy.api_keys import draw_key
 
 REQUEST: Any = SimpleNamespace(path="/api/v2/version", body_bytes=0)
 
@@ -60,3 +61,11 @@ async def test_which_requests_are_kept(wanted: str, kept: list[int], capsys: pyt
         log.note(REQUEST, "GET", "/api/v2/version", status, 0.001)
     log.flush()
     assert [line["status"] for line in lines(capsys)] == kept
+
+
+async def test_a_key_in_a_path_is_not_written_down(capsys: pytest.CaptureFixture[str]) -> None:
+    log, key = AccessLog("all"), draw_key()
+    request: Any = SimpleNamespace(path=f"/polychrome/v1/keys/{key.text}/revoke", body_bytes=0)
+    log.note(request, "POST", "/polychrome/v1/keys/{key_id}/revoke", 404, 0.001)
+    log.flush()
+    assert lines(capsys)[0]["path"] == f"/polychrome/v1/keys/pck_{key.id}[cut]/revoke"

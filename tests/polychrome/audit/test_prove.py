@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -220,3 +221,19 @@ async def test_a_deletion_that_happens_meanwhile_is_not_taken_for_damage(monkeyp
     assert not cutting
     assert report.findings == []
     assert report.parts < PARTS + 3
+
+
+async def test_whatever_byte_is_changed_anywhere_it_is_found() -> None:
+    chains, _ = await written()
+    await chains.keeper.step()
+    chance = random.Random(1)
+    for key in await chains.keys("audit/"):
+        data = await chains.bucket.get(key)
+        for at in chance.sample(range(len(data)), 60):
+            altered = bytearray(data)
+            altered[at] ^= 1 << chance.randrange(8)
+            await chains.bucket.put(key, bytes(altered))
+            report = await proved(chains)
+            assert report.found, (key, at)
+        await chains.bucket.put(key, data)
+    assert not (await proved(chains)).found
