@@ -100,8 +100,11 @@ _REPORT: Final = msgspec.json.Decoder(LossReport)
 
 
 def decode_report(text: bytes | None) -> LossReport:
-    """The report as it is kept; an empty one before the first loss."""
-    return _REPORT.decode(text) if text else LossReport()
+    """The report as it is kept; an empty one before the first loss. One that cannot be read says so."""
+    try:
+        return _REPORT.decode(text) if text else LossReport()
+    except msgspec.DecodeError:
+        return LossReport(damaged_journal=["the report itself"])
 
 
 def lines_of(report: LossReport, skipped: Sequence[SkippedEntry]) -> list[str]:

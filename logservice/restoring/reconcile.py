@@ -56,7 +56,7 @@ from logservice.restoring.restorer import Restorer
 from shared.catalog import Catalog, Cluster
 from shared.catalog.damage import Damage, DamageKind, kind_of
 from shared.catalog.image import CatalogImage, CollectionImage, Images, merged
-from shared.errors import Corrupt, Unavailable
+from shared.errors import Corrupt, Garbled, Unavailable
 from shared.log.log import Log
 from shared.log.naming import state_name
 from shared.manifest.commits import CommitNumbers
@@ -104,8 +104,8 @@ class Reconciler:
         """The cluster, open. Raises Unavailable, and Corrupt when bucket and Redis do not belong together or a manifest
         that must be restored cannot be read.
         """
+        cluster = await self._read_mark()
         run = await self._catalog.mark.server_run()
-        cluster = await self._catalog.mark.read()
         if self._control and (cluster is None or not run.verified):
             await self._control.project(opening=True)  # nobody is let in before every revoked key is known to be
         number = await self._snapshots.next_number()  # first: what is written under it follows from all before
@@ -124,9 +124,30 @@ class Reconciler:
         """Whether the server still is the run of itself that was compared, and holds the cluster in this epoch: another
         leader, whose lease was lost with Redis, may have restored it meanwhile, too.
         """
-        if await self._catalog.mark.read() != cluster:
+        try:
+            if await self._catalog.mark.read() != cluster:
+                return False
+        except Garbled:
             return False
         return (await self._catalog.mark.server_run()).verified
+
+    async def _read_mark(self) -> Cluster | None:
+        """The cluster that the mark tells of. One that cannot be read is mended from the bucket, where every epoch
+        begins with a snapshot; what Redis holds is there all the same, and is compared like that of a Redis that went
+        back. Raises Corrupt when the bucket has no snapshot.
+        """
+        try:
+            return await self._catalog.mark.read()
+        except Garbled as error:
+            newest = await self._snapshots.newest_readable()
+            if newest is None:
+                raise Corrupt(
+                    "the mark of the cluster cannot be read, and the bucket has no snapshot", error.name
+                ) from error
+        image, _ = await self._journaled.with_journal(newest)
+        log.error("mark_unreadable", cluster=image.cluster, epoch=image.epoch)
+        await self._catalog.mark.mend(Cluster(image.cluster, image.epoch))
+        return await self._catalog.mark.read()
 
     # A new cluster, or one whose Redis is lost
 
@@ -195,12 +216,14 @@ class Reconciler:
         image, damaged = await self._journaled.with_journal(newest) if newest else (None, list[str]())
         image = self._owed.with_known_heads(image) if image else None
         known = {collection.id for collection in image.collections} if image else set()
-        testimony = await self._healing.hear(run) if self._healing else NO_TESTIMONY
+        doubted = await self._catalog.mark.is_doubted()
+        testimony = await self._healing.hear(run, ran_on=doubted) if self._healing else NO_TESTIMONY
         # Before any head is raised: it shows what is missing.
         healed = await self._healing.beyond_heads(run, testimony, known) if self._healing else NOTHING
         now, lost = await self._take(cluster, image)
         commits = await self._commits.newest()
         signs = replace(signs_of_rollback(now, image, commits, await self._log.commits()), lost=lost)
+        signs = replace(signs, older_epoch=signs.older_epoch or doubted)
         if signs.went_back or healed.went_back:
             log.warning(
                 "redis_went_back",

@@ -8,13 +8,16 @@ from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
 
-from shared.errors import Corrupt, Unavailable
+from shared.errors import Corrupt, Garbled, Unavailable
+from shared.limits import OWED_RAISES_MAX
 from shared.redis.client import command, retry_idempotent
 from shared.redis.fence import close_verified
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 
 FORMAT: Final = 1
+MARK_NAME: Final = "cluster"
+"""The name of the mark where it is damaged."""
 """The version of the format that this build keeps in Redis."""
 
 CLUSTER: Final = Script("shared.catalog", "cluster")
@@ -68,15 +71,36 @@ class ClusterMark:
 
     async def read(self) -> Cluster | None:
         """None while this Redis holds no cluster, or one whose restoration has not ended. Raises Corrupt when what it
-        holds is of another format.
+        holds is of another format, and Garbled when a field of the mark is missing or cannot be read.
         """
-        call = ("HMGET", self._keys.cluster, "id", "epoch", "format")
-        cluster_id, epoch, stored = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
-        if cluster_id is None:
+        fields = await self._identity()
+        if fields == [None, None, None]:
             return None
-        if int(stored) != FORMAT:
-            raise Corrupt(f"this Redis holds data of format {int(stored)}; this build reads format {FORMAT}")
-        return Cluster(cluster_id.decode(), int(epoch))
+        cluster_id, epoch, stored = fields
+        if not (cluster_id and cluster_id.isascii() and _is_number(epoch) and _is_number(stored)):
+            raise Garbled("a field of the cluster's mark cannot be read", MARK_NAME)
+        if int(stored or 0) != FORMAT:
+            raise Corrupt(f"this Redis holds data of format {int(stored or 0)}; this build reads format {FORMAT}")
+        return Cluster(cluster_id.decode(), int(epoch or 0))
+
+    async def _identity(self) -> list[bytes | None]:
+        call = ("HMGET", self._keys.cluster, "id", "epoch", "format")
+        found: list[bytes | None] = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
+        return found
+
+    async def mend(self, cluster: Cluster) -> None:
+        """Puts the cluster, as the bucket has it, in the place of a mark that cannot be read. What Redis holds has to
+        be compared with the bucket then, as if it had gone back (`is_doubted`): the epoch may be one that was not
+        opened. Connections of other processes are closed, which relied on the mark of before.
+        """
+        before = [field or b"" for field in await self._identity()]
+        await self._run("mend", cluster.epoch, OWED_RAISES_MAX, *before, cluster.id, FORMAT)
+        await self.close_connections()
+
+    async def is_doubted(self) -> bool:
+        """Whether the mark was mended, and nothing was opened since."""
+        call = ("HEXISTS", self._keys.cluster, "doubted")
+        return bool(await retry_idempotent(lambda: command(self._redis, *call), writes=False))
 
     async def require(self) -> None:
         """Raises Unavailable unless the cluster is open: what seems missing may only be not yet restored."""
@@ -94,7 +118,9 @@ class ClusterMark:
         cluster_id, epoch, verified = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
         if cluster_id is None:
             raise Unavailable("The log service has not opened this cluster yet")
-        return Standing(Cluster(cluster_id.decode(), int(epoch)), (verified or b"").decode())
+        if not (cluster_id.isascii() and _is_number(epoch)):
+            raise Garbled("a field of the cluster's mark cannot be read", MARK_NAME)
+        return Standing(Cluster(cluster_id.decode(), int(epoch)), _text(verified))
 
     async def begin(self) -> str:
         """Begins a restoration of this Redis; returns its token, which `open` and `write_report` require. It is lost
@@ -123,7 +149,7 @@ class ClusterMark:
             lambda: command(self._redis, "HGET", self._keys.cluster, "verified"), writes=False
         )
         run = str(info["run_id"])
-        return ServerRun(run, verified is not None and verified.decode() == run)
+        return ServerRun(run, _text(verified) == run)
 
     async def close_connections(self) -> int:
         """Closes the connections of all processes that rely on a mark of before; their number. For the log service,
@@ -141,11 +167,11 @@ class ClusterMark:
         """The raises of heads that no snapshot may have yet."""
         call = ("HMGET", self._keys.cluster, "owed", "raised")
         owed, run = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
-        return OwedRaises(int(owed or 0), (run or b"").decode())
+        return OwedRaises(int(owed or 0) if _is_number(owed or b"0") else OWED_RAISES_MAX, _text(run))
 
     async def owe_raise(self, epoch: int) -> None:
         """Counts a raise of heads, before it begins. Raises Unavailable unless the cluster is in this epoch."""
-        await self._run("owe", epoch)
+        await self._run("owe", epoch, OWED_RAISES_MAX)
 
     async def mark_raised(self, run: str, epoch: int) -> None:
         """Says that heads were raised for this run of the server. Raises Unavailable unless the cluster is in this
@@ -181,3 +207,12 @@ class ClusterMark:
         keys = [self._keys.cluster, self._keys.report, self._keys.restoring]
         if await CLUSTER.run(self._redis, keys, args) == b"LATER":
             raise Unavailable("The cluster was lost or restored meanwhile, or its report has changed")
+
+
+def _is_number(stored: bytes | None) -> bool:
+    return stored is not None and stored.isdigit()
+
+
+def _text(stored: bytes | None) -> str:
+    """A field of the mark. Bytes that are no text are equal to nothing that is compared with it."""
+    return (stored or b"").decode(errors="replace")

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from shared.catalog.reading import is_text
 from shared.errors import QuotaExceeded
 from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
@@ -62,7 +63,7 @@ class Families:
 
     async def _members(self, key: str) -> list[str]:
         found = await retry_idempotent(lambda: command(self._redis, "SMEMBERS", key), writes=False)
-        return sorted(member.decode() for member in found)
+        return sorted(member.decode() for member in found if is_text(member))
 
     async def _run(self, root: str, *args: str | int) -> list[Any]:
         keys = [self._keys.forks(root), self._keys.families]

@@ -381,10 +381,18 @@ class Images:
         process has changed it in this moment.
         """
         before = await self._catalog.mark.read_report()
-        amended = amend({} if before is None else orjson.loads(before))
+        amended = amend(_report_of(before) or {})
         await self._catalog.mark.amend_report(orjson.dumps(amended), before)
 
     async def read_report(self) -> dict[str, Any] | None:
         """The report that `write_report` kept last; None before that."""
-        stored = await self._catalog.mark.read_report()
+        return _report_of(await self._catalog.mark.read_report())
+
+
+def _report_of(stored: bytes | None) -> dict[str, Any] | None:
+    """The report as it is kept; one that cannot be read is named in the log, and counts as none."""
+    try:
         return None if stored is None else dict(orjson.loads(stored))
+    except (ValueError, TypeError) as error:
+        log.error("report_unreadable", value=repr(stored[:200] if stored else stored), message=str(error))  # noqa: TRY400 (no stack: data is at fault)
+        return None

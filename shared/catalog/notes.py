@@ -31,7 +31,10 @@ class Notes:
         """Some of the names, in no order; none when there are none."""
         call = ("SRANDMEMBER", self._key, SOME)
         found: list[bytes] = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
-        return [name.decode() for name in found]
+        garbled = [name for name in found if name.decode(errors="replace").encode() != name]
+        if garbled:  # nobody's: they would be returned again and again
+            await NOTES.run(self._redis, [self._key], ["remove", *garbled])
+        return [name.decode() for name in found if name not in garbled]
 
     async def remove(self, name: str) -> None:
         """Forgets a name."""

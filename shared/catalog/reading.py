@@ -34,6 +34,11 @@ def text_of(stored: bytes) -> str:
     return stored.decode(errors="replace")
 
 
+def is_text(stored: bytes) -> bool:
+    """Whether a name or an id that Redis has is one. Members of sets that are none are nobody's, and passed over."""
+    return text_of(stored).encode() == stored
+
+
 class CatalogReader:
     """Single reads. Everything raises Unavailable."""
 

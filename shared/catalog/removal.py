@@ -21,6 +21,7 @@ from typing import Final
 from redis.asyncio import Redis
 
 from shared.catalog.journal import Journal
+from shared.catalog.reading import is_text
 from shared.catalog.scripts import CatalogScripts
 from shared.catalog.slots import path_of
 from shared.errors import Unavailable
@@ -77,10 +78,10 @@ class Removal:
         """The versions of the tenants' slot, and of the slot with this tenant's databases."""
         calls = [("GET", self._keys.catalog_version), ("GET", self._keys.tenant_version(tenant))]
         first, second = [
-            int(await retry_idempotent(lambda call=call: command(self._redis, *call), writes=False) or 0)  # type: ignore[misc] # no type for a lambda with a default
+            await retry_idempotent(lambda call=call: command(self._redis, *call), writes=False)  # type: ignore[misc] # no type for a lambda with a default
             for call in calls
         ]
-        return first, second
+        return _number(first), _number(second)
 
     async def _is_removed(self, tenant: str) -> bool:
         """Whether the tenant is in the trash: nobody can use its name again until it is cleared."""
@@ -151,9 +152,8 @@ class Removal:
         """Collections that the catalog deleted and whose objects may not be gone, each with the time since when."""
         call = ("ZRANGE", self._keys.graves, 0, -1, "WITHSCORES")
         found = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
-        return {
-            collection_id.decode(): float(since) for collection_id, since in zip(found[0::2], found[1::2], strict=True)
-        }
+        graves = zip(found[0::2], found[1::2], strict=True)
+        return {collection_id.decode(): float(since) for collection_id, since in graves if is_text(collection_id)}
 
     async def is_buried(self, collection_id: str) -> bool:
         """Whether the collection has a grave."""
@@ -169,7 +169,12 @@ class Removal:
     async def _members(self, key: str) -> list[str]:
         """The members of a set, sorted."""
         found = await retry_idempotent(lambda: command(self._redis, "SMEMBERS", key), writes=False)
-        return sorted(member.decode() for member in found)
+        return sorted(member.decode() for member in found if is_text(member))
+
+
+def _number(version: bytes | None) -> int:
+    """A version; 0 for one that is missing or cannot be read, as the scripts have it."""
+    return int(version) if version and version.isdigit() else 0
 
 
 def _batches(ids: Sequence[str]) -> Iterable[Sequence[str]]:

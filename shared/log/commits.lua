@@ -9,6 +9,10 @@
 local commits_key = KEYS[1]
 local verb, least = unpack(ARGV)
 
+-- A number that cannot be read is none: a comparison with the bucket takes that for a Redis that went back, which is safe.
+local present = redis.call('GET', commits_key)
+if present and not (present:match('^%d+$') and #present < 16) then redis.call('DEL', commits_key) end
+
 if verb == 'draw' then return redis.call('INCR', commits_key) end
 if verb ~= 'raise' then return redis.error_reply('ERR unknown verb') end
 local last = tonumber(redis.call('GET', commits_key) or 0)

@@ -313,8 +313,9 @@ class Log:
         return int(await COMMITS.run(self._redis, [self._keys.commits], ["draw"]))
 
     async def commits(self) -> int:
-        """The number of a commit that was drawn last; 0 before the first."""
-        return int(await retry_idempotent(lambda: command(self._redis, "GET", self._keys.commits), writes=False) or 0)
+        """The number of a commit that was drawn last; 0 before the first, and when it cannot be read."""
+        drawn = await retry_idempotent(lambda: command(self._redis, "GET", self._keys.commits), writes=False)
+        return int(drawn) if drawn and drawn.isdigit() else 0
 
     async def raise_commits(self, number: int) -> None:
         """Makes all numbers of commits that are drawn from now on higher than this."""

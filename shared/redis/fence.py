@@ -40,7 +40,7 @@ async def open_verified_redis(url: str, keys: Keys) -> AsyncIterator[Redis]:
         await _ask(connection, "CLIENT", "SETNAME", keys.prefix)  # first: whoever passes the check below has it
         run = run_id(await _ask(connection, "INFO", "server"))
         verified, epoch = await _ask(connection, "HMGET", keys.cluster, "verified", "epoch")
-        if verified is None or verified.decode() != run:
+        if verified != run.encode() or epoch is None or not epoch.isdigit():
             raise NotConnected("the log service has not compared this run of the server with the bucket yet")
         return int(epoch)
 

@@ -12,10 +12,16 @@ local records_key, generation_key = KEYS[1], KEYS[2]
 local generation = ARGV[1]
 local newer = 0
 
+-- The version of a record; of one that cannot be read it is older than all.
+local function version_of(record)
+  local can_be_read, fields = pcall(cjson.decode, record)
+  return can_be_read and type(fields) == 'table' and tonumber(fields.version) or -1
+end
+
 for at = FIRST_RECORD, #ARGV, FIELDS do
   local name, version, json = unpack(ARGV, at, at + FIELDS - 1)
   local known = redis.call('HGET', records_key, name)
-  if not known or cjson.decode(known).version < tonumber(version) then
+  if not known or version_of(known) < tonumber(version) then
     redis.call('HSET', records_key, name, json)
     newer = newer + 1
   end

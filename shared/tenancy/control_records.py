@@ -27,7 +27,7 @@ from typing import Final, NamedTuple
 import msgspec
 from redis.asyncio import Redis
 
-from shared.errors import AlreadyExists, Backoff, Corrupt, Unavailable
+from shared.errors import AlreadyExists, Backoff, Corrupt, Garbled, Unavailable
 from shared.objects.keys import CONTROL as CONTROL_PREFIX
 from shared.objects.keys import control_prefix
 from shared.objects.port import ObjectNotFound, ObjectStore
@@ -184,7 +184,7 @@ class ControlRecords:
         """The record as Redis has it; None when it has none."""
         call = ("HGET", self._keys.control(kind), place_of(name))
         found = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
-        return None if found is None else _RECORD.decode(found)
+        return None if found is None else _decoded(found, f"{CONTROL_PREFIX}{kind}/{place_of(name)}")
 
     async def all(self, kind: ControlKind) -> AsyncIterator[ControlRecord]:
         """Every record of this kind that Redis has, in no order; one that changes meanwhile may come twice."""
@@ -192,8 +192,8 @@ class ControlRecords:
         while True:
             call = ("HSCAN", self._keys.control(kind), cursor, "COUNT", SCAN_COUNT)
             cursor, found = await retry_idempotent(lambda call=call: command(self._redis, *call), writes=False)  # type: ignore[misc] # no type for a lambda with a default
-            for data in found.values():
-                yield _RECORD.decode(data)
+            for place, data in found.items():
+                yield _decoded(data, f"{CONTROL_PREFIX}{kind}/{place.decode(errors='replace')}")
             if int(cursor) == 0:
                 return
 
@@ -204,7 +204,7 @@ class ControlRecords:
     async def generation(self) -> str:
         """The word that is another one whenever any record has changed; empty before the first change."""
         found = await retry_idempotent(lambda: command(self._redis, "GET", self._keys.control_generation), writes=False)
-        return (found or b"").decode()
+        return (found or b"").decode(errors="replace")
 
     # The work of the log service
 
@@ -254,7 +254,7 @@ class ControlRecords:
             call = ("HMGET", self._keys.control(kind), *batch)
             values = await retry_idempotent(lambda call=call: command(self._redis, *call), writes=False)  # type: ignore[misc] # no type for a lambda with a default
             for place, value in zip(batch, values, strict=True):
-                if value is None or _RECORD.decode(value).version < newest[place].number:
+                if value is None or _version(value) < newest[place].number:
                     found.append((place, newest[place]))
         return found
 
@@ -280,6 +280,22 @@ class ControlRecords:
         for place, version, data in records:
             args += [place, version, data]
         return int(await CONTROL.run(self._redis, [self._keys.control(kind), self._keys.control_generation], args))
+
+
+def _decoded(data: bytes, name: str) -> ControlRecord:
+    """The record as Redis has it. Raises Garbled for one that cannot be read, which the log service projects anew."""
+    try:
+        return _RECORD.decode(data)
+    except ValueError as error:
+        raise Garbled(f"the control record cannot be read: {error}", name) from error
+
+
+def _version(data: bytes) -> int:
+    """The version of a record as Redis has it; one that cannot be read is older than all."""
+    try:
+        return _RECORD.decode(data).version
+    except ValueError:
+        return -1
 
 
 def _live(envelope: Envelope) -> tuple[str, int, bytes]:

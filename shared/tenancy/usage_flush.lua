@@ -15,13 +15,15 @@ local usage_key, hours_key = KEYS[1], KEYS[2]
 local hour, source, sequence = ARGV[1], ARGV[2], ARGV[3]
 
 local sequence_field = 'seq ' .. source
-local before = tonumber(redis.call('HGET', usage_key, sequence_field) or '0')
+local before = tonumber(redis.call('HGET', usage_key, sequence_field) or 0) or 0 -- one that cannot be read is none: all is sent again
 if before >= tonumber(sequence) then return before end
 
 for at = FIRST_ENTRY, #ARGV, 2 do
   redis.call('HSET', usage_key, ARGV[at], ARGV[at + 1])
 end
 redis.call('HSET', usage_key, sequence_field, sequence)
+local changes = redis.call('HGET', usage_key, 'changes')
+if changes and not changes:match('^%d+$') then redis.call('HDEL', usage_key, 'changes') end
 redis.call('HINCRBY', usage_key, 'changes', 1)
 redis.call('SADD', hours_key, hour)
 return before

@@ -20,10 +20,13 @@ import msgspec
 from redis.asyncio import Redis
 
 from shared.errors import Corrupt
+from shared.process.telemetry import get_logger
 from shared.redis.client import command, retry_idempotent
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 from shared.tenancy.usage import Subject, UsageEntry
+
+log = get_logger(__name__)
 
 FLUSH: Final = Script("shared.tenancy", "usage_flush")
 REMOVE: Final = Script("shared.tenancy", "usage_remove")
@@ -60,14 +63,20 @@ class UsageTable:
         return int(await FLUSH.run(self._redis, self._hash(hour), args))
 
     async def hours(self) -> list[int]:
-        """The hours that have a hash, the oldest first."""
+        """The hours that have a hash, the oldest first. What is no number among them is no hour, and passed over."""
         call = ("SMEMBERS", self._keys.usage_hours)
-        return sorted(map(int, await retry_idempotent(lambda: command(self._redis, *call), writes=False)))
+        found: set[bytes] = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
+        return sorted(int(hour) for hour in found if hour.isdigit())
 
     async def read(self, hour: int) -> HourInRedis:
-        """The entries of an hour; none when it has no hash. Raises Corrupt."""
+        """The entries of an hour; none when it has no hash. One that cannot be read is named in the log and left out:
+        its source says it again, or the bucket has it as it was at the last checkpoint.
+        """
         key = self._keys.usage(str(hour))
         changes = await retry_idempotent(lambda: command(self._redis, "HGET", key, "changes"), writes=False)
+        if changes is not None and not changes.isdigit():
+            log.error("usage_unreadable", hour=hour, field="changes", value=repr(changes[:60]))
+            changes = await retry_idempotent(lambda: command(self._redis, "HSET", key, "changes", 0), writes=True)
         found: dict[bytes, bytes] = {}
         cursor: bytes | str | int = "0"
         while True:
@@ -76,7 +85,14 @@ class UsageTable:
             found |= page
             if int(cursor) == 0:
                 break
-        entries = [entry for field, value in found.items() if (entry := _entry(field, value))]
+        entries: list[UsageEntry] = []
+        for field, value in found.items():
+            try:
+                entry = _entry(field, value)
+            except Corrupt as error:
+                log.error("usage_unreadable", hour=hour, message=error.message)  # noqa: TRY400 (no stack: data is at fault)
+                continue
+            entries += [entry] if entry else []
         return HourInRedis(entries, int(changes or 0))
 
     async def remove(self, hour: int, changes: int) -> bool:

@@ -13,14 +13,13 @@ import pytest
 from redis.asyncio import Redis
 
 from logservice.catalog.snapshots import Snapshotter
-from logservice.leader import Leader
 from shared.catalog import Catalog, Collection, Database
 from shared.catalog.collector import Collector
 from shared.catalog.damage import DamageKind
 from shared.catalog.journal import BucketJournal
 from shared.catalog.row_names import row_name
 from shared.catalog.slots import TENANTS, Slot
-from shared.errors import Corrupt, Garbled, NotJournaled, Unavailable
+from shared.errors import Garbled, NotJournaled, Unavailable
 from shared.process.clock import SystemClock
 from shared.redis.client import command, open_redis
 from tests.logservice.restoring.test_epoch import World, world
@@ -63,7 +62,7 @@ class Made:
         return output if output == found else None
 
 
-async def _made(world: World) -> Made:
+async def make(world: World) -> Made:
     await world.catalog.tenants.create(TENANT)
     assert await world.catalog.tenants.set_resource_name(TENANT, "resource")
     database = await world.catalog.databases.create(TENANT, "main")
@@ -163,7 +162,7 @@ async def _later(made: Made, kind: str) -> object:
     return await catalog.tenants.get("later")
 
 
-async def _is_served_elsewhere(world: World) -> None:
+async def is_served_elsewhere(world: World) -> None:
     """What does not belong to the damaged thing goes on."""
     database = await database_of(world)
     other = await make_collection(world.catalog, database, "other")
@@ -181,7 +180,7 @@ async def _is_served_elsewhere(world: World) -> None:
 async def test_a_row_that_cannot_be_read_is_named_and_comes_back_from_the_bucket(
     world: World, kind: str, garbled: bytes
 ) -> None:
-    made = await _made(world)
+    made = await make(world)
     key, field = ROWS[kind]
     before = await world.redis.hget(key(made), field(made))
     snapshotter = Snapshotter(world.images, world.snapshots, await world.cluster(), SystemClock(), rest_ratio=0)
@@ -190,7 +189,7 @@ async def test_a_row_that_cannot_be_read_is_named_and_comes_back_from_the_bucket
         await made.read()
     with pytest.raises(Unavailable):
         await snapshotter.step(2)
-    await _is_served_elsewhere(world)
+    await is_served_elsewhere(world)
     await recover_lost(world)
     assert await world.redis.hget(key(made), field(made)) == before
     assert await made.read() is not None
@@ -200,10 +199,10 @@ async def test_a_row_that_cannot_be_read_is_named_and_comes_back_from_the_bucket
 
 @pytest.mark.parametrize("what", MISLED)
 async def test_names_and_places_that_lead_nowhere_are_put_right(world: World, what: str) -> None:
-    made = await _made(world)
+    made = await make(world)
     before = await made.read()
     await MISLED[what](made)
-    await _is_served_elsewhere(world)
+    await is_served_elsewhere(world)
     await recover_lost(world, sweep=True)
     assert await made.read() == before
     await recover_lost(world, sweep=True)
@@ -212,7 +211,7 @@ async def test_names_and_places_that_lead_nowhere_are_put_right(world: World, wh
 
 @pytest.mark.parametrize("what", ["owner of a resource name", "id of a name", "id of a row", "id in the order"])
 async def test_what_leads_nowhere_is_unavailable_and_not_missing(world: World, what: str) -> None:
-    made = await _made(world)
+    made = await make(world)
     await MISLED[what](made)
     with pytest.raises(Unavailable):
         await made.read()
@@ -224,7 +223,7 @@ async def test_what_leads_nowhere_is_unavailable_and_not_missing(world: World, w
 async def test_a_redis_that_restarts_with_a_row_that_cannot_be_read_is_opened_with_the_buckets(
     world: World, kind: str
 ) -> None:
-    made = await _made(world)
+    made = await make(world)
     key, field = ROWS[kind]
     await world.redis.hset(key(made), field(made), b"{")
     await world.redis.hdel(world.keys.cluster, "verified")
@@ -237,7 +236,7 @@ async def test_a_redis_that_restarts_with_a_row_that_cannot_be_read_is_opened_wi
 async def test_a_redis_that_restarts_without_a_version_counts_on_from_the_buckets(
     world: World, kind: str, value: bytes | None
 ) -> None:
-    made = await _made(world)
+    made = await make(world)
     for version in (SLOTS[kind](made).keys(world.keys)[1], world.keys.changes):
         await (world.redis.delete(version) if value is None else world.redis.set(version, value))
     await world.redis.hdel(world.keys.cluster, "verified")
@@ -253,7 +252,7 @@ async def test_a_redis_that_restarts_without_a_version_counts_on_from_the_bucket
 
 
 async def test_the_newest_row_comes_back_where_the_journal_has_it_and_the_snapshot_does_not(world: World) -> None:
-    made = await _made(world)
+    made = await make(world)
     journal = BucketJournal(world.redis, world.keys, world.objects)
     catalog = Catalog(world.redis, world.keys, journal)
     assert await catalog.collections.update(made.database, made.collection, metadata={"newest": True})
@@ -266,7 +265,7 @@ async def test_the_newest_row_comes_back_where_the_journal_has_it_and_the_snapsh
 
 
 async def test_a_change_that_may_be_on_its_way_to_the_bucket_is_waited_for(world: World) -> None:
-    made = await _made(world)
+    made = await make(world)
     rows = world.keys.rows(made.database.key)
     assert await world.catalog.collections.update(made.database, made.collection, metadata={"newest": True})
     newest = await world.redis.hget(rows, made.collection.id)
@@ -289,7 +288,7 @@ async def test_a_change_that_may_be_on_its_way_to_the_bucket_is_waited_for(world
 async def test_what_is_damaged_before_it_is_durable_is_not_acknowledged_and_others_are(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = await _made(world)
+    made = await make(world)
     journal = BucketJournal(world.redis, world.keys, world.objects)
     catalog = Catalog(world.redis, world.keys, journal)
     observe = journal._pending.observe
@@ -307,7 +306,7 @@ async def test_what_is_damaged_before_it_is_durable_is_not_acknowledged_and_othe
 
 
 async def test_a_row_of_which_the_bucket_knows_nothing_stays_and_stops_no_snapshot(world: World) -> None:
-    made = await _made(world)
+    made = await make(world)
     await world.redis.hset(world.keys.tenants, "unknown", b"{")
     snapshotter = Snapshotter(world.images, world.snapshots, await world.cluster(), SystemClock(), rest_ratio=0)
     with pytest.raises(Garbled):
@@ -322,7 +321,7 @@ async def test_a_row_of_which_the_bucket_knows_nothing_stays_and_stops_no_snapsh
 
 @pytest.mark.parametrize("garbled", [b"\xff", b"[1, 2]"])
 async def test_a_metadata_key_that_cannot_be_read_stops_nothing_and_comes_back(world: World, garbled: bytes) -> None:
-    made = await _made(world)
+    made = await make(world)
     key = world.keys.metadata_keys(made.collection.id)
     await world.images.add_keys(made.collection.id, [("color", "string"), ("size", "int")])
     snapshotter = Snapshotter(world.images, world.snapshots, await world.cluster(), SystemClock(), rest_ratio=0)
@@ -343,7 +342,7 @@ async def test_a_metadata_key_that_cannot_be_read_stops_nothing_and_comes_back(w
 @pytest.mark.parametrize("value", [None, b"1\xff"])
 @pytest.mark.parametrize("kind", SLOTS)
 async def test_a_version_that_is_lost_alone_does_not_begin_anew(world: World, kind: str, value: bytes | None) -> None:
-    made = await _made(world)
+    made = await make(world)
     slot = SLOTS[kind](made)
     version = slot.keys(world.keys)[1]
     known = await _number(world, version)
@@ -362,7 +361,7 @@ async def test_a_version_that_is_lost_alone_does_not_begin_anew(world: World, ki
 
 
 async def test_a_version_that_became_a_lower_number_is_raised_by_a_sweep(world: World) -> None:
-    made = await _made(world)
+    made = await make(world)
     version = world.keys.database_version(made.database.key)
     await world.redis.set(version, 5)
     await world.snapshot()
@@ -391,7 +390,7 @@ async def test_the_number_of_changes_that_is_lost_alone_does_not_begin_anew(worl
 
 
 async def test_notes_of_what_is_pending_that_cannot_be_read_stop_no_journal(world: World) -> None:
-    made = await _made(world)
+    made = await make(world)
     journal = BucketJournal(world.redis, world.keys, world.objects)
     catalog = Catalog(world.redis, world.keys, journal)
     pending = world.keys.database_pending(made.database.key)
@@ -400,28 +399,3 @@ async def test_notes_of_what_is_pending_that_cannot_be_read_stop_no_journal(worl
     await make_collection(catalog, made.database, "later")
     assert await world.redis.exists(pending) == 0
     await journal.close()
-
-
-class _DamagedOnce:
-    """A reconciler that finds stored data damaged, and then fails in a way that ends the test."""
-
-    def __init__(self) -> None:
-        self.errors: list[Exception] = [Corrupt("bad", "thing"), LookupError("the leader went on")]
-
-    async def run(self) -> None:
-        raise self.errors.pop(0)
-
-
-class _NoPause(SystemClock):
-    async def sleep(self, seconds: float) -> None:
-        del seconds
-
-
-async def test_damage_that_a_restoration_meets_does_not_end_the_leaders_work() -> None:
-    stubs: Any = (_DamagedOnce(), None, None, None, _NoPause(), _Config())
-    with pytest.raises(LookupError):
-        await Leader(*stubs).run()
-
-
-class _Config:
-    periods = None

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from shared.errors import AlreadyExists, Corrupt
+from shared.errors import AlreadyExists, Corrupt, Garbled
 from shared.objects.memory import MemoryStore
 from shared.objects.port import check_key
 from shared.process.clock import SystemClock
@@ -225,3 +225,20 @@ async def test_a_writer_that_slept_until_its_version_was_tidied_away_changes_wha
     changed = await slow
     assert bodies == [b'["1"]', b'["revoked"]']
     assert changed.envelope.version == 4
+
+
+async def test_a_record_in_redis_that_cannot_be_read_is_refused_and_projected_anew(
+    records: ControlRecords, redis: Redis, keys: Keys
+) -> None:
+    await records.create(ControlKind.KEYS, "k", b'{"n":1}')
+    await records.create(ControlKind.KEYS, "other", b"{}")
+    await redis.hset(keys.control("keys"), "k", b"\xff")
+    await redis.set(keys.control_generation, b"\xff")
+    with pytest.raises(Garbled) as failure:
+        await live(records, "k")
+    assert failure.value.name == "control/keys/k"
+    assert await live(records, "other") == b"{}"
+    before = await records.generation()
+    assert await records.project() == 1
+    assert await live(records, "k") == b'{"n":1}'
+    assert await records.generation() != before

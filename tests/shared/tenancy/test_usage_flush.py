@@ -113,3 +113,23 @@ async def test_an_hour_is_removed_only_as_it_was_read(table: UsageTable) -> None
     assert await table.remove(HOUR, (await table.read(HOUR)).changes)
     assert await table.hours() == []
     assert (await table.read(HOUR)).entries == []
+
+
+async def test_what_cannot_be_read_of_the_usage_in_redis_is_passed_over_and_said_again(
+    table: UsageTable, redis: Redis, keys: Keys
+) -> None:
+    key = keys.usage(str(HOUR))
+    assert await table.flush(HOUR, "source", 1, {Subject("a"): {READ: 1}, Subject("b"): {READ: 7}}) == 0
+    await redis.sadd(keys.usage_hours, b"\xff")
+    await redis.hset(key, "use source a ", b"\xff")
+    await redis.hset(key, "seq source", b"\xff")
+    await redis.hset(key, "changes", b"\xff")
+    assert await table.hours() == [HOUR]
+    found = await table.read(HOUR)
+    assert by_tenant(merged(found.entries)) == {"b": {READ: 7}}
+    assert await table.flush(HOUR, "source", 2, {Subject("a"): {READ: 2}}) == 0, "the source says all again"
+    assert await read(table) == {"a": {READ: 2}, "b": {READ: 7}}
+    assert not await table.remove(HOUR, found.changes), "it has changed since"
+    await redis.hset(key, "changes", b"\xff")
+    assert await table.flush(HOUR, "source", 3, {}) == 2
+    assert await table.remove(HOUR, (await table.read(HOUR)).changes)
