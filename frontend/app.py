@@ -29,6 +29,7 @@ from frontend.routes.system import SystemRoutes
 from frontend.routes.tenant_control import TenantControlRoutes
 from frontend.routes.tenants import TenantRoutes
 from frontend.routes.transactions import TransactionRoutes
+from frontend.routes.usage import UsageRoutes
 from frontend.write.transactions import Committer
 from frontend.write.writes import Writer
 
@@ -61,6 +62,7 @@ def all_routes(context: Context) -> list[Route]:
         AuditRoutes(context.objects, context.clock),
         TenantControlRoutes(catalog, rows, context.key_store, context.plan_store),
         PlanRoutes(context.plan_store, catalog.tenants),
+        UsageRoutes(context.usage_reader, context.clock),
         SystemRoutes(context.clock, catalog, rows, context.workers, allow_reset=config.allow_reset),
     )
     return [

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from shared.tenancy.key_store import KeyStore
     from shared.tenancy.plan_store import PlanStore
     from shared.tenancy.usage_flush import UsageFlusher
+    from shared.tenancy.usage_report import UsageReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class Context:
     functions: Functions
     key_store: KeyStore
     plan_store: PlanStore
+    usage_reader: UsageReader
     admission: Admission
     stored: StoredQuotas
     authenticator: Authenticator | None

@@ -70,6 +70,8 @@ from shared.tenancy.plan_store import PlanStore
 from shared.tenancy.stored import StoredTable
 from shared.tenancy.usage import UsageTotals
 from shared.tenancy.usage_flush import UsageFlusher
+from shared.tenancy.usage_parts import UsageParts
+from shared.tenancy.usage_report import UsageReader
 from shared.tenancy.usage_table import UsageTable
 
 log = get_logger(__name__)
@@ -159,7 +161,7 @@ def build_context(
     past_log = PastLog(log, objects)
     key_store = KeyStore(records, redis, keys, clock)
     durable = Durable(log, BucketLog(log, objects), clock)
-    totals = UsageTotals()
+    totals, usage_table = UsageTotals(), UsageTable(redis, keys)
     return Context(
         config=config,
         clock=clock,
@@ -188,7 +190,8 @@ def build_context(
         authenticator=_authenticator(config, key_store, http, clock),
         audit=_audit(config, objects, clock),
         metering=RequestMetering(totals, clock),
-        usage=UsageFlusher(UsageTable(redis, keys), totals, clock, config.process_id),
+        usage=UsageFlusher(usage_table, totals, clock, config.process_id),
+        usage_reader=UsageReader(usage_table, UsageParts(objects), clock),
     )  # fmt: skip
 
 

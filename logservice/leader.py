@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from logservice.accounting.gauges import TenantGauges
 from logservice.accounting.rollup import Rollup
 from logservice.accounting.stored_counter import StoredCounter
 from logservice.audit.keeper import AuditKeeper
@@ -61,7 +62,7 @@ PROJECT_CONTROL_S: Final = 5.0
 TIDY_CONTROL_S: Final = 300.0
 AUDIT_HEADS_S: Final = 60.0
 COLLECT_ORPHANS_S: Final = 300.0
-COUNT_STORED_S: Final = 60.0
+COUNT_STORED_S: Final = 2.0
 REFRESH_STORED_S: Final = 2.0
 ROLL_UP_S: Final = 30.0
 
@@ -86,6 +87,7 @@ class LeaderServices:
     stored: StoredCounter
     usage: UsageFlusher
     rollup: Rollup
+    gauges: TenantGauges
 
 
 class RedisChanged(Exception):  # not an error: a reason to begin anew
@@ -234,10 +236,11 @@ class Leader:
         """The loops that count what tenants have and use."""
         stored = services.stored
         return [
-            every("count_stored", COUNT_STORED_S, stored.sweep, self._clock, SWEEP_REST_RATIO),
+            every("count_stored", COUNT_STORED_S, stored.sweep_when_due, self._clock, SWEEP_REST_RATIO),
             every("refresh_stored", REFRESH_STORED_S, stored.refresh, self._clock),
             every("flush_usage", FLUSH_S, services.usage.flush, self._clock),
             every("roll_up_usage", ROLL_UP_S, services.rollup.step, self._clock),
+            services.gauges.run(),
         ]
 
     async def _watch(self, cluster: Cluster) -> None:

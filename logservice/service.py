@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from prometheus_client import Gauge
 
+from logservice.accounting.gauges import TenantGauges
 from logservice.accounting.rollup import Rollup
 from logservice.accounting.stored_counter import StoredCounter
 from logservice.catalog.snapshots import Snapshots
@@ -232,4 +233,5 @@ async def _open_leader_services(
             stored=stored,
             usage=UsageFlusher(table, totals, clock, f"{LOG_SOURCE}{config.process_id}"),
             rollup=Rollup(table, UsageParts(objects), clock, config.process_id, stored.tenant_of),
+            gauges=TenantGauges(stored, table, clock),
         )

@@ -18,6 +18,7 @@ from polychrome.backup.commands import add_backup, add_restore
 from polychrome.control.keys import add_keys
 from polychrome.control.plans import add_plans
 from polychrome.control.tenants import add_tenants
+from polychrome.control.usage import add_usage
 from polychrome.local.datadir import DataDirError
 from polychrome.local.listening import AddressError
 from polychrome.local.plan import AUTH_MODES, ClusterOptions
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     add_tenants(commands.add_parser("tenants", help=text))
     add_plans(commands.add_parser("plans", help="list, show, set or delete plans of a running cluster"))
     add_audit(commands.add_parser("audit", help="prove or search the audit logs in a cluster's bucket"))
+    add_usage(commands.add_parser("usage", help="show what the tenants of a running cluster used, by the hour"))
     text = "show or repair a damaged append-only file of a stopped cluster's Redis"
     add_repair_redis(commands.add_parser("repair-redis", help=text))
     bucket = commands.add_parser("create-bucket", help="create the bucket of POLYCHROME_BUCKET_URL if it is missing")

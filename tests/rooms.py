@@ -69,8 +69,8 @@ ORDER: Final[dict[str, tuple[frozenset[str], ...]]] = {
             "__main__",
         ),
         "logservice": (
-            "accounting audit damage garbage healing loops scheduling trimming writable",
-            "catalog config",
+            "audit damage garbage healing loops scheduling trimming writable",
+            "accounting catalog config",
             "restoring",
             "leader",
             "service",

@@ -210,6 +210,7 @@ _CONTROL: Final = {
     ("POST", _KEY + "/rotate"): _row(About.OWN, Action.CREATE_KEY, metered=Metered.CONTROL),
     ("POST", _KEY + "/revoke"): _row(About.OWN, Action.REVOKE_KEY, metered=Metered.CONTROL),
     ("GET", _CONTROL_API + "/audit"): _row(About.OWN, Action.READ_AUDIT, metered=Metered.CONTROL, filtered=True),
+    ("GET", _CONTROL_API + "/usage"): _row(About.OWN, Action.GET_USAGE, metered=Metered.CONTROL, filtered=True),
     ("GET", _CONTROL_API + "/tenants"): _row(About.SYSTEM, Action.LIST_TENANTS, metered=Metered.CONTROL),
     ("GET", _CONTROL_API + "/tenants/{tenant}"): _row(About.TENANT, Action.GET_TENANT, metered=Metered.CONTROL),
     ("DELETE", _CONTROL_API + "/tenants/{tenant}"): _row(About.SYSTEM, Action.DELETE_TENANT, metered=Metered.CONTROL),

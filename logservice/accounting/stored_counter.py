@@ -39,6 +39,7 @@ MANIFESTS_AT_ONCE: Final = 8
 """Manifests that are read at a time."""
 WAITING_MAX: Final = 100_000
 """Collections that wait for `refresh`; those beyond it wait for the next sweep."""
+SWEEP_S: Final = 60.0
 REWRITE_S: Final = 3600.0
 """Amounts that don't change are written again after so long, in seconds, long before they are forgotten."""
 
@@ -68,6 +69,9 @@ class StoredCounter:
     ) -> None:
         self._usage = UsageTotals() if usage is None else usage
         self._swept_s: float | None = None
+        self._swept_at_s: float | None = None
+        self._unseen = False
+        """Whether something was written in a database that is newer than the last sweep."""
         self._catalog = catalog
         self._log = log_
         self._manifests = ManifestStore(objects)
@@ -100,6 +104,14 @@ class StoredCounter:
 
     # Looks
 
+    async def sweep_when_due(self) -> None:
+        """Sweeps a minute after the last time, and as soon as there is a database that it has not seen."""
+        now_s = self._clock.monotonic()
+        if self._unseen or self._swept_at_s is None or now_s - self._swept_at_s >= SWEEP_S:
+            self._unseen = False
+            await self.sweep()
+            self._swept_at_s = now_s
+
     async def sweep(self) -> None:
         """Counts every collection, tenant after tenant."""
         tenants = [tenant.name for tenant in await self._catalog.tenants.all()]
@@ -118,7 +130,7 @@ class StoredCounter:
 
     async def refresh(self) -> int:
         """Counts the collections again whose log was trimmed; returns how many. One whose database is newer than the
-        last sweep waits for the next one.
+        last sweep waits for the next one, which is due then.
         """
         waiting, self._waiting = self._waiting, set()
         try:
@@ -139,7 +151,9 @@ class StoredCounter:
             layouts = await self._log.layouts(batch)
             for database_key, members in _by_database(layouts).items():
                 ledger = self._databases.get(database_key)
-                if ledger is not None:
+                if ledger is None:
+                    self._unseen = True
+                else:
                     await self._count(ledger, members)
                     tenants.add(ledger.tenant)
         return tenants

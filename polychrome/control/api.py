@@ -37,12 +37,19 @@ class ControlApi:
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """The answer, as JSON. Raises RefusedError, and OSError when nobody answers."""
+        return json.loads(self._ask(method, path, None if body is None else json.dumps(body).encode()))
+
+    def text(self, path: str) -> str:
+        """The answer to a GET, as text. Raises what `call` does."""
+        return self._ask("GET", path, None).decode()
+
+    def _ask(self, method: str, path: str, data: bytes | None) -> bytes:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + CONTROL + path, data, headers, method=method)  # noqa: S310  # checked below
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
-                return json.loads(response.read())
+                answer: bytes = response.read()
+                return answer
         except urllib.error.HTTPError as error:
             raise RefusedError(_message_of(error)) from None
 

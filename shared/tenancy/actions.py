@@ -26,6 +26,7 @@ class Action(enum.StrEnum):
     REVOKE_KEY = "tenant:revoke_key"
     GET_QUOTAS = "tenant:get_quotas"
     SET_QUOTAS = "tenant:set_quotas"
+    GET_USAGE = "tenant:get_usage"
 
     CREATE_DATABASE = "db:create_database"
     GET_DATABASE = "db:get_database"
@@ -105,6 +106,7 @@ ADMIN_ACTIONS: Final = WRITE_ACTIONS | {
     Action.CREATE_KEY,
     Action.REVOKE_KEY,
     Action.GET_QUOTAS,
+    Action.GET_USAGE,
 }
 SYSTEM_ACTIONS: Final = frozenset(Action)
 

@@ -13,7 +13,7 @@ leader that follows another one reads the same ones, so of these all leaders are
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -174,11 +174,14 @@ def _greatest(one: UsageEntry, other: UsageEntry) -> UsageEntry:
     return UsageEntry(one.source, one.tenant or other.tenant, one.collection, used)
 
 
-def by_tenant(entries: Iterable[UsageEntry]) -> dict[str, dict[str, int]]:
-    """The amounts that each tenant used, from merged entries; under the empty name those of nobody that is known."""
+def by_tenant(entries: Sequence[UsageEntry]) -> dict[str, dict[str, int]]:
+    """The amounts that each tenant used, from merged entries; under the empty name those of nobody that is known. An
+    entry of a collection without a tenant is that of the tenant that another entry of the collection names.
+    """
+    owners = {entry.collection: entry.tenant for entry in entries if entry.collection and entry.tenant}
     found: dict[str, dict[str, int]] = {}
     for entry in entries:
-        totals = found.setdefault(entry.tenant, {})
+        totals = found.setdefault(entry.tenant or owners.get(entry.collection, ""), {})
         for measure, amount in entry.used.items():
             totals[measure] = totals.get(measure, 0) + amount
     return found

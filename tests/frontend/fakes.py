@@ -369,6 +369,7 @@ def new_context(collection: Collection, workers: FakeWorkers | None = None, embe
         functions=None,
         key_store=None,
         plan_store=None,
+        usage_reader=None,
         admission=nothing_planned(),
         stored=StoredQuotas(FakeAmounts(), FakeAmounts(), SystemClock()),
         authenticator=None,

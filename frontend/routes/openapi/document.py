@@ -58,6 +58,7 @@ _QUERY: Final[dict[str, JsonSchema]] = {
     "as_of": TEXT,
     "tenant": TEXT,
     **dict.fromkeys(("actor", "action", "outcome", "from", "to", "cursor"), TEXT),
+    "format": {"type": "string", "enum": ["json", "csv"]},
     "database": TEXT,
     "collection": {"type": "string", "format": "uuid"},
 }

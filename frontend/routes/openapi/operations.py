@@ -155,7 +155,12 @@ def _plans() -> list[Operation]:
     ]
 
 
+def _usage() -> list[Operation]:
+    range_ = ("tenant", "from", "to", "format")
+    return [Operation("get", CONTROL + "/usage", "get_usage", ref("UsageReport"), query=range_, failures=(404,))]
+
+
 def operations() -> list[Operation]:
     """Every operation of the API."""
     chroma = [*_system(), *_tenants(), *_collections(), *_records(), *_transactions(), *_functions()]
-    return [*chroma, *_control(), *_plans()]
+    return [*chroma, *_control(), *_plans(), *_usage()]

@@ -6,6 +6,7 @@ from typing import Final
 
 from frontend.routes.openapi.json_schema import COUNT, JSON_OBJECT, TEXT, UUID, JsonSchema, an_object, array, nullable
 from frontend.routes.openapi.record_schemas import INCLUDES, METADATA
+from shared.tenancy.usage import MEASURES
 
 NUMBER: Final[JsonSchema] = nullable({"type": "number"})
 """A float, which is null when it is not finite."""
@@ -21,7 +22,7 @@ COLUMNS: Final[dict[str, JsonSchema]] = {
 
 def response_schemas() -> dict[str, JsonSchema]:
     """The bodies of responses, by name."""
-    return _system() | _catalog() | _records() | _transactions() | _functions() | _control() | _plans()
+    return _system() | _catalog() | _records() | _transactions() | _functions() | _control() | _plans() | _usage()
 
 
 def _control() -> dict[str, JsonSchema]:
@@ -70,6 +71,21 @@ def _plans() -> dict[str, JsonSchema]:
             of_tenant | place | {"overrides": quotas, "databases": places, "collections": places}
         ),
         "ChangedQuotas": an_object({"tenant": TEXT} | place | live),
+    }
+
+
+def _usage() -> dict[str, JsonSchema]:
+    amounts: dict[str, JsonSchema] = {measure: {"type": "integer", "minimum": 0} for measure in MEASURES}
+    hour: dict[str, JsonSchema] = {"hour": TEXT, "tenant": TEXT, "final": {"type": "boolean"}}
+    return {
+        "UsageReport": an_object(
+            {
+                "from": TEXT,
+                "to": TEXT,
+                "hours": array(an_object(hour | amounts)),
+                "totals": array(an_object({"tenant": TEXT} | amounts)),
+            }
+        ),
     }
 
 

@@ -256,3 +256,19 @@ async def test_what_is_stored_is_counted_by_the_time_that_it_is(
     assert totals.take(hour, 10) == {
         Subject("default_tenant"): {"stored_record_s": 3 * 60, "stored_byte_s": BYTES * 60}
     }
+
+
+async def test_a_new_database_is_counted_as_soon_as_something_is_compacted_in_it(
+    catalog: Catalog, log: Log, objects: ObjectStore, counter: StoredCounter, table: StoredTable, clock: SteppedClock
+) -> None:
+    await counter.sweep_when_due()
+    await catalog.tenants.create("new")
+    database = await catalog.databases.create("new", "theirs")
+    made = await make_collection(catalog, database)
+    pointer = await commit(log, objects, made, rows=3)
+    await counter.sweep_when_due()
+    assert await table.read("new") is None  # no minute has passed
+    counter.trimmed(await ManifestStore(objects).load(made.id, 0, pointer))
+    await counter.refresh()
+    await counter.sweep_when_due()
+    assert (await amounts_of(table, "new")).sums == StoredSums(3, BYTES, 1)

@@ -97,6 +97,8 @@ def test_leaders_are_one_source_of_what_was_written_and_several_of_what_they_mea
 def test_a_collection_keeps_its_tenant_once_one_is_known() -> None:
     found = merged([UsageEntry("c", "", "id", {READ: 1}), UsageEntry("c", "a", "id", {READ: 1})])
     assert by_tenant(found) == {"a": {READ: 1}}
+    named_elsewhere = [UsageEntry("log/x", "a", "id", {WRITTEN: 2}), UsageEntry("c", "", "id", {READ: 3})]
+    assert by_tenant(named_elsewhere) == {"a": {WRITTEN: 2, READ: 3}}
 
 
 def test_the_field_of_what_was_written_is_read_or_passed_over() -> None:
