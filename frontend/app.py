@@ -44,7 +44,7 @@ async def v1_is_removed(_request: Request) -> HttpResponse:
 def all_routes(context: Context) -> list[Route]:
     """Every route of the API, each group built with what its handlers use."""
     config, catalog, rows = context.config, context.catalog, context.rows
-    texts = TextEmbedding(context.embedders, context.admission.charge_embedding)
+    texts = TextEmbedding(context.embedders, context.admission)
     reader = Reader(context.workers, rows, context.log)
     writer = Writer(context.log, context.groups, rows, texts)
     committer = Committer(context.log, context.dirty, context.workers, context.durable)

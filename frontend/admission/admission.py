@@ -108,16 +108,22 @@ class Admission:
         self.accounts.charge(quotas.accounts, costs, self._clock.monotonic())
         self.accounts.done(accounts)
 
-    def charge_embedding(self, collection: Collection, texts: Sequence[str]) -> None:
-        """Charges the tokens of texts that are about to be embedded. Raises RateLimited while those before them are not
-        made up for.
+    def charge_embedding(self, collection: Collection, texts: Sequence[str]) -> int:
+        """Charges the tokens that texts probably have which are about to be embedded; how many these are. Raises
+        RateLimited while those before them are not made up for.
         """
         accounts = self.quotas_of(collection.tenant, collection.database, collection.id).accounts
         if not any(Quota.EMBEDDING_TOKENS_PER_S in rates for _, rates in accounts):
-            return
-        now_s = self._clock.monotonic()
+            return 0
+        now_s, tokens = self._clock.monotonic(), tokens_of(texts)
         self.accounts.require(accounts, Quota.EMBEDDING_TOKENS_PER_S, now_s)
-        self.accounts.charge(accounts, {Quota.EMBEDDING_TOKENS_PER_S: tokens_of(texts)}, now_s)
+        self.accounts.charge(accounts, {Quota.EMBEDDING_TOKENS_PER_S: tokens}, now_s)
+        return tokens
+
+    def correct_embedding(self, collection: Collection, tokens: int) -> None:
+        """Charges so many tokens more, or gives as many back when there are fewer than none."""
+        accounts = self.quotas_of(collection.tenant, collection.database, collection.id).accounts
+        self.accounts.charge(accounts, {Quota.EMBEDDING_TOKENS_PER_S: tokens}, self._clock.monotonic())
 
     def quotas_of(self, tenant: str, database: str | None = None, collection: str | None = None) -> PlaceQuotas:
         """The quotas of a place of a tenant of whom a request is being answered."""

@@ -7,9 +7,9 @@ Chroma refuses it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from frontend.embed.embedders import names_function
 from frontend.parse.embeddings import Embeddings, RawEmbeddings, decode
 from frontend.parse.search import text_refused
 from frontend.parse.writes import Write, check_lengths, check_values, refuse_fields
+from shared.process import metering
 from shared.search.model import EMBEDDING
 from shared.vectors.arrays import RowNumbers, Vectors
 
@@ -29,25 +30,31 @@ if TYPE_CHECKING:
     from shared.catalog import Collection
 
 
-Charge = Callable[["Collection", Sequence[str]], None]
-"""Told of texts that are about to be embedded. May raise RateLimited."""
+class EmbeddingRates(Protocol):
+    """Bounds the tokens that tenants have embedded per second: `frontend.admission`."""
 
+    def charge_embedding(self, collection: Collection, texts: Sequence[str]) -> int:
+        """Charges the tokens that texts probably have which are about to be embedded; how many these are, 0 where
+        nothing bounds them. Raises RateLimited.
+        """
+        ...
 
-def _charge_nothing(_collection: Collection, _texts: Sequence[str]) -> None:
-    """For those who have no quotas."""
+    def correct_embedding(self, collection: Collection, tokens: int) -> None:
+        """Charges so many tokens more, or less than none."""
+        ...
 
 
 class TextEmbedding:
     """Turns the texts of requests into vectors, by the embedding function that the collection selects.
 
     All methods raise InvalidArgument for texts that are refused or that no function is there for, and Backoff
-    (RateLimited, when `charge` raises it),
+    (RateLimited, when `rates` do),
     EmbeddingFailed or DeadlineExceeded when the function fails; nothing was stored then.
     """
 
-    def __init__(self, embedders: Embedders, charge: Charge = _charge_nothing) -> None:
+    def __init__(self, embedders: Embedders, rates: EmbeddingRates | None = None) -> None:
         self._embedders = embedders
-        self._charge = charge
+        self._rates = rates
 
     @property
     def available(self) -> bool:
@@ -64,8 +71,13 @@ class TextEmbedding:
         return _column(vectors, None, given.count)
 
     async def _embed(self, collection: Collection, texts: Sequence[str]) -> Vectors:
-        self._charge(collection, texts)
-        return await self._embedders.embed(collection, texts)
+        charged = 0 if self._rates is None else self._rates.charge_embedding(collection, texts)
+        before = _tokens_so_far()
+        vectors = await self._embedders.embed(collection, texts)
+        measured = _tokens_so_far() - before
+        if self._rates is not None and charged and measured:  # not every endpoint tells
+            self._rates.correct_embedding(collection, measured - charged)
+        return vectors
 
     async def embed_documents(self, collection: Collection, write: Write, size: int | None) -> Write:
         """The write, its documents embedded if that is what it asks for. Whatever else is wrong with it is found
@@ -121,6 +133,12 @@ def _text_problem(payload: SearchPayload) -> str | None:
     if all(knn.key == EMBEDDING for knn in payload.knns if isinstance(knn.query, str)):
         return None
     return f"A text can be looked for at {EMBEDDING} only: this server embeds no sparse vectors"
+
+
+def _tokens_so_far() -> int:
+    """The tokens that were embedded for this request, as far as somebody counts."""
+    meter = metering.current.get()
+    return 0 if meter is None else meter.embedding_tokens
 
 
 def _check(write: Write) -> None:

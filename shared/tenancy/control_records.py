@@ -27,7 +27,7 @@ from typing import Final, NamedTuple
 import msgspec
 from redis.asyncio import Redis
 
-from shared.errors import AlreadyExists, Backoff, Corrupt, Garbled, Unavailable
+from shared.errors import AlreadyExists, Backoff, Corrupt, Garbled, InvalidArgument, Unavailable
 from shared.objects.keys import CONTROL as CONTROL_PREFIX
 from shared.objects.keys import control_prefix
 from shared.objects.port import ObjectNotFound, ObjectStore
@@ -38,6 +38,7 @@ from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
 from shared.tenancy.control_model import (
     NO_BODY,
+    RECORD_BYTES_MAX,
     ControlKind,
     Envelope,
     content_of,
@@ -114,7 +115,7 @@ class ControlRecords:
 
     async def change(self, kind: ControlKind, name: str, change: Change) -> Changed:
         """Replaces the record's body. `change` is called again when another writer was faster, and what it raises is
-        raised. Raises Backoff when others are always faster.
+        raised. Raises Backoff when others are always faster, and InvalidArgument for a record that is too long.
         """
         for _ in range(CHANGE_TRIES):
             envelope = await self._next(kind, name, change)
@@ -147,6 +148,8 @@ class ControlRecords:
             body=msgspec.Raw(NO_BODY if body is None else body),
         )
         data = envelope.encode()
+        if len(data) > RECORD_BYTES_MAX:  # nobody would read it
+            raise InvalidArgument(f"The record would have {len(data)} bytes, at most {RECORD_BYTES_MAX} are kept")
         if not await self._objects.create(envelope.key, data):
             return None
         written = decode_envelope(data, envelope.key)

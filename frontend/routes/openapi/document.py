@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from frontend.access.access_table import TABLE, About
+from frontend.access.access_table import TABLE, About, Metered
 from frontend.collections.row_cache import DATABASE_NAME_LENGTH_MIN
 from frontend.routes.openapi.json_schema import TEXT, U32, JsonSchema, ref
 from frontend.routes.openapi.operations import Operation, operations
@@ -26,8 +26,8 @@ _REASONS: Final = {
     412: "The snapshot can no longer be read; begin anew",
     413: "The body is too large",
     415: "The body is not declared as JSON",
-    422: "The body has the wrong shape",
-    429: "The log is full; try again after Retry-After seconds",
+    422: "The body has the wrong shape, or a quota is exceeded",
+    429: "The log is full, or a rate or the concurrency of the tenant is used up; try again after Retry-After seconds",
     500: "A fault of the server",
     503: "Something the server needs is away; nothing was done",
     504: "The deadline passed",
@@ -35,6 +35,7 @@ _REASONS: Final = {
 _ALWAYS: Final = (400, 500, 503, 504)
 _WITH_BODY: Final = (408, 413, 415, 422)
 _WITH_CREDENTIAL: Final = (401, 403)
+_WITH_QUOTAS: Final = (429,)
 _SCHEMES: Final[dict[str, JsonSchema]] = {
     "Bearer": {"type": "http", "scheme": "bearer"},
     "Basic": {"type": "http", "scheme": "basic"},
@@ -118,8 +119,11 @@ def _responses(operation: Operation) -> dict[str, Any]:
     if operation.answer is not None:
         responses[str(operation.status)] = {"description": "Done", "content": _json(operation.answer)}
     statuses = {*_ALWAYS, *operation.failures, *(_WITH_BODY if operation.body else ())}
-    if TABLE.row(operation.method.upper(), operation.path).about is not About.NOTHING:
+    access = TABLE.row(operation.method.upper(), operation.path)
+    if access.about is not About.NOTHING:
         statuses |= {*_WITH_CREDENTIAL}
+    if access.metered not in (Metered.FREE, Metered.CONTROL):
+        statuses |= {*_WITH_QUOTAS}
     for status in sorted(statuses):
         responses[str(status)] = {"description": _REASONS[status], "content": _json(ref("Error"))}
     if operation.id == "create_collection":

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from frontend.admission.admission import Admission, tokens_of
 from frontend.admission.known_quotas import KnownQuotas
+from frontend.embed.texts import TextEmbedding
+from frontend.parse.selectors import QueryTexts
+from frontend.request_limits import RequestLimits
+from shared.catalog import Collection
+from shared.errors import RateLimited
+from shared.process import metering
 from shared.process.clock import SystemClock
 from shared.tenancy.quotas import Quota, Quotas, Resolved, TenantRecord
+from shared.vectors.arrays import Vectors
 from tests.frontend.fakes import COLLECTION_ID, FakePlans, new_collection, new_context, one_frontend
 from tests.frontend.server import client_of
 
@@ -152,3 +160,34 @@ async def test_routes_that_cost_nothing_and_other_tenants_are_not_bounded() -> N
 
 def test_tokens_are_counted_by_bytes() -> None:
     assert tokens_of(["", "a", "abcd", "abcde", "ä" * 4]) == 0 + 1 + 1 + 2 + 2
+
+
+class Embedding:
+    """Embeds everything, and says that a text has ten tokens, or (`tells` false) nothing."""
+
+    def __init__(self, *, tells: bool) -> None:
+        self._tells = tells
+
+    async def embed(self, _collection: Collection, texts: Sequence[str]) -> Vectors:
+        if self._tells:
+            metering.count_tokens(10 * len(texts))
+        return np.zeros((len(texts), 2), np.float32)
+
+
+@pytest.mark.parametrize(("tells", "wait_s"), [(True, 8.0), (False, 98.0)])
+async def test_embedded_tokens_are_those_that_the_model_tells_or_else_estimated(tells: bool, wait_s: float) -> None:
+    quotas = Resolved({}, {Quota.EMBEDDING_TOKENS_PER_S: 1}, TenantRecord(TENANT))
+    clock = StoppedClock()
+    admission = Admission(KnownQuotas(FakePlans({TENANT: quotas}), RequestLimits()), clock, one_frontend)
+    await admission.look()
+    await admission.known.of(TENANT)
+    texts = TextEmbedding(Embedding(tells=tells), admission)  # type: ignore[arg-type]  # all that it calls
+    metering.current.set(metering.Meter())
+    given = QueryTexts(["x" * 400])
+    await texts.query_vectors(new_collection(), given, None)
+    with pytest.raises(RateLimited) as refused:
+        await texts.query_vectors(new_collection(), given, None)
+    assert refused.value.retry_after_s == wait_s
+    await texts.query_vectors(new_collection(tenant="other"), given, None)
+    clock.now_s += wait_s
+    await texts.query_vectors(new_collection(), given, None)

@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from shared.errors import AlreadyExists, Corrupt, Garbled
+from shared.errors import AlreadyExists, Corrupt, Garbled, InvalidArgument
 from shared.objects.memory import MemoryStore
 from shared.objects.port import check_key
 from shared.process.clock import SystemClock
 from shared.redis.client import command, open_redis
 from shared.redis.keys import Keys
-from shared.tenancy.control_model import ControlKind, decode_envelope, object_key, parse_key, place_of
+from shared.tenancy.control_model import RECORD_BYTES_MAX, ControlKind, decode_envelope, object_key, parse_key, place_of
 from shared.tenancy.control_records import KEPT_S, ControlRecords
 from tests.redis_server import RedisServer
 
@@ -242,3 +242,14 @@ async def test_a_record_in_redis_that_cannot_be_read_is_refused_and_projected_an
     assert await records.project() == 1
     assert await live(records, "k") == b'{"n":1}'
     assert await records.generation() != before
+
+
+async def test_a_record_that_nobody_would_read_is_refused_before_it_is_written(
+    records: ControlRecords, objects: MemoryStore
+) -> None:
+    await records.create(ControlKind.TENANTS, "t", b'"short"')
+    with pytest.raises(InvalidArgument, match="at most 262144 are kept"):
+        await records.change(ControlKind.TENANTS, "t", lambda _: b'"' + b"x" * RECORD_BYTES_MAX + b'"')
+    kept = await records.read(ControlKind.TENANTS, "t")
+    assert kept is not None
+    assert kept.content == b'"short"'
