@@ -16,7 +16,7 @@ from frontend.access.access_table import About, Metered
 from frontend.admission.accounts import Account, Accounts
 from frontend.admission.known_quotas import KnownQuotas
 from frontend.admission.request_view import AdmittedRequest
-from frontend.admission.tenant_quotas import NO_QUOTAS, PlaceQuotas
+from frontend.admission.tenant_quotas import NO_QUOTAS, PlaceQuotas, TenantQuotas
 from frontend.uuids import canonical_uuid
 from shared.errors import PolychromeError
 from shared.process.clock import Clock
@@ -40,6 +40,8 @@ _REQUESTS: Final = {
     Metered.CATALOG_WRITE: Quota.WRITES_PER_S,
 }
 """The rate that a request counts for, by its kind of work. Others are not bounded by quotas."""
+
+_COLLECTION: Final = About.COLLECTION  # members of an enumeration are slow to look up
 
 log = get_logger(__name__)
 
@@ -81,7 +83,7 @@ class Admission:
         quota = _REQUESTS.get(request.access.metered)
         if quota is None or not tenant:
             return
-        quotas = (await self.known.of(tenant)).at(*self._place(request))
+        quotas = _quotas_at(await self.known.of(tenant), request)
         request.quotas = quotas
         if quotas.limits is not None:
             request.limits = quotas.limits
@@ -91,16 +93,11 @@ class Admission:
         costs = {quota: 1.0, Quota.BYTES_IN_PER_S: 0.0, Quota.BYTES_OUT_PER_S: 0.0}
         now_s = self._clock.monotonic()
         wait_s, accounts = self.accounts.admit(quotas.accounts, costs, now_s)
-        self.accounts.charge(quotas.accounts, {Quota.BYTES_IN_PER_S: announced}, now_s)
+        if announced:
+            self.accounts.charge(quotas.accounts, {Quota.BYTES_IN_PER_S: announced}, now_s)
         request.ticket = Admitted(self, quotas, accounts, announced)
         if wait_s:
             await self._clock.sleep(wait_s)
-
-    def _place(self, request: AdmittedRequest) -> tuple[str | None, str | None]:
-        """The database and the id of the collection in the request's path, as far as it names them."""
-        path_params, access = request.path_params, request.access
-        collection = path_params.get(access.id_param) if access.about is About.COLLECTION else None
-        return path_params.get("database"), None if collection is None else canonical_uuid(collection)
 
     def finish(self, quotas: PlaceQuotas, accounts: Sequence[Account], bytes_in: int, bytes_out: int) -> None:
         """Charges what a request turned out to be beyond what it had announced, and ends it."""
@@ -152,6 +149,15 @@ class Admission:
                     await self._count()
             except PolychromeError as error:
                 log.warning("quotas_not_watched", message=error.message)
+
+
+def _quotas_at(quotas: TenantQuotas, request: AdmittedRequest) -> PlaceQuotas:
+    """The quotas of the place in the request's path, as far as it names one."""
+    path_params, access = request.path_params, request.access
+    collection = None
+    if quotas.has_collections and access.about is _COLLECTION:
+        collection = canonical_uuid(path_params[access.id_param])
+    return quotas.at(path_params.get("database"), collection)
 
 
 def tokens_of(texts: Sequence[str]) -> int:

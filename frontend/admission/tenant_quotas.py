@@ -107,12 +107,9 @@ class TenantQuotas:
     def __init__(self, resolved: Resolved, limits: RequestLimits) -> None:
         self._resolved = resolved
         self._limits = limits
-        self._places: dict[tuple[str | None, str | None], PlaceQuotas] = {}
-
-    @property
-    def has_collections(self) -> bool:
+        self.has_collections = bool(resolved.record.collections)
         """Whether any collection has quotas of its own."""
-        return bool(self._resolved.record.collections)
+        self._places: dict[tuple[str | None, str | None], PlaceQuotas] = {}
 
     def at(self, database: str | None, collection: str | None) -> PlaceQuotas:
         """The quotas of a collection (by its id), else of a database, else of the tenant."""
