@@ -25,7 +25,7 @@ from typing import Final
 import msgspec
 from prometheus_client import Counter, Gauge
 
-from shared.errors import Corrupt
+from shared.errors import Corrupt, Unavailable
 from shared.objects.keys import (
     AUDIT_DAYS,
     AUDIT_HEADS,
@@ -45,6 +45,8 @@ from shared.tenancy.audit_heads import HEADS_KEPT, Head, Heads, decode_heads
 EXPIRED_AT_ONCE: Final = 20_000
 """Parts that one round deletes at most."""
 DELETED_PER_CALL: Final = 1000
+DAYS_MAX: Final = 100
+"""Days that are listed one by one."""
 _DAY: Final = datetime.timedelta(days=1)
 
 CHAINS: Final = Gauge("polychrome_logservice_audit_chains", "Chains of audit logs in the bucket.")
@@ -94,7 +96,7 @@ class AuditKeeper:
         changed = self._tampered or heads != known.heads or kept_since != known.kept_since
         if changed and not await self._write(known, numbers, heads, kept_since):
             return
-        self._listed_since = _before(today)
+        self._listed_since = today
         CHAINS.set(len(heads))
         await self._delete([part.key for part in expired])
         DELETED.inc(len(expired))
@@ -112,7 +114,10 @@ class AuditKeeper:
         if not newest:
             return self._own
         key = audit_heads_key(newest)
-        data = await self._objects.get(key)
+        try:
+            data = await self._objects.get(key)
+        except ObjectNotFound as error:
+            raise Unavailable(f"{key} was there a moment ago") from error
         sha256 = hashlib.sha256(data).hexdigest()
         if newest == self._own.number:
             self._tampered = sha256 != self._own.sha256
@@ -131,8 +136,8 @@ class AuditKeeper:
 
     async def _newest_parts(self, known: _Known, today: str) -> dict[str, AuditPart]:
         """The newest part of each chain that has some of the days since the last round."""
-        since = self._listed_since or (_before(day_of(known.time)) if known.time else "")
-        prefixes = [audit_day_prefix(day) for day in days_between(since, _after(today))] if since else [AUDIT_DAYS]
+        days = days_since(self._listed_since or day_of(known.time), today)
+        prefixes = [AUDIT_DAYS] if days is None else map(audit_day_prefix, days)
         newest: dict[str, AuditPart] = {}
         for prefix in prefixes:
             async for info in self._objects.list(prefix):
@@ -237,17 +242,13 @@ def merged(own: Mapping[str, Head], found: Mapping[str, Head]) -> dict[str, Head
     }
 
 
-def days_between(first: str, last: str) -> Iterable[str]:
-    """The days from the first to the last."""
-    day, end = datetime.date.fromisoformat(first), datetime.date.fromisoformat(last)
-    while day <= end:
-        yield day.isoformat()
-        day += _DAY
-
-
-def _before(day: str) -> str:
-    return (datetime.date.fromisoformat(day) - _DAY).isoformat()
-
-
-def _after(day: str) -> str:
-    return (datetime.date.fromisoformat(day) + _DAY).isoformat()
+def days_since(day: str, today: str) -> list[str] | None:
+    """The days from the one before `day` to tomorrow, by another clock: at least those from yesterday on. None when
+    `day` is none, or so long ago that it is better to list everything.
+    """
+    now = datetime.date.fromisoformat(today)
+    try:
+        number = (now - datetime.date.fromisoformat(day)).days
+    except ValueError:
+        return None
+    return None if number > DAYS_MAX else [(now + each * _DAY).isoformat() for each in range(-max(number, 0) - 1, 2)]

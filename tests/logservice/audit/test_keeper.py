@@ -9,9 +9,11 @@ import msgspec
 import pytest
 
 from logservice.audit import keeper as keeper_module
-from logservice.audit.keeper import AuditKeeper
+from logservice.audit.keeper import AuditKeeper, days_since
+from shared.errors import Unavailable
 from shared.objects.keys import AuditPart, audit_heads_key
 from shared.objects.memory import MemoryStore
+from shared.objects.port import ObjectNotFound
 from shared.tenancy.audit import Actor, ActorKind, AuditOutcome, Event, day_of, moment_of
 from shared.tenancy.audit_chain import NOTHING, seal
 from shared.tenancy.audit_heads import HEADS_KEPT, Heads, decode_heads
@@ -203,3 +205,32 @@ async def test_what_a_crash_left_of_old_days_is_deleted_by_the_next_round(chains
     await chains.keeper.step()
     assert await chains.keys("audit/2") == []
     assert await chains.lasts() == []
+
+
+@pytest.mark.parametrize(
+    ("day", "days"),
+    [
+        ("2026-03-01", ["2026-02-28", "2026-03-01", "2026-03-02"]),
+        ("2026-02-28", ["2026-02-27", "2026-02-28", "2026-03-01", "2026-03-02"]),
+        ("2099-01-01", ["2026-02-28", "2026-03-01", "2026-03-02"]),
+        ("2020-01-01", None),
+        ("2026-99-99", None),
+        ("", None),
+    ],
+)
+def test_the_days_of_a_round_are_bounded_whatever_heads_say(day: str, days: list[str] | None) -> None:
+    assert days_since(day, "2026-03-01") == days
+
+
+async def test_heads_that_go_while_they_are_read_postpone_the_round(
+    chains: Chains, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await chains.write("a")
+    await chains.keeper.step()
+
+    async def gone(key: str) -> bytes:
+        raise ObjectNotFound(key)
+
+    monkeypatch.setattr(chains.bucket, "get", gone)
+    with pytest.raises(Unavailable):
+        await chains.another().step()

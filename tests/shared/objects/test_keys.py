@@ -6,12 +6,15 @@ from typing import Any
 import pytest
 
 from shared.objects import keys
-from shared.objects.keys import EntryName, SealedRange, ShardObject
+from shared.objects.keys import AuditPart, EntryName, SealedRange, ShardObject
 
 CID = "00000000-0000-4000-8000-000000000000"
 SEGMENT = keys.segment_path(CID, 2, "s")
+PART = AuditPart("2026-11-30", "frontend-1-17645040000000123abcd", 7)
 
 MADE: list[tuple[str, Callable[[str], Any], Any]] = [
+    (PART.key, keys.parse_audit_key, PART),
+    (keys.audit_heads_key(7), keys.parse_audit_heads_key, 7),
     (keys.snapshot_key(7), keys.parse_snapshot_key, 7),
     (keys.journal_key(1, 7, "0a"), keys.parse_journal_key, EntryName(1, 7)),
     (keys.commit_key(7), keys.parse_commit_key, 7),
