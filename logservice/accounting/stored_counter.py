@@ -182,11 +182,11 @@ class StoredCounter:
                 ledger.drop(collection_id)
 
     def _count_written(self, tenant: str, owned: Mapping[str, OwnedLayout]) -> None:
-        oldest = hour_of(self._clock.now()) - WRITTEN_HOURS
+        newest = hour_of(self._clock.now()) + 1  # the clock of the log's server may be ahead
         self._owners.update(dict.fromkeys(owned, tenant))
         for collection_id, each in owned.items():
             for hour, used in (found for field in each.written for found in parse_written(field)):
-                if hour >= oldest:
+                if newest - WRITTEN_HOURS <= hour <= newest:
                     self._usage.raise_to(hour, Subject(tenant, collection_id), used)
 
     def _count_stored_time(self) -> None:

@@ -33,6 +33,9 @@ REMOVE: Final = Script("shared.tenancy", "usage_remove")
 
 SCAN_COUNT: Final = 1000
 
+HOUR_DIGITS_MAX: Final = 7
+"""Digits of an hour, until the year 3110: one with more is damaged, and has no date."""
+
 _USE: Final = "use"
 _encoded: Final = msgspec.json.encode
 _USED: Final = msgspec.json.Decoder(dict[str, int])
@@ -66,7 +69,7 @@ class UsageTable:
         """The hours that have a hash, the oldest first. What is no number among them is no hour, and passed over."""
         call = ("SMEMBERS", self._keys.usage_hours)
         found: set[bytes] = await retry_idempotent(lambda: command(self._redis, *call), writes=False)
-        return sorted(int(hour) for hour in found if hour.isdigit())
+        return sorted(int(hour) for hour in found if hour.isdigit() and len(hour) <= HOUR_DIGITS_MAX)
 
     async def read(self, hour: int) -> HourInRedis:
         """The entries of an hour; none when it has no hash. One that cannot be read is named in the log and left out:

@@ -6,7 +6,7 @@ import pytest
 from pyroaring import BitMap
 from redis.asyncio import Redis
 
-from logservice.accounting.stored_counter import REWRITE_S, StoredCounter
+from logservice.accounting.stored_counter import REWRITE_S, WRITTEN_HOURS, StoredCounter
 from logservice.trimming.seal import Sealer
 from logservice.trimming.trim import Trimmer
 from shared.catalog import Catalog, Collection, Database
@@ -272,3 +272,16 @@ async def test_a_new_database_is_counted_as_soon_as_something_is_compacted_in_it
     await counter.refresh()
     await counter.sweep_when_due()
     assert (await amounts_of(table, "new")).sums == StoredSums(3, BYTES, 1)
+
+
+async def test_what_was_written_in_an_hour_that_is_too_old_or_to_come_is_damage_and_not_counted(
+    redis: Redis, keys: Keys, catalog: Catalog, database: Database, log: Log, objects: ObjectStore, clock: SteppedClock
+) -> None:
+    made = await make_collection(catalog, database)
+    clock.time_s = 1_800_000_000.0
+    now = hour_of(clock.time_s)
+    await redis.hset(keys.state(made.id), "written", f"{now + 2} 7 700")
+    await redis.hset(keys.state(made.id), "written_before", f"{now - WRITTEN_HOURS} 7 700")
+    totals = UsageTotals()
+    await StoredCounter(StoredTable(redis, keys), catalog, log, objects, clock, totals).sweep()
+    assert totals.hours_changed == []

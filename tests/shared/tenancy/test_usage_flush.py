@@ -133,3 +133,8 @@ async def test_what_cannot_be_read_of_the_usage_in_redis_is_passed_over_and_said
     await redis.hset(key, "changes", b"\xff")
     assert await table.flush(HOUR, "source", 3, {}) == 2
     assert await table.remove(HOUR, (await table.read(HOUR)).changes)
+
+
+async def test_an_hour_without_a_date_is_passed_over(table: UsageTable, redis: Redis, keys: Keys) -> None:
+    await redis.sadd(keys.usage_hours, "9" * 20, str(HOUR))
+    assert await table.hours() == [HOUR]
