@@ -19,7 +19,7 @@ from shared.catalog.journal import Journal
 from shared.catalog.losses import Losses
 from shared.catalog.model import UNSET, Collection, Database, Function, NewCollection, Unset
 from shared.catalog.quotas import DEFAULT_QUOTAS, CatalogQuotas, quota_exceeded
-from shared.catalog.reading import CatalogReader, repeated, text_of
+from shared.catalog.reading import CatalogReader, is_collection_id, repeated, text_of
 from shared.catalog.rows import FIRST_GENERATION, changed_row, collection_of, function_of, new_row
 from shared.catalog.scripts import CatalogScripts
 from shared.catalog.slots import Slot, path_to
@@ -69,7 +69,7 @@ class Collections:
         if collection_id is None:
             await self._losses.require_whole(db.key)
             return None
-        found = await self.get_by_id(db, text_of(collection_id))
+        found = await self.get_by_id(db, text_of(collection_id)) if is_collection_id(collection_id) else None
         if found is None:
             await self._losses.require_named(db.key, name, collection_id)
         return found
@@ -200,16 +200,17 @@ class Collections:
         self, db: Database, ids: Sequence[str], damaged: dict[str, str] | None = None
     ) -> list[Collection]:
         """Those of the ids that exist, pipelined. `damaged` as for `all`."""
-        rows = await self._reader.values(self._keys.rows(db.key), ids)
+        values = await self._reader.values(self._keys.rows(db.key), ids)
+        rows = {each: row for each, row in zip(ids, values, strict=True) if row is not None}
+        present = list(rows)
         collections: list[Collection] = []
-        for start in range(0, len(ids), PIPELINE_MAX):
-            batch = ids[start : start + PIPELINE_MAX]
+        for start in range(0, len(present), PIPELINE_MAX):
+            batch = present[start : start + PIPELINE_MAX]
             replies = await repeated(partial(self._states_and_counts, batch))
             states = dict(zip(batch, zip(replies[0::2], replies[1::2], strict=True), strict=True))
             pairs = await self._pairs.read(states)
-            for collection_id, row in zip(batch, rows[start : start + PIPELINE_MAX], strict=True):
-                if row is None:
-                    continue
+            for collection_id in batch:
+                row = rows[collection_id]
                 try:
                     found = collection_of(db, collection_id, row, states[collection_id][0], pairs[collection_id])
                 except (Corrupt, Garbled) as error:

@@ -78,7 +78,11 @@ class Databases:
         # A tenant that a reset has removed has no databases, even before they are cleared.
         if not known or row is None:
             await self._reader.require_cluster()
-            await (self._losses.require_databases(tenant) if known else self._losses.require_tenant(tenant))
+            if not known:
+                await self._losses.require_tenant(tenant)
+                return None
+            await self._losses.require_databases(tenant)
+            await self._losses.require_rows(Slot(tenant=tenant), [name])
             return None
         return (await self._readable(tenant, {name: row}, None))[0]
 

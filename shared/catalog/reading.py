@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -25,6 +26,8 @@ async def repeated(read: Callable[[], Awaitable[T]]) -> T:
     return await retry_idempotent(read, writes=False, deadline_s=CATALOG_READ_S)
 
 
+_COLLECTION_ID: Final = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
 NO_TEXT: Final = "\ufffd"
 """The character in the place of bytes of a name or an id that are no text."""
 
@@ -37,6 +40,11 @@ def text_of(stored: bytes) -> str:
 def is_text(stored: bytes) -> bool:
     """Whether a name or an id that Redis has is one. Members of sets that are none are nobody's, and passed over."""
     return text_of(stored).encode() == stored
+
+
+def is_collection_id(stored: bytes) -> bool:
+    """Whether an id that Redis has is one of a collection: of another one no key may be read."""
+    return _COLLECTION_ID.fullmatch(stored) is not None
 
 
 class CatalogReader:

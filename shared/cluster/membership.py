@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+import msgspec
 import orjson
 from redis.asyncio import Redis
 
+from shared.process.telemetry import get_logger
 from shared.redis.keys import Keys
 from shared.redis.scripts import Argument, Script
+
+log = get_logger(__name__)
 
 MEMBERS = Script("shared.cluster", "members")
 
@@ -21,6 +25,9 @@ class Member:
     id: str
     address: str
     draining: bool = False
+
+
+_MEMBER: Final = msgspec.json.Decoder(Member)
 
 
 class Membership:
@@ -40,9 +47,16 @@ class Membership:
         await self._run("leave", member_id)
 
     async def members(self) -> list[Member]:
-        """The members that announced themselves and have neither expired nor left, by id. Raises Unavailable."""
-        rows = [orjson.loads(row) for row in await self._run("list", writes=False)]
-        return sorted((Member(row["id"], row["address"], row["draining"]) for row in rows), key=lambda m: m.id)
+        """The members that announced themselves and have neither expired nor left, by id. One that cannot be read is
+        left out until it announces itself again. Raises Unavailable.
+        """
+        found: list[Member] = []
+        for row in filter(None, await self._run("list", writes=False)):
+            try:
+                found.append(_MEMBER.decode(row))
+            except ValueError as error:
+                log.error("member_unreadable", row=repr(row), message=str(error))  # noqa: TRY400 (no stack: data is at fault)
+        return sorted(found, key=lambda member: member.id)
 
     async def _run(self, verb: str, *args: Argument, writes: bool = True) -> Any:
         return await MEMBERS.run(self._redis, self._keys, [verb, *args], writes=writes)

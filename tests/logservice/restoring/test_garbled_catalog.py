@@ -117,6 +117,13 @@ async def _another_id(made: Made) -> None:
     await made.world.redis.hset(key, b"\xff" + made.collection.id.encode()[1:], row)
 
 
+async def _another_database(made: Made) -> None:
+    key = made.world.keys.databases(TENANT)
+    row = await made.world.redis.hget(key, "main")
+    await made.world.redis.hdel(key, "main")
+    await made.world.redis.hset(key, b"mai\xff", row or b"")
+
+
 MISLED: Final[dict[str, Garble]] = {
     "owner of a resource name": _hset(lambda made: made.world.keys.resources, lambda _: "resource", b"acm\xff"),
     "id of a name": _hset(
@@ -125,6 +132,7 @@ MISLED: Final[dict[str, Garble]] = {
         b"\xff" * 36,
     ),
     "name": _another_name,
+    "name of a database": _another_database,
     "id of a row": _another_id,
     "id in the order": _another_place,
     "name in the order": _another_place_of_a_database,
@@ -209,7 +217,7 @@ async def test_names_and_places_that_lead_nowhere_are_put_right(world: World, wh
     await world.snapshot()
 
 
-@pytest.mark.parametrize("what", ["owner of a resource name", "id of a name", "id of a row", "id in the order"])
+@pytest.mark.parametrize("what", [each for each in MISLED if each != "name"])
 async def test_what_leads_nowhere_is_unavailable_and_not_missing(world: World, what: str) -> None:
     made = await make(world)
     await MISLED[what](made)
