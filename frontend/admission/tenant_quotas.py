@@ -50,6 +50,9 @@ LOWERED: Final = frozenset(_LIMITS)
 _ACCOUNTED: Final = RATES | {Quota.CONCURRENCY}
 
 
+PLACES_MAX: Final = 1024
+"""Most places of a tenant whose quotas are remembered."""
+
 Place = tuple[str, ...]
 """A tenant, or its name and that of a database, or its name, an empty one and the id of a collection."""
 
@@ -117,7 +120,9 @@ class TenantQuotas:
         own_database = database if database in record.databases else None
         own_collection = collection if collection in record.collections else None
         found = self._places.get((own_database, own_collection))
-        if found is None:  # of each place that has an override, so there are few
+        if found is None:
+            if len(self._places) >= PLACES_MAX:  # a path may name any collection in any database
+                self._places.clear()
             found = self._places[own_database, own_collection] = self._made(own_database, own_collection)
         return found
 

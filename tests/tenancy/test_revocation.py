@@ -9,7 +9,7 @@ import pytest
 
 from tests.cluster.waiting import wait_until
 from tests.tenancy.conftest import Guarded
-from tests.tenancy.keyring import Keyring, Place
+from tests.tenancy.keyring import CONTROL, Keyring, Place
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -50,6 +50,7 @@ def test_a_key_stays_revoked_when_redis_is_lost_or_comes_back_older(guarded: Gua
     copy = guarded.cluster.directory / "older"
     shutil.copytree(data, copy)
     keyring.revoke(first)
+    keyring.do("PUT", f"{CONTROL}/tenants/{place.tenant}/quotas", {"quotas": {"shards": 7}})
     wait_until(lambda: refused_everywhere(keyring, first), "a refusal by every frontend", 60)
 
     redis.kill()
@@ -67,15 +68,20 @@ def test_a_key_stays_revoked_when_redis_is_lost_or_comes_back_older(guarded: Gua
         )
         return answers == {200}
 
+    def quotas() -> object:
+        return keyring.do("GET", f"{CONTROL}/tenants/{place.tenant}/quotas")["quotas"]
+
     wait_until(lambda: open_again(kept), "frontends that take keys", 120)
     assert never_taken
     assert refused_everywhere(keyring, first)
+    assert quotas() == {"shards": 7}, "as set after the copy was taken"
 
     keyring.revoke(second)
     redis.kill()  # before a frontend has asked it what has changed
     shutil.rmtree(data)
     redis.start()
     wait_until(lambda: open_again(kept), "frontends that take keys", 120)
+    assert quotas() == {"shards": 7}
     opened_s = time.monotonic()
     wait_until(lambda: refused_everywhere(keyring, second), "a refusal by every frontend", 60)
     assert time.monotonic() - opened_s < EVERYWHERE_S + 2, "beyond the promise and what a busy machine takes"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from frontend.admission import known_quotas as module
+from frontend.admission import tenant_quotas
 from frontend.admission.known_quotas import KnownQuotas
+from frontend.admission.tenant_quotas import TenantQuotas
 from frontend.request_limits import DEFAULT_LIMITS
 from shared.errors import Unavailable
-from shared.tenancy.quotas import Quota, Resolved, TenantRecord
+from shared.tenancy.quotas import Quota, Quotas, Resolved, TenantRecord
 from tests.frontend.fakes import FakePlans
 
 ACME = TenantRecord("acme", databases={"main": {Quota.IDS: 5, Quota.READS_PER_S: 1}})
@@ -71,3 +73,13 @@ async def test_a_place_has_the_nearest_values_and_accounts_of_all_around_it() ->
     assert (tenant.limits.ids_max, main.limits.ids_max) == (100, 5)
     assert main.limits.dimensions_max == DEFAULT_LIMITS.dimensions_max, "no quota is above the process's own limit"
     assert main.lowered == {"records", "ids"}
+
+
+def test_the_places_that_are_remembered_of_a_tenant_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tenant_quotas, "PLACES_MAX", 10)
+    places: dict[str, Quotas] = {str(number): {Quota.IDS: number} for number in range(20)}
+    quotas = TenantQuotas(Resolved({}, {}, TenantRecord("acme", databases=places, collections=places)), DEFAULT_LIMITS)
+    for database in places:
+        for collection in places:
+            assert quotas.at(database, collection).most(Quota.IDS) == int(collection)
+    assert len(quotas._places) <= 10
