@@ -96,12 +96,19 @@ def new_passwords() -> dict[str, str]:
     return {role: secrets.token_urlsafe(PASSWORD_BYTES) for role in ROLES}
 
 
+def problem_of_prefix(prefix: str) -> str | None:
+    """The reason why a prefix of keys cannot stand in a rule, for people; None when it can."""
+    if _IN_ACL.search(prefix):
+        return f"the prefix of keys in Redis has a space, a quote or a parenthesis in it: {prefix!r}"
+    return None
+
+
 def user_lines(passwords: Mapping[str, str], prefix: str) -> list[str]:
     """The lines of the users of these roles, who reach keys under the prefix. They hold the passwords' SHA-256. Raises
     ValueError for a prefix that cannot stand in such a line.
     """
-    if _IN_ACL.search(prefix):
-        raise ValueError(f"the prefix of keys has a space, a quote or a parenthesis in it: {prefix}")
+    if (problem := problem_of_prefix(prefix)) is not None:
+        raise ValueError(problem)
     return [f"user {role} reset on {_hashed(word)} {_rules(role, prefix)}" for role, word in passwords.items()]
 
 

@@ -27,8 +27,8 @@ from polychrome.local.process import Process
 from polychrome.local.redis_server import RedisServer, ServerGate, answers, problem_of, redis_server
 from polychrome.local.redis_watch import RedisWatch
 from polychrome.local.space import Reserve, SpaceWatch, Watched, disks_of
-from polychrome.local.supervisor import Supervisor
-from polychrome.redis_users import DEFAULT_PREFIX
+from polychrome.local.supervisor import BadConfigurationError, Supervisor
+from polychrome.redis_users import DEFAULT_PREFIX, problem_of_prefix
 from shared.process import open_files
 from shared.process.disk import is_full
 
@@ -54,7 +54,7 @@ def up(options: ClusterOptions, say: Callable[[str], None]) -> None:
         options = replace(options, port=listening.port, tls=bool(os.environ.get(TLS_CERTIFICATE_FILE)))
         redis_url = os.environ.get("REDIS_URL")
         prefix = os.environ.get("POLYCHROME_REDIS_PREFIX", DEFAULT_PREFIX)
-        server = None if redis_url else redis_server(data_dir.redis, durable=not options.in_memory, prefix=prefix)
+        server = None if redis_url else _own_server(options, data_dir, prefix)
         space = _space_watch(options, data_dir, server, say)
         _wait_for_space(space)
         bucket_url = os.environ.get("POLYCHROME_BUCKET_URL") or data_dir.objects.as_uri()
@@ -181,6 +181,12 @@ def _wait_for_space(space: SpaceWatch) -> None:
     while not space.may_start():
         time.sleep(_WAIT_S)
         space.check()
+
+
+def _own_server(options: ClusterOptions, data_dir: DataDir, prefix: str) -> RedisServer:
+    if (problem := problem_of_prefix(prefix)) is not None:
+        raise BadConfigurationError(problem)
+    return redis_server(data_dir.redis, durable=not options.in_memory, prefix=prefix)
 
 
 def _url(server: RedisServer | None) -> str:

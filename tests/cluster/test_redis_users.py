@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -147,6 +150,15 @@ def test_a_cluster_writes_reads_compacts_and_is_restored_under_the_users_of_its_
         wait_until(compacted, "a compaction", 60)
         client.delete(f"{COLLECTIONS}/copy").raise_for_status()
         assert cluster.redis.denials() == []
+
+
+def test_an_operator_looks_at_a_cluster_by_the_user_of_the_log_service(cluster: Cluster, tmp_path: Path) -> None:
+    urls = {"REDIS_URL": cluster.redis.urls["logservice"], "POLYCHROME_BUCKET_URL": cluster.objects.url}
+    for words in (["status"], ["verify"]):
+        command = [sys.executable, "-m", "polychrome", *words]
+        ran = subprocess.run(command, cwd=tmp_path, env=os.environ | urls, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert cluster.redis.denials() == []
 
 
 def test_each_user_is_refused_what_its_role_has_no_need_of(cluster: Cluster) -> None:

@@ -37,7 +37,7 @@ class Line:
     def __init__(self, cluster: Cluster) -> None:
         self._environ = {
             **cluster.objects.environ,
-            "REDIS_URL": cluster.redis.url,
+            "REDIS_URL": cluster.redis.urls["logservice"],  # as `docker compose exec logservice` has it
             "POLYCHROME_BUCKET_URL": cluster.objects.url,
         }
         self.http = httpx.Client(base_url=cluster.url, timeout=60)

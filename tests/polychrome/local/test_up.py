@@ -110,6 +110,15 @@ def test_a_port_that_is_taken_is_told_at_once(tmp_path: Path, terminals: list[Te
     assert "already in use; --port takes another" in terminals[0].seen[-1]
 
 
+def test_a_prefix_that_cannot_stand_in_the_users_of_redis_is_told(
+    tmp_path: Path, terminals: list[Terminal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POLYCHROME_REDIS_PREFIX", "of mine")
+    terminals.append(Terminal(tmp_path / "data"))
+    assert terminals[0].end() == 1
+    assert "the prefix of keys in Redis has a space" in terminals[0].seen[-1]
+
+
 def test_a_redis_that_does_not_answer_is_told_at_once(
     tmp_path: Path, terminals: list[Terminal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
