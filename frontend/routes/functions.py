@@ -23,7 +23,7 @@ from frontend.request_limits import check_limit
 from frontend.routes.paths import COLLECTION
 from frontend.routes.visible import sees
 from shared.catalog.functions import KNOWN
-from shared.errors import AlreadyExists, Attached, Gone, InvalidArgument, NotFound, StaleGeneration
+from shared.errors import AlreadyExists, Attached, Gone, InvalidArgument, NotFound, StaleGeneration, Unavailable
 from shared.tenancy.actions import Action
 from shared.tenancy.quotas import Quota
 
@@ -107,7 +107,8 @@ class FunctionRoutes:
             except AlreadyExists:
                 raise AlreadyExists(f"Output collection [{body.output_collection}] already exists") from None
             except Gone:
-                raise missing(source.id) from None
+                await self._resolve(request)  # NotFound of a deleted one; Unavailable where Redis lost a part of it
+                raise Unavailable(f"Collection [{source.id}] is being restored") from None
             return json_response({"attached_function": _shown_summary(output), "created": True})
         raise StaleGeneration("The collection is being changed by others; try again")
 

@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Final
-
-from prometheus_client import Counter
 
 from logservice.catalog.stored import StoredCatalog
+from logservice.restoring.missing_rows import MissingRows, rows_by_database
 from logservice.restoring.recover import Recovery
 from logservice.restoring.row_recovery import RowRecovery
 from logservice.restoring.tenant_recovery import TenantRecovery
@@ -28,7 +26,7 @@ from shared.catalog.collector import Collector
 from shared.catalog.image import CatalogImage
 from shared.catalog.scripts import TENANTS_NOTE
 from shared.catalog.slots import Slot
-from shared.errors import Corrupt
+from shared.errors import Corrupt, Unavailable
 from shared.log.log import Log
 from shared.manifest.newest import newest_manifest
 from shared.objects.port import ObjectStore
@@ -36,19 +34,6 @@ from shared.process.clock import Clock
 from shared.process.telemetry import get_logger
 
 log = get_logger(__name__)
-
-RECOVERED: Final = Counter(
-    "polychrome_logservice_recovered_databases_total",
-    "Databases of which Redis had lost names, rows or the order alone.",
-)
-
-
-def rows_by_database(stored: CatalogImage | None) -> dict[str, dict[str, str]]:
-    """The rows of collections in an image of the catalog, by their ids, of each database, by its key."""
-    rows: dict[str, dict[str, str]] = {}
-    for each in stored.collections if stored else ():
-        rows.setdefault(each.database_key, {})[each.id] = each.row
-    return rows
 
 
 class DatabaseRecovery:
@@ -75,6 +60,7 @@ class DatabaseRecovery:
         self._stored_rows: Mapping[str, Mapping[str, str]] = {}
         """The rows in the bucket, by id, of each database, by its key."""
         self._rows = RowRecovery(catalog, clock)
+        self._missing_rows = MissingRows(catalog, self._read_stored)
 
     async def step(self) -> None:
         """Recovers the databases in which somebody missed something."""
@@ -155,11 +141,5 @@ class DatabaseRecovery:
                 log.error(outcome, collection=collection_id, shard=shard, trimmed=state.trimmed, damaged=newest.damaged)
 
     async def _recover_rows(self, database: Database) -> None:
-        known = self._stored_rows.get(database.key, {})
-        losses = self._catalog.losses
-        if await losses.agrees(database.key) and not await losses.lacking(database.key, known):
-            return
-        there = await self._catalog.collections.recover(database, known)
-        whole = await self._catalog.losses.agrees(database.key)
-        RECOVERED.inc()
-        log.error("rows_restored", database=database.name, tenant=database.tenant, collections=len(there), whole=whole)
+        if not await self._missing_rows.recover(database, self._stored_rows.get(database.key, {})):
+            raise Unavailable(f"Collections of {database.name} were forgotten while its rows were put back")

@@ -15,10 +15,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from logservice.restoring.database_recovery import rows_by_database
 from logservice.restoring.evidence import Evidence
+from logservice.restoring.missing_rows import MissingRows, rows_by_database
 from logservice.restoring.row_recovery import RowRecovery
-from logservice.restoring.tenant_recovery import TenantRecovery
+from logservice.restoring.tenant_recovery import ReadStored, TenantRecovery
 from logservice.restoring.unreadable_fields import UnreadableFields
 from shared.catalog import Catalog, Cluster
 from shared.catalog.image import CatalogImage, CollectionImage, Images
@@ -47,9 +47,10 @@ class LostAlone:
         self._tenants = TenantRecovery(catalog, images, clock)
         self._rows = RowRecovery(catalog, clock)
 
-    async def recover_rows(self, stored: CatalogImage | None) -> None:
-        """Puts back names, rows and places in the order. `stored` is the catalog as the bucket has it. Raises
-        Unavailable, too, when somebody changes the tenants meanwhile.
+    async def recover_rows(self, stored: CatalogImage | None, read_again: ReadStored) -> None:
+        """Puts back names, rows and places in the order. `stored` is the catalog as the bucket has it, and `read_again`
+        reads it once more. Raises Unavailable, too, when somebody changes the tenants meanwhile, or has collections
+        forgotten.
         """
 
         async def read_stored() -> CatalogImage | None:
@@ -57,14 +58,12 @@ class LostAlone:
 
         if not await self._tenants.recover(read_stored, is_open=False):
             raise Unavailable("Tenants are changed while they are restored")
-        rows, losses = rows_by_database(stored), self._catalog.losses
+        rows, missing_rows = rows_by_database(stored), MissingRows(self._catalog, read_again)
         async for database in self._catalog.databases.all(set()):
             survey = await self._catalog.garbled.survey(Slot(database=database.key))
             await self._rows.put_right(database, survey, stored, is_open=False)
-            known = rows.get(database.key, {})
-            if not await losses.agrees(database.key) or await losses.lacking(database.key, known):
-                there = await self._catalog.collections.recover(database, known)
-                log.error("rows_restored", database=database.name, tenant=database.tenant, collections=len(there))
+            if not await missing_rows.recover(database, rows.get(database.key, {})):
+                raise Unavailable("Collections are forgotten while they are restored")
 
     async def rejoin(self, cluster: Cluster, lost: Iterable[CollectionImage]) -> None:
         """Makes the states of these collections anew where their streams are whole. Fields that cannot be read count as

@@ -247,11 +247,16 @@ class Reconciler:
         await self._catalog.mark.mark_verified(run, cluster.epoch)
         return cluster
 
+    async def _read_stored(self) -> CatalogImage | None:
+        """The catalog in the bucket; None when there is none that can be read."""
+        stored = await self._journaled.newest()
+        return stored.image if stored else None
+
     async def _take(self, cluster: Cluster, image: CatalogImage | None) -> tuple[CatalogImage, list[CollectionImage]]:
         """The catalog in Redis, once what it lost alone is recovered; and the collections whose states it lost, as the
         bucket knows them: those are compared, or restored, with all others.
         """
-        await self._alone.recover_rows(image)
+        await self._alone.recover_rows(image, self._read_stored)
         missing: set[str] = set()
         now = await self._images.take(cluster, missing)
         lost = [each for each in image.collections if each.id in missing] if image else []

@@ -120,6 +120,8 @@ class Recovery:
         """
         missing: set[str] = set()
         now = await self._images.take(self._cluster, missing)
+        if restored.id not in missing | {each.id for each in now.collections}:
+            raise Unavailable(f"Collection {restored.id} was deleted meanwhile")
         others = [each for each in image.collections if each.id in missing and each.id != restored.id]
         lost = msgspec.structs.replace(
             image, tenants=[], databases=[], collections=[restored, *others], graves={}, families={}

@@ -13,6 +13,7 @@
 --        7  version_key     number of changes of the rows of this database
 --        8  pending_key     hash: id of a row that changed and may not be in the journal -> the version that the change made
 --        9  epoch_key       epoch of the restoration that was here last (restoring.lua)
+--       10  forgotten_key   how often deleted collections were forgotten
 -- ARGV   1  verb            then its arguments:
 --           'create' name id row [input]
 --                  {'OK'}, also when this id has taken the name before; {'TAKEN', id} when another one has it; {'CLOSED'};
@@ -27,10 +28,14 @@
 --           'replace' name id row
 --                  for a restoration: puts the row of a collection that is there, whatever its generation and whoever has the name:
 --                  {'OK'}
---           'recover' id row
+--           'forgotten'
+--                  {seen}: a word that changes whenever deleted collections leave the trash, where 'recover' would see that they
+--                  were deleted
+--           'recover' seen id row
 --                  puts back what is missing of a collection that is not deleted: its name, its row (this one, if there is none; ''
 --                  where it is not known) and its place in the order: {'OK'}; {'TAKEN', id} when another one has the name;
---                  {'GONE'} when it is deleted or its row is not known
+--                  {'GONE'} when it is deleted or its row is not known; {'CHANGED'}, and nothing happens, when 'forgotten' says
+--                  something else than before the row was read
 --           'untie' name id
 --                  forgets that a name leads to this id if there is no row of the id, or its row has another name: {'OK', 1}; {'OK', 0}
 --           'unplace' id
@@ -55,7 +60,8 @@
 
 local FIRST_COLLECTED = 2
 local CHANGING = { create = true, add = true, update = true, delete = true }
-local names_key, rows_key, order_key, trash_key, closed_key, functions_key, version_key, pending_key, epoch_key = unpack(KEYS)
+local names_key, rows_key, order_key, trash_key, closed_key, functions_key, version_key, pending_key, epoch_key,
+  forgotten_key = unpack(KEYS)
 local verb = ARGV[1]
 
 local function changed(id) redis.call('HSET', pending_key, id, next_version(version_key)) end
@@ -141,7 +147,13 @@ function verbs.feed(input, output)
   return {'OK'}
 end
 
-function verbs.recover(id, row)
+-- With the epoch: the number begins anew where Redis was lost.
+local function forgotten() return (redis.call('GET', epoch_key) or '0') .. ' ' .. (redis.call('GET', forgotten_key) or '0') end
+
+function verbs.forgotten() return {forgotten()} end
+
+function verbs.recover(seen, id, row)
+  if seen ~= forgotten() then return {'CHANGED'} end
   if redis.call('EXISTS', closed_key) == 1 or redis.call('SISMEMBER', trash_key, id) == 1 then return {'GONE'} end
   local known = redis.call('HGET', rows_key, id) or row
   if known == '' then return {'GONE'} end
@@ -208,6 +220,7 @@ end
 
 function verbs.collected()
   redis.call('SREM', trash_key, unpack(ARGV, FIRST_COLLECTED))
+  next_version(forgotten_key)
   return {'OK'}
 end
 
@@ -215,6 +228,7 @@ function verbs.expire(ttl_s)
   redis.call('EXPIRE', closed_key, ttl_s)
   redis.call('EXPIRE', version_key, ttl_s)
   redis.call('EXPIRE', epoch_key, ttl_s)
+  redis.call('EXPIRE', forgotten_key, ttl_s)
   return {'OK'}
 end
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -34,6 +34,10 @@ ATTEMPTS_MAX: Final = 32
 """Tries of a creation, which begins anew when it loses a race. Every round lost is one that another creator or deleter
 of the same name won, so that all get through in the end; fifty at once need more than five rounds.
 """
+
+
+LOOKS_MAX: Final = 3
+"""Times that a collection is looked at whose state is lost whenever it is read, and is there right after."""
 
 
 class Collections:
@@ -96,22 +100,27 @@ class Collections:
                 replies: list[Any] = await pipeline.execute()
                 return replies
 
-        row, state, count = await repeated(read)
-        found = None
-        if row is not None:
-            pairs = (await self._pairs.read({collection_id: (state, count)}))[collection_id]
-            try:
-                found = collection_of(db, collection_id, row, state, pairs)
-            except Garbled:
-                await self._losses.note(db.key)
-                raise
-        if found is None:
+        for _ in range(LOOKS_MAX):
+            row, state, count = await repeated(read)
+            found = None
+            if row is not None:
+                pairs = (await self._pairs.read({collection_id: (state, count)}))[collection_id]
+                try:
+                    found = collection_of(db, collection_id, row, state, pairs)
+                except Garbled:
+                    await self._losses.note(db.key)
+                    raise
+            if found is not None:
+                return found
             await self._reader.require_cluster()
             if row is None:
                 await self._losses.require_whole(db.key)
-            else:
-                await self._losses.require_state(db.key, collection_id)
-        return found
+                return None
+            await self._losses.require_state(db.key, collection_id)
+            if not await self._losses.has_living_row(db.key, collection_id):
+                return None
+            # Its state was lost when it was read, and has come back since.
+        raise Unavailable(f"Collection {collection_id} is being restored")
 
     async def of_database(self, db: Database, limit: int | None = None, offset: int = 0) -> list[Collection]:
         """In order of creation, `limit` of them at most (None: all), without the first `offset`. Raises Unavailable,
@@ -123,16 +132,7 @@ class Collections:
         found = await self._get_many(db, ids)
         if len(found) < len(ids) or (not ids and limit != 0):
             await self._losses.require_whole(db.key)
-        await self._require_listed(db, set(ids) - {collection.id for collection in found})
-        return found
-
-    async def _require_listed(self, db: Database, missing: Set[str]) -> None:
-        """To be called of ids that have a place in the order, and of which no collection was found. Raises Unavailable
-        when that is because Redis has lost something.
-        """
-        await self._losses.require_rows(Slot(database=db.key), sorted(missing))
-        for collection_id in missing:
-            await self._losses.require_state(db.key, collection_id)
+        return await self._completed(db, ids, found)
 
     async def some(self, db: Database, ids: Iterable[str]) -> list[Collection]:
         """Those collections of the database that have one of these ids, in order of creation. Raises Unavailable, too,
@@ -143,8 +143,20 @@ class Collections:
         if len(found) < len(found_ids) or not found_ids:
             await self._reader.require_cluster()
             await self._losses.require_whole(db.key)
-        await self._require_listed(db, set(found_ids) - {collection.id for collection in found})
-        return found
+        return await self._completed(db, found_ids, found)
+
+    async def _completed(self, db: Database, ids: Sequence[str], found: Sequence[Collection]) -> list[Collection]:
+        """The collections with these ids, which had a place in the order and of which those `found` were read: each of
+        the others was deleted meanwhile, or something of it was lost when it was read, and may have come back since.
+        """
+        by_id = {collection.id: collection for collection in found}
+        lacking = [each for each in ids if each not in by_id]
+        await self._losses.require_rows(Slot(database=db.key), lacking)
+        for missing in lacking:
+            again = await self.get_by_id(db, missing)
+            if again is not None:
+                by_id[missing] = again
+        return [by_id[each] for each in ids if each in by_id]
 
     async def present(self, db: Database, damaged: dict[str, str] | None = None) -> list[Collection]:
         """Those collections of the database of which nothing is missing. `damaged` as for `all`."""
@@ -179,6 +191,7 @@ class Collections:
         count: int = await self._reader.one("HLEN", self._keys.names(db.key))
         if not count:
             await self._reader.require_cluster()
+        await self._losses.require_whole(db.key)
         return count
 
     async def all(self, damaged: dict[str, str] | None = None) -> AsyncIterator[Collection]:
@@ -305,7 +318,10 @@ class Collections:
 
     async def _delete(self, db: Database, name: str, only: str | None) -> bool:
         collection_id = await self._reader.one("HGET", self._keys.names(db.key), name)
-        if collection_id is None or only not in (None, text_of(collection_id)):
+        if collection_id is None:
+            await self._losses.require_whole(db.key)
+            return False
+        if only not in (None, text_of(collection_id)):
             return False
         row = await self._reader.one("HGET", self._keys.rows(db.key), collection_id)
         if row is None:
@@ -367,14 +383,24 @@ class Collections:
             await self.want_shards(dataclasses.replace(collection, metadata=changes["metadata"]))
         return True
 
-    async def recover(self, db: Database, known: Mapping[str, bytes | str]) -> list[str]:
+    async def forgotten(self, db: Database) -> bytes:
+        """A word that changes whenever deleted collections of the database are forgotten: from then on nothing here
+        says any more that they were deleted.
+        """
+        found: list[bytes] = await self._scripts.collections(db.key, "forgotten")
+        return found[0]
+
+    async def recover(self, db: Database, known: Mapping[str, bytes | str], seen: bytes) -> list[str] | None:
         """Puts back what Redis lost of the names, the rows and the order of a database: from each other, and where no
-        row is left from `known`, the rows by id that the bucket has. Returns the ids of what is there now.
+        row is left from `known`, the rows by id that the bucket has. Returns the ids of what is there now. None when
+        collections were forgotten since `forgotten`, which must be asked before the bucket is read, said `seen`.
         """
         rows = await self._reader.all_values(self._keys.rows(db.key))
         recovered: list[str] = []
         for collection_id, row in {**known, **rows}.items():
-            reply = await self._scripts.collections(db.key, "recover", collection_id, row)
+            reply = await self._scripts.collections(db.key, "recover", seen, collection_id, row)
+            if reply == [b"CHANGED"]:
+                return None
             recovered += [collection_id] if reply == [b"OK"] else []
         return recovered
 

@@ -166,12 +166,17 @@ class Images:
             raise Garbled("a row cannot be read", name)
 
     async def _require_found(self, missing: Sequence[tuple[str, str]], lost: set[str] | None) -> None:
-        """Raises Unavailable, or adds to `lost`, where a collection that was missed has lost its state."""
+        """Raises Unavailable, or adds to `lost`, where a collection that was missed has lost its row or its state, or
+        had when it was read: it may have come back since.
+        """
         for database_key, collection_id in missing:
             if lost is None:
                 await self.losses.require_state(database_key, collection_id)
-            elif await self.losses.lost_state(database_key, collection_id):
-                lost.add(collection_id)
+            if not await self.losses.has_living_row(database_key, collection_id):
+                continue
+            if lost is None:
+                raise Unavailable(f"The state of collection {collection_id} was restored meanwhile")
+            lost.add(collection_id)
 
     async def _collections(self, database: Database, missing: list[tuple[str, str]]) -> AsyncIterator[CollectionImage]:
         """The collections of the database; those without a row or a whole state go to `missing`."""

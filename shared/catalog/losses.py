@@ -178,6 +178,17 @@ class Losses:
         grave = ("ZSCORE", self._keys.graves, collection_id)
         return await retry_idempotent(lambda: command(self._redis, *grave), writes=False) is None
 
+    async def has_living_row(self, database_key: str, collection_id: str) -> bool:
+        """Whether the collection has a row and was not deleted, whatever there is of its state."""
+        calls = [("HEXISTS", self._keys.state(collection_id), "deleted")]
+        calls += [("HEXISTS", self._keys.rows(database_key), collection_id)]
+        calls += [("ZSCORE", self._keys.graves, collection_id)]
+        deleted, row, grave = [
+            await retry_idempotent(lambda call=call: command(self._redis, *call), writes=False)  # type: ignore[misc] # no type for a lambda with a default
+            for call in calls
+        ]
+        return bool(row) and not deleted and grave is None
+
     async def has_row_alone(self, database_key: str, collection_id: str) -> bool:
         """Whether the collection has a row, and its state is not whole. The state is looked at first: a deletion
         removes it after the row.

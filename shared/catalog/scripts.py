@@ -63,7 +63,7 @@ class CatalogScripts:
         key, names = database_key, self._keys
         keys = [names.names(key), names.rows(key), names.order(key), names.trash(key), names.closed(key)]
         keys += [names.functions(key), names.database_version(key), names.database_pending(key)]
-        keys += [names.database_epoch(key)]
+        keys += [names.database_epoch(key), names.forgotten(key)]
         reply: list[Any] = await self._run(COLLECTIONS, keys, [verb, *args], key)
         return reply
 

@@ -102,6 +102,9 @@ class Keys:
     def database_epoch(self, database: str) -> str:
         return f"{self._database(database)}:epoch"
 
+    def forgotten(self, database: str) -> str:
+        return f"{self._database(database)}:forgotten"
+
     def state(self, collection_id: str) -> str:
         return f"{self._collection(collection_id)}:state"
 
