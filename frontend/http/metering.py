@@ -14,16 +14,24 @@ from frontend.http.request import Request
 from shared.process import metering
 from shared.process.clock import Clock
 from shared.process.metering import Meter
-from shared.tenancy.usage import Measure, Subject, UsageTotals, hour_of
+from shared.tenancy.usage import HOUR_S, Measure, Subject, UsageTotals
 
-KINDS: Final[Mapping[Metered, str]] = {
-    Metered.READ: Measure.REQUESTS_READ.value,
-    Metered.WRITE: Measure.REQUESTS_WRITE.value,
-    Metered.CATALOG_READ: Measure.REQUESTS_CATALOG_READ.value,
-    Metered.CATALOG_WRITE: Measure.REQUESTS_CATALOG_WRITE.value,
-    Metered.CONTROL: Measure.REQUESTS_CONTROL.value,
+KINDS: Final[Mapping[Metered, Measure]] = {
+    Metered.READ: Measure.REQUESTS_READ,
+    Metered.WRITE: Measure.REQUESTS_WRITE,
+    Metered.CATALOG_READ: Measure.REQUESTS_CATALOG_READ,
+    Metered.CATALOG_WRITE: Measure.REQUESTS_CATALOG_WRITE,
+    Metered.CONTROL: Measure.REQUESTS_CONTROL,
 }
 """How the requests of each kind are counted; those of other kinds are not."""
+
+# Members of an enumeration are slow to hash and to take a value of, and each request does: hence plain names.
+_KINDS: Final = {kind.name: measure.value for kind, measure in KINDS.items()}
+_ROWS: Final = Measure.ROWS_SCANNED.value
+_BYTES: Final = Measure.BYTES_SCANNED.value
+_TOKENS: Final = Measure.EMBEDDING_TOKENS.value
+_QUERIES: Final = Measure.QUERIES.value
+_RETURNED: Final = Measure.BYTES_RETURNED.value
 
 REFUSED: Final = 400
 """Statuses from here on say that the request was not served."""
@@ -49,18 +57,21 @@ class RequestMetering:
         if request.hidden is not None:
             return
         tenant = request.path_params.get("tenant") or request.principal.tenant
-        kind = KINDS.get(request.access.metered)
+        metered = request.access.metered
+        kind = _KINDS.get(metered._name_)
         if not tenant or kind is None:
             return
-        used = {
-            Measure.ROWS_SCANNED.value: meter.rows_scanned,
-            Measure.BYTES_SCANNED.value: meter.bytes_scanned,
-            Measure.EMBEDDING_TOKENS.value: meter.embedding_tokens,
-        }
+        used: dict[str, int] = {}
+        if meter.rows_scanned:
+            used[_ROWS] = meter.rows_scanned
+            used[_BYTES] = meter.bytes_scanned
+        if meter.embedding_tokens:
+            used[_TOKENS] = meter.embedding_tokens
         if status < REFUSED:
             used[kind] = 1
-            used[Measure.QUERIES.value] = meter.queries
-            if request.access.metered is _READ and request.method != "HEAD":
-                used[Measure.BYTES_RETURNED.value] = sent_bytes
-        if any(used.values()):
-            self._totals.add(hour_of(self._clock.now()), Subject(tenant), used)
+            if meter.queries:
+                used[_QUERIES] = meter.queries
+            if metered is _READ and request.method != "HEAD":
+                used[_RETURNED] = sent_bytes
+        if used:
+            self._totals.add(int(self._clock.now()) // HOUR_S, Subject(tenant), used)
