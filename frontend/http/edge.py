@@ -184,7 +184,7 @@ class Edge:
                     principal = await self._authenticator(request.headers, request.remote)
                 _admit(request, access, principal)
             # Of the connection's task, so set by each request. Work on another tenant's path is the sender's.
-            whose = request.principal.tenant or request.path_params.get("tenant", "")
+            whose = request.tenant = request.principal.tenant or request.path_params.get("tenant", "")
             tenant.set(whose)
             if self._admission is not None and self._admission.active:
                 await self._admission.admit(request, whose)

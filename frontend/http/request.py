@@ -62,14 +62,16 @@ class Request(web.BaseRequest):
     has made, for the audit log, and `subject_tenant` its tenant where the path names none: the handler says it.
     `quotas` are those of its tenant at the place that it is about; of what it may hold `limits` say it all.
 
-    `principal` is set before any handler runs. `hidden` is what of the path is outside of its scope: `path_params` have
-    a stand-in for it.
+    `tenant` is the one whose work it is: the sender's, or for a sender that is not bound to one that of the path, or
+    else empty. `principal` is set before any handler runs. `hidden` is what of the path is outside of its scope:
+    `path_params` have a stand-in for it.
     """
 
     access: Access = PUBLIC
     pattern: str = UNKNOWN
     subject: str = ""
     subject_tenant: str = ""
+    tenant: str = ""
     principal: Principal = ANONYMOUS
     hidden: Hidden | None = None
     quotas: PlaceQuotas = NO_QUOTAS

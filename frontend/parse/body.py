@@ -46,7 +46,7 @@ async def read_json(request: Request, rows: str | None = None) -> Any:
     check_content_type(request)
     data = await read_bytes(request)
     if len(data) >= IN_THREAD_BYTES_MIN:
-        await request.bodies.parsed.acquire(request.protocol, len(data))
+        await request.bodies.parsed.acquire(request.protocol, len(data), tenant=request.tenant)
         return await off_loop(None, _parse_counted, data, rows, request.limits)
     return _parse_counted(data, rows, request.limits)
 
@@ -103,7 +103,8 @@ async def _receive(request: Request) -> bytes:
             if size >= IN_THREAD_BYTES_MIN:
                 before_s = now_s()
                 async with _until(arrival.ends_s):
-                    await bodies.receiving.acquire(request.protocol, len(chunk), request.content_length)
+                    length = request.content_length
+                    await bodies.receiving.acquire(request.protocol, len(chunk), length, request.tenant)
                 arrival.resumed(now_s() - before_s)
             chunks.append(chunk)
     except BROKEN as error:
