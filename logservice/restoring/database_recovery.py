@@ -113,10 +113,20 @@ class DatabaseRecovery:
         await self._collector.repair_database(database, self._recovery.recover)
         damaged: dict[str, str] = {}
         collections = await self._catalog.collections.present(database, damaged)
-        await self._recover_streams(collections, missed=missed)
-        await self._recover_pointers(collections, damaged)
+        await self._log.states([(each.id, shard) for each in collections for shard in each.layout.numbers], damaged)
+        dropped = {each: fields for each in damaged if (fields := await self._recovery.drop_shard_fields(each))}
+        if dropped:
+            damaged = {}
+            collections = await self._catalog.collections.present(database, damaged)
+        await self._recover_streams(collections, dropped, missed=missed)
+        await self._recover_pointers(collections, damaged, dropped)
+        for collection in collections:
+            if collection.id in dropped:
+                await self._recovery.refilled(collection, dropped[collection.id])
 
-    async def _recover_streams(self, collections: Sequence[Collection], *, missed: bool) -> None:
+    async def _recover_streams(
+        self, collections: Sequence[Collection], dropped: Mapping[str, Sequence[str]], *, missed: bool
+    ) -> None:
         """Has the states filled in that do not say any more what their streams hold. That all of it is missing for a
         stream that is not empty shows whoever reads it or appends to it.
         """
@@ -125,15 +135,18 @@ class DatabaseRecovery:
         torn = {
             each.id: each
             for (each, _), state in zip(shards, states, strict=True)
-            if state is not None and not state.deleted and (missed or state.torn)
+            if state is not None and not state.deleted and (missed or state.torn or each.id in dropped)
         }
         for collection in torn.values():
             await self._recovery.recover_streams(collection)
 
-    async def _recover_pointers(self, collections: Sequence[Collection], damaged: dict[str, str]) -> None:
+    async def _recover_pointers(
+        self, collections: Sequence[Collection], damaged: dict[str, str], dropped: Mapping[str, Sequence[str]]
+    ) -> None:
         shards = [(each.id, shard) for each in collections for shard in each.layout.numbers]
         for (collection_id, shard), state in zip(shards, await self._log.states(shards, damaged), strict=True):
-            if state is not None and state.lost_pointer and not state.deleted:
+            is_lost = f"m:{shard}" in dropped.get(collection_id, ())
+            if state is not None and (state.lost_pointer or is_lost) and not state.deleted:
                 newest = await newest_manifest(self._objects, collection_id, shard)
                 pointer = newest.found[1] if newest.found else None
                 done = pointer is not None and await self._log.repoint(collection_id, shard, pointer, state.epoch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -14,11 +15,12 @@ from logservice.restoring.bucket_tails import BucketTails
 from logservice.restoring.choice import OwnState, StoredState, Taken, choose
 from logservice.restoring.evidence import Evidence
 from logservice.restoring.restoration import MissingRange, Restoration, restoration_of
-from logservice.restoring.unreadable_fields import UnreadableFields
+from logservice.restoring.unreadable_fields import VALUE_BYTES_MAX, UnreadableFields
 from shared.catalog import Cluster, Collection
 from shared.catalog.image import CatalogImage, CollectionImage, Images, merged
 from shared.errors import Unavailable
 from shared.log.log import Log
+from shared.log.naming import state_name
 from shared.log.state import Pointer
 from shared.manifest.model import Manifest, ParentRef
 from shared.manifest.roots import RootStore, make_root
@@ -98,12 +100,27 @@ class Recovery:
         log.error("state_restored", **asdict(restoration.missing))
         return True
 
+    async def drop_shard_fields(self, collection_id: str) -> list[str]:
+        """Removes the fields of the collection's shards that cannot be read, so that they are made again like lost
+        ones; their names.
+        """
+        found = await self._images.drop_unreadable_of_shards(collection_id)
+        if found:
+            values = {name: repr(value[:VALUE_BYTES_MAX]) for name, value in sorted(found.items())}
+            log.error("state_unreadable", collection=collection_id, fields=values)
+        return sorted(found)
+
     async def recover_streams(self, collection: Collection) -> None:
         """Gives the collection's state back what it lost of what its streams say."""
         filled = await self._images.rejoin_streams(collection)
         if filled:
             log.error("stream_fields_restored", collection=collection.id, name=collection.name, fields=filled)
             await self._unreadable.refilled(collection, filled)
+
+    async def refilled(self, collection: Collection, fields: Sequence[str]) -> None:
+        """Says in the report of the last loss that these fields of the collection's state were made again."""
+        await self._unreadable.refilled(collection, fields)
+        await self._images.damages.clear([state_name(collection.id)])
 
     async def _report(self, missing: MissingRange) -> None:
         """Adds what is missing to the report of the last reconciliation."""

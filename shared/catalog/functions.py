@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from shared.catalog.collections import ATTEMPTS_MAX, Collections
 from shared.catalog.model import Collection, Database, Function, NewCollection
+from shared.catalog.reading import text_of
 from shared.catalog.rows import function_of, pointers_of
 from shared.cluster.placement import Layout
 from shared.errors import Gone, StaleGeneration
@@ -144,7 +145,7 @@ class Functions:
         database = await retry_idempotent(lambda: command(self._redis, "HGET", key, "db"), writes=False)
         if database is None:
             return None
-        rows = self._keys.rows(database.decode())
+        rows = self._keys.rows(text_of(database))
         row = await retry_idempotent(lambda: command(self._redis, "HGET", rows, output), writes=False)
         return None if row is None else function_of(output, row)
 

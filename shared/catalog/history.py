@@ -8,7 +8,9 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from shared.catalog.readable import collection_row
-from shared.catalog.reading import CatalogReader
+from shared.catalog.reading import CatalogReader, is_text
+from shared.errors import Garbled
+from shared.log.naming import state_name
 from shared.redis.keys import Keys
 
 HISTORY_KEY: Final = "polychrome:history_s"
@@ -34,9 +36,13 @@ class Histories:
         self._default_s = default_s
 
     async def of(self, collection_id: str) -> float:
-        """The collection's history in seconds; 0 when it has no row (any more, or yet)."""
+        """The collection's history in seconds; 0 when it has no row (any more, or yet). Raises Garbled when row or
+        state cannot be read: nothing may be given up that a history needs.
+        """
         database = await self._reader.one("HGET", self._keys.state(collection_id), "db")
         if database is None:
             return 0.0
+        if not is_text(database):
+            raise Garbled("the database in the state cannot be read", state_name(collection_id))
         row = await self._reader.one("HGET", self._keys.rows(database.decode()), collection_id)
         return 0.0 if row is None else history_of(collection_row(collection_id, row)["metadata"], self._default_s)

@@ -327,6 +327,12 @@ class Images:
         """Removes the fields of the collection's state that cannot be read; returns them with their values."""
         return await self._lifecycle.drop_unreadable(collection.id, collection.database_key)
 
+    async def drop_unreadable_of_shards(self, collection_id: str) -> dict[str, bytes]:
+        """Removes the fields of the state's shards that cannot be read and can be made again; returns them with their
+        values.
+        """
+        return await self._lifecycle.drop_unreadable_of_shards(collection_id)
+
     async def clear_state(self, collection_id: str) -> None:
         """Removes what is left of a state, before it is restored from the bucket alone."""
         await self._lifecycle.clear(collection_id)

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from shared.cluster.placement import Layout
 from shared.errors import Corrupt, Unavailable
 from shared.log.batch import decode_batch, dimension_of
-from shared.log.required import checked_fields, is_whole, required_fields, unreadable_fields
+from shared.log.required import checked_fields, is_whole, required_fields, unreadable_fields, unreadable_shard_fields
 from shared.log.state import Pointer
 from shared.records.model import FIRST_POSITION
 from shared.redis.client import command, retry_idempotent, translated_errors
@@ -197,6 +197,19 @@ class Lifecycle:
         if found:
             args: list[Argument] = ["drop", *(part for pair in found.items() for part in pair)]
             await STATE.run(self._redis, [self._keys.state(collection_id)], args)
+        return found
+
+    async def drop_unreadable_of_shards(self, collection_id: str) -> dict[str, bytes]:
+        """Removes the fields of the state's shards that cannot be read and can be made again; returns them with the
+        values that they had.
+        """
+        key = self._keys.state(collection_id)
+        found = unreadable_shard_fields(
+            await retry_idempotent(lambda: command(self._redis, "HGETALL", key), writes=False)
+        )
+        if found:
+            args: list[Argument] = ["drop", *(part for pair in found.items() for part in pair)]
+            await STATE.run(self._redis, [key], args)
         return found
 
     async def clear(self, collection_id: str) -> None:

@@ -17,7 +17,8 @@ local shard, new, covers, epoch = unpack(ARGV)
 local current, trimmed, head, present_epoch = unpack(
   redis.call('HMGET', state_key, 'm:' .. shard, 'trimmed:' .. shard, 'head', 'epoch'))
 trimmed = tonumber(trimmed or 0)
-if current and cjson.decode(current).covers >= trimmed then return 'WHOLE' end
+local can_be_read, pointer = pcall(cjson.decode, current or 'null')
+if can_be_read and type(pointer) == 'table' and (tonumber(pointer.covers) or 0) >= trimmed then return 'WHOLE' end
 if not head or tonumber(present_epoch or 0) ~= tonumber(epoch) or tonumber(covers) < trimmed then return 'LOST' end
 redis.call('HSET', state_key, 'm:' .. shard, new)
 return 'OK'

@@ -66,6 +66,61 @@ _READERS: Final[Mapping[str, Callable[[bytes], object]]] = {
 _OPTIONAL: Final = frozenset({"dim", "epoch", "floor"})
 
 
+_ENTRY_ID: Final = re.compile(rb"\d+-\d+")
+_CHAIN: Final = re.compile(rb"[0-9a-f]{40}")
+
+
+def _entry_id(value: bytes) -> None:
+    if not _ENTRY_ID.fullmatch(value):
+        raise ValueError("no id of an entry")
+
+
+def _chain(value: bytes) -> None:
+    if not _CHAIN.fullmatch(value):
+        raise ValueError("no chain")
+
+
+def _pointer(value: bytes) -> None:
+    fields = orjson.loads(value)
+    if not (
+        isinstance(fields["version"], int) and isinstance(fields["covers"], int) and isinstance(fields["hash"], str)
+    ):
+        raise TypeError("no pointer")
+
+
+_SHARD_READERS: Final[Mapping[str, Callable[[bytes], object]]] = {
+    "tail": _entry_id,
+    "chain": _chain,
+    "ops": _number,
+    "bytes": _number,
+    "trimmed_ops": _number,
+    "trimmed_bytes": _number,
+    "trimmed": _number,
+    "m": _pointer,
+}
+"""The fields of each shard that can be made again: of its stream, or of the bucket."""
+
+
+def unreadable_shard_fields(state: Mapping[bytes, bytes]) -> dict[str, bytes]:
+    """Those fields of the present shards that are there, cannot be read, and can be made again, with their values.
+    `state` is the whole hash; there are none while its layout cannot be read.
+    """
+    found: dict[str, bytes] = {}
+    try:
+        shards = Layout.decode(state[b"layout"]).numbers
+    except UNREADABLE:
+        return found
+    for shard in shards:
+        for name, read in _SHARD_READERS.items():
+            value = state.get(b"%s:%d" % (name.encode(), shard))
+            try:
+                if value is not None:
+                    read(value)
+            except UNREADABLE:
+                found[f"{name}:{shard}"] = value or b""
+    return found
+
+
 def required_fields() -> tuple[str, ...]:
     """The fields that every state has from its first moment."""
     return tuple(name for name in _READERS if name not in _OPTIONAL)

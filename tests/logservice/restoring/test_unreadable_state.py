@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
@@ -118,6 +119,30 @@ async def test_a_pointer_that_cannot_be_read_is_named_by_reads_of_what_is_compac
     with pytest.raises(Corrupt) as failure:
         await world.log.compacted_to(made.id, made.layout)
     assert failure.value.name == state_name(made.id)
+
+
+@pytest.mark.parametrize("field", ["m", "tail", "chain", "ops", "bytes", "trimmed_ops", "trimmed_bytes", "trimmed"])
+async def test_a_field_of_a_shard_that_cannot_be_read_is_made_again(world: World, field: str) -> None:
+    made = await made_with_log(world)
+    database = await database_of(world)
+    before = await world.log.read(made.id, 0)
+    await world.redis.hset(world.keys.state(made.id), f"{field}:0", b"\xff?")
+    if field == "m":
+        with pytest.raises(Corrupt):
+            await world.catalog.collections.get_by_id(database, made.id)
+    await recover_lost(world, sweep=True)
+    after = await world.log.read(made.id, 0)
+    assert after.entries == before.entries
+    # Up to where the stream was trimmed is known only as far as its oldest entry says.
+    assert after.state.trimmed <= before.state.trimmed
+    assert dataclasses.replace(after.state, trimmed=before.state.trimmed) == before.state
+    back = await world.catalog.collections.get_by_id(database, made.id)
+    assert back is not None
+    assert (await append(world.log, back, ["more"])).first == before.state.head
+    report = await world.images.read_report()
+    assert report is not None
+    assert report["restored_states"][-1]["fields"] == [f"{field}:0"]
+    assert await world.catalog.damages.names() == set()
 
 
 async def test_snapshots_wait_for_an_unreadable_state_and_go_on_when_it_is_restored(world: World) -> None:
