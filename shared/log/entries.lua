@@ -38,12 +38,16 @@ local function stream_of(state_key, shard)
   return {shard = shard, tail = tail or '0-0', ops = tonumber(ops or 0), bytes = tonumber(bytes or 0), chain = chain or ''}
 end
 
--- Whether the state has lost something of what it says of a stream that has entries: an entry that is added now would not continue
+-- Whether the state has lost something of what it says of a stream that has entries, or it cannot be read: an entry that is added now
+-- would not continue
 -- the chain. The log service gives it back (rejoin.lua).
 local function has_lost_stream(state_key, shard, stream_key)
   local tail, ops, bytes, chain = unpack(
     redis.call('HMGET', state_key, 'tail:' .. shard, 'ops:' .. shard, 'bytes:' .. shard, 'chain:' .. shard))
-  if tail and ops and bytes and chain then return false end
+  if tail and ops and bytes and chain then
+    local can_be_read = tail:match('^%d+%-%d+$') and ops:match('^%d+$') and bytes:match('^%d+$') and chain:match('^%x*$')
+    return not (can_be_read and (#chain == 40 or #chain == 0))
+  end
   local newest = unpack(redis.call('XREVRANGE', stream_key, '+', '-', 'COUNT', 1))
   if not newest then return (tail or ops or bytes or chain) and not (tail and ops and bytes) or false end
   local VALUES_0_1_0 = 14

@@ -43,9 +43,11 @@ function verbs.ran(epoch, output, run, versions)
   if tonumber(epoch) ~= present_epoch then return 0 end
   local seen = tonumber(versions)
   if feeds == output then
-    if tonumber(counted) >= seen and last_run == run then return 1 end
-    seen = math.max(tonumber(counted), seen)
+    if (tonumber(counted) or 0) >= seen and last_run == run then return 1 end
+    seen = math.max(tonumber(counted) or 0, seen)
   end
+  local runs = redis.call('HGET', state_key, 'runs')
+  if runs and not runs:match('^%d+$') then redis.call('HDEL', state_key, 'runs') end
   if last_run ~= run then redis.call('HINCRBY', state_key, 'runs', 1) end
   redis.call('HSET', state_key, 'feeds', output, 'ran', run, 'counted', string.format('%d', seen))
   return 1

@@ -101,8 +101,17 @@ _SHARD_READERS: Final[Mapping[str, Callable[[bytes], object]]] = {
 """The fields of each shard that can be made again: of its stream, or of the bucket."""
 
 
+_FUNCTION_READERS: Final[Mapping[str, Callable[[bytes], object]]] = {
+    "feeds": bytes.decode,
+    "counted": _number,
+    "runs": _number,
+}
+"""The fields of a function's input: its next run says them again."""
+
+
 def unreadable_shard_fields(state: Mapping[bytes, bytes]) -> dict[str, bytes]:
-    """Those fields of the present shards that are there, cannot be read, and can be made again, with their values.
+    """Those fields of the present shards, and of a function's input, that are there, cannot be read, and can be made
+    again, with their values.
     `state` is the whole hash; there are none while its layout cannot be read.
     """
     found: dict[str, bytes] = {}
@@ -110,14 +119,14 @@ def unreadable_shard_fields(state: Mapping[bytes, bytes]) -> dict[str, bytes]:
         shards = Layout.decode(state[b"layout"]).numbers
     except UNREADABLE:
         return found
-    for shard in shards:
-        for name, read in _SHARD_READERS.items():
-            value = state.get(b"%s:%d" % (name.encode(), shard))
-            try:
-                if value is not None:
-                    read(value)
-            except UNREADABLE:
-                found[f"{name}:{shard}"] = value or b""
+    readers = {f"{name}:{shard}": read for shard in shards for name, read in _SHARD_READERS.items()}
+    for name, read in {**readers, **_FUNCTION_READERS}.items():
+        value = state.get(name.encode())
+        try:
+            if value is not None:
+                read(value)
+        except UNREADABLE:
+            found[name] = value or b""
     return found
 
 

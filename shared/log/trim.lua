@@ -10,7 +10,8 @@
 --        4  covers       position that the manifest covers (exclusive)
 --        5  epoch        in which the caller read the pointer
 --
--- n >= 0   entries dropped; 0 also when the manifest is not committed, or the collection was restored in a later epoch
+-- n >= 0   entries dropped; 0 also when the manifest is not committed, or the collection was restored in a later epoch, or what the
+--          state says of the stream was lost or cannot be read: it is made again of these entries first
 -- -1       the position lies inside an append, whose other half the manifest can't have: never trimmed
 --
 -- While a rebuild is still to copy the stream from `copied:<shard>` on, it is kept from there.
@@ -23,8 +24,12 @@ local shard, version, hash, covers, epoch = ARGV[1], tonumber(ARGV[2]), ARGV[3],
 local pointer, trimmed_ops, trimmed_bytes, trimmed, kept_from, backlog_ops, backlog_bytes, present_epoch = unpack(
   redis.call('HMGET', state_key, 'm:' .. shard, 'trimmed_ops:' .. shard, 'trimmed_bytes:' .. shard, 'trimmed:' .. shard,
              'copied:' .. shard, 'backlog_ops', 'backlog_bytes', 'epoch'))
-if not pointer or tonumber(present_epoch or 0) > epoch then return 0 end
-local committed = cjson.decode(pointer)
+if not pointer or (tonumber(present_epoch or 0) or math.huge) > epoch then return 0 end
+local can_be_read, committed = pcall(cjson.decode, pointer)
+if not (can_be_read and type(committed) == 'table' and committed.version and committed.covers) then return 0 end
+for _, number in ipairs({backlog_ops or '?', backlog_bytes or '?', trimmed_ops or 0, trimmed_bytes or 0, trimmed or 0, kept_from or 0}) do
+  if not tonumber(number) then return 0 end
+end
 local is_committed = version == committed.version and hash == committed.hash
 local is_ancestor = version < committed.version and covers <= committed.covers
 if not is_committed and not is_ancestor then return 0 end

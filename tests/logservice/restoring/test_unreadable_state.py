@@ -19,10 +19,12 @@ from shared.catalog.image import Images
 from shared.errors import Corrupt, Gone, Unavailable
 from shared.log.log import Log
 from shared.log.naming import state_name
+from shared.log.outputs import Outputs
 from shared.objects.port import ObjectStore
 from shared.process.clock import SystemClock
 from shared.redis.client import open_redis
 from shared.redis.keys import Keys
+from tests.logservice.compacting import compact
 from tests.logservice.restoring.test_epoch import World, world
 from tests.logservice.restoring.test_lost_alone import database_of, made_with_log, recover_lost
 from tests.logservice.restoring.test_rollback import Rolling
@@ -143,6 +145,62 @@ async def test_a_field_of_a_shard_that_cannot_be_read_is_made_again(world: World
     assert report is not None
     assert report["restored_states"][-1]["fields"] == [f"{field}:0"]
     assert await world.catalog.damages.names() == set()
+
+
+@pytest.mark.parametrize("field", ["tail:0", "chain:0", "ops:0", "bytes:0"])
+async def test_nothing_is_appended_behind_a_newest_entry_that_the_state_does_not_tell_of(
+    world: World, field: str
+) -> None:
+    made = await made_with_log(world)
+    before = (await world.log.read(made.id, 0)).entries
+    await world.redis.hset(world.keys.state(made.id), field, b"\xff?")
+    with pytest.raises(Unavailable):
+        await append(world.log, made, ["refused"])
+    await recover_lost(world)  # the append had it noted
+    assert (await world.log.read(made.id, 0)).entries == before
+    await append(world.log, made, ["more"])
+    assert len((await world.log.read(made.id, 0)).entries) == len(before) + 1
+
+
+OF_A_TRIM: Final = (
+    *((field, None) for field in ("backlog_ops", "backlog_bytes", "m:0")),
+    *((field, b"\xff?") for field in ("backlog_ops", "backlog_bytes", "m:0", "copied:0", "epoch")),
+    *((field, b"\xff?") for field in ("trimmed_ops:0", "trimmed_bytes:0", "trimmed:0")),
+)
+
+
+@pytest.mark.parametrize(("field", "value"), OF_A_TRIM)
+async def test_nothing_is_trimmed_while_the_state_does_not_tell_what_was(
+    world: World, field: str, value: bytes | None
+) -> None:
+    made = await made_with_log(world)
+    await compact(world.log, world.objects, made.id, 0)
+    state, key = (await world.log.read(made.id, 0)).state, world.keys.state(made.id)
+    assert state.pointer is not None
+    before = await world.redis.hget(key, field)
+    await (world.redis.hdel(key, field) if value is None else world.redis.hset(key, field, value))
+    assert await world.log.trim(made.id, 0, state.pointer, state.epoch) == 0
+    await (world.redis.hdel(key, field) if before is None else world.redis.hset(key, field, before))
+    assert await world.log.trim(made.id, 0, state.pointer, state.epoch) > 0
+
+
+async def test_what_the_state_says_of_a_function_and_cannot_be_read_is_dropped_and_said_again(world: World) -> None:
+    made = await made_with_log(world)
+    key = world.keys.state(made.id)
+    for field in ("feeds", "counted", "runs"):
+        await world.redis.hset(key, field, b"\xff")
+    with pytest.raises(Corrupt):
+        await world.catalog.collections.get_by_id(await database_of(world), made.id)
+    await recover_lost(world, sweep=True)
+    found = await world.catalog.collections.get_by_id(await database_of(world), made.id)
+    assert found is not None
+    assert (found.feeds, found.counted, found.runs) == (None, 0, 0)
+    outputs = Outputs(world.redis, world.keys)
+    for field in ("counted", "runs"):
+        await world.redis.hset(key, "feeds", "output")
+        await world.redis.hset(key, field, b"\xff")
+        await outputs.note_run(made.id, found.epoch, "output", field, 1)
+    assert await world.redis.hmget(key, ["counted", "runs"]) == [b"1", b"1"]
 
 
 async def test_snapshots_wait_for_an_unreadable_state_and_go_on_when_it_is_restored(world: World) -> None:
