@@ -49,6 +49,7 @@ from shared.process.clock import Clock
 from shared.process.telemetry import get_logger
 from shared.records.indexing import Indexing
 from shared.segment.cache import SegmentCache
+from shared.tenancy.erasure_marks import ErasureMarks
 
 log = get_logger(__name__)
 
@@ -95,8 +96,10 @@ class Compactor:
         limits: ResourceLimits,
         written_by: str,
         damages: Damages,
+        erasures: ErasureMarks,
     ) -> None:
         self._log = shard_log
+        self._erasures = erasures
         self._damage = DamagedSegments(damages, objects, building)
         self._manifests = ManifestStore(objects)
         self._publisher = Publisher(shard_log, objects, clock, written_by)
@@ -126,14 +129,16 @@ class Compactor:
             raise Gone(f"collection {collection} was deleted")
         manifest = await self._manifests.load(collection, shard, state.pointer) if state.pointer else None
         damaged = await self._damage.of(manifest)
-        rewrites = bool(damaged) or (state.building and manifest is not None and has_foreign_segments(manifest))
+        purged = await self._erasures.is_erasing(collection)
+        rewrites = bool(damaged) or (purged and manifest is not None and any(ref.dead for ref in manifest.segments))
+        rewrites |= state.building and manifest is not None and has_foreign_segments(manifest)
         if not state.compactable and not rewrites:
             return Ending.NOTHING
         settled = await self._publisher.settle(collection, state)
         if not isinstance(settled, int):
             log.info("published_by_another", collection=collection, shard=shard, completed=settled is not None)
             return Ending.COMPLETED if settled else Ending.LOST
-        async with self._parent(state, manifest, damaged) as parent, self._scratch() as folder:
+        async with self._parent(state, manifest, damaged, purged) as parent, self._scratch() as folder:
             rewrites |= any(source.damaged for source in parent.sources)
             await progress.reached(Step.READ)
             applied = await apply_log(
@@ -151,11 +156,13 @@ class Compactor:
             return await self._publish(progress, parent, applied, merged, settled)
 
     @contextlib.asynccontextmanager
-    async def _parent(self, state: ShardState, manifest: Manifest | None, damaged: Set[str]) -> AsyncIterator[Parent]:
+    async def _parent(
+        self, state: ShardState, manifest: Manifest | None, damaged: Set[str], purged: bool
+    ) -> AsyncIterator[Parent]:
         """The committed manifest and its segments, which are held until the context ends."""
         refs = manifest.segments if manifest else []
         async with open_sources(self._cache, refs, Indexing.of(state.fixed), damaged) as sources:
-            yield Parent(state, manifest, sources)
+            yield Parent(state, manifest, sources, purged)
 
     @contextlib.asynccontextmanager
     async def _scratch(self) -> AsyncIterator[Path]:

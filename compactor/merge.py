@@ -43,6 +43,8 @@ class Parent:
     state: ShardState
     manifest: Manifest | None
     sources: list[Source]
+    purged: bool = False
+    """Whether no dead row may stay in its segments, because something is being erased from the collection."""
 
     @property
     def version(self) -> int:
@@ -85,7 +87,7 @@ def merge(
     ends the work. Raises Corrupt when the result does not prove.
     """
     sources = parent.after(applied)
-    planned = plan([_stats(source) for source in sources], applied.tail.num_rows)
+    planned = plan([_stats(source, parent.purged) for source in sources], applied.tail.num_rows)
     segment_id = f"{parent.version + 1:08d}-{uuid.uuid4().hex}"
     path = segment_path(collection, shard, segment_id)
     params = _graph_params(parent.state, threads)
@@ -104,10 +106,10 @@ def merge(
     return Merged(built, refs, rows, digest)
 
 
-def _stats(source: Source) -> SegmentStats:
+def _stats(source: Source, purged: bool) -> SegmentStats:
     held = source.segment.info
     size = sum(file.bytes for file in held.files)
-    return SegmentStats(held.rows, len(source.dead), size, held.graph, damaged=source.damaged)
+    return SegmentStats(held.rows, len(source.dead), size, held.graph, source.damaged, purged)
 
 
 def _graph_params(state: ShardState, threads: int) -> GraphParams:

@@ -27,7 +27,8 @@ Tombstones cost memory and search effort. A segment with more than a quarter of 
 then rewritten from its live rows instead of extended (so a deletion costs at most three insertions in the long run). A
 segment without live rows is dropped without reading it.
 
-A segment of which the bucket has damaged files joins in any case, too: what is made of it takes its place.
+A segment of which the bucket has damaged files joins in any case, too: what is made of it takes its place. So does one
+with any dead row while the collection is being erased from: nothing of a deleted record stays.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ LARGE_BYTES: Final = 64 * 1024 * 1024
 @dataclass(frozen=True, slots=True)
 class SegmentStats:
     """A segment as the policy sees it; `dead` counts the rows that die in this compaction, too. `graph`: whether it has
-    one, which can be extended. `damaged`: whether the bucket has files of it damaged.
+    one, which can be extended. `damaged`: whether the bucket has files of it damaged. `purged`: whether none of its
+    dead rows may stay.
     """
 
     rows: int
@@ -59,6 +61,7 @@ class SegmentStats:
     bytes: int
     graph: bool
     damaged: bool = False
+    purged: bool = False
 
     @property
     def live(self) -> int:
@@ -67,8 +70,8 @@ class SegmentStats:
 
     @property
     def worn(self) -> bool:
-        """Whether too many rows are dead to go on with this segment."""
-        return self.dead > DEAD_SHARE_MAX * self.rows
+        """Whether too many rows are dead to go on with this segment; any, while it is purged."""
+        return self.dead > (0 if self.purged else DEAD_SHARE_MAX * self.rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from compactor.metering import JobMetering
 from compactor.rebuild import Rebuilder
 from shared.catalog import Catalog
 from shared.catalog.damage import DamageReporter, Damages
+from shared.catalog.erased_segments import ErasedSegments
 from shared.catalog.functions import Functions
 from shared.cluster.membership import Member, Membership
 from shared.errors import Corrupt, Gone, PolychromeError, Unavailable
@@ -38,6 +39,7 @@ from shared.process.telemetry import get_logger
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.segment.cache import SegmentCache
+from shared.tenancy.erasure_marks import ErasureMarks
 from shared.tenancy.usage_table import UsageTable
 
 log = get_logger(__name__)
@@ -74,8 +76,10 @@ class CompactorService:
         membership: Membership,
         damage: DamageReporter,
         metering: JobMetering,
+        erased: ErasedSegments,
     ) -> None:
         self._metering = metering
+        self._erased = erased
         self._jobs = jobs
         self._compactor = compactor
         self._rebuilder = rebuilder
@@ -93,7 +97,8 @@ class CompactorService:
 
     @property
     def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        return [self._announce, self._damage.run, self._metering.run, *[self._work] * self._config.concurrency]
+        own = (self._announce, self._damage.run, self._metering.run, self._erased.run)
+        return [*own, *[self._work] * self._config.concurrency]
 
     def ready(self) -> bool:
         return not self._stopping
@@ -254,7 +259,8 @@ async def open_service(config: CompactorConfig) -> AsyncIterator[CompactorServic
             shard_log, jobs, name = Log(redis, keys), Jobs(redis, keys), config.process_id
             limits = ResourceLimits(config.threads, config.fold_bytes)
             damages = Damages(redis, keys)
-            compactor = Compactor(shard_log, objects, cache, building, checkpoints, clock, limits, name, damages)
+            marks = ErasureMarks(redis, keys)
+            compactor = Compactor(shard_log, objects, cache, building, checkpoints, clock, limits, name, damages, marks)
             rebuilds = Rebuilds(redis, keys)
             rebuilder = Rebuilder(shard_log, rebuilds, jobs, objects, cache, checkpoints, clock, name)
             functions = Functions(redis, keys, Catalog(redis, keys).collections)
@@ -262,8 +268,9 @@ async def open_service(config: CompactorConfig) -> AsyncIterator[CompactorServic
             membership = Membership(redis, keys, "compactor")
             damage = DamageReporter(damages, name, clock)
             metering = JobMetering(UsageTable(redis, keys), clock, name)
+            erased = ErasedSegments(marks, cache, name, clock)
             yield CompactorService(
-                jobs, compactor, rebuilder, runner, checkpoints, clock, config, membership, damage, metering
+                jobs, compactor, rebuilder, runner, checkpoints, clock, config, membership, damage, metering, erased
             )
 
 

@@ -20,6 +20,7 @@ from frontend.routes import docs
 from frontend.routes.audit import AuditRoutes
 from frontend.routes.collections import CollectionRoutes, ShardLimits
 from frontend.routes.databases import DatabaseRoutes
+from frontend.routes.erasures import ErasureRoutes
 from frontend.routes.forks import ForkRoutes
 from frontend.routes.functions import FunctionRoutes
 from frontend.routes.keys import KeyRoutes
@@ -63,6 +64,7 @@ def all_routes(context: Context) -> list[Route]:
         TenantControlRoutes(catalog, rows, context.key_store, context.plan_store),
         PlanRoutes(context.plan_store, catalog.tenants),
         UsageRoutes(context.usage_reader, context.clock),
+        ErasureRoutes(catalog, rows, writer, context.erasures, context.clock),
         SystemRoutes(context.clock, catalog, rows, context.workers, allow_reset=config.allow_reset),
     )
     return [

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from shared.log.log import Log
     from shared.objects.port import ObjectStore
     from shared.process.clock import Clock
+    from shared.tenancy.erasure_store import ErasureStore
     from shared.tenancy.key_store import KeyStore
     from shared.tenancy.plan_store import PlanStore
     from shared.tenancy.usage_flush import UsageFlusher
@@ -54,6 +55,7 @@ class Context:
     key_store: KeyStore
     plan_store: PlanStore
     usage_reader: UsageReader
+    erasures: ErasureStore
     admission: Admission
     stored: StoredQuotas
     authenticator: Authenticator | None

@@ -65,6 +65,7 @@ from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.rpc.client import RpcClient
 from shared.tenancy.control_records import ControlRecords
+from shared.tenancy.erasure_store import ErasureStore
 from shared.tenancy.key_store import KeyStore
 from shared.tenancy.plan_store import PlanStore
 from shared.tenancy.stored import StoredTable
@@ -185,6 +186,7 @@ def build_context(
         functions=Functions(redis, keys, catalog.collections),
         key_store=key_store,
         plan_store=plan_store,
+        erasures=ErasureStore(records, objects),
         admission=admission,
         stored=StoredQuotas(StoredTable(redis, keys), ManifestsAndLog(log, ManifestStore(objects)), clock),
         authenticator=_authenticator(config, key_store, http, clock),

@@ -113,6 +113,20 @@ class LogserviceConfig(ProcessConfig):
         default=900.0,
         parse=parse_seconds,
     )
+    erase_within_s: float = setting(
+        "POLYCHROME_LOGSERVICE_ERASE_WITHIN_S",
+        "How soon what was asked to be erased shall be gone, unless the request says it; a metric and the receipt say "
+        "which was not.",
+        default=86_400.0,
+        parse=parse_seconds,
+    )
+    erase_grace_s: float = setting(
+        "POLYCHROME_LOGSERVICE_ERASE_GRACE_S",
+        "In collections from which something is being erased, replaced manifests and files that nothing names are kept "
+        "for no longer than this: reads and compactions that have begun are to find them.",
+        default=60.0,
+        parse=parse_seconds,
+    )
     history_s: float = setting(
         "POLYCHROME_LOGSERVICE_HISTORY_S",
         "How far back collections can be read and forked as of the past, unless their metadata says it "
@@ -125,7 +139,7 @@ class LogserviceConfig(ProcessConfig):
     @property
     def periods(self) -> Periods:
         """Times for which garbage is kept."""
-        return Periods(self.grace_s, self.retention_s)
+        return Periods(self.grace_s, self.retention_s, self.erase_grace_s)
 
     @property
     def policy(self) -> Policy:

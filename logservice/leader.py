@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +16,10 @@ from logservice.catalog.snapshots import Snapshots, Snapshotter
 from logservice.catalog.stored import JournalTidier, StoredCatalog
 from logservice.config import LogserviceConfig
 from logservice.damage import DamageWatch
+from logservice.erasing.caches import Caches
+from logservice.erasing.catalog_copies import CatalogCopies
+from logservice.erasing.eraser import Collect, Eraser
+from logservice.erasing.pacing import Paced
 from logservice.garbage.collector import GarbageCollector
 from logservice.garbage.plan import CatalogView, LayoutChange
 from logservice.loops import PAUSE_AFTER_FAILURE_S, SWEEP_REST_RATIO, every
@@ -46,7 +50,9 @@ from shared.objects.port import ObjectStore
 from shared.process.clock import Clock
 from shared.process.concurrency import cancellations, require_uncancelled
 from shared.process.telemetry import get_logger
+from shared.redis.append_only import AppendOnlyFile
 from shared.tenancy.control_records import ControlRecords
+from shared.tenancy.erasure_marks import ErasureMarks
 from shared.tenancy.usage_flush import FLUSH_S, UsageFlusher
 
 log = get_logger(__name__)
@@ -65,6 +71,7 @@ COLLECT_ORPHANS_S: Final = 300.0
 COUNT_STORED_S: Final = 2.0
 REFRESH_STORED_S: Final = 2.0
 ROLL_UP_S: Final = 30.0
+ERASE_S: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,9 @@ class LeaderServices:
     usage: UsageFlusher
     rollup: Rollup
     gauges: TenantGauges
+    marks: ErasureMarks
+    append_only: AppendOnlyFile
+    caches: Caches
 
 
 class RedisChanged(Exception):  # not an error: a reason to begin anew
@@ -158,13 +168,14 @@ class Leader:
         audit = AuditKeeper(self._objects, clock, config.process_id, config.audit_retention_days)
         damage = DamageWatch(services.damages, services.log, services.jobs, services.collector.graves, clock)
 
-        async def collect_garbage() -> None:
+        async def collect_garbage(erased: Set[str] = frozenset()) -> None:
             collections = [collection async for collection in services.catalog.collections.all()]
             view = catalog_view(
                 collections,
                 await services.collector.graves(),
                 snapshotter.layout_changes(collections),
                 {collection.id: history_of(collection.metadata, config.history_s) for collection in collections},
+                erased,
             )
             collected = await self._garbage.collect(view, lambda: services.catalog.mark.require_same(cluster))
             await services.collector.forget(collected.forgotten)
@@ -207,6 +218,7 @@ class Leader:
             *self._control_loops(services.control),
             every("audit_heads", AUDIT_HEADS_S, audit.step, clock, SWEEP_REST_RATIO),
             *self._accounting_loops(services),
+            self._erasing_loop(services, collect_garbage),
             every("commit_numbers", TIDY_COMMITS_S, commits.tidy, clock),
             every("garbage", config.garbage_s, collect_garbage, clock),
         ]
@@ -243,6 +255,23 @@ class Leader:
             services.gauges.run(),
         ]
 
+    def _erasing_loop(self, services: LeaderServices, collect: Collect) -> Coroutine[Any, Any, None]:
+        """The loop that drives erasures."""
+        eraser = Eraser(
+            services.control,
+            services.marks,
+            services.catalog,
+            services.log,
+            self._objects,
+            CatalogCopies(self._objects, self._snapshots),
+            services.caches,
+            services.append_only,
+            Paced(collect, self._config.erase_grace_s, self._clock),
+            self._clock,
+            self._config.erase_within_s,
+        )
+        return every("erase", ERASE_S, eraser.step, self._clock, SWEEP_REST_RATIO)
+
     async def _watch(self, cluster: Cluster) -> None:
         """Raises RedisChanged as soon as the server is another run of itself, or empty, or in another epoch."""
         while True:
@@ -259,10 +288,11 @@ def catalog_view(
     graves: Mapping[str, float],
     layout_changes: Mapping[str, LayoutChange],
     histories: Mapping[str, float],
+    erasing: Set[str] = frozenset(),
 ) -> CatalogView:
     """The catalog as the collection of garbage sees it."""
     ancestors = {collection.id: collection.ancestors for collection in collections if collection.ancestors}
-    return CatalogView(pointers_of_all(collections), graves, layout_changes, ancestors, histories)
+    return CatalogView(pointers_of_all(collections), graves, layout_changes, ancestors, histories, erasing)
 
 
 def pointers_of_all(collections: Iterable[Collection]) -> dict[ShardKey, Pointer | None]:

@@ -15,6 +15,7 @@ from logservice.accounting.rollup import Rollup
 from logservice.accounting.stored_counter import StoredCounter
 from logservice.catalog.snapshots import Snapshots
 from logservice.config import LogserviceConfig
+from logservice.erasing.caches import Caches
 from logservice.healing.put_back import Healing
 from logservice.leader import Leader, LeaderServices
 from logservice.restoring.reconcile import Reconciler
@@ -39,10 +40,12 @@ from shared.objects.port import ObjectStore
 from shared.objects.verified import VerifiedStore
 from shared.process.clock import Clock, SystemClock
 from shared.process.telemetry import get_logger
+from shared.redis.append_only import AppendOnlyFile
 from shared.redis.client import open_redis
 from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.tenancy.control_records import ControlRecords
+from shared.tenancy.erasure_marks import ErasureMarks
 from shared.tenancy.stored import StoredTable
 from shared.tenancy.usage import LOG_SOURCE, UsageTotals
 from shared.tenancy.usage_flush import UsageFlusher
@@ -56,6 +59,9 @@ RENEWALS_PER_LEASE: Final = 3
 MEMBER_TTL_S: Final = 15.0
 LOG_SUBJECTS_MAX: Final = 1_000_000
 """Collections whose writes in one hour are counted: as many as there may be in a large cluster."""
+
+CACHING_ROLES: Final = ("compactor", "queryworker")
+"""Roles whose processes have segments on their disks."""
 
 LEADING: Final = Gauge("polychrome_logservice_leading", "1 while this process leads.")
 
@@ -232,6 +238,9 @@ async def _open_leader_services(
             control=ControlRecords(redis, keys, objects, clock, config.process_id),
             stored=stored,
             usage=UsageFlusher(table, totals, clock, f"{LOG_SOURCE}{config.process_id}"),
+            marks=(marks := ErasureMarks(redis, keys)),
+            append_only=AppendOnlyFile(redis, clock),
+            caches=Caches(marks, [Membership(redis, keys, role) for role in CACHING_ROLES], clock),
             rollup=Rollup(table, UsageParts(objects), clock, config.process_id, stored.tenant_of),
             gauges=TenantGauges(stored, table, clock),
         )

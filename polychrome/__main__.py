@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 from polychrome.answering import add_json
 from polychrome.audit.commands import add_audit
 from polychrome.backup.commands import add_backup, add_restore
+from polychrome.control.erase import add_erase
 from polychrome.control.keys import add_keys
 from polychrome.control.plans import add_plans
 from polychrome.control.tenants import add_tenants
@@ -69,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     text = "list, show or delete tenants of a running cluster, and set their plans and quotas"
     add_tenants(commands.add_parser("tenants", help=text))
     add_plans(commands.add_parser("plans", help="list, show, set or delete plans of a running cluster"))
+    text = "have records, collections or databases of a running cluster erased, and show the receipts"
+    add_erase(commands.add_parser("erase", help=text))
     add_audit(commands.add_parser("audit", help="prove or search the audit logs in a cluster's bucket"))
     add_usage(commands.add_parser("usage", help="show what the tenants of a running cluster used, by the hour"))
     text = "show or repair a damaged append-only file of a stopped cluster's Redis"

@@ -49,6 +49,11 @@ _REPORTS: Final = Rule(
     f"{_WRITE} {_SCRIPTS}", ("~{catalog}:damage", "~{catalog}:losses", "~{catalog}:usage", "~{catalog}:usage:*")
 )
 """To report damage and losses, and to count usage."""
+_ERASED: Final = (
+    Rule(_READ, ("~{catalog}:erasures", "~{catalog}:erasures:segments")),
+    Rule("+hset", ("~{catalog}:erasures:heard",)),
+)
+"""To see what is erased, and to say that a cache has dropped it."""
 _WITNESS: Final = Rule(f"{_WRITE} {_SCRIPTS}", ("~{witness}:*",))
 
 
@@ -67,8 +72,14 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
         _member("frontend"),
         Rule(f"{_READ} {_SCRIPTS}", ("~{members}:*",)),
     ),
-    # It keeps everything in order, restores what was lost, and closes connections to a server that lost it.
-    "logservice": (Rule(f"+@connection {_WRITE} {_SCRIPTS} {_SERVER} +scan +client|list +client|kill", ("~*",)),),
+    # It keeps everything in order, restores what was lost, closes connections to a server that lost it, and has the
+    # append-only file written anew once something is erased.
+    "logservice": (
+        Rule(
+            f"+@connection {_WRITE} {_SCRIPTS} {_SERVER} +scan +client|list +client|kill +bgrewriteaof",
+            ("~*",),
+        ),
+    ),
     # It compacts, applies functions to what it compacts, and appends what they give; the catalog it only reads.
     "compactor": (
         Rule(
@@ -77,6 +88,7 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
         ),
         Rule(f"{_WRITE} {_SCRIPTS}", ("~{catalog}:commits",)),
         _REPORTS,
+        *_ERASED,
         _member("compactor"),
     ),
     # It reads logs, and says that it is there and what it holds of them.
@@ -84,6 +96,7 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
         Rule(f"+@connection {_READ} {_SCRIPTS} {_SERVER}", (_COLLECTIONS, _CLUSTER)),
         _REPORTS,
         _WITNESS,
+        *_ERASED,
         _member("queryworker"),
     ),
     # It says that it is there.

@@ -20,6 +20,7 @@ from queryworker.shards.shard import ServedShard
 from queryworker.thread_pool import ThreadPool
 from queryworker.work_memory import ProcessMemory
 from shared.catalog.damage import DamageReporter, Damages
+from shared.catalog.erased_segments import ErasedSegments
 from shared.catalog.witness_loop import WitnessLoop, remembers_nothing
 from shared.cluster.membership import Membership
 from shared.cluster.registration import Registration, advertised_address
@@ -36,6 +37,7 @@ from shared.redis.fence import open_verified_redis
 from shared.redis.keys import Keys
 from shared.rpc.server import RpcServer
 from shared.segment.cache import SegmentCache
+from shared.tenancy.erasure_marks import ErasureMarks
 
 SWITCH_INTERVAL_S: Final = 0.001
 """After so long a thread that applies entries of the log gives the interpreter lock to a read, or to the loop."""
@@ -58,7 +60,9 @@ class QueryWorker:
         shards: ShardRegistry,
         damage: DamageReporter,
         witness_loop: WitnessLoop,
+        erased: ErasedSegments,
     ) -> None:
+        self._erased = erased
         self._witness_loop = witness_loop
         self._config = config
         self._damage = damage
@@ -71,7 +75,13 @@ class QueryWorker:
 
     @property
     def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        return (self._registration.heartbeat, self._evict_shards, self._damage.run, self._witness_loop.run)
+        return (
+            self._registration.heartbeat,
+            self._evict_shards,
+            self._damage.run,
+            self._witness_loop.run,
+            self._erased.run,
+        )
 
     def ready(self) -> bool:
         return not self._registration.draining
@@ -136,4 +146,5 @@ async def open_service(config: QueryWorkerConfig) -> AsyncIterator[QueryWorker]:
         membership = Membership(redis, keys, "queryworker")
         registration = Registration(config.process_id, address, membership, server, config.heartbeat_s)
         await registration.announce()
-        yield QueryWorker(config, registration, shards, damage, witness_loop)
+        erased = ErasedSegments(ErasureMarks(redis, keys), cache, config.process_id, clock, shards.release)
+        yield QueryWorker(config, registration, shards, damage, witness_loop, erased)

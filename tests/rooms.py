@@ -71,7 +71,7 @@ ORDER: Final[dict[str, tuple[frozenset[str], ...]]] = {
         "logservice": (
             "audit damage garbage healing loops scheduling trimming writable",
             "accounting catalog config",
-            "restoring",
+            "erasing restoring",
             "leader",
             "service",
             "__main__",

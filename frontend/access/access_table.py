@@ -217,6 +217,15 @@ _CONTROL: Final = {
 }
 """Rows of what Chroma has no routes for. Nobody makes a key that may do more than its maker, or rotates one."""
 
+_ERASURES: Final = _CONTROL_API + "/erasures"
+
+_ERASURE_ROWS: Final = {
+    ("POST", _ERASURES): _row(About.OWN, Action.ERASE, metered=Metered.CONTROL),
+    ("GET", _ERASURES): _row(About.OWN, Action.ERASE, metered=Metered.CONTROL, filtered=True),
+    ("GET", _ERASURES + "/{erasure_id}"): _row(About.OWN, Action.ERASE, metered=Metered.CONTROL),
+}
+"""Rows of erasures: of what lies within the sender's own scope."""
+
 _PLAN_ROWS: Final = {
     ("GET", _PLANS): _row(About.SYSTEM, Action.GET_PLAN, metered=Metered.CONTROL),
     ("GET", _PLAN): _row(About.SYSTEM, Action.GET_PLAN, metered=Metered.CONTROL),
@@ -247,5 +256,6 @@ class AccessTable:
         return ((method, pattern, access) for (method, pattern), access in self._rows.items())
 
 
-TABLE: Final = AccessTable({**_SYSTEM, **_PLACES, **_CATALOG, **_RECORDS, **_FUNCTIONS, **_CONTROL, **_PLAN_ROWS})
+_CHROMA: Final = {**_SYSTEM, **_PLACES, **_CATALOG, **_RECORDS, **_FUNCTIONS}
+TABLE: Final = AccessTable({**_CHROMA, **_CONTROL, **_ERASURE_ROWS, **_PLAN_ROWS})
 """The rows of all routes that a frontend has."""

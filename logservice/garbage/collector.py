@@ -7,6 +7,7 @@ deletions.
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -77,11 +78,16 @@ class GarbageCollector:
         self._segments_named: dict[str, frozenset[str]] = {}
         self._roots = RootStore(objects)
         self._loaded_roots: dict[str, Root] = {}
+        self._one_round = asyncio.Lock()
 
     async def collect(self, view: CatalogView, require_same_epoch: Callable[[], Awaitable[None]]) -> Collected:
         """Does one round. `require_same_epoch` raises Unavailable when the cluster was restored since `view` was taken.
         It is called before each batch of changes, and ends the round. Raises Unavailable.
         """
+        async with self._one_round:
+            return await self._collect(view, require_same_epoch)
+
+    async def _collect(self, view: CatalogView, require_same_epoch: Callable[[], Awaitable[None]]) -> Collected:
         listing = await self._survey()
         self._report_unlisted(view.unlisted(listing))
         roots, named = await self._roots_of(listing, view)
@@ -142,8 +148,10 @@ class GarbageCollector:
         have been read.
         """
         leaning: Set[str] = frozenset()
+        before_s = listing.now_s - self._periods.retention_s
+        erasing = dict.fromkeys(view.erasing, listing.now_s - self._periods.retained_s(erasing=True))
         while True:
-            plan = plan_roots(listing.objects, view.living, listing.now_s - self._periods.retention_s, leaning)
+            plan = plan_roots(listing.objects, view.living, before_s, leaning, erasing)
             named = await self._named_by(plan.kept, view)
             if named.leaning <= leaning:
                 return plan, named

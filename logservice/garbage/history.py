@@ -36,10 +36,12 @@ def plan_sealed_logs(
     gone: Set[ShardKey],
     spared: Set[ShardKey],
     needed: Mapping[ShardKey, tuple[int, int]] = NOTHING_NEEDED,
+    erasing: Set[str] = frozenset(),
 ) -> list[str]:
     """Keys to delete. `pointers` are those of every shard of living collections, `kept_s` is for how long each of these
     collections keeps what was replaced; `gone` are shards of earlier layouts whose time is over, nothing of `spared`
     goes. `needed` are the first position and the end (exclusive) of the log that restorations read, whatever its age.
+    Of collections in `erasing` nothing old stays for the sake of the times.
     """
     by_shard: dict[ShardKey, list[tuple[SealedRange, ObjectInfo]]] = defaultdict(list)
     for info in objects:
@@ -56,7 +58,8 @@ def plan_sealed_logs(
             deleted += [info.key for _, info in found]
         elif shard in pointers and shard[0] in kept_s:
             pointer = pointers[shard]
-            keys = {*_old(found, now_s - kept_s[shard[0]], pointer.covers if pointer else 0)}
+            covers = pointer.covers if pointer else 0
+            keys = {*_old(found, now_s - kept_s[shard[0]], covers, keep_newest=shard[0] not in erasing)}
             deleted += sorted(keys | {*_contained(found, now_s - CONTAINED_S)})
     return deleted
 
@@ -71,8 +74,10 @@ def _contained(found: Sequence[tuple[SealedRange, ObjectInfo]], before_s: float)
     return contained
 
 
-def _old(found: Sequence[tuple[SealedRange, ObjectInfo]], before_s: float, covers: int) -> list[str]:
-    """Keys of objects that were written before, are covered, and are not the newest of these."""
+def _old(
+    found: Sequence[tuple[SealedRange, ObjectInfo]], before_s: float, covers: int, *, keep_newest: bool
+) -> list[str]:
+    """Keys of objects that were written before, are covered, and (with `keep_newest`) are not the newest of these."""
     old = [(sealed, info) for sealed, info in found if info.modified_s <= before_s and sealed.end <= covers]
     newest = max((sealed.end for sealed, _ in old), default=0)
-    return [info.key for sealed, info in old if sealed.end < newest]
+    return [info.key for sealed, info in old if sealed.end < newest or not keep_newest]

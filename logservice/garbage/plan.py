@@ -25,6 +25,8 @@ longer: what may be deleted follows from manifests. Ages are told by the bucket'
    nothing below its prefix goes. The others are collected.
 6. Sealed log objects (`logservice.garbage.history`) go when they are older than the history of their collection, but
    for those that a restoration to its newest roots reads.
+7. Of a collection that is being erased (`erasing`), or from which something is, neither the retention nor the history
+   keeps anything: what was replaced, and what nothing names, goes after `erasing_s`. All other rules hold.
 
 Why nothing that goes can come back: a new manifest names segments of its parent and new ones. A compactor that started
 from a manifest that is gone cannot commit: the pointer has moved. And one that slept for ever so long over its uploads
@@ -60,11 +62,20 @@ NO_ROOTS: Final = RootReferences()
 @dataclass(frozen=True, slots=True)
 class Periods:
     """Times for which what may be garbage is kept, in seconds: files that no manifest names for `grace_s`, manifests
-    that were replaced for `retention_s`.
+    that were replaced for `retention_s`, both for at most `erasing_s` in collections that are being erased.
     """
 
     grace_s: float
     retention_s: float
+    erasing_s: float = 60.0
+
+    def graceful_s(self, erasing: bool) -> float:
+        """Seconds for which files that nothing names are kept."""
+        return min(self.grace_s, self.erasing_s) if erasing else self.grace_s
+
+    def retained_s(self, erasing: bool) -> float:
+        """Seconds for which manifests that were replaced are kept, but for a history."""
+        return min(self.retention_s, self.erasing_s) if erasing else self.retention_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +115,9 @@ class CatalogView:
     histories: Mapping[str, float] = field(default_factory=dict)
     """For how many seconds collections keep their history (`shared.catalog.history`)."""
 
+    erasing: Set[str] = frozenset()
+    """Collections, living ones and dead ones, of which something is being erased."""
+
     @property
     def living(self) -> frozenset[str]:
         """Ids of the collections that are not deleted."""
@@ -117,12 +131,15 @@ class CatalogView:
 
     def kept_s(self, collection: str, periods: Periods) -> float:
         """For how many seconds what was replaced of a collection is kept."""
+        if collection in self.erasing:
+            return periods.retained_s(erasing=True)
         return max(periods.retention_s, self.histories.get(collection, 0.0))
 
     def is_gone(self, shard: ShardKey, listing: Listing, periods: Periods) -> bool:
         """Whether a living collection had the shard in a layout that it gave up longer than the retention ago."""
         change = self.layout_changes.get(shard[0])
-        over = change is not None and shard[1] < change.first and change.since_s <= listing.now_s - periods.retention_s
+        kept_s = periods.retained_s(shard[0] in self.erasing)
+        over = change is not None and shard[1] < change.first and change.since_s <= listing.now_s - kept_s
         return over and shard not in self.pointers
 
     def unlisted(self, listing: Listing) -> set[str]:
@@ -248,8 +265,8 @@ def plan_garbage(
     the others refer to.
     """
     protected = {ancestor for collection, _ in broken for ancestor in view.ancestors.get(collection, ())}
-    segments = plan_segments(listing, view.living - protected, referenced, broken, periods)
-    dead = plan_dead_collections(listing, view.dead, referenced, protected, periods)
+    segments = plan_segments(listing, view.living - protected, referenced, broken, periods, view.erasing)
+    dead = plan_dead_collections(listing, view.dead, referenced, protected, periods, view.erasing)
     old_history = _old_history(listing, view, periods, broken, named)
     left = {collection_of(info.key) for info in listing.objects}
     return GarbagePlan(
@@ -268,7 +285,12 @@ def plan_garbage(
 
 
 def plan_segments(
-    listing: Listing, collections: Set[str], referenced: frozenset[str], broken: Set[ShardKey], periods: Periods
+    listing: Listing,
+    collections: Set[str],
+    referenced: frozenset[str],
+    broken: Set[ShardKey],
+    periods: Periods,
+    erasing: Set[str] = frozenset(),
 ) -> SegmentPlan:
     """Step 3, over the segments of these living collections."""
     files: dict[str, list[ObjectInfo]] = defaultdict(list)
@@ -286,7 +308,9 @@ def plan_segments(
             continue
         if is_condemned:
             plan.files.extend(info.key for info in segment if info.key != mark)
-        elif max(info.modified_s for info in segment) <= listing.now_s - periods.grace_s:
+            continue
+        grace_s = periods.graceful_s(shard_of_segment(path)[0] in erasing)
+        if max(info.modified_s for info in segment) <= listing.now_s - grace_s:
             plan.condemned.append(mark)
     return plan
 
@@ -297,6 +321,7 @@ def plan_dead_collections(
     referenced: frozenset[str],
     protected: Set[str],
     periods: Periods,
+    erasing: Set[str] = frozenset(),
 ) -> list[str]:
     """Step 4: keys to delete below the prefixes of dead collections. `dead` says since when each is; of those in
     `protected` all segments stay.
@@ -309,7 +334,8 @@ def plan_dead_collections(
     return [
         info.key
         for collection, found in objects.items()
-        if max(dead[collection], *(info.modified_s for info in found)) <= listing.now_s - periods.grace_s
+        if max(dead[collection], *(info.modified_s for info in found))
+        <= listing.now_s - periods.graceful_s(collection in erasing)
         for info in found
         if not ((path := parse_segment_file_key(info.key)) and (collection in protected or path in referenced))
     ]
@@ -323,7 +349,9 @@ def _old_history(
     shards = {(found.collection, found.shard) for found in sealed if found.collection in view.living}
     gone = {shard for shard in shards if view.is_gone(shard, listing, periods)}
     kept_s = {collection: view.kept_s(collection, periods) for collection, _ in shards}
-    return plan_sealed_logs(listing.objects, listing.now_s, view.pointers, kept_s, gone, broken, roots.logs)
+    return plan_sealed_logs(
+        listing.objects, listing.now_s, view.pointers, kept_s, gone, broken, roots.logs, view.erasing
+    )
 
 
 def plan_probes(listing: Listing, periods: Periods) -> list[str]:

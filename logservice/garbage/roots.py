@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from shared.cluster.placement import ShardKey
 from shared.log.state import Pointer
@@ -55,10 +56,15 @@ class RootReferences:
 
 
 def plan_roots(
-    objects: Iterable[ObjectInfo], living: Set[str], replaced_before_s: float, leaning: Set[str] = frozenset()
+    objects: Iterable[ObjectInfo],
+    living: Set[str],
+    replaced_before_s: float,
+    leaning: Set[str] = frozenset(),
+    erasing: Mapping[str, float] = MappingProxyType({}),
 ) -> RootPlan:
     """The plan for roots among the objects of a listing; `replaced_before_s` is the time since which a root may be
-    replaced and is kept, `leaning` are the keys of those that are known to lean.
+    replaced and is kept, and `erasing` has another one for some collections; `leaning` are the keys of those that are
+    known to lean.
     """
     roots: dict[str, list[tuple[int, int, ObjectInfo]]] = defaultdict(list)
     for info in objects:
@@ -67,11 +73,12 @@ def plan_roots(
             collection, epoch, position = parsed
             roots[collection].append((epoch, position, info))
     plan = RootPlan([], [])
-    for found in roots.values():
+    for collection, found in roots.items():
+        before_s = erasing.get(collection, replaced_before_s)
         ordered = [info for *_, info in sorted(found, key=lambda root: root[:2])]
         needed = True  # every root after this one leans
         for info, after in zip(reversed(ordered), [None, *reversed(ordered[1:])], strict=True):
-            recent = after is not None and after.modified_s > replaced_before_s
+            recent = after is not None and after.modified_s > before_s
             (plan.kept if needed or recent else plan.deleted).append(info.key)
             needed = needed and info.key in leaning
     plan.kept.sort()

@@ -19,7 +19,10 @@ from shared.objects.keys import (
     AUDIT,
     CATALOG,
     COMMITS,
+    CONTROL,
+    ERASURES,
     PROBES,
+    USAGE,
     parse_journal_key,
     parse_root_key,
     parse_shard_key,
@@ -29,7 +32,7 @@ from shared.objects.port import ObjectInfo, ObjectStore
 from shared.segment.format import RECORDS
 
 COLLECTIONS_AT_ONCE: Final = 4
-_OWN: Final = (AUDIT, CATALOG, COMMITS, PROBES)
+_OWN: Final = (AUDIT, CATALOG, COMMITS, CONTROL, ERASURES, PROBES, USAGE)
 """Prefixes of objects without content that counts."""
 
 PointerOf = Callable[[str, int], Awaitable[Pointer | None]]

@@ -27,6 +27,7 @@ from polychrome.progress import Progress
 from polychrome.verify.append_only import loaded_copy
 from polychrome.verify.bucket import BucketProver, Sample, share_of
 from polychrome.verify.cluster import ClusterProver
+from polychrome.verify.erasures import ReceiptProver
 from polychrome.verify.model import Finding, Ledger, Report
 from shared.objects.open import open_store
 from shared.objects.port import ObjectStore
@@ -128,6 +129,7 @@ async def verify(
     with tempfile.TemporaryDirectory(prefix="polychrome-verify-", dir=scratch) as folder:
         pointer_of = cluster.pointer_of if cluster is not None else None
         await BucketProver(place.objects, Path(folder), ledger, sample, pointer_of).prove()
+        await ReceiptProver(place.objects, place.redis, place.keys, Path(folder), ledger).prove()
     if cluster is not None:
         await cluster.prove()
     return ledger.report(

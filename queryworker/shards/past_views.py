@@ -65,6 +65,11 @@ class PastViews:
                 found = self._kept(key, position) or await self._make(key, position, state)
         return self._read(found, position)
 
+    def forget(self, key: ShardKey) -> None:
+        """Lets go of the views of a shard: what they show is being erased."""
+        for number in [number for number in self._views if number[0] == key]:
+            del self._views[number]
+
     def _read(self, view: ShardView, position: int) -> ReadView:
         """The view as of the position: reads of one position, one after the other, get the same object."""
         last = self._last_reads.get(view)

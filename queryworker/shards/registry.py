@@ -169,6 +169,14 @@ class ShardRegistry:
         SHARD_BYTES.set(sum(shard.views.bytes for shard in self._shards.values()))
         TAIL_ROWS.set(sum(shard.tail_rows for shard in self._shards.values()))
 
+    def release(self, key: ShardKey) -> None:
+        """Lets go of a shard, and of its past: segments that it uses are being erased. It is loaded anew when it is
+        read next.
+        """
+        self._past.forget(key)
+        if key in self._shards:
+            self._remove(key).views.clear()
+
     async def close(self) -> None:
         """Stop what all shards do in the background, those that were evicted included, and let go of them."""
         await self._damaged_reads.close()

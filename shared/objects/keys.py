@@ -36,6 +36,8 @@ JOURNAL: Final = f"{CATALOG}journal/"
 COMMITS: Final = "commits/"
 CONTROL: Final = "control/"
 USAGE: Final = "usage/"
+ERASURES: Final = "erasures/"
+"""The prefix of the receipts of erasures."""
 PROBES: Final = "probes/"
 """The prefix of the objects that a process creates and deletes to see whether the store takes writes."""
 
@@ -149,6 +151,11 @@ def parse_control_key(key: str) -> tuple[str, str, int] | None:
     """(kind, place, version) of a control record's key."""
     found = _CONTROL.fullmatch(key)
     return (found[1], found[2], int(found[3])) if found else None
+
+
+def receipt_key(erasure: str) -> str:
+    """The key of the receipt of an erasure, from the erasure's id."""
+    return f"{ERASURES}{erasure}.json"
 
 
 def usage_prefix(hour: str) -> str:

@@ -40,6 +40,9 @@ class Keys:
         self.control_generation = f"{prefix}:{{catalog}}:control:generation"
         self.usage_hours = f"{prefix}:{{catalog}}:usage"
         self.used_keys = f"{prefix}:{{catalog}}:control:used"
+        self.erasures = f"{prefix}:{{catalog}}:erasures"
+        self.erased_segments = f"{prefix}:{{catalog}}:erasures:segments"
+        self.erased_heard = f"{prefix}:{{catalog}}:erasures:heard"
 
         self.catalog_version = f"{prefix}:{{catalog}}:version"
         self.catalog_pending = f"{prefix}:{{catalog}}:pending"

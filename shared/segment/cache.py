@@ -32,7 +32,7 @@ import shutil
 import uuid
 from collections import Counter as Multiset
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, Set
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -164,6 +164,22 @@ class SegmentCache:
             raise Unavailable(f"the local disk: {error}") from error
         self._take_in(info)
         await self._keep_within_budget()
+
+    async def remove(self, names: Iterable[str]) -> list[str]:
+        """Removes the folders of these segments (by id), whatever the budget; returns those that are in use and stay.
+        Raises Unavailable when the local disk fails.
+        """
+        kept: list[str] = []
+        async with self._evicting:
+            for name in names:
+                if name in self._uses or name in self._arriving:
+                    kept.append(name)
+                elif name in self._held:
+                    try:
+                        await self._discard(name)
+                    except OSError as error:
+                        raise Unavailable(f"the local disk: {error}") from error
+        return kept
 
     # ---- arrivals
 

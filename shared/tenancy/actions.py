@@ -27,6 +27,7 @@ class Action(enum.StrEnum):
     GET_QUOTAS = "tenant:get_quotas"
     SET_QUOTAS = "tenant:set_quotas"
     GET_USAGE = "tenant:get_usage"
+    ERASE = "tenant:erase"
 
     CREATE_DATABASE = "db:create_database"
     GET_DATABASE = "db:get_database"
@@ -107,6 +108,7 @@ ADMIN_ACTIONS: Final = WRITE_ACTIONS | {
     Action.REVOKE_KEY,
     Action.GET_QUOTAS,
     Action.GET_USAGE,
+    Action.ERASE,
 }
 SYSTEM_ACTIONS: Final = frozenset(Action)
 

@@ -33,6 +33,7 @@ class ControlKind(enum.StrEnum):
     KEYS = "keys"
     PLANS = "plans"
     TENANTS = "tenants"
+    ERASURES = "erasures"
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):

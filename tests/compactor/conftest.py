@@ -33,6 +33,7 @@ from shared.redis.client import open_redis
 from shared.redis.keys import Keys
 from shared.segment.cache import SegmentCache
 from shared.segment.reader import open_segment
+from shared.tenancy.erasure_marks import ErasureMarks
 from tests.redis_server import RedisServer, keys, valkey_server
 from tests.shared.log.appending import make_cluster, make_collection
 from tests.shared.objects.conftest import s3_bucket, s3_server
@@ -90,7 +91,7 @@ class Shop:
         return Compactor(
             self.log, objects, cache, scratch / "building", checkpoints or Checkpoints(clock), clock,
             ResourceLimits(threads=2, fold_bytes=fold_bytes), scratch.name,
-            Damages(self.redis, self.keys),
+            Damages(self.redis, self.keys), ErasureMarks(self.redis, self.keys),
         )  # fmt: skip
 
     def rebuilder(self, checkpoints: Checkpoints | None = None, *, objects: ObjectStore | None = None) -> Rebuilder:

@@ -154,3 +154,13 @@ def test_any_history_keeps_few_segments_of_falling_size_with_few_dead_rows(
             assert segment.live > SIZE_RATIO_LARGEST_MAX * smaller
             smaller += segment.live
         assert len(ascending) <= 7
+
+
+@given(st.lists(st.tuples(st.integers(1, 10_000), st.integers(0, 10_000)), max_size=6), st.integers(0, 100))
+def test_of_a_purged_shard_no_dead_row_stays(sizes: list[tuple[int, int]], tail_rows: int) -> None:
+    segments = [
+        SegmentStats(rows, min(rows, dead), rows * ROW_BYTES, rows >= GRAPH_ROWS_MIN, purged=True)
+        for rows, dead in sizes
+    ]
+    planned = plan(segments, tail_rows)
+    assert not [number for number in (*planned.kept, *extended_of(planned)) if segments[number].dead]

@@ -22,12 +22,15 @@ from compactor.functions import FunctionRunner
 from compactor.metering import JobMetering
 from compactor.service import CompactorService, open_service
 from shared.catalog.damage import DamageReporter, Damages
+from shared.catalog.erased_segments import ErasedSegments
 from shared.cluster.membership import Membership
 from shared.errors import Corrupt, Unavailable
 from shared.log.jobs import Jobs
 from shared.process.clock import Clock, SystemClock
 from shared.process.config import ConfigError, read
 from shared.records.model import Op
+from shared.segment.cache import SegmentCache
+from shared.tenancy.erasure_marks import ErasureMarks
 from shared.tenancy.usage_table import UsageTable
 from tests.compactor.conftest import Shop
 from tests.compactor.steps import WaitsAt, row
@@ -71,9 +74,11 @@ def service_of(
     config = read(CompactorConfig, environment(shop, POLYCHROME_PROCESS_ID="me", **more))
     membership = Membership(shop.redis, shop.keys, "compactor")
     parts = cast(Compactor, compactor), shop.rebuilder(), cast(FunctionRunner, NoFunctions())
+    cache = SegmentCache(shop.objects, shop.folder / "erased", 1 << 30)
+    erased = ErasedSegments(ErasureMarks(shop.redis, shop.keys), cache, "me", clock)
     damage = DamageReporter(Damages(shop.redis, shop.keys), "me", clock)
     metering = JobMetering(UsageTable(shop.redis, shop.keys), clock, "me")
-    return CompactorService(jobs, *parts, Checkpoints(clock), clock, config, membership, damage, metering)
+    return CompactorService(jobs, *parts, Checkpoints(clock), clock, config, membership, damage, metering, erased)
 
 
 async def test_a_queued_shard_is_compacted_and_its_lease_given_back(shop: Shop, jobs: Jobs) -> None:
@@ -216,7 +221,7 @@ async def test_draining_finishes_the_job_at_hand_and_takes_no_other(shop: Shop, 
     await shop.write(Op.ADD, {"a": row(random.Random(1))})
     wait = WaitsAt(Step.UPLOADED)
     service = service_of(shop, jobs, shop.compactor(wait))
-    announcing, _, _, loop = service.loops
+    announcing, *_, loop = service.loops
     heard = asyncio.create_task(announcing())
     membership = Membership(shop.redis, shop.keys, "compactor")
     while not await membership.members():  # noqa: ASYNC110 (the other side is a server)

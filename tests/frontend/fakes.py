@@ -370,6 +370,7 @@ def new_context(collection: Collection, workers: FakeWorkers | None = None, embe
         key_store=None,
         plan_store=None,
         usage_reader=None,
+        erasures=None,
         admission=nothing_planned(),
         stored=StoredQuotas(FakeAmounts(), FakeAmounts(), SystemClock()),
         authenticator=None,

@@ -76,6 +76,7 @@ async def running(authenticator: Authenticator | None = None, **settings: Any) -
         key_store=None,  # type: ignore[arg-type]
         plan_store=None,  # type: ignore[arg-type]
         usage_reader=None,  # type: ignore[arg-type]
+        erasures=None,  # type: ignore[arg-type]
         admission=nothing_planned(),
         stored=None,  # type: ignore[arg-type]
         authenticator=authenticator,

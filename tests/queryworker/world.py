@@ -49,6 +49,7 @@ from shared.redis.keys import Keys
 from shared.rpc import messages
 from shared.rpc.server_call import Call
 from shared.segment.cache import SegmentCache
+from shared.tenancy.erasure_marks import ErasureMarks
 from shared.vectors.space import Space
 from tests.shared.memtable.model import Operation, Row, step
 
@@ -288,7 +289,7 @@ async def open_world(
         damages = Damages(redis, keys)
         compactor = Compactor(
             log, objects, built, directory / "building", Checkpoints(clock), clock, ResourceLimits(2, 1 << 30), "test",
-            damages,
+            damages, ErasureMarks(redis, keys),
         )  # fmt: skip
         worker = Worker(log, objects, cached, damages)
         try:

@@ -51,6 +51,7 @@ from shared.records.model import Op
 from shared.redis.keys import Keys
 from shared.segment.cache import SegmentCache
 from shared.segment.segment_set import SegmentSet
+from shared.tenancy.erasure_marks import ErasureMarks
 from tests.redis_server import RedisServer
 from tests.shared.log.appending import FIXED
 
@@ -184,6 +185,7 @@ class Bank:
         compactor = Compactor(
             self.log, self.objects, self._cache(), building, Checkpoints(self.clock), self.clock,
             ResourceLimits(threads=1, fold_bytes=1 << 30), "compactor", Damages(self.redis, self.keys),
+            ErasureMarks(self.redis, self.keys),
         )  # fmt: skip
         return await compactor.compact(self.collection.id, shard)
 

@@ -50,6 +50,7 @@ _PARAMETERS: Final[dict[str, JsonSchema]] = {
     "name": {"type": "string", "minLength": 1},
     "crn": {"type": "string", "minLength": 1},
     "key_id": {"type": "string", "pattern": "^[a-z0-9]{16}$"},
+    "erasure_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
     "plan": {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"},
 }
 _QUERY: Final[dict[str, JsonSchema]] = {

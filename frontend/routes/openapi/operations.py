@@ -160,7 +160,16 @@ def _usage() -> list[Operation]:
     return [Operation("get", CONTROL + "/usage", "get_usage", ref("UsageReport"), query=range_, failures=(404,))]
 
 
+def _erasures() -> list[Operation]:
+    erasures, erasure = CONTROL + "/erasures", ref("Erasure")
+    return [
+        Operation("post", erasures, "create_erasure", ref("RequestedErasure"), "ErasureBody", 202, failures=(404,)),
+        Operation("get", erasures, "list_erasures", array(erasure)),
+        Operation("get", erasures + "/{erasure_id}", "get_erasure", erasure, failures=(404,)),
+    ]
+
+
 def operations() -> list[Operation]:
     """Every operation of the API."""
     chroma = [*_system(), *_tenants(), *_collections(), *_records(), *_transactions(), *_functions()]
-    return [*chroma, *_control(), *_plans(), *_usage()]
+    return [*chroma, *_control(), *_erasures(), *_plans(), *_usage()]

@@ -14,6 +14,7 @@ from frontend.collections.requests import CollectionCreate, CollectionUpdate
 from frontend.collections.schema_shape import GivenSchema
 from frontend.parse.names import TENANT_NAME_LENGTH_MIN
 from frontend.routes.databases import DatabaseCreate
+from frontend.routes.erasures import ErasureBody
 from frontend.routes.forks import Fork
 from frontend.routes.functions import AddInput, Attach, Detach
 from frontend.routes.keys import KeyCreate, KeyRotate
@@ -44,6 +45,7 @@ SHAPED: Final = (
     Fork,
     KeyCreate,
     KeyRotate,
+    ErasureBody,
     PlanBody,
     PlanChoice,
     Overrides,

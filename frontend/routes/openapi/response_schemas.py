@@ -22,7 +22,8 @@ COLUMNS: Final[dict[str, JsonSchema]] = {
 
 def response_schemas() -> dict[str, JsonSchema]:
     """The bodies of responses, by name."""
-    return _system() | _catalog() | _records() | _transactions() | _functions() | _control() | _plans() | _usage()
+    data = _catalog() | _records() | _transactions() | _functions()
+    return _system() | data | _control() | _erasures() | _plans() | _usage()
 
 
 def _control() -> dict[str, JsonSchema]:
@@ -51,6 +52,30 @@ def _control() -> dict[str, JsonSchema]:
         "TenantDetail": an_object(tenant),
         "AuditPage": an_object({"events": array(JSON_OBJECT), "next": nullable(TEXT)}),
         "DeletedTenant": an_object({"name": TEXT, "keys_revoked": COUNT} | live),
+    }
+
+
+def _erasures() -> dict[str, JsonSchema]:
+    place: dict[str, JsonSchema] = {"tenant": TEXT, "database": nullable(TEXT), "collection": nullable(UUID)}
+    number: JsonSchema = {"type": "number"}
+    common: dict[str, JsonSchema] = {"id": TEXT, **place, "requested_s": number, "state": TEXT}
+    removed: dict[str, JsonSchema] = {"collection": UUID, "objects": JSON_OBJECT, "segments": array(TEXT)}
+    receipt: dict[str, JsonSchema] = {
+        "format": COUNT,
+        "due_s": number,
+        "done_s": number,
+        "late": {"type": "boolean"},
+        "barriers": JSON_OBJECT,
+        "snapshot": COUNT,
+        "removed": array(an_object(removed)),
+        "remaining": array(an_object({"what": TEXT, "why": TEXT})),
+        "sha256": TEXT,
+    }
+    hashes_or_count: JsonSchema = {"anyOf": [COUNT, array(TEXT)]}
+    progress: dict[str, JsonSchema] = {"records": hashes_or_count, "collections": COUNT}
+    return {
+        "Erasure": an_object(common | progress | receipt, ("id", "tenant", "requested_s", "state")),
+        "RequestedErasure": an_object(common | progress | {"live": {"type": "boolean"}}),
     }
 
 

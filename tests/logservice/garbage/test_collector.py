@@ -89,8 +89,9 @@ class World:
             if self.checks_until_restored < 0:
                 raise Unavailable("restored")
 
-    async def collect(self) -> Collected:
-        return await self.garbage.collect(CatalogView(dict(self.pointers), dict(self.graves)), self.require_same_epoch)
+    async def collect(self, *erasing: str) -> Collected:
+        view = CatalogView(dict(self.pointers), dict(self.graves), erasing=frozenset(erasing))
+        return await self.garbage.collect(view, self.require_same_epoch)
 
     async def collect_twice(self) -> Collected:
         """What the first round condemns the second deletes."""
@@ -353,3 +354,29 @@ class Ahead(Clock):
 
     def now(self) -> float:
         return self._other.now() + 86400.0
+
+
+async def test_of_what_is_being_erased_only_what_is_named_and_what_is_young_stays(world: World) -> None:
+    erased, other = world.collection(), world.collection()
+    for collection in (erased, other):
+        await world.publish(collection, f"old-{collection}")
+        await world.publish(collection, f"new-{collection}")
+    assert (await world.collect(erased, other)).manifests == 0
+    world.clock.time += 61.0
+    young = await world.upload(erased, "young")
+    assert (await world.collect(erased)).manifests == 1
+    assert (await world.collect(erased)).others == 2, "the files of the old segment, which was condemned before"
+    there = {info.key async for info in world.objects.list("")}
+    left = {info.path for info in world.segments.values() if info.key("records.arrow") in there}
+    assert left == {info.path for info in world.segments.values()} - {world.segments[f"old-{erased}"].path}
+    assert young.path in left
+
+
+async def test_a_deleted_collection_that_is_erased_goes_before_the_grace(world: World) -> None:
+    collection = world.collection()
+    await world.publish(collection, "a")
+    world.delete(collection)
+    world.clock.time += 61.0
+    assert (await world.collect()).others == 0
+    assert (await world.collect(collection)).others > 0
+    assert [info.key async for info in world.objects.list(f"{collection}/")] == []

@@ -81,3 +81,13 @@ def test_a_round_deletes_what_the_plan_says_of_living_and_dead_collections() -> 
     dead = CatalogView({}, {CID: NOW_S - 9000})
     plan = plan_garbage(listing, dead, periods, plan_manifests(listing, dead, periods), frozenset(), set())
     assert plan.others == [each.key for each in objects]
+
+
+def test_of_a_collection_that_is_being_erased_the_newest_old_object_goes_as_well() -> None:
+    objects = [sealed(1, 50, 3000), sealed(50, 100, 2000)]
+    pointers = {(CID, 0): Pointer(4, "h", 100)}
+    found = [
+        plan_sealed_logs(objects, NOW_S, pointers, {CID: KEPT_S}, set(), set(), erasing=erasing)
+        for erasing in (set[str](), {CID})
+    ]
+    assert found == [[objects[0].key], [objects[0].key, objects[1].key]]

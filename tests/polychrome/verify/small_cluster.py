@@ -42,6 +42,7 @@ from shared.redis.client import command, open_redis
 from shared.redis.keys import Keys
 from shared.rpc import messages
 from shared.segment.cache import SegmentCache
+from shared.tenancy.erasure_marks import ErasureMarks
 from tests.queryworker.world import Worker
 from tests.shared.log.appending import make_cluster, make_collection
 from tests.shared.log.rounds import begin_round
@@ -103,6 +104,7 @@ class SmallCluster:
         return Compactor(
             self.log, self.objects, SegmentCache(self.objects, scratch / "segments", 1 << 40), scratch / "building",
             Checkpoints(clock), clock, ResourceLimits(2, 1 << 30), "test", Damages(self.redis, self.keys),
+            ErasureMarks(self.redis, self.keys),
         )  # fmt: skip
 
     async def compact(self) -> list[Ending]:

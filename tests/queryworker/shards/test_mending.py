@@ -27,6 +27,7 @@ from shared.records.where import Compare, DocumentContains, MetadataCompare
 from shared.redis.keys import Keys
 from shared.segment.cache import SegmentCache
 from shared.segment.format import CODES, GRAPH, IDS, METADATA, RECORDS, TEXT, verify
+from shared.tenancy.erasure_marks import ErasureMarks
 from tests.queryworker.truth import assert_get, assert_query
 from tests.queryworker.world import Worker, World, adds, open_world
 from tests.redis_server import RedisServer
@@ -73,7 +74,7 @@ async def cold_compactor(world: World, name: str) -> Compactor:
     clock = SystemClock()
     return Compactor(
         world.log, world.objects, cache, world.directory / "building", Checkpoints(clock), clock,
-        ResourceLimits(2, 1 << 30), name, world.damages,
+        ResourceLimits(2, 1 << 30), name, world.damages, ErasureMarks(world.redis, Keys()),
     )  # fmt: skip
 
 
