@@ -98,15 +98,6 @@ class Eraser:
         for erasure in sorted(erasures, key=lambda each: (each.requested_s, each.id)):
             await self._advance(erasure)
 
-    async def erasing(self) -> Set[str]:
-        """The collections of open erasures whose old objects may go without regard to retention."""
-        found: set[str] = set()
-        async for record in self._control.all(ControlKind.ERASURES):
-            if record.content is not None:
-                erasure = decode_erasure(record.content)
-                found |= {*erasure.collections} if erasure.state is ErasureState.ERASING else set()
-        return found
-
     async def _mark(self, erasures: list[Erasure]) -> None:
         wanted = {collection: each.id for each in erasures if each.of_records for collection in each.collections}
         marked = await self._marks.marked()

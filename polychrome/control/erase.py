@@ -17,18 +17,17 @@ POLL_S: Final = 1.0
 
 def add_erase(parser: argparse.ArgumentParser) -> None:
     """The arguments of `polychrome erase`."""
-    commands = parser.add_subparsers(required=True, metavar="request|show|list")
-    request = commands.add_parser("request", help="delete what is named, and have all that is left of it erased")
-    add = request.add_argument
-    add("--tenant", required=True, metavar="T", help="whose data; with no other option all of its databases")
+    add = parser.add_argument
+    add("--tenant", metavar="T", help="whose data; with no other option all of its databases")
     add("--database", metavar="D", help="this database")
     add("--collection", metavar="C", help="this collection of the database, by its name or id")
     text = "the records of the collection whose ids are in this file, one a line"
     add("--ids", type=Path, metavar="FILE", help=text)
-    add("--within", type=parse_duration, metavar="TIME", help="such as 24h: how soon it shall be done")
+    add("--within", type=parse_duration, metavar="TIME", help="such as 24h: the time in which it shall be done")
     add("--wait", action="store_true", help="wait for the receipt, and print it")
-    _finish(request)
-    request.set_defaults(run=_run_request)
+    _finish(parser)
+    parser.set_defaults(run=_run_request)
+    commands = parser.add_subparsers(metavar="show|list", help="instead of asking for an erasure")
     for name, run, text in (("show", _show, "show an erasure or its receipt"), ("list", _list, "list erasures")):
         command = commands.add_parser(name, help=text)
         if name == "show":
@@ -43,6 +42,8 @@ def _finish(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_request(arguments: argparse.Namespace) -> int:
+    if arguments.tenant is None:
+        return complain("erase", "name the tenant whose data are to be erased by --tenant")
     if arguments.collection is not None and arguments.database is None:
         return complain("erase", "a collection is one of a database: name it by --database")
     if arguments.ids is not None and arguments.collection is None:

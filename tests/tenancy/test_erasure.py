@@ -213,9 +213,12 @@ def test_the_command_waits_for_the_receipt(
     (tmp_path / "ids").write_text("r1\n")
     where = ["--tenant", PLACE["tenant"], "--database", PLACE["database"], "--collection", writings.name]
     with pytest.raises(SystemExit) as ended:
-        main(["erase", "request", *where, "--ids", str(tmp_path / "ids"), "--wait", "--url", cluster.url])
+        main(["erase", *where, "--ids", str(tmp_path / "ids"), "--wait", "--url", cluster.url])
     assert ended.value.code == 0
     assert f"removed of {writings.id}" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as refused:
+        main(["erase", "--url", cluster.url])
+    assert refused.value.code != 0
     with pytest.raises(SystemExit):
         main(["erase", "list", "--url", cluster.url])
     assert f"/{writings.id}  done" in capsys.readouterr().out
