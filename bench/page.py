@@ -6,7 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench import plots
-from bench.report import page, target_table
+from bench.fairness_report import PART
+from bench.report import fairness_table, page, target_table
 from bench.series import Results
 
 
@@ -20,7 +21,8 @@ def write(results: Results, directory: Path, simulation: Path) -> str:
     plots.draw(results, directory)
     (directory / "benchmarks.md").write_text(page(results, machine(), method, simulated), encoding="utf-8")
     failed = [f"{name}: {part.error}" for name, part in results.parts.items() if part.error]
-    return "\n\n".join([target_table(results), *failed])
+    fairness = [fairness_table(results)] if PART in results.parts else []
+    return "\n\n".join([target_table(results), *fairness, *failed])
 
 
 def machine() -> str:

@@ -1,4 +1,4 @@
-"""The two plots of the page, as SVG that is the same for the same results."""
+"""The plots of the page, as SVG that is the same for the same results."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -6,6 +6,7 @@ from typing import Any, Final
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from bench import fairness_report
 from bench.series import CHROMA, HNSWLIB, POLYCHROME, Results
 
 COLOURS: Final = {CHROMA: "#d95f02", POLYCHROME: "#1b9e77", HNSWLIB: "#7570b3"}
@@ -20,6 +21,8 @@ def draw(results: Results, directory: Path) -> None:
     mpl.rcParams["svg.fonttype"] = "none"
     _draw_recall(results, directory / RECALL_FILE)
     _draw_concurrency(results, directory / CONCURRENCY_FILE)
+    if fairness_report.PART in results.parts:
+        fairness_report.draw(results, directory / fairness_report.FILE)
 
 
 def recall_points(results: Results) -> dict[str, list[Point]]:

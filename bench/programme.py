@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench import disturbances, parts
+from bench import disturbances, fairness, parts
 from bench.data import Dataset, debian, synthetic
 from bench.series import Series
 from bench.stage import Scale, Stage
@@ -43,6 +43,10 @@ def _large(scale: Scale, _directory: Path) -> Dataset:
     return synthetic("large", scale.many_rows, 128)
 
 
+def _neighbours(scale: Scale, directory: Path) -> Dataset:
+    return _real(scale, directory).head("neighbours", scale.few_rows)
+
+
 STAGES: Final = {
     plan.name: plan
     for plan in (
@@ -50,6 +54,7 @@ STAGES: Final = {
         StagePlan("empty", _real, filled=False),
         StagePlan("wide", _wide),
         StagePlan("large", _large, with_chroma=False),
+        StagePlan("neighbours", _neighbours, with_chroma=False),
     )
 }
 
@@ -72,6 +77,7 @@ PARTS: Final = {
         Part("collections", "empty", disturbances.collections),
         Part("wide", "wide", parts.common_lines),
         Part("large", "large", parts.common_lines),
+        Part("fairness", "neighbours", fairness.fairness),
     )
 }
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from bench import fairness_report
 from bench.series import CHROMA, HNSWLIB, POLYCHROME, QUANTITIES, Results, Series
 from bench.targets import Verdict, verdicts
 
@@ -46,6 +47,9 @@ def page(results: Results, machine: str, method: str, simulation: str) -> str:
         "## Growth\n\n" + growth_table(results) + "\n\n" + growth_cost(results),
         "## Wide vectors\n\n" + _wide_note(results) + reads_table(results, "wide", ("wide",)),
     ]
+    if fairness_report.PART in results.parts:
+        picture = f"\n\n![Latency beside floods]({fairness_report.FILE})"
+        sections.append("## Fairness\n\n" + fairness_report.note() + fairness_table(results) + picture)
     if simulation:
         sections.append("## Scale-out, simulated\n\n" + simulation.strip())
     sections += ["## How it is measured\n\n" + method.strip(), "## Runs\n\n" + runs_table(results)]
@@ -145,6 +149,14 @@ def growth_cost(results: Results) -> str:
     return (
         f"From the smallest size on, the cost of a query grows {'FASTER' if grows else 'no faster'} than hnswlib's own."
     )
+
+
+def fairness_table(results: Results) -> str:
+    rows = []
+    for row in fairness_report.rows(results):
+        figures = (number(row.p50_ms), number(row.p99_ms), f"{row.ratio:.1f}x", str(row.errors))
+        rows.append((row.operation, row.flood, *figures, "yes" if row.met else "NO"))
+    return table(("", "beside", "p50, ms", "p99, ms", "of that alone", "4xx and 5xx", "met"), rows)
 
 
 def runs_table(results: Results) -> str:

@@ -33,6 +33,7 @@ QUANTITIES: Final = {
     "bytes_per_row": Quantity("memory of a row", "B", False),
     "mib": Quantity("memory", "MiB", False),
     "seconds": Quantity("time", "s", False),
+    "errors": Quantity("4xx and 5xx", "", False),
 }
 
 
