@@ -160,7 +160,7 @@ class Leader:
         commits = CommitNumbers(self._objects)
         prover = Prover(services.catalog.unproven, services.damages, self._objects, clock, config.process_id)
         rounds = Rounds(services.cuts, self._objects, clock)
-        scheduler = Scheduler(services.catalog, services.log, services.jobs, rounds, config.policy, clock, trimmer.add)
+        scheduler = self._scheduler(services, rounds, trimmer)
         snapshotter = Snapshotter(services.images, self._snapshots, cluster, clock)
         tidier = JournalTidier(self._objects, clock)
         database_recovery = self._database_recovery(cluster, services)
@@ -222,6 +222,11 @@ class Leader:
             every("commit_numbers", TIDY_COMMITS_S, commits.tidy, clock),
             every("garbage", config.garbage_s, collect_garbage, clock),
         ]
+
+    def _scheduler(self, services: LeaderServices, rounds: Rounds, trimmer: Trimmer) -> Scheduler:
+        """The scheduler of compactions, in which tenants take turns."""
+        policy, clock, tenant_of = self._config.policy, self._clock, services.stored.tenant_of
+        return Scheduler(services.catalog, services.log, services.jobs, rounds, policy, clock, trimmer.add, tenant_of)
 
     def _database_recovery(self, cluster: Cluster, services: LeaderServices) -> DatabaseRecovery:
         """The recovery of what Redis loses of the catalog alone."""

@@ -17,6 +17,7 @@ from prometheus_client import Counter, Gauge
 
 from logservice.scheduling.policy import Policy, ShardBacklog, priority
 from logservice.scheduling.rounds import Rounds
+from logservice.scheduling.turns import DueShard, Turns
 from shared.catalog import Catalog
 from shared.log.jobs import REBUILD, Jobs
 from shared.log.log import Log
@@ -49,21 +50,34 @@ Trim = Callable[[Shard, Pointer], None]
 @dataclass(slots=True)
 class _Watch:
     """Time since which the shard has uncompacted writes, and when its tail or pointer was last seen to move
-    (monotonic).
+    (monotonic). `due` is the shard as it was when it was due last.
     """
 
     since_s: float
     moved_s: float
+    due: DueShard | None = None
     tail: str = ""
     version: int = -1
 
 
 class Scheduler:
-    """Keeps the watch list of one leader. Everything raises Unavailable."""
+    """Keeps the watch list of one leader. `tenant_of` gives the tenant of a collection by its id, empty when it is not
+    known. Everything raises Unavailable.
+    """
 
     def __init__(
-        self, catalog: Catalog, log: Log, jobs: Jobs, rounds: Rounds, policy: Policy, clock: Clock, trim: Trim
+        self,
+        catalog: Catalog,
+        log: Log,
+        jobs: Jobs,
+        rounds: Rounds,
+        policy: Policy,
+        clock: Clock,
+        trim: Trim,
+        tenant_of: Callable[[str], str] = lambda _: "",
     ) -> None:
+        self._tenant_of = tenant_of
+        self._turns = Turns()
         self._catalog = catalog
         self._log = log
         self._jobs = jobs
@@ -101,6 +115,7 @@ class Scheduler:
         states = await self._log.states(shards, damaged)
         _report_damaged(damaged)  # and they are watched no more
         now = self._clock.monotonic()
+        alone: list[tuple[str, int, float]] = []
         due: dict[str, float] = {}
         for shard, state in zip(shards, states, strict=True):
             if shard[1] == REBUILD:
@@ -111,10 +126,24 @@ class Scheduler:
                 self._rounds.watch(shard[0], state.routing.layout)
                 due |= {} if urgency is None else {shard[0]: max(urgency, due.get(shard[0], urgency))}
             elif urgency is not None:
-                await self._put(*shard, urgency)
-        for collection_id, number, urgency in await self._rounds.step(due):
-            await self._put(collection_id, number, urgency)
+                alone.append((*shard, urgency))
+        backlogs = {shard: state.bytes_backlog for shard, state in zip(shards, states, strict=True) if state}
+        await self._put_in_turns([*alone, *await self._rounds.step(due)], backlogs)
         await self._measure(states, now)
+
+    async def _put_in_turns(self, ready: Iterable[tuple[str, int, float]], backlogs: Mapping[Shard, int]) -> None:
+        """Queues the shards, of these urgencies, so that tenants take turns."""
+        due = [
+            DueShard(
+                collection_id, number, urgency, self._tenant_of(collection_id), backlogs.get((collection_id, number), 0)
+            )
+            for collection_id, number, urgency in ready
+        ]
+        for shard, urgency in self._turns.order(due):
+            watch = self._watched.get((shard.collection_id, shard.number))
+            if watch is not None:
+                watch.due = shard
+            await self._put(shard.collection_id, shard.number, urgency)
 
     def _watch(self, shards: Iterable[Shard]) -> None:
         now = self._clock.monotonic()
@@ -138,6 +167,9 @@ class Scheduler:
             # A compaction took the older writes along; what is left came about then.
             watch.since_s = now if watch.version >= 0 else watch.since_s
             watch.version = version
+            if watch.due is not None:
+                self._turns.charge(watch.due.tenant, watch.due.cost)
+                watch.due = None
         if watch.tail != state.tail:
             watch.tail, watch.moved_s = state.tail, now
         if state.pointer is not None and state.trimmable:

@@ -83,6 +83,31 @@ async def test_a_small_write_is_due_once_it_is_left_alone(
     assert await jobs.claim("h", 30) == Job(made.id, 0)
 
 
+async def test_many_shards_of_a_tenant_do_not_come_before_the_only_one_of_another(
+    redis: Redis, keys: Keys, catalog: Catalog, database: Database, log: Log, jobs: Jobs, objects: ObjectStore,
+    clock: SteppedClock, trimmer: Trimmer,
+) -> None:  # fmt: skip
+    tenants: dict[str, str] = {}
+    rounds = Rounds(Cuts(redis, keys), objects, clock)
+    scheduler = Scheduler(catalog, log, jobs, rounds, POLICY, clock, trimmer.add, lambda each: tenants.get(each, ""))
+    for number in range(12):
+        made = await make_collection(catalog, database, f"noisy-{number}")
+        tenants[made.id] = "noisy"
+        await append(log, made, [str(row) for row in range(20)])
+        await jobs.mark_dirty([(made.id, 0)])
+    await scheduler.tick()
+    clock.time_s += 5.0
+    quiet = await make_collection(catalog, database, "quiet")
+    tenants[quiet.id] = "quiet"
+    await append(log, quiet, ["a"])
+    await jobs.mark_dirty([(quiet.id, 0)])
+    await scheduler.tick()
+    clock.time_s += 1.0
+    await scheduler.tick()
+    claimed = [await jobs.claim("h", 30) for _ in range(13)]
+    assert claimed.index(Job(quiet.id, 0)) <= 1
+
+
 async def test_a_fork_gets_its_first_root_as_soon_as_its_shards_are_marked(
     redis: Redis, keys: Keys, catalog: Catalog, database: Database, log: Log, jobs: Jobs, scheduler: Scheduler,
     objects: ObjectStore,
