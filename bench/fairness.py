@@ -74,7 +74,7 @@ def fairness(stage: Stage) -> list[Series]:
 
 
 def measure(server: Server, requests: Sequence[Request], seconds: float) -> VictimSample:
-    """One client for so long: even requests are queries, odd ones upserts."""
+    """The sample of one client that sends requests for so long: even ones are queries, odd ones upserts."""
     latencies_s: tuple[list[float], list[float]] = ([], [])
     errors = 0
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S)

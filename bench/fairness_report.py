@@ -47,7 +47,7 @@ def rows(results: Results) -> Iterator[Row]:
 
 
 def note() -> str:
-    """What the table says."""
+    """The text above the table: how it came about, and the target."""
     return (
         "One client queries and upserts real rows in turn, alone, and while another tenant floods the servers. Target:"
         f" p99 at most {RATIO_MAX:g} times that alone plus {ADDED_MS_MAX:g} ms, and no 4xx or 5xx.\n\n"

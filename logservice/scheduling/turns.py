@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 JOB_BYTES: Final = 1 << 20
-"""What a compaction costs beside its bytes, in bytes: a graph, a manifest, uploads."""
+"""Cost of a compaction beside its bytes, in bytes: that of a graph, a manifest, uploads."""
 
 ACCOUNTS_MAX: Final = 10_000
 """Tenants without anything due whose accounts are remembered."""
@@ -39,7 +39,7 @@ class DueShard:
 
     @property
     def cost(self) -> int:
-        """What its compaction costs, in bytes."""
+        """Cost of its compaction, in bytes."""
         return JOB_BYTES + self.bytes
 
 
