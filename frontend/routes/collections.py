@@ -122,7 +122,7 @@ class CollectionRoutes:
         database_name = request.path_params["database"]
         check_database_name(database_name)
         request.subject = creation.body.name
-        default = request.quotas.lower(Quota.SHARDS, self._shard_limits.default)
+        default = max(1, request.quotas.lower(Quota.SHARDS, self._shard_limits.default))  # of 0, refused below
         new = new_collection(creation, default, self._shard_limits.most)
         request.check_quota(Quota.SHARDS, new.fixed["shards"])
         database = await self._database(request)

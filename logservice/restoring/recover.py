@@ -61,14 +61,14 @@ class Recovery:
 
     async def recover(self, collection_id: str, row: dict[str, Any]) -> bool:
         """Whether the row must stay, because the bucket knows the collection. Then its state is back, with a head
-        beyond every position that was handed out, unless no snapshot says what it was like. Raises Unavailable,
-        Corrupt.
+        beyond every position that was handed out, unless no snapshot says what it was like; one without any shard, in
+        which nothing was ever stored, says nothing. Raises Unavailable, Corrupt.
         """
         number = await self._snapshots.next_number()
         journaled = await self._journaled.newest()
         image = journaled.image if journaled else None
         known = (
-            next((collection for collection in image.collections if collection.id == collection_id), None)
+            next((each for each in image.collections if each.id == collection_id and each.layout.count), None)
             if image
             else None
         )

@@ -77,9 +77,11 @@ class Lifecycle:
     ) -> None:
         """Creates the state of a new collection: an orphan until the catalog row is written. `fixed` is what never
         changes of it (space, shards, ef_construction, max_neighbors); `family` the root of the family that a fork
-        joins, `epoch` that of its origin. Raises StorageFull.
+        joins, `epoch` that of its origin. Raises StorageFull, and ValueError for a collection without shards.
         """
         layout = Layout(0, fixed["shards"])
+        if layout.count < 1:  # nobody could restore it
+            raise ValueError(f"a collection of {layout.count} shards")
         args = ["create", *_fields(database_key, fixed, generation, dimension, layout), "head", FIRST_POSITION]
         args += ["family", family] if family else []
         args += ["epoch", epoch] if epoch else []

@@ -102,6 +102,14 @@ def test_shards_and_the_bytes_of_rows_and_names_are_bounded(keyring: Keyring) ->
     assert refused(named, "bytes of a name", "Create attached function", 11, 5)
 
 
+def test_a_quota_of_no_shards_makes_no_collections_and_harms_none(keyring: Keyring) -> None:
+    place, key = given(keyring, shards=0)
+    collections = f"{place.database_path}/collections"
+    for body in ({"name": "made"}, {"name": "made", "metadata": {"polychrome:shards": 1}}):
+        assert refused(keyring.ask(key, "POST", collections, body), "Number of shards", "Create collection", 1, 0)
+    assert [each["name"] for each in keyring.ask(key, "GET", collections).json()] == ["items"]
+
+
 def test_the_python_client_raises_its_own_exception_with_the_message(keyring: Keyring) -> None:
     place, key = given(keyring, collections=1)
     client = client_of(keyring, place, chroma_client_auth_provider=TOKEN, chroma_client_auth_credentials=key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
@@ -102,6 +103,20 @@ async def test_a_state_that_is_lost_alone_comes_back_with_its_log(world: World, 
     for shard in made.layout.numbers:
         entries = (await world.log.read(made.id, shard)).entries
         assert all(entry.previous == previous.id for previous, entry in itertools.pairwise(entries))
+
+
+async def test_a_lost_collection_without_any_shard_stops_no_log_service_and_goes(world: World) -> None:
+    made = await make_collection(world.catalog, await database_of(world), "hit")
+    image = await world.images.take(await world.cluster())
+    collections = [
+        msgspec.structs.replace(each, shards=(0, 0)) if each.id == made.id else each for each in image.collections
+    ]
+    image = msgspec.structs.replace(image, collections=collections)
+    assert await world.snapshots.write(image, await world.snapshots.next_number())
+    await world.redis.delete(world.keys.state(made.id))
+    await _missed(world, made)
+    await recover_lost(world)
+    assert await world.catalog.collections.get_by_id(await database_of(world), made.id) is None
 
 
 async def test_a_dimension_that_only_the_lost_state_and_the_log_knew_stays_fixed(world: World) -> None:

@@ -4,6 +4,7 @@ within an earlier restoration. Found by tests/simulation.
 
 from __future__ import annotations
 
+import pytest
 from redis.asyncio import Redis
 
 from shared.cluster.placement import Layout
@@ -49,3 +50,8 @@ async def test_a_slow_leader_takes_nothing_back_from_a_later_restoration(redis: 
     assert await restore(lifecycle, "c", 60, 1, OLDER) == 100
     assert await restore(lifecycle, "c", 100, 2, OLDER) == 100
     assert await pointer_of(Log(redis, keys), "c") == NEWER
+
+
+async def test_no_collection_has_no_shards(redis: Redis, keys: Keys) -> None:
+    with pytest.raises(ValueError, match="0 shards"):
+        await Lifecycle(redis, keys).create("c", "db", FIXED | {"shards": 0}, 1)
