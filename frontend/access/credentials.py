@@ -7,7 +7,6 @@ token>`, `Authorization: Basic <base64 of name:password>`. A credential in the U
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -90,7 +89,7 @@ def _password(encoded: str) -> Password:
         raise malformed
     try:
         name, colon, password = base64.b64decode(encoded, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeError):
+    except ValueError:  # not base64, not even ASCII, or not UTF-8
         raise malformed from None
     if not colon or not name:
         raise malformed

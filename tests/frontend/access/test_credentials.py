@@ -47,6 +47,7 @@ def test_each_header_of_the_official_clients_is_understood(
         ([], [""], "malformed"),
         ([], ["a" * (CREDENTIAL_LENGTH_MAX + 1)], "malformed"),
         (["Basic abc"], [], "malformed"),
+        (["Basic \u00e4\udcff"], [], "malformed"),
         ([basic("nocolon")], [], "malformed"),
         ([basic(":nobody")], [], "malformed"),
         (["Basic " + base64.b64encode(b"\xff:x").decode()], [], "malformed"),
