@@ -161,13 +161,13 @@ class Edge:
                 self._metering.end(request, meter, status, answer.bytes_out)
             return answer
         finally:
-            if self._audit is not None:
-                self._audit.note(request, status)
             if request.ticket is not None:
                 request.ticket.close(request.body_bytes, 0 if answer is None else answer.bytes_out)
-            request_id.reset(token)
             self.bodies.release(request.protocol)
             self.in_flight.end()
+            if self._audit is not None:  # last: whatever fails here, nothing that was taken is kept
+                self._audit.note(request, status)
+            request_id.reset(token)
 
     async def _answer(self, request: Request) -> HttpResponse:
         if request.method == "OPTIONS" and self._cors.enabled:

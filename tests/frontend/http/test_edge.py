@@ -351,3 +351,16 @@ async def test_an_old_client_may_keep_its_connection(server: Running) -> None:
     answers = await server.raw(asked + b"GET /api/v2/version HTTP/1.0\r\n\r\n")
     assert answers.count(b"HTTP/1.0 200 ") == 2
     assert answers.lower().count(b"connection: keep-alive") == 1
+
+
+async def test_a_request_ends_although_its_audit_event_cannot_be_made(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing:
+        def note(self, _request: object, _status: int) -> None:
+            raise ValueError("no event")
+
+    monkeypatch.setattr(server.server.edge, "_audit", Failing())
+    await server.raw(HEARTBEAT + b"connection: close\r\n\r\n")
+    assert server.server.edge.in_flight.count == 0
+    assert server.server.edge.in_flight.idle.is_set()
