@@ -8,6 +8,7 @@ import argparse
 import datetime
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -32,7 +33,13 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def json_of(answer: Any) -> str:
     """An answer that msgspec can encode, as indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(answer)).decode()
+    return msgspec.json.format(msgspec.json.encode(answer, enc_hook=_plain)).decode()
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is nothing that an answer has")
 
 
 def show(answer: Any, lines: Iterable[str], *, as_json: bool) -> None:

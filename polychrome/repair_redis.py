@@ -7,7 +7,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from polychrome.append_only.repair import UnrepairableError, check, repair, set_aside
+import msgspec
+
+from polychrome.answering import add_json, say, show
+from polychrome.append_only.repair import FileDamage, UnrepairableError, check, repair, set_aside
 from polychrome.local.datadir import open_data_dir
 from polychrome.local.plan import ClusterOptions
 from polychrome.local.redis_server import RedisServer, redis_server
@@ -21,51 +24,60 @@ def add_repair_redis(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--write", action="store_true", help="repair it: leave out what is shown as lost, nothing else")
     text = "move all of it away: the next start restores what the bucket has"
     how.add_argument("--set-aside", action="store_true", help=text)
+    add_json(parser)
     parser.set_defaults(run=_run)
+
+
+class RedisRepair(msgspec.Struct, frozen=True, kw_only=True):
+    """The result: what is damaged (`found`), whether it is still (`damaged`), where the files are that were moved out
+    of the way or replaced (`kept`), and a sentence about what was done, or why nothing could be.
+    """
+
+    found: list[FileDamage] = []
+    damaged: bool = False
+    kept: Path | None = None
+    what: str
+
+    def lines(self) -> list[str]:
+        """The result for people."""
+        return [*(line for each in self.found for line in each.lines()), self.what]
 
 
 def _run(given: argparse.Namespace) -> int:
     prefix = os.environ.get("POLYCHROME_REDIS_PREFIX", "pc")
-    return repair_redis(given.data_dir, prefix, _say, write=given.write, aside=given.set_aside)
+    result = repair_redis(given.data_dir, prefix, say, write=given.write, aside=given.set_aside)
+    show(result, result.lines(), as_json=given.json)
+    return int(result.damaged)
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
-def repair_redis(data_dir: Path, prefix: str, say: Callable[[str], None], *, write: bool, aside: bool) -> int:
-    """Shows what is damaged in the append-only file below `data_dir`, and what is lost by a repair. With `write` it is
-    repaired, with `aside` all of it is moved out of the way. Returns the exit code: 1 while it is damaged. Raises
-    DataDirError, NoRedisServerError.
+def repair_redis(data_dir: Path, prefix: str, say: Callable[[str], None], *, write: bool, aside: bool) -> RedisRepair:
+    """Finds what is damaged in the append-only file below `data_dir`, and what is lost by a repair. With `write` it is
+    repaired, with `aside` all of it is moved out of the way. A file that is not there counts as damaged. `say` is told
+    what is done to the directory itself. Raises DataDirError, NoRedisServerError.
     """
     if not (data_dir / "redis").is_dir():
-        say(f"{data_dir} is not the data directory of a cluster that runs its own Redis (--data-dir names another)")
-        return 1
+        what = f"{data_dir} is not the data directory of a cluster that runs its own Redis (--data-dir names another)"
+        return RedisRepair(damaged=True, what=what)
     with open_data_dir(data_dir, say) as opened:
         server = redis_server(opened.redis)
         if not server.log_directory.is_dir():
-            say(f"there is no append-only file in {opened.redis}")
-            return 1
+            return RedisRepair(damaged=True, what=f"there is no append-only file in {opened.redis}")
         if aside:
-            say(f"moved to {set_aside(server.log_directory)}; the next start restores what the bucket has")
-            return 0
+            kept = set_aside(server.log_directory)
+            return RedisRepair(kept=kept, what=f"moved to {kept}; the next start restores what the bucket has")
         try:
-            return _repair(server, prefix, say, write=write)
+            return _repair(server, prefix, write=write)
         except UnrepairableError as error:
-            say(f"{error}; --set-aside starts without it, from what the bucket has")
-            return 1
+            what = f"{error}; --set-aside starts without it, from what the bucket has"
+            return RedisRepair(damaged=True, what=what)
 
 
-def _repair(server: RedisServer, prefix: str, say: Callable[[str], None], *, write: bool) -> int:
+def _repair(server: RedisServer, prefix: str, *, write: bool) -> RedisRepair:
     found = check(server.log_directory, server.program, prefix)
-    for each in found:
-        for line in each.lines():
-            say(line)
     if not found:
-        say(f"the append-only file in {server.log_directory} is whole")
-        return 0
+        return RedisRepair(what=f"the append-only file in {server.log_directory} is whole")
     if not write:
-        say("nothing was changed; --write leaves out what is lost, and keeps everything else")
-        return 1
-    say(f"repaired; the files as they were are in {repair(found, server.log_directory)}")
-    return 0
+        what = "nothing was changed; --write leaves out what is lost, and keeps everything else"
+        return RedisRepair(found=found, damaged=True, what=what)
+    kept = repair(found, server.log_directory)
+    return RedisRepair(found=found, kept=kept, what=f"repaired; the files as they were are in {kept}")

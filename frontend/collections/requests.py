@@ -30,12 +30,12 @@ from frontend.collections.metadata_rules import (
 from frontend.collections.schema import Schema, default_schema, indexing_of, reconciled, settings_of, with_settings
 from frontend.collections.schema_rules import schema_problem
 from frontend.collections.schema_shape import GivenSchema, given_schema
-from frontend.parse.names import name_problem
 from frontend.parse.shapes import shaped
 from frontend.parse.writes import refuse_fields
 from frontend.request_limits import DEFAULT_LIMITS, RequestLimits, check_limit
 from shared.catalog import SHARDS_KEY, Collection, Function, NewCollection
 from shared.catalog.functions import OUTPUT_DIMENSION
+from shared.catalog.names import name_problem
 
 CREATED: Final = ("metadata", "configuration", "schema")
 UPDATED: Final = ("new_metadata", "new_configuration")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from polychrome.backup.model import Backup, CollectionBackup
 from polychrome.backup.survey import Place
+from shared.catalog.names import name_problem
 from shared.errors import InvalidArgument, NotFound
 
 
@@ -77,7 +78,11 @@ def is_suitable(backup: Backup, wanted: str | None) -> bool:
 
 
 def chosen(backup: Backup, wanted: str | None, new_name: str | None) -> dict[str, str]:
-    """The collections to restore, by id, with their names. Raises NotFound, InvalidArgument."""
+    """The collections to restore, by id, with their names. A `new_name` is held to the rule for new collections. Raises
+    NotFound, InvalidArgument.
+    """
+    if new_name is not None and (problem := name_problem(new_name)):
+        raise InvalidArgument(problem)
     if wanted is None:
         return {collection.id: collection.name for collection in backup.collections}
     found = [collection for collection in backup.collections if wanted in words_for(collection)]
@@ -86,4 +91,4 @@ def chosen(backup: Backup, wanted: str | None, new_name: str | None) -> dict[str
         raise NotFound(f"backup {backup.name} has no collection {wanted}{why}")
     if len(found) > 1:
         raise InvalidArgument(f"{wanted} is the name of several: {', '.join(each.path for each in found)}")
-    return {found[0].id: new_name or found[0].name}
+    return {found[0].id: found[0].name if new_name is None else new_name}

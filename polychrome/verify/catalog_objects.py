@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from polychrome.verify.model import Finding, Ledger
+from polychrome.verify.model import CollectionNames, Finding, Ledger, name_in
+from shared.catalog.image_model import CatalogImage
 from shared.catalog.journal_entry import decode_entry
 from shared.catalog.snapshot_form import check_snapshot
 from shared.errors import Corrupt
@@ -18,16 +19,23 @@ async def prove_snapshots(objects: ObjectStore, keys: Sequence[str], ledger: Led
     Unavailable.
     """
     newest = max(keys, default="")
-    for key in sorted(keys):
+    for key in sorted(keys, reverse=True):  # of a collection that was renamed the newest name counts
         try:
             data = await objects.get(key)
             ledger.counts["snapshots"] += 1
             ledger.read(len(data))
-            await asyncio.to_thread(check_snapshot, data)
+            image = await asyncio.to_thread(check_snapshot, data)
+            ledger.call(_names_in(image))
         except ObjectNotFound:
             continue  # replaced by newer ones since it was listed
         except Corrupt as error:
             ledger.add([Finding.of(key, error.message, current=key == newest)])
+
+
+def _names_in(image: CatalogImage) -> dict[str, CollectionNames]:
+    databases = {each.key: (each.tenant, each.name) for each in image.databases}
+    named = [(each, name_in(each.row)) for each in image.collections if each.database_key in databases]
+    return {each.id: CollectionNames(*databases[each.database_key], name) for each, name in named if name is not None}
 
 
 async def prove_journal(objects: ObjectStore, keys: Sequence[str], ledger: Ledger) -> None:

@@ -10,10 +10,9 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 import msgspec
-import orjson
 from redis.asyncio import Redis
 
-from polychrome.verify.model import Finding, Ledger
+from polychrome.verify.model import CollectionNames, Finding, Ledger, name_in
 from polychrome.verify.streams import StreamProver
 from shared.catalog import Catalog
 from shared.errors import Corrupt, Gone
@@ -47,12 +46,17 @@ class ClusterProver:
     async def read_catalog(self) -> None:
         """Reads the rows of all collections: what `pointer_of` knows. Raises Unavailable."""
         async for database in self._catalog.databases.all():
+            names: dict[str, CollectionNames] = {}
             async for collection_id, row in self._rows(database.key):
                 self._listed.add(collection_id)
                 self._ledger.counts["rows"] += 1
-                if not _is_row(row):
-                    name = f"{collection_id}/row"
-                    self._ledger.add([Finding.of(name, "is no row of a collection", collection=collection_id)])
+                name = name_in(row)
+                if name is None:
+                    finding = Finding.of(f"{collection_id}/row", "is no row of a collection", collection=collection_id)
+                    self._ledger.add([finding])
+                else:
+                    names[collection_id] = CollectionNames(database.tenant, database.name, name)
+            self._ledger.call(names)
 
     async def pointer_of(self, collection: str, shard: int) -> Pointer | None:
         """The pointer of a shard as it is now. Raises Gone, Unavailable, Corrupt when the state cannot be read, and
@@ -157,10 +161,3 @@ def _check(state: ShardState) -> None:
     for name in ("ef_construction", "max_neighbors"):
         int(state.fixed[name])
     Indexing.of(state.fixed)
-
-
-def _is_row(row: bytes) -> bool:
-    try:
-        return "name" in orjson.loads(row)
-    except (orjson.JSONDecodeError, TypeError):
-        return False

@@ -218,6 +218,8 @@ def lines_of(report: Report) -> list[str]:
 def line_of(finding: Finding) -> str:
     """A finding for people."""
     line = f"{'damaged' if finding.current else 'past   '}  {finding.name}  {finding.what}"
+    if finding.collection_name:
+        line += f"; of {finding.tenant}/{finding.database}/{finding.collection_name}"
     if finding.positions is not None:
         first, end = finding.positions
         line += f" (positions {first} to {'?' if end is None else end - 1})"

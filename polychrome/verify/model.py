@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, NamedTuple
 
 import msgspec
+import orjson
 
 from shared.catalog.damage import DamageKind, kind_of
 
@@ -20,15 +21,32 @@ IDS_NAMED_MAX: Final = 20
 """Most ids of lost records that a finding names; all are counted."""
 
 
+class CollectionNames(NamedTuple):
+    """The names that people know a collection by."""
+
+    tenant: str
+    database: str
+    name: str
+
+
+def name_in(row: bytes | str) -> str | None:
+    """The name of the collection with this row; None when it is no row."""
+    try:
+        name = orjson.loads(row)["name"]
+    except (orjson.JSONDecodeError, TypeError, KeyError):
+        return None
+    return name if isinstance(name, str) else None
+
+
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something that is damaged or missing: its name and kind, and what was found.
 
     `current`: the present state of the cluster needs it. Otherwise only the past does: a manifest that was replaced, a
     snapshot that was followed by others. `collection` and `shard` are those of a shard that needs it, `others` those of
-    forks that need it, too. `checksum` is the
-    xxh3-128, in hex, of the object as it was written, where that is known. `lost_rows` records are certainly damaged,
-    or may be when it is not known which; `lost_ids` are some of their ids. `positions` are those of damaged operations
-    of the log, the latter exclusive.
+    forks that need it, too. `checksum` is the xxh3-128, in hex, of the object as it was written, where that is known.
+    `lost_rows` records are certainly damaged, or may be when it is not known which; `lost_ids` are some of their ids.
+    `positions` are those of damaged operations of the log, the latter exclusive. `tenant`, `database` and
+    `collection_name` are what people call the collection in which it is, empty where that is not known.
     """
 
     name: str
@@ -42,6 +60,9 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     lost_ids: list[str] = []
     positions: tuple[int, int | None] | None = None
     others: list[tuple[str, int]] = []
+    tenant: str = ""
+    database: str = ""
+    collection_name: str = ""
 
     @property
     def shards(self) -> list[tuple[str, int]]:
@@ -88,6 +109,7 @@ class Ledger:
         self._findings: dict[str, Finding] = {}
         self._orphans: dict[str, tuple[int, int]] = {}
         self._named: set[str] = set()
+        self._names: dict[str, CollectionNames] = {}
 
     def read(self, size: int) -> None:
         """Counts bytes that were read."""
@@ -115,11 +137,23 @@ class Ledger:
         """Notes segments that shards of other collections name: they are no orphans."""
         self._named.update(paths)
 
+    def call(self, names: Mapping[str, CollectionNames]) -> None:
+        """Notes what collections are called, by id. What was noted before counts."""
+        self._names = {**names, **self._names}
+
+    def _with_names(self, finding: Finding) -> Finding:
+        names = self._names.get(finding.collection or finding.name.partition("/")[0])
+        if names is None:
+            return finding
+        tenant, database, name = names
+        return msgspec.structs.replace(finding, tenant=tenant, database=database, collection_name=name)
+
     def report(self, *, sampled: float, redis: bool, seconds: float, redis_problem: str = "") -> Report:
         """The result."""
         orphans = {name: counted for name, counted in sorted(self._orphans.items()) if name not in self._named}
+        findings = map(self._with_names, self._findings.values())
         return Report(
-            findings=sorted(self._findings.values(), key=lambda finding: (not finding.current, finding.name)),
+            findings=sorted(findings, key=lambda finding: (not finding.current, finding.name)),
             found=self.found,
             orphans=list(orphans)[:ORPHANS_NAMED_MAX],
             orphan_objects=sum(objects for objects, _ in orphans.values()),

@@ -35,8 +35,9 @@ def decode_snapshot(data: bytes) -> CatalogImage:
     return decode_image(text)
 
 
-def check_snapshot(data: bytes) -> None:
-    """Raises Corrupt unless these are the bytes of a snapshot, down to the last one."""
+def check_snapshot(data: bytes) -> CatalogImage:
+    """The image in a snapshot. Raises Corrupt unless these are the bytes of a snapshot, down to the last one."""
     image = decode_snapshot(data)
     if not data.startswith(_GZIP_BEGIN + int(image.taken_s).to_bytes(4, "little") + _GZIP_UNCHECKED):
         raise Corrupt("its head is not the one that a snapshot is written with")
+    return image

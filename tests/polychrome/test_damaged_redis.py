@@ -1,5 +1,6 @@
 """A damaged append-only file under `polychrome up`: it is named, and its repair costs no more than is named."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -43,8 +44,8 @@ def _log_file(data_dir: Path) -> Path:
 
 def _repair(data_dir: Path, *, write: bool = False, aside: bool = False) -> tuple[int, str]:
     """The exit code of `polychrome repair-redis`, and what it says."""
-    said: list[str] = []
-    return repair_redis(data_dir, "pc", said.append, write=write, aside=aside), "\n".join(said)
+    result = repair_redis(data_dir, "pc", lambda _: None, write=write, aside=aside)
+    return int(result.damaged), "\n".join(result.lines())
 
 
 def _ids(terminal: Terminal, path: str) -> list[int]:
@@ -76,8 +77,14 @@ def test_a_damaged_file_is_named_and_its_repair_keeps_everything_that_is_not(
     code, said = _repair(data_dir)
     assert code == 1
     assert f"collection {path.rpartition('/')[2]}, shard 0: positions {RECORDS} to {RECORDS}" in said
-    command = [sys.executable, "-m", "polychrome", "repair-redis", "--data-dir", str(data_dir), "--write"]
-    subprocess.run(command, check=True, timeout=60)
+    command = [sys.executable, "-m", "polychrome", "repair-redis", "--data-dir", str(data_dir), "--json"]
+    told = subprocess.run(command, check=False, timeout=60, capture_output=True)
+    assert told.returncode == 1
+    answer = json.loads(told.stdout)
+    assert answer["damaged"]
+    assert [(each["path"], each["entries"][0]["first"]) for each in answer["found"]] == [(str(file), RECORDS)]
+    done = subprocess.run([*command, "--write"], check=True, timeout=60, capture_output=True)
+    assert "appendonlydir.damaged-" in json.loads(done.stdout)["kept"]
     assert _repair(data_dir)[0] == 0
     [kept] = (data_dir / "redis").glob("appendonlydir.damaged-*")
     assert (kept / file.name).read_bytes() != before

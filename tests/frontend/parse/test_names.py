@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from frontend.parse.names import check_new_tenant_name, name_problem
+from frontend.parse.names import check_new_tenant_name
+from shared.catalog.names import name_problem
 from shared.errors import InvalidArgument
 
 ALPHABET = (

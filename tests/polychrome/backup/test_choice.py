@@ -1,6 +1,10 @@
 """Which backups are removed, and which one is taken."""
 
-from polychrome.backup.choice import BackupKind, outdated
+import pytest
+
+from polychrome.backup.choice import BackupKind, chosen, outdated
+from polychrome.backup.model import Backup
+from shared.errors import InvalidArgument
 
 EVERYTHING = None
 SHOP = frozenset({"shop"})
@@ -30,3 +34,10 @@ def test_a_backup_that_lacks_a_damaged_collection_pushes_out_none_that_has_it() 
 
 def test_an_incomplete_backup_goes_when_enough_complete_ones_came_after_it() -> None:
     assert outdated(kinds(("1", EVERYTHING, False), ("2", EVERYTHING), ("3", EVERYTHING, False)), keep=1) == ["1"]
+
+
+@pytest.mark.parametrize("name", ["", "ab", "a/b", "-dash", "two..dots", "127.0.0.1", "x" * 513])
+def test_a_collection_is_restored_under_no_name_that_a_client_could_not_give_it(name: str) -> None:
+    backup = Backup("20261130T184501.250Z", "cluster", 0.0, 1.0, [], [], [])
+    with pytest.raises(InvalidArgument):
+        chosen(backup, "shop", name)

@@ -64,6 +64,13 @@ async def test_the_exit_code_tells_whole_from_damaged_from_not_done(
         report = json.loads(out)
         assert [(finding["name"], finding["what"]) for finding in report["findings"]] == [(name, "is missing")]
         assert report["redis"] is True
+        collection = cluster.collection
+        called = (collection.tenant, collection.database, collection.name)
+        named = [(each["tenant"], each["database"], each["collection_name"]) for each in report["findings"]]
+        assert named == [called]
+        for place in ((), (str(cluster.bucket),)):
+            _, out, _ = await verify(*place, **environ)
+            assert f"{name}  is missing; of {'/'.join(called)}" in out
         code, out, _ = await asyncio.to_thread(lambda: run("repair", "--json", **environ))
         assert code == 1
         planned = json.loads(out)
@@ -71,6 +78,7 @@ async def test_the_exit_code_tells_whole_from_damaged_from_not_done(
             (name, "have the segment rewritten")
         ]
         assert planned["done"] is False
+        assert planned["steps"][0]["finding"]["collection_name"] == collection.name
         code, out, _ = await verify("--sample", "0.000001", "--seed", "1", **environ)
         assert code == 0
         assert "a sample" in out
