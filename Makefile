@@ -11,6 +11,7 @@
 #   make bench-against BASE=DIR  beside another checkout of Polychrome, in turns: queries and upserts
 #   make bench-quick    the same on little data         make bench BENCH="queries filters"   parts of it
 #   make rooms          the packages and their sub-packages, and which of them imports which
+#   make sbom           the packages that run in production, as CycloneDX JSON in build/sbom.json
 #   make test-clients   the official clients alone      make test-ceph      the topology on Debian's radosgw
 #   make test-compose   compose.yaml with a real container engine (root; installs one)
 #   make test-bare      the tests in a minimal Debian made for them (root; parts of them: make test-bare ARGS=tests/deploy)
@@ -34,7 +35,7 @@ WORKERS ?= $(shell expr $$(nproc) + 1)
 SEEDS ?= 200
 FROM ?= 1
 
-.PHONY: run test lint rooms format bench bench-quick bench-search bench-durability bench-simulation bench-against fuzz soak simulate test-clients test-ceph test-compose test-bare constraints clean
+.PHONY: run test lint sbom rooms format bench bench-quick bench-search bench-durability bench-simulation bench-against fuzz soak simulate test-clients test-ceph test-compose test-bare constraints clean
 
 run: $(RUN_STAMP)
 	@exec $(VENV)/bin/polychrome up $(ARGS)
@@ -64,6 +65,12 @@ lint: $(TEST_STAMP)
 	@$(VENV)/bin/ruff check --quiet $(CODE)
 	@$(VENV)/bin/ruff format --quiet --check $(CODE)
 	@$(VENV)/bin/mypy
+
+# What runs in production, of what is installed: CycloneDX JSON in build/sbom.json.
+sbom: $(RUN_STAMP)
+	@mkdir -p build
+	@$(PY) -m deploy.sbom > build/sbom.json.new
+	@mv build/sbom.json.new build/sbom.json
 
 rooms: $(TEST_STAMP)
 	@$(PY) -m tests.rooms
