@@ -67,7 +67,7 @@ def pinned(constraints: str) -> dict[str, str]:
 
 
 def differing(packages: Mapping[str, object], versions: Mapping[str, str]) -> list[str]:
-    """What is installed of these packages in another version than the pinned one, and what is not pinned at all."""
+    """Those of these packages, with their versions, that are pinned in another version, or not at all."""
     installed = {name: metadata.version(name) for name in sorted(packages) if name != ROOT}
     return [f"{name} {version}" for name, version in installed.items() if versions.get(name) != version]
 
