@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     add_verify(commands.add_parser("verify", help="prove that all that is stored is what was written"))
     add_repair(commands.add_parser("repair", help="repair what polychrome verify finds, as far as it can be"))
     add_keys(commands.add_parser("keys", help="create, list, show, rotate or revoke API keys of a running cluster"))
-    text = "list, show or delete tenants of a running cluster, and set their plans and quotas"
+    text = "create, list, show or delete tenants of a running cluster, and set their plans and quotas"
     add_tenants(commands.add_parser("tenants", help=text))
     add_plans(commands.add_parser("plans", help="list, show, set or delete plans of a running cluster"))
     text = "have records, collections or databases of a running cluster erased, and show the receipts"

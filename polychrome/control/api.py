@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import ssl
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
@@ -17,9 +18,18 @@ from polychrome.location import LocationError
 from shared.errors import PolychromeError
 
 CONTROL: Final = "/polychrome/v1"
+CHROMA: Final = "/api/v2"
 TIMEOUT_S: Final = 60.0
 KEY_VARIABLE: Final = "CHROMA_API_KEY"
 """The variable by which the official clients take a key, too."""
+NO_KEY: Final = f" (no key was given: name a file with one by --key-file, or set {KEY_VARIABLE})"
+TRUST: Final = "SSL_CERT_FILE in the environment names a file with the certificates of authorities to trust"
+
+
+class UntrustedError(PolychromeError):
+    """The certificate of the API is not one that this machine trusts; nothing was sent."""
+
+    code = "untrusted"
 
 
 class RefusedError(PolychromeError):
@@ -35,23 +45,30 @@ class ControlApi:
     url: str
     key: str = field(repr=False)
 
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """The answer, as JSON. Raises RefusedError, and OSError when nobody answers."""
-        return json.loads(self._ask(method, path, None if body is None else json.dumps(body).encode()))
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None, *, under: str = CONTROL) -> Any:
+        """The answer of the route `path` below `under`, as JSON. Raises RefusedError, UntrustedError,
+        and OSError when nobody answers.
+        """
+        return json.loads(self._ask(method, under + path, None if body is None else json.dumps(body).encode()))
 
     def text(self, path: str) -> str:
         """The answer to a GET, as text. Raises what `call` does."""
-        return self._ask("GET", path, None).decode()
+        return self._ask("GET", CONTROL + path, None).decode()
 
     def _ask(self, method: str, path: str, data: bytes | None) -> bytes:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        request = urllib.request.Request(self.url + CONTROL + path, data, headers, method=method)  # noqa: S310  # checked below
+        request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310  # checked below
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
                 answer: bytes = response.read()
                 return answer
         except urllib.error.HTTPError as error:
-            raise RefusedError(_message_of(error)) from None
+            hint = NO_KEY if error.code == 401 and not self.key else ""
+            raise RefusedError(_message_of(error) + hint) from None
+        except urllib.error.URLError as error:
+            if isinstance(error.reason, ssl.SSLCertVerificationError):
+                raise UntrustedError(f"{self.url}: {error.reason.verify_message}. {TRUST}") from None
+            raise
 
 
 def _message_of(error: urllib.error.HTTPError) -> str:
@@ -79,7 +96,9 @@ def located_api(arguments: argparse.Namespace) -> ControlApi:
     if url is None:
         register = read_register(arguments.data_dir)
         if register is None:
-            raise LocationError(f"no cluster is running in {arguments.data_dir}: name its API by --url")
+            raise LocationError(
+                f"no cluster is running in {arguments.data_dir}: name its directory by --data-dir, or its API by --url"
+            )
         url = register.url
     if not url.startswith(("http://", "https://")):
         raise LocationError(f"{url!r} is no http:// or https:// URL")

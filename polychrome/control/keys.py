@@ -14,6 +14,7 @@ from urllib.parse import quote
 from polychrome.answering import NOT_DONE, WHOLE, add_json, done_or_complain, show
 from polychrome.control.api import ControlApi, add_api, located_api
 from shared.tenancy.actions import Action, Role
+from shared.tenancy.api_keys import id_of_key
 
 Answer = tuple[Any, list[str]]
 """The result of a command: for --json, and for people."""
@@ -49,7 +50,9 @@ def add_keys(parser: argparse.ArgumentParser) -> None:
         ("revoke", _revoke, "revoke a key for good"),
     ):
         command = commands.add_parser(name, help=text)
-        command.add_argument("id", help="the key's id: pck_<id>_...")
+        command.add_argument(
+            "id", type=_id, help="the key's id: pck_<id>_...; or the key, of which its id alone is sent"
+        )
         if name == "rotate":
             overlap = "how long the present key still holds (default: 24h; 0s: not at all)"
             command.add_argument("--overlap", type=parse_duration, default=24 * 3600.0, metavar="TIME", help=overlap)
@@ -71,6 +74,10 @@ def answered(
         return NOT_DONE
     show(*answer, as_json=arguments.json)
     return WHOLE
+
+
+def _id(text: str) -> str:
+    return id_of_key(text) or text
 
 
 def parse_duration(text: str) -> float:

@@ -46,11 +46,13 @@ def parse_quota(text: str) -> tuple[Quota, float | None]:
     """A quota with its amount, for argparse: a number, possibly with a unit of thousands (k, M, G) or of 1024 (Ki, Mi,
     Gi, Ti), or `unlimited`.
     """
-    name, _, amount = text.partition("=")
+    name, equals, amount = text.partition("=")
     try:
         quota = Quota(name)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{name!r} is no quota") from None
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} has no amount: {text}=5000, for example")
     if amount == UNLIMITED:
         return quota, None
     digits = amount.rstrip("kMGTi")

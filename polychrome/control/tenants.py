@@ -1,4 +1,4 @@
-"""`polychrome tenants`: list, show and delete tenants of a running cluster, and set their plans and quotas."""
+"""`polychrome tenants`: create, list, show and delete tenants of a running cluster, set their plans and quotas."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import argparse
 from urllib.parse import quote, urlencode
 
 from polychrome.answering import add_json
-from polychrome.control.api import ControlApi, add_api
+from polychrome.control.api import CHROMA, ControlApi, RefusedError, add_api
 from polychrome.control.keys import NOT_LIVE, Answer, answered
 from polychrome.control.plans import add_quotas, live, quota_lines
 
 
 def add_tenants(parser: argparse.ArgumentParser) -> None:
     """The arguments of `polychrome tenants`."""
-    commands = parser.add_subparsers(required=True, metavar="list|show|delete|set-plan|quotas")
+    commands = parser.add_subparsers(required=True, metavar="create|list|show|delete|set-plan|quotas")
     for name, run, text in (
+        ("create", _create, "make a tenant, and databases of it"),
         ("list", _list, "list tenants"),
         ("show", _show, "show a tenant"),
         ("delete", _delete, "delete a tenant with all that it has, and revoke its keys"),
@@ -24,6 +25,9 @@ def add_tenants(parser: argparse.ArgumentParser) -> None:
         command = commands.add_parser(name, help=text)
         if name != "list":
             command.add_argument("tenant", help="its name")
+        if name == "create":
+            database = "a database to make in it; may be repeated (clients take default_database where they name none)"
+            command.add_argument("--database", action="append", default=[], metavar="D", help=database)
         if name == "delete":
             command.add_argument("--yes", action="store_true", required=True, help="it cannot be undone: say so")
         if name == "set-plan":
@@ -42,6 +46,18 @@ def add_tenants(parser: argparse.ArgumentParser) -> None:
 
 def _path(arguments: argparse.Namespace, part: str = "") -> str:
     return f"/tenants/{quote(arguments.tenant, safe='')}{part}"
+
+
+def _create(api: ControlApi, arguments: argparse.Namespace) -> Answer:
+    api.call("POST", "/tenants", {"name": arguments.tenant}, under=CHROMA)
+    for done, database in enumerate(arguments.database):
+        try:
+            api.call("POST", _path(arguments, "/databases"), {"name": database}, under=CHROMA)
+        except RefusedError as refused:
+            made = ", ".join(arguments.database[:done]) or "none"
+            raise RefusedError(f"{refused} (tenant {arguments.tenant} is made; of its databases: {made})") from None
+    created = {"name": arguments.tenant, "databases": arguments.database}
+    return created, [f"{arguments.tenant} is made; its databases: {', '.join(arguments.database) or 'none yet'}."]
 
 
 def _list(api: ControlApi, _arguments: argparse.Namespace) -> Answer:
@@ -73,7 +89,8 @@ def _quotas(api: ControlApi, arguments: argparse.Namespace) -> Answer:
             raise ValueError("either quotas or --clear")
         body = {"quotas": dict(arguments.quotas)} | place
         changed = api.call("PUT", _path(arguments, "/quotas"), body)
-        return changed, [*quota_lines(changed["quotas"]), *live(changed)]
+        lines = quota_lines(changed["quotas"]) or ["It has no quotas of its own there."]
+        return changed, [*lines, *live(changed)]
     query = urlencode({name: value for name, value in place.items() if value is not None})
     shown = api.call("GET", _path(arguments, f"/quotas?{query}" if query else "/quotas"))
     plan = "the default plan" if shown["plan"] is None else shown["plan"]

@@ -200,7 +200,7 @@ def _problem_of_scope(
     if databases is not None and tenant is None:
         return "Databases without a tenant: say whose they are"
     if collections is not None and databases is None:
-        return "Collections without a database: say where they are"
+        return "Collections without a database: name the database that they are in"
     if databases is not None and not databases:
         return "An empty list of databases; leave it out for all of them"
     if collections is not None and not collections:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import ssl
+import uuid
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -12,6 +16,7 @@ import pytest
 from polychrome.__main__ import main
 from polychrome.local.datadir import bootstrap_key_file
 from shared.tenancy.api_keys import id_of_key
+from tests.certificates import Authority
 from tests.tenancy.keyring import Keyring, Place, furnished
 
 Run = Callable[..., tuple[int, str, str]]
@@ -77,6 +82,77 @@ def test_a_tenant_is_listed_shown_and_deleted(keyring: Keyring, run: Run) -> Non
     assert done(run("tenants", "show", place.tenant, "--json"))["databases"] == 1
     assert "is deleted; 0 keys were revoked" in run("tenants", "delete", place.tenant, "--yes")[1]
     assert run("tenants", "show", place.tenant)[0] == 2
+
+
+def test_a_tenant_is_made_with_its_databases(keyring: Keyring, run: Run) -> None:
+    name = f"made-{uuid.uuid4().hex}"
+    made = run("tenants", "create", name, "--database", "shop", "--database", "staging")
+    assert made[:2] == (0, f"{name} is made; its databases: shop, staging.\n")
+    assert done(run("tenants", "show", name, "--json"))["databases"] == 2
+    key = run("keys", "create", "--tenant", name, "--database", "shop", "--role", "write")[1].strip()
+    path = f"/api/v2/tenants/{name}/databases/shop/collections"
+    assert keyring.ask(key, "POST", path, {"name": "things"}).status_code == 200
+    code, _, err = run("tenants", "create", name)
+    assert code == 2
+    assert "already exists" in err
+
+
+def test_a_tenant_whose_database_is_refused_is_said_to_be_there(run: Run) -> None:
+    name = f"made-{uuid.uuid4().hex}"
+    code, _, err = run("tenants", "create", name, "--database", "shop", "--database", "x")
+    assert code == 2
+    assert f"(tenant {name} is made; of its databases: shop)" in err
+    assert done(run("tenants", "show", name, "--json"))["databases"] == 1
+
+
+def test_of_a_whole_key_its_id_alone_is_sent(place: Place, run: Run) -> None:
+    key = run("keys", "create", "--tenant", place.tenant, "--role", "read")[1].strip()
+    assert done(run("keys", "revoke", key, "--json"))["id"] == id_of_key(key)
+
+
+def test_a_command_without_a_key_says_where_one_is_named(
+    keyring: Keyring, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("CHROMA_API_KEY", raising=False)
+    with pytest.raises(SystemExit, match="2"):
+        main(["tenants", "list", "--url", keyring.urls[0]])
+    assert "--key-file" in capsys.readouterr().err
+
+
+class NoTenants(BaseHTTPRequestHandler):
+    """Answers every GET with an empty list."""
+
+    def do_GET(self) -> None:
+        """Called by the server."""
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"[]")
+
+
+def test_a_command_that_does_not_trust_a_certificate_says_how_it_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.sign("api")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    with ThreadingHTTPServer(("127.0.0.1", 0), NoTenants) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        Thread(target=server.serve_forever, daemon=True).start()
+        words = ["tenants", "list", "--url", f"https://127.0.0.1:{server.server_port}"]
+        with pytest.raises(SystemExit, match="2"):
+            main(words)
+        assert "SSL_CERT_FILE" in capsys.readouterr().err
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
+        with pytest.raises(SystemExit, match="0"):
+            main(words)
+        server.shutdown()
+
+
+def test_a_quota_without_an_amount_is_told_by_example(run: Run) -> None:
+    code, _, err = run("plans", "set", "small", "records")
+    assert code == 2
+    assert "'records' has no amount: records=5000, for example" in err
 
 
 def test_the_operators_key_of_a_local_cluster_is_drawn_once_and_its_owners_alone(tmp_path: Path) -> None:
