@@ -16,6 +16,7 @@ from typing import Final
 from polychrome.redis_users import DEFAULT_PREFIX, PASSWORD_BYTES, operator_line, user_lines
 from shared.process.cluster_secret import SECRETS_MAX, new_secret, parse_secrets
 from shared.process.config import ROLES
+from shared.tenancy.api_keys import draw_key
 
 OPERATOR_PASSWORD: Final = "REDIS_PASSWORD"  # noqa: S105 (the name of a variable)
 
@@ -44,6 +45,16 @@ def retire_cluster_secret(path: Path) -> bool:
     if len(accepted) < SECRETS_MAX:
         return False
     _write(path, [accepted[0].decode()])
+    return True
+
+
+def ensure_bootstrap_key(path: Path, *, rotate: bool = False) -> bool:
+    """Draws an operator's API key for the file at `path`, unless there is one that stays; whether it did. `rotate`: in
+    place of the one in the file, which frontends refuse when they have read the file again. Raises OSError.
+    """
+    if path.exists() and not rotate:
+        return False
+    _write(path, [draw_key().text])
     return True
 
 
@@ -95,8 +106,12 @@ def add_secrets(parser: argparse.ArgumentParser, say: Callable[[str], None]) -> 
     """The options of `polychrome secrets`."""
     text = "file to write the cluster secret to, unless it has one"
     parser.add_argument("--cluster-secret", type=Path, metavar="FILE", help=text)
+    text = "file to write the operator's API key to, unless it has one"
+    parser.add_argument("--bootstrap-key", type=Path, metavar="FILE", help=text)
     change = parser.add_mutually_exclusive_group()
-    change.add_argument("--rotate", action="store_true", help="put a new secret above the one in the file")
+    change.add_argument(
+        "--rotate", action="store_true", help="put a new secret above the one in the file, or a new key in its place"
+    )
     change.add_argument("--retire", action="store_true", help="remove the older one of two secrets from the file")
     text = "file to write the users of Redis to (aclfile), by the passwords in the environment"
     parser.add_argument("--redis-users", type=Path, metavar="FILE", help=text)
@@ -107,14 +122,19 @@ def add_secrets(parser: argparse.ArgumentParser, say: Callable[[str], None]) -> 
 def _run(arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
     path: Path | None = arguments.cluster_secret
     users: Path | None = arguments.redis_users
-    if path is None and (arguments.rotate or arguments.retire):
-        sys.exit("polychrome: --rotate and --retire need --cluster-secret FILE")
-    if path is None and users is None:
+    key: Path | None = arguments.bootstrap_key
+    if path is None and (arguments.retire or (arguments.rotate and key is None)):
+        sys.exit("polychrome: --retire needs --cluster-secret FILE, --rotate that or --bootstrap-key FILE")
+    if path is None and users is None and key is None:
         for line in environment_lines():
             say(line)
     if path is not None:
         with _told(path):
             say(f"{path}: {_change(path, rotate=arguments.rotate, retire=arguments.retire)}")
+    if key is not None:
+        with _told(key):
+            drawn = ensure_bootstrap_key(key, rotate=arguments.rotate)
+            say(f"{key}: {'a key was drawn' if drawn else 'has a key, which stays'}")
     if users is not None:
         with _told(users):
             write_redis_users(users, os.environ, os.environ.get("POLYCHROME_REDIS_PREFIX", DEFAULT_PREFIX))

@@ -27,9 +27,8 @@ from typing import Final
 import msgspec
 
 from polychrome.local.directory_lock import LockedError, directory_locks
-from polychrome.secret_files import ensure_cluster_secret
+from polychrome.secret_files import ensure_bootstrap_key, ensure_cluster_secret
 from shared.process.disk import full_disk, is_full
-from shared.tenancy.api_keys import draw_key
 
 
 class DataDirError(Exception):
@@ -129,12 +128,7 @@ def bootstrap_key_path(root: Path) -> Path:
 def bootstrap_key_file(root: Path) -> Path:
     """The file with the key of a local cluster's operator, which its owner alone may read; drawn when there is none."""
     path = bootstrap_key_path(root)
-    if not path.exists():
-        draft = path.with_suffix(".new")
-        draft.unlink(missing_ok=True)
-        draft.touch(mode=0o600)
-        draft.write_text(f"{draw_key().text}\n")
-        draft.replace(path)
+    ensure_bootstrap_key(path)
     return path
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from frontend.access.secret_files import parse_bootstrap
 from polychrome.__main__ import main
 from polychrome.local.datadir import open_data_dir
 from polychrome.local.process import Process, ProcessSpec
@@ -47,6 +48,19 @@ def test_a_rotation_accepts_both_until_the_old_one_is_retired(tmp_path: Path) ->
     run("--cluster-secret", path, "--retire")
     assert parse_secrets(path.read_text()) == (new,)
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_operators_key_is_drawn_once_and_replaced_only_when_asked(tmp_path: Path) -> None:
+    path = tmp_path / "bootstrap.key"
+    run("--bootstrap-key", path)
+    first = path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+    run("--bootstrap-key", path)
+    assert path.read_text() == first
+    run("--bootstrap-key", path, "--rotate")
+    assert parse_bootstrap(path.read_text()) != parse_bootstrap(first)
+    with pytest.raises(SystemExit, match="--cluster-secret"):
+        main(["secrets", "--bootstrap-key", str(path), "--retire"])
 
 
 def test_a_data_directory_has_a_secret_of_its_own_and_keeps_it(tmp_path: Path) -> None:
