@@ -29,6 +29,8 @@ ROW_BYTES: Final = 300
 """About the bytes of a row of a report."""
 CSV_TYPE: Final = "text/csv; charset=utf-8; header=present"
 FORMATS: Final = ("json", "csv")
+FORMULA_MARKS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
+"""What spreadsheets take for the beginning of a formula, and the apostrophe by which they are told that it is none."""
 MOMENTS: Final = "2026-12-01, 2026-12-01T05:00:00Z or seconds since the epoch"
 MOMENT_MAX_S: Final = 1e11
 """Moments up to the year 5138."""
@@ -124,11 +126,18 @@ def _shown(rows: Sequence[UsageRow]) -> dict[str, Any]:
     return {"hours": hours, "totals": [{"tenant": name} | used for name, used in sorted(totals.items())]}
 
 
+def csv_name(name: str) -> str:
+    """The name as CSV has it: behind an apostrophe if a spreadsheet would calculate it. A name that begins with an
+    apostrophe gets another one, so that whoever takes away one has the name.
+    """
+    return f"'{name}" if name.lstrip(" ").startswith(FORMULA_MARKS) else name
+
+
 def _csv(rows: Sequence[UsageRow]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(["hour", "tenant", "final", *MEASURES])
     for row in rows:
         used = [row.used.get(measure, 0) for measure in MEASURES]
-        writer.writerow([shown_start(row.hour), row.tenant, str(row.final).lower(), *used])
+        writer.writerow([shown_start(row.hour), csv_name(row.tenant), str(row.final).lower(), *used])
     return text.getvalue().encode()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from frontend.routes.usage import csv_name
 from shared.tenancy.usage import MEASURES
 from tests.tenancy.keyring import CONTROL, Keyring, Place, furnished
 from tests.tenancy.test_commands import Run, done, run
@@ -128,3 +129,12 @@ def test_usage_is_shown_by_a_command(keyring: Keyring, busy: tuple[Place, Place]
     assert "  queries: 5" in lines
     assert "Nothing was used." in run("usage", "--tenant", mine.tenant, "--from", "2020-01-01", "--to", "2020-01-02")[1]
     assert run("usage", "--from", "nonsense")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("=cmd|calc", "'=cmd|calc"), ("+1+1", "'+1+1"), ("-1", "'-1"), ("@SUM(A1)", "'@SUM(A1)"), ("\t=1", "'\t=1"),
+     ("\r=1", "'\r=1"), (" =1", "' =1"), ("'=1", "''=1"), ("acme", "acme"), ("a=b", "a=b")],
+)  # fmt: skip
+def test_no_name_of_a_tenant_is_a_formula_where_a_spreadsheet_reads_a_report(name: str, shown: str) -> None:
+    assert csv_name(name) == shown
