@@ -9,11 +9,13 @@ from frontend.http.router import Route
 from frontend.parse.params import query_page
 from frontend.routes.paths import CONTROL
 from frontend.routes.tenants import missing_tenant
+from frontend.routes.visible import listed_databases
 
 if TYPE_CHECKING:
     from frontend.collections.row_cache import RowCache
     from frontend.http.request import Request
     from shared.catalog import Catalog, Tenant
+    from shared.tenancy.api_keys import KeyRecord
     from shared.tenancy.key_store import KeyStore
     from shared.tenancy.plan_store import PlanStore
 
@@ -44,13 +46,20 @@ class TenantControlRoutes:
         return json_response([_shown(tenant) for tenant in (tenants if limit is None else tenants[:limit])])
 
     async def get(self, request: Request) -> HttpResponse:
-        """A tenant, with the number of its databases and of the keys that are bound to it."""
+        """A tenant, with the number of its databases and of the keys that are bound to it, of those alone that are in
+        the sender's scope.
+        """
         name = request.path_params["tenant"]
         tenant = await self._catalog.tenants.get(name)
         if tenant is None:
             raise missing_tenant(name)
-        databases = await self._catalog.databases.of_tenant(name)
-        keys = await self._key_store.all(lambda record: record.tenant == name and record.revoked_s is None)
+        databases = await listed_databases(self._catalog.databases, request.principal, name, None, 0)
+        scope = request.principal.scope
+
+        def counted(record: KeyRecord) -> bool:
+            return record.tenant == name and record.revoked_s is None and record.scope().within(scope)
+
+        keys = await self._key_store.all(counted)
         return json_response(_shown(tenant) | {"databases": len(databases), "keys": len(keys)})
 
     async def delete(self, request: Request) -> HttpResponse:

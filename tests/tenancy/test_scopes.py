@@ -182,6 +182,18 @@ def test_a_rotated_key_holds_beside_its_successor_or_not_at_all(keyring: Keyring
     assert keyring.ask(third["key"], "GET", "/api/v2/auth/identity").status_code == 200
 
 
+def test_a_tenant_is_shown_with_what_is_in_the_scope(keyring: Keyring) -> None:
+    place = furnished(keyring)
+    keyring.do("POST", f"/api/v2/tenants/{place.tenant}/databases", {"name": "second"})
+    whole = keyring.key(place.tenant, "admin")
+    some = keyring.key(place.tenant, "read", databases=["second"])
+    path = f"{CONTROL}/tenants/{place.tenant}"
+    counts = [
+        (shown["databases"], shown["keys"]) for key in (whole, some) for shown in [keyring.ask(key, "GET", path).json()]
+    ]
+    assert counts == [(2, 2), (1, 1)]
+
+
 def test_a_deleted_tenant_takes_its_keys_along(keyring: Keyring) -> None:
     gone = furnished(keyring)
     key = keyring.key(gone.tenant, "admin")
