@@ -4,7 +4,8 @@ Those of tenants and databases are what the log service counted last (`shared.te
 a few seconds after a compaction. Those of a collection are what its manifests and its log say now. Both are remembered
 for a second. So a tenant gets beyond its quota by what it writes until that is counted, and no further.
 
-Amounts that nobody knows bound nothing: those of a new tenant, or those that are damaged, of which the log says so.
+Amounts that nobody knows count as none: those of a new tenant, or those that are damaged, of which the log says so.
+Then a request is refused that alone would be more than the quota.
 Deletes are never asked about: they are the way out for whoever is full.
 """
 
@@ -29,6 +30,8 @@ AGE_S_MAX: Final = 1.0
 """Time for which amounts are remembered, in seconds."""
 PLACES_MAX: Final = 10_000
 """Most tenants, and most collections, whose amounts are remembered."""
+
+NOTHING: Final = StoredSums(0, 0)
 
 _Amounts = StoredAmounts | StoredSums | None
 
@@ -76,9 +79,8 @@ class StoredQuotas:
         are too many, or writes where there are as many bytes as there may be; and Unavailable.
         """
         for place, quotas in request.quotas.stored:
-            sums = await self._sums(place, collection)
-            if sums is not None:
-                _check(request, quotas, sums, records)
+            sums = await self._sums(place, collection) or NOTHING
+            _check(request, quotas, sums, records)
 
     async def _sums(self, place: Place, collection: Collection) -> StoredSums | None:
         """The amounts of a place; None when nobody knows them."""

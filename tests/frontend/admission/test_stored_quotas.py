@@ -79,6 +79,15 @@ async def test_amounts_that_nobody_knows_bound_nothing(amounts: Any) -> None:
     assert {answer.status_code // 100 for answer in found.values()} == {2}
 
 
+@pytest.mark.parametrize("amounts", [None, Corrupt("damaged")])
+async def test_amounts_that_nobody_knows_are_none_at_least(amounts: Any) -> None:
+    stored = StoredQuotas(FakeAmounts(amounts), FakeAmounts(), StoppedClock())
+    assert not await is_refused(stored, Growing({Quota.RECORDS: 10}), 10)
+    assert await is_refused(stored, Growing({Quota.RECORDS: 10}), 11)
+    assert await is_refused(stored, Growing({Quota.RECORDS: 0}), 1)
+    assert not await is_refused(stored, Growing({Quota.RECORDS: 0}), 0)
+
+
 class Growing:
     """A request of a place with these quotas of its tenant and of its database."""
 
