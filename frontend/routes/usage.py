@@ -30,7 +30,7 @@ ROW_BYTES: Final = 300
 CSV_TYPE: Final = "text/csv; charset=utf-8; header=present"
 FORMATS: Final = ("json", "csv")
 FORMULA_MARKS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
-"""What spreadsheets take for the beginning of a formula, and the apostrophe by which they are told that it is none."""
+"""Characters with which a formula begins in spreadsheets, and the apostrophe, which says that there is none."""
 MOMENTS: Final = "2026-12-01, 2026-12-01T05:00:00Z or seconds since the epoch"
 MOMENT_MAX_S: Final = 1e11
 """Moments up to the year 5138."""
