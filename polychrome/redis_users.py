@@ -63,12 +63,13 @@ def _member(role: str) -> Rule:
 
 
 RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
-    # Requests of clients: the catalog, control records, logs, and which workers there are.
+    # Requests of clients: the catalog, control records, logs, which workers there are, and the jobs of new functions.
     "frontend": (
         Rule(
             f"+@connection {_APPEND} {_SCRIPTS} {_SERVER} +wait",
             ("~{catalog}:*", "~{tenant:*", "~{db:*", _COLLECTIONS, "~{dirty}", "~{witness}:*"),
         ),
+        Rule(f"{_WRITE} {_SCRIPTS}", ("~{jobs}", "~{jobs}:leases")),
         _member("frontend"),
         Rule(f"{_READ} {_SCRIPTS}", ("~{members}:*",)),
     ),

@@ -74,6 +74,8 @@ def test_forks_and_functions_are_bounded(keyring: Keyring) -> None:
         body = {"name": "f", "function_id": "record_counter", "output_collection": output}
         return keyring.ask(key, "POST", f"{collections}/{collection}/functions/attach", body)
 
+    by_id = f"{collections}/by-id/{place.collection_id}"
+    wait_until(lambda: keyring.ask(key, "GET", by_id).json()["version"] > 0, "a compacted input, which makes a job", 60)
     assert attach(place.collection_id, "counts").status_code == 200
     assert attach(place.collection_id, "counts").status_code == 200
     assert refused(attach(another, "more"), "Number of functions", "Create attached function", 2, 1)
