@@ -22,7 +22,7 @@ from shared.catalog.collections import Collections
 from shared.catalog.damage import Damages
 from shared.catalog.databases import Databases
 from shared.catalog.garbled_rows import GarbledRows
-from shared.catalog.journal import Journal
+from shared.catalog.journal import Journal, after_commit
 from shared.catalog.losses import Losses
 from shared.catalog.model import DEFAULT_DATABASE, DEFAULT_DATABASE_ID, DEFAULT_TENANT
 from shared.catalog.notes import Notes
@@ -78,5 +78,6 @@ class Catalog:
         """Removes everything and makes the defaults again."""
         async with self.journal.change((TENANTS,)):
             await self._scripts.tenants("reset")
-            await self._removal.finish_tenants()
-            await self.bootstrap()
+            with after_commit():
+                await self._removal.finish_tenants()
+                await self.bootstrap()

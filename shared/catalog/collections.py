@@ -15,7 +15,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from shared.catalog.databases import Databases
-from shared.catalog.journal import Journal
+from shared.catalog.journal import Journal, after_commit
 from shared.catalog.losses import Losses
 from shared.catalog.model import UNSET, Collection, Database, Function, NewCollection, Unset
 from shared.catalog.quotas import DEFAULT_QUOTAS, CatalogQuotas, quota_exceeded
@@ -274,7 +274,8 @@ class Collections:
         inputs = new.function.inputs if new.function else ()
         reply = await self.add_row(db, new, collection_id, *inputs)
         if reply == [b"OK"]:
-            return await self.get_by_id(db, collection_id)
+            with after_commit():
+                return await self.get_by_id(db, collection_id)
         await self._lifecycle.collect(collection_id)
         self.refuse_full(db, reply)
         _refuse_input(reply, inputs)
@@ -306,7 +307,9 @@ class Collections:
                 raise AlreadyExists(f"Collection [{new.name}] already exists")
             case [b"CLOSED"]:
                 raise NotFound(f"Database [{db.name}] does not exist")
-        if await self.get_by_id(db, collection_id) is None:
+        with after_commit():
+            found = await self.get_by_id(db, collection_id)
+        if found is None:
             raise NotFound(f"Collection [{new.name}] does not exist")
 
     async def delete(self, db: Database, name: str, only: str | None = None) -> bool:
@@ -329,9 +332,10 @@ class Collections:
             return False
         function = await self._function_of(db, text_of(collection_id), row)
         await self._scripts.collections(db.key, "delete", name, collection_id)
-        await self._lifecycle.mark_deleted([collection_id.decode()])
-        for input_id in function.inputs if function else ():
-            await self._outputs.unfeed(input_id, collection_id.decode())
+        with after_commit():
+            await self._lifecycle.mark_deleted([collection_id.decode()])
+            for input_id in function.inputs if function else ():
+                await self._outputs.unfeed(input_id, collection_id.decode())
         return True
 
     async def _function_of(self, db: Database, collection_id: str, row: bytes) -> Function | None:
@@ -378,9 +382,10 @@ class Collections:
                 raise AlreadyExists(f"Collection [{new_name}] already exists")
             case [b"STALE"]:
                 return False
-        await self._lifecycle.raise_generation(collection.id, generation)
-        if "metadata" in changes:
-            await self.want_shards(dataclasses.replace(collection, metadata=changes["metadata"]))
+        with after_commit():
+            await self._lifecycle.raise_generation(collection.id, generation)
+            if "metadata" in changes:
+                await self.want_shards(dataclasses.replace(collection, metadata=changes["metadata"]))
         return True
 
     async def forgotten(self, db: Database) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
-from shared.catalog.journal import Journal
+from shared.catalog.journal import Journal, after_commit
 from shared.catalog.losses import Losses
 from shared.catalog.model import Database
 from shared.catalog.quotas import DEFAULT_QUOTAS, CatalogQuotas, quota_exceeded
@@ -150,5 +150,6 @@ class Databases:
             if database is None:
                 return False
             await self._scripts.databases(tenant, "delete", name, database.key)
-            await self._removal.finish_database(database.key)
+            with after_commit():
+                await self._removal.finish_database(database.key)
             return True

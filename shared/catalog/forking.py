@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from shared.catalog.collections import Collections
 from shared.catalog.families import Families
+from shared.catalog.journal import after_commit
 from shared.catalog.model import Collection, Database, NewCollection
 from shared.catalog.removal import Removal
 from shared.catalog.rows import FIRST_GENERATION
@@ -58,7 +59,8 @@ class Forking:
         async with self._collections.journal.change(path_to(db)):
             reply = await self._collections.add_row(db, new, fork_id)
         if reply == [b"OK"]:
-            found = await self._collections.get_by_id(db, fork_id)
+            with after_commit():
+                found = await self._collections.get_by_id(db, fork_id)
             if found is None:
                 raise NotFound(f"Collection [{new.name}] does not exist")
             return found

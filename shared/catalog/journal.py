@@ -21,8 +21,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Sequence, Set
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence, Set
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, NamedTuple
 
 from prometheus_client import Counter
@@ -49,6 +49,19 @@ ENTRIES: Final = Counter("polychrome_catalog_journal_entries_total", "Entries of
 FAILURES: Final = Counter("polychrome_catalog_journal_failures_total", "Entries that could not be written.")
 
 log = get_logger(__name__)
+
+
+@contextmanager
+def after_commit() -> Iterator[None]:
+    """For what follows on a change that was committed. Raises UnknownOutcome in place of Unavailable, which would say
+    that nothing was changed.
+    """
+    try:
+        yield
+    except UnknownOutcome:
+        raise
+    except Unavailable as error:
+        raise UnknownOutcome(error.message) from error
 
 
 class Journal:

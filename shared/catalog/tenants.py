@@ -10,7 +10,7 @@ import orjson
 from redis.asyncio import Redis
 
 from shared import limits
-from shared.catalog.journal import Journal
+from shared.catalog.journal import Journal, after_commit
 from shared.catalog.losses import Losses
 from shared.catalog.model import Tenant
 from shared.catalog.quotas import quota_exceeded
@@ -89,7 +89,8 @@ class Tenants:
             if await self.get(name) is None:
                 return False
             await self._scripts.tenants("remove", name)
-            await self._removal.clear_tenant(name)
+            with after_commit():
+                await self._removal.clear_tenant(name)
             return True
 
     async def set_resource_name(self, name: str, value: str) -> bool:
