@@ -69,7 +69,7 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
             f"+@connection {_APPEND} {_SCRIPTS} {_SERVER} +wait",
             ("~{catalog}:*", "~{tenant:*", "~{db:*", _COLLECTIONS, "~{dirty}", "~{witness}:*"),
         ),
-        Rule(f"{_WRITE} {_SCRIPTS}", ("~{jobs}", "~{jobs}:leases")),
+        Rule(f"+zadd +hget +hdel {_SCRIPTS}", ("~{jobs}", "~{jobs}:leases")),  # `put` alone (jobs.lua)
         _member("frontend"),
         Rule(f"{_READ} {_SCRIPTS}", ("~{members}:*",)),
     ),

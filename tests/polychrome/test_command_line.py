@@ -43,6 +43,7 @@ def test_wrong_commands_are_answered_with_what_was_expected(
     for name in ("REDIS_URL", "POLYCHROME_BUCKET_URL", "AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)  # it remembers the credentials of tests before
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:

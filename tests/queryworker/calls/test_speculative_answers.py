@@ -124,4 +124,6 @@ async def test_batches_that_no_thread_took_up_are_not_answered_from_a_view_that_
         searches.release.set()
         for call in calls:
             assert b"nearer" in await call.outcome
-        assert searches.positions == [before] * 2 + [after] * 6
+        early = searches.positions.count(before)
+        assert 1 <= early <= 2  # a second thread may have come to it when there was the newer view
+        assert searches.positions == [before] * early + [after] * 6
