@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -48,7 +47,7 @@ from shared.log.log import Log
 from shared.manifest.commits import CommitNumbers
 from shared.objects.port import ObjectStore
 from shared.process.clock import Clock
-from shared.process.concurrency import cancellations, require_uncancelled
+from shared.process.concurrency import cancellations, require_uncancelled, together
 from shared.process.telemetry import get_logger
 from shared.redis.append_only import AppendOnlyFile
 from shared.tenancy.control_records import ControlRecords
@@ -144,12 +143,12 @@ class Leader:
                 await self._clock.sleep(PAUSE_AFTER_FAILURE_S)
 
     async def _work(self, cluster: Cluster, services: LeaderServices) -> None:
-        """Runs all loops until Redis has changed. Any other failure of a loop is raised."""
+        """Runs all loops until Redis has changed. Any other failure of a loop is raised. (No task group: that of Python
+        3.11 forgets a cancellation that comes while it ends the other loops, and two log services would lead for ever.)
+        """
         try:
-            async with asyncio.TaskGroup() as group:
-                for loop in self._loops(cluster, services):
-                    group.create_task(loop)
-        except* RedisChanged:
+            await together(self._loops(cluster, services))
+        except RedisChanged:
             log.warning("redis_restarted")
 
     def _loops(self, cluster: Cluster, services: LeaderServices) -> list[Coroutine[Any, Any, None]]:
